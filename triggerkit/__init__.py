@@ -1,0 +1,1 @@
+"""A row changes in Postgres, a Python task runs."""

@@ -1,0 +1,46 @@
+"""The decoded change of a row and the transaction it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from triggerkit.lsn import Lsn
+
+Action = Literal["insert", "update", "delete", "read", "truncate"]
+
+#: A row's values by column name, each ready for JSON (see `triggerkit.values`).
+Record = dict[str, object]
+
+#: Primary-key values in key order, as the text Postgres prints; empty for truncate.
+Key = tuple[str, ...]
+
+
+class RowChange(NamedTuple):
+    """One row's change, as the log stores it.
+
+    `changes` holds the old values of the changed columns of an update: None when the action has
+    none, empty when the WAL does not carry them. `unchanged` names TOASTed columns whose value is
+    neither in the WAL nor known otherwise; they are absent from `record`.
+    """
+
+    schema: str
+    table: str
+    action: Action
+    key: Key
+    record: Record | None
+    changes: Record | None = None
+    unchanged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What its Begin message says of a transaction.
+
+    `commit_lsn` is the LSN of its commit record: with the index of a change in the transaction it
+    identifies the change. `commit_at` is ISO 8601, UTC, with microseconds.
+    """
+
+    commit_lsn: Lsn
+    commit_at: str
+    xid: int

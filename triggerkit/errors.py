@@ -1,0 +1,145 @@
+"""Every error triggerkit raises, in one tree.
+
+    TriggerkitError
+    ├── ConfigurationError          a setting, file or declaration is wrong      (exit 2)
+    │   ├── DuplicateTask
+    │   ├── UnknownTask
+    │   └── TaskImportError
+    ├── PreflightFailed             the database or Redis is not set up for us   (exit 3)
+    ├── CannotConnect               nothing answers there                        (exit 4)
+    ├── AlreadyRunning              another process holds the folder or the slot (exit 1)
+    ├── ProtocolError               bytes that break the replication protocol
+    │   ├── MalformedFrame
+    │   ├── MalformedMessage
+    │   └── UnknownRelation
+    ├── SlotError                   the replication slot cannot be used
+    ├── Fenced                      another writer took over this database
+    ├── InvalidPayload              a payload that does not fit its task's type
+    ├── NotDurable                  a run could not be made durable; send it again
+    └── TaskError                   raised by tasks to steer their retry
+        ├── AbortRun
+        └── RetryAfter
+
+A class's docstring is its default message and says what to do next. Messages never carry a
+row's values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import getdoc
+
+
+class TriggerkitError(Exception):
+    """Something went wrong in triggerkit; the log has the details."""
+
+    #: The exit code of a command that ends by this error.
+    exit_code = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or getdoc(type(self)))
+
+
+class ConfigurationError(TriggerkitError):
+    """The configuration is wrong; correct the named setting and start again."""
+
+    exit_code = 2
+
+
+class DuplicateTask(ConfigurationError):
+    """Two tasks have one name; rename one of them with @task(name=...)."""
+
+
+class UnknownTask(ConfigurationError):
+    """No task has this name; `triggerkit tasks` lists those found."""
+
+
+class TaskImportError(ConfigurationError):
+    """A task module cannot be imported; correct the line shown above."""
+
+
+class PreflightFailed(TriggerkitError):
+    """The database is not set up for change capture; `triggerkit check` says what to change."""
+
+    exit_code = 3
+
+
+class CannotConnect(TriggerkitError):
+    """Nothing answers at this address; check that the server runs and that the URL is right."""
+
+    exit_code = 4
+
+
+class AlreadyRunning(TriggerkitError):
+    """Another triggerkit runs here; stop it first."""
+
+
+class ProtocolError(TriggerkitError):
+    """The server sent bytes this client does not understand; report it with the server's version."""
+
+
+class MalformedFrame(ProtocolError):
+    """A frame of the streaming replication protocol is malformed."""
+
+
+class MalformedMessage(ProtocolError):
+    """A pgoutput message is malformed."""
+
+
+class UnknownRelation(ProtocolError):
+    """A row arrived for a relation that was not announced on this connection."""
+
+    def __init__(self, oid: int) -> None:
+        super().__init__(f"a row arrived for relation {oid}, which was not announced before")
+        self.oid = oid
+
+
+class SlotError(TriggerkitError):
+    """The replication slot cannot be used; `triggerkit check` says why."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, slot_name: str) -> None:
+        super().__init__(message)
+        self.slot_name = slot_name
+
+
+class Fenced(TriggerkitError):
+    """Another stream process writes this database's log now; this one stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One field of a payload that does not fit: `loc` is the path to it, as pydantic gives it."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+
+
+class InvalidPayload(TriggerkitError):
+    """The payload does not fit the task's type."""
+
+    def __init__(self, problems: list[FieldProblem]) -> None:
+        listed = "; ".join(f"{'.'.join(map(str, p.loc))}: {p.msg}" for p in problems)
+        super().__init__(f"the payload does not fit the task's type: {listed}")
+        self.problems = problems
+
+
+class NotDurable(TriggerkitError):
+    """The run could not be written to the state database; send it again later."""
+
+
+class TaskError(TriggerkitError):
+    """Raised inside a task to steer its retry."""
+
+
+class AbortRun(TaskError):
+    """The run cannot succeed: it fails now, without further attempts."""
+
+
+class RetryAfter(TaskError):
+    """The run is tried again after `seconds`, whatever its back-off says."""
+
+    def __init__(self, seconds: float, message: str | None = None) -> None:
+        super().__init__(message or f"asked to be tried again in {seconds:g} s")
+        self.seconds = seconds
