@@ -1,1 +1,1 @@
-"""delivery"""
+"""Delivery: consumers' messages pushed over HTTP, in order per row, until they are taken."""

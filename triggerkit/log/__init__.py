@@ -1,1 +1,1 @@
-"""log"""
+"""The log: every change once, in commit order, in Postgres."""

@@ -1,1 +1,1 @@
-"""runs"""
+"""Runs: accepted executions of tasks, durable in Postgres; Redis only carries their ids."""

@@ -1,1 +1,1 @@
-"""state"""
+"""The state database: its schema and how to connect to it."""

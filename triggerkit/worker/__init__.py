@@ -1,1 +1,1 @@
-"""worker"""
+"""Tasks and the workers that execute their runs."""

@@ -1,0 +1,77 @@
+"""Which transactions a snapshot sees, and which keys were touched by those it does not.
+
+A change can be decoded before it is visible to a SELECT: the order of commits in the WAL is not
+the order in which they become visible. A row read by a backfill is therefore stale exactly when a
+transaction that touched it is not visible in the snapshot it was read by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from triggerkit.change import Key, RowChange
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`pg_current_snapshot()`: transactions below `xmin` are visible, from `xmax` on none are,
+    between them those that are not in `in_progress`."""
+
+    xmin: int
+    xmax: int
+    in_progress: frozenset[int]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `xmin:xmax:xip,xip,…`.
+
+        Source: PostgreSQL documentation, "pg_snapshot Components".
+        """
+        xmin, xmax, listed = text.split(":")
+        return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, listed.split(",")))))
+
+    def sees(self, xid: int) -> bool:
+        """Whether the committed transaction `xid` (64 bits) is visible."""
+        return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
+
+
+def full_xid(xid: int, reference: int) -> int:
+    """Extend the 32-bit `xid` of a Begin message to the 64-bit id nearest to `reference`."""
+    candidate = (reference & ~0xFFFFFFFF) | xid
+    nearest = min(
+        (candidate - 2**32, candidate, candidate + 2**32), key=lambda c: abs(c - reference)
+    )
+    return nearest if nearest >= 0 else candidate
+
+
+class TouchedKeys:
+    """The last transaction that touched each key of a table, while the table is being read.
+
+    The last one is enough: it had to wait for the row's lock until the one before it had become
+    visible, so that it is never visible without it.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[Key, int] = {}
+        self._whole_table = 0
+
+    def record(self, xid: int, changes: Iterable[RowChange]) -> None:
+        """Note the keys of `changes`, all of this table, by transaction `xid`."""
+        for change in changes:
+            if change.action == "truncate":
+                self._whole_table = xid
+            else:
+                self._keys[change.key] = xid
+
+    def is_stale(self, key: Key, snapshot: Snapshot) -> bool:
+        """Whether the row `key`, as `snapshot` saw it, has a change that is in the log already."""
+        if not snapshot.sees(self._whole_table):
+            return True
+        xid = self._keys.get(key)
+        return xid is not None and not snapshot.sees(xid)
+
+    def forget(self, snapshot: Snapshot) -> None:
+        """Drop what every later snapshot sees: one is newer than `snapshot` if read after it."""
+        self._keys = {key: xid for key, xid in self._keys.items() if xid >= snapshot.xmin}

@@ -1,0 +1,74 @@
+"""Runs the lanes of all consumers of one database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.cursor import CursorStore
+from triggerkit.delivery.lane import Lane
+from triggerkit.delivery.push import Pusher
+from triggerkit.log.reader import LogReader
+
+logger = logging.getLogger(__name__)
+
+
+class DeliveryLoop:
+    """One task per consumer and partition; `refresh` follows what changed in the state."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        store: CursorStore,
+        pusher: Pusher,
+        headers_for: Callable[[Consumer], Mapping[str, str]],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._reader = reader
+        self._store = store
+        self._pusher = pusher
+        self._headers_for = headers_for
+        self._group = group
+        self._lanes: dict[int, list[Lane]] = {}
+        self._tasks: dict[int, list[asyncio.Task[None]]] = {}
+
+    async def refresh(self) -> list[Consumer]:
+        """Start lanes of new consumers, stop those of paused and deleted ones."""
+        consumers = await self._store.consumers()
+        active = {c.id: c for c in consumers if c.state == "active"}
+        for consumer_id in [i for i in self._tasks if i not in active]:
+            self._stop(consumer_id)
+        for consumer in active.values():
+            if consumer.id in self._lanes:
+                for lane in self._lanes[consumer.id]:
+                    lane.use(consumer)
+            else:
+                await self._start(consumer)
+        return consumers
+
+    async def _start(self, consumer: Consumer) -> None:
+        parked = await self._store.parked_rows(consumer.id)
+        lanes = [
+            Lane(
+                consumer,
+                cursor,
+                self._reader,
+                self._store,
+                self._pusher,
+                self._headers_for(consumer),
+                parked,
+            )
+            for cursor in await self._store.load(consumer.id)
+        ]
+        self._lanes[consumer.id] = lanes
+        self._tasks[consumer.id] = [
+            self._group.create_task(lane.run(), name=f"lane {consumer.name}/{number}")
+            for number, lane in enumerate(lanes)
+        ]
+
+    def _stop(self, consumer_id: int) -> None:
+        for task in self._tasks.pop(consumer_id):
+            task.cancel()
+        del self._lanes[consumer_id]

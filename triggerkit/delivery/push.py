@@ -1,0 +1,148 @@
+"""One attempt: a POST with one deadline, and what its answer means for the batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Literal, Self
+
+import httpcore2
+import orjson
+
+from triggerkit.delivery.network import CheckedNetwork, Network
+
+#: More of an answer than this is not read.
+MAX_ANSWER_BYTES = 1024 * 1024
+
+#: Answers that blame the batch's content; every other failure is the endpoint's own.
+CONTENT_STATUSES = frozenset({400, 413, 422})
+
+Verdict = Literal["delivered", "endpoint_failed", "content_refused", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item the receiver named as failed."""
+
+    idempotency_key: str
+    error: str
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an attempt. `status` is None when no complete answer came."""
+
+    verdict: Verdict
+    status: int | None
+    error: str | None = None
+    retry_after_s: float | None = None
+    failed: tuple[Failed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What one attempt sends."""
+
+    url: str
+    body: bytes
+    batch_id: str
+    attempt: int
+    timeout_s: float
+    headers: Mapping[str, str]
+
+
+class Pusher:
+    """Sends pushes over kept-alive connections; follows no redirect and knows no proxy."""
+
+    def __init__(self, allowed: tuple[Network, ...]) -> None:
+        self._pool = httpcore2.AsyncConnectionPool(
+            network_backend=CheckedNetwork(allowed),
+            max_connections=None,
+            max_keepalive_connections=64,
+            keepalive_expiry=60,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._pool.aclose()
+
+    async def send(self, push: Push) -> Answer:
+        """Make one attempt. Every fault becomes an `Answer`; only cancellation is raised."""
+        try:
+            async with asyncio.timeout(push.timeout_s):
+                return await self._post(push)
+        except TimeoutError:
+            return Answer("endpoint_failed", None, f"no answer within {push.timeout_s:g} s")
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as e:
+            return Answer("endpoint_failed", None, f"{type(e).__name__}: {e}")
+
+    async def _post(self, push: Push) -> Answer:
+        async with self._pool.stream(
+            "POST", push.url, headers=_headers(push), content=push.body
+        ) as response:
+            answer = bytearray()
+            async for chunk in response.aiter_stream():
+                answer += chunk
+                if len(answer) > MAX_ANSWER_BYTES:
+                    break
+        found = {k.decode().lower(): v.decode("latin-1") for k, v in response.headers}
+        return read_answer(response.status, found, bytes(answer))
+
+
+def _headers(push: Push) -> list[tuple[str, str]]:
+    own = {
+        "content-type": "application/json",
+        "content-length": str(len(push.body)),
+        "user-agent": "triggerkit",
+        "webhook-id": push.batch_id,
+        "webhook-timestamp": str(int(time.time())),
+        "triggerkit-attempt": str(push.attempt),
+    }
+    given = {name.lower(): value for name, value in push.headers.items()}
+    return list({**given, **own}.items())
+
+
+def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """What an answer means: only 2xx is success, and it may still name failed items."""
+    if 200 <= status < 300:
+        return Answer("delivered", status, failed=_failed_items(body))
+    error = f"answered {status}"
+    if status == 410:
+        return Answer("gone", status, error)
+    if status in CONTENT_STATUSES:
+        return Answer("content_refused", status, error)
+    return Answer("endpoint_failed", status, error, retry_after(headers.get("retry-after")))
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds to wait as a Retry-After header asks: a number or an HTTP date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _failed_items(body: bytes) -> tuple[Failed, ...]:
+    if b'"failed"' not in body:
+        return ()
+    try:
+        named = orjson.loads(body)["failed"]
+        return tuple(
+            Failed(str(i["idempotency_key"]), str(i.get("error", "failed")), i.get("retry_after_s"))
+            for i in named
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return ()

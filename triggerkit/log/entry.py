@@ -1,0 +1,143 @@
+"""An entry of the log, its partition and the row COPY stores it by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from zlib import crc32
+
+import orjson
+
+from triggerkit.change import RowChange, Transaction
+
+#: Number of partitions of every log. The order of changes holds within a partition; an entry's
+#: partition is a hash of its key, so this number never changes for an existing log.
+PARTITIONS = 8
+
+
+class Entry(NamedTuple):
+    """One change in the log. `record` and `changes` are JSON; `key` is a JSON array of text.
+
+    `consumer_id` and `backfill_id` are set for rows read by a backfill: only that consumer gets
+    them. `commit_at` is ISO 8601, UTC, with microseconds.
+    """
+
+    position: int
+    partition: int
+    schema: str
+    table: str
+    key: str
+    action: str
+    commit_lsn: int
+    commit_idx: int
+    commit_at: str
+    xid: int | None
+    record: bytes | None
+    changes: bytes | None
+    unchanged: tuple[str, ...]
+    consumer_id: int | None = None
+    backfill_id: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes this entry's values take."""
+        return len(self.record or b"") + len(self.changes or b"")
+
+
+class Pending(NamedTuple):
+    """A change on its way into the log: everything but its position."""
+
+    transaction: Transaction
+    commit_idx: int
+    change: RowChange
+    xid: int | None = None
+    consumer_id: int | None = None
+    backfill_id: int | None = None
+
+
+#: The columns `copy_row` fills, in order.
+COPY_COLUMNS = (
+    "position, database_id, partition, schema_name, table_name, key, action, commit_lsn, "
+    "commit_idx, commit_at, xid, record, changes, unchanged, consumer_id, backfill_id"
+)
+
+
+def partition_of(schema: str, table: str, key: str) -> int:
+    """The partition of a row's changes: the same in every process, whatever Python's hash seed."""
+    return crc32(f"{schema}.{table}:{key}".encode()) % PARTITIONS
+
+
+def entry_of(position: int, pending: Pending) -> Entry:
+    """Give a pending change its position, partition and JSON."""
+    transaction, commit_idx, change, xid, consumer_id, backfill_id = pending
+    schema, table, action, key_values, record, changes, unchanged = change
+    key = orjson.dumps(key_values).decode()
+    return Entry(
+        position,
+        partition_of(schema, table, key),
+        schema,
+        table,
+        key,
+        action,
+        transaction.commit_lsn,
+        commit_idx,
+        transaction.commit_at,
+        xid,
+        None if record is None else orjson.dumps(record),
+        None if changes is None else orjson.dumps(changes),
+        unchanged,
+        consumer_id,
+        backfill_id,
+    )
+
+
+def copy_row(database_id: int, entry: Entry) -> bytes:
+    """The entry as a line of COPY's text format.
+
+    Source: PostgreSQL documentation, "COPY", Text Format.
+    """
+    consumer_id = "\\N" if entry.consumer_id is None else entry.consumer_id
+    backfill_id = "\\N" if entry.backfill_id is None else entry.backfill_id
+    head = "\t".join(
+        (
+            str(entry.position),
+            str(database_id),
+            str(entry.partition),
+            _text(entry.schema),
+            _text(entry.table),
+            _text(entry.key),
+            entry.action,
+            str(entry.commit_lsn),
+            str(entry.commit_idx),
+            entry.commit_at,
+            "\\N" if entry.xid is None else str(entry.xid),
+            "",
+        )
+    )
+    tail = f"\t{_array(entry.unchanged)}\t{consumer_id}\t{backfill_id}\n"
+    return b"".join(
+        (head.encode(), _json(entry.record), b"\t", _json(entry.changes), tail.encode())
+    )
+
+
+def _json(value: bytes | None) -> bytes:
+    if value is None:
+        return b"\\N"
+    value = value.replace(b"\\", b"\\\\")
+    # A column of type json keeps the white space it was written with; in JSON it means nothing.
+    if b"\n" in value or b"\t" in value or b"\r" in value:
+        value = value.replace(b"\n", b" ").replace(b"\t", b" ").replace(b"\r", b" ")
+    return value
+
+
+def _text(value: str) -> str:
+    if "\\" in value or "\t" in value or "\n" in value or "\r" in value:
+        value = value.replace("\\", "\\\\").replace("\t", "\\t")
+        value = value.replace("\n", "\\n").replace("\r", "\\r")
+    return value
+
+
+def _array(names: tuple[str, ...]) -> str:
+    if not names:
+        return "\\N"
+    quoted = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return _text("{" + ",".join(f'"{name}"' for name in quoted) + "}")

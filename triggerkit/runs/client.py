@@ -1,0 +1,124 @@
+"""What triggering needs: the state database, Redis and the settings, opened together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import redis.asyncio
+from psycopg_pool import AsyncConnectionPool
+from redis.backoff import NoBackoff
+from redis.retry import Retry as RedisRetry
+
+from triggerkit.errors import CannotConnect, PreflightFailed
+from triggerkit.runs.accept import Acceptor
+from triggerkit.runs.queue import RunQueue
+from triggerkit.runs.run import Handle, NewRun
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect, pool
+
+#: Seconds Redis may take to answer before it counts as away.
+REDIS_TIMEOUT_S = 2.0
+
+#: Connections of one process to the state database.
+POOL_SIZE = 8
+
+
+@dataclass(slots=True)
+class Client:
+    """An open client; use it on the event loop that opened it."""
+
+    settings: Settings
+    pool: AsyncConnectionPool
+    redis: redis.asyncio.Redis
+    acceptor: Acceptor
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Connect.
+
+        Raises:
+            CannotConnect: the state database does not answer.
+            PreflightFailed: the schema `triggerkit` is not there.
+        """
+        namespace = await installation(settings)
+        states = pool(settings.state_dsn, "triggerkit client", size=POOL_SIZE)
+        await states.open()
+        client = redis.asyncio.Redis.from_url(
+            settings.broker_dsn,
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+            retry=RedisRetry(NoBackoff(), 1),
+        )
+        return cls(settings, states, client, Acceptor(states, RunQueue(client, namespace)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.redis.aclose()
+        await self.pool.close()
+
+    async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+        """See `Acceptor.accept`."""
+        return await self.acceptor.accept(runs)
+
+
+async def installation(settings: Settings) -> str:
+    """The id of this installation: its keys in Redis carry it."""
+    async with await connect(settings.state_dsn, "triggerkit") as connection:
+        cursor = await connection.execute("SELECT to_regclass('triggerkit.installation')::text")
+        row = await cursor.fetchone()
+        if row is None or row[0] is None:
+            raise PreflightFailed(
+                "the schema triggerkit is not in the state database; run: triggerkit upgrade"
+            )
+        cursor = await connection.execute("SELECT id::text FROM triggerkit.installation")
+        row = await cursor.fetchone()
+        if row is None:
+            raise CannotConnect("triggerkit.installation is empty; run: triggerkit upgrade")
+        return str(row[0])
+
+
+class Portal:
+    """A client for callers without an event loop of their own: it has one in a thread.
+
+    Opened by its first use, with the settings of the working directory.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Client | None = None
+
+    def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+        """Accept `runs` and wait for the handles; see `Acceptor.accept`."""
+        return asyncio.run_coroutine_threadsafe(self._accept(runs), self._running_loop()).result()
+
+    async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
+        """The same from any event loop, without blocking it."""
+        future = asyncio.run_coroutine_threadsafe(self._accept(runs), self._running_loop())
+        return await asyncio.wrap_future(future)
+
+    async def client(self) -> Client:
+        """The open client; only for use on the portal's own loop."""
+        if self._client is None:
+            self._client = await Client.open(Settings.load())
+        return self._client
+
+    async def _accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+        return await (await self.client()).accept(runs)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="triggerkit portal", daemon=True
+                ).start()
+            return self._loop
+
+
+#: The process's portal; it connects when something is triggered, not before.
+portal = Portal()

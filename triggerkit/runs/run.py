@@ -1,0 +1,125 @@
+"""A run: one accepted execution of a task."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from secrets import randbits
+from typing import Any, Final, Literal
+
+Status = Literal[
+    "delayed", "queued", "executing", "retrying",
+    "completed", "failed", "crashed", "canceled", "expired", "timed_out",
+]  # fmt: skip
+
+#: The statuses a run ends in.
+FINAL: Final = frozenset({"completed", "failed", "crashed", "canceled", "expired", "timed_out"})
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_run_id() -> str:
+    """`run_` and 26 characters that sort by time: 48 bits of milliseconds, 80 random bits."""
+    value = (time.time_ns() // 1_000_000) << 80 | randbits(80)
+    return "run_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why an attempt failed."""
+
+    type: str
+    message: str
+    traceback: str
+
+    def as_json(self) -> dict[str, str]:
+        """The error as the runs API shows it."""
+        return {"type": self.type, "message": self.message, "traceback": self.traceback}
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to accept. `payload` is JSON; `items` counts the messages of a batch.
+
+    `attempt` counts attempts made before, as an item of a batch, `error` the last one's; a
+    `failed` run is made only to be seen: no attempt can help it.
+    """
+
+    task: str
+    queue: str
+    max_attempts: int
+    payload: bytes
+    items: int | None = None
+    idempotency_key: str | None = None
+    concurrency_key: str | None = None
+    item_key: str | None = None
+    source: dict[str, Any] | None = None
+    delay_s: float = 0.0
+    attempt: int = 0
+    error: RunError | None = None
+    failed: bool = False
+    id: str = field(default_factory=new_run_id)
+
+    @property
+    def status(self) -> Status:
+        """The status it starts with."""
+        if self.failed:
+            return "failed"
+        if self.delay_s > 0:
+            return "retrying" if self.attempt else "delayed"
+        return "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What triggering answers: the run's id and task, and whether the run existed before."""
+
+    id: str
+    task: str
+    duplicate: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The handle as the webhook route answers it."""
+        named: dict[str, Any] = {"id": self.id, "task": self.task}
+        return {**named, "duplicate": True} if self.duplicate else named
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run given to this worker: only this attempt may complete it.
+
+    `held_rows` are rows of which an earlier item failed and is still to be tried: their items in
+    this run wait behind it.
+    """
+
+    id: str
+    seq: int
+    task: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    payload: str
+    items: int | None
+    concurrency_key: str | None
+    item_key: str | None
+    source: dict[str, Any] | None
+    started_at: datetime
+    held_rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt of a run ended. `output` is JSON.
+
+    `retry_in_s` is set when the status is `retrying`. `spawned` are runs of single items that
+    failed in a batch: they are made in the transaction that completes the batch.
+    """
+
+    run: ClaimedRun
+    status: Status
+    finished_at: datetime
+    output: bytes | None = None
+    error: RunError | None = None
+    retry_in_s: float | None = None
+    spawned: tuple[NewRun, ...] = ()

@@ -1,0 +1,193 @@
+"""Settings: read once by a command, then passed down.
+
+A value comes from the environment, else from `.env`, else from a `triggerkit dev` that runs in
+the same folder (its `.triggerkit/dev.json`), else it has the default given here.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from triggerkit.errors import ConfigurationError
+
+#: Where `dev` keeps its servers' data, secrets and its own state, beside `triggerkit.toml`.
+STATE_DIR = ".triggerkit"
+
+#: Bearer secrets shorter than this are refused: an empty or guessable one opens the door.
+MIN_SECRET_CHARS = 24
+
+
+class Settings(BaseModel):
+    """Every setting, named as in the environment but in lower case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: SecretStr | None = None
+    triggerkit_state_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    triggerkit_webhook_secret: SecretStr | None = None
+    triggerkit_secret_key: SecretStr | None = None
+    triggerkit_encryption_key: SecretStr | None = None
+    triggerkit_public_url: str | None = None
+    triggerkit_host: str = "127.0.0.1"
+    triggerkit_port: int = Field(default=8000, ge=0, le=65535)
+    triggerkit_allow_networks: str = ""
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    embedding_model: str = "text-embedding-3-small"
+    embedding_dimensions: int = Field(default=1536, ge=1, le=16000)
+
+    @field_validator("triggerkit_webhook_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in _split(value):
+            if len(secret) < MIN_SECRET_CHARS:
+                raise ValueError(
+                    f"each secret needs at least {MIN_SECRET_CHARS} characters; "
+                    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                )
+        return value
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> Self:
+        """Read the settings for the project in `folder`, the working directory by default.
+
+        Raises:
+            ConfigurationError: a setting has a wrong value; the message names it.
+        """
+        folder = folder or Path.cwd()
+        dotenv = {k: v for k, v in dotenv_values(folder / ".env").items() if v is not None}
+        return cls.parse({**running_environment(folder), **dotenv, **os.environ})
+
+    @classmethod
+    def parse(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings from `environment` alone; an empty value counts as unset."""
+        known = {name: environment.get(name.upper()) for name in cls.model_fields}
+        try:
+            return cls.model_validate({name: v for name, v in known.items() if v})
+        except ValidationError as error:
+            lines = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            raise ConfigurationError("; ".join(lines)) from None
+
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables for a child process, secrets in the clear."""
+        values: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            if value is not None:
+                values[name.upper()] = str(value)
+        return values
+
+    @property
+    def source_dsn(self) -> str:
+        """Connection string of the source database."""
+        return self._required("database_url", "postgresql://user@host/database")
+
+    @property
+    def state_dsn(self) -> str:
+        """Connection string of the database that holds the schema `triggerkit`."""
+        url = self.triggerkit_state_url
+        return url.get_secret_value() if url else self.source_dsn
+
+    @property
+    def broker_dsn(self) -> str:
+        """Connection string of Redis."""
+        return self._required("redis_url", "redis://host:6379/0")
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """The bearer secrets the webhook routes accept; the first one is what we send.
+
+        Raises:
+            ConfigurationError: none is set.
+        """
+        self._required("triggerkit_webhook_secret", "a secret of 24 characters or more")
+        return _split(self.triggerkit_webhook_secret)
+
+    @property
+    def public_url(self) -> str:
+        """Base URL under which `serve` is reached by deliveries to our own routes."""
+        if self.triggerkit_public_url:
+            return self.triggerkit_public_url.rstrip("/")
+        return f"http://{self.triggerkit_host}:{self.triggerkit_port}"
+
+    def _required(self, name: str, example: str) -> str:
+        value: SecretStr | None = getattr(self, name)
+        if value is None:
+            raise ConfigurationError(
+                f"{name.upper()} is not set; set it in the environment or in .env "
+                f"(for example {example}), or start `triggerkit dev`, which brings its own"
+            )
+        return value.get_secret_value()
+
+
+def _split(value: SecretStr | None) -> list[str]:
+    if value is None:
+        return []
+    return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+
+
+def running_environment(folder: Path) -> dict[str, str]:
+    """The settings of the `triggerkit dev` that runs in `folder`, empty when none does."""
+    state = running_dev(folder)
+    return dict(state["env"]) if state else {}
+
+
+def running_dev(folder: Path) -> dict[str, Any] | None:
+    """The state file of the `triggerkit dev` that runs in `folder`, None when none does."""
+    try:
+        state: dict[str, Any] = orjson.loads((folder / STATE_DIR / "dev.json").read_bytes())
+        os.kill(int(state["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What `triggerkit.toml` says: where the app and the tasks are found."""
+
+    folder: Path
+    app: str | None = None
+    tasks: tuple[str, ...] = ("tasks",)
+
+    @classmethod
+    def load(
+        cls, folder: Path | None = None, app: str | None = None, tasks: list[str] | None = None
+    ) -> Self:
+        """Read `triggerkit.toml` in `folder`; `app` and `tasks`, when given, win over the file.
+
+        Raises:
+            ConfigurationError: the file is not TOML, or has unknown or mistyped keys.
+        """
+        folder = (folder or Path.cwd()).resolve()
+        path = folder / "triggerkit.toml"
+        values: dict[str, Any] = {}
+        if path.exists():
+            try:
+                values = tomllib.loads(path.read_text())
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigurationError(f"{path.name}: {error}") from None
+        unknown = sorted(values.keys() - {"app", "tasks"})
+        if unknown:
+            raise ConfigurationError(
+                f"{path.name}: unknown key {unknown[0]!r}; known are app and tasks"
+            )
+        found_tasks = values.get("tasks", ["tasks"])
+        found_app = values.get("app")
+        if not (isinstance(found_tasks, list) and all(isinstance(t, str) for t in found_tasks)):
+            raise ConfigurationError(f"{path.name}: tasks must be a list of module names")
+        if not isinstance(found_app, str | None):
+            raise ConfigurationError(f'{path.name}: app must be a name like "app.main:app"')
+        return cls(folder=folder, app=app or found_app, tasks=tuple(tasks or found_tasks))

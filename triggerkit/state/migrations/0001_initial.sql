@@ -1,0 +1,201 @@
+-- The state of triggerkit: everything it remembers, in the schema of its own.
+
+CREATE TABLE installation (
+    id          uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO installation DEFAULT VALUES;
+
+-- A source database. next_position is the position the log's next entry gets; last_commit_lsn is
+-- the last transaction in the log; a writer holds writer_epoch, and one that lost it is refused.
+CREATE TABLE databases (
+    id                 int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name               text NOT NULL UNIQUE,
+    slot_name          text NOT NULL,
+    publication_name   text NOT NULL,
+    system_identifier  text,
+    timeline           int,
+    slot_epoch         int NOT NULL DEFAULT 0,
+    writer_epoch       bigint NOT NULL DEFAULT 0,
+    next_position      bigint NOT NULL DEFAULT 1,
+    last_commit_lsn    bigint NOT NULL DEFAULT 0,
+    created_at         timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE endpoints (
+    id          int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text NOT NULL UNIQUE,
+    url         text NOT NULL,
+    headers     bytea,
+    disabled_at timestamptz,
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE consumers (
+    id            int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name          text NOT NULL UNIQUE,
+    database_id   int NOT NULL REFERENCES databases,
+    endpoint_id   int REFERENCES endpoints,
+    kind          text NOT NULL CHECK (kind IN ('rows', 'changes')),
+    definition    jsonb NOT NULL,
+    state         text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'disabled')),
+    replay_epoch  int NOT NULL DEFAULT 0,
+    last_error    text,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+
+-- The log: every change once, in commit order. Its partitions are made by the log's writer.
+CREATE TABLE events (
+    position     bigint NOT NULL,
+    database_id  int NOT NULL,
+    partition    smallint NOT NULL,
+    schema_name  text NOT NULL,
+    table_name   text NOT NULL,
+    key          text NOT NULL,
+    action       text NOT NULL,
+    commit_lsn   bigint NOT NULL,
+    commit_idx   int NOT NULL,
+    commit_at    timestamptz NOT NULL,
+    xid          bigint,
+    record       text,
+    changes      text,
+    unchanged    text[],
+    consumer_id  int,
+    backfill_id  int,
+    captured_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (database_id, partition, position)
+) PARTITION BY RANGE (position);
+
+-- Where a consumer is in each partition of the log. What one attempt sends is remembered before
+-- it is sent (batch_*): after an unknown outcome exactly that batch, with its id, is sent again.
+CREATE TABLE cursors (
+    consumer_id     int NOT NULL REFERENCES consumers ON DELETE CASCADE,
+    partition       smallint NOT NULL,
+    position        bigint NOT NULL,
+    batch_id        text,
+    batch_last      bigint,
+    attempt         int NOT NULL DEFAULT 0,
+    PRIMARY KEY (consumer_id, partition)
+) WITH (fillfactor = 50);
+
+-- Messages taken out of the way, with a copy of their body: the log's own partitions are dropped.
+CREATE TABLE parked (
+    consumer_id  int NOT NULL REFERENCES consumers ON DELETE CASCADE,
+    partition    smallint NOT NULL,
+    position     bigint NOT NULL,
+    key          text NOT NULL,
+    body         text NOT NULL,
+    reason       text NOT NULL,
+    attempts     int NOT NULL DEFAULT 0,
+    parked_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer_id, partition, position)
+);
+CREATE INDEX parked_key ON parked (consumer_id, key, position);
+
+-- One row per attempt of a batch.
+CREATE TABLE deliveries (
+    consumer_id     int NOT NULL REFERENCES consumers ON DELETE CASCADE,
+    partition       smallint NOT NULL,
+    first_position  bigint NOT NULL,
+    last_position   bigint NOT NULL,
+    batch_id        text NOT NULL,
+    attempt         int NOT NULL,
+    messages        int NOT NULL,
+    sent_at         timestamptz NOT NULL,
+    answered_at     timestamptz,
+    status          int,
+    error           text
+);
+CREATE INDEX deliveries_position ON deliveries (consumer_id, partition, last_position);
+
+CREATE TABLE backfills (
+    id             int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    consumer_id    int NOT NULL REFERENCES consumers ON DELETE CASCADE,
+    schema_name    text NOT NULL,
+    table_name     text NOT NULL,
+    sort_column    text,
+    state          text NOT NULL DEFAULT 'active'
+                   CHECK (state IN ('active', 'paused', 'canceled', 'completed')),
+    upper_bound    jsonb,
+    cursor         jsonb,
+    first_position bigint,
+    last_position  bigint,
+    rows_read      bigint NOT NULL DEFAULT 0,
+    rows_logged    bigint NOT NULL DEFAULT 0,
+    rows_estimated bigint NOT NULL DEFAULT 0,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    finished_at    timestamptz
+);
+CREATE INDEX backfills_open ON backfills (consumer_id) WHERE state IN ('active', 'paused');
+
+-- An accepted execution of a task. seq is the order of arrival; a run is blocked while an earlier
+-- run of its concurrency key is unfinished, so that per key exactly one is not.
+CREATE TABLE runs (
+    id               text COLLATE "C" PRIMARY KEY,
+    seq              bigint GENERATED ALWAYS AS IDENTITY,
+    task             text NOT NULL,
+    queue            text NOT NULL,
+    status           text NOT NULL CHECK (status IN ('delayed', 'queued', 'executing', 'retrying',
+                         'completed', 'failed', 'crashed', 'canceled', 'expired', 'timed_out')),
+    blocked          boolean NOT NULL DEFAULT false,
+    attempt          int NOT NULL DEFAULT 0,
+    max_attempts     int NOT NULL,
+    crashes          int NOT NULL DEFAULT 0,
+    payload          text NOT NULL,
+    items            int,
+    output           text,
+    error            jsonb,
+    idempotency_key  text,
+    concurrency_key  text,
+    tags             text[] NOT NULL DEFAULT '{}',
+    metadata         jsonb NOT NULL DEFAULT '{}',
+    source           jsonb,
+    item_key         text,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    queued_at        timestamptz NOT NULL DEFAULT now(),
+    scheduled_at     timestamptz,
+    started_at       timestamptz,
+    finished_at      timestamptz,
+    worker           text,
+    version          text,
+    replay_of        text
+) WITH (fillfactor = 70);
+-- Payloads are JSON already validated at the door: compressing them costs more than it saves.
+ALTER TABLE runs ALTER COLUMN payload SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX runs_idempotency ON runs (task, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+CREATE INDEX runs_ready ON runs (queue, seq) WHERE status = 'queued' AND NOT blocked;
+CREATE INDEX runs_key ON runs (task, concurrency_key, seq)
+    WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_item ON runs (task, item_key) WHERE item_key IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_due ON runs (scheduled_at) WHERE status IN ('delayed', 'retrying');
+CREATE INDEX runs_worker ON runs (worker) WHERE status = 'executing';
+CREATE INDEX runs_seq ON runs (seq);
+
+CREATE TABLE attempts (
+    run_id       text COLLATE "C" NOT NULL REFERENCES runs ON DELETE CASCADE,
+    attempt      int NOT NULL,
+    status       text NOT NULL,
+    started_at   timestamptz NOT NULL,
+    finished_at  timestamptz NOT NULL,
+    worker       text NOT NULL,
+    error        jsonb,
+    PRIMARY KEY (run_id, attempt)
+);
+
+-- beat is raised by the worker's parent process. A worker is dead when an observer saw its beat
+-- unchanged for the whole lease on the observer's own clock: no wall clock decides.
+CREATE TABLE workers (
+    id          text PRIMARY KEY,
+    hostname    text NOT NULL,
+    pid         int NOT NULL,
+    queues      text[] NOT NULL,
+    slots       int NOT NULL,
+    beat        bigint NOT NULL DEFAULT 0,
+    started_at  timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE queues (
+    name       text PRIMARY KEY,
+    paused_at  timestamptz
+);

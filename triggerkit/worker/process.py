@@ -1,0 +1,164 @@
+"""The worker's processes: a parent that holds the lease and keeps, children that execute."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from secrets import token_hex
+from typing import Any
+
+import dramatiq
+import psycopg
+import redis
+
+from triggerkit.runs.claim import RunClaims
+from triggerkit.runs.keeper import Keeper
+from triggerkit.settings import Settings
+from triggerkit.state.connect import pinned
+from triggerkit.worker.broker import DRAMATIQ_QUEUE, WAIT_S, RunBroker
+from triggerkit.worker.completions import Completions
+from triggerkit.worker.execute import Executor
+from triggerkit.worker.middleware import RunLifecycle
+from triggerkit.worker.task import Task
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two beats of a worker's parent; its lease is several of them.
+BEAT_S = 1.0
+
+
+def new_worker_id() -> str:
+    """A name no other worker has: host, process and a random part."""
+    return f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
+
+
+def redis_client(settings: Settings) -> redis.Redis:
+    """A client whose blocking waits end before its socket's timeout."""
+    return redis.Redis.from_url(
+        settings.broker_dsn, socket_timeout=WAIT_S + 5, socket_connect_timeout=5
+    )
+
+
+class EventLoopThread:
+    """An event loop in a thread: async tasks of all the worker's threads run on it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run `coroutine` there and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def execute_runs(
+    settings: Settings,
+    tasks: dict[str, Task[Any, Any]],
+    *,
+    worker_id: str,
+    namespace: str,
+    queues: Sequence[str],
+    threads: int,
+    ready: Callable[[], None],
+    stop: threading.Event,
+) -> None:
+    """Execute runs in this process until `stop` is set; returns when all outcomes are written."""
+
+    def open_claims() -> RunClaims:
+        parameters: dict[str, Any] = pinned(settings.state_dsn, "triggerkit worker")
+        connection = psycopg.connect(**parameters, autocommit=True)
+        return RunClaims(connection, worker_id, list(tasks))
+
+    client = redis_client(settings)
+    completions = Completions(open_claims, client, namespace)
+    lifecycle = RunLifecycle(completions)
+    broker = RunBroker(
+        client, open_claims, queues, namespace=namespace, slots=threads, middleware=[lifecycle]
+    )
+    event_loop = EventLoopThread()
+    for task in tasks.values():
+        dramatiq.Actor(
+            lifecycle.body_of(Executor(task, event_loop.run)),
+            broker=broker,
+            actor_name=task.name,
+            queue_name=DRAMATIQ_QUEUE,
+            priority=0,
+            options={},
+        )
+    completions.start()
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=1000)
+    worker.start()
+    ready()
+    stop.wait()
+    broker.draining.set()
+    for _ in range(threads):
+        broker.slots.acquire()
+    worker.stop()
+    completions.stop()
+    broker.close()
+
+
+class Lease:
+    """The worker's row in the state: raised every second as long as this process lives."""
+
+    def __init__(
+        self, settings: Settings, worker_id: str, queues: Sequence[str], slots: int
+    ) -> None:
+        self._parameters: dict[str, Any] = pinned(settings.state_dsn, "triggerkit lease")
+        self._row = [worker_id, socket.gethostname(), os.getpid(), list(queues), slots]
+
+    def hold(self, stop: threading.Event) -> None:
+        """Beat until `stop`, through losses of the connection; then remove the row."""
+        while not stop.is_set():
+            try:
+                with psycopg.connect(**self._parameters, autocommit=True) as connection:
+                    self._beat(connection, stop)
+            except psycopg.OperationalError as error:
+                logger.warning("the worker's lease waits for Postgres (%s)", error)
+                stop.wait(BEAT_S)
+
+    def _beat(self, connection: psycopg.Connection, stop: threading.Event) -> None:
+        while not stop.is_set():
+            connection.execute(
+                "INSERT INTO triggerkit.workers (id, hostname, pid, queues, slots) "
+                "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1",
+                self._row,
+            )
+            stop.wait(BEAT_S)
+        connection.execute("DELETE FROM triggerkit.workers WHERE id = %s", self._row[:1])
+
+
+def keep(
+    settings: Settings, namespace: str, lease: Lease, stop: threading.Event
+) -> list[threading.Thread]:
+    """Start the parent's threads: the lease and the keeper."""
+    keeper = Keeper(
+        pinned(settings.state_dsn, "triggerkit keeper"), redis_client(settings), namespace, stop
+    )
+    threads = [
+        threading.Thread(target=lease.hold, args=[stop], name="lease"),
+        threading.Thread(target=keeper.run, name="keeper"),
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Set `stop` on SIGINT and SIGTERM; a second signal ends the process at once."""
+
+    def handle(number: int, frame: object) -> None:  # noqa: ARG001
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):
+            signal.signal(number, handle)
