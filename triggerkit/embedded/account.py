@@ -1,0 +1,77 @@
+"""Whom an embedded Postgres runs as when triggerkit runs as root, and what that user can reach."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from triggerkit.errors import ConfigurationError
+
+#: Users to run Postgres as, by preference; it refuses to run as root.
+UNPRIVILEGED_USERS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of this machine, without supplementary groups."""
+
+    uid: int
+    gid: int
+
+    def can_reach(self, path: Path) -> bool:
+        """Whether the permission bits let this user walk to `path` and, if a folder, into it.
+
+        Access control lists are not looked at: a folder open by one of them alone counts as
+        closed.
+        """
+        resolved = path.resolve()
+        folders = [*resolved.parents, resolved] if resolved.is_dir() else resolved.parents
+        return all(self._granted(folder, stat.S_IXOTH) for folder in folders)
+
+    def can_read(self, path: Path) -> bool:
+        """Whether this user can walk to the file `path` and read it."""
+        return self.can_reach(path) and self._granted(path, stat.S_IROTH)
+
+    def _granted(self, path: Path, permission: int) -> bool:
+        """Check one permission, named by its bit for others, as the kernel does."""
+        status = path.stat()
+        if status.st_uid == self.uid:
+            shift = 6
+        elif status.st_gid == self.gid:
+            shift = 3
+        else:
+            shift = 0
+        return bool(status.st_mode & (permission << shift))
+
+
+def running_as_root() -> bool:
+    """Whether this process may, and for Postgres must, change to another user."""
+    return os.geteuid() == 0
+
+
+def owner_of(path: Path) -> Account:
+    """The user that owns `path`."""
+    status = path.stat()
+    return Account(status.st_uid, status.st_gid)
+
+
+def unprivileged_account() -> Account:
+    """The user to run Postgres as instead of root.
+
+    Raises:
+        ConfigurationError: this machine has none of the users it could be.
+    """
+    for name in UNPRIVILEGED_USERS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    names = " nor ".join(UNPRIVILEGED_USERS)
+    raise ConfigurationError(
+        f"Postgres refuses to run as root and there is no user {names} to run it as; "
+        "run triggerkit as an ordinary user or set DATABASE_URL"
+    )
