@@ -156,11 +156,15 @@ def running_dev(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What `triggerkit.toml` says: where the app and the tasks are found."""
+    """What `triggerkit.toml` says: where the app and the tasks are found.
+
+    `setup` is a module that `dev` runs (`python -m`) on a database of its own, before it captures.
+    """
 
     folder: Path
     app: str | None = None
     tasks: tuple[str, ...] = ("tasks",)
+    setup: str | None = None
 
     @classmethod
     def load(
@@ -179,15 +183,18 @@ class Project:
                 values = tomllib.loads(path.read_text())
             except tomllib.TOMLDecodeError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from None
-        unknown = sorted(values.keys() - {"app", "tasks"})
+        unknown = sorted(values.keys() - {"app", "tasks", "setup"})
         if unknown:
             raise ConfigurationError(
-                f"{path.name}: unknown key {unknown[0]!r}; known are app and tasks"
+                f"{path.name}: unknown key {unknown[0]!r}; known are app, tasks and setup"
             )
         found_tasks = values.get("tasks", ["tasks"])
         found_app = values.get("app")
         if not (isinstance(found_tasks, list) and all(isinstance(t, str) for t in found_tasks)):
             raise ConfigurationError(f"{path.name}: tasks must be a list of module names")
-        if not isinstance(found_app, str | None):
-            raise ConfigurationError(f'{path.name}: app must be a name like "app.main:app"')
-        return cls(folder=folder, app=app or found_app, tasks=tuple(tasks or found_tasks))
+        setup = values.get("setup")
+        if not (isinstance(found_app, str | None) and isinstance(setup, str | None)):
+            raise ConfigurationError(
+                f'{path.name}: app must be a name like "app.main:app", setup a module\'s name'
+            )
+        return cls(folder, app or found_app, tuple(tasks or found_tasks), setup)

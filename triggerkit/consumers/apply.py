@@ -122,9 +122,7 @@ async def apply(
     database, identity = await ensure_database(source, state)
     await ensure_publication(source, database.publication_name, tables)
     if await ensure_slot(source, database.slot_name):
-        await state.execute(
-            _NEW_SLOT, [identity.system_identifier, identity.timeline, database.id]
-        )
+        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
         done.append(f"created replication slot {database.slot_name}")
     for consumer in declared:
         async with state.transaction():

@@ -64,7 +64,9 @@ class ConsumerDefinition:
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Read a stored definition."""
         known = {f.name for f in fields(cls)}
-        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        frozen: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**{k: v for k, v in frozen.items() if k in known})
 
     @property

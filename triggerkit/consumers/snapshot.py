@@ -37,15 +37,6 @@ class Snapshot:
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
 
-def full_xid(xid: int, reference: int) -> int:
-    """Extend the 32-bit `xid` of a Begin message to the 64-bit id nearest to `reference`."""
-    candidate = (reference & ~0xFFFFFFFF) | xid
-    nearest = min(
-        (candidate - 2**32, candidate, candidate + 2**32), key=lambda c: abs(c - reference)
-    )
-    return nearest if nearest >= 0 else candidate
-
-
 class TouchedKeys:
     """The last transaction that touched each key of a table, while the table is being read.
 

@@ -78,7 +78,7 @@ def entry_of(position: int, pending: Pending) -> Entry:
         table,
         key,
         action,
-        transaction.commit_lsn,
+        int(transaction.commit_lsn),
         commit_idx,
         transaction.commit_at,
         xid,

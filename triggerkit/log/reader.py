@@ -50,14 +50,14 @@ class LogReader:
 
     def appended(self, entries: list[Entry], head: int) -> None:
         """Note an append: `entries` if they were kept, and the log's last position after it."""
-        if entries and entries[-1].position == head and entries[0].position == self.head + 1:
+        is_complete = len(entries) == head - self.head
+        if is_complete and entries:
             self._keep(entries)
-        else:
+        elif not is_complete:
             self._tail.clear()
             self._tail_bytes = 0
-        partitions = {e.partition for e in entries} if entries else range(PARTITIONS)
         self.head = head
-        for partition in partitions:
+        for partition in {e.partition for e in entries} if is_complete else range(PARTITIONS):
             self._heads[partition] = head
             self._moved[partition].set()
 
@@ -73,14 +73,13 @@ class LogReader:
             return self._from_tail(partition, after, limit)
         return await self.read_stored(partition, after, self.head, limit)
 
-    async def read_stored(
-        self, partition: int, after: int, until: int, limit: int
-    ) -> list[Entry]:
+    async def read_stored(self, partition: int, after: int, until: int, limit: int) -> list[Entry]:
         """Entries from Postgres: `after` is exclusive, `until` inclusive."""
         parameters = [self._database_id, partition, after, until, limit]
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_READ, parameters, binary=True)
-            return [Entry(*row[:12], tuple(row[12]), *row[13:]) for row in await cursor.fetchall()]
+            rows = await cursor.fetchall()
+        return [Entry._make((*row[:12], tuple(row[12]), *row[13:])) for row in rows]
 
     def _keep(self, entries: list[Entry]) -> None:
         grouped: defaultdict[int, list[Entry]] = defaultdict(list)
@@ -104,4 +103,3 @@ class LogReader:
             if len(found) >= limit:
                 break
         return found
-

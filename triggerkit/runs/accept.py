@@ -66,7 +66,7 @@ def insert_parameters(runs: Sequence[NewRun]) -> dict[str, list[object]]:
         "concurrency_key": [r.concurrency_key for r in runs],
         "item_key": [r.item_key for r in runs],
         "source": [_json(r.source) for r in runs],
-        "error": [_json(r.error and r.error.as_json()) for r in runs],
+        "error": [_json(None if r.error is None else r.error.as_json()) for r in runs],
         "delay_s": [r.delay_s for r in runs],
         "status": [r.status for r in runs],
     }
@@ -136,4 +136,3 @@ class Acceptor:
             _FIRST, [[r.task for r in missing], [r.idempotency_key for r in missing]]
         )
         return {(task, key): run_id for task, key, run_id in await cursor.fetchall()}
-

@@ -108,7 +108,9 @@ class RunClaims:
             return []
         tasks, names = zip(*sorted(keys), strict=True)
         cursor = self._connection.execute(UNBLOCK, [list(tasks), list(names)])
-        return [(queue, run_id) for queue, run_id, status in cursor.fetchall() if status == "queued"]
+        return [
+            (queue, run_id) for queue, run_id, status in cursor.fetchall() if status == "queued"
+        ]
 
     def _attempts(self, outcomes: Sequence[Outcome]) -> list[list[object]]:
         return [

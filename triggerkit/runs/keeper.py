@@ -152,7 +152,8 @@ class Keeper:
 
     def _dead(self, connection: psycopg.Connection) -> list[str]:
         now = time.monotonic()
-        beats = dict(connection.execute("SELECT id, beat FROM triggerkit.workers").fetchall())
+        query = "SELECT id, beat FROM triggerkit.workers"
+        beats: dict[str, int] = dict(connection.execute(query).fetchall())
         for worker_id, beat in beats.items():
             watched = self._watched.get(worker_id)
             if watched is None or watched.beat != beat:
@@ -167,7 +168,7 @@ class Keeper:
             key = queue_key(self.namespace, queue)
             if self.client.llen(key) >= count:
                 continue
-            there = {i.decode() for i in self.client.lrange(key, 0, -1)}
+            there = set(self.client.lrange(key, 0, -1))
             waiting = connection.execute(_WAITING_IDS, [queue]).fetchall()
             missing += [(queue, run_id) for (run_id,) in waiting if run_id not in there]
         return missing

@@ -42,7 +42,7 @@ def bisect(items: list[BatchItem], call: Callable[[list[BatchItem]], Any]) -> Ba
             continue
         try:
             result = call(part)
-        except Exception as error:  # noqa: BLE001 - whatever a task raises is its item's failure
+        except Exception as error:
             if len(part) == 1:
                 failed.append(ItemFailure(part[0].change, error))
                 failed += _behind(part[0], items)

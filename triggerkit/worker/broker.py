@@ -139,9 +139,9 @@ class RunConsumer(Consumer):
         more = 0
         while broker.slots.acquire(blocking=False):
             more += 1
-        rest = broker.client.lpop(key.decode(), more) if more else None
+        rest = broker.client.lpop(key, more) if more else None
         ids = [first, *(rest or ())]
-        return [run_id.decode() for run_id in ids], 1 + more
+        return ids, 1 + more
 
 
 def _release(slots: threading.Semaphore, count: int) -> None:

@@ -83,9 +83,7 @@ class Executor:
         failed = spawn_failed(run, items, result.failed, retry.delay_s(1))
         return self._completed(run, result.output, (*spawned, *failed))
 
-    def _completed(
-        self, run: ClaimedRun, result: Any, spawned: tuple[Any, ...] = ()
-    ) -> Outcome:
+    def _completed(self, run: ClaimedRun, result: Any, spawned: tuple[Any, ...] = ()) -> Outcome:
         output = orjson.dumps(to_jsonable_python(result, fallback=repr))
         if len(output) > MAX_OUTPUT_BYTES:
             logger.warning("the output of %s (%d bytes) is not stored", run.id, len(output))

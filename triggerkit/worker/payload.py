@@ -76,11 +76,13 @@ class PayloadType:
 
     def _partial(self, envelope: Envelope) -> Any:
         """A record of the columns that are known: a delete's key, or all but the unchanged ones."""
-        assert envelope.record is not None
-        known = {**envelope.record, **dict.fromkeys(envelope.metadata.unchanged, UNCHANGED)}
+        known: dict[str, Any] = {
+            **(envelope.record or {}),
+            **dict.fromkeys(envelope.metadata.unchanged, UNCHANGED),
+        }
         kind = self._record_type
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            values = {
+            values: Any = {
                 name: value if value is UNCHANGED else self._field(name, value)
                 for name, value in known.items()
                 if name in kind.model_fields

@@ -41,7 +41,7 @@ def new_worker_id() -> str:
 def redis_client(settings: Settings) -> redis.Redis:
     """A client whose blocking waits end before its socket's timeout."""
     return redis.Redis.from_url(
-        settings.broker_dsn, socket_timeout=WAIT_S + 5, socket_connect_timeout=5
+        settings.broker_dsn, socket_timeout=WAIT_S + 5, socket_connect_timeout=5, decode_responses=True
     )
 
 
@@ -113,6 +113,8 @@ class Lease:
     ) -> None:
         self._parameters: dict[str, Any] = pinned(settings.state_dsn, "triggerkit lease")
         self._row = [worker_id, socket.gethostname(), os.getpid(), list(queues), slots]
+        #: Set once the row is there: a run claimed before would count as a dead worker's.
+        self.held = threading.Event()
 
     def hold(self, stop: threading.Event) -> None:
         """Beat until `stop`, through losses of the connection; then remove the row."""
@@ -128,9 +130,11 @@ class Lease:
         while not stop.is_set():
             connection.execute(
                 "INSERT INTO triggerkit.workers (id, hostname, pid, queues, slots) "
-                "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1",
+                "VALUES (%s, %s, %s, %s, %s) "
+                "ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1",
                 self._row,
             )
+            self.held.set()
             stop.wait(BEAT_S)
         connection.execute("DELETE FROM triggerkit.workers WHERE id = %s", self._row[:1])
 

@@ -110,7 +110,9 @@ class Task(Generic[P, R]):
             InvalidPayload: it does not fit the parameter's type.
         """
         if self.payload_type.shape == "batch":
-            items = payload["data"] if isinstance(payload, dict) and "data" in payload else [payload]
+            items = (
+                payload["data"] if isinstance(payload, dict) and "data" in payload else [payload]
+            )
             for item in items:
                 self.payload_type.parse(item)
             return self.run_of(orjson.dumps({"data": items}), items=len(items))

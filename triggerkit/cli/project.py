@@ -1,0 +1,142 @@
+"""Commands about a project and its databases: check, apply, status, tasks, upgrade, sql."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from triggerkit.cli.options import App, Json, Tasks
+from triggerkit.consumers.apply import apply as apply_consumers
+from triggerkit.settings import Project, Settings, running_dev
+from triggerkit.state.connect import connect
+from triggerkit.state.migrate import migrate, script
+from triggerkit.supervisor.checks import Check, run_checks
+from triggerkit.supervisor.status import read_status
+from triggerkit.worker.registry import declared_consumers, load_tasks
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (check, apply, status, tasks, upgrade, sql):
+        app.command()(command)
+
+
+def check(tasks: Tasks = None, json: Json = False) -> None:
+    """Check that the database and Redis are set up for change capture."""
+    declared = declared_consumers(load_tasks(Project.load(tasks=tasks)))
+    checks = asyncio.run(run_checks(Settings.load(), declared))
+    if json:
+        print(orjson.dumps(checks, option=orjson.OPT_SERIALIZE_DATACLASS).decode())
+    else:
+        for found in checks:
+            _print_check(found)
+    if not all(found.ok for found in checks):
+        raise typer.Exit(3)
+
+
+def apply(tasks: Tasks = None) -> None:
+    """Make the consumers that tasks declare by on= so."""
+    settings = Settings.load()
+    declared = declared_consumers(load_tasks(Project.load(tasks=tasks)))
+
+    async def connected() -> list[str]:
+        async with (
+            await connect(settings.source_dsn, "triggerkit apply") as source,
+            await connect(settings.state_dsn, "triggerkit apply") as state,
+        ):
+            await migrate(state)
+            return await apply_consumers(source, state, declared, settings.public_url)
+
+    for line in asyncio.run(connected()):
+        print(line)
+
+
+def status(
+    app: App = None,
+    tasks: Tasks = None,
+    json: Json = False,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Print passwords in connection strings.")
+    ] = False,
+) -> None:
+    """Show what runs here and how far the consumers are; exit 0 only when all is ready."""
+    found = asyncio.run(
+        read_status(Project.load(app=app, tasks=tasks), running_dev(Path.cwd()), show_secrets)
+    )
+    if json:
+        print(orjson.dumps(found).decode())
+    else:
+        _print_status(found)
+    raise typer.Exit(0 if found["ready"] else 1)
+
+
+def tasks(tasks: Tasks = None, json: Json = False) -> None:
+    """List the tasks found."""
+    found: list[dict[str, Any]] = [
+        {
+            "name": task.name,
+            "place": task.place,
+            "queue": task.queue,
+            "max_attempts": task.retry.max_attempts,
+            "route": task.path if task.on else None,
+            "tables": list(task.on.tables) if task.on else [],
+        }
+        for task in load_tasks(Project.load(tasks=tasks)).values()
+    ]
+    if json:
+        print(orjson.dumps(found).decode())
+        return
+    table = Table("task", "queue", "on", "where", box=None, pad_edge=False)
+    for task in found:
+        place = Path(task["place"])
+        shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+        table.add_row(task["name"], task["queue"], ", ".join(task["tables"]), str(shown))
+    console.print(table)
+
+
+def upgrade() -> None:
+    """Bring the schema triggerkit in the state database up to date."""
+    settings = Settings.load()
+
+    async def connected() -> list[str]:
+        async with await connect(settings.state_dsn, "triggerkit upgrade") as state:
+            return [f"applied migration {m.version}: {m.name}" for m in await migrate(state)]
+
+    for line in asyncio.run(connected()) or ["the schema triggerkit is up to date"]:
+        print(line)
+
+
+def sql() -> None:
+    """Print the schema triggerkit as SQL."""
+    print(script(), end="")
+
+
+def _print_check(found: Check) -> None:
+    mark = "[green]✓[/]" if found.ok else "[red]✗[/]"
+    console.print(f"{mark} {found.name}: {found.detail}")
+    if not found.ok and found.remedy:
+        console.print(f"    mend it with: {found.remedy}", markup=False)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    console.print("[green]ready[/]" if found["ready"] else "[yellow]not ready[/]")
+    for name in ("url", "database_url", "redis_url", "state_dir"):
+        console.print(f"{name.replace('_', ' ')}: {found[name]}", markup=False)
+    table = Table("process", "pid", "state", box=None, pad_edge=False)
+    for process in found["processes"]:
+        table.add_row(process["name"], str(process["pid"] or ""), process["state"])
+    console.print(table)
+    table = Table("consumer", "state", "lag", "parked", "last error", box=None, pad_edge=False)
+    for consumer in found["consumers"]:
+        lag = f"{consumer['lag_messages']:,} messages, {consumer['lag_seconds']:.1f} s"
+        parked, error = str(consumer["parked"]), consumer["last_error"] or ""
+        table.add_row(consumer["name"], consumer["state"], lag, parked, error)
+    console.print(table)

@@ -1,0 +1,168 @@
+"""Capture: the stream of a slot as parts of transactions, confirmed only when they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+from triggerkit.change import RowChange, Transaction
+from triggerkit.lsn import Lsn
+from triggerkit.replication.catalog import Catalog
+from triggerkit.replication.connection import ReplicationConnection
+from triggerkit.replication.frames import PrimaryKeepalive, parse_frame
+from triggerkit.replication.pgoutput import (
+    Begin,
+    Commit,
+    LogicalMessage,
+    Relation,
+    Truncate,
+    decode,
+    iso_utc,
+)
+from triggerkit.replication.relations import RelationCache
+
+#: Our own tables' schema: with FOR ALL TABLES they are published too, and must not feed us.
+OWN_SCHEMA = "triggerkit"
+
+
+def full_xid(xid: int, reference: int) -> int:
+    """Extend the 32-bit `xid` of a Begin message to the 64-bit id nearest to `reference`."""
+    candidate = (reference & ~0xFFFFFFFF) | xid
+    near = (candidate - 2**32, candidate, candidate + 2**32)
+    return min((c for c in near if c >= 0), key=lambda c: abs(c - reference))
+
+
+@dataclass(slots=True)
+class TransactionPart:
+    """Consecutive changes of one transaction; large transactions come in several parts.
+
+    `first_idx` is the index of the first change in its transaction. `end_lsn` is set on the last
+    part: confirming it means not to get the transaction again.
+    """
+
+    transaction: Transaction
+    first_idx: int
+    changes: list[RowChange] = field(default_factory=list)
+    messages: list[LogicalMessage] = field(default_factory=list)
+    end_lsn: Lsn | None = None
+
+
+class Capture:
+    """Reads a slot. Parts returned by `read` count as durable when `confirm` names their end."""
+
+    def __init__(
+        self, connection: ReplicationConnection, catalog: Catalog, after: int, last_xid: int
+    ) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._relations = RelationCache()
+        self._after = after
+        self._xid = last_xid
+        self._part: TransactionPart | None = None
+        self._skipping = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, dsn: str, slot_name: str, publication: str, after: int
+    ) -> AsyncIterator[Self]:
+        """Stream from the slot; transactions up to the commit LSN `after` are passed over.
+
+        Raises:
+            CannotConnect, SlotError: see `ReplicationConnection.open`.
+        """
+        catalog = Catalog(dsn)
+        last_xid = await catalog.last_xid()
+        connection = await ReplicationConnection.open(dsn, slot_name, publication)
+        keep_alive = asyncio.create_task(connection.keep_alive())
+        try:
+            yield cls(connection, catalog, after, last_xid)
+        finally:
+            keep_alive.cancel()
+            await connection.close()
+            await catalog.close()
+
+    async def read(self) -> list[TransactionPart]:
+        """Wait for the stream and return what came: call it when the parts before are durable.
+
+        Raises:
+            ProtocolError: the stream cannot be understood.
+            psycopg.OperationalError: the connection broke.
+        """
+        while True:
+            parts: list[TransactionPart] = []
+            for frame in await self._connection.receive():
+                parsed = parse_frame(frame)
+                if isinstance(parsed, PrimaryKeepalive):
+                    self._on_keepalive(parsed, parts)
+                else:
+                    await self._on_message(parsed.payload, parts)
+            self._split(parts)
+            if parts:
+                return parts
+
+    def confirm(self, end_lsn: Lsn) -> None:
+        """All parts returned so far, up to `end_lsn`, are durable."""
+        self._connection.confirm(end_lsn)
+
+    async def _on_message(self, payload: bytes, parts: list[TransactionPart]) -> None:
+        if self._skipping and payload[:1] not in b"CRY":
+            return
+        part = self._part
+        if part is not None and payload[:1] in b"IUD":
+            part.changes += self._relations.row_changes(payload)
+            return
+        message = decode(payload)
+        if isinstance(message, Truncate) and part is not None:
+            part.changes += self._relations.changes(message)
+        elif isinstance(message, Begin):
+            self._begin(message)
+        elif isinstance(message, Commit):
+            self._commit(message, parts)
+        elif isinstance(message, Relation):
+            await self._announce(message)
+        elif isinstance(message, LogicalMessage) and part is not None:
+            part.messages.append(message)
+
+    def _begin(self, message: Begin) -> None:
+        self._skipping = message.final_lsn <= self._after
+        self._xid = full_xid(message.xid, self._xid)
+        commit_at = iso_utc(message.commit_time_us)
+        transaction = Transaction(message.final_lsn, commit_at, self._xid)
+        self._part = TransactionPart(transaction, 0)
+
+    def _commit(self, message: Commit, parts: list[TransactionPart]) -> None:
+        part, self._part = self._part, None
+        assert part is not None
+        if part.changes or part.messages or part.first_idx:
+            part.end_lsn = message.end_lsn
+            parts.append(part)
+        elif not parts:
+            # Nothing of it concerns us and nothing is in flight: confirmed without a write, else
+            # our own commits would answer themselves for ever on servers before 15.
+            self._connection.flushed = max(self._connection.flushed, message.end_lsn)
+        self._skipping = False
+
+    async def _announce(self, relation: Relation) -> None:
+        if relation.schema == OWN_SCHEMA:
+            self._relations.skip(relation.oid)
+        else:
+            self._relations.put(await self._catalog.compile(relation))
+
+    def _on_keepalive(self, keepalive: PrimaryKeepalive, parts: list[TransactionPart]) -> None:
+        if self._part is None and not parts:
+            # Nothing in flight: the WAL up to here holds nothing for us. Not confirming it would
+            # make the server keep what others write for ever.
+            self._connection.flushed = max(self._connection.flushed, keepalive.wal_end)
+        if keepalive.reply_requested:
+            self._connection.send_status()
+
+    def _split(self, parts: list[TransactionPart]) -> None:
+        """Hand over the part of a transaction that is still coming in, to bound the memory."""
+        part = self._part
+        if part is not None and part.changes:
+            parts.append(part)
+            self._part = TransactionPart(part.transaction, part.first_idx + len(part.changes))

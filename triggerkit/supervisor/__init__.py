@@ -1,0 +1,1 @@
+"""The processes, each wired from its parts here and nowhere else."""

@@ -1,0 +1,165 @@
+"""What `triggerkit dev` shows: preflight, one line per run, a bar per backfill."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Protocol
+
+import orjson
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from triggerkit.supervisor.checks import Check
+
+#: How a run's status is shown: a mark and a colour.
+MARKS = {
+    "completed": ("✓", "green"),
+    "retrying": ("↻", "yellow"),
+    "failed": ("✗", "red"),
+    "crashed": ("✗", "red"),
+}
+
+
+class Console(Protocol):
+    """Shows what happens."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
+    def problem(self, text: str) -> None:
+        """Something wrong, with its remedy."""
+
+    def check(self, check: Check) -> None:
+        """A preflight check."""
+
+    def ready(self, ms: float, facts: dict[str, Any]) -> None:
+        """All processes run."""
+
+    def line(self, process: str, facts: dict[str, Any]) -> None:
+        """A line of a child's log."""
+
+    def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
+        """How far a backfill is."""
+
+    def close(self) -> None:
+        """Nothing more is shown."""
+
+
+class TextConsole:
+    """For people: colours where the terminal has them (and NO_COLOR is not set)."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = RichConsole(highlight=False, soft_wrap=True)
+        self._quiet = quiet
+        self._progress = Progress(
+            TextColumn("backfill {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet,
+        )
+        self._bars: dict[str, Any] = {}
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=False)
+
+    def problem(self, text: str) -> None:
+        self._console.print(f"[red]✗[/] {escape(text)}")
+
+    def check(self, check: Check) -> None:
+        if check.ok:
+            self.note(f"  ✓ {check.name}: {check.detail}")
+            return
+        self._console.print(f"  [red]✗ {escape(check.name)}: {escape(check.detail)}[/]")
+        if check.remedy:
+            self._console.print(f"    mend it with: {escape(check.remedy)}")
+
+    def ready(self, ms: float, facts: dict[str, Any]) -> None:
+        self.note(f"  serving {facts['url']}")
+        self._console.print(f"[bold green]ready[/] in {ms:.0f} ms")
+
+    def line(self, process: str, facts: dict[str, Any]) -> None:
+        event = facts.get("event")
+        if event == "run":
+            self._run(facts)
+        elif event == "died":
+            self.problem(
+                f"{process} ended with code {facts['code']}; starting it again in "
+                f"{facts['wait_s']:g} s"
+            )
+        elif event == "state":
+            return
+        elif facts.get("level") in ("warning", "error", "critical"):
+            self._console.print(f"[yellow]{process}[/] {escape(str(facts.get('message')))}")
+            if "traceback" in facts:
+                self._console.print(escape(facts["traceback"]), style="dim")
+        else:
+            self.note(f"{process} {facts.get('message')}")
+
+    def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
+        total = max(total, done)
+        if name not in self._bars:
+            self._progress.start()
+            self._bars[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._bars[name], completed=done, total=total)
+        if finished:
+            self._progress.remove_task(self._bars.pop(name))
+            self.note(f"backfill {name} complete: {done:,} rows")
+            if not self._bars:
+                self._progress.stop()
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def _run(self, facts: dict[str, Any]) -> None:
+        mark, colour = MARKS.get(facts["status"], ("·", "default"))
+        if self._quiet and facts["status"] == "completed":
+            return
+        what = facts.get("key") or (f"{facts['items']} changes" if facts.get("items") else "")
+        text = (
+            f"{datetime.now():%H:%M:%S} [{colour}]{mark}[/] {escape(facts['task'])} "
+            f"{escape(what)} [dim]{facts['run']}[/] {facts['status']} in {facts['ms']:.0f} ms"
+        )
+        if facts.get("failed_items"):
+            text += f", {facts['failed_items']} to be tried alone"
+        if facts.get("retry_in_s") is not None:
+            attempt = f"{facts['attempt']}/{facts['max_attempts']}"
+            text += f", retry in {facts['retry_in_s']:.1f} s ({attempt})"
+        self._console.print(text)
+        if facts.get("error"):
+            self._console.print(escape(facts["error"]["traceback"].rstrip()), style="dim")
+
+
+class JsonConsole:
+    """For programs: one JSON object a line."""
+
+    def note(self, text: str) -> None:
+        self._print(event="note", message=text)
+
+    def problem(self, text: str) -> None:
+        self._print(event="problem", message=text)
+
+    def check(self, check: Check) -> None:
+        self._print(
+            event="check", name=check.name, ok=check.ok, detail=check.detail, remedy=check.remedy
+        )
+
+    def ready(self, ms: float, facts: dict[str, Any]) -> None:
+        self._print(event="ready", ms=round(ms), **facts)
+
+    def line(self, process: str, facts: dict[str, Any]) -> None:
+        self._print(process=process, **facts)
+
+    def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
+        self._print(event="backfill", name=name, done=done, total=total, finished=finished)
+
+    def close(self) -> None:
+        return
+
+    @staticmethod
+    def _print(**facts: Any) -> None:
+        print(orjson.dumps(facts, default=str).decode(), flush=True)  # noqa: T201 - its output

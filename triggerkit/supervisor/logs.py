@@ -1,0 +1,50 @@
+"""Logging of our own processes: lines for people, or JSON lines for `triggerkit dev` to render."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+#: Set by `dev` for its children.
+FORMAT_VARIABLE = "TRIGGERKIT_LOG_FORMAT"
+
+#: The logger that tells the supervisor what a process does.
+lifecycle = logging.getLogger("triggerkit.lifecycle")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the record's facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def configure(*, json_lines: bool, quiet: bool = False) -> None:
+    """Log to standard output, warnings of libraries included."""
+    handler = logging.StreamHandler(sys.stdout)
+    formatter = (
+        JsonLines() if json_lines else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    )
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("triggerkit").setLevel(logging.WARNING if quiet else logging.INFO)
+    # Runs that fail are told by triggerkit.runs, with the task's own frames.
+    logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
+
+
+def announce(state: str, **facts: Any) -> None:
+    """Tell the supervisor, or the person at the terminal, that this process is in `state`."""
+    lifecycle.info(state, extra={"facts": {"event": "state", "state": state, **facts}})

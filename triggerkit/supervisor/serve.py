@@ -1,0 +1,85 @@
+"""The `serve` process: uvicorn with our application."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from triggerkit.errors import ConfigurationError, PreflightFailed
+from triggerkit.settings import Project, Settings
+from triggerkit.web.application import Application
+from triggerkit.worker.registry import load_app, load_tasks
+
+#: Hosts that only this machine reaches.
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        PreflightFailed: the port is in use, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise PreflightFailed(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that "
+            "uses the port, or choose another by TRIGGERKIT_PORT or --port"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Calls back once it accepts requests."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+async def run_serve(
+    settings: Settings, project: Project, listener: socket.socket, ready: Callable[[], None]
+) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        ConfigurationError: no webhook secret is set; the message names the setting.
+    """
+    _ = settings.webhook_secrets
+    host = listener.getsockname()[0]
+    if host not in LOOPBACK_HOSTS and settings.triggerkit_secret_key is None:
+        raise ConfigurationError(
+            f"refusing to listen on {host} without TRIGGERKIT_SECRET_KEY: set it to a secret of "
+            "24 characters or more, or listen on 127.0.0.1"
+        )
+    tasks = load_tasks(project)
+    application: Any = Application(settings, tasks.values(), load_app(project))
+    config = uvicorn.Config(
+        application,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config, ready)
+    await server.serve(sockets=[listener])
+    if not server.started:
+        raise PreflightFailed("the application did not start; its error is above")

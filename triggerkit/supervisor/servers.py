@@ -1,0 +1,77 @@
+"""The embedded servers `dev` starts for what is not set: Postgres, Redis, embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from triggerkit.embedded.embeddings import DIMENSIONS, MODEL
+from triggerkit.embedded.postgres import EmbeddedPostgres
+from triggerkit.embedded.redis import EmbeddedRedis
+from triggerkit.settings import Settings
+from triggerkit.supervisor.serve import listen
+
+#: The key our clients send to the local embeddings server, which asks for none.
+LOCAL_API_KEY = "local"
+
+
+class EmbeddedServers:
+    """Starts what the settings do not name, and says so by the environment it adds."""
+
+    def __init__(self, state_dir: Path, settings: Settings) -> None:
+        self._postgres = EmbeddedPostgres(state_dir) if settings.database_url is None else None
+        self._redis = EmbeddedRedis(state_dir) if settings.redis_url is None else None
+        is_offline = settings.openai_api_key is None and settings.openai_base_url is None
+        self.embeddings_listener = listen("127.0.0.1", 0) if is_offline else None
+
+    async def start(self) -> dict[str, str]:
+        """Start the servers and return the settings they stand for."""
+        await asyncio.gather(*(s.start() for s in (self._postgres, self._redis) if s is not None))
+        environment: dict[str, str] = {}
+        if self._postgres is not None:
+            environment["DATABASE_URL"] = self._postgres.url
+        if self._redis is not None:
+            environment["REDIS_URL"] = self._redis.url
+        if self.embeddings_listener is not None:
+            port = self.embeddings_listener.getsockname()[1]
+            environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+            environment["OPENAI_API_KEY"] = LOCAL_API_KEY
+            environment["EMBEDDING_MODEL"] = MODEL
+            environment["EMBEDDING_DIMENSIONS"] = str(DIMENSIONS)
+        return environment
+
+    @property
+    def brings_postgres(self) -> bool:
+        """Whether the database is ours: then its tables are ours to make."""
+        return self._postgres is not None
+
+    async def failed(self) -> str:
+        """Wait until one of the servers ends unasked, and say which."""
+        waits = {
+            asyncio.create_task(server.wait()): name
+            for name, server in (("postgres", self._postgres), ("redis", self._redis))
+            if server is not None
+        }
+        if not waits:
+            await asyncio.Event().wait()
+        done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        return waits[done.pop()]
+
+    async def stop(self, *, force: bool = False) -> None:
+        """Stop the servers: Redis first, then Postgres, which the others write to."""
+        for server in (self._redis, self._postgres):
+            if server is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    await server.stop(force=force)
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The servers as `status` lists them."""
+        return [
+            {"name": name, "pid": server.pid, "state": "running" if server.pid else "stopped"}
+            for name, server in (("postgres", self._postgres), ("redis", self._redis))
+            if server is not None
+        ]

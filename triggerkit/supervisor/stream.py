@@ -1,0 +1,207 @@
+"""The `stream` process: capture into the log, backfills, and delivery from the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.apply import Database, ensure_database
+from triggerkit.consumers.backfill import MARKER_PREFIX, Backfills, Survivors, TableBackfill
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.cursor import CursorStore
+from triggerkit.delivery.loop import DeliveryLoop
+from triggerkit.delivery.network import LOOPBACK, parse_networks
+from triggerkit.delivery.push import Pusher
+from triggerkit.errors import Fenced, SlotError, TriggerkitError
+from triggerkit.log.entry import Entry, Pending
+from triggerkit.log.reader import LogReader
+from triggerkit.log.writer import LogWriter, Statement
+from triggerkit.lsn import Lsn
+from triggerkit.replication.capture import Capture, TransactionPart
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect, pool
+
+logger = logging.getLogger(__name__)
+
+#: The advisory lock of a database's stream is this and the database's id.
+STREAM_LOCK = 0x74726B_03
+
+#: Held bytes are handed to the server's COPY beyond this.
+FLUSH_BYTES = 256 * 1024
+
+#: Seconds between tries to get a connection back.
+RECONNECT_S = 1.0
+
+#: Connections to the state database for cursors and reads of the log.
+POOL_SIZE = 6
+
+
+class Appender:
+    """Puts what capture reads into the log, with the backfills' rows at their markers' places."""
+
+    def __init__(self, writer: LogWriter, backfills: Backfills) -> None:
+        self._writer = writer
+        self._backfills = backfills
+        self._survivors: list[Survivors] = []
+        self._statements: list[Statement] = []
+
+    async def append(self, parts: list[TransactionPart]) -> tuple[list[Entry], Lsn | None]:
+        """Write `parts`; what ends a transaction is durable when this returns.
+
+        Returns the entries now durable, and the position to confirm: None while the only
+        transaction at hand is not complete.
+        """
+        end: TransactionPart | None = None
+        for part in parts:
+            self._backfills.observe(part.transaction.xid, part.changes)
+            await self._write(part)
+            if part.end_lsn is not None:
+                end = part
+        if parts[-1].end_lsn is None or end is None or end.end_lsn is None:
+            # In the midst of a transaction: written, and committed with its end.
+            await self._writer.flush()
+            self._writer.forget()
+            return [], None
+        entries = await self._writer.commit(end.transaction.commit_lsn, self._statements)
+        for survivors in self._survivors:
+            survivors.reader.stored()
+        self._survivors.clear()
+        self._statements.clear()
+        return entries, end.end_lsn
+
+    async def _write(self, part: TransactionPart) -> None:
+        writer, transaction = self._writer, part.transaction
+        for index, change in enumerate(part.changes, part.first_idx):
+            held = writer.write(Pending(transaction, index, change, transaction.xid))
+            if held > FLUSH_BYTES:
+                await writer.flush()
+        for message in part.messages:
+            if message.prefix == MARKER_PREFIX:
+                self._write_chunk(self._backfills.at_marker(message.content, transaction))
+
+    def _write_chunk(self, survivors: Survivors | None) -> None:
+        if survivors is None:
+            return
+        for pending in survivors.pending:
+            self._writer.write(pending)
+        self._survivors.append(survivors)
+        self._statements.append(survivors.progress(self._writer.next_position - 1))
+
+
+class Stream:
+    """One database's stream: everything between its WAL and the pushes."""
+
+    def __init__(self, settings: Settings, database: Database, states: AsyncConnectionPool) -> None:
+        self._settings = settings
+        self._database = database
+        self._states = states
+        self._backfills = Backfills(settings.source_dsn, states, database.id)
+        self._store = CursorStore(states, database.id, settings.public_url)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Stream until canceled; a lost connection is made again."""
+        async with await connect(self._settings.state_dsn, "triggerkit log") as connection:
+            writer = LogWriter(connection, self._database.id)
+            await writer.open()
+            reader = LogReader(self._states, self._database.id, writer.next_position - 1)
+            async with self._pusher() as pusher, asyncio.TaskGroup() as group:
+                loop = DeliveryLoop(reader, self._store, pusher, self._headers, group)
+                await loop.refresh()
+                group.create_task(self._follow_state(loop, reader, group), name="follow state")
+                await self._capture(writer, reader, ready)
+
+    async def _capture(
+        self, writer: LogWriter, reader: LogReader, ready: Callable[[], None]
+    ) -> None:
+        database = self._database
+        async with Capture.open(
+            self._settings.source_dsn,
+            database.slot_name,
+            database.publication_name,
+            writer.last_commit_lsn,
+        ) as capture:
+            appender = Appender(writer, self._backfills)
+            ready()
+            while True:
+                entries, confirmed = await appender.append(await capture.read())
+                if confirmed is not None:
+                    reader.appended(entries, writer.next_position - 1)
+                    capture.confirm(confirmed)
+
+    async def _follow_state(
+        self, loop: DeliveryLoop, reader: LogReader, group: asyncio.TaskGroup
+    ) -> None:
+        """Start backfills, and take in consumers that were changed while the stream runs."""
+        async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
+            await connection.execute("LISTEN triggerkit_consumers")
+            while True:
+                for backfill in await self._backfills.open():
+                    group.create_task(
+                        self._backfill(backfill, loop, reader),
+                        name=f"backfill {backfill.backfill.id}",
+                    )
+                await loop.refresh()
+                async for _ in connection.notifies(stop_after=1):
+                    pass
+
+    async def _backfill(
+        self, backfill: TableBackfill, loop: DeliveryLoop, reader: LogReader
+    ) -> None:
+        table, consumer_id = backfill.backfill.table, backfill.backfill.consumer_id
+        try:
+            await backfill.run(reader.head)
+            logger.info("backfill of %s is complete", table)
+        except (TriggerkitError, psycopg.DataError, psycopg.ProgrammingError) as error:
+            # The table's fault, not the connection's: the stream goes on without this backfill.
+            logger.error("backfill of %s stopped: %s", table, error)
+            await self._store.save_error(consumer_id, f"backfill of {table}: {error}")
+        finally:
+            self._backfills.close(backfill)
+        await loop.refresh()
+
+    def _pusher(self) -> Pusher:
+        allowed = parse_networks(self._settings.triggerkit_allow_networks)
+        return Pusher((*allowed, *LOOPBACK))
+
+    def _headers(self, consumer: Consumer) -> Mapping[str, str]:
+        if not consumer.endpoint_is_ours:
+            return {}
+        return {"authorization": f"Bearer {self._settings.webhook_secrets[0]}"}
+
+
+@asynccontextmanager
+async def leadership(settings: Settings, database_id: int) -> AsyncIterator[None]:
+    """Wait until no other stream of this database is alive, and be the one until the end."""
+    async with await connect(settings.state_dsn, "triggerkit leader") as connection:
+        cursor = await connection.execute(
+            "SELECT pg_try_advisory_lock(%s, %s)", [STREAM_LOCK, database_id]
+        )
+        row = await cursor.fetchone()
+        if not (row and row[0]):
+            logger.info("another stream is active; standing by")
+            await connection.execute("SELECT pg_advisory_lock(%s, %s)", [STREAM_LOCK, database_id])
+        yield
+
+
+async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
+    """Run the stream of the source database until canceled."""
+    async with (
+        await connect(settings.source_dsn, "triggerkit stream") as source,
+        await connect(settings.state_dsn, "triggerkit stream") as state,
+    ):
+        database, _ = await ensure_database(source, state)
+    states = pool(settings.state_dsn, "triggerkit stream", size=POOL_SIZE)
+    async with states:
+        while True:
+            try:
+                async with leadership(settings, database.id):
+                    await Stream(settings, database, states).run(ready)
+            except* (psycopg.OperationalError, SlotError, Fenced) as errors:
+                for error in errors.exceptions:
+                    logger.warning("the stream stopped: %s; starting again", error)
+            await asyncio.sleep(RECONNECT_S)

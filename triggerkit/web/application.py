@@ -1,0 +1,82 @@
+"""The ASGI application of `serve`: our routes first, then the user's app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psycopg
+import redis
+from psycopg_pool import PoolTimeout
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from triggerkit.runs.client import Client
+from triggerkit.settings import Settings
+from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
+from triggerkit.worker.task import Task
+
+
+class Application:
+    """Serves the webhook routes of tasks with `on=`, health, and everything else by the app."""
+
+    def __init__(
+        self, settings: Settings, tasks: Iterable[Task[Any, Any]], user_app: ASGIApp | None
+    ) -> None:
+        self._settings = settings
+        self._user_app = user_app
+        self._client: Client | None = None
+        routes: list[BaseRoute] = [
+            Route("/healthz", _healthz),
+            Route("/readyz", self._readyz),
+            *(webhook(task.path, task=task) for task in tasks if task.on is not None),
+        ]
+        if user_app is not None:
+            routes.append(Mount("/", app=user_app))
+        self._app = Starlette(routes=routes, lifespan=self._lifespan)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, with the open client in its scope."""
+        if scope["type"] != "lifespan":
+            scope[CLIENT_SCOPE_KEY] = self._client
+        await self._app(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002
+        async with AsyncExitStack() as stack:
+            self._client = await Client.open(self._settings)
+            stack.push_async_callback(self._client.close)
+            # A mounted app's own lifespan is not run by Starlette.
+            if isinstance(self._user_app, Starlette):
+                context = self._user_app.router.lifespan_context(self._user_app)
+                await stack.enter_async_context(context)
+            yield
+
+    async def _readyz(self, request: Request) -> Response:  # noqa: ARG002
+        missing = await self._missing()
+        body = {"ready": not missing, "missing": missing}
+        return JSONResponse(body, status_code=503 if missing else 200)
+
+    async def _missing(self) -> list[str]:
+        client = self._client
+        if client is None:
+            return ["startup"]
+        missing = []
+        try:
+            async with client.pool.connection(timeout=2) as connection:
+                await connection.execute("SELECT 1")
+        except (psycopg.Error, PoolTimeout):
+            missing.append("postgres")
+        try:
+            await client.redis.ping()
+        except (redis.RedisError, OSError):
+            missing.append("redis")
+        return missing
+
+
+async def _healthz(request: Request) -> Response:  # noqa: ARG001
+    return JSONResponse({"alive": True})
