@@ -1,0 +1,49 @@
+# Everything a fresh machine needs: Python 3.11 or later, make and git.
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: dev test check format lock bench clean
+
+## dev: run the reference project with embedded servers
+dev: .venv/.installed
+	@$(BIN)/triggerkit dev
+
+## test: the whole test suite
+test: .venv/.installed-dev
+	@$(BIN)/pytest
+
+## check: lint, types, import layers, links in the docs
+check: .venv/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/check_links.py
+
+## format: write the code as `make check` wants it
+format: .venv/.installed-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+## lock: pin the dependencies anew, with hashes and without any address
+lock:
+	@uv pip compile pyproject.toml --extra build --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 -o requirements.lock
+	@uv pip compile pyproject.toml --extra build --extra dev --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 -o requirements-dev.lock
+
+clean:
+	rm -rf .venv .triggerkit
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("triggerkit needs Python 3.11 or later; this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing triggerkit into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
