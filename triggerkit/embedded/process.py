@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -101,7 +102,7 @@ class GuardedProcess:
         Returns the exit code. When this call is cancelled, the program is given two seconds.
         """
         try:
-            if self.running:
+            with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGQUIT if force else signal.SIGTERM)
             return await self.wait()
         finally:
