@@ -1,0 +1,51 @@
+"""Fixtures every kind of test may use; the servers start only when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.servers import Servers
+from triggerkit.settings import Settings
+
+#: What the tests' routes and pushes authorize themselves by.
+WEBHOOK_SECRET = "a webhook secret for the tests only"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A real Postgres with pgvector and a real Redis."""
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def database_url(servers: Servers) -> Iterator[str]:
+    """A database of the test's own, with pgvector and the schema `triggerkit`."""
+    url = servers.new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO triggerkit.installation DEFAULT VALUES")
+    yield url
+    servers.drop_database(url)
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """The session's Redis; keys carry the installation's id, so that tests do not meet."""
+    return servers.redis.url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Settings for a project on the test's own database."""
+    return Settings.parse(
+        {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "TRIGGERKIT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+        }
+    )
