@@ -1,0 +1,1 @@
+"""The reference app: posts, their embeddings, and a search over them."""
