@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -276,8 +277,9 @@ def test_a_truncate_removes_what_is_older(
     for post_id in (1, 2, 3):
         post(database, post_id, f"text {post_id}")
     run(change(1, "text 1", at=1), change(2, "text 2", at=9))
-    truncate: Change[Any] = change(0, action="truncate", at=5)
-    run(change(3, "never", at=4), Change(None, None, "truncate", truncate.metadata))
+    nothing: Any = None
+    truncate = replace(change(0, action="truncate", at=5), record=nothing)
+    run(change(3, "never", at=4), truncate)
     assert embedded(database) == {2: content_hash("text 2")}
     assert "never" not in api.inputs
 
@@ -372,6 +374,20 @@ def test_a_large_value_the_change_does_not_carry_is_read_from_the_post(
     assert counts(result) == {"embedded": 1, "inputs": 1}
     assert api.inputs == ["title\n\nlarge body"]
     assert counts(run(change(2, "gone", unknown, action="update"))) == {}
+
+
+def test_a_message_that_names_an_unchanged_column_is_not_taken_for_null(
+    database: psycopg.Connection[Any], api: OpenAIServer
+) -> None:
+    post(database, 1, "title", "large body")
+    message = {
+        "record": {"id": 1, "title": "title"},
+        "changes": {},
+        "action": "update",
+        "metadata": {"table_schema": "public", "table_name": "posts", "unchanged": ["body"]},
+    }
+    run(create_embedding_for_post.payload_type.parse(message))
+    assert api.inputs == ["title\n\nlarge body"]
 
 
 def test_a_value_is_not_read_from_a_row_older_than_the_change(

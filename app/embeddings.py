@@ -1,0 +1,225 @@
+"""Turns texts into vectors with the OpenAI embeddings API, or any server that speaks it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from struct import pack
+from typing import Annotated, NamedTuple
+
+import httpx2
+import openai
+from pgvector import Vector
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import EmbeddingError
+from app.rate_limits import asked_wait_s
+from app.settings import Settings
+from triggerkit.errors import CannotConnect, RetryAfter
+
+#: The API's own limit of inputs in one request.
+MAX_INPUTS = 2048
+
+#: The API also limits a request's tokens, all inputs together, to 300,000.
+MAX_REQUEST_CHARS = 600_000
+
+#: Longer texts are cut here: the models read 8,191 tokens, and a token of prose or code has three
+#: or four characters. A denser script is refused at this length, and then halved until it fits.
+MAX_TEXT_CHARS = 24_000
+
+#: A text as short as this was not refused for its length.
+MIN_CUT_CHARS = 256
+
+#: The answers by which the API refuses the texts themselves; asked again, it would do so again.
+REFUSALS = frozenset({400, 413, 422})
+
+#: The answers that may say after how long to ask again.
+WAITS = frozenset({408, 409, 429, *range(500, 600)})
+
+#: Parameters that come from the settings: when one of them is wrong, no text is to blame.
+SETTINGS_PARAMS = frozenset({"model", "dimensions", "encoding_format"})
+
+#: Models that can be asked for fewer dimensions than they have.
+RESIZABLE_MODELS = "text-embedding-3"
+
+TIMEOUT_S = 60.0
+
+
+class Input(NamedTuple):
+    """A text to embed, under the name its vector is asked for."""
+
+    name: str
+    text: str
+
+
+@dataclass(slots=True)
+class Embedded:
+    """What the API answered, by the texts' names.
+
+    `refused` texts cannot be embedded. After `interrupted` the rest was not asked for: the whole
+    is to be tried again, but what is here need not be paid for twice.
+    """
+
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    refused: dict[str, Exception] = field(default_factory=dict)
+    interrupted: Exception | None = None
+    inputs: int = 0
+
+
+class Item(BaseModel):
+    """One embedding: the base64 of little-endian float4s, or the numbers, as some servers send."""
+
+    model_config = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
+
+    index: int
+    embedding: Annotated[bytes | list[float], Field(union_mode="left_to_right")]
+
+    def vector(self) -> Vector:
+        """The embedding as pgvector takes it.
+
+        Raises:
+            ValueError: the bytes are not float4s.
+        """
+        if isinstance(self.embedding, list):
+            return Vector(self.embedding)
+        floats = array("f", self.embedding)
+        floats.byteswap()
+        # pgvector's binary format: the dimensions and 0 as big-endian int16, then the float4s.
+        return Vector.from_binary(pack(">HH", len(floats), 0) + floats.tobytes())
+
+
+class Answer(BaseModel):
+    """What counts of the API's answer."""
+
+    data: list[Item]
+
+
+class Embedder:
+    """An open client of the embeddings API. Retries are the run's own, so the client has none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._model = settings.embedding_model
+        self._dimensions = settings.embedding_dimensions
+        self._client = openai.AsyncOpenAI(
+            api_key=settings.openai_api_key.get_secret_value(),
+            base_url=settings.openai_base_url,
+            max_retries=0,
+            timeout=TIMEOUT_S,
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def embed(self, texts: Mapping[str, str]) -> Embedded:
+        """Embed named texts in as few requests as the API allows. Never raises the API's errors."""
+        embedded = Embedded()
+        try:
+            for inputs in split_into_requests(Input(*item) for item in texts.items()):
+                await self._embed(inputs, embedded)
+        except (openai.OpenAIError, EmbeddingError) as error:
+            embedded.interrupted = _with_asked_wait(error)
+        return embedded
+
+    async def embed_query(self, text: str) -> Vector:
+        """Embed one short text.
+
+        Raises:
+            CannotConnect: the API cannot be reached.
+            EmbeddingError: it refused, or its answer is wrong.
+        """
+        try:
+            return (await self._request([text]))[0]
+        except openai.APIConnectionError as error:
+            url = self._client.base_url
+            raise CannotConnect(f"the embeddings API does not answer at {url}") from error
+        except openai.OpenAIError as error:
+            raise EmbeddingError(f"the embeddings API refused: {error}") from error
+
+    async def _embed(self, inputs: list[Input], embedded: Embedded) -> None:
+        try:
+            vectors = await self._request([text for _, text in inputs])
+        except openai.APIStatusError as error:
+            if error.status_code not in REFUSALS or error.param in SETTINGS_PARAMS:
+                raise
+            await self._isolate(inputs, error, embedded)
+        else:
+            embedded.inputs += len(inputs)
+            embedded.vectors.update(zip((name for name, _ in inputs), vectors, strict=True))
+
+    async def _isolate(
+        self, inputs: list[Input], refusal: openai.APIStatusError, embedded: Embedded
+    ) -> None:
+        """Halve refused inputs until the bad ones are alone, and those that are too long."""
+        name, text = inputs[0]
+        middle = len(inputs) // 2
+        if len(inputs) > 1:
+            await self._embed(inputs[:middle], embedded)
+            await self._embed(inputs[middle:], embedded)
+        elif _is_too_long(refusal) and len(text) > MIN_CUT_CHARS:
+            await self._embed([Input(name, text[: len(text) // 2])], embedded)
+        else:
+            embedded.refused[name] = refusal
+
+    async def _request(self, texts: list[str]) -> list[Vector]:
+        # Posted as it is, answered in base64 and parsed here: `client.embeddings` takes longer to
+        # look through the texts and the numbers, one by one, than all else here together.
+        body: dict[str, object] = {
+            "model": self._model,
+            "input": texts,
+            "encoding_format": "base64",
+        }
+        if self._model.startswith(RESIZABLE_MODELS):
+            body["dimensions"] = self._dimensions
+        answer = await self._client.post("/embeddings", cast_to=httpx2.Response, body=body)
+        return self._parse(answer.content, len(texts))
+
+    def _parse(self, content: bytes, expected: int) -> list[Vector]:
+        try:
+            answer = Answer.model_validate_json(content)
+            vectors = [item.vector() for item in sorted(answer.data, key=lambda item: item.index)]
+        except ValueError as error:
+            raise EmbeddingError("the embeddings API's answer holds no embeddings") from error
+        if len(vectors) != expected:
+            raise EmbeddingError(f"the API answered {len(vectors)} vectors to {expected} texts")
+        for vector in vectors:
+            if vector.dimensions() != self._dimensions:
+                raise EmbeddingError(
+                    f"{self._model} answered vectors of {vector.dimensions()} dimensions, but "
+                    f"EMBEDDING_DIMENSIONS is {self._dimensions}; correct that setting"
+                )
+        return vectors
+
+
+def split_into_requests(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Group inputs, each cut to a length the models read, so that no request is too large."""
+    request: list[Input] = []
+    size = 0
+    for name, text in inputs:
+        cut = text[:MAX_TEXT_CHARS]
+        if request and (len(request) == MAX_INPUTS or size + len(cut) > MAX_REQUEST_CHARS):
+            yield request
+            request, size = [], 0
+        request.append(Input(name, cut))
+        size += len(cut)
+    if request:
+        yield request
+
+
+def _is_too_long(refusal: openai.APIStatusError) -> bool:
+    if refusal.status_code == 413 or refusal.code == "context_length_exceeded":
+        return True
+    message = refusal.message.lower()
+    return "maximum context length" in message or "maximum input length" in message
+
+
+def _with_asked_wait(error: Exception) -> Exception:
+    """The error itself, or the retry it asks for when it says how long to wait."""
+    if not isinstance(error, openai.APIStatusError) or error.status_code not in WAITS:
+        return error
+    wait_s = asked_wait_s(error.response.headers)
+    if wait_s is None:
+        return error
+    retry = RetryAfter(wait_s, f"the embeddings API asks to wait {wait_s:g} s: {error}")
+    retry.__cause__ = error
+    return retry
