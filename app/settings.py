@@ -12,7 +12,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import CannotConnect, ConfigurationError
 from triggerkit.settings import running_environment
 
 
@@ -51,12 +51,18 @@ def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        ConfigurationError: a setting is missing or wrong; the message names it.
+        CannotConnect: it is not set where the servers are, and no `triggerkit dev` runs here.
+        ConfigurationError: a setting is wrong; the message names it.
     """
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(
-            f"{wrong}. Set it in the environment or in .env, or start `triggerkit dev` here"
-        ) from None
+        problems = {str(e["loc"][0]).upper(): e for e in error.errors()}
+        missing = [name for name, e in problems.items() if e["type"] == "missing"]
+        if missing:
+            raise CannotConnect(
+                f"{' and '.join(missing)} not set: start `triggerkit dev` in this folder, or set "
+                "what is missing in the environment or in .env"
+            ) from None
+        wrong = "; ".join(f"{name}: {e['msg']}" for name, e in problems.items())
+        raise ConfigurationError(wrong) from None
