@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from app.errors import EmbeddingError
+from app.post_embeddings import SETTLE, WRITE
 from app.post_text import content_hash
 from app.resources import close_resources
 from app.schema import apply_schema
@@ -509,6 +510,51 @@ def test_vectors_of_wrong_dimensions_name_the_setting(
     post(database, 1, "text")
     with pytest.raises(EmbeddingError, match="8 dimensions, but EMBEDDING_DIMENSIONS is 256"):
         run(change(1, "text"))
+
+
+def test_a_restarted_database_is_connected_to_again(
+    database: psycopg.Connection[Any], api: OpenAIServer
+) -> None:
+    post(database, 1, "one")
+    post(database, 2, "two")
+
+    async def twice() -> BatchResult:
+        try:
+            await create_embedding_for_post([change(1, "one")])
+            database.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            return await create_embedding_for_post([change(2, "two")])
+        finally:
+            await close_resources()
+
+    assert counts(asyncio.run(twice())) == {"embedded": 1, "inputs": 1}
+
+
+@pytest.mark.parametrize("statement", [SETTLE, WRITE])
+def test_statements_look_rows_up_by_key_and_never_read_a_table_through(
+    database: psycopg.Connection[Any], statement: str
+) -> None:
+    database.execute(
+        "INSERT INTO posts (title) SELECT repeat(md5(n::text), 9) FROM generate_series(1, 20000) n"
+    )
+    database.execute(
+        "INSERT INTO post_embeddings SELECT n, %s::vector, 'hash', 'test-model', 1, 1, 1"
+        " FROM generate_series(1, 20000) n",
+        (str([1.0] * DIMENSIONS),),
+    )
+    ids = list(range(1, 257))
+    ones, hashes = [1] * len(ids), ["hash"] * len(ids)
+    vectors = [str([1.0] * DIMENSIONS)] * len(ids)
+    parameters: tuple[Any, ...] = (ids, ones, ones, ones, ones, hashes, "test-model")
+    if statement == WRITE:
+        parameters = (ids, "test-model", ids, ones, ones, ones, hashes, vectors)
+    text_parameters = statement.replace("%b", "%s")
+    plan = database.execute(f"EXPLAIN {text_parameters}", parameters).fetchall()
+    lines = "\n".join(line for (line,) in plan)
+    assert "posts_pkey" in lines
+    assert "Seq Scan" not in lines
 
 
 def test_a_sender_that_tells_no_positions_is_served(
