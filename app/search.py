@@ -101,7 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is found; returns the exit code: 0 found, 1 failed, 4 cannot connect."""
     parser = argparse.ArgumentParser(prog="python -m app.search", description=__doc__)
     parser.add_argument("query", help="what to look for, in your own words")
-    parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, choices=range(1, MAX_LIMIT + 1))
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=DEFAULT_LIMIT,
+        choices=range(1, MAX_LIMIT + 1),
+        metavar="N",
+        help=f"how many to show, at most {MAX_LIMIT}",
+    )
     options = parser.parse_args(arguments)
     try:
         hits = asyncio.run(search_once(options.query, options.limit))
