@@ -21,6 +21,8 @@ Decoder: TypeAlias = Callable[[bytes], object]
 _MAX_DIMENSIONS: Final = 6  # MAXDIM: what Postgres allows
 _MIN_INT8: Final = -(2**63)
 _MAX_INT8: Final = 2**63 - 1
+_DIGITS_OF_MAX_INT8: Final = 19
+_ZERO: Final = 0x30
 
 
 class MalformedValue(ValueError):
@@ -78,12 +80,10 @@ def decode_text(raw: bytes) -> str:
 
 
 def decode_integer(raw: bytes) -> int:
-    """An integer of up to 64 bits."""
-    try:
-        value = int(raw)
-    except ValueError:
-        raise MalformedValue("integer") from None
-    if _MIN_INT8 <= value <= _MAX_INT8:
+    """An integer of up to 64 bits, exactly as printed: its `str` gives the same text again."""
+    if raw.isdigit() and len(raw) < _DIGITS_OF_MAX_INT8 and (raw[0] != _ZERO or len(raw) == 1):
+        return int(raw)
+    if _INTEGER.fullmatch(raw) and _MIN_INT8 <= (value := int(raw)) <= _MAX_INT8:
         return value
     raise MalformedValue("integer")
 
@@ -114,29 +114,28 @@ def _decode_timestamptz(raw: bytes) -> str:
         text = raw.decode().replace("+00", "Z")
         if text[26] == "Z":
             return text.replace(" ", "T")
-    return _decode_unusual_timestamp(raw, b"+00", "Z")
+    iso = _iso(raw[:-3]) if raw.endswith(b"+00") else None
+    return _beyond_iso(raw) if iso is None else f"{iso}Z"
 
 
 def _decode_timestamp(raw: bytes) -> str:
-    if raw.translate(_DIGITS_TO_ZERO) == _USUAL_TIMESTAMP:
-        return raw.decode().replace(" ", "T")
-    return _decode_unusual_timestamp(raw, b"", "")
+    iso = _iso(raw)
+    return _beyond_iso(raw) if iso is None else iso
 
 
-def _decode_unusual_timestamp(raw: bytes, zone: bytes, suffix: str) -> str:
-    """ISO 8601 of a timestamp; as printed where ISO has no form for it (infinity, BC, year 10000).
+def _iso(raw: bytes) -> str | None:
+    """A timestamp without its zone as ISO 8601 with microseconds, None where that has no form."""
+    full = raw + b".000000" if len(raw) == _WHOLE_SECONDS else raw.ljust(26, b"0")
+    if full.translate(_DIGITS_TO_ZERO) == _USUAL_TIMESTAMP:
+        return full.decode().replace(" ", "T")
+    return None
 
-    `zone` is what Postgres prints for UTC, `suffix` what ISO 8601 does.
-    """
-    found = _TIMESTAMP.fullmatch(raw)
-    if raw in (b"infinity", b"-infinity"):
+
+def _beyond_iso(raw: bytes) -> str:
+    """As printed: infinity, before Christ, after the year 9999."""
+    if _BEYOND_ISO.fullmatch(raw):
         return raw.decode()
-    if found is None or (found["zone"] or b"") != zone:
-        raise MalformedValue("timestamp in UTC")
-    if found["bc"] or len(found["date"]) > len("2000-01-01"):
-        return raw.decode()
-    fraction = (found["fraction"] or b"").decode()
-    return f"{found['date'].decode()}T{found['time'].decode()}.{fraction:0<6}{suffix}"
+    raise MalformedValue("timestamp in UTC")
 
 
 def _decode_flat(body: bytes, separator: bytes, decode: Decoder) -> list[object]:
@@ -188,15 +187,17 @@ def _decode_item(
     return None if bare == b"NULL" else decode(bare), found.end()
 
 
+_INTEGER = re.compile(rb"-?[1-9]\d{0,18}|0")
 _BOUNDS = re.compile(rb"(?:\[-?\d+:-?\d+\])+=")
 _FLAT = re.compile(rb'\{[^{}"\\]*\}')
 #: An item of an array, quoted or bare; to be filled with the escaped delimiter.
 _ITEM = rb'"([^"\\]*(?:\\.[^"\\]*)*)"|([^"\\{}%b]+)'
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_TIMESTAMP = re.compile(
-    rb"(?P<date>\d{4,6}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)"
-    rb"(?:\.(?P<fraction>\d{1,6}))?(?P<zone>\+00)?(?P<bc> BC)?"
+_BEYOND_ISO = re.compile(
+    rb"-?infinity|\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?:\+00)? BC"
+    rb"|\d{5,6}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?:\+00)?"
 )
+_WHOLE_SECONDS: Final = len("2000-01-01 00:00:00")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _USUAL_TIMESTAMP = b"0000-00-00 00:00:00.000000"
 _USUAL_TIMESTAMPTZ = _USUAL_TIMESTAMP + b"+00"
