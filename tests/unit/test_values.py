@@ -81,9 +81,7 @@ def test_all_other_types_are_text_as_printed(value: RecordedValue) -> None:
         assert decoder_for(value.type_oid)(value.printed) == value.printed.decode()
 
 
-@pytest.mark.parametrize(
-    "value", recorded(ARRAYS - {NUMERIC_ARRAY, TIMESTAMPTZ_ARRAY}), ids=str
-)
+@pytest.mark.parametrize("value", recorded(ARRAYS - {NUMERIC_ARRAY, TIMESTAMPTZ_ARRAY}), ids=str)
 def test_arrays_are_the_nested_lists_of_to_json(value: RecordedValue) -> None:
     assert json.loads(as_json(value.type_oid, value.printed)) == json.loads(value.as_json)
 
