@@ -34,7 +34,7 @@ class TriggerkitError(Exception):
     """Something went wrong in triggerkit; the log has the details."""
 
     #: The exit code of a command that ends by this error.
-    exit_code = 1
+    exit_code: int = 1
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or getdoc(type(self)))
@@ -75,7 +75,7 @@ class AlreadyRunning(TriggerkitError):
 
 
 class ProtocolError(TriggerkitError):
-    """The server sent bytes this client does not understand; report it with the server's version."""
+    """The server sent bytes that are not understood; report it with the server's version."""
 
 
 class MalformedFrame(ProtocolError):

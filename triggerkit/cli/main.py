@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -10,6 +11,9 @@ from rich.markup import escape
 
 from triggerkit.cli import processes, project, runs
 from triggerkit.errors import TriggerkitError
+from triggerkit.supervisor.logs import is_child
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="triggerkit",
@@ -28,8 +32,16 @@ def run() -> None:
     try:
         app()
     except TriggerkitError as error:
-        stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-        stderr.print(f"[red]error:[/] {escape(str(error))}")
+        if is_child():
+            logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        else:
+            stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+            stderr.print(f"[red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        if not is_child():
+            raise
+        logger.exception("ended by an error that should not happen; please report it")
+        sys.exit(1)

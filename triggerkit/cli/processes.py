@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from triggerkit.embedded import lifeline
 from triggerkit.settings import Project, Settings
 from triggerkit.supervisor.console import JsonConsole, TextConsole
 from triggerkit.supervisor.dev import run_dev
-from triggerkit.supervisor.logs import FORMAT_VARIABLE, announce, configure
+from triggerkit.supervisor.logs import announce, configure, is_child
 from triggerkit.supervisor.serve import listen, run_serve
 from triggerkit.supervisor.stream import run_stream
 from triggerkit.supervisor.worker import run_child, run_worker
@@ -112,7 +113,7 @@ def worker(
 def _start(*, host: str | None = None, port: int | None = None) -> Settings:
     """What every long-running process does first."""
     lifeline.watch()
-    configure(json_lines=os.environ.get(FORMAT_VARIABLE) == "json")
+    configure(json_lines=is_child())
     settings = Settings.load(Path.cwd())
     changed: dict[str, Any] = {}
     if host is not None:
@@ -128,7 +129,5 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await task
-    except asyncio.CancelledError:
-        pass

@@ -78,7 +78,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The outcome of one attempt. `status` is the HTTP status, None when no answer came."""
+    """The outcome of one attempt. `status` is the HTTP status, None when no answer came.
+
+    `move_to` is where the cursor goes: None while the batch is to be sent again.
+    """
 
     first: int
     last: int
@@ -88,7 +91,7 @@ class Settled:
     sent_at: datetime
     status: int | None
     error: str | None
-    delivered: bool
+    move_to: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class CursorStore:
     async def settle(
         self, cursor: Cursor, settled: Settled, parked: list[ParkedMessage] | None = None
     ) -> None:
-        """Note an attempt's outcome; a delivered batch moves the cursor, in one transaction."""
+        """Note an attempt's outcome, what is parked, and the cursor's move, all at once."""
         parameters = {
             "consumer_id": cursor.consumer_id,
             "partition": cursor.partition,
@@ -178,8 +181,8 @@ class CursorStore:
             "sent_at": settled.sent_at,
             "status": settled.status,
             "error": settled.error,
-            "done": settled.delivered,
-            "position": settled.last if settled.delivered else cursor.position,
+            "done": settled.move_to is not None,
+            "position": cursor.position if settled.move_to is None else settled.move_to,
         }
         async with self._pool.connection() as connection:
             if not parked:

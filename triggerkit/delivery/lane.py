@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -108,28 +108,31 @@ class Lane:
     async def _deliver(self, batch: Batch) -> bool:
         """Send `batch` until it is taken or set aside; False when the endpoint is gone."""
         if not batch.entries:
-            await self._settle(batch, datetime.now(UTC), Answer("delivered", None))
+            await self._settle(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
             return True
         while True:
             sent_at, answer = await self._attempt(batch)
             if answer.verdict == "delivered":
-                await self._settle(batch, sent_at, answer)
+                await self._settle(batch, sent_at, answer, batch.last)
                 self._limit = min(self._limit * 2, self.consumer.definition.batch_size)
                 return True
             if answer.verdict == "content_refused":
                 await self._isolate(batch, sent_at, answer)
                 return True
-            await self._settle(batch, sent_at, answer)
+            await self._settle(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
                 logger.error("%s: the endpoint is gone (410)", self.consumer.name)
                 return False
-            wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s)
-            logger.warning(
-                "delivery of %s failed: %s; attempt %d in %.1f s",
-                self.consumer.name, answer.error, self.cursor.attempt + 1, wait_s,
-            )  # fmt: skip
-            await asyncio.sleep(wait_s)
+            await self._back_off(answer)
+
+    async def _back_off(self, answer: Answer) -> None:
+        wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s)
+        name, next_attempt = self.consumer.name, self.cursor.attempt + 1
+        logger.warning(
+            "delivery of %s: %s; attempt %d in %.1f s", name, answer.error, next_attempt, wait_s
+        )
+        await asyncio.sleep(wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer]:
         definition = self.consumer.definition
@@ -151,31 +154,26 @@ class Lane:
     async def _isolate(self, batch: Batch, sent_at: datetime, answer: Answer) -> None:
         """Find what the receiver refuses by halving; what is refused alone is parked."""
         if len(batch.entries) > 1:
+            # The first half goes again as a batch of its own; the limit grows back from there.
             self._limit = (len(batch.entries) + 1) // 2
-            last = self.cursor.position
-            await self._settle(replace(batch, last=last, waiting=[]), sent_at, answer, done=True)
+            await self._settle(batch, sent_at, answer, self.cursor.position)
             return
-        refused = ParkedMessage(
-            batch.entries[0].position,
-            row_of(batch.entries[0]),
-            batch.messages[0],
-            answer.error or "refused",
-        )
-        logger.warning("parked a message of %s: %s", refused.key, refused.reason)
-        await self._settle(batch, sent_at, answer, [refused], done=True)
+        entry, reason = batch.entries[0], answer.error or "refused"
+        logger.warning("parked a message of %s: %s", row_of(entry), reason)
+        refused = ParkedMessage(entry.position, row_of(entry), batch.messages[0], reason)
+        await self._settle(batch, sent_at, answer, batch.last, [refused])
 
     async def _settle(
         self,
         batch: Batch,
         sent_at: datetime,
         answer: Answer,
-        parked: list[ParkedMessage] | None = None,
-        *,
-        done: bool | None = None,
+        move_to: int | None,
+        refused: Sequence[ParkedMessage] = (),
     ) -> None:
-        done = answer.verdict == "delivered" if done is None else done
-        parked = [*(parked or ()), *self._failed(batch, answer)]
-        if done:
+        """Note the attempt; with `move_to` the batch is over and the cursor goes there."""
+        parked = [*refused, *self._failed(batch, answer)]
+        if move_to == batch.last:
             parked += self._behind(batch)
         settled = Settled(
             first=batch.first,
@@ -186,16 +184,17 @@ class Lane:
             sent_at=sent_at,
             status=answer.status,
             error=answer.error,
-            delivered=done,
+            move_to=move_to,
         )
         await self._store.settle(self.cursor, settled, parked)
         self._parked_rows.update(message.key for message in parked)
-        if done:
-            if self.cursor.attempt > 1:
-                await self._store.save_error(self.consumer.id, None)
-            self.cursor.position = batch.last
-            self.cursor.batch_id = self.cursor.batch_last = None
-            self.cursor.attempt = 0
+        if move_to is None:
+            return
+        if self.cursor.attempt > 1:
+            await self._store.save_error(self.consumer.id, None)
+        self.cursor.position = move_to
+        self.cursor.batch_id = self.cursor.batch_last = None
+        self.cursor.attempt = 0
 
     def _failed(self, batch: Batch, answer: Answer) -> list[ParkedMessage]:
         reasons = {item.idempotency_key: item.error for item in answer.failed}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
 
 from triggerkit.errors import Fenced
 from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of
+from triggerkit.state.connect import connect
 
 #: Positions a partition of the table `events` holds; retention drops whole partitions.
 TABLE_PARTITION_SIZE = 500_000
@@ -41,14 +43,13 @@ class Statement(NamedTuple):
 
 
 class LogWriter:
-    """Appends to the log of one database.
+    """Appends to the log of one database, over a connection of its own.
 
     Guarantee: when `commit` returns, what was written is durable, at consecutive positions, in
     the order of `write`. An append that raises has left nothing. At most one append at a time.
     """
 
     def __init__(self, connection: psycopg.AsyncConnection, database_id: int) -> None:
-        """`connection` is in autocommit mode and this writer's own."""
         self._connection = connection
         self._database_id = database_id
         self._epoch = 0
@@ -62,8 +63,27 @@ class LogWriter:
         self.next_position = 1
         self.last_commit_lsn = 0
 
-    async def open(self) -> None:
-        """Become the writer of this database's log."""
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str, database_id: int) -> AsyncIterator[Self]:
+        """Become the writer of this database's log. What was not committed at the end is gone.
+
+        Raises:
+            CannotConnect: the state database does not answer.
+        """
+        connection = await connect(dsn, "triggerkit log")
+        writer = cls(connection, database_id)
+        try:
+            await writer._take_over()
+            yield writer
+        finally:
+            # Closed as it is: an interrupted COPY holds the connection, and waiting for it here
+            # would be for ever.
+            await connection.close()
+            with contextlib.suppress(psycopg.Error):
+                await writer._end_copy()
+
+    async def _take_over(self) -> None:
         cursor = await self._connection.execute(_OPEN, [self._database_id])
         row = await cursor.fetchone()
         if row is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -75,9 +76,27 @@ async def connect(
         ) from error
 
 
-def pool(dsn: str, application_name: str, *, size: int) -> AsyncConnectionPool:
+class Pool(AsyncConnectionPool):
+    """A pool whose waits can be canceled.
+
+    psycopg_pool waits by `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes
+    at the moment the wait ends: the task would go on for ever.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> psycopg.AsyncConnection:
+        """Take a connection out of the pool."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        connection = await super().getconn(timeout)
+        if task is not None and task.cancelling() > before:
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
+
+
+def pool(dsn: str, application_name: str, *, size: int) -> Pool:
     """A pool of at most `size` pinned autocommit connections, to be opened by the caller."""
-    return AsyncConnectionPool(
+    return Pool(
         kwargs={**pinned(dsn, application_name), "autocommit": True},
         min_size=1,
         max_size=size,

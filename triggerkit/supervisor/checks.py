@@ -1,4 +1,4 @@
-"""Preflight: what must hold before a row can run its task, each with the remedy when it does not."""
+"""Preflight: what must hold before a row can run its task, each with its remedy."""
 
 from __future__ import annotations
 

@@ -44,6 +44,8 @@ class Child:
         self.state: State = "stopped"
         self.pid: int | None = None
         self.ready = asyncio.Event()
+        #: Set for a child that does not announce itself.
+        self.ready_at_start = False
         self._command = [sys.executable, "-m", *arguments]
         self._folder = folder
         self._environment = {
@@ -100,6 +102,8 @@ class Child:
             limit=4 * 1024 * 1024,
         )
         self.pid = process.pid
+        if self.ready_at_start:
+            self._is_ready()
         assert process.stdout is not None
         async for line in process.stdout:
             self._heard(line)
@@ -115,9 +119,12 @@ class Child:
         if not isinstance(facts, dict):
             facts = {"event": "output", "message": line.decode(errors="replace").rstrip()}
         if facts.get("event") == "state" and facts.get("state") == "ready":
-            self.state = "running"
-            self.ready.set()
+            self._is_ready()
         self._on_line(self.name, facts)
+
+    def _is_ready(self) -> None:
+        self.state = "running"
+        self.ready.set()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -62,6 +62,7 @@ class TextConsole:
             disable=quiet,
         )
         self._bars: dict[str, Any] = {}
+        self._told: dict[str, int] = {}
 
     def note(self, text: str) -> None:
         if not self._quiet:
@@ -102,6 +103,9 @@ class TextConsole:
 
     def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
         total = max(total, done)
+        if not self._console.is_terminal:
+            self._tell_progress(name, done, total, finished=finished)
+            return
         if name not in self._bars:
             self._progress.start()
             self._bars[name] = self._progress.add_task(name, total=total)
@@ -113,7 +117,18 @@ class TextConsole:
                 self._progress.stop()
 
     def close(self) -> None:
-        self._progress.stop()
+        if self._bars:
+            self._progress.stop()
+
+    def _tell_progress(self, name: str, done: int, total: int, *, finished: bool) -> None:
+        """Where no bar can be drawn: a line per tenth."""
+        tenth = 10 * done // max(total, 1)
+        if finished:
+            self._told.pop(name, None)
+            self.note(f"backfill {name} complete: {done:,} rows")
+        elif self._told.get(name) != tenth:
+            self._told[name] = tenth
+            self.note(f"backfill {name}: {done:,} of {total:,} rows")
 
     def _run(self, facts: dict[str, Any]) -> None:
         mark, colour = MARKS.get(facts["status"], ("·", "default"))

@@ -88,7 +88,8 @@ class Dev:
             fd = servers.embeddings_listener.fileno()
             arguments = ["triggerkit.embedded.embeddings", "--fd", str(fd)]
             self._launch("embeddings", arguments, [fd])
-            self._children["embeddings"].ready.set()
+            # Connections wait in the socket's queue until the model is loaded.
+            self._children["embeddings"].ready_at_start = True
         await self._prepare(servers)
         fd = listener.fileno()
         self._launch("serve", ["triggerkit", "serve", "--fd", str(fd)], [fd])
@@ -145,7 +146,9 @@ class Dev:
         for line in output.decode(errors="replace").splitlines():
             self._console.note(f"  {line}")
         if process.returncode:
-            raise TriggerkitError(f"{name} failed; its output is above")
+            failed = TriggerkitError(f"{name} failed; its output is above")
+            failed.exit_code = process.returncode
+            raise failed
 
     async def _watch(self, folder: StateFolder, servers: EmbeddedServers) -> None:
         """Show progress and publish the state until a signal comes or a server ends."""

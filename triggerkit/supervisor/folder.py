@@ -1,4 +1,4 @@
-"""The folder `.triggerkit`: the lock of the one `dev` that runs in it, its secrets and its state."""
+"""The folder `.triggerkit`: the lock of the one `dev` in it, its secrets and its state."""
 
 from __future__ import annotations
 

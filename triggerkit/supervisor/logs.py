@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +31,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+def is_child() -> bool:
+    """Whether `triggerkit dev` started this process and reads what it prints."""
+    return os.environ.get(FORMAT_VARIABLE) == "json"
 
 
 def configure(*, json_lines: bool, quiet: bool = False) -> None:

@@ -105,9 +105,7 @@ class Stream:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Stream until canceled; a lost connection is made again."""
-        async with await connect(self._settings.state_dsn, "triggerkit log") as connection:
-            writer = LogWriter(connection, self._database.id)
-            await writer.open()
+        async with LogWriter.open(self._settings.state_dsn, self._database.id) as writer:
             reader = LogReader(self._states, self._database.id, writer.next_position - 1)
             async with self._pusher() as pusher, asyncio.TaskGroup() as group:
                 loop = DeliveryLoop(reader, self._store, pusher, self._headers, group)
@@ -204,4 +202,12 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
             except* (psycopg.OperationalError, SlotError, Fenced) as errors:
                 for error in errors.exceptions:
                     logger.warning("the stream stopped: %s; starting again", error)
+            _raise_if_canceled()
             await asyncio.sleep(RECONNECT_S)
+
+
+def _raise_if_canceled() -> None:
+    # A query interrupted by the cancellation may end its task group by an error of its own.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -1,0 +1,52 @@
+"""A stream from a test's database to a test's receiver, in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.receiver import Receiver
+from triggerkit.consumers.apply import Declared, apply
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+from triggerkit.supervisor.stream import run_stream
+
+
+async def declare(
+    settings: Settings, receiver: Receiver, definition: ConsumerDefinition, name: str = "test"
+) -> list[str]:
+    """Make a consumer that pushes to the receiver."""
+    async with (
+        await connect(settings.source_dsn, "test") as source,
+        await connect(settings.state_dsn, "test") as state,
+    ):
+        declared = Declared(name, definition, "/push")
+        return await apply(source, state, [declared], receiver.url)
+
+
+@asynccontextmanager
+async def streaming(settings: Settings, receiver: Receiver) -> AsyncIterator[None]:
+    """The stream process's work, from its readiness to its cancellation."""
+    pushed_to = settings.model_copy(update={"triggerkit_public_url": receiver.url})
+    ready = asyncio.Event()
+    stream = asyncio.create_task(run_stream(pushed_to, ready.set))
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({stream, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if stream.done():
+        waiting.cancel()
+        await stream
+    try:
+        yield
+    finally:
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+
+
+async def execute(settings: Settings, *statements: str) -> None:
+    """Run statements on the source, each its own transaction."""
+    async with await connect(settings.source_dsn, "test") as source:
+        await source.execute("SET search_path = public, pg_catalog")
+        for statement in statements:
+            await source.execute(statement)  # type: ignore[call-overload]
