@@ -31,7 +31,7 @@ def test_every_recorded_frame_carries_its_payload() -> None:
         parsed = parse_frame(frame)
         assert isinstance(parsed, XLogData)
         assert parsed.payload == frame[25:]
-        assert payload_of(frame) == frame[25:]
+        assert payload_of(memoryview(frame)) == frame[25:]
 
 
 def test_xlog_data_has_positions_and_time() -> None:
@@ -53,7 +53,7 @@ def test_the_recorded_keepalive_is_read() -> None:
     assert isinstance(parsed, PrimaryKeepalive)
     assert isinstance(parsed.wal_end, Lsn)
     assert not parsed.reply_requested
-    assert payload_of(KEEPALIVE) is None
+    assert payload_of(memoryview(KEEPALIVE)) is None
 
 
 def test_a_keepalive_may_ask_for_a_reply() -> None:
@@ -77,14 +77,14 @@ def test_a_keepalive_with_more_bytes_is_malformed() -> None:
 def test_a_header_cut_short_is_malformed(length: int) -> None:
     with pytest.raises(MalformedFrame):
         parse_frame(AN_INSERT[:length])
-    assert payload_of(AN_INSERT[:length]) is None
+    assert payload_of(memoryview(AN_INSERT[:length])) is None
 
 
 @pytest.mark.parametrize("frame", [b"r" + bytes(33), b"\0", b"W" + bytes(30)])
 def test_an_unknown_tag_is_malformed(frame: bytes) -> None:
     with pytest.raises(MalformedFrame, match=f"0x{frame[0]:02x}"):
         parse_frame(frame)
-    assert payload_of(frame) is None
+    assert payload_of(memoryview(frame)) is None
 
 
 def test_a_status_update_has_the_bytes_of_the_documentation() -> None:

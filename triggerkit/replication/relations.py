@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from struct import error
 from types import MappingProxyType
 from typing import Final
 
@@ -28,7 +27,10 @@ NULL_IN_KEY: Final = "\\N"
 
 _NO_OVERRIDES: Mapping[int, int] = MappingProxyType({})
 _NO_DECODERS: Mapping[int, Decoder] = MappingProxyType({})
-_ACTIONS_OF_NEW_ROWS: dict[bytes, Action] = {b"I": "insert", b"U": "update"}
+_HEADER_SIZE: Final = ROW_HEADER.size
+
+#: What `read_record` uses instead: of what Postgres prints it makes the same, with fewer checks.
+_QUICK_DECODERS: dict[Decoder, Decoder | None] = {decode_integer: int, decode_text: None}
 
 # A named tuple made without its Python-level __new__ costs half: there is a change for every row.
 _make = tuple.__new__
@@ -82,11 +84,12 @@ class CompiledRelation:
             for column in relation.columns
         )
         self._key_at = tuple(self.columns.index(name) for name in self.key_columns)
+        self._quick_fields = tuple(
+            (name, _QUICK_DECODERS.get(decode_value, decode_value))
+            for name, decode_value in self._fields
+        )
         self._single_key = self.key_columns[0] if len(self.key_columns) == 1 else None
         self._is_identity = tuple(column.is_key for column in relation.columns)
-        self._is_key_in_record = all(
-            self._fields[at][1] in (decode_integer, decode_text) for at in self._key_at
-        )
 
     def changes(self, message: RowMessage | Truncate) -> list[RowChange]:
         """The changes of this relation's rows that `message` tells of, in order.
@@ -109,17 +112,28 @@ class CompiledRelation:
             return [self._delete(message.old, message.old_kind == "O")]
         return [RowChange(self.schema, self.table, "truncate", (), None)]
 
-    def new_row(self, action: Action, payload: bytes) -> RowChange | None:
-        """What `changes` gives for an insert, or an update without an old row, in half the time.
+    def new_row_headers(self) -> dict[bytes, Action]:
+        """How the messages start that `new_row` reads, and what they are.
 
-        None when only `changes` can tell: a key whose text the record does not show, or an error.
+        There are none when the key's text cannot be told from a decoded record (a timestamp).
         """
-        if not self._is_key_in_record:
-            return None
+        if not all(self._fields[at][1] in (decode_integer, decode_text) for at in self._key_at):
+            return {}
+        count = len(self.columns)
+        return {
+            ROW_HEADER.pack(b"I", self.oid, b"N", count): "insert",
+            ROW_HEADER.pack(b"U", self.oid, b"N", count): "update",
+        }
+
+    def new_row(self, action: Action, payload: bytes) -> RowChange | None:
+        """What `changes` gives for a message that starts by `new_row_headers`, in half the time.
+
+        None where `changes` raises an error or looks closer.
+        """
         try:
-            record, unchanged = read_record(payload, ROW_HEADER.size, self._fields)
+            record, unchanged = read_record(payload, _HEADER_SIZE, self._quick_fields)
             key = self._key_in(record)
-        except (error, LookupError, ValueError):
+        except (LookupError, ValueError):
             return None
         changes: Record | None = None if action == "insert" else {}
         return _make(RowChange, (self.schema, self.table, action, key, record, changes, unchanged))
@@ -211,15 +225,18 @@ class RelationCache:
     def __init__(self) -> None:
         self._relations: dict[int, CompiledRelation] = {}
         self._skipped: set[int] = set()
+        self._new_rows: dict[bytes, tuple[CompiledRelation, Action]] = {}
 
     def put(self, relation: CompiledRelation) -> None:
         """Decode this relation's rows from here on, even if it was skipped before."""
-        self._skipped.discard(relation.oid)
+        self._forget(relation.oid)
         self._relations[relation.oid] = relation
+        for header, action in relation.new_row_headers().items():
+            self._new_rows[header] = (relation, action)
 
     def skip(self, oid: int) -> None:
         """Pass over this relation's rows from here on: they are no changes for anybody."""
-        self._relations.pop(oid, None)
+        self._forget(oid)
         self._skipped.add(oid)
 
     def get(self, oid: int) -> CompiledRelation:
@@ -253,24 +270,31 @@ class RelationCache:
             MalformedMessage: as `decode`, and for messages of other kinds.
             UnknownRelation, UndecodableRow: as `changes`.
         """
-        try:
-            tag, oid, kind, count = ROW_HEADER.unpack_from(payload)
-        except error as cause:
-            raise MalformedMessage(f"a row in {len(payload)} bytes is cut short") from cause
-        relation = self._relations.get(oid)
-        if relation is None:
-            if oid in self._skipped:
-                return []
-            raise UnknownRelation(oid)
-        if kind == b"N" and count == len(relation.columns):
-            action = _ACTIONS_OF_NEW_ROWS.get(tag)
-            change = None if action is None else relation.new_row(action, payload)
+        found = self._new_rows.get(payload[:_HEADER_SIZE])
+        if found is not None:
+            relation, action = found
+            change = relation.new_row(action, payload)
             if change is not None:
                 return [change]
+        elif self._is_of_skipped(payload):
+            return []
         message = decode(payload)
         if isinstance(message, Insert | Update | Delete):
-            return relation.changes(message)
-        raise MalformedMessage("a message of another kind than a row's was taken for one")
+            return self.changes(message)
+        raise MalformedMessage("a message of another kind was taken for a row's")
+
+    def _is_of_skipped(self, payload: bytes) -> bool:
+        if len(payload) < _HEADER_SIZE:
+            return False
+        _, oid, _, _ = ROW_HEADER.unpack_from(payload)
+        return oid in self._skipped
+
+    def _forget(self, oid: int) -> None:
+        self._skipped.discard(oid)
+        relation = self._relations.pop(oid, None)
+        if relation is not None:
+            for header in relation.new_row_headers():
+                del self._new_rows[header]
 
 
 def _only(wanted: Iterable[bool], values: Tuple) -> Tuple:
