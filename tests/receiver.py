@@ -87,7 +87,7 @@ class Receiver:
         except ClientDisconnect:
             return Response(status_code=400)
         parsed = orjson.loads(body)
-        messages = parsed["data"] if "data" in parsed else [parsed]
+        messages = parsed.get("data", [parsed])
         received = Received(dict(request.headers), body, messages)
         async with self._arrived:
             self.requests.append(received)

@@ -49,4 +49,4 @@ async def execute(settings: Settings, *statements: str) -> None:
     async with await connect(settings.source_dsn, "test") as source:
         await source.execute("SET search_path = public, pg_catalog")
         for statement in statements:
-            await source.execute(statement)  # type: ignore[call-overload]
+            await source.execute(statement)

@@ -1,0 +1,212 @@
+"""The log's guarantees: consecutive positions, durable together, one writer, order per row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from triggerkit.change import RowChange, Transaction
+from triggerkit.errors import Fenced
+from triggerkit.log import writer as writer_module
+from triggerkit.log.entry import PARTITIONS, Entry, Pending, partition_of
+from triggerkit.log.reader import LogReader
+from triggerkit.log.writer import LogWriter, Statement
+from triggerkit.lsn import Lsn
+from triggerkit.state.connect import pool
+
+TRANSACTION = Transaction(Lsn(100), "2026-10-28T21:39:21.127470Z", 777)
+HOSTILE = 'tab\t line\n return\r back\\slash "quote" \\N é \u2028 {},'
+
+
+def pending(number: int, value: str = "v") -> Pending:
+    change = RowChange("public", "items", "insert", (str(number),), {"id": number, "v": value})
+    return Pending(TRANSACTION, number, change, 777)
+
+
+def add_database(url: str) -> int:
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            "INSERT INTO triggerkit.databases (name, slot_name, publication_name) "
+            "VALUES ('d', 's', 'p') RETURNING id"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@asynccontextmanager
+async def reading(url: str, database_id: int, head: int = 0) -> AsyncIterator[LogReader]:
+    connections = pool(url, "test", size=2)
+    async with connections:
+        yield LogReader(connections, database_id, head)
+
+
+async def read_all(reader: LogReader, head: int) -> list[Entry]:
+    found = [await reader.read_stored(p, 0, head, 1000) for p in range(PARTITIONS)]
+    return sorted((e for entries in found for e in entries), key=lambda e: e.position)
+
+
+def test_what_is_written_is_read_back_as_it_was(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with LogWriter.open(database_url, database_id) as writer:
+            for number in range(50):
+                writer.write(pending(number, HOSTILE))
+            change = RowChange(
+                "sch\tema", 'ta"ble', "update", (HOSTILE, "2"), {"a": None}, {}, ("x,y", HOSTILE)
+            )
+            writer.write(Pending(TRANSACTION, 50, change, None, 3, 4))
+            written = await writer.commit(100)
+        async with reading(database_url, database_id) as reader:
+            assert await read_all(reader, 51) == written
+        assert [e.position for e in written] == [*range(1, 52)]
+
+    asyncio.run(scenario())
+
+
+def test_an_append_that_is_not_committed_leaves_nothing(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with LogWriter.open(database_url, database_id) as writer:
+            writer.write(pending(1))
+            await writer.flush()
+        async with LogWriter.open(database_url, database_id) as writer:
+            assert writer.next_position == 1
+            writer.write(pending(2))
+            await writer.commit(7)
+        async with LogWriter.open(database_url, database_id) as writer:
+            assert (writer.next_position, writer.last_commit_lsn) == (2, 7)
+
+    asyncio.run(scenario())
+
+
+def test_a_writer_that_lost_the_log_is_refused(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with LogWriter.open(database_url, database_id) as old:
+            old.write(pending(1))
+            async with LogWriter.open(database_url, database_id) as new:
+                with pytest.raises(Fenced):
+                    await old.commit(100)
+                new.write(pending(2))
+                assert [e.position for e in await new.commit(100)] == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_statement_is_committed_with_the_append_or_not_at_all(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        rename = Statement("UPDATE triggerkit.databases SET name = %s", ["renamed"])
+        async with LogWriter.open(database_url, database_id) as writer:
+            writer.write(pending(1))
+            await writer.commit(100, [rename])
+        with psycopg.connect(database_url) as connection:
+            query = "SELECT name, next_position FROM triggerkit.databases"
+            assert connection.execute(query).fetchone() == ("renamed", 2)
+
+    asyncio.run(scenario())
+
+
+def test_an_append_may_cross_table_partitions(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "TABLE_PARTITION_SIZE", 100)
+
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with LogWriter.open(database_url, database_id) as writer:
+            for number in range(1000):
+                writer.write(pending(number))
+                if number % 90 == 0:
+                    await writer.flush()
+            assert len(await writer.commit(100)) == 1000
+        with psycopg.connect(database_url) as connection:
+            query = "SELECT count(*), count(DISTINCT tableoid) FROM triggerkit.events"
+            assert connection.execute(query).fetchone() == (1000, 11)
+
+    asyncio.run(scenario())
+
+
+def test_the_tail_in_memory_and_the_table_answer_alike(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with (
+            LogWriter.open(database_url, database_id) as writer,
+            reading(database_url, database_id) as reader,
+        ):
+            for batch in range(5):
+                for number in range(batch * 20, batch * 20 + 20):
+                    writer.write(pending(number))
+                reader.appended(await writer.commit(100 + batch), writer.next_position - 1)
+            for partition in range(PARTITIONS):
+                for after in (0, 7, 50, 99, 100):
+                    stored = await reader.read_stored(partition, after, 100, 3)
+                    assert await reader.read(partition, after, 3) == stored
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_is_woken_by_its_own_partition_only(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with (
+            LogWriter.open(database_url, database_id) as writer,
+            reading(database_url, database_id) as reader,
+        ):
+            own = partition_of("public", "items", '["1"]')
+            other = next(p for p in range(PARTITIONS) if p != own)
+            waiting = asyncio.create_task(reader.wait(own, 0))
+            idle = asyncio.create_task(reader.wait(other, 0))
+            writer.write(pending(1))
+            reader.appended(await writer.commit(100), 1)
+            await asyncio.wait_for(waiting, 5)
+            assert not idle.done()
+            idle.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_after_an_append_that_was_not_kept_in_memory_everybody_is_woken(
+    database_url: str,
+) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with (
+            LogWriter.open(database_url, database_id) as writer,
+            reading(database_url, database_id) as reader,
+        ):
+            for number in range(100):
+                writer.write(pending(number))
+            await writer.flush()
+            writer.forget()
+            writer.write(pending(100))
+            reader.appended(await writer.commit(100), 101)
+            await asyncio.gather(*(reader.wait(p, 0) for p in range(PARTITIONS)))
+            found = [await reader.read(p, 0, 1000) for p in range(PARTITIONS)]
+            assert sum(map(len, found)) == 101
+
+    asyncio.run(scenario())
+
+
+def test_reading_a_partition_uses_the_index(database_url: str) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with LogWriter.open(database_url, database_id) as writer:
+            for number in range(5000):
+                writer.write(pending(number))
+            await writer.commit(100)
+
+    asyncio.run(scenario())
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ANALYZE triggerkit.events")
+        plan = connection.execute(
+            "EXPLAIN SELECT * FROM triggerkit.events WHERE database_id = 1 AND partition = 3 "
+            "AND position > 4000 AND position <= 4500 ORDER BY position LIMIT 500"
+        ).fetchall()
+    text = "\n".join(line for (line,) in plan)
+    assert "Index Scan" in text
+    assert "Sort" not in text

@@ -1,0 +1,94 @@
+"""Settings and the project file: where values come from, and errors that name them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.settings import Project, Settings, running_dev
+
+SECRET = "s" * 24
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert Settings.parse({"DATABASE_URL": ""}).database_url is None
+
+
+def test_a_short_secret_is_refused_without_being_shown() -> None:
+    with pytest.raises(ConfigurationError, match="TRIGGERKIT_WEBHOOK_SECRET") as raised:
+        Settings.parse({"TRIGGERKIT_WEBHOOK_SECRET": f"{SECRET},hunter2"})
+    assert "hunter2" not in str(raised.value)
+
+
+def test_several_secrets_are_for_rotation() -> None:
+    settings = Settings.parse({"TRIGGERKIT_WEBHOOK_SECRET": f"{SECRET}, {'t' * 24}"})
+    assert settings.webhook_secrets == [SECRET, "t" * 24]
+
+
+def test_a_missing_setting_is_named_with_the_remedy() -> None:
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL is not set.*triggerkit dev"):
+        _ = Settings.parse({}).source_dsn
+    with pytest.raises(ConfigurationError, match="TRIGGERKIT_WEBHOOK_SECRET"):
+        _ = Settings.parse({}).webhook_secrets
+
+
+def test_secrets_print_as_stars() -> None:
+    settings = Settings.parse({"DATABASE_URL": "postgresql://u:hunter2@h/d"})
+    assert "hunter2" not in repr(settings)
+
+
+def test_the_environment_of_a_child_holds_what_was_read() -> None:
+    given = {"DATABASE_URL": "postgresql://h/d", "TRIGGERKIT_PORT": "1234"}
+    environment = Settings.parse(given).environment()
+    assert environment.items() >= given.items()
+    assert Settings.parse(environment) == Settings.parse(given)
+
+
+def test_a_wrong_port_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="TRIGGERKIT_PORT"):
+        Settings.parse({"TRIGGERKIT_PORT": "http"})
+
+
+def test_dotenv_wins_over_a_running_dev_and_the_environment_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".triggerkit").mkdir()
+    state = {"pid": os.getpid(), "env": {"DATABASE_URL": "dev", "REDIS_URL": "dev"}}
+    (tmp_path / ".triggerkit" / "dev.json").write_bytes(orjson.dumps(state))
+    (tmp_path / ".env").write_text("REDIS_URL=dotenv\nTRIGGERKIT_HOST=dotenv\n")
+    monkeypatch.setenv("TRIGGERKIT_HOST", "environment")
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings.load(tmp_path)
+    assert settings.source_dsn == "dev"
+    assert settings.broker_dsn == "dotenv"
+    assert settings.triggerkit_host == "environment"
+
+
+def test_the_state_of_a_dev_that_is_gone_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / ".triggerkit").mkdir()
+    (tmp_path / ".triggerkit" / "dev.json").write_bytes(orjson.dumps({"pid": 2**22 + 1}))
+    assert running_dev(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("taks = []", "taks"),
+        ("tasks = 'x'", "tasks"),
+        ("app = 1", "app"),
+        ("app = ", "Invalid value"),
+    ],
+)
+def test_a_wrong_project_file_is_explained(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "triggerkit.toml").write_text(content)
+    with pytest.raises(ConfigurationError, match=problem):
+        Project.load(tmp_path)
+
+
+def test_a_project_without_a_file_has_its_tasks_in_tasks(tmp_path: Path) -> None:
+    assert Project.load(tmp_path).tasks == ("tasks",)
