@@ -75,7 +75,10 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({name: v for name, v in known.items() if v})
         except ValidationError as error:
-            lines = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            lines = [
+                f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:

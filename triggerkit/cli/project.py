@@ -128,6 +128,8 @@ def _print_check(found: Check) -> None:
 
 def _print_status(found: dict[str, Any]) -> None:
     console.print("[green]ready[/]" if found["ready"] else "[yellow]not ready[/]")
+    if found["problem"]:
+        console.print(found["problem"], markup=False)
     for name in ("url", "database_url", "redis_url", "state_dir"):
         console.print(f"{name.replace('_', ' ')}: {found[name]}", markup=False)
     table = Table("process", "pid", "state", box=None, pad_edge=False)

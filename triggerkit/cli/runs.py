@@ -16,6 +16,7 @@ from triggerkit.cli.options import Json, Tasks
 from triggerkit.errors import ConfigurationError, TriggerkitError, UnknownTask
 from triggerkit.runs.browse import list_runs, show_run
 from triggerkit.runs.client import portal
+from triggerkit.runs.run import Status
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect
 from triggerkit.worker.registry import load_tasks
@@ -48,7 +49,7 @@ def trigger(
 
 def list_command(
     task: Annotated[str | None, typer.Option("--task", help="Only of this task.")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="Only in this status.")] = None,
+    status: Annotated[Status | None, typer.Option("--status", help="Only in this status.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20,
     json: Json = False,
 ) -> None:

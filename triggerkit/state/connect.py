@@ -44,9 +44,10 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
     """
     try:
         parts = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # The server's library repeats the string, password and all.
         raise ConfigurationError(
-            f"the database URL cannot be read ({error}); "
+            "the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) cannot be read; "
             "it looks like postgresql://user:password@host:5432/database"
         ) from None
     own = {"application_name": application_name, "client_encoding": "UTF8"}

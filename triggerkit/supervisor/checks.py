@@ -10,7 +10,7 @@ import redis
 import redis.asyncio
 
 from triggerkit.consumers.apply import Declared
-from triggerkit.errors import CannotConnect, ConfigurationError
+from triggerkit.errors import ConfigurationError
 from triggerkit.replication.slot import slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
@@ -141,15 +141,15 @@ async def _state(settings: Settings) -> Check:
 
 
 async def _redis(settings: Settings) -> list[Check]:
-    client = redis.asyncio.Redis.from_url(settings.broker_dsn, socket_connect_timeout=5)
+    try:
+        client = redis.asyncio.Redis.from_url(settings.broker_dsn, socket_connect_timeout=5)
+    except (ConfigurationError, ValueError) as error:
+        return [Check("redis reachable", False, str(error), "set REDIS_URL")]
     try:
         info = await client.info()
     except (redis.RedisError, OSError) as error:
-        raise CannotConnect(
-            f"cannot connect to Redis: {error}; check that it runs and that REDIS_URL is right"
-        ) from error
-    except ValueError as error:
-        raise ConfigurationError(f"REDIS_URL cannot be read: {error}") from error
+        remedy = "start Redis, or correct REDIS_URL"
+        return [Check("redis reachable", False, str(error), remedy)]
     finally:
         await client.aclose()
     version = str(info["redis_version"])

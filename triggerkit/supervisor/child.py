@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,113 +23,179 @@ State = Literal["starting", "running", "stopping", "stopped", "restarting"]
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
 
+#: Longest line of a child's log, in bytes.
+MAX_LINE_BYTES = 4 * 1024 * 1024
+
 #: One line of a child's log: (child's name, facts). A line that is not JSON has only a message.
 OnLine = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a child is started. One that does not announce itself is ready at once."""
+
+    name: str
+    arguments: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+    lifeline: Lifeline
+    pass_fds: Sequence[int] = ()
+    announces: bool = True
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start it, in a session of its own: a Ctrl-C is for `dev`, which drains in order."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *self.arguments,
+            cwd=self.folder,
+            env={
+                **self.environment,
+                **self.lifeline.environment(),
+                FORMAT_VARIABLE: "json",
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            pass_fds=(self.lifeline.read_fd, *self.pass_fds),
+            start_new_session=True,
+            limit=MAX_LINE_BYTES,
+        )
+
+
+@dataclass(slots=True)
+class Instance:
+    """One process of a child, from its start to its end."""
+
+    process: asyncio.subprocess.Process
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def is_ready(self) -> bool:
+        """Wait until it is ready; False when it ended before."""
+        ready = asyncio.create_task(self.ready.wait())
+        ended = asyncio.create_task(self.ended.wait())
+        await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        ended.cancel()
+        return self.ready.is_set() and not self.ended.is_set()
+
+    async def stop(self) -> None:
+        """Ask it to end by SIGTERM, and wait until it has."""
+        self.signal(signal.SIGTERM)
+        await self.ended.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
 
 class Child:
     """One of our own commands, kept running until `stop`."""
 
-    def __init__(
-        self,
-        name: str,
-        arguments: Sequence[str],
-        *,
-        folder: Path,
-        environment: Mapping[str, str],
-        lifeline: Lifeline,
-        on_line: OnLine,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        self.name = name
+    def __init__(self, command: Command, on_line: OnLine) -> None:
+        self.name = command.name
         self.state: State = "stopped"
-        self.pid: int | None = None
         self.ready = asyncio.Event()
-        #: Set for a child that does not announce itself.
-        self.ready_at_start = False
-        self._command = [sys.executable, "-m", *arguments]
-        self._folder = folder
-        self._environment = {
-            **environment,
-            **lifeline.environment(),
-            FORMAT_VARIABLE: "json",
-            "PYTHONUNBUFFERED": "1",
-        }
-        self._pass_fds = (lifeline.read_fd, *pass_fds)
+        self._command = command
         self._on_line = on_line
-        self._process: asyncio.subprocess.Process | None = None
+        self._instance: Instance | None = None
+        self._alive: dict[asyncio.Task[None], Instance] = {}
         self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None when it is not running."""
+        instance = self._instance
+        return None if instance is None or instance.ended.is_set() else instance.process.pid
 
     async def run(self) -> None:
         """Keep the child running; returns after `stop`."""
         wait_s = FIRST_WAIT_S
         while not self._stopping:
-            code = await self._run_once()
+            self.state = "starting"
+            self._instance = await self._start()
+            if await self._instance.is_ready():
+                self._is_running()
+                wait_s = FIRST_WAIT_S
+            code = await self._until_ended()
             if self._stopping:
                 break
-            if self.ready.is_set():
-                wait_s = FIRST_WAIT_S
             self.state = "restarting"
-            self.ready.clear()
             self._on_line(self.name, {"event": "died", "code": code, "wait_s": wait_s})
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         self.state = "stopped"
 
+    async def replace(self) -> bool:
+        """Start a new process and end the old one once the new is ready.
+
+        Returns False when the new one ended instead: the old one goes on.
+        """
+        new = await self._start()
+        if not await new.is_ready():
+            return False
+        old, self._instance = self._instance, new
+        self._is_running()
+        if old is not None:
+            old.signal(signal.SIGTERM)
+        return True
+
     async def stop(self) -> None:
-        """Ask the child to end by SIGTERM, and wait until it has."""
+        """End all its processes by SIGTERM, and wait until they have."""
         self._stopping = True
-        self._signal(signal.SIGTERM)
-        if self._process is not None:
-            await self._process.wait()
+        self.state = "stopping"
+        for instance in self._alive.values():
+            instance.signal(signal.SIGTERM)
+        await asyncio.gather(*self._alive)
+        self.state = "stopped"
 
     def kill(self) -> None:
         """End the child at once."""
         self._stopping = True
-        self._signal(signal.SIGKILL)
+        for instance in self._alive.values():
+            instance.signal(signal.SIGKILL)
 
-    async def _run_once(self) -> int:
-        self.state = "starting"
-        # In a session of its own: a Ctrl-C at the terminal is for `dev`, which drains in order.
-        self._process = process = await asyncio.create_subprocess_exec(
-            *self._command,
-            cwd=self._folder,
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            pass_fds=self._pass_fds,
-            start_new_session=True,
-            limit=4 * 1024 * 1024,
-        )
-        self.pid = process.pid
-        if self.ready_at_start:
-            self._is_ready()
+    async def _start(self) -> Instance:
+        instance = Instance(await self._command.start())
+        if not self._command.announces:
+            instance.ready.set()
+        task = asyncio.create_task(self._hear(instance))
+        self._alive[task] = instance
+        task.add_done_callback(self._alive.pop)
+        return instance
+
+    async def _until_ended(self) -> int:
+        """Wait for the end of the current process; one that was replaced does not count."""
+        while True:
+            instance = self._instance
+            assert instance is not None
+            await instance.ended.wait()
+            if instance is self._instance:
+                return instance.process.returncode or 0
+
+    async def _hear(self, instance: Instance) -> None:
+        process = instance.process
         assert process.stdout is not None
         async for line in process.stdout:
-            self._heard(line)
-        code = await process.wait()
-        self.pid = None
-        return code
+            facts = _parse(line)
+            if facts.get("event") == "state" and facts.get("state") == "ready":
+                instance.ready.set()
+            self._on_line(self.name, facts)
+        await process.wait()
+        instance.ended.set()
 
-    def _heard(self, line: bytes) -> None:
-        try:
-            facts = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            facts = None
-        if not isinstance(facts, dict):
-            facts = {"event": "output", "message": line.decode(errors="replace").rstrip()}
-        if facts.get("event") == "state" and facts.get("state") == "ready":
-            self._is_ready()
-        self._on_line(self.name, facts)
-
-    def _is_ready(self) -> None:
+    def _is_running(self) -> None:
         self.state = "running"
         self.ready.set()
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            if number == signal.SIGTERM:
-                self.state = "stopping"
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+
+def _parse(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(orjson.JSONDecodeError):
+        facts = orjson.loads(line)
+        if isinstance(facts, dict):
+            return facts
+    return {"event": "output", "message": line.decode(errors="replace").rstrip()}

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -19,9 +19,10 @@ from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
-from triggerkit.supervisor.child import Child
+from triggerkit.supervisor.child import Child, Command
 from triggerkit.supervisor.console import Console
 from triggerkit.supervisor.folder import StateFolder
+from triggerkit.supervisor.reload import code_changes
 from triggerkit.supervisor.serve import listen
 from triggerkit.supervisor.servers import EmbeddedServers
 
@@ -87,9 +88,8 @@ class Dev:
             )
             fd = servers.embeddings_listener.fileno()
             arguments = ["triggerkit.embedded.embeddings", "--fd", str(fd)]
-            self._launch("embeddings", arguments, [fd])
             # Connections wait in the socket's queue until the model is loaded.
-            self._children["embeddings"].ready_at_start = True
+            self._launch("embeddings", arguments, [fd], announces=False)
         await self._prepare(servers)
         fd = listener.fileno()
         self._launch("serve", ["triggerkit", "serve", "--fd", str(fd)], [fd])
@@ -111,17 +111,24 @@ class Dev:
         if not all(check.ok for check in checks):
             raise PreflightFailed("preflight failed; mend what is marked ✗ and start again")
 
-    def _launch(self, name: str, arguments: list[str], pass_fds: list[int] | None = None) -> None:
-        child = Child(
+    def _launch(
+        self,
+        name: str,
+        arguments: list[str],
+        pass_fds: Sequence[int] = (),
+        *,
+        announces: bool = True,
+    ) -> None:
+        command = Command(
             name,
             arguments,
-            folder=self._project.folder,
-            environment={**os.environ, **self._environment},
-            lifeline=self._lifeline,
-            on_line=self._console.line,
-            pass_fds=pass_fds or (),
+            self._project.folder,
+            {**os.environ, **self._environment},
+            self._lifeline,
+            pass_fds,
+            announces,
         )
-        self._children[name] = child
+        self._children[name] = child = Child(command, self._console.line)
         self._spawn(child.run())
 
     async def _command(self, name: str, module: list[str] | None = None) -> None:
@@ -153,6 +160,7 @@ class Dev:
     async def _watch(self, folder: StateFolder, servers: EmbeddedServers) -> None:
         """Show progress and publish the state until a signal comes or a server ends."""
         self._spawn(self._show_backfills())
+        self._spawn(self._reload())
         self._spawn(self._publish(folder, servers))
         stopped = asyncio.create_task(self._stop.wait())
         failed = asyncio.create_task(servers.failed())
@@ -162,6 +170,22 @@ class Dev:
                 f"{failed.result()} ended unexpectedly; see {folder.path / 'log'}, then start again"
             )
         failed.cancel()
+
+    async def _reload(self) -> None:
+        """Follow the code: new processes take over once they are ready, else the old ones stay."""
+        async for changed in code_changes(self._project.folder):
+            self._console.note(f"changed: {', '.join(changed)}")
+            started = time.monotonic()
+            worker, serve = await asyncio.gather(
+                self._children["worker"].replace(), self._children["serve"].replace()
+            )
+            if not (worker and serve):
+                self._console.problem("the new code cannot be loaded; the old goes on")
+                continue
+            with contextlib.suppress(TriggerkitError):
+                await self._command("apply")
+            ms = (time.monotonic() - started) * 1000
+            self._console.note(f"reloaded in {ms:.0f} ms")
 
     async def _show_backfills(self) -> None:
         """Draw a bar for each open backfill."""

@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from triggerkit.errors import ConfigurationError, PreflightFailed
+from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
 from triggerkit.web.application import Application
 from triggerkit.worker.registry import load_app, load_tasks
@@ -79,6 +80,8 @@ async def run_serve(
         server_header=False,
         timeout_graceful_shutdown=5,
     )
+    # Known before the application starts, whose own errors are told as a traceback.
+    await installation(settings)
     server = _Server(config, ready)
     await server.serve(sockets=[listener])
     if not server.started:

@@ -129,7 +129,8 @@ CREATE TABLE backfills (
 CREATE INDEX backfills_open ON backfills (consumer_id) WHERE state IN ('active', 'paused');
 
 -- An accepted execution of a task. seq is the order of arrival; a run is blocked while an earlier
--- run of its concurrency key is unfinished, so that per key exactly one is not.
+-- run of its concurrency key is unfinished, so that per key exactly one is not. queued_at is when
+-- its id was last to be pushed to Redis.
 CREATE TABLE runs (
     id               text COLLATE "C" PRIMARY KEY,
     seq              bigint GENERATED ALWAYS AS IDENTITY,
@@ -152,7 +153,7 @@ CREATE TABLE runs (
     source           jsonb,
     item_key         text,
     created_at       timestamptz NOT NULL DEFAULT now(),
-    queued_at        timestamptz NOT NULL DEFAULT now(),
+    queued_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     scheduled_at     timestamptz,
     started_at       timestamptz,
     finished_at      timestamptz,
@@ -164,7 +165,7 @@ CREATE TABLE runs (
 ALTER TABLE runs ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX runs_idempotency ON runs (task, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX runs_ready ON runs (queue, seq) WHERE status = 'queued' AND NOT blocked;
+CREATE INDEX runs_ready ON runs (queue, queued_at) WHERE status = 'queued' AND NOT blocked;
 CREATE INDEX runs_key ON runs (task, concurrency_key, seq)
     WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_item ON runs (task, item_key) WHERE item_key IS NOT NULL AND finished_at IS NULL;
