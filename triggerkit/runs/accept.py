@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.errors import NotDurable
+from triggerkit.errors import FieldProblem, InvalidPayload, NotDurable
+from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
 from triggerkit.runs.queue import RunQueue
 from triggerkit.runs.run import Handle, NewRun
 
-#: Serialises arrivals and completions of one concurrency key, so that exactly one of its
-#: unfinished runs is not blocked. Taken in order, so that two transactions cannot wait in a ring.
-LOCK_KEYS = """
-SELECT pg_advisory_xact_lock(hashtextextended(k, 0))
-FROM (SELECT DISTINCT unnest(%s::text[]) AS k ORDER BY 1) keys
-"""
+#: Seconds to wait for a connection of the pool; then the sender is told to come again.
+POOL_TIMEOUT_S = 5.0
 
 #: A run is blocked behind an unfinished run of its key, here or earlier in the same statement.
 INSERT = """
@@ -29,7 +26,8 @@ SELECT n.id, n.task, n.queue, n.status, n.max_attempts, n.attempt, n.payload, n.
     CASE WHEN n.delay_s > 0 THEN clock_timestamp() + n.delay_s * interval '1 second' END,
     CASE WHEN n.status = 'failed' THEN clock_timestamp() END,
     n.concurrency_key IS NOT NULL AND n.status <> 'failed' AND (
-        row_number() OVER (PARTITION BY n.task, n.concurrency_key ORDER BY n.ord) > 1
+        row_number() OVER (
+            PARTITION BY n.task, n.concurrency_key, n.status = 'failed' ORDER BY n.ord) > 1
         OR EXISTS (SELECT FROM triggerkit.runs r WHERE r.task = n.task
                    AND r.concurrency_key = n.concurrency_key AND r.finished_at IS NULL))
 FROM ROWS FROM (
@@ -67,18 +65,13 @@ def insert_parameters(runs: Sequence[NewRun]) -> dict[str, list[object]]:
         "item_key": [r.item_key for r in runs],
         "source": [_json(r.source) for r in runs],
         "error": [_json(None if r.error is None else r.error.as_json()) for r in runs],
-        "delay_s": [r.delay_s for r in runs],
+        "delay_s": [float(r.delay_s) for r in runs],
         "status": [r.status for r in runs],
     }
 
 
 def _json(value: dict[str, Any] | None) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
-
-
-def lock_names(runs: Sequence[tuple[str, str | None]]) -> list[str]:
-    """The lock of each (task, concurrency key) that has a key."""
-    return sorted({f"{task}\x1f{key}" for task, key in runs if key is not None})
 
 
 class Acceptor:
@@ -96,43 +89,51 @@ class Acceptor:
 
         Raises:
             NotDurable: Postgres is away; nothing was accepted.
+            InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
         """
         try:
-            async with self._pool.connection() as connection:
-                inserted = await self._insert(connection, runs)
-                first = await self._first(connection, runs, inserted.keys())
-        except (psycopg.OperationalError, PoolTimeout) as error:
+            async with self._pool.connection(timeout=POOL_TIMEOUT_S) as connection:
+                inserted, ready = await self._insert(connection, runs)
+                first = await self._first(connection, [r for r in runs if r.id not in inserted])
+        except psycopg.OperationalError as error:
+            # The pool's other connections are probably broken too: this answer is enough.
+            await self._pool.check()
             raise NotDurable from error
-        runnable = [(r.queue, r.id) for r in runs if inserted.get(r.id)]
-        await self._queue.push(runnable)
+        except psycopg.DataError:
+            raise InvalidPayload([FieldProblem((), "has a text that cannot be stored")]) from None
+        await self._queue.push(ready)
         return [
             Handle(r.id, r.task)
             if r.id in inserted
-            else Handle(first[r.task, r.idempotency_key or ""], r.task, duplicate=True)
+            else Handle(first[r.task, r.idempotency_key], r.task, duplicate=True)
             for r in runs
         ]
 
     @staticmethod
     async def _insert(
         connection: psycopg.AsyncConnection, runs: Sequence[NewRun]
-    ) -> dict[str, bool]:
-        locks = lock_names([(r.task, r.concurrency_key) for r in runs])
-        if not locks:
-            cursor = await connection.execute(INSERT, insert_parameters(runs))
-            return {run_id: runnable for run_id, _, runnable in await cursor.fetchall()}
+    ) -> tuple[set[str], list[tuple[str, str]]]:
+        """The ids of the runs that were made, and (queue, run id) of runs that can run now."""
+        keys = [(run.task, run.concurrency_key) for run in runs]
         async with connection.transaction(), connection.pipeline():
-            await connection.execute(LOCK_KEYS, [locks])
+            if locks := lock_parameters(keys):
+                await connection.execute(LOCK, locks)
             cursor = await connection.execute(INSERT, insert_parameters(runs))
-            return {run_id: runnable for run_id, _, runnable in await cursor.fetchall()}
+            rows = await cursor.fetchall()
+            ready = [(queue, run_id) for run_id, queue, can_run in rows if can_run]
+            if locks and len(rows) < len(runs):
+                # One was counted as standing before others of its key, and then not made.
+                cursor = await connection.execute(UNBLOCK, unblock_parameters(keys))
+                ready += runnable(await cursor.fetchall())
+        return {run_id for run_id, _, _ in rows}, ready
 
     @staticmethod
     async def _first(
-        connection: psycopg.AsyncConnection, runs: Sequence[NewRun], inserted: Collection[str]
-    ) -> dict[tuple[str, str], str]:
-        missing = [r for r in runs if r.id not in inserted]
-        if not missing:
+        connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
+    ) -> dict[tuple[str, str | None], str]:
+        if not repeated:
             return {}
         cursor = await connection.execute(
-            _FIRST, [[r.task for r in missing], [r.idempotency_key for r in missing]]
+            _FIRST, [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
         )
         return {(task, key): run_id for task, key, run_id in await cursor.fetchall()}

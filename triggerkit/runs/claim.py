@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import orjson
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.runs.accept import INSERT, LOCK_KEYS, insert_parameters, lock_names
+from triggerkit.runs.accept import INSERT, insert_parameters
+from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome
 
+logger = logging.getLogger(__name__)
+
 #: Gives queued runs to a worker. A run another worker has, or one that is not runnable, is not
-#: returned, so that an id that is in Redis twice does nothing the second time.
+#: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
+#: another claim are left to it: two claims of the same ids cannot wait for each other.
 _CLAIM = """
 UPDATE triggerkit.runs r
 SET status = 'executing', attempt = attempt + 1, started_at = clock_timestamp(), worker = %s
-WHERE id = ANY (%s) AND task = ANY (%s) AND status = 'queued' AND NOT blocked
+WHERE id = ANY (ARRAY(
+    SELECT id FROM triggerkit.runs
+    WHERE id = ANY (%s) AND task = ANY (%s) AND status = 'queued' AND NOT blocked
+    FOR UPDATE SKIP LOCKED))
 RETURNING id, seq, task, queue, attempt, max_attempts, payload, items, concurrency_key, item_key,
     source, started_at,
     CASE WHEN items IS NULL THEN '{}' ELSE ARRAY(
@@ -24,36 +32,32 @@ RETURNING id, seq, task, queue, attempt, max_attempts, payload, items, concurren
         WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END AS held_rows
 """
 
+#: Ids that are in Redis and were never given to a run.
+_UNKNOWN = """
+SELECT given.id FROM unnest(%s::text[]) AS given (id)
+WHERE NOT EXISTS (SELECT FROM triggerkit.runs r WHERE r.id = given.id)
+"""
+
 #: Writes outcomes, fenced by the attempt's number: a late worker cannot complete a run that was
 #: given to another.
 _COMPLETE = """
 UPDATE triggerkit.runs r
 SET status = o.status, output = o.output, error = o.error::jsonb,
-    finished_at = CASE WHEN o.retry_in_s IS NULL THEN o.finished_at END,
-    scheduled_at = o.finished_at + o.retry_in_s * interval '1 second',
+    finished_at = CASE WHEN o.retry_in_s IS NULL THEN clock_timestamp() END,
+    scheduled_at = clock_timestamp() + o.retry_in_s * interval '1 second',
     worker = CASE WHEN o.retry_in_s IS NULL THEN r.worker END
-FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::timestamptz[],
-    %s::float[]) AS o (id, attempt, status, output, error, finished_at, retry_in_s)
+FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float[])
+    AS o (id, attempt, status, output, error, retry_in_s)
 WHERE r.id = o.id AND r.attempt = o.attempt AND r.status = 'executing'
 RETURNING r.id
 """
 
 _ATTEMPTS = """
 INSERT INTO triggerkit.attempts (run_id, attempt, status, started_at, finished_at, worker, error)
-SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::timestamptz[], %s::timestamptz[],
-    %s::text[], %s::text[]::jsonb[])
+SELECT id, attempt, status, started_at, clock_timestamp(), %s, error::jsonb
+FROM unnest(%s::text[], %s::int[], %s::text[], %s::timestamptz[], %s::text[])
+    AS o (id, attempt, status, started_at, error)
 ON CONFLICT DO NOTHING
-"""
-
-#: Lets the first unfinished run of each key go on; it may be waiting for a retry, then none does.
-UNBLOCK = """
-UPDATE triggerkit.runs SET blocked = false, queued_at = clock_timestamp()
-WHERE blocked AND id IN (
-    SELECT (SELECT r.id FROM triggerkit.runs r
-            WHERE r.task = k.task AND r.concurrency_key = k.key AND r.finished_at IS NULL
-            ORDER BY r.seq LIMIT 1)
-    FROM unnest(%s::text[], %s::text[]) AS k (task, key))
-RETURNING queue, id, status
 """
 
 
@@ -71,11 +75,19 @@ class RunClaims:
         self._worker_id = worker_id
         self._tasks = list(tasks)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
     def claim(self, run_ids: Sequence[str]) -> list[ClaimedRun]:
         """Claim what can be claimed of `run_ids`; durable before it returns, in arrival order."""
+        ids = list(run_ids)
         with self._connection.cursor(row_factory=class_row(ClaimedRun)) as cursor:
-            cursor.execute(_CLAIM, [self._worker_id, list(run_ids), self._tasks])
-            return sorted(cursor.fetchall(), key=lambda run: run.seq)
+            cursor.execute(_CLAIM, [self._worker_id, ids, self._tasks])
+            claimed = cursor.fetchall()
+        if len(claimed) < len(ids):
+            self._warn_of_unknown(ids)
+        return sorted(claimed, key=lambda run: run.seq)
 
     def complete(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
         """Write `outcomes` with their attempts and successors in one transaction.
@@ -83,45 +95,50 @@ class RunClaims:
         Returns (queue, run id) of runs that became runnable: push them.
         """
         keys = [(o.run.task, o.run.concurrency_key) for o in outcomes]
-        spawned = [run for o in outcomes for run in o.spawned]
-        locks = lock_names([*keys, *((r.task, r.concurrency_key) for r in spawned)])
+        spawned = [(run.task, run.concurrency_key) for o in outcomes for run in o.spawned]
         with self._connection.transaction(), self._connection.pipeline():
-            if locks:
-                self._connection.execute(LOCK_KEYS, [locks])
+            if locks := lock_parameters([*keys, *spawned]):
+                self._connection.execute(LOCK, locks)
             completed = self._connection.execute(_COMPLETE, _columns(outcomes))
             done = {run_id for (run_id,) in completed.fetchall()}
             written = [o for o in outcomes if o.run.id in done]
             self._connection.execute(_ATTEMPTS, self._attempts(written))
-            runnable = self._spawn([run for o in written for run in o.spawned])
-            return runnable + self._unblock(written)
+            ready = self._spawn([run for o in written for run in o.spawned])
+            ready += self._unblock([o for o in written if o.retry_in_s is None])
+        _warn_of_late(outcomes, done)
+        return ready
 
     def _spawn(self, spawned: Sequence[NewRun]) -> list[tuple[str, str]]:
         if not spawned:
             return []
         cursor = self._connection.execute(INSERT, insert_parameters(spawned))
-        return [(queue, run_id) for run_id, queue, runnable in cursor.fetchall() if runnable]
+        return [(queue, run_id) for run_id, queue, can_run in cursor.fetchall() if can_run]
 
-    def _unblock(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-        ended = [o for o in outcomes if o.retry_in_s is None]
-        keys = {(o.run.task, o.run.concurrency_key) for o in ended if o.run.concurrency_key}
-        if not keys:
-            return []
-        tasks, names = zip(*sorted(keys), strict=True)
-        cursor = self._connection.execute(UNBLOCK, [list(tasks), list(names)])
-        return [
-            (queue, run_id) for queue, run_id, status in cursor.fetchall() if status == "queued"
-        ]
+    def _unblock(self, ended: Sequence[Outcome]) -> list[tuple[str, str]]:
+        keys = unblock_parameters((o.run.task, o.run.concurrency_key) for o in ended)
+        return runnable(self._connection.execute(UNBLOCK, keys).fetchall()) if keys else []
 
-    def _attempts(self, outcomes: Sequence[Outcome]) -> list[list[object]]:
+    def _attempts(self, outcomes: Sequence[Outcome]) -> list[object]:
         return [
+            self._worker_id,
             [o.run.id for o in outcomes],
             [o.run.attempt for o in outcomes],
             [o.status for o in outcomes],
             [o.run.started_at for o in outcomes],
-            [o.finished_at for o in outcomes],
-            [self._worker_id for _ in outcomes],
             [_error(o) for o in outcomes],
         ]
+
+    def _warn_of_unknown(self, ids: list[str]) -> None:
+        unknown = [run_id for (run_id,) in self._connection.execute(_UNKNOWN, [ids]).fetchall()]
+        if unknown:
+            logger.warning("%d ids in Redis are no runs: dropped %s …", len(unknown), unknown[0])
+
+
+def _warn_of_late(outcomes: Sequence[Outcome], done: set[str]) -> None:
+    for outcome in outcomes:
+        if outcome.run.id not in done:
+            run = outcome.run
+            logger.warning("attempt %d of %s ended too late: not counted", run.attempt, run.id)
 
 
 def _columns(outcomes: Sequence[Outcome]) -> list[list[object]]:
@@ -131,7 +148,6 @@ def _columns(outcomes: Sequence[Outcome]) -> list[list[object]]:
         [o.status for o in outcomes],
         [None if o.output is None else o.output.decode() for o in outcomes],
         [_error(o) for o in outcomes],
-        [o.finished_at for o in outcomes],
         [o.retry_in_s for o in outcomes],
     ]
 

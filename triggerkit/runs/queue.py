@@ -17,12 +17,18 @@ def queue_key(namespace: str, queue: str) -> str:
     return f"triggerkit:{namespace}:queue:{queue}"
 
 
-def grouped(runs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """(queue, run id) pairs as ids by queue, in order."""
-    by_queue: defaultdict[str, list[str]] = defaultdict(list)
-    for queue, run_id in runs:
-        by_queue[queue].append(run_id)
-    return by_queue
+def push(client: redis.Redis, namespace: str, runs: Iterable[tuple[str, str]]) -> bool:
+    """Push (queue, run id) pairs; False when Redis is away.
+
+    A push that failed is not lost: the keeper pushes what Redis lacks.
+    """
+    try:
+        for queue, ids in _grouped(runs).items():
+            client.rpush(queue_key(namespace, queue), *ids)
+    except redis.RedisError as error:
+        _warn(error)
+        return False
+    return True
 
 
 class RunQueue:
@@ -33,23 +39,22 @@ class RunQueue:
         self._namespace = namespace
 
     async def push(self, runs: Iterable[tuple[str, str]]) -> bool:
-        """Push (queue, run id) pairs; False when Redis is away.
-
-        A push that failed is not lost: the keeper pushes what Redis lacks.
-        """
-        by_queue = grouped(runs)
-        if not by_queue:
-            return True
+        """See `push`."""
         try:
-            if len(by_queue) == 1:
-                [(queue, ids)] = by_queue.items()
+            for queue, ids in _grouped(runs).items():
                 await self._client.rpush(queue_key(self._namespace, queue), *ids)
-            else:
-                pipeline = self._client.pipeline(transaction=False)
-                for queue, ids in by_queue.items():
-                    pipeline.rpush(queue_key(self._namespace, queue), *ids)
-                await pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            logger.warning("Redis is away (%s); the runs are safe and start when it is back", error)
+            _warn(error)
             return False
         return True
+
+
+def _grouped(runs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    by_queue: defaultdict[str, list[str]] = defaultdict(list)
+    for queue, run_id in runs:
+        by_queue[queue].append(run_id)
+    return by_queue
+
+
+def _warn(error: Exception) -> None:
+    logger.warning("Redis is away (%s); the runs are safe and start when it is back", error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import randbits
@@ -18,6 +20,8 @@ FINAL: Final = frozenset({"completed", "failed", "crashed", "canceled", "expired
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
+_RUN_ID = re.compile(f"run_[{_ALPHABET}]{{26}}")
+
 
 def new_run_id() -> str:
     """`run_` and 26 characters that sort by time: 48 bits of milliseconds, 80 random bits."""
@@ -25,9 +29,14 @@ def new_run_id() -> str:
     return "run_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
+def is_run_id(text: str) -> bool:
+    """Whether `text` could be a run's id."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Why an attempt failed."""
+    """Why an attempt failed. Its texts are `storable`."""
 
     type: str
     message: str
@@ -36,6 +45,11 @@ class RunError:
     def as_json(self) -> dict[str, str]:
         """The error as the runs API shows it."""
         return {"type": self.type, "message": self.message, "traceback": self.traceback}
+
+
+def storable(text: str) -> str:
+    """`text` with what Postgres cannot store, NUL and lone surrogates, written as escapes."""
+    return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +119,7 @@ class ClaimedRun:
     item_key: str | None
     source: dict[str, Any] | None
     started_at: datetime
-    held_rows: tuple[str, ...]
+    held_rows: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +132,6 @@ class Outcome:
 
     run: ClaimedRun
     status: Status
-    finished_at: datetime
     output: bytes | None = None
     error: RunError | None = None
     retry_in_s: float | None = None

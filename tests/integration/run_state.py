@@ -1,0 +1,115 @@
+"""Runs as the tests make, claim, complete and look at them: real state, no worker process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import redis
+
+from triggerkit.runs.claim import RunClaims
+from triggerkit.runs.client import Client, installation
+from triggerkit.runs.queue import queue_key
+from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, RunError
+from triggerkit.settings import Settings
+
+TASK = "work"
+QUEUE = "default"
+
+#: Keys of which not exactly the first unfinished run is unblocked: there must never be one.
+_BROKEN_KEYS = """
+SELECT task, concurrency_key FROM triggerkit.runs
+WHERE concurrency_key IS NOT NULL AND finished_at IS NULL
+GROUP BY task, concurrency_key
+HAVING count(*) FILTER (WHERE NOT blocked) <> 1 OR min(seq) FILTER (WHERE NOT blocked) <> min(seq)
+"""
+
+
+def new_run(key: str | None = None, **given: Any) -> NewRun:
+    """A run of the tests' task."""
+    values = {"task": TASK, "queue": QUEUE, "max_attempts": 3, "payload": b'{"n":1}', **given}
+    return NewRun(concurrency_key=key, **values)
+
+
+def completed(run: ClaimedRun, **given: Any) -> Outcome:
+    """The outcome of an attempt that succeeded."""
+    return Outcome(run, "completed", **{"output": b'"done"', **given})
+
+
+def failed_attempt(run: ClaimedRun, retry_in_s: float) -> Outcome:
+    """The outcome of an attempt that failed and is made again."""
+    error = RunError("ValueError", "no luck", "")
+    return Outcome(run, "retrying", error=error, retry_in_s=retry_in_s)
+
+
+@dataclass
+class RunState:
+    """One database's runs and the ids of them that are in Redis."""
+
+    settings: Settings
+    connection: psycopg.Connection[Any]
+    redis: redis.Redis
+    namespace: str = field(default="")
+
+    def accept(self, *runs: NewRun) -> list[Handle]:
+        """Accept `runs` as one request does."""
+
+        async def accepted() -> list[Handle]:
+            client = await Client.open(self.settings)
+            try:
+                return await client.accept(runs)
+            finally:
+                await client.close()
+
+        return asyncio.run(accepted())
+
+    @contextmanager
+    def claims(
+        self, worker_id: str = "worker-1", tasks: Sequence[str] = (TASK,)
+    ) -> Iterator[RunClaims]:
+        """A worker's side, on a connection of its own."""
+        with psycopg.connect(self.settings.state_dsn, autocommit=True) as connection:
+            yield RunClaims(connection, worker_id, tasks)
+
+    def rows(self, query: str, *parameters: Any) -> list[Any]:
+        """What `query` answers; the value itself where it has one column."""
+        rows = self.connection.execute(query, parameters).fetchall()
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A run's row."""
+        [row] = self.rows("SELECT to_jsonb(r) FROM triggerkit.runs r WHERE id = %s", run_id)
+        return dict(row)
+
+    def statuses(self) -> list[str]:
+        """The runs' statuses in order of arrival."""
+        return self.rows("SELECT status FROM triggerkit.runs ORDER BY seq")
+
+    def broken_keys(self) -> list[Any]:
+        """Keys that are stuck or run twice at once."""
+        return self.rows(_BROKEN_KEYS)
+
+    def pushed(self, queue: str = QUEUE) -> list[str]:
+        """The ids in Redis, oldest first."""
+        return [i.decode() for i in self.redis.lrange(queue_key(self.namespace, queue), 0, -1)]  # type: ignore[union-attr]
+
+    def take(self, queue: str = QUEUE) -> list[str]:
+        """Take all ids out of Redis, as workers do."""
+        ids = self.pushed(queue)
+        self.redis.delete(queue_key(self.namespace, queue))
+        return ids
+
+
+@contextmanager
+def run_state(settings: Settings) -> Iterator[RunState]:
+    """The state behind `settings`."""
+    namespace = asyncio.run(installation(settings))
+    with (
+        psycopg.connect(settings.state_dsn, autocommit=True) as connection,
+        redis.Redis.from_url(settings.broker_dsn) as client,
+    ):
+        yield RunState(settings, connection, client, namespace)

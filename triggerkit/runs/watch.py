@@ -1,0 +1,36 @@
+"""Telling which workers are dead, without a wall clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+#: Longest time between two looks that counts: an observer that stood still saw nothing.
+LONGEST_GAP_S = 2.0
+
+
+class _Seen(NamedTuple):
+    beat: int
+    silent_s: float
+
+
+class Watch:
+    """A worker is dead when one observer saw its beat unchanged for the whole lease."""
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._looked_at: float | None = None
+        self._seen: dict[str, _Seen] = {}
+
+    def dead(self, beats: Mapping[str, int], now: float) -> list[str]:
+        """The workers that are dead, given each one's beat; `now` is monotonic seconds."""
+        passed_s = 0.0 if self._looked_at is None else min(now - self._looked_at, LONGEST_GAP_S)
+        self._looked_at = now
+        self._seen = {worker: self._look(worker, beat, passed_s) for worker, beat in beats.items()}
+        return [worker for worker, seen in self._seen.items() if seen.silent_s > self._lease_s]
+
+    def _look(self, worker: str, beat: int, passed_s: float) -> _Seen:
+        before = self._seen.get(worker)
+        if before is None or before.beat != beat:
+            return _Seen(beat, 0.0)
+        return _Seen(beat, before.silent_s + passed_s)
