@@ -8,9 +8,15 @@ from typing import Any
 
 import orjson
 
+from triggerkit.errors import RetryAfter
 from triggerkit.message import BatchResult, Change, ItemFailure
-from triggerkit.runs.run import ClaimedRun, NewRun, RunError
+from triggerkit.runs.run import ClaimedRun, NewRun
+from triggerkit.worker.failure import Failure, failure_of
 from triggerkit.worker.payload import PayloadType
+
+#: The shortest wait of an item that is tried again, in seconds: it is never simply queued, so that
+#: the runs list shows that it failed.
+MIN_WAIT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,47 +25,62 @@ class BatchItem:
 
     raw: dict[str, Any]
     change: Change[Any]
+    row: str
 
 
 def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:
     """The items of a batch run, in order."""
-    messages = orjson.loads(run.payload)["data"]
-    return [BatchItem(raw, payload_type.parse(raw)) for raw in messages]
+    items = []
+    for raw in orjson.loads(run.payload)["data"]:
+        change = payload_type.parse(raw)
+        items.append(BatchItem(raw, change, change.key))
+    return items
 
 
-def bisect(items: list[BatchItem], call: Callable[[list[BatchItem]], Any]) -> BatchResult:
+def item_failure(run: ClaimedRun, failure: ItemFailure) -> Failure:
+    """What the failure of one item means; with no attempt left it is final."""
+    permanent = failure.permanent or run.max_attempts <= 1
+    return failure_of(failure.error, permanent=permanent, retry_after_s=failure.retry_after_s)
+
+
+def bisect(
+    run: ClaimedRun, items: list[BatchItem], call: Callable[[list[BatchItem]], Any]
+) -> BatchResult:
     """Call with ever smaller halves, in order, so that only items that fail alone are left.
 
-    An item that fails stays before the later ones of its row: those are not tried in this batch.
+    Later items of the row of one that is tried again are not tried: they wait behind it. Halving
+    stops at `RetryAfter`, which blames no item.
     """
-    failed: list[ItemFailure] = []
     outputs: list[Any] = []
-    parts = [items[: len(items) // 2], items[len(items) // 2 :]]
+    failed: list[ItemFailure] = []
+    waiting: set[str] = set()
+    parts = _halves(items)
     while parts:
-        rows = {failure.change.key for failure in failed}
-        part = [item for item in parts.pop(0) if item.change.key not in rows]
+        part = [item for item in parts.pop(0) if item.row not in waiting]
         if not part:
             continue
         try:
-            result = call(part)
+            output, failures = _output_and_failures(call(part))
+            outputs.append(output)
         except Exception as error:
-            if len(part) == 1:
-                failed.append(ItemFailure(part[0].change, error))
-                failed += _behind(part[0], items)
-            else:
-                parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
-            continue
-        if isinstance(result, BatchResult):
-            failed += result.failed
-            result = result.output
-        outputs.append(result)
+            if len(part) > 1 and not isinstance(error, RetryAfter):
+                parts[:0] = _halves(part)
+                continue
+            failures = tuple(ItemFailure(item.change, error) for item in part)
+        failed += failures
+        waiting |= {f.change.key for f in failures if not item_failure(run, f).final}
     return BatchResult(outputs, tuple(failed))
 
 
-def _behind(item: BatchItem, items: list[BatchItem]) -> list[ItemFailure]:
-    later = items[items.index(item) + 1 :]
-    waits = RuntimeError("waits behind a failed change of its row")
-    return [ItemFailure(i.change, waits) for i in later if i.change.key == item.change.key]
+def _halves(items: list[BatchItem]) -> list[list[BatchItem]]:
+    middle = len(items) // 2
+    return [items[:middle], items[middle:]]
+
+
+def _output_and_failures(result: Any) -> tuple[Any, tuple[ItemFailure, ...]]:
+    return (
+        (result.output, tuple(result.failed)) if isinstance(result, BatchResult) else (result, ())
+    )
 
 
 def spawn_held(run: ClaimedRun, items: Sequence[BatchItem]) -> tuple[NewRun, ...]:
@@ -70,47 +91,53 @@ def spawn_held(run: ClaimedRun, items: Sequence[BatchItem]) -> tuple[NewRun, ...
 def spawn_failed(
     run: ClaimedRun, items: Sequence[BatchItem], failed: Sequence[ItemFailure], wait_s: float
 ) -> tuple[NewRun, ...]:
-    """Runs for the failed items of a batch, each with its first attempt made already."""
-    by_change = {id(item.change): item for item in items}
-    made = []
-    for failure in failed:
-        error = RunError(type(failure.error).__name__, str(failure.error)[:10_000], "")
-        made.append(
-            _item_run(
-                run,
-                by_change[id(failure.change)],
-                error=error,
-                failed=failure.permanent or run.max_attempts <= 1,
-                delay_s=max(
-                    0.001, wait_s if failure.retry_after_s is None else failure.retry_after_s
-                ),
-            )
-        )
+    """Runs for the failed items of a batch, each with its first attempt made already.
+
+    Behind an item that is tried again go the later ones of its row, even those that succeeded: an
+    older version of a row must not be the last that is worked on.
+
+    Raises:
+        ValueError: `failed` names a change that is not among `items`.
+    """
+    failures = {id(failure.change): failure for failure in failed}
+    if not failures.keys() <= {id(item.change) for item in items}:
+        raise ValueError("BatchResult.failed names a change that is not one of the batch's own")
+    made: list[NewRun] = []
+    waiting: set[str] = set()
+    for item in items:
+        item_failed = failures.get(id(item.change))
+        if item_failed is not None:
+            failure = item_failure(run, item_failed)
+            made.append(_failed_item_run(run, item, failure, wait_s))
+            if not failure.final:
+                waiting.add(item.row)
+        elif item.row in waiting:
+            made.append(_item_run(run, item))
     return tuple(made)
 
 
-def _item_run(
-    run: ClaimedRun,
-    item: BatchItem,
-    *,
-    error: RunError | None = None,
-    failed: bool = False,
-    delay_s: float = 0.0,
-) -> NewRun:
-    key = item.change.key
-    metadata = item.change.metadata
-    source = {**(run.source or {}), "position": metadata.position, "key": key, "batch": run.id}
+def _failed_item_run(run: ClaimedRun, item: BatchItem, failure: Failure, wait_s: float) -> NewRun:
+    wait_s = max(MIN_WAIT_S, wait_s if failure.wait_s is None else failure.wait_s)
+    return _item_run(
+        run,
+        item,
+        attempt=1,
+        error=failure.error,
+        failed=failure.final,
+        delay_s=0.0 if failure.final else wait_s,
+    )
+
+
+def _item_run(run: ClaimedRun, item: BatchItem, **made: Any) -> NewRun:
+    position = item.change.metadata.position
     return NewRun(
         task=run.task,
         queue=run.queue,
         max_attempts=run.max_attempts,
         payload=orjson.dumps({"data": [item.raw]}),
         items=1,
-        concurrency_key=f"row/{key}",
-        item_key=key,
-        source=source,
-        delay_s=0.0 if failed else delay_s,
-        attempt=1 if error else 0,
-        error=error,
-        failed=failed,
+        concurrency_key=f"row/{item.row}",
+        item_key=item.row,
+        source={**(run.source or {}), "position": position, "key": item.row, "batch": run.id},
+        **made,
     )

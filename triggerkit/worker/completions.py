@@ -6,14 +6,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psycopg
 import redis
 
 from triggerkit.runs.claim import RunClaims
-from triggerkit.runs.queue import grouped, queue_key
-from triggerkit.runs.run import Outcome
+from triggerkit.runs.queue import push
+from triggerkit.runs.run import Outcome, RunError, storable
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,9 @@ MAX_OUTCOMES = 1000
 
 #: Seconds between tries while Postgres is away.
 RETRY_S = 0.5
+
+#: Errors that blame an outcome's own values: no further try can help.
+_UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, ValueError, TypeError)
 
 
 class Completions:
@@ -34,6 +37,7 @@ class Completions:
         self._open_claims = open_claims
         self._client = client
         self._namespace = namespace
+        self._claims: RunClaims | None = None
         self._queue: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="completions")
 
@@ -51,21 +55,12 @@ class Completions:
         self._thread.join()
 
     def _run(self) -> None:
-        claims: RunClaims | None = None
-        while True:
+        ended = False
+        while not ended:
             outcomes, ended = self._gather()
-            while outcomes:
-                try:
-                    claims = claims or self._open_claims()
-                    self._push(claims.complete(outcomes))
-                    break
-                except psycopg.OperationalError as error:
-                    # Written twice does nothing: the attempt's number fences it.
-                    logger.warning("outcomes wait for Postgres (%s)", error)
-                    claims = None
-                    time.sleep(RETRY_S)
-            if ended:
-                return
+            if outcomes:
+                self._write(outcomes)
+        self._disconnect()
 
     def _gather(self) -> tuple[list[Outcome], bool]:
         outcomes: list[Outcome] = []
@@ -80,9 +75,42 @@ class Completions:
                 return outcomes, False
         return outcomes, True
 
-    def _push(self, runnable: list[tuple[str, str]]) -> None:
+    def _write(self, outcomes: Sequence[Outcome]) -> None:
+        """Write `outcomes` together; one that cannot be stored must not hold up the others."""
         try:
-            for name, ids in grouped(runnable).items():
-                self._client.rpush(queue_key(self._namespace, name), *ids)
-        except redis.RedisError as error:
-            logger.warning("Redis is away (%s); the runs start when it is back", error)
+            ready = self._complete(outcomes)
+        except _UNSTORABLE as error:
+            if len(outcomes) == 1:
+                self._write_failed(outcomes[0], error)
+            else:
+                for outcome in outcomes:
+                    self._write([outcome])
+        else:
+            push(self._client, self._namespace, ready)
+
+    def _write_failed(self, outcome: Outcome, error: Exception) -> None:
+        logger.error("the outcome of %s cannot be stored: %s", outcome.run.id, error)
+        text = f"the outcome cannot be stored: {storable(str(error))}"
+        failed = Outcome(outcome.run, "failed", error=RunError(type(error).__name__, text, ""))
+        try:
+            push(self._client, self._namespace, self._complete([failed]))
+        except _UNSTORABLE:
+            logger.exception("%s stays as it is until its worker ends", outcome.run.id)
+
+    def _complete(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+        while True:
+            try:
+                self._claims = self._claims or self._open_claims()
+                return self._claims.complete(outcomes)
+            except _UNSTORABLE:
+                raise
+            except psycopg.Error as error:
+                # Written twice does nothing: the attempt's number fences it.
+                logger.warning("outcomes wait for Postgres (%s)", error)
+                self._disconnect()
+                time.sleep(RETRY_S)
+
+    def _disconnect(self) -> None:
+        if self._claims is not None:
+            self._claims.close()
+            self._claims = None

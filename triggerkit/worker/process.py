@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import Any
 
 import dramatiq
 import psycopg
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as RedisRetry
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.keeper import Keeper
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-from triggerkit.worker.broker import DRAMATIQ_QUEUE, WAIT_S, RunBroker
+from triggerkit.worker.actor import declare_actor
+from triggerkit.worker.broker import RunBroker
 from triggerkit.worker.completions import Completions
+from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.middleware import RunLifecycle
+from triggerkit.worker.intake import WAIT_S, Intake
 from triggerkit.worker.task import Task
 
 logger = logging.getLogger(__name__)
@@ -39,23 +42,15 @@ def new_worker_id() -> str:
 
 
 def redis_client(settings: Settings) -> redis.Redis:
-    """A client whose blocking waits end before its socket's timeout."""
+    """A client whose blocking waits end before its socket's timeout, and that fails fast."""
     return redis.Redis.from_url(
-        settings.broker_dsn, socket_timeout=WAIT_S + 5, socket_connect_timeout=5, decode_responses=True
+        settings.broker_dsn,
+        socket_timeout=WAIT_S + 2,
+        socket_connect_timeout=2,
+        retry=RedisRetry(NoBackoff(), 1),
+        decode_responses=True,
+        encoding_errors="replace",
     )
-
-
-class EventLoopThread:
-    """An event loop in a thread: async tasks of all the worker's threads run on it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run `coroutine` there and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 def execute_runs(
@@ -78,31 +73,25 @@ def execute_runs(
 
     client = redis_client(settings)
     completions = Completions(open_claims, client, namespace)
-    lifecycle = RunLifecycle(completions)
-    broker = RunBroker(
-        client, open_claims, queues, namespace=namespace, slots=threads, middleware=[lifecycle]
-    )
+    intake = Intake(client, open_claims, queues, namespace=namespace, slots=threads)
     event_loop = EventLoopThread()
+    broker = RunBroker(intake)
     for task in tasks.values():
-        dramatiq.Actor(
-            lifecycle.body_of(Executor(task, event_loop.run)),
-            broker=broker,
-            actor_name=task.name,
-            queue_name=DRAMATIQ_QUEUE,
-            priority=0,
-            options={},
-        )
+        declare_actor(broker, task.name, Executor(task, event_loop.run), completions)
+    worker = dramatiq.Worker(broker, worker_threads=threads)
     completions.start()
-    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=1000)
     worker.start()
-    ready()
-    stop.wait()
-    broker.draining.set()
-    for _ in range(threads):
-        broker.slots.acquire()
-    worker.stop()
-    completions.stop()
-    broker.close()
+    try:
+        ready()
+        stop.wait()
+    finally:
+        intake.drain()
+        # Nothing is in hand any more: the threads are told to end and not waited for.
+        worker.stop(timeout=0)
+        completions.stop()
+        event_loop.stop()
+        intake.close()
+        client.close()
 
 
 class Lease:
@@ -122,7 +111,7 @@ class Lease:
             try:
                 with psycopg.connect(**self._parameters, autocommit=True) as connection:
                     self._beat(connection, stop)
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 logger.warning("the worker's lease waits for Postgres (%s)", error)
                 stop.wait(BEAT_S)
 

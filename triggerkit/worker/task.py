@@ -38,7 +38,7 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1 or self.factor < 1 or self.min_delay_s < 0:
+        if self.max_attempts < 1 or self.factor < 1 or min(self.min_delay_s, self.max_delay_s) < 0:
             raise ConfigurationError(
                 "Retry needs max_attempts and factor of 1 or more, and no negative delay"
             )
@@ -46,7 +46,10 @@ class Retry:
     def delay_s(self, attempt: int) -> float:
         """Seconds to wait after `attempt` (from 1) failed."""
         spread = random.uniform(1, 2) if self.jitter else 1.0  # noqa: S311 - jitter, not a secret
-        return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))
+        try:
+            return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))
+        except OverflowError:
+            return self.max_delay_s
 
 
 class Task(Generic[P, R]):
@@ -68,7 +71,6 @@ class Task(Generic[P, R]):
         self.retry = retry
         self.on = on
         self.payload_type = PayloadType(function)
-        self.is_async = inspect.iscoroutinefunction(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in place, as plain Python."""

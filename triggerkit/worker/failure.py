@@ -1,0 +1,75 @@
+"""What a task's exception means: the error that is stored, whether to try again, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from traceback import StackSummary, TracebackException
+
+from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter
+from triggerkit.runs.run import RunError, storable
+
+#: Longest message and traceback that are stored, in characters; of a traceback its end.
+MAX_MESSAGE = 10_000
+MAX_TRACEBACK = 20_000
+
+#: Longest wait that a task may ask for, in seconds: a year.
+MAX_WAIT_S = 366 * 86400.0
+
+#: Frames of these files are ours, not the user's.
+_OWN_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt failed. `final`: no attempt can help. `wait_s`: asked for by the task."""
+
+    error: RunError
+    final: bool
+    wait_s: float | None
+
+
+def failure_of(
+    error: BaseException, *, permanent: bool = False, retry_after_s: float | None = None
+) -> Failure:
+    """What `error` means; `permanent` and `retry_after_s` as an `ItemFailure` says."""
+    if isinstance(error, RetryAfter):
+        retry_after_s = error.seconds
+    return Failure(
+        error=run_error(error),
+        final=permanent or isinstance(error, AbortRun | InvalidPayload),
+        wait_s=_seconds(retry_after_s),
+    )
+
+
+def run_error(error: BaseException) -> RunError:
+    """The error as it is stored with its run: causes included, our own frames left out."""
+    told = TracebackException.from_exception(error, compact=True)
+    _leave_out_own_frames(told)
+    return RunError(
+        type(error).__name__,
+        storable(_message(error))[:MAX_MESSAGE],
+        storable("".join(told.format()))[-MAX_TRACEBACK:],
+    )
+
+
+def _leave_out_own_frames(told: TracebackException | None) -> None:
+    while told is not None:
+        frames = [f for f in told.stack if Path(f.filename).parent != _OWN_FOLDER]
+        told.stack = StackSummary.from_list(frames)
+        told = told.__cause__ or told.__context__
+
+
+def _seconds(asked: float | None) -> float | None:
+    """A wait that Postgres can add to a time; None where a task asked for no number."""
+    try:
+        return None if asked is None else min(max(0.0, float(asked)), MAX_WAIT_S)
+    except (TypeError, ValueError):
+        return None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"({type(error).__name__} cannot be shown as text)"

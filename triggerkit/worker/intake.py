@@ -1,0 +1,118 @@
+"""Takes run ids from Redis and claims the runs: never more than there are free slots."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+import redis
+
+from triggerkit.runs.claim import RunClaims
+from triggerkit.runs.queue import queue_key
+from triggerkit.runs.run import ClaimedRun, is_run_id
+
+logger = logging.getLogger(__name__)
+
+#: Seconds one blocking wait on Redis lasts; longer only delays a stop.
+WAIT_S = 1.0
+
+#: Seconds between tries while Redis or Postgres is away.
+RETRY_S = 0.5
+
+
+class Intake:
+    """The runs to execute here; one thread calls `next`. A run holds a slot until it is `done`."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        open_claims: Callable[[], RunClaims],
+        queues: Sequence[str],
+        *,
+        namespace: str,
+        slots: int,
+    ) -> None:
+        """`open_claims` makes a connection of the intake's own, again after each loss."""
+        self._client = client
+        self._open_claims = open_claims
+        self._keys = deque(queue_key(namespace, queue) for queue in queues)
+        self._slots = threading.Semaphore(slots)
+        self._number_of_slots = slots
+        self._claims: RunClaims | None = None
+        self._claimed: deque[ClaimedRun] = deque()
+        self._draining = threading.Event()
+        self._closed = threading.Event()
+
+    def next(self) -> ClaimedRun | None:
+        """The next run, or None when none came within `WAIT_S`."""
+        if self._draining.is_set() and not self._claimed:
+            self._closed.wait(WAIT_S)
+            return None
+        if not self._claimed and self._slots.acquire(timeout=WAIT_S):
+            self._claim()
+        return self._claimed.popleft() if self._claimed else None
+
+    def done(self) -> None:
+        """A run that `next` gave out has its outcome; its slot is free."""
+        self._slots.release()
+
+    def drain(self) -> None:
+        """Take no more runs, and wait until those given out are done."""
+        self._draining.set()
+        for _ in range(self._number_of_slots):
+            self._slots.acquire()
+
+    def close(self) -> None:
+        """Close the connection to Postgres; call it after `drain`."""
+        self._closed.set()
+        if self._claims is not None:
+            self._claims.close()
+
+    def _claim(self) -> None:
+        """Wait for a run with one slot in hand, then fill the other free ones too."""
+        reserved, claimed = 1, 0
+        try:
+            if popped := self._wait():
+                key, first = popped
+                while self._slots.acquire(blocking=False):
+                    reserved += 1
+                runs = self._claim_in_postgres([first, *self._more(key, reserved - 1)])
+                claimed = len(runs)
+                self._claimed.extend(runs)
+        except (redis.RedisError, psycopg.Error) as error:
+            # Ids that were taken and not claimed are still queued in Postgres: the keeper pushes
+            # them again.
+            logger.warning("no runs can be taken (%s); trying again", error)
+            self._closed.wait(RETRY_S)
+        finally:
+            if reserved > claimed:
+                self._slots.release(reserved - claimed)
+
+    def _wait(self) -> tuple[str, str] | None:
+        """A queue's key and the first id in it, None when none came."""
+        # Redis looks at the lists in the order given: turned, so that each queue comes first.
+        self._keys.rotate(-1)
+        popped: Any = self._client.blpop(list(self._keys), timeout=WAIT_S)
+        return None if popped is None else (popped[0], popped[1])
+
+    def _more(self, key: str, count: int) -> list[str]:
+        more: Any = self._client.lpop(key, count) if count else None
+        return list(more or ())
+
+    def _claim_in_postgres(self, ids: list[str]) -> list[ClaimedRun]:
+        known = [run_id for run_id in ids if is_run_id(run_id)]
+        if len(known) < len(ids):
+            logger.warning("%d entries in Redis are no ids of runs: dropped", len(ids) - len(known))
+        if not known:
+            return []
+        self._claims = self._claims or self._open_claims()
+        try:
+            return self._claims.claim(known)
+        except psycopg.Error:
+            self._claims.close()
+            self._claims = None
+            raise
