@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from triggerkit.cli.options import Json, Tasks
 from triggerkit.errors import ConfigurationError, TriggerkitError, UnknownTask
 from triggerkit.runs.browse import list_runs, show_run
 from triggerkit.runs.client import portal
-from triggerkit.runs.run import Status
+from triggerkit.runs.run import RUN_ID_CHARS, Status
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect
 from triggerkit.worker.registry import load_tasks
@@ -63,8 +63,10 @@ def list_command(
     if json:
         print(orjson.dumps(runs).decode())
         return
-    columns = ("run", "task", "status", "row", "attempt", "created", "took")
-    table = Table(*columns, box=None, pad_edge=False)
+    # Ids are shown whole: they are what one copies.
+    table = Table(Column("run", min_width=RUN_ID_CHARS), box=None, pad_edge=False)
+    for name in ("task", "status", "row", "attempt", "created", "took"):
+        table.add_column(name)
     for run in runs:
         attempt = f"{run['attempt']}/{run['max_attempts']}"
         created = f"{run['created_at']:%H:%M:%S}"

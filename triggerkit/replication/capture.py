@@ -12,7 +12,7 @@ from triggerkit.change import RowChange, Transaction
 from triggerkit.lsn import Lsn
 from triggerkit.replication.catalog import Catalog
 from triggerkit.replication.connection import ReplicationConnection
-from triggerkit.replication.frames import PrimaryKeepalive, parse_frame
+from triggerkit.replication.frames import PrimaryKeepalive, parse_keepalive, payload_of
 from triggerkit.replication.pgoutput import (
     Begin,
     Commit,
@@ -95,11 +95,11 @@ class Capture:
         while True:
             parts: list[TransactionPart] = []
             for frame in await self._connection.receive():
-                parsed = parse_frame(frame)
-                if isinstance(parsed, PrimaryKeepalive):
-                    self._on_keepalive(parsed, parts)
+                payload = payload_of(frame)
+                if payload is None:
+                    self._on_keepalive(parse_keepalive(frame), parts)
                 else:
-                    await self._on_message(parsed.payload, parts)
+                    await self._on_message(payload, parts)
             self._split(parts)
             if parts:
                 return parts

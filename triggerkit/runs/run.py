@@ -18,6 +18,9 @@ Status = Literal[
 #: The statuses a run ends in.
 FINAL: Final = frozenset({"completed", "failed", "crashed", "canceled", "expired", "timed_out"})
 
+#: Characters of a run's id.
+RUN_ID_CHARS: Final = 30
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 _RUN_ID = re.compile(f"run_[{_ALPHABET}]{{26}}")
