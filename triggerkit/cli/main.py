@@ -33,7 +33,7 @@ def run() -> None:
         app()
     except TriggerkitError as error:
         if is_child():
-            logger.error("%s", error)  # noqa: TRY400 - the message says it all
+            logger.error("%s", error)
         else:
             stderr = Console(stderr=True, highlight=False, soft_wrap=True)
             stderr.print(f"[red]error:[/] {escape(str(error))}")

@@ -15,6 +15,7 @@ import typer
 import uvloop
 from dotenv import dotenv_values
 
+from triggerkit import failpoints
 from triggerkit.cli.options import App, Host, Json, Port, Quiet, Tasks
 from triggerkit.embedded import lifeline
 from triggerkit.settings import Project, Settings
@@ -113,6 +114,7 @@ def worker(
 def _start(*, host: str | None = None, port: int | None = None) -> Settings:
     """What every long-running process does first."""
     lifeline.watch()
+    failpoints.arm(os.environ)
     configure(json_lines=is_child())
     settings = Settings.load(Path.cwd())
     changed: dict[str, Any] = {}

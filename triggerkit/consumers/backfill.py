@@ -24,6 +24,7 @@ from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.chunk import Chunk, ChunkReader, Place
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.snapshot import TouchedKeys
+from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
 from triggerkit.state.connect import connect
@@ -126,6 +127,7 @@ class TableBackfill:
             after, nulls = self._place()
             while True:
                 chunk = await reader.read(after, backfill.upper_bound, nulls=nulls)
+                reach("chunk-read")
                 self.touched.forget(chunk.snapshot)
                 await self._store(source, chunk, nulls)
                 if chunk.finished and (nulls or backfill.sort_column is None):
@@ -208,7 +210,9 @@ class TableBackfill:
         self._number += 1
         self._in_flight = flight = _InFlight(self._number, chunk, nulls)
         await self._emit(source, self._number)
+        reach("chunk-marked")
         await flight.stored.wait()
+        reach("chunk-stored")
         self._in_flight = None
 
     async def _emit(self, source: psycopg.AsyncConnection, number: int) -> int:

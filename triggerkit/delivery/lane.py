@@ -14,6 +14,7 @@ from triggerkit.consumers.cursor import Cursor, CursorStore, ParkedMessage, Sett
 from triggerkit.consumers.render import Renderer, idempotency_key
 from triggerkit.delivery.batch import Batch, collect, row_of
 from triggerkit.delivery.push import Answer, Push, Pusher
+from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
 
@@ -113,6 +114,7 @@ class Lane:
         while True:
             sent_at, answer = await self._attempt(batch)
             if answer.verdict == "delivered":
+                reach("delivered-before-cursor")
                 await self._settle(batch, sent_at, answer, batch.last)
                 self._limit = min(self._limit * 2, self.consumer.definition.batch_size)
                 return True
@@ -149,7 +151,10 @@ class Lane:
             headers=self._headers,
         )
         sent_at = datetime.now(UTC)
-        return sent_at, await self._pusher.send(push)
+        reach("post-before")
+        answer = await self._pusher.send(push)
+        reach("post-after")
+        return sent_at, answer
 
     async def _isolate(self, batch: Batch, sent_at: datetime, answer: Answer) -> None:
         """Find what the receiver refuses by halving; what is refused alone is parked."""

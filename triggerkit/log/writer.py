@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.errors import Fenced
+from triggerkit.failpoints import reach
 from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of
 from triggerkit.state.connect import connect
 
@@ -130,6 +131,7 @@ class LogWriter:
         """
         await self.flush()
         await self._end_copy()
+        reach("log-written")
         await self._begin()
         cursor = await self._connection.execute(
             _ADVANCE,
@@ -147,6 +149,7 @@ class LogWriter:
         for statement in also:
             await self._connection.execute(statement.query, statement.parameters)
         await self._connection.commit()
+        reach("log-committed")
         self._stored_position = self.next_position
         self.last_commit_lsn = max(self.last_commit_lsn, last_commit_lsn)
         entries, self._entries = self._entries, []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from triggerkit.change import RowChange, Transaction
+from triggerkit.failpoints import reach
 from triggerkit.lsn import Lsn
 from triggerkit.replication.catalog import Catalog
 from triggerkit.replication.connection import ReplicationConnection
@@ -94,7 +95,9 @@ class Capture:
         """
         while True:
             parts: list[TransactionPart] = []
-            for frame in await self._connection.receive():
+            frames = await self._connection.receive()
+            reach("frame-received")
+            for frame in frames:
                 payload = payload_of(frame)
                 if payload is None:
                     self._on_keepalive(parse_keepalive(frame), parts)
@@ -106,7 +109,9 @@ class Capture:
 
     def confirm(self, end_lsn: Lsn) -> None:
         """All parts returned so far, up to `end_lsn`, are durable."""
+        reach("lsn-before-confirm")
         self._connection.confirm(end_lsn)
+        reach("lsn-after-confirm")
 
     async def _on_message(self, payload: bytes, parts: list[TransactionPart]) -> None:
         if self._skipping and payload[:1] not in b"CRY":

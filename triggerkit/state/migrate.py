@@ -50,7 +50,7 @@ def script() -> str:
         parts.append(migration.statements.strip())
         parts.append(
             "INSERT INTO migrations (version, name) "
-            f"VALUES ({migration.version}, '{migration.name}');"
+            f"VALUES ({migration.version}, '{migration.name}');"  # noqa: S608 - our own file names
         )
     return "\n\n".join(parts) + "\n"
 
