@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,24 +109,27 @@ class Keeper:
             logger.warning("%d runs of dead workers go on (%s)", len(returned), ", ".join(dead))
             self._push(returned)
         if look.due_s is not None and look.due_s <= 0:
-            self._push_all(lambda: promote(connection))
-        for queue in look.queues:
-            self._refill(connection, queue)
+            self._push(promote(connection))
+        refilled = [self._refill(connection, queue) for queue in look.queues]
+        if CHUNK in refilled:
+            return SHORTEST_TICK_S
         return TICK_S if look.due_s is None else min(TICK_S, max(SHORTEST_TICK_S, look.due_s))
 
-    def _refill(self, connection: psycopg.Connection, queue: str) -> None:
+    def _refill(self, connection: psycopg.Connection, queue: str) -> int:
+        """Push a chunk of what Redis lost of `queue`; returns how many were pushed."""
+        head = self._head(queue)
+        lost = [] if head is None else strays(connection, queue, head)
+        return len(lost) if self._push(lost) else 0
+
+    def _head(self, queue: str) -> list[str] | None:
+        """The first ids in Redis; None when Redis is away, or what is there are no ids."""
         try:
             first: Any = self.client.lrange(queue_key(self.namespace, queue), 0, HEAD - 1)
         except redis.RedisError as error:
             logger.warning("Redis is away (%s); the runs of %s wait", error, queue)
-            return
-        head = [run_id for run_id in first if is_run_id(run_id)]
-        if head or not first:
-            self._push_all(lambda: strays(connection, queue, head))
-
-    def _push_all(self, chunk: Callable[[], list[tuple[str, str]]]) -> None:
-        while self._push(runs := chunk()) and len(runs) == CHUNK:
-            pass
+            return None
+        ids = [run_id for run_id in first if is_run_id(run_id)]
+        return ids if ids or not first else None
 
     def _push(self, runs: list[tuple[str, str]]) -> bool:
         return push(self.client, self.namespace, runs)
