@@ -158,18 +158,14 @@ class Dev:
             raise failed
 
     async def _watch(self, folder: StateFolder, servers: EmbeddedServers) -> None:
-        """Show progress and publish the state until a signal comes or a server ends."""
+        """Follow what happens until a signal comes."""
         self._spawn(self._show_backfills())
         self._spawn(self._reload())
         self._spawn(self._publish(folder, servers))
-        stopped = asyncio.create_task(self._stop.wait())
-        failed = asyncio.create_task(servers.failed())
-        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done() and not self._stop.is_set():
-            raise TriggerkitError(
-                f"{failed.result()} ended unexpectedly; see {folder.path / 'log'}, then start again"
-            )
-        failed.cancel()
+        keeping = asyncio.create_task(servers.keep(self._console.problem))
+        await self._stop.wait()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
     async def _reload(self) -> None:
         """Follow the code: new processes take over once they are ready, else the old ones stay."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from triggerkit.embedded.embeddings import DIMENSIONS, MODEL
 from triggerkit.embedded.postgres import EmbeddedPostgres
 from triggerkit.embedded.redis import EmbeddedRedis
+from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.supervisor.serve import listen
+
+Server = EmbeddedPostgres | EmbeddedRedis
+
+#: Seconds between tries to start a server again.
+RESTART_S = 1.0
 
 #: The key our clients send to the local embeddings server, which asks for none.
 LOCAL_API_KEY = "local"
@@ -28,7 +34,7 @@ class EmbeddedServers:
 
     async def start(self) -> dict[str, str]:
         """Start the servers and return the settings they stand for."""
-        await asyncio.gather(*(s.start() for s in (self._postgres, self._redis) if s is not None))
+        await asyncio.gather(*(server.start() for _, server in self._named()))
         environment: dict[str, str] = {}
         if self._postgres is not None:
             environment["DATABASE_URL"] = self._postgres.url
@@ -47,31 +53,38 @@ class EmbeddedServers:
         """Whether the database is ours: then its tables are ours to make."""
         return self._postgres is not None
 
-    async def failed(self) -> str:
-        """Wait until one of the servers ends unasked, and say which."""
-        waits = {
-            asyncio.create_task(server.wait()): name
-            for name, server in (("postgres", self._postgres), ("redis", self._redis))
-            if server is not None
-        }
-        if not waits:
-            await asyncio.Event().wait()
-        done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        return waits[done.pop()]
+    async def keep(self, on_event: Callable[[str], None]) -> None:
+        """Start a server that ends unasked again, and tell of it, until canceled."""
+        async with asyncio.TaskGroup() as group:
+            for name, server in self._named():
+                group.create_task(self._keep_one(name, server, on_event))
+
+    @staticmethod
+    async def _keep_one(name: str, server: Server, on_event: Callable[[str], None]) -> None:
+        while True:
+            code = await server.wait()
+            on_event(f"{name} ended with code {code}; starting it again")
+            while True:
+                try:
+                    await server.start()
+                    break
+                except TriggerkitError as error:
+                    on_event(f"{name} does not start: {error}")
+                    await asyncio.sleep(RESTART_S)
+            on_event(f"{name} is back")
 
     async def stop(self, *, force: bool = False) -> None:
         """Stop the servers: Redis first, then Postgres, which the others write to."""
-        for server in (self._redis, self._postgres):
-            if server is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    await server.stop(force=force)
+        for _, server in reversed(self._named()):
+            await server.stop(force=force)
 
     def processes(self) -> list[dict[str, Any]]:
         """The servers as `status` lists them."""
         return [
             {"name": name, "pid": server.pid, "state": "running" if server.pid else "stopped"}
-            for name, server in (("postgres", self._postgres), ("redis", self._redis))
-            if server is not None
+            for name, server in self._named()
         ]
+
+    def _named(self) -> list[tuple[str, Server]]:
+        servers = (("postgres", self._postgres), ("redis", self._redis))
+        return [(name, server) for name, server in servers if server is not None]
