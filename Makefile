@@ -11,7 +11,7 @@ dev: .venv/.installed
 
 ## test: the whole test suite
 test: .venv/.installed-dev
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 ## check: lint, types, import layers, links in the docs
 check: .venv/.installed-dev
