@@ -1,0 +1,14 @@
+# The reference project with triggerkit; see docs/deploy.md.
+FROM python:3.12-slim
+
+WORKDIR /srv
+COPY requirements.lock pyproject.toml README.md ./
+RUN pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY triggerkit triggerkit
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+COPY app app
+COPY tasks tasks
+COPY triggerkit.toml .
+
+USER nobody
+CMD ["triggerkit", "serve"]
