@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import redis
+from psycopg import sql
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.client import Client, installation
 from triggerkit.runs.queue import queue_key
 from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, RunError
 from triggerkit.settings import Settings
+
+T = TypeVar("T")
 
 TASK = "work"
 QUEUE = "default"
@@ -89,6 +93,20 @@ class RunState:
         """The runs' statuses in order of arrival."""
         return self.rows("SELECT status FROM triggerkit.runs ORDER BY seq")
 
+    def wait_for(self, condition: Callable[[], T], seconds: float = 15.0) -> T:
+        """Wait until `condition` answers something true, and return it."""
+        deadline = time.monotonic() + seconds
+        while not (seen := condition()):
+            assert time.monotonic() < deadline, f"in vain: {self.statuses()}"
+            time.sleep(0.01)
+        return seen
+
+    def wait_for_status(self, status: str, *run_ids: str) -> list[dict[str, Any]]:
+        """Wait until every one of the runs has `status`, and return their rows."""
+        query = "SELECT status FROM triggerkit.runs WHERE id = ANY (%s)"
+        self.wait_for(lambda: set(self.rows(query, list(run_ids))) == {status})
+        return [self.run(run_id) for run_id in run_ids]
+
     def broken_keys(self) -> list[Any]:
         """Keys that are stuck or run twice at once."""
         return self.rows(_BROKEN_KEYS)
@@ -102,6 +120,25 @@ class RunState:
         ids = self.pushed(queue)
         self.redis.delete(queue_key(self.namespace, queue))
         return ids
+
+
+@contextmanager
+def postgres_away(settings: Settings) -> Iterator[None]:
+    """The database refuses and breaks every connection, as while its server is away."""
+    with psycopg.connect(settings.state_dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        parameter = connection.info.dbname
+    with psycopg.connect(settings.state_dsn, dbname="postgres", autocommit=True) as connection:
+        allow = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
+        connection.execute(allow.format(name, sql.SQL("false")))
+        try:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [parameter],
+            )
+            yield
+        finally:
+            connection.execute(allow.format(name, sql.SQL("true")))
 
 
 @contextmanager

@@ -105,9 +105,7 @@ class Keeper:
             [look] = cursor.execute(_LOOK, [SETTLING_S]).fetchall()
         dead = watch.dead(look.beats, time.monotonic())
         if dead or look.abandoned:
-            returned = return_runs(connection, dead)
-            logger.warning("%d runs of dead workers go on (%s)", len(returned), ", ".join(dead))
-            self._push(returned)
+            self._push(return_runs(connection, dead))
         if look.due_s is not None and look.due_s <= 0:
             self._push(promote(connection))
         refilled = [self._refill(connection, queue) for queue in look.queues]

@@ -5,11 +5,14 @@ Each function changes runs in Postgres and returns (queue, run id) of what is to
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import psycopg
 
 from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
+
+logger = logging.getLogger(__name__)
 
 #: Attempts in which its worker died after which a run is given up.
 MAX_CRASHES = 3
@@ -54,7 +57,7 @@ noted AS (
         error)
     SELECT id, attempt, 'crashed', started_at, clock_timestamp(), worker, error FROM gone
     ON CONFLICT DO NOTHING)
-SELECT queue, id, status, task, concurrency_key FROM gone
+SELECT queue, id, status, task, concurrency_key, worker FROM gone
 """
 
 #: A queue's list in Redis is first in, first out, so a run that was pushed clearly before the
@@ -90,8 +93,10 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[tup
             connection.execute(LOCK, locks)
         gone = connection.execute(_RETURN, {"dead": workers, "most": MAX_CRASHES}).fetchall()
         connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [workers])
-        given_up = unblock_parameters((t, k) for _, _, status, t, k in gone if status == "crashed")
+        given_up = unblock_parameters((t, k) for _, _, s, t, k, _ in gone if s == "crashed")
         unblocked = connection.execute(UNBLOCK, given_up).fetchall() if given_up else []
+    for _, run_id, status, _, _, worker in gone:
+        logger.warning("the worker %s died while it executed %s: %s", worker, run_id, status)
     queued = [(queue, run_id) for queue, run_id, status, *_ in gone if status == "queued"]
     return queued + runnable(unblocked)
 

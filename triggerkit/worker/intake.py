@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from secrets import token_hex
 from typing import Any
 
 import psycopg
@@ -40,6 +42,8 @@ class Intake:
         self._client = client
         self._open_claims = open_claims
         self._keys = deque(queue_key(namespace, queue) for queue in queues)
+        #: A list of the intake's own, by which `drain` ends its wait on Redis.
+        self._wake_key = f"triggerkit:{namespace}:wake:{token_hex(8)}"
         self._slots = threading.Semaphore(slots)
         self._number_of_slots = slots
         self._claims: RunClaims | None = None
@@ -63,8 +67,12 @@ class Intake:
     def drain(self) -> None:
         """Take no more runs, and wait until those given out are done."""
         self._draining.set()
+        with contextlib.suppress(redis.RedisError):
+            self._client.rpush(self._wake_key, "wake")
         for _ in range(self._number_of_slots):
             self._slots.acquire()
+        with contextlib.suppress(redis.RedisError):
+            self._client.delete(self._wake_key)
 
     def close(self) -> None:
         """Close the connection to Postgres; call it after `drain`."""
@@ -96,8 +104,8 @@ class Intake:
         """A queue's key and the first id in it, None when none came."""
         # Redis looks at the lists in the order given: turned, so that each queue comes first.
         self._keys.rotate(-1)
-        popped: Any = self._client.blpop(list(self._keys), timeout=WAIT_S)
-        return None if popped is None else (popped[0], popped[1])
+        popped: Any = self._client.blpop([self._wake_key, *self._keys], timeout=WAIT_S)
+        return None if popped is None or popped[0] == self._wake_key else (popped[0], popped[1])
 
     def _more(self, key: str, count: int) -> list[str]:
         more: Any = self._client.lpop(key, count) if count else None
