@@ -33,6 +33,10 @@ lock:
 	@uv pip compile pyproject.toml --extra build --extra dev --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 -o requirements-dev.lock
 
+## bench: the benchmarks; a part is .venv/bin/python -m bench T1 --quick
+bench: .venv/.installed-dev
+	@$(BIN)/python -m bench
+
 clean:
 	rm -rf .venv .triggerkit
 

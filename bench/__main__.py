@@ -1,0 +1,104 @@
+"""`python -m bench [T1 T4 …] [--quick | --full] [--output FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from bench import throughput
+from bench.figures import Report, Scale, shown
+from bench.machine import load_average, machine, versions
+
+#: Where a whole run keeps its results.
+RESULTS = Path(__file__).parent / "results.json"
+
+BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
+    "T1": throughput.run,
+}
+
+MARKS = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and print; 1 when a benchmark could not be measured, whatever the figures are."""
+    options = _options(arguments)
+    scale = Scale("quick" if options.quick else "full" if options.full else "normal")
+    names = options.names or list(BENCHMARKS)
+    results: dict[str, Any] = {
+        "command": " ".join(["python -m bench", *arguments]),
+        "scale": scale.name,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "benchmarks": {},
+    }
+    reports = {name: _measure(name, scale, results["benchmarks"]) for name in names}
+    _print_table(reports)
+    output = options.output or (
+        RESULTS if names == list(BENCHMARKS) and not options.quick else None
+    )
+    if output is not None:
+        output.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
+        console.print(f"written to {output}", markup=False)
+    return 1 if None in reports.values() else 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="small: shows that it works")
+    size.add_argument("--full", action="store_true", help="T1 with a million changes")
+    parser.add_argument("--output", type=Path, help=f"default of a whole run: {RESULTS.name}")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - BENCHMARKS.keys():
+        parser.error(f"unknown benchmark {min(unknown)}; known are {', '.join(BENCHMARKS)}")
+    return options
+
+
+def _measure(name: str, scale: Scale, results: dict[str, Any]) -> Report | None:
+    """One benchmark's report, also put into `results`; None when it failed."""
+    console.print(f"{name}: measuring …")
+    before = load_average()
+    try:
+        report = BENCHMARKS[name](scale)
+    except Exception as error:
+        traceback.print_exc()
+        results[name] = {"error": f"{type(error).__name__}: {error}"}
+        return None
+    results[name] = {
+        "load_average": {"before": before, "after": load_average()},
+        "figures": [figure.as_json() for figure in report.figures],
+        "raw": report.raw,
+    }
+    return report
+
+
+def _print_table(reports: dict[str, Report | None]) -> None:
+    table = Table("", "what", "figure", "target", "", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for name, report in reports.items():
+        if report is None:
+            table.add_row(
+                name, "could not be measured; its error is above", "", "", "[red]failed[/]"
+            )
+            continue
+        for figure in report.figures:
+            value = f"{shown(figure.value)} {figure.unit}"
+            table.add_row(name, figure.what, value, str(figure.target or ""), MARKS[figure.met])
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

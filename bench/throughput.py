@@ -1,0 +1,120 @@
+"""T1: changes a second from the commit to the batch task's completed run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
+
+from bench.figures import Figure, Report, Scale, Target, middle
+from bench.items import SCHEMA, TASKS, insert
+from bench.processes import run_to_end, wait_until
+from bench.project import (
+    ROOT,
+    Connection,
+    connect,
+    dev,
+    dev_database,
+    one,
+    work_folder,
+    write_project,
+)
+
+#: Most seconds one round may take.
+ROUND_S = 300.0
+
+#: Changes before the first round, so that every process has done each of its steps.
+WARM_UP = 5000
+
+_COMPLETED = """
+SELECT coalesce(sum(items), 0) FROM triggerkit.runs WHERE status = 'completed'
+"""
+
+_LAST_FINISHED = "SELECT extract(epoch FROM max(finished_at))::float FROM triggerkit.runs"
+
+#: Whether every reader of the WAL has read it up to now.
+_ALL_READ = "SELECT bool_and(sent_lsn >= %s::pg_lsn) FROM pg_stat_replication"
+
+
+def run(scale: Scale) -> Report:
+    """Measure the product and its limit, one after the other in each round."""
+    count = scale.pick(20_000, 300_000, 1_000_000)
+    rounds = scale.pick(1, 3)
+    with work_folder() as folder:
+        write_project(folder, TASKS, SCHEMA)
+        with dev(folder):
+            dsn = dev_database(folder)
+            bare_dsn = _prepare_bare(dsn)
+            with connect(dsn) as connection:
+                _whole_way(connection, WARM_UP)
+                limits, products = [], []
+                for _ in range(rounds):
+                    limits.append(_bare(folder, bare_dsn, connection, count))
+                    products.append(_whole_way(connection, count))
+    return _report(count, limits, products)
+
+
+def _report(count: int, limits: list[float], products: list[float]) -> Report:
+    ratios = [product / limit for product, limit in zip(products, limits, strict=True)]
+    figures = [
+        Figure("committed → batch task's run completed", middle(products), "changes/s"),
+        Figure("limit: bare receive + decode + JSON", middle(limits), "changes/s"),
+        Figure("ratio to the limit", middle(ratios), "x", Target("≥", 0.3)),
+    ]
+    raw = {
+        "changes": count,
+        "batch_size": 500,
+        "changes_per_s": products,
+        "limit_changes_per_s": limits,
+        "ratios": ratios,
+    }
+    return Report(figures, raw)
+
+
+def _whole_way(connection: Connection, count: int) -> float:
+    """Insert `count` rows and wait for their runs; changes a second since the first commit."""
+    connection.execute("CHECKPOINT")
+    expected = one(connection, _COMPLETED) + count
+    first_commit = insert(connection, count)
+    wait_until(
+        lambda: bool(one(connection, _COMPLETED) >= expected), ROUND_S, "all runs completed", 0.25
+    )
+    return float(count / (one(connection, _LAST_FINISHED) - first_commit))
+
+
+def _prepare_bare(dsn: str) -> str:
+    """A database on the same server whose WAL holds nothing but the rows of the limit."""
+    with connect(dsn) as connection:
+        connection.execute("CREATE DATABASE bare")
+    bare_dsn = make_conninfo(dsn, dbname="bare")
+    with connect(bare_dsn) as connection:
+        connection.execute(SCHEMA)
+        connection.execute("CREATE PUBLICATION bare FOR TABLE items")
+    return bare_dsn
+
+
+def _bare(folder: Path, dsn: str, product: Connection, count: int) -> float:
+    """Insert `count` rows into a table nobody else reads, then read them; changes a second."""
+    with connect(dsn) as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot('bare', 'pgoutput')")
+        insert(connection, count)
+        connection.execute("CHECKPOINT")
+        end = one(connection, "SELECT pg_current_wal_flush_lsn()")
+        wait_until(
+            lambda: bool(one(product, _ALL_READ, end)), 60, "the product passed over it", 0.1
+        )
+        seconds = float(
+            run_to_end(
+                ROOT, ["bench.bare", dsn, "bare", "bare", str(count)], {"TMPDIR": str(folder)}
+            )
+        )
+        wait_until(lambda: _drop_slot(connection), 10, "the slot is free", 0.05)
+    return count / seconds
+
+
+def _drop_slot(connection: Connection) -> bool:
+    dropped = connection.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+        "WHERE slot_name = 'bare' AND NOT active"
+    )
+    return dropped.rowcount == 1
