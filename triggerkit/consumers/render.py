@@ -19,42 +19,56 @@ def idempotency_key(consumer: Consumer, entry: Entry) -> str:
 
 
 class Renderer:
-    """Renders entries for one consumer; what never changes is encoded once."""
+    """Renders entries for one consumer; what is the same for many of them is encoded once."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
+        self._head = (
+            f"{consumer.id}.{consumer.replay_epoch}.{consumer.system_identifier}."
+            f"{consumer.database_epoch}"
+        )
+        self._tables: dict[tuple[str, str], str] = {}
         database = {
             "id": str(consumer.database_id),
             "name": consumer.database_name,
             "epoch": consumer.database_epoch,
         }
-        self._constant = b'"database":%b,"consumer":%b,"transaction_annotations":null}}' % (
+        refs = (
             orjson.dumps(database),
             orjson.dumps({"id": str(consumer.id), "name": consumer.name}),
         )
+        self._constant = b',"database":%b,"consumer":%b,"transaction_annotations":null}}' % refs
 
     def message(self, entry: Entry) -> bytes:
         """The message of `entry` in the shape of `triggerkit.message.Envelope`."""
-        metadata = {
-            "table_schema": entry.schema,
-            "table_name": entry.table,
-            "record_pks": orjson.Fragment(entry.key),
-            "commit_timestamp": entry.commit_at,
-            "commit_lsn": entry.commit_lsn,
-            "commit_idx": entry.commit_idx,
-            "idempotency_key": idempotency_key(self._consumer, entry),
-            "position": entry.position,
-            "xid": entry.xid,
-        }
-        if entry.unchanged:
-            metadata["unchanged"] = entry.unchanged
-        return b'{"record":%b,"changes":%b,"action":"%b","metadata":%b,%b' % (
-            entry.record or b"null",
-            entry.changes or b"null",
-            entry.action.encode(),
-            orjson.dumps(metadata)[:-1],
+        (
+            position, _, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
+            record, changes, unchanged, _, backfill_id,
+        ) = entry  # fmt: skip
+        tables = self._tables.get((schema, table)) or self._table(schema, table)
+        if backfill_id is None:
+            identity = f'"{self._head}.{commit_lsn}.{commit_idx}"'
+        else:
+            identity = orjson.dumps(idempotency_key(self._consumer, entry)).decode()
+        metadata = (
+            f'{tables},"record_pks":{key},"commit_timestamp":"{commit_at}","commit_lsn":{commit_lsn},'
+            f'"commit_idx":{commit_idx},"idempotency_key":{identity},"position":{position},'
+            f'"xid":{"null" if xid is None else xid}'
+        )
+        if unchanged:
+            metadata += f',"unchanged":{orjson.dumps(unchanged).decode()}'
+        return b'{"record":%b,"changes":%b,"action":"%b","metadata":{%b%b' % (
+            record or b"null",
+            changes or b"null",
+            action.encode(),
+            metadata.encode(),
             self._constant,
         )
+
+    def _table(self, schema: str, table: str) -> str:
+        names = orjson.dumps({"table_schema": schema, "table_name": table}).decode()[1:-1]
+        self._tables[schema, table] = names
+        return names
 
 
 def batch_body(messages: list[bytes], *, single: bool) -> bytes:
