@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from typing_extensions import is_typeddict
 
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.message import UNCHANGED
@@ -88,7 +87,7 @@ class RecordType:
         if is_dataclass(kind):
             hints = get_type_hints(kind, include_extras=True)
             names = [field.name for field in fields(kind)]
-        elif is_typeddict(kind):
+        elif hasattr(kind, "__required_keys__"):  # a TypedDict, typing's or typing_extensions'
             hints = get_type_hints(kind)
             names = list(hints)
         else:

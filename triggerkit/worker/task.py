@@ -10,13 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-import orjson
-from pydantic_core import to_jsonable_python
-
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.errors import ConfigurationError, DuplicateTask
+from triggerkit.errors import ConfigurationError, DuplicateTask, FieldProblem, InvalidPayload
 from triggerkit.runs.client import portal
 from triggerkit.runs.run import Handle, NewRun
+from triggerkit.worker.encode import encode, ready_for_json
 from triggerkit.worker.payload import PayloadType
 
 P = ParamSpec("P")
@@ -111,15 +109,12 @@ class Task(Generic[P, R]):
         Raises:
             InvalidPayload: it does not fit the parameter's type.
         """
+        messages = self._messages(payload)
+        for message in messages:
+            self.payload_type.parse(message)
         if self.payload_type.shape == "batch":
-            items = (
-                payload["data"] if isinstance(payload, dict) and "data" in payload else [payload]
-            )
-            for item in items:
-                self.payload_type.parse(item)
-            return self.run_of(orjson.dumps({"data": items}), items=len(items))
-        self.payload_type.parse(payload)
-        return self.run_of(orjson.dumps(payload))
+            return self.run_of(encode({"data": messages}), items=len(messages))
+        return self.run_of(encode(payload))
 
     def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
         """A run with a payload that was checked before."""
@@ -132,12 +127,22 @@ class Task(Generic[P, R]):
         )
 
     def _run(self, *args: P.args, **kwargs: P.kwargs) -> NewRun:
+        if len(args) + len(kwargs) > 1:
+            raise TypeError(f"a run of {self.name} carries its first argument alone")
         bound = inspect.signature(self.function).bind(*args, **kwargs)
-        value = next(iter(bound.arguments.values()))
-        payload = to_jsonable_python(value, fallback=vars)
-        if self.payload_type.shape == "batch":
-            payload = {"data": payload}
-        return self.new_run(payload)
+        bound.apply_defaults()
+        payload = ready_for_json(next(iter(bound.arguments.values())))
+        return self.new_run({"data": payload} if self.payload_type.shape == "batch" else payload)
+
+    def _messages(self, payload: object) -> list[Any]:
+        if self.payload_type.shape != "batch" or not (
+            isinstance(payload, dict) and "data" in payload
+        ):
+            return [payload]
+        messages = payload["data"]
+        if isinstance(messages, list) and messages:
+            return messages
+        raise InvalidPayload([FieldProblem(("data",), "must be a list of one message or more")])
 
 
 #: The tasks declared by the modules imported so far, by name.
