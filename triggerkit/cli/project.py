@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,8 +44,16 @@ def check(tasks: Tasks = None, json: Json = False) -> None:
         raise typer.Exit(3)
 
 
-def apply(tasks: Tasks = None) -> None:
+def apply(
+    tasks: Tasks = None,
+    setup: Annotated[
+        str | None, typer.Option(help="Run this module first, as `python -m` does.")
+    ] = None,
+) -> None:
     """Make the consumers that tasks declare by on= so."""
+    if setup is not None:
+        sys.path.insert(0, str(Path.cwd()))
+        runpy.run_module(setup, run_name="__main__", alter_sys=True)
     settings = Settings.load()
     declared = declared_consumers(load_tasks(Project.load(tasks=tasks)))
 

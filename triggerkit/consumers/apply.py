@@ -50,6 +50,11 @@ ON CONFLICT (name) DO UPDATE SET name = excluded.name
 RETURNING id, name, slot_name, publication_name, slot_epoch, system_identifier
 """
 
+_FIND_DATABASE = """
+SELECT id, name, slot_name, publication_name, slot_epoch, system_identifier
+FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0
+"""
+
 #: A new slot, or another server behind the URL, starts LSNs anew: old progress is void.
 _NEW_SLOT = """
 UPDATE triggerkit.databases
@@ -85,7 +90,20 @@ VALUES (%s, %s, %s, %s)
 """
 
 
-async def ensure_database(
+async def find_database(
+    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
+) -> Database | None:
+    """The state's row for the database behind `source`; None before its slot was made."""
+    cursor = await state.execute("SELECT to_regclass('triggerkit.databases') IS NOT NULL")
+    if await cursor.fetchone() == (False,):
+        return None
+    identity = await identify(source)
+    cursor = await state.execute(_FIND_DATABASE, [identity.database])
+    row = await cursor.fetchone()
+    return None if row is None else Database(*row)
+
+
+async def _ensure_database(
     source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
 ) -> tuple[Database, SourceIdentity]:
     """The state's row for the database behind `source`, made when it is missing."""
@@ -119,7 +137,7 @@ async def apply(
     await require_logical(source)
     done: list[str] = []
     tables = [t for d in declared for t in d.definition.table_names]
-    database, identity = await ensure_database(source, state)
+    database, identity = await _ensure_database(source, state)
     await ensure_publication(source, database.publication_name, tables)
     if await ensure_slot(source, database.slot_name):
         await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])

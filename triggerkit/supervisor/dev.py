@@ -90,26 +90,31 @@ class Dev:
             arguments = ["triggerkit.embedded.embeddings", "--fd", str(fd)]
             # Connections wait in the socket's queue until the model is loaded.
             self._launch("embeddings", arguments, [fd], announces=False)
-        await self._prepare(servers)
+        await self._prepare()
         fd = listener.fileno()
         self._launch("serve", ["triggerkit", "serve", "--fd", str(fd)], [fd])
         self._launch("worker", ["triggerkit", "worker"])
-        await self._command("apply")
         self._launch("stream", ["triggerkit", "stream"])
+        await self._apply(servers)
         await asyncio.gather(*(child.ready.wait() for child in self._children.values()))
 
-    async def _prepare(self, servers: EmbeddedServers) -> None:
-        """State schema, the project's own tables, and the checks."""
+    async def _prepare(self) -> None:
+        """State schema and the checks."""
         async with await connect(self._settings.state_dsn, "triggerkit dev") as state:
             for migration in await migrate(state):
                 self._console.note(f"  state schema migrated to {migration.version}")
-        if self._project.setup is not None and servers.brings_postgres:
-            await self._command("setup", [self._project.setup])
         checks = await run_checks(self._settings, [])
         for check in checks:
             self._console.check(check)
         if not all(check.ok for check in checks):
             raise PreflightFailed("preflight failed; mend what is marked ✗ and start again")
+
+    async def _apply(self, servers: EmbeddedServers) -> None:
+        """Make the project's own tables, where the database is ours, and its consumers."""
+        arguments: list[str] = []
+        if self._project.setup is not None and servers.brings_postgres:
+            arguments = ["--setup", self._project.setup]
+        await self._command("apply", arguments)
 
     def _launch(
         self,
@@ -131,16 +136,18 @@ class Dev:
         self._children[name] = child = Child(command, self._console.line)
         self._spawn(child.run())
 
-    async def _command(self, name: str, module: list[str] | None = None) -> None:
-        """Run a command of ours, or a module of the project's, to its end.
+    async def _command(self, name: str, arguments: Sequence[str] = ()) -> None:
+        """Run a command of ours to its end.
 
         Raises:
-            TriggerkitError: it failed; its output is the message.
+            TriggerkitError: it failed; its output was shown, and its exit code is the error's.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            *(module or ["triggerkit", name]),
+            "triggerkit",
+            name,
+            *arguments,
             cwd=self._project.folder,
             env={**os.environ, **self._environment, **self._lifeline.environment()},
             pass_fds=(self._lifeline.read_fd,),

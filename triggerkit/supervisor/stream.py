@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.apply import Database, ensure_database
+from triggerkit.consumers.apply import Database, find_database
 from triggerkit.consumers.backfill import MARKER_PREFIX, Backfills, Survivors, TableBackfill
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
@@ -188,11 +188,7 @@ async def leadership(settings: Settings, database_id: int) -> AsyncIterator[None
 
 async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
     """Run the stream of the source database until canceled."""
-    async with (
-        await connect(settings.source_dsn, "triggerkit stream") as source,
-        await connect(settings.state_dsn, "triggerkit stream") as state,
-    ):
-        database, _ = await ensure_database(source, state)
+    database = await applied_database(settings)
     states = pool(settings.state_dsn, "triggerkit stream", size=POOL_SIZE)
     async with states:
         while True:
@@ -204,6 +200,25 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
                     logger.warning("the stream stopped: %s; starting again", error)
             _raise_if_canceled()
             await asyncio.sleep(RECONNECT_S)
+
+
+async def applied_database(settings: Settings) -> Database:
+    """The source database as the state knows it; waits until `apply` has made its slot."""
+    async with (
+        await connect(settings.source_dsn, "triggerkit stream") as source,
+        await connect(settings.state_dsn, "triggerkit stream") as state,
+    ):
+        await state.execute("LISTEN triggerkit_consumers")
+        database = await find_database(source, state)
+        if database is None:
+            logger.info(
+                "no consumers were made for this database yet; waiting for: triggerkit apply"
+            )
+        while database is None:
+            async for _ in state.notifies(stop_after=1):
+                pass
+            database = await find_database(source, state)
+        return database
 
 
 def _raise_if_canceled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,10 +27,16 @@ READY_VARIABLE = "TRIGGERKIT_READY_FD"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A child process, and the pipe it writes to when it is ready."""
+    """A child process: told by its standard input to go, it tells by a pipe that it is ready."""
 
     process: subprocess.Popen[bytes]
     ready_fd: int
+
+    def go(self) -> None:
+        """Let it claim runs, once it is ready."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
+            pipe.write(b"1")
 
     def wait_until_ready(self) -> bool:
         """Wait; False when it ended instead."""
@@ -50,18 +57,21 @@ def run_worker(
 
     The parent imports no task: a task that blocks the interpreter cannot stop the heartbeat.
     """
-    namespace = asyncio.run(installation(settings))
     worker_id = new_worker_id()
     stop = threading.Event()
     stop_on_signals(stop)
     stop_lease = threading.Event()
-    lease = Lease(settings, worker_id, list(queues or ()), processes * threads)
-    kept = keep(settings, namespace, lease, stop_lease)
-    lease.held.wait()
     line = lifeline.hold()
     arguments = ["--threads", str(threads), *(f"--queue={q}" for q in queues or ())]
+    # Started first, since they take longest; they claim nothing before the lease is held.
     children = [_start_child(project, worker_id, line, arguments) for _ in range(processes)]
+    namespace = asyncio.run(installation(settings))
+    lease = Lease(settings, worker_id, list(queues or ()), processes * threads)
+    kept = keep(settings, namespace, lease, stop_lease)
     try:
+        lease.held.wait()
+        for child in children:
+            child.go()
         for child in children:
             if not child.wait_until_ready():
                 stop.set()
@@ -84,12 +94,14 @@ def run_child(
     """Execute runs in this process, for the parent that started it."""
     stop = threading.Event()
     stop_on_signals(stop)
-    namespace = asyncio.run(installation(settings))
     tasks = load_tasks(project)
     if not tasks:
         raise ConfigurationError(
             f"no task was found in {', '.join(project.tasks)}; decorate a function with @task"
         )
+    if not sys.stdin.buffer.read(1):
+        return
+    namespace = asyncio.run(installation(settings))
     execute_runs(
         settings,
         tasks,
@@ -119,7 +131,7 @@ def _start_child(
             READY_VARIABLE: str(write_fd),
         },
         pass_fds=(line.read_fd, write_fd),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
     )
     os.close(write_fd)
     return Child(process, read_fd)
