@@ -1,0 +1,348 @@
+"""A project under faults: `triggerkit dev` in a folder, a receiver, the truth, the history."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import psycopg
+
+from tests.acceptance.project import DevProcess, clean_environment, eventually
+from tests.faults import truth
+from tests.faults.checker import check, explain
+from tests.faults.history import AckSample, Bounds, Effect, History
+from tests.faults.receiver import Behaviour, ReceiverProcess
+from triggerkit.consumers.apply import Declared, apply
+from triggerkit.consumers.definition import rows
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+from triggerkit.state.migrate import migrate
+from triggerkit.supervisor.serve import listen
+
+#: Messages of one push; with eight partitions, this bounds what is in flight per consumer.
+BATCH_SIZE = 20
+IN_FLIGHT = 8 * BATCH_SIZE
+
+#: Seconds between two samples of what is confirmed.
+SAMPLE_S = 0.1
+
+#: The paths of the two consumers: the receiver answers one itself, and relays the other to `serve`.
+OBSERVED = "/api/observe-items"
+APPLIED = "/api/apply-items"
+
+SECRET = "a webhook secret for the fault tests"
+
+TASKS = f"""
+import os
+import psycopg
+from pydantic import BaseModel
+from triggerkit import Change, Retry, rows, task
+from triggerkit.failpoints import reach
+
+class Item(BaseModel):
+    id: int
+    version: int
+    body: str | None = None
+    large: str | None = None
+
+@task(on=rows("items", timeout_s=3), batch_size={BATCH_SIZE})
+def observe_items(batch: list[Change[Item]]) -> None:
+    raise AssertionError("its endpoint is the test's receiver")
+
+@task(on=rows("items", timeout_s=3), batch_size={BATCH_SIZE},
+      retry=Retry(max_attempts=20, min_delay_s=0.2, max_delay_s=1))
+def apply_items(batch: list[Change[Item]]) -> None:
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        places = [(str(c.metadata.record_pks[0]), c.metadata.commit_lsn, c.metadata.commit_idx)
+                  for c in batch]
+        connection.cursor().executemany(
+            "INSERT INTO effects.begun (key, lsn, idx, version) VALUES (%s, %s, %s, %s)",
+            [(*place, c.record.version) for place, c in zip(places, batch)])
+        connection.cursor().executemany(
+            "INSERT INTO effects.items AS i (id, lsn, idx, hash, deleted) "
+            "SELECT %s, %s, %s, truth.hash(ROW(%s, %s, %s, %s)::items), %s "
+            "ON CONFLICT (id) DO UPDATE SET lsn = excluded.lsn, idx = excluded.idx, "
+            "hash = excluded.hash, deleted = excluded.deleted "
+            "WHERE (i.lsn, i.idx) < (excluded.lsn, excluded.idx)",
+            [(*place, c.record.id, c.record.version, c.record.body, c.record.large,
+              c.action == "delete") for place, c in zip(places, batch)])
+"""
+
+DRAINED = """
+SELECT EXISTS (SELECT FROM triggerkit.events WHERE key = '["0"]')
+    AND NOT EXISTS (SELECT FROM triggerkit.backfills WHERE state <> 'completed')
+    AND NOT EXISTS (SELECT FROM triggerkit.cursors c JOIN triggerkit.events e
+        ON e.partition = c.partition AND e.position > c.position
+        AND (e.consumer_id IS NULL OR e.consumer_id = c.consumer_id))
+    AND NOT EXISTS (SELECT FROM triggerkit.runs WHERE finished_at IS NULL)
+"""
+
+
+class FaultyDev(DevProcess):
+    """`triggerkit dev` with settings of the test's own in its environment."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        super().__init__(folder)
+        self._port = port
+
+    def start_with(self, environment: Mapping[str, str], deadline_s: float = 60) -> None:
+        """Start it and wait for its line `ready`."""
+        with (self.folder / "dev.stderr").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "triggerkit", "dev", "--json", "--port", str(self._port)],
+                cwd=self.folder,
+                env={**clean_environment(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        eventually(lambda: self._of("ready") or self._ended(), deadline_s, "a line `ready`")
+        assert self._of("ready"), self.explain()
+
+    def pids(self) -> dict[str, int]:
+        """The processes that run now, by name."""
+        with suppress(OSError, orjson.JSONDecodeError):
+            state = orjson.loads((self.folder / ".triggerkit" / "dev.json").read_bytes())
+            return {p["name"]: p["pid"] for p in state["processes"] if p["pid"]}
+        return {}
+
+    def explain(self) -> str:
+        """What it said that is no news of a run that went well."""
+        usual = ("run", "backfill", "check")
+        said = [x for x in self.lines if x.get("event") not in usual or x.get("error")]
+        shown = "\n".join(str(line)[:400] for line in said[-25:])
+        return f"{shown}\n{(self.folder / 'dev.stderr').read_text()}"
+
+    def died(self, name: str) -> list[dict[str, Any]]:
+        """What it said about deaths of its process `name`."""
+        return [line for line in self._of("died") if line.get("process") == name]
+
+
+class Sampler:
+    """Notes what is confirmed and what is in the log, every 100 ms."""
+
+    def __init__(self, url: str, slot: str) -> None:
+        self.samples: list[AckSample] = []
+        self._url = url
+        self._slot = slot
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with (
+                suppress(psycopg.OperationalError),
+                psycopg.connect(self._url, autocommit=True, connect_timeout=5) as connection,
+            ):
+                while not self._stop.wait(SAMPLE_S):
+                    self._sample(connection)
+            self._stop.wait(SAMPLE_S)
+
+    def _sample(self, connection: truth.Connection) -> None:
+        # In this order: what was confirmed then must be in the log now.
+        confirmed = connection.execute(
+            "SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint FROM pg_replication_slots "
+            "WHERE slot_name = %s",
+            [self._slot],
+        ).fetchone()
+        logged = connection.execute(
+            "SELECT coalesce(max(commit_lsn), 0) FROM triggerkit.events"
+        ).fetchone()
+        if confirmed and logged and confirmed[0] is not None:
+            self.samples.append(AckSample(confirmed[0], logged[0]))
+
+
+class Scenario:
+    """One run: what is set up before the faults, and what is judged after them."""
+
+    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+        self.folder = folder / "project"
+        self.folder.mkdir()
+        self.url = database_url
+        self.receiver = ReceiverProcess(folder / "received.jsonl")
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        listener.close()
+        self.environment = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "TRIGGERKIT_WEBHOOK_SECRET": SECRET,
+            "TRIGGERKIT_PUBLIC_URL": self.receiver.url,
+            # Set, so that `dev` starts no embeddings server.
+            "OPENAI_API_KEY": "unused",
+        }
+        self.behave(Behaviour(), port)
+        self.dev = FaultyDev(self.folder, port)
+        self._port = port
+        self._slot = ""
+        self._publication = ""
+        self._sampler: Sampler | None = None
+        (self.folder / "tasks.py").write_text(TASKS)
+
+    def close(self) -> None:
+        """End all processes."""
+        self.dev.close()
+        if self._sampler is not None:
+            self._sampler.__exit__()
+        self.receiver.__exit__()
+
+    def behave(self, behaviour: Behaviour, port: int | None = None) -> None:
+        """Have the receiver answer so; what is for `serve` is always relayed."""
+        forward = {APPLIED: f"127.0.0.1:{port or self._port}"}
+        self.receiver.behave(Behaviour(**{**_fields(behaviour), "forward": forward}))
+
+    def prepare(self, rows_before: int) -> None:
+        """Make tables and consumers: every change from here on must arrive."""
+        with self.connect() as connection:
+            truth.create(connection, rows_before)
+        asyncio.run(self._declare())
+        with self.connect() as connection:
+            truth.require(connection)
+            found = connection.execute(
+                "SELECT slot_name, publication_name FROM triggerkit.databases"
+            ).fetchone()
+        assert found is not None
+        self._slot, self._publication = found
+        self._sampler = Sampler(self.url, self._slot)
+        self._sampler.__enter__()
+
+    def start(self, **more: str) -> None:
+        """Start `triggerkit dev`."""
+        self.dev.start_with({**self.environment, **more})
+
+    @contextmanager
+    def changing(self, seed: int, **options: Any) -> Iterator[truth.Workload]:
+        """Change rows in the meantime."""
+        workload = truth.Workload(self.url, seed, **options)
+        workload.start()
+        try:
+            yield workload
+        finally:
+            workload.stop()
+
+    def connect(self) -> truth.Connection:
+        """A connection to the database."""
+        return psycopg.connect(self.url, autocommit=True)
+
+    def drain(self, deadline_s: float) -> float | None:
+        """Commit a last change and wait until all has arrived; the seconds it took."""
+        started = time.monotonic()
+        with self.connect() as connection:
+            connection.execute("INSERT INTO items VALUES (0, nextval('truth.versions'))")
+            while time.monotonic() - started < deadline_s:
+                if _one(connection, DRAINED):
+                    return time.monotonic() - started
+                time.sleep(0.05)
+        return None
+
+    def history(self, path: str, drained_s: float | None) -> History:
+        """The run as consumer `path` saw it."""
+        assert self._sampler is not None
+        with self.connect() as connection:
+            return History(
+                committed=truth.committed(connection),
+                delivered=self.receiver.deliveries(path),
+                rows={
+                    key: (version, row_hash)
+                    for key, version, row_hash in connection.execute(
+                        "SELECT id::text, version, truth.hash(items) FROM items"
+                    )
+                },
+                commit_lsns=truth.commit_lsns(connection, self._publication),
+                samples=list(self._sampler.samples),
+                parked=_parked(connection, path),
+                effects=_effects(connection) if path == APPLIED else [],
+                effect_rows=_effect_rows(connection) if path == APPLIED else None,
+                drained_s=drained_s,
+                slot_lag_bytes=_slot_lag(connection, self._slot),
+            )
+
+    def judge(self, faults: int, drain_s: float = 30) -> None:
+        """Drain, and fail the test if the checker finds anything for either consumer."""
+        drained_s = self.drain(drain_s)
+        bounds = Bounds(
+            repeats=faults * IN_FLIGHT, effect_repeats=faults * IN_FLIGHT, drain_s=drain_s
+        )
+        for path in (OBSERVED, APPLIED):
+            violations = check(self.history(path, drained_s), bounds)
+            assert not violations, f"{path}: {explain(violations)}\n{self.dev.explain()}"
+
+    async def _declare(self) -> None:
+        settings = Settings.parse(self.environment)
+        definition = rows("items", timeout_s=3, batch_size=BATCH_SIZE)
+        declared = [
+            Declared(path.rpartition("/")[2].replace("-", "_"), definition, path)
+            for path in (OBSERVED, APPLIED)
+        ]
+        async with (
+            await connect(settings.source_dsn, "test") as source,
+            await connect(settings.state_dsn, "test") as state,
+        ):
+            await migrate(state)
+            await apply(source, state, declared, settings.public_url)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, to a process that may be gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _fields(behaviour: Behaviour) -> dict[str, Any]:
+    return {name: getattr(behaviour, name) for name in behaviour.__slots__}
+
+
+def _one(connection: truth.Connection, query: str, *parameters: Any) -> Any:
+    row = connection.execute(query, parameters).fetchone()
+    return None if row is None else row[0]
+
+
+def _slot_lag(connection: truth.Connection, slot: str) -> int:
+    lag: int = _one(
+        connection,
+        "SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint "
+        "FROM pg_replication_slots WHERE slot_name = %s",
+        slot,
+    )
+    return lag
+
+
+def _parked(connection: truth.Connection, path: str) -> frozenset[str]:
+    found = connection.execute(
+        "SELECT p.body::jsonb #>> '{metadata,idempotency_key}' FROM triggerkit.parked p "
+        "JOIN triggerkit.consumers c ON c.id = p.consumer_id "
+        "JOIN triggerkit.endpoints e ON e.id = c.endpoint_id WHERE e.url LIKE '%%' || %s",
+        [path],
+    )
+    return frozenset(row[0] for row in found)
+
+
+def _effects(connection: truth.Connection) -> list[Effect]:
+    found = connection.execute("SELECT key, lsn, idx, version FROM effects.begun ORDER BY seq")
+    return [Effect(*row) for row in found]
+
+
+def _effect_rows(connection: truth.Connection) -> dict[str, str]:
+    found = connection.execute("SELECT id, hash FROM effects.items WHERE NOT deleted")
+    return {str(key): str(row_hash) for key, row_hash in found}

@@ -1,0 +1,25 @@
+"""A process is killed at each named place on a row's way: nothing is lost or out of order."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.project import eventually
+from tests.faults.scenario import Scenario
+from triggerkit.failpoints import POINTS, VARIABLE
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at(point: str, scenario: Scenario, tmp_path: Path) -> None:
+    fired = tmp_path / "fired"
+    seed = random.randrange(2**32)
+    scenario.prepare(rows_before=300)
+    with scenario.changing(seed, per_second=150) as workload:
+        workload.until(20, 10)
+        scenario.start(**{VARIABLE: f"{point}={fired}"})
+        eventually(fired.exists, 10, f"a kill at {point}")
+        workload.until(300, 20)
+    scenario.judge(faults=1)
