@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import throughput
+from bench import latency, memory, source, startup, throughput
 from bench.figures import Report, Scale, shown
 from bench.machine import load_average, machine, versions
 
@@ -23,6 +23,10 @@ RESULTS = Path(__file__).parent / "results.json"
 
 BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T1": throughput.run,
+    "T4": latency.run,
+    "T5": source.run,
+    "T6": memory.run,
+    "T7": startup.run,
 }
 
 MARKS = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}

@@ -74,14 +74,18 @@ def one(connection: Connection, query: str, *parameters: object) -> Any:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, str]]:
+def servers(folder: Path, *, postgres: bool = True) -> Iterator[dict[str, str]]:
     """Embedded servers that outlive the measured processes: the settings that name them."""
-    postgres, redis = EmbeddedPostgres(folder), EmbeddedRedis(folder)
+    database, redis = EmbeddedPostgres(folder) if postgres else None, EmbeddedRedis(folder)
     with asyncio.Runner() as runner:
         try:
-            runner.run(postgres.start())
             runner.run(redis.start())
-            yield {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
+            settings = {"REDIS_URL": redis.url}
+            if database is not None:
+                runner.run(database.start())
+                settings["DATABASE_URL"] = database.url
+            yield settings
         finally:
             runner.run(redis.stop())
-            runner.run(postgres.stop())
+            if database is not None:
+                runner.run(database.stop())
