@@ -15,14 +15,15 @@ def has_bearer(request: Request, secrets: Sequence[str]) -> bool:
 
     Digests of bytes are compared: a header that is not ASCII is a wrong secret, not an error.
     """
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        given = ""
-    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogatepass")).digest()
+    # Starlette reads headers as latin-1, so that this gives back the bytes that came.
+    header = request.headers.get("authorization", "").encode("latin-1")
+    scheme, _, rest = header.partition(b" ")
+    given = rest.strip() if scheme.lower() == b"bearer" else b""
+    digest = hashlib.sha256(given).digest()
     matches = [
         hmac.compare_digest(digest, hashlib.sha256(secret.encode()).digest()) for secret in secrets
     ]
-    return any(matches) and bool(given.strip())
+    return any(matches) and given != b""
 
 
 def unauthorized() -> JSONResponse:

@@ -54,7 +54,7 @@ async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Any:
 async def _read(request: Request, max_bytes: int) -> bytes:
     # Counted as it streams: a chunked body has no Content-Length to trust.
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise Refused(413, f"the body is larger than {max_bytes} bytes")
     chunks: list[bytes] = []
     size = 0
@@ -79,6 +79,8 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
         raise Refused(413, f"the body is larger than {max_bytes} bytes")
     if not decompressor.eof:
         raise Refused(400, "the gzip body is cut short")
+    if decompressor.unused_data:
+        raise Refused(400, "the gzip body goes on after its end")
     return plain
 
 
@@ -91,7 +93,8 @@ def _parse(body: bytes) -> Any:
         raise Refused(400, f"malformed JSON: {error.msg}") from None
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]')
+#: Strings and brackets. A string without an end is one too, so that it is scanned once only.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _too_deep(body: bytes) -> bool:
