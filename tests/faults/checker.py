@@ -152,7 +152,7 @@ def _sent_too_early(
 ) -> Iterator[str]:
     """What an attempt, told by its first message, shows of messages sent or taken before it."""
     for later in taken.values():
-        if first.place < later.place:
+        if first.place < later.place and first.batch_id != later.batch_id:
             yield f"{_seen(first)} was sent after {_seen(later)} was taken"
     for before in seen.values():
         if before.place >= first.place or before.id in parked:

@@ -186,6 +186,16 @@ def test_a_batch_halved_after_a_refusal_is_in_order() -> None:
     assert check(history) == []
 
 
+def test_a_batch_of_several_versions_may_come_again() -> None:
+    batches = [
+        delivery(c, at, batch_id="whole", batch_hash="w", attempt=attempt)
+        for attempt, at in ((1, 2), (2, 2.6))
+        for c in (INSERT, UPDATE)
+    ]
+    history = replace(GOOD, delivered=[READ, *batches, *DELIVERED[3:]])
+    assert check(history, Bounds(repeats=2)) == []
+
+
 def test_a_batch_whose_answer_was_lost_may_come_again() -> None:
     lost = replace(DELIVERED[1], answered=False)
     again = delivery(INSERT, 2.6, attempt=2, ended_at=2.7)
