@@ -326,6 +326,19 @@ def test_a_task_is_triggered_by_command(project: ReferenceProject) -> None:
     assert wait_for_run(project, orjson.loads(command.stdout)["id"])["status"] == "completed"
 
 
+def test_settings_left_empty_in_the_file_do_not_hide_those_of_dev(
+    project: ReferenceProject,
+) -> None:
+    file = project.folder / ".env"
+    file.write_text("DATABASE_URL=\nREDIS_URL=\n")
+    try:
+        status = project.status()
+    finally:
+        file.unlink()
+    assert status["database_url"].startswith("postgresql://")
+    assert status["problem"] is None
+
+
 def test_a_second_dev_is_refused_and_names_the_first(project: ReferenceProject) -> None:
     second = project.triggerkit("dev", "--json", "--port", "0")
     assert second.returncode == 1
