@@ -89,6 +89,7 @@ class Portal:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
 
@@ -103,12 +104,24 @@ class Portal:
 
     async def client(self) -> Client:
         """The open client; only for use on the portal's own loop."""
-        if self._client is None:
-            self._client = await Client.open(Settings.load())
-        return self._client
+        async with self._opening:
+            if self._client is None:
+                self._client = await Client.open(Settings.load())
+            return self._client
+
+    def close(self) -> None:
+        """Close the client; a later use opens it again."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
     async def _accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         return await (await self.client()).accept(runs)
+
+    async def _close(self) -> None:
+        async with self._opening:
+            if self._client is not None:
+                await self._client.close()
+                self._client = None
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -1,0 +1,78 @@
+"""The webhook route while Postgres or Redis is away, and in an app of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from starlette.applications import Starlette
+
+from tests.integration.run_state import RunState, postgres_away, run_state
+from tests.integration.serving import serving
+from triggerkit import task
+from triggerkit.runs.client import Portal
+from triggerkit.settings import Settings
+from triggerkit.web.application import Application
+from triggerkit.web.webhook import webhook
+
+ORDERS = "/orders"
+
+
+class Order(BaseModel):
+    """A payload of its own."""
+
+    number: int
+
+
+@task
+def take_order(order: Order) -> None: ...
+
+
+def orders() -> Starlette:
+    return Starlette(routes=[webhook(ORDERS, task=take_order)])
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[RunState]:
+    with run_state(settings) as state:
+        yield state
+
+
+def test_a_run_is_accepted_while_redis_is_away(settings: Settings, state: RunState) -> None:
+    nowhere = {**settings.environment(), "REDIS_URL": "unix:///nowhere/redis.sock"}
+    with serving(Application(Settings.parse(nowhere), [], orders())) as site:
+        assert site.post(ORDERS, {"number": 1}).status == 200
+        answer = site.request("GET", "/readyz")
+        assert (answer.status, answer.json["missing"]) == (503, ["redis"])
+    assert (state.statuses(), state.pushed()) == (["queued"], [])
+
+
+def test_while_postgres_is_away_the_sender_is_told_to_come_again(settings: Settings) -> None:
+    with serving(Application(settings, [], orders())) as site:
+        with postgres_away(settings):
+            answer = site.post(ORDERS, {"number": 1})
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert site.request("GET", "/readyz").json["missing"] == ["postgres"]
+            assert site.request("GET", "/healthz").status == 200
+        with run_state(settings) as after:
+            after.wait_for(lambda: site.post(ORDERS, {"number": 1}).status == 200)
+            assert after.statuses() == ["queued"]
+
+
+def test_a_route_in_an_app_of_the_users_own_opens_its_client_by_itself(
+    settings: Settings, state: RunState, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    portal = Portal()
+    monkeypatch.setattr("triggerkit.web.webhook.portal", portal)
+    monkeypatch.chdir(tmp_path)
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    try:
+        with serving(orders()) as site:
+            assert site.post(ORDERS, {"number": 1}, authorized=False).status == 401
+            assert site.post(ORDERS, {"number": 1}).status == 200
+    finally:
+        portal.close()
+    assert state.statuses() == ["queued"]
