@@ -19,7 +19,7 @@ FOREIGN = ("TRIGGERKIT_", "DATABASE_URL", "REDIS_URL", "OPENAI_", "EMBEDDING_", 
 READY = re.compile(rb"\bready\b")
 
 #: Seconds any program may take to get ready, and to end when asked to.
-START_S = 60.0
+START_S = 120.0
 STOP_S = 30.0
 
 
@@ -90,6 +90,9 @@ class Program:
             )
         try:
             wait_until(self._is_ready, START_S, f"{self._arguments} ready", 0.002)
+        except TimeoutError as error:
+            self.stop()
+            raise TimeoutError(f"{error}; it says:\n{self._log.read_text()}") from None
         except BaseException:
             self.stop()
             raise
