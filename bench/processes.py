@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Self
 
 #: Variables of this machine that would change what a measured program does.
-FOREIGN = ("TRIGGERKIT_", "DATABASE_URL", "REDIS_URL", "OPENAI_", "EMBEDDING_", "PG")
+FOREIGN = (
+    "TRIGGERKIT_",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "KAFKA_",
+    "OPENAI_",
+    "EMBEDDING_",
+    "PG",
+    "PYTHON",
+)
 
 #: What a program prints, alone or in a sentence, once it works.
 READY = re.compile(rb"\bready\b")
