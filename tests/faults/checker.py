@@ -6,14 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from tests.faults.history import Bounds, Committed, Delivery, Effect, History
+from tests.faults.history import Bounds, Committed, Delivery, Effect, History, What
 
 Rule = Literal["loss", "phantom", "rows", "order", "repeats", "ack safety", "effects", "liveness"]
-
-#: What a change is, wherever it is seen: its key, its operation, its version.
-What: TypeAlias = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +47,8 @@ def explain(violations: list[Violation], most: int = 8) -> str:
 
 def lost(history: History) -> Iterator[str]:
     """Rule 1: every change is delivered (or parked), every earlier row at least once."""
-    arrived = {_identity(d) for d in _taken(history)}
-    keys = {d.key for d in _taken(history)}
+    arrived = {_identity(d) for d in _taken(history)} | set(history.parked.values())
+    keys = {key for key, _, _ in arrived}
     for change in history.committed:
         if change.required and (change.key, change.op, change.version) not in arrived:
             yield f"{_told(change)} never arrived"
@@ -104,18 +101,19 @@ def _differs_from(
 
 def stale_rows(history: History) -> Iterator[str]:
     """Rule 3: the last version that arrived of each key is the table's; deletes were seen."""
-    last: dict[str, Delivery] = {}
-    for delivery in _taken(history):
-        last[delivery.key] = delivery
+    last = {delivery.key: delivery for delivery in _taken(history)}
+    waiting = {key for key, _, _ in history.parked.values()}
     known = {c.key for c in history.committed if c.required}
     for key, delivery in last.items():
+        if key in waiting:
+            continue
         row = history.rows.get(key)
         if row is None:
             if delivery.action != "delete" and key in known:
                 yield f"row {key} is gone, but the last to arrive was {_seen(delivery)}"
         elif delivery.action == "delete" or (delivery.version, delivery.hash) != row:
             yield f"row {key} has version {row[0]}, but the last to arrive was {_seen(delivery)}"
-    for key in sorted(history.rows.keys() - last.keys()):
+    for key in sorted(history.rows.keys() - last.keys() - waiting):
         yield f"row {key} is in the table and never arrived"
 
 
@@ -128,7 +126,7 @@ def disorder(history: History) -> Iterator[str]:
         yield from _disorder_of_key(deliveries, history.parked)
 
 
-def _disorder_of_key(deliveries: list[Delivery], parked: frozenset[str]) -> Iterator[str]:
+def _disorder_of_key(deliveries: list[Delivery], parked: Mapping[str, What]) -> Iterator[str]:
     requests: defaultdict[tuple[float, str, int], list[Delivery]] = defaultdict(list)
     for delivery in deliveries:
         requests[delivery.started_at, delivery.batch_id, delivery.attempt].append(delivery)
@@ -148,7 +146,7 @@ def _sent_too_early(
     first: Delivery,
     seen: Mapping[str, Delivery],
     taken: Mapping[str, Delivery],
-    parked: frozenset[str],
+    parked: Mapping[str, What],
 ) -> Iterator[str]:
     """What an attempt, told by its first message, shows of messages sent or taken before it."""
     for later in taken.values():

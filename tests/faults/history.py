@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 Op = Literal["insert", "update", "delete"]
+
+#: What a change is, wherever it is seen: its key, its operation, its version.
+What: TypeAlias = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,9 @@ class History:
     """A whole run. `rows` maps the keys of the table to (version, hash) when all was quiet.
 
     `commit_lsns` gives the commit LSN of each transaction by its id, as a slot of the test's own
-    tells it. `parked` are the ids of messages set aside. `effect_rows` maps the keys that the task
-    wrote, less those it deleted, to the hash it wrote; None where no task ran.
+    tells it. `parked` maps the ids of messages set aside to what they tell of. `effect_rows` maps
+    the keys that the task wrote, less those it deleted, to the hash it wrote; None where no task
+    ran.
     """
 
     committed: list[Committed]
@@ -98,7 +102,7 @@ class History:
     rows: Mapping[str, tuple[int, str]]
     commit_lsns: Mapping[int, int] = field(default_factory=dict)
     samples: list[AckSample] = field(default_factory=list)
-    parked: frozenset[str] = frozenset()
+    parked: Mapping[str, What] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     effect_rows: Mapping[str, str] | None = None
     drained_s: float | None = 0.0

@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 import orjson
 
+from tests.acceptance.project import ROOT
 from tests.faults.history import Delivery
 from tests.faults.truth import hash_of
 
@@ -244,6 +245,7 @@ class ReceiverProcess:
         self._file = file
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.receiver", str(file)],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )

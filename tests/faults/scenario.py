@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +17,10 @@ from typing import Any, Self
 import orjson
 import psycopg
 
-from tests.acceptance.project import DevProcess, clean_environment, eventually
+from tests.acceptance.project import ROOT, DevProcess, clean_environment, eventually
 from tests.faults import truth
 from tests.faults.checker import check, explain
-from tests.faults.history import AckSample, Bounds, Effect, History
+from tests.faults.history import AckSample, Bounds, Effect, History, What
 from tests.faults.receiver import Behaviour, ReceiverProcess
 from triggerkit.consumers.apply import Declared, apply
 from triggerkit.consumers.definition import rows
@@ -173,6 +173,48 @@ class Sampler:
             self.samples.append(AckSample(confirmed[0], logged[0]))
 
 
+class Stream:
+    """A stream without the rest, started again whenever it ends."""
+
+    def __init__(
+        self, folder: Path, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        self._log = folder / "stream.log"
+        self._command = [sys.executable, "-m", *command]
+        self._environment = {**clean_environment(), **environment}
+        self._stop = threading.Event()
+        self._running: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self.kill()
+        self._thread.join()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._running is not None:
+            kill(self._running.pid)
+
+    def explain(self) -> str:
+        """The end of its log."""
+        return self._log.read_text()[-3000:]
+
+    def _keep(self) -> None:
+        with self._log.open("ab") as log:
+            while not self._stop.is_set():
+                self._running = subprocess.Popen(
+                    self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log
+                )
+                if self._stop.is_set():
+                    self.kill()
+                self._running.wait()
+
+
 class Scenario:
     """One run: what is set up before the faults, and what is judged after them."""
 
@@ -212,11 +254,11 @@ class Scenario:
         forward = {APPLIED: f"127.0.0.1:{port or self._port}"}
         self.receiver.behave(Behaviour(**{**_fields(behaviour), "forward": forward}))
 
-    def prepare(self, rows_before: int) -> None:
+    def prepare(self, rows_before: int, paths: Sequence[str] = (OBSERVED, APPLIED)) -> None:
         """Make tables and consumers: every change from here on must arrive."""
         with self.connect() as connection:
             truth.create(connection, rows_before)
-        asyncio.run(self._declare())
+        asyncio.run(self._declare(paths))
         with self.connect() as connection:
             truth.require(connection)
             found = connection.execute(
@@ -288,12 +330,11 @@ class Scenario:
             violations = check(self.history(path, drained_s), bounds)
             assert not violations, f"{path}: {explain(violations)}\n{self.dev.explain()}"
 
-    async def _declare(self) -> None:
+    async def _declare(self, paths: Sequence[str]) -> None:
         settings = Settings.parse(self.environment)
         definition = rows("items", timeout_s=3, batch_size=BATCH_SIZE)
         declared = [
-            Declared(path.rpartition("/")[2].replace("-", "_"), definition, path)
-            for path in (OBSERVED, APPLIED)
+            Declared(path.rpartition("/")[2].replace("-", "_"), definition, path) for path in paths
         ]
         async with (
             await connect(settings.source_dsn, "test") as source,
@@ -328,14 +369,21 @@ def _slot_lag(connection: truth.Connection, slot: str) -> int:
     return lag
 
 
-def _parked(connection: truth.Connection, path: str) -> frozenset[str]:
+def _parked(connection: truth.Connection, path: str) -> dict[str, What]:
     found = connection.execute(
-        "SELECT p.body::jsonb #>> '{metadata,idempotency_key}' FROM triggerkit.parked p "
+        "SELECT p.body::jsonb FROM triggerkit.parked p "
         "JOIN triggerkit.consumers c ON c.id = p.consumer_id "
         "JOIN triggerkit.endpoints e ON e.id = c.endpoint_id WHERE e.url LIKE '%%' || %s",
         [path],
     )
-    return frozenset(row[0] for row in found)
+    return {
+        body["metadata"]["idempotency_key"]: (
+            body["metadata"]["record_pks"][0],
+            body["action"],
+            body["record"]["version"],
+        )
+        for (body,) in found
+    }
 
 
 def _effects(connection: truth.Connection) -> list[Effect]:

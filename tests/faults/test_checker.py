@@ -172,10 +172,8 @@ def test_a_parked_message_and_what_waits_behind_it_are_not_lost() -> None:
     history = replace(
         GOOD,
         delivered=[DELIVERED[0], refused, *DELIVERED[3:]],
-        committed=[c for c in COMMITTED if c is not UPDATE],
-        rows={**GOOD.rows, "b": (2, "hash of 2")},
         effect_rows=None,
-        parked=frozenset({"id 2"}),
+        parked={"id 2": ("b", "insert", 2), "id 3": ("b", "update", 3)},
     )
     assert check(history) == []
 

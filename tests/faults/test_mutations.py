@@ -1,0 +1,50 @@
+"""The checker on the real stream: it finds each thing that is broken, and nothing else."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.project import eventually
+from tests.faults.checker import Rule, Violation, check, explain
+from tests.faults.history import Bounds
+from tests.faults.mutant import KILLS, KILLS_VARIABLE
+from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+
+#: Which rules must report a mutation.
+CAUGHT_BY: dict[str, set[Rule]] = {
+    "confirm_before_persist": {"loss", "ack safety"},
+    "confirm_wal_end_in_flight": {"loss", "ack safety"},
+    "identify_by_lsn": {"phantom"},
+    "no_touched_keys": {"rows"},
+    "unchanged_is_null": {"phantom"},
+}
+
+
+def violations(scenario: Scenario, mutation: str, folder: Path) -> list[Violation]:
+    """Run the faults with a mutation; what the checker finds."""
+    kills = folder / "kills"
+    kills.mkdir()
+    scenario.prepare(rows_before=300, paths=[OBSERVED])
+    environment = {**scenario.environment, KILLS_VARIABLE: str(kills)}
+    with Stream(scenario.folder, ["tests.faults.mutant", mutation], environment):
+        seed = random.randrange(2**32)
+        with scenario.changing(seed, per_second=150, keys=600):
+            eventually(lambda: len(list(kills.iterdir())) == KILLS, 40, "all kills")
+        drained_s = scenario.drain(20)
+    bounds = Bounds(repeats=KILLS * IN_FLIGHT, drain_s=20)
+    return check(scenario.history(OBSERVED, drained_s), bounds)
+
+
+def test_the_product_passes(scenario: Scenario, tmp_path: Path) -> None:
+    found = violations(scenario, "nothing", tmp_path)
+    assert not found, explain(found) + (scenario.folder / "stream.log").read_text()[-3000:]
+
+
+@pytest.mark.parametrize("mutation", CAUGHT_BY)
+def test_a_mutation_is_caught(mutation: str, scenario: Scenario, tmp_path: Path) -> None:
+    found = violations(scenario, mutation, tmp_path)
+    print(explain(found))
+    assert CAUGHT_BY[mutation] <= {v.rule for v in found}
