@@ -122,7 +122,11 @@ class DevProcess:
         log.close()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        eventually(lambda: self._of("ready") or self._ended(), deadline_s, "a line `ready`")
+        try:
+            eventually(lambda: self._of("ready") or self._ended(), deadline_s, "a line `ready`")
+        except AssertionError as error:
+            error.add_note(self.explain())
+            raise
         assert self._of("ready"), self.explain()
 
     def interrupt(self) -> int:
