@@ -38,6 +38,7 @@ NOT_READY = {
     retry=Retry(max_attempts=5),
     queue="embeddings",
     batch_size=256,
+    prepare=resources,
     on=rows(
         "public.posts", sort_by="updated_at", start="beginning", when_changed=["title", "body"]
     ),

@@ -9,9 +9,19 @@ import pytest
 
 from tests.servers import Servers
 from triggerkit.settings import Settings
+from triggerkit.worker.task import declared
 
 #: What the tests' routes and pushes authorize themselves by.
 WEBHOOK_SECRET = "a webhook secret for the tests only"
+
+
+@pytest.fixture(autouse=True)
+def declared_tasks() -> Iterator[None]:
+    """Tasks that a test declares are gone after it."""
+    before = dict(declared)
+    yield
+    declared.clear()
+    declared.update(before)
 
 
 @pytest.fixture(scope="session")

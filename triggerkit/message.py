@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar, final
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from msgspec import Struct
 
 from triggerkit.change import Action
 
@@ -33,24 +33,20 @@ class Unchanged:
 UNCHANGED: Final = Unchanged()
 
 
-class Ref(BaseModel):
+class Ref(Struct, frozen=True):
     """The id and name of a database or consumer. `epoch` counts a database's slots, from 1."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     id: str | int | None = None
     name: str | None = None
     epoch: int | None = None
 
 
-class Metadata(BaseModel):
+class Metadata(Struct, frozen=True):
     """Where a change comes from. Only the table is certain when the sender is not triggerkit.
 
     `xid` is the full 64-bit id of the transaction, as `pg_visible_in_snapshot` takes it; None for
     rows read by a backfill. `unchanged` names the record's columns that are `UNCHANGED`.
     """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     table_schema: str
     table_name: str
@@ -67,15 +63,13 @@ class Metadata(BaseModel):
     transaction_annotations: Any = None
 
 
-class Envelope(BaseModel):
+class Envelope(Struct, frozen=True):
     """One message as it arrives, its record not yet validated against the task's type."""
 
-    model_config = ConfigDict(extra="ignore")
-
     record: dict[str, Any] | None
-    changes: dict[str, Any] | None = None
     action: Action
     metadata: Metadata
+    changes: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,12 +116,13 @@ def test_problems_name_the_path_of_each_field() -> None:
     raw = message({"id": "x", "size": -1})
     assert [p.loc for p in problems(Change[Model], raw)] == [("record", "id"), ("record", "size")]
     assert [p.loc for p in problems(Model, {})] == [("id",)]
-    del raw["metadata"]["table_name"]
     raw["action"] = "upsert"
-    assert [p.loc for p in problems(Change[Model], raw)] == [
-        ("action",),
-        ("metadata", "table_name"),
-    ]
+    assert [p.loc for p in problems(Change[Model], raw)] == [("action",)]
+    raw["action"] = "insert"
+    del raw["metadata"]["table_name"]
+    assert [p.loc for p in problems(Change[Model], raw)] == [("metadata", "table_name")]
+    raw["metadata"] |= {"table_name": "posts", "record_pks": ["1", None]}
+    assert [p.loc for p in problems(Change[Model], raw)] == [("metadata", "record_pks", 1)]
 
 
 @pytest.mark.parametrize("raw", [None, 1, "text", [], {}, {"record": 1}])

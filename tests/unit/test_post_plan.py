@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from app.post_plan import Plan, plan, position_of
 from tasks.create_embedding_for_post import Post
@@ -92,7 +93,7 @@ def test_what_a_sender_does_not_tell_of_a_position_counts_as_zero() -> None:
     bare = Metadata(table_schema="public", table_name="posts")
     post = Post(id=1)
     assert position_of(Change(post, None, "insert", bare)) == (0, 0, 0)
-    named = bare.model_copy(update={"database": Ref(epoch=3), "commit_lsn": 7})
+    named = structs.replace(bare, database=Ref(epoch=3), commit_lsn=7)
     assert position_of(Change(post, None, "insert", named)) == (3, 7, 0)
 
 

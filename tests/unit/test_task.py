@@ -43,7 +43,11 @@ def tasks() -> Iterator[dict[str, Task[Any, Any]]]:
 
 def change(post_id: int = 1, **metadata: Any) -> Change[Post]:
     """One change of a post."""
-    named = {"table_schema": "public", "table_name": "posts", "record_pks": (str(post_id),)}
+    named: dict[str, Any] = {
+        "table_schema": "public",
+        "table_name": "posts",
+        "record_pks": (str(post_id),),
+    }
     return Change(Post(id=post_id, title="One"), None, "insert", Metadata(**named, **metadata))
 
 

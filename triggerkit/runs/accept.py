@@ -10,6 +10,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import FieldProblem, InvalidPayload, NotDurable
+from triggerkit.failpoints import reach
 from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
 from triggerkit.runs.queue import RunQueue
 from triggerkit.runs.run import Handle, NewRun
@@ -28,11 +29,11 @@ SELECT n.id, n.task, n.queue, n.status, n.max_attempts, n.attempt, n.payload, n.
     n.concurrency_key IS NOT NULL AND n.status <> 'failed' AND (
         row_number() OVER (
             PARTITION BY n.task, n.concurrency_key, n.status = 'failed' ORDER BY n.ord) > 1
-        OR EXISTS (SELECT FROM triggerkit.runs r WHERE r.task = n.task
-                   AND r.concurrency_key = n.concurrency_key AND r.finished_at IS NULL))
+        OR (SELECT true FROM triggerkit.runs r WHERE r.task = n.task
+            AND r.concurrency_key = n.concurrency_key AND r.finished_at IS NULL LIMIT 1) IS TRUE)
 FROM ROWS FROM (
     unnest(%(id)s::text[]), unnest(%(task)s::text[]), unnest(%(queue)s::text[]),
-    unnest(%(max_attempts)s::int[]), unnest(%(attempt)s::int[]), unnest(%(payload)s::text[]),
+    unnest(%(max_attempts)s::int[]), unnest(%(attempt)s::int[]), unnest(%(payload)b::text[]),
     unnest(%(items)s::int[]), unnest(%(idempotency_key)s::text[]),
     unnest(%(concurrency_key)s::text[]), unnest(%(item_key)s::text[]),
     unnest(%(source)s::text[]), unnest(%(error)s::text[]), unnest(%(delay_s)s::float[]),
@@ -101,7 +102,9 @@ class Acceptor:
             raise NotDurable from error
         except psycopg.DataError:
             raise InvalidPayload([FieldProblem((), "has a text that cannot be stored")]) from None
+        reach("run-inserted")
         await self._queue.push(ready)
+        reach("run-pushed")
         return [
             Handle(r.id, r.task)
             if r.id in inserted

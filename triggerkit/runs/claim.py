@@ -17,13 +17,14 @@ logger = logging.getLogger(__name__)
 
 #: Gives queued runs to a worker. A run another worker has, or one that is not runnable, is not
 #: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
-#: another claim are left to it: two claims of the same ids cannot wait for each other.
+#: another claim are left to it: two claims of the same ids cannot wait for each other. The status
+#: is compared such that no index of the queued runs fits: it would be read from end to end.
 _CLAIM = """
 UPDATE triggerkit.runs r
 SET status = 'executing', attempt = attempt + 1, started_at = clock_timestamp(), worker = %s
 WHERE id = ANY (ARRAY(
     SELECT id FROM triggerkit.runs
-    WHERE id = ANY (%s) AND task = ANY (%s) AND status = 'queued' AND NOT blocked
+    WHERE id = ANY (%s) AND task = ANY (%s) AND status || '' = 'queued' AND NOT blocked
     FOR UPDATE SKIP LOCKED))
 RETURNING id, seq, task, queue, attempt, max_attempts, payload, items, concurrency_key, item_key,
     source, started_at,
@@ -48,7 +49,7 @@ SET status = o.status, output = o.output, error = o.error::jsonb,
     worker = CASE WHEN o.retry_in_s IS NULL THEN r.worker END
 FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float[])
     AS o (id, attempt, status, output, error, retry_in_s)
-WHERE r.id = o.id AND r.attempt = o.attempt AND r.status = 'executing'
+WHERE r.id = ANY (%s) AND r.id = o.id AND r.attempt = o.attempt AND r.status || '' = 'executing'
 RETURNING r.id
 """
 
@@ -149,6 +150,7 @@ def _columns(outcomes: Sequence[Outcome]) -> list[list[object]]:
         [None if o.output is None else o.output.decode() for o in outcomes],
         [_error(o) for o in outcomes],
         [o.retry_in_s for o in outcomes],
+        [o.run.id for o in outcomes],
     ]
 
 

@@ -17,6 +17,7 @@ from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.runs.accept import Acceptor
 from triggerkit.runs.queue import RunQueue
 from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
@@ -45,7 +46,7 @@ class Client:
             PreflightFailed: the schema `triggerkit` is not there.
         """
         namespace = await installation(settings)
-        states = pool(settings.state_dsn, "triggerkit client", size=POOL_SIZE)
+        states = pool(by_index(settings.state_dsn), "triggerkit client", size=POOL_SIZE)
         await states.open()
         client = redis.asyncio.Redis.from_url(
             settings.broker_dsn,

@@ -21,11 +21,11 @@ SELECT pg_advisory_xact_lock(number) FROM (
 #: Lets the first unfinished run of each key go on; it may be waiting for a retry, then none does.
 UNBLOCK = """
 UPDATE triggerkit.runs SET blocked = false, queued_at = clock_timestamp()
-WHERE blocked AND id IN (
+WHERE blocked AND id = ANY (ARRAY(
     SELECT (SELECT r.id FROM triggerkit.runs r
             WHERE r.task = k.task AND r.concurrency_key = k.key AND r.finished_at IS NULL
             ORDER BY r.seq LIMIT 1)
-    FROM unnest(%s::text[], %s::text[]) AS k (task, key))
+    FROM unnest(%s::text[], %s::text[]) AS k (task, key)))
 RETURNING queue, id, status
 """
 

@@ -70,7 +70,7 @@ WHERE id = ANY (ARRAY(
     WHERE status = 'queued' AND NOT blocked AND queue = %(queue)s
       AND queued_at < CASE WHEN %(head)s::text[] = '{}' THEN clock_timestamp() ELSE (
           SELECT min(queued_at) FROM triggerkit.runs
-          WHERE id = ANY (%(head)s) AND status = 'queued' AND NOT blocked
+          WHERE id = ANY (%(head)s) AND status || '' = 'queued' AND NOT blocked
       ) END - %(settling_s)s * interval '1 second'
     ORDER BY queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING queue, id

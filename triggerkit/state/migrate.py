@@ -50,7 +50,7 @@ def script() -> str:
         parts.append(migration.statements.strip())
         parts.append(
             "INSERT INTO migrations (version, name) "
-            f"VALUES ({migration.version}, '{migration.name}');"  # noqa: S608 - our own file names
+            f"VALUES ({migration.version}, '{migration.name}');"
         )
     return "\n\n".join(parts) + "\n"
 

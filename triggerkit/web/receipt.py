@@ -13,7 +13,7 @@ from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import row_key
 from triggerkit.runs.run import Handle, NewRun
-from triggerkit.web.body import Refused
+from triggerkit.web.body import Refused, dump_json
 from triggerkit.worker.task import Task
 
 #: Most messages in one request.
@@ -93,7 +93,7 @@ class Receipt:
         messages = [self._messages[i] for i in good]
         key = self._webhook_id if self._is_batch else None
         return replace(
-            self._task.run_of(orjson.dumps({"data": messages}), items=len(messages)),
+            self._task.run_of(dump_json({"data": messages}), items=len(messages)),
             idempotency_key=key or _joined([self._key(i) for i in good]),
             concurrency_key=self._batch_key(messages[0]["metadata"]),
             source=_source(messages),
@@ -101,7 +101,7 @@ class Receipt:
 
     def _message_run(self, index: int) -> NewRun:
         message = self._messages[index]
-        run = replace(self._task.run_of(orjson.dumps(message)), idempotency_key=self._key(index))
+        run = replace(self._task.run_of(dump_json(message)), idempotency_key=self._key(index))
         if self._task.payload_type.shape == "plain":
             return run
         row = _row(message["metadata"])

@@ -7,6 +7,7 @@ import time
 
 import dramatiq
 
+from triggerkit.failpoints import reach
 from triggerkit.runs.run import ClaimedRun, Outcome
 from triggerkit.worker.broker import DRAMATIQ_QUEUE, RunBroker
 from triggerkit.worker.completions import Completions
@@ -24,6 +25,7 @@ def declare_actor(
         started = time.monotonic()
         logger.debug("%s %s started", run.task, run.id)
         outcome = executor.execute(run)
+        reach("effect-done")
         completions.put(outcome)
         _log(outcome, (time.monotonic() - started) * 1000)
 

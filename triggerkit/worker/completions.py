@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import psycopg
 import redis
 
+from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.queue import push
 from triggerkit.runs.run import Outcome, RunError, storable
@@ -101,7 +102,9 @@ class Completions:
         while True:
             try:
                 self._claims = self._claims or self._open_claims()
-                return self._claims.complete(outcomes)
+                ready = self._claims.complete(outcomes)
+                reach("completion-written")
+                return ready
             except _UNSTORABLE:
                 raise
             except psycopg.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import msgspec
 import orjson
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -20,7 +21,7 @@ def ready_for_json(value: Any) -> Any:
         InvalidPayload: it holds what JSON does not know.
     """
     try:
-        return to_jsonable_python(_without_unchanged(value), fallback=vars)
+        return to_jsonable_python(_without_unchanged(value), fallback=_fields)
     except (TypeError, ValueError) as error:
         raise _no_json(error) from None
 
@@ -35,6 +36,10 @@ def encode(payload: Any) -> bytes:
         return orjson.dumps(payload)
     except TypeError as error:
         raise _no_json(error) from None
+
+
+def _fields(value: Any) -> Any:
+    return msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else vars(value)
 
 
 def _no_json(error: Exception) -> InvalidPayload:

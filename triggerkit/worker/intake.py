@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import redis
 
+from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.queue import queue_key
 from triggerkit.runs.run import ClaimedRun, is_run_id
@@ -85,10 +86,12 @@ class Intake:
         reserved, claimed = 1, 0
         try:
             if popped := self._wait():
+                reach("run-popped")
                 key, first = popped
                 while self._slots.acquire(blocking=False):
                     reserved += 1
                 runs = self._claim_in_postgres([first, *self._more(key, reserved - 1)])
+                reach("run-claimed")
                 claimed = len(runs)
                 self._claimed.extend(runs)
         except (redis.RedisError, psycopg.Error) as error:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.message import Change, Envelope
 from triggerkit.worker.record import RecordType
-
-_envelope = TypeAdapter(Envelope)
 
 #: What a task takes: one change, a list of changes, or a payload of its own.
 Shape = Literal["change", "batch", "plain"]
@@ -53,7 +53,9 @@ class PayloadType:
         try:
             if self.shape == "plain":
                 return self._plain.validate_python(raw)
-            return self._change(_envelope.validate_python(raw))
+            return self._change(msgspec.convert(raw, Envelope))
+        except msgspec.ValidationError as error:
+            raise InvalidPayload([_problem(str(error))]) from None
         except ValidationError as error:
             problems = error.errors(include_url=False)
             raise InvalidPayload([FieldProblem(e["loc"], e["msg"]) for e in problems]) from None
@@ -88,6 +90,16 @@ def _annotation(function: Callable[..., Any]) -> Any:
             "import the type at the module's top"
         ) from error
     return hints.get(parameters[0].name, dict[str, Any])
+
+
+def _problem(message: str) -> FieldProblem:
+    """A field and its problem, read from msgspec's message with its path."""
+    msg, _, path = message.partition(" - at `$")
+    names = re.findall(r"\.(\w+)|\[(\d+)\]", path)
+    loc: list[str | int] = [name or int(index) for name, index in names]
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", msg):
+        return FieldProblem((*loc, missing.group(1)), "Field required")
+    return FieldProblem(tuple(loc), msg)
 
 
 def _is_change(annotation: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from redis.retry import Retry as RedisRetry
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.keeper import Keeper
+from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 from triggerkit.worker.actor import declare_actor
@@ -67,7 +69,7 @@ def execute_runs(
     """Execute runs in this process until `stop` is set; returns when all outcomes are written."""
 
     def open_claims() -> RunClaims:
-        parameters: dict[str, Any] = pinned(settings.state_dsn, "triggerkit worker")
+        parameters: dict[str, Any] = pinned(by_index(settings.state_dsn), "triggerkit worker")
         connection = psycopg.connect(**parameters, autocommit=True)
         return RunClaims(connection, worker_id, list(tasks))
 
@@ -79,6 +81,7 @@ def execute_runs(
     for task in tasks.values():
         declare_actor(broker, task.name, Executor(task, event_loop.run), completions)
     worker = dramatiq.Worker(broker, worker_threads=threads)
+    _prepare(tasks, event_loop)
     completions.start()
     worker.start()
     try:
@@ -92,6 +95,17 @@ def execute_runs(
         event_loop.stop()
         intake.close()
         client.close()
+
+
+def _prepare(tasks: dict[str, Task[Any, Any]], event_loop: EventLoopThread) -> None:
+    """Open what the tasks need. What cannot be opened now is the first run's matter."""
+    for prepare in dict.fromkeys(task.prepare for task in tasks.values() if task.prepare):
+        try:
+            opening = prepare()
+            if inspect.iscoroutine(opening):
+                event_loop.run(opening)
+        except Exception as error:
+            logger.warning("preparing a task failed: %s: %s", type(error).__name__, error)
 
 
 class Lease:
@@ -133,7 +147,10 @@ def keep(
 ) -> list[threading.Thread]:
     """Start the parent's threads: the lease and the keeper."""
     keeper = Keeper(
-        pinned(settings.state_dsn, "triggerkit keeper"), redis_client(settings), namespace, stop
+        pinned(by_index(settings.state_dsn), "triggerkit keeper"),
+        redis_client(settings),
+        namespace,
+        stop,
     )
     threads = [
         threading.Thread(target=lease.hold, args=[stop], name="lease"),

@@ -20,6 +20,9 @@ from triggerkit.worker.payload import PayloadType
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: What a task's worker calls before it takes runs; an async one runs on the tasks' event loop.
+Prepare = Callable[[], object]
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -61,6 +64,7 @@ class Task(Generic[P, R]):
         queue: str,
         retry: Retry,
         on: ConsumerDefinition | None,
+        prepare: Prepare | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -68,6 +72,7 @@ class Task(Generic[P, R]):
         self.queue = queue
         self.retry = retry
         self.on = on
+        self.prepare = prepare
         self.payload_type = PayloadType(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -161,6 +166,7 @@ def task(
     retry: Retry | int | None = None,
     batch_size: int | None = None,
     on: ConsumerDefinition | None = None,
+    prepare: Prepare | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -173,12 +179,15 @@ def task(
     retry: Retry | int | None = None,
     batch_size: int | None = None,
     on: ConsumerDefinition | None = None,
+    prepare: Prepare | None = None,
 ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Declare a task.
 
     The function takes one parameter: a `Change`, a list of `Change`, or a payload of its own
     (pydantic model, dataclass, TypedDict, dict). It may be async. `on` names the tables whose
-    changes run it; `batch_size` is the largest number of changes it gets at once.
+    changes run it; `batch_size` is the largest number of changes it gets at once. `prepare` is
+    called once in each worker process before it takes runs: it opens what the first run would
+    otherwise wait for.
 
     Raises:
         ConfigurationError: an option does not fit the function.
@@ -192,6 +201,7 @@ def task(
             queue=_checked(queue, "queue"),
             retry=Retry(max_attempts=retry) if isinstance(retry, int) else retry or Retry(),
             on=None,
+            prepare=prepare,
         )
         made.on = _consumer(made, on, batch_size)
         _declare(made)
