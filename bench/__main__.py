@@ -31,7 +31,8 @@ BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
 
 MARKS = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}
 
-console = Console(highlight=False, soft_wrap=True)
+# A log is wide enough for the table; a terminal says how wide it is.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
 
 
 def main(arguments: Sequence[str]) -> int:
