@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: dev test check format lock bench clean
+.PHONY: dev test soak check format lock bench clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -12,6 +12,10 @@ dev: .venv/.installed
 ## test: the whole test suite
 test: .venv/.installed-dev
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+## soak: the long fault runs, ten minutes of kills and a cut of a minute
+soak: .venv/.installed-dev
+	@$(BIN)/pytest tests/faults -m soak -v
 
 ## check: lint, types, import layers, links in the docs
 check: .venv/.installed-dev
