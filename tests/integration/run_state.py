@@ -17,6 +17,7 @@ from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.client import Client, installation
 from triggerkit.runs.queue import queue_key
 from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, RunError
+from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class RunState:
         self, worker_id: str = "worker-1", tasks: Sequence[str] = (TASK,)
     ) -> Iterator[RunClaims]:
         """A worker's side, on a connection of its own."""
-        with psycopg.connect(self.settings.state_dsn, autocommit=True) as connection:
+        with psycopg.connect(by_index(self.settings.state_dsn), autocommit=True) as connection:
             yield RunClaims(connection, worker_id, tasks)
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
@@ -146,7 +147,7 @@ def run_state(settings: Settings) -> Iterator[RunState]:
     """The state behind `settings`."""
     namespace = asyncio.run(installation(settings))
     with (
-        psycopg.connect(settings.state_dsn, autocommit=True) as connection,
+        psycopg.connect(by_index(settings.state_dsn), autocommit=True) as connection,
         redis.Redis.from_url(settings.broker_dsn) as client,
     ):
         yield RunState(settings, connection, client, namespace)

@@ -18,8 +18,8 @@ from triggerkit.runs.run import Outcome, RunError, storable
 
 logger = logging.getLogger(__name__)
 
-#: Most outcomes in one transaction.
-MAX_OUTCOMES = 1000
+#: Most outcomes in one transaction. Postgres compares each with each: more are slower.
+MAX_OUTCOMES = 200
 
 #: Seconds between tries while Postgres is away.
 RETRY_S = 0.5
