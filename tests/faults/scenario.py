@@ -254,11 +254,16 @@ class Scenario:
         forward = {APPLIED: f"127.0.0.1:{port or self._port}"}
         self.receiver.behave(Behaviour(**{**_fields(behaviour), "forward": forward}))
 
-    def prepare(self, rows_before: int, paths: Sequence[str] = (OBSERVED, APPLIED)) -> None:
+    def prepare(
+        self,
+        rows_before: int,
+        paths: Sequence[str] = (OBSERVED, APPLIED),
+        when_changed: Sequence[str] | None = None,
+    ) -> None:
         """Make tables and consumers: every change from here on must arrive."""
         with self.connect() as connection:
             truth.create(connection, rows_before)
-        asyncio.run(self._declare(paths))
+        asyncio.run(self._declare(paths, when_changed))
         with self.connect() as connection:
             truth.require(connection)
             found = connection.execute(
@@ -330,9 +335,9 @@ class Scenario:
             violations = check(self.history(path, drained_s), bounds)
             assert not violations, f"{path}: {explain(violations)}\n{self.dev.explain()}"
 
-    async def _declare(self, paths: Sequence[str]) -> None:
+    async def _declare(self, paths: Sequence[str], when_changed: Sequence[str] | None) -> None:
         settings = Settings.parse(self.environment)
-        definition = rows("items", timeout_s=3, batch_size=BATCH_SIZE)
+        definition = rows("items", timeout_s=3, batch_size=BATCH_SIZE, when_changed=when_changed)
         declared = [
             Declared(path.rpartition("/")[2].replace("-", "_"), definition, path) for path in paths
         ]

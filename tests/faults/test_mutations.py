@@ -48,3 +48,18 @@ def test_a_mutation_is_caught(mutation: str, scenario: Scenario, tmp_path: Path)
     found = violations(scenario, mutation, tmp_path)
     print(explain(found))
     assert CAUGHT_BY[mutation] <= {v.rule for v in found}
+
+
+def test_an_unrelated_update_bears_the_row_that_lost_its_place_in_a_chunk(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    """The update of a row read but not yet in the log changes no column that the consumer names."""
+    (tmp_path / "kills").mkdir()
+    environment = {**scenario.environment, KILLS_VARIABLE: str(tmp_path / "kills")}
+    scenario.prepare(rows_before=300, paths=[OBSERVED], when_changed=["body"])
+    with Stream(scenario.folder, ["tests.faults.mutant", "nothing"], environment) as stream:
+        drained_s = scenario.drain(20)
+    history = scenario.history(OBSERVED, drained_s)
+    found = check(history, Bounds(repeats=KILLS * IN_FLIGHT))
+    assert {c.op for c in history.committed if c.required} == {"insert", "update", "delete"}
+    assert not found, f"{explain(found)}\n{stream.explain()}"

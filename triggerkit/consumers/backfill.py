@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import NamedTuple
@@ -43,10 +43,13 @@ FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id
 WHERE b.state = 'active' AND c.database_id = %s ORDER BY b.id
 """
 
+#: From this position on, unrelated updates may be the only bearers of rows.
+_BEGIN = """
+UPDATE triggerkit.backfills SET first_position = coalesce(first_position, %s) WHERE id = %s
+"""
+
 _START = """
-UPDATE triggerkit.backfills
-SET upper_bound = coalesce(upper_bound, %s), rows_estimated = %s,
-    first_position = coalesce(first_position, %s)
+UPDATE triggerkit.backfills SET upper_bound = coalesce(upper_bound, %s), rows_estimated = %s
 WHERE id = %s
 """
 
@@ -114,16 +117,22 @@ class TableBackfill:
         self._process = token_hex(4)
         self._in_flight: _InFlight | None = None
 
-    async def run(self, head: int) -> None:
-        """Read the table to its end; `head` is the log's last position when recording began."""
+    async def run(self, head: int, begun: Callable[[], Awaitable[object]]) -> None:
+        """Read the table to its end; `head` is the log's last position when recording began.
+
+        `begun` is awaited before anything is read: from then on `when_changed` must not filter.
+        """
         backfill = self.backfill
+        async with self._pool.connection() as connection:
+            await connection.execute(_BEGIN, [head + 1, backfill.id])
+        await begun()
         async with await connect(self._source_dsn, "triggerkit backfill") as source:
             await source.execute("SET row_security = off")
             await source.execute("SET synchronous_commit = local")
             await self._wait_until_visible(source)
             reader = ChunkReader(source, backfill.table, backfill.sort_column)
             await reader.open()
-            await self._start(reader, head)
+            await self._start(reader)
             after, nulls = self._place()
             while True:
                 chunk = await reader.read(after, backfill.upper_bound, nulls=nulls)
@@ -198,13 +207,13 @@ class TableBackfill:
                 return
             await asyncio.sleep(VISIBILITY_CHECK_S)
 
-    async def _start(self, reader: ChunkReader, head: int) -> None:
+    async def _start(self, reader: ChunkReader) -> None:
         if self.backfill.upper_bound is None:
             self.backfill.upper_bound = await reader.upper_bound()
         estimate = await reader.estimate()
         bound = None if self.backfill.upper_bound is None else Jsonb(self.backfill.upper_bound)
         async with self._pool.connection() as connection:
-            await connection.execute(_START, [bound, estimate, head + 1, self.backfill.id])
+            await connection.execute(_START, [bound, estimate, self.backfill.id])
 
     async def _store(self, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool) -> None:
         self._number += 1

@@ -33,9 +33,15 @@ class DeliveryLoop:
         self._group = group
         self._lanes: dict[int, list[Lane]] = {}
         self._tasks: dict[int, list[asyncio.Task[None]]] = {}
+        self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> list[Consumer]:
         """Start lanes of new consumers, stop those of paused and deleted ones."""
+        # One at a time: two that start the same consumer would deliver everything twice.
+        async with self._refreshing:
+            return await self._refresh()
+
+    async def _refresh(self) -> list[Consumer]:
         consumers = await self._store.consumers()
         active = {c.id: c for c in consumers if c.state == "active"}
         for consumer_id in [i for i in self._tasks if i not in active]:

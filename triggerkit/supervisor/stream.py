@@ -152,7 +152,7 @@ class Stream:
     ) -> None:
         table, consumer_id = backfill.backfill.table, backfill.backfill.consumer_id
         try:
-            await backfill.run(reader.head)
+            await backfill.run(reader.head, loop.refresh)
             logger.info("backfill of %s is complete", table)
         except (TriggerkitError, psycopg.DataError, psycopg.ProgrammingError) as error:
             # The table's fault, not the connection's: the stream goes on without this backfill.
