@@ -1,6 +1,7 @@
 # Everything a fresh machine needs: Python 3.11 or later, make and git.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs: a shim of a version manager may be there and not work.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
 .PHONY: dev test soak check format lock bench clean

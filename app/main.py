@@ -28,8 +28,8 @@ PAGE = """<!doctype html>
   <input name="q" aria-label="What to look for" placeholder="compress files" required>
   <button>Search</button>
 </form>
-<p>Each post has an embedding, kept up to date by the task <code>create_embedding_for_post</code>;
-see it at work in the <a href="/dashboard/">dashboard</a>.</p>
+<p>Each post has an embedding, kept up to date by the task <code>create_embedding_for_post</code>.
+</p>
 </html>
 """
 

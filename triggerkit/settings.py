@@ -65,8 +65,7 @@ class Settings(BaseModel):
             ConfigurationError: a setting has a wrong value; the message names it.
         """
         folder = folder or Path.cwd()
-        dotenv = {k: v for k, v in dotenv_values(folder / ".env").items() if v is not None}
-        return cls.parse({**running_environment(folder), **dotenv, **os.environ})
+        return cls.parse({**running_environment(folder), **own_environment(folder)})
 
     @classmethod
     def parse(cls, environment: Mapping[str, str]) -> Self:
@@ -139,6 +138,12 @@ def _split(value: SecretStr | None) -> list[str]:
     if value is None:
         return []
     return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    """`.env` and over it the environment; an empty value counts as unset and hides nothing."""
+    dotenv = {name: value for name, value in dotenv_values(folder / ".env").items() if value}
+    return {**dotenv, **{name: value for name, value in os.environ.items() if value}}
 
 
 def running_environment(folder: Path) -> dict[str, str]:

@@ -13,12 +13,11 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
-from dotenv import dotenv_values
 
 from triggerkit import failpoints
 from triggerkit.cli.options import App, Host, Json, Port, Quiet, Tasks
 from triggerkit.embedded import lifeline
-from triggerkit.settings import Project, Settings
+from triggerkit.settings import Project, Settings, own_environment
 from triggerkit.supervisor.console import JsonConsole, TextConsole
 from triggerkit.supervisor.dev import run_dev
 from triggerkit.supervisor.logs import announce, configure, is_child
@@ -43,10 +42,7 @@ def dev(
 ) -> None:
     """Run everything: servers that are not set are brought along, changes run their tasks."""
     project = Project.load(app=app, tasks=tasks)
-    environment = {
-        **{k: v for k, v in dotenv_values(project.folder / ".env").items() if v is not None},
-        **os.environ,
-    }
+    environment = own_environment(project.folder)
     if host is not None:
         environment["TRIGGERKIT_HOST"] = host
     if port is not None:

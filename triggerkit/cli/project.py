@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from triggerkit.cli.options import App, Json, Tasks
 from triggerkit.consumers.apply import apply as apply_consumers
@@ -103,7 +103,8 @@ def tasks(tasks: Tasks = None, json: Json = False) -> None:
     if json:
         print(orjson.dumps(found).decode())
         return
-    table = Table("task", "queue", "on", "where", box=None, pad_edge=False)
+    where = Column("where", no_wrap=True, overflow="ignore")
+    table = Table("task", "queue", "on", where, box=None, pad_edge=False)
     for task in found:
         place = Path(task["place"])
         shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place

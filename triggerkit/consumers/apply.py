@@ -55,10 +55,12 @@ SELECT id, name, slot_name, publication_name, slot_epoch, system_identifier
 FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0
 """
 
-#: A new slot, or another server behind the URL, starts LSNs anew: old progress is void.
+#: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
+#: seconds since 1970, so that they also grow when the state was lost that knew the last one.
 _NEW_SLOT = """
 UPDATE triggerkit.databases
-SET slot_epoch = slot_epoch + 1, last_commit_lsn = 0, system_identifier = %s, timeline = %s
+SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_commit_lsn = 0,
+    system_identifier = %s, timeline = %s
 WHERE id = %s
 """
 
@@ -139,9 +141,16 @@ async def apply(
     tables = [t for d in declared for t in d.definition.table_names]
     database, identity = await _ensure_database(source, state)
     await ensure_publication(source, database.publication_name, tables)
-    if await ensure_slot(source, database.slot_name):
+    slot_is_new = await ensure_slot(source, database.slot_name)
+    if slot_is_new or database.slot_epoch == 0:
         await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+    if slot_is_new:
         done.append(f"created replication slot {database.slot_name}")
+    if slot_is_new and database.slot_epoch > 0:
+        done.append(
+            "the slot before it is gone: changes made since then are missing in the log; "
+            "delete the consumers and apply again to read their tables anew"
+        )
     for consumer in declared:
         async with state.transaction():
             if await _apply_consumer(state, database, consumer, public_url):

@@ -212,6 +212,18 @@ class CursorStore:
             )
             return {key for (key,) in await cursor.fetchall()}
 
+    async def disable(self, consumer_id: int) -> None:
+        """The consumer's endpoint is gone: nothing more is sent to it."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(
+                "UPDATE triggerkit.consumers SET state = 'disabled' WHERE id = %s", [consumer_id]
+            )
+            await connection.execute(
+                "UPDATE triggerkit.endpoints SET disabled_at = now() WHERE id = "
+                "(SELECT endpoint_id FROM triggerkit.consumers WHERE id = %s)",
+                [consumer_id],
+            )
+
     async def save_error(self, consumer_id: int, error: str | None) -> None:
         """Show the last delivery error with the consumer, or clear it."""
         async with self._pool.connection() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -28,6 +28,10 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 600.0
 
 
+#: The headers that authorize a push to a consumer's endpoint.
+HeadersFor = Callable[[Consumer], Mapping[str, str]]
+
+
 def backoff_s(attempt: int, asked_s: float | None = None) -> float:
     """Seconds before the attempt after `attempt` (from 1): doubling, jittered by 15 %."""
     if asked_s is not None:
@@ -46,7 +50,7 @@ class Lane:
         reader: LogReader,
         store: CursorStore,
         pusher: Pusher,
-        headers: Mapping[str, str],
+        headers_for: HeadersFor,
         parked_rows: set[str],
     ) -> None:
         self.consumer = consumer
@@ -54,7 +58,7 @@ class Lane:
         self._reader = reader
         self._store = store
         self._pusher = pusher
-        self._headers = headers
+        self._headers_for = headers_for
         self._renderer = Renderer(consumer)
         self._parked_rows = parked_rows
         self._limit = consumer.definition.batch_size
@@ -124,7 +128,8 @@ class Lane:
             await self._settle(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
-                logger.error("%s: the endpoint is gone (410)", self.consumer.name)
+                logger.error("%s: the endpoint is gone (410); disabled", self.consumer.name)
+                await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
 
@@ -148,7 +153,7 @@ class Lane:
             batch_id=batch.id,
             attempt=self.cursor.attempt,
             timeout_s=definition.timeout_s,
-            headers=self._headers,
+            headers=self._headers_for(self.consumer),
         )
         sent_at = datetime.now(UTC)
         reach("post-before")

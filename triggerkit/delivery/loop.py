@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
-from triggerkit.delivery.lane import Lane
+from triggerkit.delivery.lane import HeadersFor, Lane
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.reader import LogReader
 
@@ -23,7 +22,7 @@ class DeliveryLoop:
         reader: LogReader,
         store: CursorStore,
         pusher: Pusher,
-        headers_for: Callable[[Consumer], Mapping[str, str]],
+        headers_for: HeadersFor,
         group: asyncio.TaskGroup,
     ) -> None:
         self._reader = reader
@@ -63,7 +62,7 @@ class DeliveryLoop:
                 self._reader,
                 self._store,
                 self._pusher,
-                self._headers_for(consumer),
+                self._headers_for,
                 parked,
             )
             for cursor in await self._store.load(consumer.id)

@@ -26,6 +26,9 @@ from triggerkit.supervisor.reload import code_changes
 from triggerkit.supervisor.serve import listen
 from triggerkit.supervisor.servers import EmbeddedServers
 
+#: Seconds of waiting for a start after which it is said whom one waits for.
+PATIENCE_S = 15.0
+
 #: Seconds between two looks at an open backfill's progress.
 PROGRESS_S = 0.25
 
@@ -96,7 +99,14 @@ class Dev:
         self._launch("worker", ["triggerkit", "worker"])
         self._launch("stream", ["triggerkit", "stream"])
         await self._apply(servers)
-        await asyncio.gather(*(child.ready.wait() for child in self._children.values()))
+        await self._until_ready()
+
+    async def _until_ready(self) -> None:
+        """Wait for all children, and say whom for when it takes long."""
+        waiting = asyncio.gather(*(child.ready.wait() for child in self._children.values()))
+        while not (await asyncio.wait({waiting}, timeout=PATIENCE_S))[0]:
+            missing = [c.name for c in self._children.values() if not c.ready.is_set()]
+            self._console.problem(f"still waiting for {', '.join(missing)} to be ready")
 
     async def _prepare(self) -> None:
         """State schema and the checks."""
@@ -169,7 +179,7 @@ class Dev:
         self._spawn(self._show_backfills())
         self._spawn(self._reload())
         self._spawn(self._publish(folder, servers))
-        keeping = asyncio.create_task(servers.keep(self._console.problem))
+        keeping = asyncio.create_task(servers.keep(self._console.problem, self._console.note))
         await self._stop.wait()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

@@ -53,25 +53,30 @@ class EmbeddedServers:
         """Whether the database is ours: then its tables are ours to make."""
         return self._postgres is not None
 
-    async def keep(self, on_event: Callable[[str], None]) -> None:
+    async def keep(self, on_end: Callable[[str], None], on_return: Callable[[str], None]) -> None:
         """Start a server that ends unasked again, and tell of it, until canceled."""
         async with asyncio.TaskGroup() as group:
             for name, server in self._named():
-                group.create_task(self._keep_one(name, server, on_event))
+                group.create_task(self._keep_one(name, server, on_end, on_return))
 
     @staticmethod
-    async def _keep_one(name: str, server: Server, on_event: Callable[[str], None]) -> None:
+    async def _keep_one(
+        name: str,
+        server: Server,
+        on_end: Callable[[str], None],
+        on_return: Callable[[str], None],
+    ) -> None:
         while True:
             code = await server.wait()
-            on_event(f"{name} ended with code {code}; starting it again")
+            on_end(f"{name} ended with code {code}; starting it again")
             while True:
                 try:
                     await server.start()
                     break
                 except TriggerkitError as error:
-                    on_event(f"{name} does not start: {error}")
+                    on_end(f"{name} does not start: {error}")
                     await asyncio.sleep(RESTART_S)
-            on_event(f"{name} is back")
+            on_return(f"{name} is back")
 
     async def stop(self, *, force: bool = False) -> None:
         """Stop the servers: Redis first, then Postgres, which the others write to."""

@@ -17,7 +17,7 @@ from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import LOOPBACK, parse_networks
 from triggerkit.delivery.push import Pusher
-from triggerkit.errors import Fenced, SlotError, TriggerkitError
+from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.reader import LogReader
 from triggerkit.log.writer import LogWriter, Statement
@@ -195,7 +195,7 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
             try:
                 async with leadership(settings, database.id):
                     await Stream(settings, database, states).run(ready)
-            except* (psycopg.OperationalError, SlotError, Fenced) as errors:
+            except* (psycopg.OperationalError, CannotConnect, SlotError, Fenced) as errors:
                 for error in errors.exceptions:
                     logger.warning("the stream stopped: %s; starting again", error)
             _raise_if_canceled()
