@@ -107,12 +107,7 @@ def test_a_table_that_is_gone_stops_its_backfill_and_not_the_stream(settings: Se
             async with streaming(settings, receiver):
                 await execute(settings, "INSERT INTO items VALUES (1)")
                 await receiver.until(lambda: len(receiver.messages) == 1)
-            with psycopg.connect(settings.state_dsn) as state:
-                row = state.execute(
-                    "SELECT last_error FROM triggerkit.consumers WHERE name = 'other'"
-                ).fetchone()
-            assert row is not None
-            assert "other" in row[0]
+                assert "other" in await until_error(settings, "other")
 
     asyncio.run(scenario())
 
@@ -166,6 +161,18 @@ def test_a_change_decoded_before_it_is_visible_is_not_followed_by_the_old_row(
             assert read_versions.get("3", 1) == 1, "the old row came after its newer change"
 
     asyncio.run(scenario())
+
+
+async def until_error(settings: Settings, consumer: str) -> str:
+    async with asyncio.timeout(10), await connect(settings.state_dsn, "test") as state:
+        while True:
+            cursor = await state.execute(
+                "SELECT last_error FROM triggerkit.consumers WHERE name = %s", [consumer]
+            )
+            row = await cursor.fetchone()
+            if row and row[0]:
+                return str(row[0])
+            await asyncio.sleep(0.02)
 
 
 async def until_waiting_for_standby(admin: psycopg.AsyncConnection) -> None:
