@@ -72,6 +72,12 @@ class RunConsumer(Consumer):
 def _message(run: ClaimedRun) -> MessageProxy:
     # The run itself travels with the message: it is never encoded, as nothing is enqueued.
     message: dramatiq.Message[Any] = dramatiq.Message(
-        queue_name=DRAMATIQ_QUEUE, actor_name=run.task, args=(run,), kwargs={}, options={}
+        queue_name=DRAMATIQ_QUEUE,
+        actor_name=run.task,
+        args=(run,),
+        kwargs={},
+        options={},
+        message_id=run.id,
+        message_timestamp=0,
     )
     return MessageProxy(message)
