@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import triggerkit
-from triggerkit.cli.main import app
+from triggerkit.cli.main import application
 from triggerkit.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def leaf_commands(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, Ty
 @pytest.fixture(scope="module")
 def cli() -> TyperGroup:
     """The command `triggerkit`."""
-    group = get_command(app)
+    group = get_command(application())
     assert isinstance(group, TyperGroup)
     return group
 

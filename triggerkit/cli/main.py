@@ -4,33 +4,60 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
+from typing import Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from triggerkit.cli import processes, project, runs
 from triggerkit.errors import TriggerkitError
 from triggerkit.supervisor.logs import is_child
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(
-    name="triggerkit",
-    help="A row changes in Postgres, a Python task runs.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-processes.register(app)
-project.register(app)
-runs.register(app)
+#: Which module has a command: only that one is imported, since starting takes as long as importing.
+MODULES: Final = {
+    "dev": "dev",
+    "serve": "serve",
+    "stream": "stream",
+    "worker": "worker",
+    "check": "project",
+    "apply": "project",
+    "status": "project",
+    "tasks": "project",
+    "upgrade": "project",
+    "sql": "project",
+    "trigger": "runs",
+    "runs": "runs",
+}
+
+
+def application(command: str | None = None) -> typer.Typer:
+    """The command line, with all commands or with those of the module that has `command`."""
+    app = typer.Typer(
+        name="triggerkit",
+        help="A row changes in Postgres, a Python task runs.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    # A callback, so that an application of one command is still asked for it by its name.
+    app.callback()(_root)
+    modules = [MODULES[command]] if command in MODULES else dict.fromkeys(MODULES.values())
+    for name in modules:
+        import_module(f"triggerkit.cli.{name}").register(app)
+    return app
+
+
+def _root() -> None:
+    """A row changes in Postgres, a Python task runs."""
 
 
 def run() -> None:
     """Run the command; an error of ours prints its message and ends with its exit code."""
     try:
-        app()
+        application(sys.argv[1] if len(sys.argv) > 1 else None)()
     except TriggerkitError as error:
         if is_child():
             logger.error("%s", error)

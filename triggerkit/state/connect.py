@@ -14,8 +14,11 @@ from triggerkit.errors import CannotConnect, ConfigurationError
 #: Pinned so that a value prints the same in the stream and in a backfill.
 SESSION_OPTIONS = (
     "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c extra_float_digits=3 "
-    "-c search_path=pg_catalog"
+    "-c search_path=pg_catalog -c default_transaction_isolation=read\\ committed"
 )
+
+#: A peer that is gone without a word is noticed within about half a minute.
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 #: Seconds to wait for a server to answer.
 CONNECT_TIMEOUT_S = 10
@@ -50,7 +53,7 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
             "the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) cannot be read; "
             "it looks like postgresql://user:password@host:5432/database"
         ) from None
-    own = {"application_name": application_name, "client_encoding": "UTF8"}
+    own = {**KEEPALIVES, "application_name": application_name, "client_encoding": "UTF8"}
     options = f"{parts.get('options') or ''} {SESSION_OPTIONS}".strip()
     timeout = parts.get("connect_timeout") or CONNECT_TIMEOUT_S
     return {**parts, **own, "options": options, "connect_timeout": timeout}

@@ -18,6 +18,9 @@ from triggerkit.settings import Project, Settings
 from triggerkit.worker.process import Lease, execute_runs, keep, new_worker_id, stop_on_signals
 from triggerkit.worker.registry import load_tasks
 
+#: Seconds between two looks for a signal while the lease waits for Postgres.
+LOOK_S = 0.5
+
 #: Names the worker to its children.
 WORKER_VARIABLE = "TRIGGERKIT_WORKER_ID"
 
@@ -69,7 +72,8 @@ def run_worker(
     lease = Lease(settings, worker_id, list(queues or ()), processes * threads)
     kept = keep(settings, namespace, lease, stop_lease)
     try:
-        lease.held.wait()
+        while not (lease.held.wait(LOOK_S) or stop.is_set()):
+            pass
         for child in children:
             child.go()
         for child in children:

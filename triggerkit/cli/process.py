@@ -1,0 +1,40 @@
+"""What every long-running process does first and last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from triggerkit import failpoints
+from triggerkit.embedded import lifeline
+from triggerkit.settings import Settings
+from triggerkit.supervisor.logs import configure, is_child
+
+
+def start(*, host: str | None = None, port: int | None = None) -> Settings:
+    """Watch the parent, set up logging and read the settings; `host` and `port` win over them."""
+    lifeline.watch()
+    failpoints.arm(os.environ)
+    configure(json_lines=is_child())
+    settings = Settings.load(Path.cwd())
+    changed: dict[str, Any] = {}
+    if host is not None:
+        changed["triggerkit_host"] = host
+    if port is not None:
+        changed["triggerkit_port"] = port
+    return settings.model_copy(update=changed)
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends or a signal cancels it."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

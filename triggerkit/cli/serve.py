@@ -1,0 +1,38 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+import typer
+import uvloop
+
+from triggerkit.cli.options import App, Host, Port, Tasks
+from triggerkit.cli.process import start
+from triggerkit.settings import Project
+from triggerkit.supervisor.logs import announce
+from triggerkit.supervisor.serve import listen, run_serve
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(serve)
+
+
+def serve(
+    app: App = None,
+    tasks: Tasks = None,
+    host: Host = None,
+    port: Port = None,
+    fd: Annotated[int | None, typer.Option(help="An inherited listening socket.")] = None,
+) -> None:
+    """Serve the webhook routes and the app."""
+    settings = start(host=host, port=port)
+    listener = (
+        socket.socket(fileno=fd)
+        if fd is not None
+        else listen(settings.triggerkit_host, settings.triggerkit_port)
+    )
+    project = Project.load(app=app, tasks=tasks)
+    uvloop.run(run_serve(settings, project, listener, lambda: announce("ready")))

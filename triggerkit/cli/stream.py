@@ -1,0 +1,21 @@
+"""The command `stream`."""
+
+from __future__ import annotations
+
+import typer
+import uvloop
+
+from triggerkit.cli.process import start, until_signal
+from triggerkit.supervisor.logs import announce
+from triggerkit.supervisor.stream import run_stream
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(stream)
+
+
+def stream() -> None:
+    """Capture changes into the log and deliver them to the consumers."""
+    settings = start()
+    uvloop.run(until_signal(run_stream(settings, lambda: announce("ready"))))

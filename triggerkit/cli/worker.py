@@ -1,0 +1,48 @@
+"""The command `worker`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from triggerkit.cli.options import Tasks
+from triggerkit.cli.process import start
+from triggerkit.settings import Project
+from triggerkit.supervisor.logs import announce
+from triggerkit.supervisor.worker import run_child, run_worker
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(worker)
+
+
+def worker(
+    tasks: Tasks = None,
+    processes: Annotated[
+        int, typer.Option(envvar="TRIGGERKIT_PROCESSES", min=1, max=256, help="Child processes.")
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(envvar="TRIGGERKIT_THREADS", min=1, max=1024, help="Runs at a time each.")
+    ] = 8,
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", help="Only this queue; repeatable.")
+    ] = None,
+    child: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Execute runs of the project's tasks."""
+    settings = start()
+    project = Project.load(tasks=tasks)
+    if child:
+        run_child(settings, project, threads=threads, queues=queue)
+        return
+    code = run_worker(
+        settings,
+        project,
+        processes=processes,
+        threads=threads,
+        queues=queue,
+        ready=lambda: announce("ready"),
+    )
+    raise typer.Exit(code)
