@@ -38,6 +38,7 @@ class Project:
         self.folder = folder
         self.dev = DevProcess(folder)
         self._next_id = 0
+        self._database_url = ""
         (folder / "tasks").mkdir()
         (folder / "tasks" / "__init__.py").touch()
         (folder / "prepare.py").write_text(SETUP)
@@ -70,7 +71,8 @@ class Project:
         return eventually(output, deadline_s, f"a completed run of row {row_id}")
 
     def database_url(self) -> str:
-        return str(self.status()["database_url"])
+        self._database_url = self._database_url or str(self.status()["database_url"])
+        return self._database_url
 
     def status(self) -> dict[str, object]:
         found = run_command(self.folder, "triggerkit", "status", "--json")

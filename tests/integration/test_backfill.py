@@ -23,13 +23,27 @@ ALTER TABLE items REPLICA IDENTITY FULL
 """
 
 
+class LastStates:
+    """The version delivered last per key; None where a delete was. Reads each request once."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._read = 0
+        self._states: dict[str, int | None] = {}
+
+    def __call__(self) -> dict[str, int | None]:
+        new = self._receiver.requests[self._read :]
+        self._read += len(new)
+        for message in (m for request in new for m in request.messages):
+            key = message["metadata"]["record_pks"][0]
+            deleted = message["action"] == "delete"
+            self._states[key] = None if deleted else message["record"]["version"]
+        return self._states
+
+
 def last_states(receiver: Receiver) -> dict[str, int | None]:
-    """The version delivered last per key; None where a delete was."""
-    states: dict[str, int | None] = {}
-    for message in receiver.messages:
-        key = message["metadata"]["record_pks"][0]
-        states[key] = None if message["action"] == "delete" else message["record"]["version"]
-    return states
+    """What `LastStates` tells when nothing more comes."""
+    return LastStates(receiver)()
 
 
 def test_rows_changed_while_they_are_read_end_in_their_last_state(settings: Settings) -> None:
@@ -58,9 +72,10 @@ def test_rows_changed_while_they_are_read_end_in_their_last_state(settings: Sett
                 cursor = await source.execute("SELECT id::text, version FROM public.items")
                 truth: dict[str, int] = dict(await cursor.fetchall())
 
+                states = LastStates(receiver)
+
                 def converged() -> bool:
-                    states = last_states(receiver)
-                    return {k: v for k, v in states.items() if v is not None} == truth
+                    return {k: v for k, v in states().items() if v is not None} == truth
 
                 await receiver.until(converged, timeout_s=40)
             versions: dict[str, int] = {}
@@ -86,7 +101,8 @@ def test_a_backfill_goes_on_after_a_restart(settings: Settings) -> None:
             async with streaming(settings, receiver):
                 await receiver.until(lambda: len(receiver.messages) > 1000)
             async with streaming(settings, receiver):
-                await receiver.until(lambda: len(last_states(receiver)) == 30_000)
+                states = LastStates(receiver)
+                await receiver.until(lambda: len(states()) == 30_000)
             with psycopg.connect(settings.state_dsn) as state:
                 row = state.execute(
                     "SELECT state, rows_read, rows_logged, (SELECT count(*) FROM triggerkit.events)"
