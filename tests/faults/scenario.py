@@ -126,9 +126,9 @@ class FaultyDev(DevProcess):
         shown = "\n".join(str(line)[:400] for line in said[-25:])
         return f"{shown}\n{(self.folder / 'dev.stderr').read_text()}"
 
-    def died(self, name: str) -> list[dict[str, Any]]:
-        """What it said about deaths of its process `name`."""
-        return [line for line in self._of("died") if line.get("process") == name]
+    def deaths(self) -> list[dict[str, Any]]:
+        """What it said about processes that ended unasked."""
+        return self._of("died")
 
 
 class Sampler:

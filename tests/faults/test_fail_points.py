@@ -23,3 +23,4 @@ def test_a_kill_at(point: str, scenario: Scenario, tmp_path: Path) -> None:
         eventually(fired.exists, 10, f"a kill at {point}")
         workload.until(300, 20)
     scenario.judge(faults=1)
+    assert len(scenario.dev.deaths()) == 1
