@@ -4,15 +4,19 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: dev test soak check format lock bench clean
+.PHONY: dev test faults soak check format lock bench clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
 	@$(BIN)/triggerkit dev
 
-## test: the whole test suite
+## test: all tests but the kills and faults
 test: .venv/.installed-dev
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile --ignore tests/faults
+
+## faults: every hand-off killed, the receiver misbehaving, the checker's mutations
+faults: .venv/.installed-dev
+	@$(BIN)/pytest -n 2 --dist worksteal tests/faults
 
 ## soak: the long fault runs, ten minutes of kills and a cut of a minute
 soak: .venv/.installed-dev
