@@ -12,9 +12,6 @@ from app.post_plan import Plan, plan
 from app.resources import resources
 from triggerkit import BatchResult, Change, ItemFailure, Retry, rows, task
 
-#: A post that is locked or not visible yet is looked at again this soon.
-RETRY_AFTER_S = 0.5
-
 
 class Post(BaseModel):
     """The columns of `posts` that count here."""
@@ -85,8 +82,8 @@ def _refused(
 
 
 def _not_ready(planned: Plan[Post], standing: dict[int, Standing]) -> Iterator[ItemFailure]:
-    """The posts to look at again soon."""
+    """The posts to look at again; the back-off outlasts a transaction of several seconds."""
     waiting = {id_: how for id_, how in standing.items() if how in ("locked", "hidden")}
     for post_id, how in (waiting | dict.fromkeys(planned.unknown, "hidden")).items():
         error = PostNotReadyError(NOT_READY[how])
-        yield ItemFailure(planned.changes[post_id], error, retry_after_s=RETRY_AFTER_S)
+        yield ItemFailure(planned.changes[post_id], error)
