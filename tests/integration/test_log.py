@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import psycopg
 import pytest
 
@@ -63,6 +64,23 @@ def test_what_is_written_is_read_back_as_it_was(database_url: str) -> None:
         async with reading(database_url, database_id) as reader:
             assert await read_all(reader, 51) == written
         assert [e.position for e in written] == [*range(1, 52)]
+
+    asyncio.run(scenario())
+
+
+def test_white_space_of_a_json_column_is_the_same_in_memory_and_in_the_table(
+    database_url: str,
+) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        spaced = orjson.Fragment(b'{"a":\n\t1,\r\n"b": "kept \\n"}')
+        change = RowChange("public", "items", "update", ("1",), {"j": spaced}, {"j": spaced})
+        async with LogWriter.open(database_url, database_id) as writer:
+            writer.write(Pending(TRANSACTION, 0, change))
+            written = await writer.commit(100)
+        async with reading(database_url, database_id) as reader:
+            assert await read_all(reader, 1) == written
+        assert orjson.loads(written[0].record or b"")["j"] == {"a": 1, "b": "kept \n"}
 
     asyncio.run(scenario())
 
