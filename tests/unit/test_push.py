@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from triggerkit.delivery.lane import LONGEST_WAIT_S, backoff_s
-from triggerkit.delivery.network import LOOPBACK, is_allowed, parse_networks
+from triggerkit.delivery.network import LOOPBACK, is_allowed, is_loopback, parse_networks
 from triggerkit.delivery.push import read_answer, retry_after
 from triggerkit.errors import ConfigurationError
 
@@ -73,6 +73,16 @@ def test_public_and_allowed_addresses_are_reached() -> None:
     assert is_allowed("93.184.216.34", ())
     assert is_allowed("127.0.0.1", LOOPBACK)
     assert is_allowed("::ffff:10.0.0.1", (ip_network("10.0.0.0/8"),))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])
+def test_this_machine_is_known_by_its_names(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["", "example.com", "10.0.0.1", "localhost.example.com"])
+def test_other_hosts_are_not_this_machine(host: str) -> None:
+    assert not is_loopback(host)
 
 
 def test_a_network_that_is_none_is_named() -> None:

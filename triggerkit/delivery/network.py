@@ -42,6 +42,16 @@ def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
     """Connects to allowed addresses only; a name that resolves to a refused one is refused."""
 

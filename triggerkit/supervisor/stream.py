@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
@@ -15,7 +16,7 @@ from triggerkit.consumers.backfill import MARKER_PREFIX, Backfills, Survivors, T
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.loop import DeliveryLoop
-from triggerkit.delivery.network import LOOPBACK, parse_networks
+from triggerkit.delivery.network import LOOPBACK, is_loopback, parse_networks
 from triggerkit.delivery.push import Pusher
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.entry import Entry, Pending
@@ -164,7 +165,9 @@ class Stream:
 
     def _pusher(self) -> Pusher:
         allowed = parse_networks(self._settings.triggerkit_allow_networks)
-        return Pusher((*allowed, *LOOPBACK))
+        # Our own routes may be on this machine; if they are not, nothing here is to be reached.
+        ours = urlsplit(self._settings.public_url).hostname or ""
+        return Pusher((*allowed, *LOOPBACK) if is_loopback(ours) else allowed)
 
     def _headers(self, consumer: Consumer) -> Mapping[str, str]:
         if not consumer.endpoint_is_ours:
