@@ -5,6 +5,7 @@ The JSON has Sequin's shape, so that either side of the webhook can be a real Se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar, final
@@ -33,7 +34,7 @@ class Unchanged:
 UNCHANGED: Final = Unchanged()
 
 
-class Ref(Struct, frozen=True):
+class Ref(Struct, frozen=True, gc=False):
     """The id and name of a database or consumer. `epoch` counts a database's slots, from 1."""
 
     id: str | int | None = None
@@ -41,7 +42,7 @@ class Ref(Struct, frozen=True):
     epoch: int | None = None
 
 
-class Metadata(Struct, frozen=True):
+class Metadata(Struct, frozen=True, gc=False):
     """Where a change comes from. Only the table is certain when the sender is not triggerkit.
 
     `xid` is the full 64-bit id of the transaction, as `pg_visible_in_snapshot` takes it; None for
@@ -63,7 +64,7 @@ class Metadata(Struct, frozen=True):
     transaction_annotations: Any = None
 
 
-class Envelope(Struct, frozen=True):
+class Envelope(Struct, frozen=True, gc=False):
     """One message as it arrives, its record not yet validated against the task's type."""
 
     record: dict[str, Any] | None
@@ -90,11 +91,11 @@ class Change(Generic[RecordT]):
     def key(self) -> str:
         """The row's identity as text: `schema.table:["pk", …]`."""
         return row_key(
-            self.metadata.table_schema, self.metadata.table_name, list(self.metadata.record_pks)
+            self.metadata.table_schema, self.metadata.table_name, self.metadata.record_pks
         )
 
 
-def row_key(schema: str, table: str, pks: list[Any]) -> str:
+def row_key(schema: str, table: str, pks: Iterable[object]) -> str:
     """The identity of a row as text, equal for all of its messages."""
     return f"{schema}.{table}:{orjson.dumps([str(pk) for pk in pks]).decode()}"
 

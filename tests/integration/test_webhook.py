@@ -90,7 +90,7 @@ def test_a_request_that_is_not_json_within_limits_is_refused(site: Site, state: 
         site.request("GET", SINGLE, None, AUTHORIZED),
     ]
     statuses = [answer.status for answer in answers]
-    assert statuses == [400, 400, 400, 413, 415, 413, 415, 415, 405]
+    assert statuses == [400, 400, 422, 413, 415, 413, 415, 415, 405]
     assert state.statuses() == []
 
 

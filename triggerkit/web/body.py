@@ -1,12 +1,11 @@
-"""Reading a request's JSON body within limits."""
+"""Reading a request's body within limits, and splitting it into messages."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import Any
 
-import orjson
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 #: Largest body, after decompression.
@@ -25,11 +24,15 @@ class Refused(Exception):
         self.error = error
 
 
-async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Any:
-    """The body's JSON.
+class _Batch(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body: UTF-8, and said to be JSON.
 
     Raises:
-        Refused: 400 malformed, 408 too slow, 413 too large, 415 not JSON or an unknown encoding.
+        Refused: 400 cut short, 408 too slow, 413 too large, 415 not JSON or an unknown encoding.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
@@ -44,7 +47,26 @@ async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Any:
         raise Refused(408, f"the body took longer than {READ_TIMEOUT_S:g} s") from None
     if encoding == "gzip":
         body = _gunzip(body, max_bytes)
-    return _parse(body)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise Refused(400, "the body is not UTF-8") from None
+    return body
+
+
+def split(body: bytes) -> tuple[bool, list[msgspec.Raw]]:
+    """Whether `body` is a batch, `{"data": [message, …]}`, and its messages: bytes of JSON.
+
+    Raises:
+        Refused: 400 malformed.
+    """
+    try:
+        try:
+            return True, msgspec.json.decode(body, type=_Batch).data
+        except msgspec.ValidationError:
+            return False, [msgspec.json.decode(body, type=msgspec.Raw)]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(400, f"malformed JSON: {error}") from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -78,23 +100,3 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
     if decompressor.unused_data:
         raise Refused(400, "the gzip body goes on after its end")
     return plain
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # Nesting of more than 1,024 is malformed to this parser.
-        raise Refused(400, f"malformed JSON: {error.msg}") from None
-
-
-def dump_json(value: Any) -> bytes:
-    """`value`, parsed from a request, as JSON again.
-
-    Raises:
-        Refused: it is nested deeper than the 254 levels that can be written.
-    """
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        raise Refused(400, "the JSON is nested too deeply") from None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import orjson
 
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
-from triggerkit.message import row_key
+from triggerkit.message import Envelope, Metadata, row_key
 from triggerkit.runs.run import Handle, NewRun
-from triggerkit.web.body import Refused, dump_json
+from triggerkit.web.body import Refused, split
+from triggerkit.worker.payload import Json, read_envelope, read_envelopes
 from triggerkit.worker.task import Task
 
 #: Most messages in one request.
@@ -23,21 +26,31 @@ MAX_MESSAGES = 1000
 MAX_PROBLEMS = 100
 
 
+class _Key(msgspec.Struct):
+    idempotency_key: str
+
+
+class _Keyed(msgspec.Struct):
+    metadata: _Key
+
+
 class Receipt:
     """One request's messages."""
 
-    def __init__(self, task: Task[Any, Any], headers: Mapping[str, str], body: Any) -> None:
-        """`headers` maps lower-case names to values; `body` is the parsed JSON: one message, or
+    def __init__(self, task: Task[Any, Any], headers: Mapping[str, str], body: bytes) -> None:
+        """`headers` maps lower-case names to values; `body` is JSON: one message, or
         `{"data": [message, …]}`.
 
         Raises:
-            Refused: there is no message, or there are too many.
+            Refused: it is malformed, there is no message, or there are too many.
         """
         self._task = task
         self._webhook_id = headers.get("webhook-id")
         self._sender_is_ours = "triggerkit-attempt" in headers
-        self._is_batch = isinstance(body, dict) and isinstance(body.get("data"), list)
-        self._messages: list[Any] = body["data"] if self._is_batch else [body]
+        self._body = body
+        self._is_batch, self._messages = split(body)
+        #: The good messages of a task that takes changes, by their place in the request.
+        self._envelopes: dict[int, Envelope] = {}
         self._failed: dict[int, InvalidPayload] = {}
         if not self._messages:
             raise Refused(422, "data is empty")
@@ -67,19 +80,34 @@ class Receipt:
         answer: dict[str, Any] = {"data": [handle.as_json() for handle in handles]}
         if self._failed:
             answer["failed"] = [
-                {"idempotency_key": _idempotency_key(self._messages[i]), "error": str(error)}
+                {"idempotency_key": _own_key(self._messages[i]), "error": str(error)}
                 for i, error in self._failed.items()
             ]
         return answer
 
     def _check(self) -> None:
+        if self._is_batch and self._task.payload_type.shape != "plain":
+            with suppress(InvalidPayload):
+                envelopes = read_envelopes(self._body)
+                self._task.payload_type.changes(envelopes)
+                self._envelopes = dict(enumerate(envelopes))
+                return
         for i, message in enumerate(self._messages):
             try:
-                self._task.payload_type.parse(message)
+                self._check_one(i, message)
             except InvalidPayload as error:
                 self._failed[i] = error
         if self._failed and not (self._is_batch and self._sender_is_ours):
             raise InvalidPayload(self._problems())
+
+    def _check_one(self, index: int, message: Json) -> None:
+        payload_type = self._task.payload_type
+        if payload_type.shape == "plain":
+            payload_type.read(message)
+            return
+        envelope = read_envelope(message)
+        payload_type.changes([envelope])
+        self._envelopes[index] = envelope
 
     def _problems(self) -> list[FieldProblem]:
         found = [
@@ -90,62 +118,72 @@ class Receipt:
         return found[:MAX_PROBLEMS]
 
     def _batch_run(self, good: Sequence[int]) -> NewRun:
-        messages = [self._messages[i] for i in good]
+        metadata = [self._envelopes[i].metadata for i in good]
         key = self._webhook_id if self._is_batch else None
         return replace(
-            self._task.run_of(dump_json({"data": messages}), items=len(messages)),
+            self._task.run_of(self._payload(good), items=len(good)),
             idempotency_key=key or _joined([self._key(i) for i in good]),
-            concurrency_key=self._batch_key(messages[0]["metadata"]),
-            source=_source(messages),
+            concurrency_key=self._batch_key(metadata[0]),
+            source=_source(metadata),
         )
 
+    def _payload(self, good: Sequence[int]) -> bytes:
+        if self._is_batch and not self._failed:
+            return self._body
+        return b'{"data":[%b]}' % b",".join(bytes(self._messages[i]) for i in good)
+
     def _message_run(self, index: int) -> NewRun:
-        message = self._messages[index]
-        run = replace(self._task.run_of(dump_json(message)), idempotency_key=self._key(index))
-        if self._task.payload_type.shape == "plain":
+        payload = bytes(self._messages[index])
+        run = replace(self._task.run_of(payload), idempotency_key=self._key(index))
+        if index not in self._envelopes:
             return run
-        row = _row(message["metadata"])
-        return replace(run, concurrency_key=f"row/{row}", source={**_source([message]), "key": row})
+        metadata = self._envelopes[index].metadata
+        row = row_key(metadata.table_schema, metadata.table_name, metadata.record_pks)
+        return replace(
+            run, concurrency_key=f"row/{row}", source={**_source([metadata]), "key": row}
+        )
 
     def _key(self, index: int) -> str | None:
         """A message is known by its own key, else by the request's id and its place there."""
-        if self._task.payload_type.shape != "plain":
-            own = _idempotency_key(self._messages[index])
+        if index in self._envelopes:
+            own = self._envelopes[index].metadata.idempotency_key
             if own is not None:
                 return own
         if self._webhook_id is None or not self._is_batch:
             return self._webhook_id
         return f"{self._webhook_id}/{index}"
 
-    def _batch_key(self, metadata: Mapping[str, Any]) -> str:
+    def _batch_key(self, metadata: Metadata) -> str:
         """Batches of one consumer and partition run one after another, so that no row's later
         version overtakes an earlier one. A stranger's batches all wait for each other."""
-        consumer = (metadata.get("consumer") or {}).get("name") or self._task.name
+        consumer = _consumer(metadata) or self._task.name
         if not self._sender_is_ours:
-            return str(consumer)
-        key = orjson.dumps([str(pk) for pk in metadata.get("record_pks", ())]).decode()
-        return f"{consumer}/{partition_of(metadata['table_schema'], metadata['table_name'], key)}"
+            return consumer
+        key = orjson.dumps([str(pk) for pk in metadata.record_pks]).decode()
+        return f"{consumer}/{partition_of(metadata.table_schema, metadata.table_name, key)}"
 
 
-def _source(messages: list[Any]) -> dict[str, Any]:
-    first, last = messages[0]["metadata"], messages[-1]["metadata"]
+def _source(metadata: Sequence[Metadata]) -> dict[str, Any]:
+    first, last = metadata[0], metadata[-1]
     return {
-        "consumer": (first.get("consumer") or {}).get("name"),
-        "table": f"{first['table_schema']}.{first['table_name']}",
-        "position": first.get("position"),
-        "last_position": last.get("position"),
-        "commit_lsn": first.get("commit_lsn"),
+        "consumer": _consumer(first),
+        "table": f"{first.table_schema}.{first.table_name}",
+        "position": first.position,
+        "last_position": last.position,
+        "commit_lsn": first.commit_lsn,
     }
 
 
-def _row(metadata: Mapping[str, Any]) -> str:
-    return row_key(metadata["table_schema"], metadata["table_name"], metadata.get("record_pks", []))
+def _consumer(metadata: Metadata) -> str | None:
+    return None if metadata.consumer is None else metadata.consumer.name
 
 
-def _idempotency_key(message: Any) -> str | None:
-    metadata = message.get("metadata") if isinstance(message, dict) else None
-    key = metadata.get("idempotency_key") if isinstance(metadata, dict) else None
-    return key if isinstance(key, str) else None
+def _own_key(message: Json) -> str | None:
+    """The idempotency key of a message that does not fit, if it has one all the same."""
+    try:
+        return msgspec.json.decode(message, type=_Keyed).metadata.idempotency_key
+    except msgspec.ValidationError:
+        return None
 
 
 def _joined(keys: list[str | None]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -13,7 +14,7 @@ from triggerkit.runs.client import Client, portal
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.settings import Settings
 from triggerkit.web.auth import has_bearer, unauthorized
-from triggerkit.web.body import Refused, read_json
+from triggerkit.web.body import Refused, read_body
 from triggerkit.web.receipt import Receipt
 from triggerkit.worker.task import Task
 
@@ -34,7 +35,7 @@ class WebhookRoute(Route):
         if not has_bearer(request, self._known_settings(client).webhook_secrets):
             return unauthorized()
         try:
-            receipt = Receipt(self.task, request.headers, await read_json(request))
+            receipt = Receipt(self.task, request.headers, await read_body(request))
             runs = receipt.runs()
             handles = await _accept(client, runs) if runs else []
         except Refused as refused:
@@ -43,7 +44,7 @@ class WebhookRoute(Route):
             return _invalid(error)
         except NotDurable as error:
             return JSONResponse({"error": str(error)}, 503, headers={"retry-after": "1"})
-        return JSONResponse(receipt.body(handles))
+        return Response(orjson.dumps(receipt.body(handles)), media_type="application/json")
 
     def _known_settings(self, client: Client | None) -> Settings:
         if client is not None:

@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import orjson
+import msgspec
 
 from triggerkit.errors import RetryAfter
 from triggerkit.message import BatchResult, Change, ItemFailure
 from triggerkit.runs.run import ClaimedRun, NewRun
 from triggerkit.worker.failure import Failure, failure_of
-from triggerkit.worker.payload import PayloadType
+from triggerkit.worker.payload import PayloadType, read_envelopes
 
 #: The shortest wait of an item that is tried again, in seconds: it is never simply queued, so that
 #: the runs list shows that it failed.
 MIN_WAIT_S = 0.001
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchItem:
-    """One message of a batch: as it came, and as the task gets it."""
+class _Data(msgspec.Struct):
+    data: list[msgspec.Raw]
 
-    raw: dict[str, Any]
+
+class _Messages:
+    """The messages of a batch run as they came: looked at only when one becomes its own run."""
+
+    def __init__(self, run: ClaimedRun) -> None:
+        self._run = run
+
+    @cached_property
+    def raw(self) -> list[msgspec.Raw]:
+        return msgspec.json.decode(self._run.payload, type=_Data).data
+
+
+# Not a dataclass: there is one for every message, and most are never looked at.
+class BatchItem(msgspec.Struct, frozen=True, eq=False):
+    """One message of a batch: as the task gets it, and where it stands in the run's payload."""
+
     change: Change[Any]
-    row: str
+    index: int
+    messages: _Messages
+
+    @property
+    def row(self) -> str:
+        """The identity of its row."""
+        return self.change.key
+
+    @property
+    def payload(self) -> bytes:
+        """The payload of a run of this item alone."""
+        return b'{"data":[%b]}' % bytes(self.messages.raw[self.index])
 
 
 def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:
     """The items of a batch run, in order."""
-    items = []
-    for raw in orjson.loads(run.payload)["data"]:
-        change = payload_type.parse(raw)
-        items.append(BatchItem(raw, change, change.key))
-    return items
+    messages = _Messages(run)
+    changes = payload_type.changes(read_envelopes(run.payload))
+    return [BatchItem(change, index, messages) for index, change in enumerate(changes)]
 
 
 def item_failure(run: ClaimedRun, failure: ItemFailure) -> Failure:
@@ -134,7 +157,7 @@ def _item_run(run: ClaimedRun, item: BatchItem, **made: Any) -> NewRun:
         task=run.task,
         queue=run.queue,
         max_attempts=run.max_attempts,
-        payload=orjson.dumps({"data": [item.raw]}),
+        payload=item.payload,
         items=1,
         concurrency_key=f"row/{item.row}",
         item_key=item.row,

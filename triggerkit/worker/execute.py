@@ -44,7 +44,7 @@ class Executor:
         """Make one attempt. Whatever the task raises becomes part of the outcome."""
         try:
             if run.items is None:
-                result = self._call(self._task.payload_type.parse(orjson.loads(run.payload)))
+                result = self._call(self._task.payload_type.read(run.payload))
                 return _completed(run, result)
             return self._execute_batch(run)
         except BaseException as error:
@@ -56,9 +56,11 @@ class Executor:
 
     def _execute_batch(self, run: ClaimedRun) -> Outcome:
         items = read_items(run, self._task.payload_type)
-        rows_held = {row for row in run.held_rows if row != run.item_key}
-        ready = [item for item in items if item.row not in rows_held]
-        spawned = spawn_held(run, [item for item in items if item.row in rows_held])
+        ready = items
+        spawned: tuple[NewRun, ...] = ()
+        if rows_held := {row for row in run.held_rows if row != run.item_key}:
+            ready = [item for item in items if item.row not in rows_held]
+            spawned = spawn_held(run, [item for item in items if item.row in rows_held])
         if not ready:
             return _completed(run, None, spawned)
         return self._completed_batch(run, ready, self._call_batch(run, ready), spawned)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +16,11 @@ from triggerkit.worker.record import RecordType
 
 #: What a task takes: one change, a list of changes, or a payload of its own.
 Shape = Literal["change", "batch", "plain"]
+
+#: JSON that is not parsed yet.
+Json = bytes | str | msgspec.Raw
+
+T = TypeVar("T")
 
 
 class PayloadType:
@@ -44,33 +49,98 @@ class PayloadType:
                 f"task {function.__name__}: its parameter's type cannot be validated ({error})"
             ) from error
 
-    def parse(self, raw: Any) -> Any:
-        """Validate one payload, or one message when the task takes changes.
+    def read(self, raw: Json) -> Any:
+        """One payload from its JSON, or one message when the task takes changes.
 
         Raises:
             InvalidPayload: it does not fit; `problems` names the fields.
         """
-        try:
-            if self.shape == "plain":
-                return self._plain.validate_python(raw)
-            return self._change(msgspec.convert(raw, Envelope))
-        except msgspec.ValidationError as error:
-            raise InvalidPayload([_problem(str(error))]) from None
-        except ValidationError as error:
-            problems = error.errors(include_url=False)
-            raise InvalidPayload([FieldProblem(e["loc"], e["msg"]) for e in problems]) from None
+        if self.shape == "plain":
+            return self.parse(_decoded(msgspec.json.decode, raw))
+        return self.changes([read_envelope(raw)])[0]
 
-    def _change(self, envelope: Envelope) -> Change[Any]:
-        record: Any = None
+    def parse(self, raw: Any) -> Any:
+        """`read` for JSON that is parsed already."""
+        if self.shape == "plain":
+            try:
+                return self._plain.validate_python(raw)
+            except ValidationError as error:
+                problems = error.errors(include_url=False)
+                raise InvalidPayload([FieldProblem(e["loc"], e["msg"]) for e in problems]) from None
+        return self.changes([_decoded(_convert_envelope, raw)])[0]
+
+    def changes(self, envelopes: Sequence[Envelope]) -> list[Change[Any]]:
+        """What the task gets for each of `envelopes`, in order.
+
+        Raises:
+            InvalidPayload: one does not fit.
+        """
+        if all(map(_has_whole_record, envelopes)):
+            records = self._record.parse_all([envelope.record for envelope in envelopes])
+        else:
+            records = [self._record_of(envelope) for envelope in envelopes]
+        return [
+            Change(record, envelope.changes, envelope.action, envelope.metadata)
+            for record, envelope in zip(records, envelopes, strict=True)
+        ]
+
+    def _record_of(self, envelope: Envelope) -> Any:
         if envelope.record is not None:
-            record = self._record.parse(
+            return self._record.parse(
                 envelope.record,
                 unchanged=envelope.metadata.unchanged,
                 partial=envelope.action == "delete",
             )
-        elif envelope.action != "truncate":
+        if envelope.action != "truncate":
             raise InvalidPayload([FieldProblem(("record",), "only a truncate has no record")])
-        return Change(record, envelope.changes, envelope.action, envelope.metadata)
+        return None
+
+
+def read_envelope(raw: Json) -> Envelope:
+    """One message from its JSON.
+
+    Raises:
+        InvalidPayload: it is none; `problems` names the field.
+    """
+    return _decoded(_decode_envelope, raw)
+
+
+def read_envelopes(raw: Json) -> list[Envelope]:
+    """The messages of a batch, `{"data": [message, …]}`.
+
+    Raises:
+        InvalidPayload: one is none.
+    """
+    return _decoded(_decode_batch, raw).data
+
+
+class _Batch(msgspec.Struct, gc=False):
+    data: list[Envelope]
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_batch = msgspec.json.Decoder(_Batch).decode
+
+
+def _convert_envelope(raw: Any) -> Envelope:
+    return msgspec.convert(raw, Envelope)
+
+
+def _decoded(decode: Callable[[Any], T], raw: Any) -> T:
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        raise InvalidPayload([_problem(str(error))]) from None
+    except RecursionError:
+        raise InvalidPayload([FieldProblem((), "is nested too deeply")]) from None
+
+
+def _has_whole_record(envelope: Envelope) -> bool:
+    return (
+        envelope.record is not None
+        and envelope.action != "delete"
+        and not envelope.metadata.unchanged
+    )
 
 
 def _annotation(function: Callable[..., Any]) -> Any:
