@@ -41,8 +41,8 @@ def decoder_for(type_oid: int) -> Decoder:
 
     int2, int4, int8 and oid give int; bool gives bool; float4 and float8 give float, or "NaN",
     "Infinity", "-Infinity"; timestamps give ISO 8601 with microseconds, with Z under timestamptz;
-    json and jsonb give `orjson.Fragment`; arrays give nested lists with None for NULL; all else,
-    numeric and bytea included, is text as printed.
+    json and jsonb give `orjson.Fragment`, on one line; arrays give nested lists with None for NULL;
+    all else, numeric and bytea included, is text as printed.
     """
     element_oid = _ELEMENT_OIDS.get(type_oid)
     if element_oid is None:
@@ -105,7 +105,9 @@ def _decode_float(raw: bytes) -> float | str:
 
 def _decode_json(raw: bytes) -> orjson.Fragment:
     decode_text(raw)
-    return orjson.Fragment(raw)
+    # A value of type json keeps the white space it was written with. In JSON it means nothing, in
+    # the COPY that a record goes through it ends a column or a row.
+    return orjson.Fragment(raw.translate(_BREAKS_TO_SPACES))
 
 
 def _decode_timestamptz(raw: bytes) -> str:
@@ -201,6 +203,7 @@ _WHOLE_SECONDS: Final = len("2000-01-01 00:00:00")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _USUAL_TIMESTAMP = b"0000-00-00 00:00:00.000000"
 _USUAL_TIMESTAMPTZ = _USUAL_TIMESTAMP + b"+00"
+_BREAKS_TO_SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 _BOOLS = {b"t": True, b"f": False}
 
 _BOX: Final = 603

@@ -18,6 +18,7 @@ from triggerkit.log.reader import LogReader
 from triggerkit.log.writer import LogWriter, Statement
 from triggerkit.lsn import Lsn
 from triggerkit.state.connect import pool
+from triggerkit.values import decoder_for
 
 TRANSACTION = Transaction(Lsn(100), "2026-10-28T21:39:21.127470Z", 777)
 HOSTILE = 'tab\t line\n return\r back\\slash "quote" \\N é \u2028 {},'
@@ -73,7 +74,7 @@ def test_white_space_of_a_json_column_is_the_same_in_memory_and_in_the_table(
 ) -> None:
     async def scenario() -> None:
         database_id = add_database(database_url)
-        spaced = orjson.Fragment(b'{"a":\n\t1,\r\n"b": "kept \\n"}')
+        spaced = decoder_for(114)(b'{"a":\n\t1,\r\n"b": "kept \\n"}')
         change = RowChange("public", "items", "update", ("1",), {"j": spaced}, {"j": spaced})
         async with LogWriter.open(database_url, database_id) as writer:
             writer.write(Pending(TRANSACTION, 0, change))

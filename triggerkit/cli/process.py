@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Coroutine
@@ -13,7 +14,7 @@ from typing import Any
 from triggerkit import failpoints
 from triggerkit.embedded import lifeline
 from triggerkit.settings import Settings
-from triggerkit.supervisor.logs import configure, is_child
+from triggerkit.supervisor.logs import announce, configure, is_child
 
 
 def start(*, host: str | None = None, port: int | None = None) -> Settings:
@@ -28,6 +29,13 @@ def start(*, host: str | None = None, port: int | None = None) -> Settings:
     if port is not None:
         changed["triggerkit_port"] = port
     return settings.model_copy(update=changed)
+
+
+def ready() -> None:
+    """Tell that this process works from here on."""
+    # What was imported stays: no collection needs to look at it again.
+    gc.freeze()
+    announce("ready")
 
 
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:

@@ -9,9 +9,8 @@ import typer
 import uvloop
 
 from triggerkit.cli.options import App, Host, Port, Tasks
-from triggerkit.cli.process import start
+from triggerkit.cli.process import ready, start
 from triggerkit.settings import Project
-from triggerkit.supervisor.logs import announce
 from triggerkit.supervisor.serve import listen, run_serve
 
 
@@ -35,4 +34,4 @@ def serve(
         else listen(settings.triggerkit_host, settings.triggerkit_port)
     )
     project = Project.load(app=app, tasks=tasks)
-    uvloop.run(run_serve(settings, project, listener, lambda: announce("ready")))
+    uvloop.run(run_serve(settings, project, listener, ready))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import typer
 import uvloop
 
-from triggerkit.cli.process import start, until_signal
-from triggerkit.supervisor.logs import announce
+from triggerkit.cli.process import ready, start, until_signal
 from triggerkit.supervisor.stream import run_stream
 
 
@@ -18,4 +17,4 @@ def register(app: typer.Typer) -> None:
 def stream() -> None:
     """Capture changes into the log and deliver them to the consumers."""
     settings = start()
-    uvloop.run(until_signal(run_stream(settings, lambda: announce("ready"))))
+    uvloop.run(until_signal(run_stream(settings, ready)))

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from triggerkit.cli.options import Tasks
-from triggerkit.cli.process import start
+from triggerkit.cli.process import ready, start
 from triggerkit.settings import Project
-from triggerkit.supervisor.logs import announce
 from triggerkit.supervisor.worker import run_child, run_worker
 
 
@@ -43,6 +42,6 @@ def worker(
         processes=processes,
         threads=threads,
         queues=queue,
-        ready=lambda: announce("ready"),
+        ready=ready,
     )
     raise typer.Exit(code)

@@ -94,21 +94,13 @@ def entry_of(position: int, pending: Pending) -> Entry:
             commit_idx,
             transaction.commit_at,
             xid,
-            None if record is None else _one_line(orjson.dumps(record)),
-            None if changes is None else _one_line(orjson.dumps(changes)),
+            None if record is None else orjson.dumps(record),
+            None if changes is None else orjson.dumps(changes),
             unchanged,
             consumer_id,
             backfill_id,
         ),
     )
-
-
-def _one_line(value: bytes) -> bytes:
-    # A column of type json keeps the white space it was written with. In JSON it means nothing, in
-    # COPY it ends a column or a row.
-    if b"\n" in value or b"\t" in value or b"\r" in value:
-        value = value.replace(b"\n", b" ").replace(b"\t", b" ").replace(b"\r", b" ")
-    return value
 
 
 def copy_row(database_id: int, entry: Entry) -> bytes:
