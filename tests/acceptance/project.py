@@ -130,9 +130,13 @@ class DevProcess:
         assert self._of("ready"), self.explain()
 
     def interrupt(self) -> int:
-        """Ctrl-C: SIGINT to the whole process group, as a terminal sends it; the exit code."""
-        os.killpg(self.pid, signal.SIGINT)
+        """Ctrl-C and its end; the exit code."""
+        self.press_ctrl_c()
         return self.wait(15)
+
+    def press_ctrl_c(self) -> None:
+        """SIGINT to the whole process group, as a terminal sends it."""
+        os.killpg(self.pid, signal.SIGINT)
 
     def kill(self) -> None:
         """End it by SIGKILL."""

@@ -15,13 +15,16 @@ from typing import Any, Literal
 import orjson
 
 from triggerkit.embedded.lifeline import Lifeline
-from triggerkit.supervisor.logs import FORMAT_VARIABLE
+from triggerkit.supervisor.logs import FORMAT_VARIABLE, is_own_line
 
 State = Literal["starting", "running", "stopping", "stopped", "restarting"]
 
 #: Seconds before a child that died is started again: the first wait and the longest.
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
+
+#: Seconds between two looks whether a child ended without closing its output.
+LOOK_S = 0.5
 
 #: Longest line of a child's log, in bytes.
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -71,6 +74,7 @@ class Instance:
     process: asyncio.subprocess.Process
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: bool = False
 
     async def is_ready(self) -> bool:
         """Wait until it is ready; False when it ended before."""
@@ -81,16 +85,21 @@ class Instance:
         ended.cancel()
         return self.ready.is_set() and not self.ended.is_set()
 
-    async def stop(self) -> None:
-        """Ask it to end by SIGTERM, and wait until it has."""
-        self.signal(signal.SIGTERM)
-        await self.ended.wait()
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, once: a second one would force the process to leave its work."""
+        if not self._asked:
+            self._asked = True
+            self.signal(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, and all it started."""
+        _end_group(self.process.pid)
 
 
 class Child:
@@ -112,6 +121,11 @@ class Child:
         instance = self._instance
         return None if instance is None or instance.ended.is_set() else instance.process.pid
 
+    @property
+    def alive(self) -> list[int]:
+        """The ids of all its processes, those included that finish what they have."""
+        return [instance.process.pid for instance in self._alive.values()]
+
     async def run(self) -> None:
         """Keep the child running; returns after `stop`."""
         wait_s = FIRST_WAIT_S
@@ -125,7 +139,8 @@ class Child:
             if self._stopping:
                 break
             self.state = "restarting"
-            self._on_line(self.name, {"event": "died", "code": code, "wait_s": wait_s})
+            died = {"event": "died", "pid": self._instance.process.pid, "code": code}
+            self._on_line(self.name, {**died, "wait_s": wait_s})
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         self.state = "stopped"
@@ -141,15 +156,19 @@ class Child:
         old, self._instance = self._instance, new
         self._is_running()
         if old is not None:
-            old.signal(signal.SIGTERM)
+            old.ask_to_end()
         return True
 
-    async def stop(self) -> None:
-        """End all its processes by SIGTERM, and wait until they have."""
+    def ask_to_end(self) -> None:
+        """Ask all its processes to finish what they do and end."""
         self._stopping = True
         self.state = "stopping"
         for instance in self._alive.values():
-            instance.signal(signal.SIGTERM)
+            instance.ask_to_end()
+
+    async def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        self.ask_to_end()
         await asyncio.gather(*self._alive)
         self.state = "stopped"
 
@@ -157,7 +176,7 @@ class Child:
         """End the child at once."""
         self._stopping = True
         for instance in self._alive.values():
-            instance.signal(signal.SIGKILL)
+            instance.kill()
 
     async def _start(self) -> Instance:
         instance = Instance(await self._command.start())
@@ -178,24 +197,53 @@ class Child:
                 return instance.process.returncode or 0
 
     async def _hear(self, instance: Instance) -> None:
+        """Show what it says until it has ended, then end what it leaves behind."""
         process = instance.process
-        assert process.stdout is not None
-        async for line in process.stdout:
+        reading = asyncio.create_task(self._read(instance))
+        # Its output may stay open longer than it lives: what it started has it too.
+        while process.returncode is None and not reading.done():
+            await asyncio.wait({reading}, timeout=LOOK_S)
+        if not reading.done():
+            _end_group(process.pid)
+            await asyncio.wait({reading}, timeout=LOOK_S)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        if process.returncode is None:
+            await process.wait()
+        _end_group(process.pid)
+        instance.ended.set()
+
+    async def _read(self, instance: Instance) -> None:
+        assert instance.process.stdout is not None
+        while line := await _next_line(instance.process.stdout):
             facts = _parse(line)
             if facts.get("event") == "state" and facts.get("state") == "ready":
                 instance.ready.set()
             self._on_line(self.name, facts)
-        await process.wait()
-        instance.ended.set()
 
     def _is_running(self) -> None:
         self.state = "running"
         self.ready.set()
 
 
+def _end_group(leader: int) -> None:
+    """End what is left of a child's process group; the number stays taken while any is."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+async def _next_line(output: asyncio.StreamReader) -> bytes:
+    """The next line, empty at the end."""
+    try:
+        return await output.readline()
+    except ValueError:
+        return f"(a line of more than {MAX_LINE_BYTES} bytes was left out)".encode()
+
+
 def _parse(line: bytes) -> dict[str, Any]:
+    """What one of our own log lines says. All else, JSON or not, is the project's output."""
     with contextlib.suppress(orjson.JSONDecodeError):
         facts = orjson.loads(line)
-        if isinstance(facts, dict):
+        if isinstance(facts, dict) and is_own_line(facts):
             return facts
     return {"event": "output", "message": line.decode(errors="replace").rstrip()}

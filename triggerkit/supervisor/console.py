@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -42,6 +43,9 @@ class Console(Protocol):
     def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
         """How far a backfill is."""
 
+    def stopping(self, executing: int | None) -> None:
+        """What runs is finished first: so many runs, None when that is not known."""
+
     def close(self) -> None:
         """Nothing more is shown."""
 
@@ -75,7 +79,8 @@ class TextConsole:
         if check.ok:
             self.note(f"  ✓ {check.name}: {check.detail}")
             return
-        self._console.print(f"  [red]✗ {escape(check.name)}: {escape(check.detail)}[/]")
+        mark, colour = ("✗", "red") if check.required else ("!", "yellow")
+        self._console.print(f"  [{colour}]{mark} {escape(check.name)}: {escape(check.detail)}[/]")
         if check.remedy:
             self._console.print(f"    mend it with: {escape(check.remedy)}")
 
@@ -115,6 +120,9 @@ class TextConsole:
             self.note(f"backfill {name} complete: {done:,} rows")
             if not self._bars:
                 self._progress.stop()
+
+    def stopping(self, executing: int | None) -> None:
+        self.note(drain(executing))
 
     def close(self) -> None:
         if self._bars:
@@ -159,9 +167,7 @@ class JsonConsole:
         self._print(event="problem", message=text)
 
     def check(self, check: Check) -> None:
-        self._print(
-            event="check", name=check.name, ok=check.ok, detail=check.detail, remedy=check.remedy
-        )
+        self._print(event="check", **asdict(check))
 
     def ready(self, ms: float, facts: dict[str, Any]) -> None:
         self._print(event="ready", ms=round(ms), **facts)
@@ -172,9 +178,25 @@ class JsonConsole:
     def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
         self._print(event="backfill", name=name, done=done, total=total, finished=finished)
 
+    def stopping(self, executing: int | None) -> None:
+        self._print(event="stopping", executing=executing, message=drain(executing))
+
     def close(self) -> None:
         return
 
     @staticmethod
     def _print(**facts: Any) -> None:
         print(orjson.dumps(facts, default=str).decode(), flush=True)  # noqa: T201 - its output
+
+
+def runs(count: int) -> str:
+    """So many runs, in words."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def drain(executing: int | None) -> str:
+    """What a stop waits for, in words."""
+    if executing == 0:
+        return "stopping; nothing is executing"
+    what = "what runs" if executing is None else runs(executing)
+    return f"finishing {what}; Ctrl-C again to force"

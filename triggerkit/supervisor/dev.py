@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import psycopg
 
 from triggerkit.embedded import lifeline
 from triggerkit.errors import PreflightFailed, TriggerkitError
@@ -20,17 +16,19 @@ from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
 from triggerkit.supervisor.child import Child, Command
-from triggerkit.supervisor.console import Console
+from triggerkit.supervisor.console import Console, runs
+from triggerkit.supervisor.errand import ErrandFailed, run_errand
+from triggerkit.supervisor.executing import count_executing, forget_dead
 from triggerkit.supervisor.folder import StateFolder
+from triggerkit.supervisor.progress import BackfillProgress
+from triggerkit.supervisor.published import PublishedState
 from triggerkit.supervisor.reload import code_changes
 from triggerkit.supervisor.serve import listen
 from triggerkit.supervisor.servers import EmbeddedServers
+from triggerkit.supervisor.signals import StopSignals
 
 #: Seconds of waiting for a start after which it is said whom one waits for.
 PATIENCE_S = 15.0
-
-#: Seconds between two looks at an open backfill's progress.
-PROGRESS_S = 0.25
 
 #: What the children are started by, in the order they are stopped.
 CHILDREN = ("stream", "serve", "worker", "embeddings")
@@ -44,11 +42,10 @@ class Dev:
         self._settings = settings
         self._console = console
         self._children: dict[str, Child] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._signals = StopSignals()
         self._lifeline = lifeline.hold()
         self._environment: dict[str, str] = {}
-        self._ready = False
 
     async def run(self, folder: StateFolder) -> None:
         """Run until SIGINT or SIGTERM, then stop everything in order.
@@ -58,17 +55,16 @@ class Dev:
         """
         started = time.monotonic()
         listener = listen(self._settings.triggerkit_host, self._settings.triggerkit_port)
-        self._on_signals()
+        self._signals.listen()
         servers = EmbeddedServers(folder.path, self._settings)
         try:
-            if await self._or_stop(self._start(folder, servers, listener)):
-                self._ready = True
-                self._write_state(folder, servers)
+            if await self._signals.unless_stopped(self._start(folder, servers, listener)):
+                published = PublishedState(folder, servers, self._children, self._signals.stop)
+                published.write(self._settings)
                 ms = (time.monotonic() - started) * 1000
                 self._console.ready(ms, {"url": self._settings.public_url})
-                await self._watch(folder, servers)
+                await self._watch(servers, published)
         finally:
-            self._ready = False
             await self._shut_down(servers)
             self._console.close()
 
@@ -124,7 +120,7 @@ class Dev:
         arguments: list[str] = []
         if self._project.setup is not None and servers.brings_postgres:
             arguments = ["--setup", self._project.setup]
-        await self._command("apply", arguments)
+        await self._command("apply", *arguments)
 
     def _launch(
         self,
@@ -143,44 +139,32 @@ class Dev:
             pass_fds,
             announces,
         )
-        self._children[name] = child = Child(command, self._console.line)
+        self._children[name] = child = Child(command, self._heard)
         self._spawn(child.run())
 
-    async def _command(self, name: str, arguments: Sequence[str] = ()) -> None:
-        """Run a command of ours to its end.
+    async def _command(self, *arguments: str) -> None:
+        """Run a command of ours to its end and show what it says.
 
         Raises:
-            TriggerkitError: it failed; its output was shown, and its exit code is the error's.
+            ErrandFailed: it failed.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "triggerkit",
-            name,
-            *arguments,
-            cwd=self._project.folder,
-            env={**os.environ, **self._environment, **self._lifeline.environment()},
-            pass_fds=(self._lifeline.read_fd,),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        output, _ = await process.communicate()
-        for line in output.decode(errors="replace").splitlines():
+        environment = {**os.environ, **self._environment}
+        try:
+            lines = await run_errand(arguments, self._project.folder, environment, self._lifeline)
+        except ErrandFailed as error:
+            for line in error.lines:
+                self._console.problem(line)
+            raise
+        for line in lines:
             self._console.note(f"  {line}")
-        if process.returncode:
-            failed = TriggerkitError(f"{name} failed; its output is above")
-            failed.exit_code = process.returncode
-            raise failed
 
-    async def _watch(self, folder: StateFolder, servers: EmbeddedServers) -> None:
+    async def _watch(self, servers: EmbeddedServers, published: PublishedState) -> None:
         """Follow what happens until a signal comes."""
-        self._spawn(self._show_backfills())
+        self._spawn(BackfillProgress(self._settings.state_dsn, self._console).follow())
         self._spawn(self._reload())
-        self._spawn(self._publish(folder, servers))
+        self._spawn(published.keep(self._settings))
         keeping = asyncio.create_task(servers.keep(self._console.problem, self._console.note))
-        await self._stop.wait()
+        await self._signals.stop.wait()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
 
@@ -200,87 +184,46 @@ class Dev:
             ms = (time.monotonic() - started) * 1000
             self._console.note(f"reloaded in {ms:.0f} ms")
 
-    async def _show_backfills(self) -> None:
-        """Draw a bar for each open backfill."""
-        shown: set[str] = set()
-        query = (
-            "SELECT c.name || ' ' || b.table_name, rows_read, rows_estimated, b.state = 'completed'"
-            " FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id"
-        )
-        while True:
-            with contextlib.suppress(psycopg.OperationalError, TriggerkitError):
-                async with await connect(self._settings.state_dsn, "triggerkit dev") as state:
-                    while True:
-                        cursor = await state.execute(query)
-                        for name, done, total, finished in await cursor.fetchall():
-                            if not finished or name in shown:
-                                self._console.backfill(name, done, total, finished=finished)
-                                (shown.discard if finished else shown.add)(name)
-                        await asyncio.sleep(PROGRESS_S if shown else 1.0)
-            await asyncio.sleep(1.0)
-
-    async def _publish(self, folder: StateFolder, servers: EmbeddedServers) -> None:
-        """Keep the state file true while children come and go."""
-        before: object = None
-        while True:
-            now = self._processes(servers)
-            if now != before:
-                self._write_state(folder, servers)
-                before = now
-            await asyncio.sleep(PROGRESS_S)
-
-    def _write_state(self, folder: StateFolder, servers: EmbeddedServers) -> None:
-        folder.write_state(
-            {
-                "pid": os.getpid(),
-                "ready": self._ready,
-                "url": self._settings.public_url,
-                "state_dir": str(folder.path),
-                "processes": self._processes(servers),
-                "env": self._settings.environment(),
-            }
-        )
-
-    def _processes(self, servers: EmbeddedServers) -> list[dict[str, Any]]:
-        ours = [{"name": c.name, "pid": c.pid, "state": c.state} for c in self._children.values()]
-        return servers.processes() + ours
-
     async def _shut_down(self, servers: EmbeddedServers) -> None:
         """Stop the children in the order data flows, then the servers they use."""
-        if self._children:
-            self._console.note("stopping: what runs is finished first; Ctrl-C again to force")
+        forcing = asyncio.create_task(self._force())
+        if "worker" in self._children:
+            await self._drain(self._children["worker"])
         for name in CHILDREN:
             if name in self._children:
                 await self._children[name].stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._signals.force.is_set():
+            await forcing
+        forcing.cancel()
         await servers.stop()
         self._lifeline.close()
 
-    async def _or_stop(self, work: Any) -> bool:
-        """Await `work` unless a signal comes first; whether it was done."""
-        task = asyncio.ensure_future(work)
-        stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            return False
-        await task
-        return True
+    async def _drain(self, worker: Child) -> None:
+        """Have the worker take no more runs, and say for how many one waits."""
+        pids = worker.alive
+        worker.ask_to_end()
+        executing = await count_executing(self._settings.state_dsn, pids)
+        self._console.stopping(executing)
 
-    def _on_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signaled)
+    async def _force(self) -> None:
+        """At the second signal end the children; the runs they had are the next start's."""
+        await self._signals.force.wait()
+        worker = self._children.get("worker")
+        pids = [] if worker is None else worker.alive
+        for child in self._children.values():
+            child.kill()
+            await child.stop()
+        if cut := await forget_dead(self._settings.state_dsn, pids):
+            self._console.problem(f"{runs(cut)} cut off; the next start executes what was cut off")
 
-    def _signaled(self) -> None:
-        if self._stop.is_set():
-            for child in self._children.values():
-                child.kill()
-        self._stop.set()
+    def _heard(self, process: str, facts: dict[str, Any]) -> None:
+        """Show a line of a child's log, and have the runs of a worker that died go on at once."""
+        self._console.line(process, facts)
+        if process == "worker" and facts.get("event") == "died":
+            self._spawn(forget_dead(self._settings.state_dsn, [facts["pid"]]))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -33,6 +33,11 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
+def is_own_line(facts: dict[str, Any]) -> bool:
+    """Whether a line of JSON was formatted by `JsonLines`, in a process of ours."""
+    return facts.keys() >= {"at", "level", "logger", "message"}
+
+
 def is_child() -> bool:
     """Whether `triggerkit dev` started this process and reads what it prints."""
     return os.environ.get(FORMAT_VARIABLE) == "json"
