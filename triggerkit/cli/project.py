@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from triggerkit.cli.options import App, Json, Tasks
@@ -32,15 +33,15 @@ def register(app: typer.Typer) -> None:
 
 
 def check(tasks: Tasks = None, json: Json = False) -> None:
-    """Check that the database and Redis are set up for change capture."""
+    """Check that the databases, Redis and the endpoints are set up for change capture."""
     declared = declared_consumers(load_tasks(Project.load(tasks=tasks)))
-    checks = asyncio.run(run_checks(Settings.load(), declared))
+    checks = asyncio.run(run_checks(Settings.load(), declared, advise=True))
     if json:
         print(orjson.dumps(checks, option=orjson.OPT_SERIALIZE_DATACLASS).decode())
     else:
         for found in checks:
             _print_check(found)
-    if not all(found.ok for found in checks):
+    if any(found.failed for found in checks):
         raise typer.Exit(3)
 
 
@@ -140,8 +141,8 @@ def _run_module(name: str) -> None:
 
 
 def _print_check(found: Check) -> None:
-    mark = "[green]✓[/]" if found.ok else "[red]✗[/]"
-    console.print(f"{mark} {found.name}: {found.detail}")
+    mark = "[green]✓[/]" if found.ok else "[red]✗[/]" if found.required else "[yellow]![/]"
+    console.print(f"{mark} {escape(found.name)}: {escape(found.detail)}")
     if not found.ok and found.remedy:
         console.print(f"    mend it with: {found.remedy}", markup=False)
 

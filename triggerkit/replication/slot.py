@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -60,67 +61,159 @@ async def require_logical(connection: psycopg.AsyncConnection) -> None:
         )
 
 
+#: Whether the stream can tell a table's rows apart. A deferrable primary key identifies nothing for
+#: the server, nor does the place of an index that was dropped; and where another index takes the
+#: primary key's place, deletes do not carry the key that the existing rows are read by.
+_TABLE = """
+SELECT c.relkind = 'p', c.relpersistence = 'p', k.indexrelid IS NOT NULL, c.relreplident::text,
+    CASE c.relreplident WHEN 'f' THEN true WHEN 'd' THEN coalesce(k.indimmediate, false)
+    WHEN 'i' THEN EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident
+        AND (k.indkey::int2[])[0:k.indnkeyatts - 1] <@ (i.indkey::int2[])[0:i.indnkeyatts - 1])
+    ELSE false END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+
+_IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
+
+
+class Fault(NamedTuple):
+    """What is wrong with something, and the SQL that mends it."""
+
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """A table of the source. `identity` is the replica identity's kind; `identified` whether it
+    is enough to follow updates and deletes by."""
+
+    name: tuple[str, str]
+    partitioned: bool
+    logged: bool
+    has_key: bool
+    identity: str
+    identified: bool
+
+    def fault(self) -> Fault | None:
+        """Why the table cannot be followed, None if it can."""
+        table = f"ALTER TABLE {sql.Identifier(*self.name).as_string(None)}"
+        if not self.logged:
+            return Fault("is unlogged, so that nobody can follow it", f"{table} SET LOGGED;")
+        if not self.has_key:
+            return Fault(
+                "has no primary key, so its changes cannot be kept in order",
+                f"{table} ADD PRIMARY KEY (…);",
+            )
+        if self.identified:
+            return None
+        full = f"{table} REPLICA IDENTITY FULL;"
+        if self.identity == "index":
+            return Fault("has a REPLICA IDENTITY that lacks the primary key", full)
+        if self.identity == "default":
+            return Fault("has a deferrable primary key, which is no replica identity", full)
+        return Fault(
+            "has REPLICA IDENTITY NOTHING: publishing it would break its own UPDATE and DELETE",
+            full,
+        )
+
+
+async def read_table(
+    connection: psycopg.AsyncConnection, schema: str, table: str
+) -> SourceTable | None:
+    """The table as the catalog has it, None if there is none of this name."""
+    cursor = await connection.execute(_TABLE, [schema, table])
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    partitioned, logged, has_key, identity, identified = row
+    kind = _IDENTITIES[identity]
+    return SourceTable((schema, table), partitioned, logged, has_key, kind, identified)
+
+
+def create_publication(
+    publication: str, tables: Sequence[tuple[str, str]], version: int
+) -> sql.Composed:
+    """The statement that makes `publication` hold `tables`, on a server of `version`."""
+    create = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(publication))
+    if tables:
+        names = sql.SQL(", ").join(sql.Identifier(*t) for t in tables)
+        create = sql.SQL("{} FOR TABLE {}").format(create, names)
+    if version >= 130000:
+        # Changes of partitions come under the name of the table that a consumer follows.
+        create = sql.SQL("{} WITH (publish_via_partition_root = true)").format(create)
+    return create
+
+
 async def ensure_publication(
     connection: psycopg.AsyncConnection, publication: str, tables: Iterable[tuple[str, str]]
 ) -> None:
     """Make `publication` hold `tables`; one that publishes all tables is used as it is.
 
     Raises:
-        PreflightFailed: a table does not exist.
+        PreflightFailed: a table does not exist or cannot be followed, or the role may not do it.
     """
-    wanted = sorted(set(tables))
-    for schema, table in wanted:
-        await _require_table(connection, schema, table)
+    wanted = [await _require_table(connection, *table) for table in sorted(set(tables))]
     cursor = await connection.execute(
-        "SELECT puballtables FROM pg_publication WHERE pubname = %s", [publication]
+        "SELECT puballtables, coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false) "
+        "FROM pg_publication p WHERE pubname = %s",
+        [publication],
     )
     row = await cursor.fetchone()
     if row is None:
-        names = sql.SQL(", ").join(sql.Identifier(*t) for t in wanted)
-        create = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(publication))
-        if wanted:
-            create = sql.SQL("{} FOR TABLE {}").format(create, names)
-        await connection.execute(create)
+        names = [table.name for table in wanted]
+        version = connection.info.server_version
+        await _change(connection, create_publication(publication, names, version))
         return
-    if row[0]:
+    all_tables, by_root = row
+    name = sql.Identifier(publication)
+    if not by_root and any(table.partitioned for table in wanted):
+        raise PreflightFailed(
+            f"publication {publication} names partitions, not the table they belong to; run: "
+            f"ALTER PUBLICATION {name.as_string(None)} SET (publish_via_partition_root = true);"
+        )
+    if all_tables:
         return
     cursor = await connection.execute(
         "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", [publication]
     )
     published = set(await cursor.fetchall())
-    for table_name in wanted:
-        if table_name not in published:
-            await connection.execute(
+    for table in wanted:
+        if table.name not in published:
+            await _change(
+                connection,
                 sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(
-                    sql.Identifier(publication), sql.Identifier(*table_name)
-                )
+                    name, sql.Identifier(*table.name)
+                ),
             )
 
 
-async def _require_table(connection: psycopg.AsyncConnection, schema: str, table: str) -> None:
-    cursor = await connection.execute(
-        "SELECT c.relreplident, EXISTS (SELECT FROM pg_index i "
-        "WHERE i.indrelid = c.oid AND i.indisprimary) "
-        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')",
-        [schema, table],
-    )
-    row = await cursor.fetchone()
-    if row is None:
+async def _change(connection: psycopg.AsyncConnection, statement: sql.Composed) -> None:
+    try:
+        await connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PreflightFailed(
+            f"the role {connection.info.user} may not change the publication "
+            f"({error.diag.message_primary}); let a superuser run: "
+            f"{statement.as_string(connection)};"
+        ) from error
+
+
+async def _require_table(
+    connection: psycopg.AsyncConnection, schema: str, table: str
+) -> SourceTable:
+    found = await read_table(connection, schema, table)
+    if found is None:
         raise PreflightFailed(
             f"table {schema}.{table} does not exist; create it, or correct the consumer's table"
         )
-    identity, has_key = row
-    if not has_key:
-        raise PreflightFailed(
-            f"table {schema}.{table} has no primary key, so its changes cannot be kept in order; "
-            f"add one: ALTER TABLE {schema}.{table} ADD PRIMARY KEY (…)"
-        )
-    if identity == "n":
-        raise PreflightFailed(
-            f"table {schema}.{table} has REPLICA IDENTITY NOTHING: publishing it would break its "
-            f"own UPDATE and DELETE; run: ALTER TABLE {schema}.{table} REPLICA IDENTITY FULL"
-        )
+    fault = found.fault()
+    if fault is not None:
+        raise PreflightFailed(f"table {schema}.{table} {fault.problem}; run: {fault.remedy}")
+    return found
 
 
 async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bool:
@@ -145,7 +238,8 @@ async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bo
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise PreflightFailed(
-            "the role may not create a replication slot; run: ALTER ROLE … REPLICATION"
+            "the role may not create a replication slot; let a superuser run: ALTER ROLE "
+            f"{sql.Identifier(connection.info.user).as_string(None)} REPLICATION;"
         ) from error
     return True
 

@@ -1,0 +1,63 @@
+"""Preflight: what must hold before a row can run its task, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psycopg
+
+from triggerkit.consumers.apply import Declared
+from triggerkit.replication.slot import slot_name_for
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect, redacted
+from triggerkit.supervisor.checks.authorization import check_secrets
+from triggerkit.supervisor.checks.broker import check_redis
+from triggerkit.supervisor.checks.check import Check
+from triggerkit.supervisor.checks.publication import check_publication
+from triggerkit.supervisor.checks.server import check_pgvector, check_server
+from triggerkit.supervisor.checks.slot import check_slot
+from triggerkit.supervisor.checks.state import check_state
+from triggerkit.supervisor.checks.tables import check_tables
+
+__all__ = ["Check", "run_checks"]
+
+
+async def run_checks(
+    settings: Settings, declared: Sequence[Declared], *, advise: bool = False
+) -> list[Check]:
+    """All checks, as far as they can be made. Without `advise` only what must hold is looked at,
+    which asks nobody but Postgres and Redis.
+
+    Raises:
+        CannotConnect: the source's Postgres does not answer.
+        ConfigurationError: a setting is missing or wrong.
+    """
+    async with await connect(settings.source_dsn, "triggerkit check") as source:
+        checks = [Check("postgres reachable", True, redacted(settings.source_dsn))]
+        checks += await _source(source, declared, advise=advise)
+        checks += await check_state(settings, source)
+    checks += await check_redis(settings)
+    checks += check_secrets(settings)
+    if advise:
+        # Imported here: it needs an HTTP client, which `dev` and `apply` would wait for in vain.
+        from triggerkit.supervisor.checks.endpoints import check_endpoints
+
+        checks += await check_endpoints(settings, declared)
+    shown = [check for check in checks if advise or check.required]
+    return [replace(check, remedy=None) if check.ok else check for check in shown]
+
+
+async def _source(
+    source: psycopg.AsyncConnection, declared: Sequence[Declared], *, advise: bool
+) -> list[Check]:
+    slot_name = slot_name_for(source.info.dbname)
+    backfills = any(d.definition.start == "beginning" for d in declared)
+    of_tables, tables = await check_tables(source, declared)
+    return [
+        *await check_server(source, slot_name, backfills=backfills),
+        await check_slot(source, slot_name),
+        *of_tables,
+        *await check_publication(source, tables, advise=advise),
+        *([await check_pgvector(source)] if advise else []),
+    ]

@@ -1,0 +1,58 @@
+"""Redis: there, new enough, and forgetting nothing by itself."""
+
+from __future__ import annotations
+
+import redis
+import redis.asyncio
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.settings import Settings
+from triggerkit.supervisor.checks.check import Check
+
+MIN_REDIS = (6, 2)
+
+#: Seconds to wait for Redis to accept, and then for its answer.
+TIMEOUT_S = 5.0
+
+
+async def check_redis(settings: Settings) -> list[Check]:
+    """Whether runs can be handed to workers through Redis."""
+    name = "redis reachable"
+    try:
+        dsn = settings.broker_dsn
+    except ConfigurationError as error:
+        return [Check(name, False, str(error), "set REDIS_URL")]
+    try:
+        client = redis.asyncio.Redis.from_url(
+            dsn, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
+        )
+    except ValueError:
+        # The library repeats parts of the URL, which may be the password's.
+        remedy = "correct REDIS_URL; it looks like redis://:password@host:6379/0"
+        return [Check(name, False, "REDIS_URL cannot be read", remedy)]
+    try:
+        info = await client.info()
+    except (redis.AuthenticationError, redis.ResponseError) as error:
+        remedy = "correct the user and password in REDIS_URL: redis://user:password@host:6379/0"
+        return [Check(name, False, str(error), remedy)]
+    except (redis.RedisError, OSError) as error:
+        return [Check(name, False, str(error), "start Redis, or correct REDIS_URL")]
+    finally:
+        await client.aclose()
+    version = str(info["redis_version"])
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    is_new = tuple(map(int, version.split(".")[:2])) >= MIN_REDIS
+    keep = "CONFIG SET maxmemory-policy noeviction"
+    return [
+        Check(name, True, _place(client)),
+        Check("redis version", is_new, version, "use Redis 6.2 or later"),
+        Check("redis eviction policy", policy == "noeviction", policy, keep),
+    ]
+
+
+def _place(client: redis.asyncio.Redis) -> str:
+    """Where it is, without its password."""
+    place = client.connection_pool.connection_kwargs
+    if "path" in place:
+        return f"unix://{place['path']}"
+    return f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"

@@ -1,0 +1,133 @@
+"""What the source's server allows: its version and settings, the role's privilege, pgvector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+from triggerkit.supervisor.checks.check import Check, quoted
+
+#: The oldest servers that can be captured from, and whose tables' rows can be read first.
+MIN_POSTGRES = 120000
+MIN_BACKFILL = 140000
+
+#: How many more slots or senders a server is told to have than it has now.
+SPARE = 10
+
+#: `rds_member` is null but on Amazon RDS, where a role's membership stands for the privilege.
+_SERVER = """
+SELECT current_user AS role, r.rolreplication OR r.rolsuper AS may_replicate,
+    (SELECT pg_has_role(m.oid, 'MEMBER') FROM pg_roles m WHERE m.rolname = 'rds_replication')
+        AS rds_member,
+    current_setting('wal_level') AS wal_level,
+    current_setting('rds.logical_replication', true) IS NOT NULL AS on_rds,
+    current_setting('max_replication_slots')::int AS max_slots,
+    (SELECT count(*) FROM pg_replication_slots) AS slots,
+    current_setting('max_wal_senders')::int AS max_senders,
+    (SELECT count(*) FROM pg_stat_replication) AS senders,
+    EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %(slot)s) AS has_slot,
+    EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %(slot)s AND active) AS is_streamed
+FROM pg_roles r WHERE r.rolname = current_user
+"""
+
+_PGVECTOR = "SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'"
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    role: str
+    may_replicate: bool
+    rds_member: bool | None
+    wal_level: str
+    on_rds: bool
+    max_slots: int
+    slots: int
+    max_senders: int
+    senders: int
+    has_slot: bool
+    is_streamed: bool
+
+
+async def check_server(
+    source: psycopg.AsyncConnection, slot_name: str, *, backfills: bool
+) -> list[Check]:
+    """Whether the server can be captured from, by the slot `slot_name` or by a new one."""
+    async with source.cursor(row_factory=class_row(_Server)) as cursor:
+        await cursor.execute(_SERVER, {"slot": slot_name})
+        server = await cursor.fetchone()
+    assert server is not None
+    version = source.info.server_version
+    return [
+        *_version(version, backfills=backfills),
+        _wal_level(server),
+        _privilege(server),
+        *_room(server),
+    ]
+
+
+def _version(version: int, *, backfills: bool) -> Iterator[Check]:
+    text = f"{version // 10000}.{version % 10000}"
+    remedy = "use a server of version 12 or later"
+    yield Check("postgres version", version >= MIN_POSTGRES, text, remedy)
+    if backfills and MIN_POSTGRES <= version < MIN_BACKFILL:
+        remedy = 'use a server of version 14 or later, or start="end" in each on='
+        yield Check("existing rows", False, f"version {text} cannot read them", remedy)
+
+
+def _wal_level(server: _Server) -> Check:
+    remedy = "ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server"
+    if server.on_rds:
+        remedy = "set rds.logical_replication = 1 in the parameter group, then reboot the instance"
+    return Check("wal_level", server.wal_level == "logical", server.wal_level, remedy)
+
+
+def _privilege(server: _Server) -> Check:
+    remedy = f"ALTER ROLE {quoted(server.role)} REPLICATION;"
+    if server.rds_member is not None:
+        remedy = f"GRANT rds_replication TO {quoted(server.role)};"
+    ok = server.may_replicate or bool(server.rds_member)
+    return Check("replication privilege", ok, server.role, remedy)
+
+
+def _room(server: _Server) -> Iterator[Check]:
+    """Room for our slot, unless it is there, and for its stream, unless that runs."""
+    free = server.max_slots - server.slots
+    if not server.has_slot:
+        yield Check(
+            "free replication slots",
+            free > 0,
+            f"{free} of {server.max_slots}",
+            f"ALTER SYSTEM SET max_replication_slots = {server.max_slots + SPARE};"
+            "  -- then restart the server; or drop a slot of pg_replication_slots that nobody uses",
+        )
+    free = server.max_senders - server.senders
+    yield Check(
+        "free WAL senders",
+        server.is_streamed or free > 0,
+        f"{free} of {server.max_senders}",
+        f"ALTER SYSTEM SET max_wal_senders = {server.max_senders + SPARE};"
+        "  -- then restart the server",
+    )
+
+
+async def check_pgvector(source: psycopg.AsyncConnection) -> Check:
+    """Whether embeddings can be stored; advice, since a project may have none."""
+    cursor = await source.execute(_PGVECTOR)
+    row = await cursor.fetchone()
+    if row is None:
+        package = f"postgresql-{source.info.server_version // 10000}-pgvector"
+        return Check(
+            "pgvector",
+            False,
+            "not on this server; only tasks that store vectors need it",
+            f"apt-get install {package}  # or see https://github.com/pgvector/pgvector, "
+            "then CREATE EXTENSION vector;",
+            required=False,
+        )
+    if row[0] is None:
+        detail = "not in this database; only tasks that store vectors need it"
+        return Check("pgvector", False, detail, "CREATE EXTENSION vector;", required=False)
+    return Check("pgvector", True, row[0], required=False)

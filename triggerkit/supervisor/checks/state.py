@@ -1,0 +1,51 @@
+"""The schema `triggerkit`: where it is, whose it is, and whether it is up to date."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import psycopg
+
+from triggerkit.errors import CannotConnect
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect, redacted
+from triggerkit.state.migrate import SCHEMA, applied_version, migrations
+from triggerkit.supervisor.checks.check import Check, quoted
+
+_SCHEMA = """
+SELECT current_database(), current_user, has_database_privilege(current_database(), 'CREATE'),
+    pg_get_userbyid(n.nspowner), pg_has_role(n.nspowner, 'USAGE')
+FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %s
+"""
+
+
+async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> list[Check]:
+    """Whether the state can be kept there; over `source` where that is the same database."""
+    if settings.state_dsn == settings.source_dsn:
+        return [await _schema(source)]
+    name = "state database reachable"
+    async with AsyncExitStack() as stack:
+        try:
+            state = await connect(settings.state_dsn, "triggerkit check")
+        except CannotConnect as error:
+            remedy = "start that server, or correct TRIGGERKIT_STATE_URL"
+            return [Check(name, False, str(error), remedy)]
+        await stack.enter_async_context(state)
+        return [Check(name, True, redacted(settings.state_dsn)), await _schema(state)]
+
+
+async def _schema(state: psycopg.AsyncConnection) -> Check:
+    cursor = await state.execute(_SCHEMA, [SCHEMA])
+    row = await cursor.fetchone()
+    assert row is not None
+    database, role, may_create, owner, is_owned = row
+    name = "state schema"
+    if owner is None and not may_create:
+        remedy = f"GRANT CREATE ON DATABASE {quoted(database)} TO {quoted(role)};"
+        return Check(name, False, f"missing, and {role} may not create it", remedy)
+    if owner is not None and not is_owned:
+        remedy = f"GRANT {quoted(owner)} TO {quoted(role)};  -- or connect as {owner}"
+        return Check(name, False, f"{SCHEMA} belongs to {owner}, not to {role}", remedy)
+    version, latest = await applied_version(state), migrations()[-1].version
+    detail = f"version {version} of {latest}"
+    return Check(name, version == latest, detail, "triggerkit upgrade")
