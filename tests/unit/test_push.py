@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from triggerkit.delivery.lane import LONGEST_WAIT_S, backoff_s
+from triggerkit.delivery.backoff import LONGEST_WAIT_S, backoff_s
 from triggerkit.delivery.network import LOOPBACK, is_allowed, is_loopback, parse_networks
 from triggerkit.delivery.push import read_answer, retry_after
 from triggerkit.errors import ConfigurationError
@@ -22,6 +22,16 @@ def test_only_2xx_is_success(status: int) -> None:
 @pytest.mark.parametrize("status", [301, 302, 401, 403, 404, 408, 429, 500, 502, 503, 504])
 def test_the_endpoint_is_blamed_and_no_item(status: int) -> None:
     assert read_answer(status, {}, b"").verdict == "endpoint_failed"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_error_may_be_due_to_the_batch(status: int) -> None:
+    assert read_answer(status, {}, b"").is_suspect
+
+
+@pytest.mark.parametrize("status", [200, 301, 401, 403, 404, 408, 410, 422, 429])
+def test_no_other_status_may(status: int) -> None:
+    assert not read_answer(status, {}, b"").is_suspect
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -51,6 +61,15 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     in_a_minute = retry_after(formatdate(time.time() + 60, usegmt=True))
     assert in_a_minute is not None
     assert 55 < in_a_minute <= 61
+
+
+def test_a_date_is_compared_with_the_date_of_the_answer_and_not_with_our_clock() -> None:
+    an_hour_ago = time.time() - 3600
+    headers = {
+        "date": formatdate(an_hour_ago, usegmt=True),
+        "retry-after": formatdate(an_hour_ago + 20, usegmt=True),
+    }
+    assert read_answer(503, headers, b"").retry_after_s == 20
 
 
 def test_the_wait_doubles_with_jitter_up_to_ten_minutes() -> None:

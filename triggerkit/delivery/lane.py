@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import Cursor, CursorStore, ParkedMessage, Settled
-from triggerkit.consumers.render import Renderer, idempotency_key
-from triggerkit.delivery.batch import Batch, collect, row_of
+from triggerkit.consumers.render import Renderer
+from triggerkit.delivery import parking
+from triggerkit.delivery.backoff import backoff_s
+from triggerkit.delivery.batch import Batch, collect
+from triggerkit.delivery.isolation import Health, Suspicion
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
@@ -23,21 +25,8 @@ logger = logging.getLogger(__name__)
 #: Entries looked at in one read when a filter leaves few of them.
 READ_LIMIT = 512
 
-#: Back-off of a failing endpoint: the first wait and the longest, in seconds.
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 600.0
-
-
 #: The headers that authorize a push to a consumer's endpoint.
 HeadersFor = Callable[[Consumer], Mapping[str, str]]
-
-
-def backoff_s(attempt: int, asked_s: float | None = None) -> float:
-    """Seconds before the attempt after `attempt` (from 1): doubling, jittered by 15 %."""
-    if asked_s is not None:
-        return min(asked_s, LONGEST_WAIT_S)
-    wait = min(FIRST_WAIT_S * 2.0 ** min(attempt - 1, 20), LONGEST_WAIT_S)
-    return wait * random.uniform(0.85, 1.15)  # noqa: S311 - jitter, not a secret
 
 
 class Lane:
@@ -52,6 +41,7 @@ class Lane:
         pusher: Pusher,
         headers_for: HeadersFor,
         parked_rows: set[str],
+        health: Health,
     ) -> None:
         self.consumer = consumer
         self.cursor = cursor
@@ -61,13 +51,15 @@ class Lane:
         self._headers_for = headers_for
         self._renderer = Renderer(consumer)
         self._parked_rows = parked_rows
+        self._suspicion = Suspicion(health)
         self._limit = consumer.definition.batch_size
 
     def use(self, consumer: Consumer) -> None:
         """Go on with a changed definition from the next batch on."""
         self.consumer = consumer
         self._renderer = Renderer(consumer)
-        self._limit = consumer.definition.batch_size
+        # What was halved stays so: it grows back once the reason is found.
+        self._limit = min(self._limit, consumer.definition.batch_size)
 
     async def run(self) -> None:
         """Deliver for ever; returns only when the endpoint says it is gone (410)."""
@@ -119,10 +111,12 @@ class Lane:
             sent_at, answer = await self._attempt(batch)
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
+                self._suspicion.delivered(batch.last)
                 await self._settle(batch, sent_at, answer, batch.last)
-                self._limit = min(self._limit * 2, self.consumer.definition.batch_size)
+                if not self._suspicion.is_within(batch.last):
+                    self._limit = min(self._limit * 2, self.consumer.definition.batch_size)
                 return True
-            if answer.verdict == "content_refused":
+            if self._is_blamed(batch, answer):
                 await self._isolate(batch, sent_at, answer)
                 return True
             await self._settle(batch, sent_at, answer, None)
@@ -132,6 +126,12 @@ class Lane:
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
+
+    def _is_blamed(self, batch: Batch, answer: Answer) -> bool:
+        if answer.verdict == "content_refused":
+            return True
+        self._suspicion.failed(suspect=answer.is_suspect)
+        return self._suspicion.is_proven(len(batch.entries))
 
     async def _back_off(self, answer: Answer) -> None:
         wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s)
@@ -156,21 +156,26 @@ class Lane:
             headers=self._headers_for(self.consumer),
         )
         sent_at = datetime.now(UTC)
+        self._suspicion.sending()
         reach("post-before")
         answer = await self._pusher.send(push)
         reach("post-after")
         return sent_at, answer
 
     async def _isolate(self, batch: Batch, sent_at: datetime, answer: Answer) -> None:
-        """Find what the receiver refuses by halving; what is refused alone is parked."""
+        """Find what the endpoint fails at by halving; what fails alone is parked."""
         if len(batch.entries) > 1:
-            # The first half goes again as a batch of its own; the limit grows back from there.
+            # The first half goes again as a batch of its own; the limit grows back behind the rest.
             self._limit = (len(batch.entries) + 1) // 2
+            self._suspicion.halved(batch.last)
             await self._settle(batch, sent_at, answer, self.cursor.position)
             return
-        entry, reason = batch.entries[0], answer.error or "refused"
-        logger.warning("parked a message of %s: %s", row_of(entry), reason)
-        refused = ParkedMessage(entry.position, row_of(entry), batch.messages[0], reason)
+        reason = answer.error or "refused"
+        if answer.is_suspect:
+            reason += f" in {self.cursor.attempt} attempts, while other messages were delivered"
+        refused = parking.alone(batch, reason)
+        logger.warning("parked a message of %s: %s", refused.key, reason)
+        self._suspicion.parked()
         await self._settle(batch, sent_at, answer, batch.last, [refused])
 
     async def _settle(
@@ -182,9 +187,9 @@ class Lane:
         refused: Sequence[ParkedMessage] = (),
     ) -> None:
         """Note the attempt; with `move_to` the batch is over and the cursor goes there."""
-        parked = [*refused, *self._failed(batch, answer)]
-        if move_to == batch.last:
-            parked += self._behind(batch)
+        parked = [*refused, *parking.named(self.consumer, batch, answer)]
+        if move_to == batch.last and batch.waiting:
+            parked += parking.behind(self._renderer, batch)
         settled = Settled(
             first=batch.first,
             last=batch.last,
@@ -205,25 +210,3 @@ class Lane:
         self.cursor.position = move_to
         self.cursor.batch_id = self.cursor.batch_last = None
         self.cursor.attempt = 0
-
-    def _failed(self, batch: Batch, answer: Answer) -> list[ParkedMessage]:
-        reasons = {item.idempotency_key: item.error for item in answer.failed}
-        if not reasons:
-            return []
-        keys = [idempotency_key(self.consumer, entry) for entry in batch.entries]
-        return [
-            ParkedMessage(entry.position, row_of(entry), message, reasons[key])
-            for entry, message, key in zip(batch.entries, batch.messages, keys, strict=True)
-            if key in reasons
-        ]
-
-    def _behind(self, batch: Batch) -> list[ParkedMessage]:
-        return [
-            ParkedMessage(
-                entry.position,
-                row_of(entry),
-                self._renderer.message(entry),
-                "waits behind a parked message of its row",
-            )
-            for entry in batch.waiting
-        ]

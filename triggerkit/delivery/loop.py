@@ -7,6 +7,7 @@ import logging
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
+from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.lane import HeadersFor, Lane
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.reader import LogReader
@@ -54,7 +55,7 @@ class DeliveryLoop:
         return consumers
 
     async def _start(self, consumer: Consumer) -> None:
-        parked = await self._store.parked_rows(consumer.id)
+        parked, health = await self._store.parked_rows(consumer.id), Health()
         lanes = [
             Lane(
                 consumer,
@@ -64,6 +65,7 @@ class DeliveryLoop:
                 self._pusher,
                 self._headers_for,
                 parked,
+                health,
             )
             for cursor in await self._store.load(consumer.id)
         ]

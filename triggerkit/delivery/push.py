@@ -34,13 +34,18 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of an attempt. `status` is None when no complete answer came."""
+    """What became of an attempt. `status` is None when no complete answer came.
+
+    `is_suspect`: the endpoint failed in a way that the batch may have brought about, by a 5xx or
+    without an answer. All other failures are its own for sure.
+    """
 
     verdict: Verdict
     status: int | None
     error: str | None = None
     retry_after_s: float | None = None
     failed: tuple[Failed, ...] = ()
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,11 @@ class Pusher:
             async with asyncio.timeout(push.timeout_s):
                 return await self._post(push)
         except TimeoutError:
-            return Answer("endpoint_failed", None, f"no answer within {push.timeout_s:g} s")
+            return _unanswered(f"no answer within {push.timeout_s:g} s")
+        except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as e:
+            return _unanswered(f"{type(e).__name__}: {e}", is_suspect=False)
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as e:
-            return Answer("endpoint_failed", None, f"{type(e).__name__}: {e}")
+            return _unanswered(f"{type(e).__name__}: {e}")
 
     async def _post(self, push: Push) -> Answer:
         async with self._pool.stream(
@@ -109,6 +116,10 @@ def _headers(push: Push) -> list[tuple[str, str]]:
     return list({**given, **own}.items())
 
 
+def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
+    return Answer("endpoint_failed", None, error, is_suspect=is_suspect)
+
+
 def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     """What an answer means: only 2xx is success, and it may still name failed items."""
     if 200 <= status < 300:
@@ -118,11 +129,15 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return Answer("gone", status, error)
     if status in CONTENT_STATUSES:
         return Answer("content_refused", status, error)
-    return Answer("endpoint_failed", status, error, retry_after(headers.get("retry-after")))
+    wait_s = retry_after(headers.get("retry-after"), headers.get("date"))
+    return Answer("endpoint_failed", status, error, wait_s, is_suspect=500 <= status < 600)
 
 
-def retry_after(value: str | None) -> float | None:
-    """Seconds to wait as a Retry-After header asks: a number or an HTTP date."""
+def retry_after(value: str | None, date: str | None = None) -> float | None:
+    """Seconds to wait as a Retry-After header asks: a number or an HTTP date.
+
+    A date counts from the answer's own `date`, since the clocks of two machines differ.
+    """
     if value is None:
         return None
     try:
@@ -130,7 +145,8 @@ def retry_after(value: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        now_s = time.time() if date is None else parsedate_to_datetime(date).timestamp()
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
     except ValueError:
         return None
 
