@@ -19,10 +19,14 @@ FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %s
 """
 
 
+#: The slot that was made for a database.
+_KNOWN_SLOT = "SELECT slot_name FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0"
+
+
 async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> list[Check]:
     """Whether the state can be kept there; over `source` where that is the same database."""
     if settings.state_dsn == settings.source_dsn:
-        return [await _schema(source)]
+        return await _state(source, source)
     name = "state database reachable"
     async with AsyncExitStack() as stack:
         try:
@@ -31,7 +35,28 @@ async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> li
             remedy = "start that server, or correct TRIGGERKIT_STATE_URL"
             return [Check(name, False, str(error), remedy)]
         await stack.enter_async_context(state)
-        return [Check(name, True, redacted(settings.state_dsn)), await _schema(state)]
+        return [Check(name, True, redacted(settings.state_dsn)), *await _state(state, source)]
+
+
+async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
+    schema = await _schema(state)
+    return [schema, *(await _gone_slot(state, source) if schema.ok else [])]
+
+
+async def _gone_slot(
+    state: psycopg.AsyncConnection, source: psycopg.AsyncConnection
+) -> list[Check]:
+    """A slot that was made and is no more; advice, since starting anew is all there is to do."""
+    cursor = await state.execute(_KNOWN_SLOT, [source.info.dbname])
+    known = await cursor.fetchone()
+    if known is None:
+        return []
+    cursor = await source.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", known)
+    if cursor.rowcount:
+        return []
+    detail = f"{known[0]} was made before and is gone; changes since are missing in the log"
+    remedy = "triggerkit apply  # makes it again, and says how to read the tables anew"
+    return [Check("captured changes", False, detail, remedy, required=False)]
 
 
 async def _schema(state: psycopg.AsyncConnection) -> Check:
