@@ -114,7 +114,7 @@ def test_a_single_message_is_sent_bare_and_several_under_data() -> None:
 def test_a_log_row_survives_copy_whatever_its_values_hold() -> None:
     hostile = 'tab\t newline\n backslash\\ quote" \\N'
     change = RowChange("pub\tlic", "po\\sts", "insert", (hostile,), {"t": hostile}, None, ("a,b",))
-    row = copy_row(1, entry_of(1, Pending(TRANSACTION, 0, change)))
+    row = b"".join(copy_row(1, entry_of(1, Pending(TRANSACTION, 0, change))))
     assert row.count(b"\t") == 15
     assert row.count(b"\n") == 1
 

@@ -15,6 +15,10 @@ from triggerkit.change import RowChange, Transaction
 PARTITIONS = 8
 
 
+#: What an entry takes besides its values: the tuple, its numbers and its key.
+ENTRY_BYTES = 400
+
+
 class Entry(NamedTuple):
     """One change in the log. `record` and `changes` are JSON; `key` is a JSON array of text.
 
@@ -40,8 +44,8 @@ class Entry(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """The bytes this entry's values take."""
-        return len(self.record or b"") + len(self.changes or b"")
+        """About the bytes this entry takes in memory."""
+        return ENTRY_BYTES + len(self.record or b"") + len(self.changes or b"")
 
 
 class Pending(NamedTuple):
@@ -61,6 +65,9 @@ COPY_COLUMNS = (
     "commit_idx, commit_at, xid, record, changes, unchanged, consumer_id, backfill_id"
 )
 
+
+#: The columns after the record, as most entries have them.
+_NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\n"
 
 # Named tuples made without their Python-level __new__ cost half: there is an entry for every row.
 _make = tuple.__new__
@@ -94,8 +101,8 @@ def entry_of(position: int, pending: Pending) -> Entry:
             commit_idx,
             transaction.commit_at,
             xid,
-            None if record is None else orjson.dumps(record),
-            None if changes is None else orjson.dumps(changes),
+            None if record is None else _exact(orjson.dumps(record)),
+            None if changes is None else _exact(orjson.dumps(changes)),
             unchanged,
             consumer_id,
             backfill_id,
@@ -103,8 +110,13 @@ def entry_of(position: int, pending: Pending) -> Entry:
     )
 
 
-def copy_row(database_id: int, entry: Entry) -> bytes:
-    """The entry as a line of COPY's text format.
+def _exact(value: bytes) -> bytes:
+    # What orjson returns holds a kilobyte and more, whatever it is long; thousands are kept.
+    return b"%b" % value
+
+
+def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
+    """The entry as a line of COPY's text format, in pieces: the record is not copied.
 
     Source: PostgreSQL documentation, "COPY", Text Format.
     """
@@ -116,8 +128,10 @@ def copy_row(database_id: int, entry: Entry) -> bytes:
         f"{position}\t{database_id}\t{partition}\t{_table_columns(schema, table)}\t{_text(key)}\t"
         f"{action}\t{commit_lsn}\t{commit_idx}\t{commit_at}\t{_number(xid)}\t"
     )
+    if changes is None and not unchanged and consumer_id is None and backfill_id is None:
+        return head.encode(), _json(record), _NOTHING_MORE
     tail = f"\t{_array(unchanged)}\t{_number(consumer_id)}\t{_number(backfill_id)}\n"
-    return b"%b%b\t%b%b" % (head.encode(), _json(record), _json(changes), tail.encode())
+    return head.encode(), _json(record), b"\t%b%b" % (_json(changes), tail.encode())
 
 
 def _number(value: int | None) -> int | str:

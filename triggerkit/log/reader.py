@@ -11,8 +11,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.log.entry import PARTITIONS, Entry
 
-#: Bytes of values kept in memory for consumers that are near the head of the log.
-TAIL_BYTES = 16 * 1024 * 1024
+#: Bytes kept in memory for consumers that are near the head of the log.
+TAIL_BYTES = 64 * 1024 * 1024
 
 _READ = """
 SELECT position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,

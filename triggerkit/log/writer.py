@@ -61,6 +61,8 @@ class LogWriter:
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._entries: list[Entry] = []
+        #: The bytes of what `commit` is going to return.
+        self.kept_bytes = 0
         self.next_position = 1
         self.last_commit_lsn = 0
 
@@ -97,9 +99,11 @@ class LogWriter:
         """Add one change to the append and return the bytes now held in memory."""
         entry = entry_of(self.next_position, pending)
         self.next_position += 1
-        row = copy_row(self._database_id, entry)
-        self._buffer.append(row)
-        self._buffered_bytes += len(row)
+        head, record, tail = copy_row(self._database_id, entry)
+        self._buffer += head, record, tail
+        size_bytes = len(head) + len(record) + len(tail)
+        self._buffered_bytes += size_bytes
+        self.kept_bytes += size_bytes
         self._entries.append(entry)
         return self._buffered_bytes
 
@@ -153,11 +157,13 @@ class LogWriter:
         self._stored_position = self.next_position
         self.last_commit_lsn = max(self.last_commit_lsn, last_commit_lsn)
         entries, self._entries = self._entries, []
+        self.kept_bytes = 0
         return entries
 
     def forget(self) -> None:
         """Drop the entries kept for `commit` to return: a long append must not fill the memory."""
         self._entries.clear()
+        self.kept_bytes = 0
 
     async def _begin(self) -> None:
         if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
