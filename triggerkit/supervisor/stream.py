@@ -35,6 +35,9 @@ STREAM_LOCK = 0x74726B_03
 #: Held bytes are handed to the server's COPY beyond this.
 FLUSH_BYTES = 256 * 1024
 
+#: A transaction that takes more than this is read back from the log by those who deliver it.
+KEPT_BYTES = 8 * 1024 * 1024
+
 #: Seconds between tries to get a connection back.
 RECONNECT_S = 1.0
 
@@ -66,7 +69,8 @@ class Appender:
         if parts[-1].end_lsn is None or end is None or end.end_lsn is None:
             # In the midst of a transaction: written, and committed with its end.
             await self._writer.flush()
-            self._writer.forget()
+            if self._writer.kept_bytes > KEPT_BYTES:
+                self._writer.forget()
             return [], None
         entries = await self._writer.commit(end.transaction.commit_lsn, self._statements)
         for survivors in self._survivors:
@@ -92,6 +96,13 @@ class Appender:
             self._writer.write(pending)
         self._survivors.append(survivors)
         self._statements.append(survivors.progress(self._writer.next_position - 1))
+
+
+def split_at_last_end(parts: list[TransactionPart]) -> list[list[TransactionPart]]:
+    """Transactions that are complete, and the beginning of one that is not: none waits for it."""
+    ends = [i for i, part in enumerate(parts, 1) if part.end_lsn is not None]
+    middle = ends[-1] if ends else 0
+    return [some for some in (parts[:middle], parts[middle:]) if some]
 
 
 class Stream:
@@ -127,10 +138,11 @@ class Stream:
             appender = Appender(writer, self._backfills)
             ready()
             while True:
-                entries, confirmed = await appender.append(await capture.read())
-                if confirmed is not None:
-                    reader.appended(entries, writer.next_position - 1)
-                    capture.confirm(confirmed)
+                for parts in split_at_last_end(await capture.read()):
+                    entries, confirmed = await appender.append(parts)
+                    if confirmed is not None:
+                        reader.appended(entries, writer.next_position - 1)
+                        capture.confirm(confirmed)
 
     async def _follow_state(
         self, loop: DeliveryLoop, reader: LogReader, group: asyncio.TaskGroup
