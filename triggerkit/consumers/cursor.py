@@ -223,6 +223,8 @@ class CursorStore:
                 "(SELECT endpoint_id FROM triggerkit.consumers WHERE id = %s)",
                 [consumer_id],
             )
+            # The lanes of the other partitions stop too.
+            await connection.execute("SELECT pg_notify('triggerkit_consumers', '')")
 
     async def save_error(self, consumer_id: int, error: str | None) -> None:
         """Show the last delivery error with the consumer, or clear it."""

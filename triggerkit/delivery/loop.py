@@ -44,8 +44,8 @@ class DeliveryLoop:
     async def _refresh(self) -> list[Consumer]:
         consumers = await self._store.consumers()
         active = {c.id: c for c in consumers if c.state == "active"}
-        for consumer_id in [i for i in self._tasks if i not in active]:
-            self._stop(consumer_id)
+        for consumer_id in [i for i in self._tasks if i not in active or self._has_ended(i)]:
+            await self._stop(consumer_id)
         for consumer in active.values():
             if consumer.id in self._lanes:
                 for lane in self._lanes[consumer.id]:
@@ -75,7 +75,14 @@ class DeliveryLoop:
             for number, lane in enumerate(lanes)
         ]
 
-    def _stop(self, consumer_id: int) -> None:
-        for task in self._tasks.pop(consumer_id):
-            task.cancel()
+    def _has_ended(self, consumer_id: int) -> bool:
+        # A lane ends when the endpoint is gone; the consumer is active again since.
+        return any(task.done() for task in self._tasks[consumer_id])
+
+    async def _stop(self, consumer_id: int) -> None:
+        tasks = self._tasks.pop(consumer_id)
         del self._lanes[consumer_id]
+        for task in tasks:
+            task.cancel()
+        # Waited for: a lane in the midst of a statement would move the cursor of its successor.
+        await asyncio.gather(*tasks, return_exceptions=True)
