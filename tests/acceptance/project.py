@@ -90,8 +90,9 @@ class Answer:
 class DevProcess:
     """`triggerkit dev --json` in a project's folder, started like from a terminal."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
+        self._options = options
         self.lines: list[dict[str, Any]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -111,7 +112,7 @@ class DevProcess:
         self.lines = []
         log = (self.folder / "dev.stderr").open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "triggerkit", "dev", "--json", "--port", "0"],
+            [sys.executable, "-m", "triggerkit", "dev", "--json", "--port", "0", *self._options],
             cwd=self.folder,
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
@@ -225,30 +226,3 @@ def _answer(request: Request) -> Answer:
     except HTTPError as error:
         with error:
             return Answer(error.code, dict(error.headers), error.read())
-
-
-def family(pid: int) -> set[int]:
-    """`pid` and all its descendants that run now."""
-    children: dict[int, list[int]] = {}
-    for process, parent in _parents().items():
-        children.setdefault(parent, []).append(process)
-    found = {pid}
-    unseen = [pid]
-    while unseen:
-        new = children.get(unseen.pop(), [])
-        found.update(new)
-        unseen.extend(new)
-    return found
-
-
-def running(pids: set[int]) -> set[int]:
-    """Those of `pids` that have not ended; one that only waits to be collected has."""
-    return pids & _parents().keys()
-
-
-def _parents() -> dict[int, int]:
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = (line.split() for line in listed.splitlines())
-    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.project import eventually, family, running
+from tests.acceptance.processes import family, running
+from tests.acceptance.project import eventually
 from tests.acceptance.small import SmallProject
 
 

@@ -11,7 +11,8 @@ import orjson
 import psycopg
 import pytest
 
-from tests.acceptance.project import ReferenceProject, eventually, family, run_command, running
+from tests.acceptance.processes import family, mentioning, running
+from tests.acceptance.project import ReferenceProject, eventually, run_command
 
 #: The route of the reference task.
 ROUTE = "/api/create-embedding-for-post"
@@ -376,11 +377,17 @@ def test_ctrl_c_ends_everything_and_the_next_start_goes_on(project: ReferencePro
 
 def test_a_killed_dev_leaves_no_process_and_loses_nothing(project: ReferenceProject) -> None:
     processes = family(project.dev.pid)
-    assert len(processes) > 6
+    named = {process["name"]: process["pid"] for process in project.status()["processes"]}
+    assert named.keys() >= {"postgres", "redis", "embeddings", "stream", "serve", "worker"}
+    assert set(named.values()) < processes
+    assert mentioning(project.folder)
     with project.connect() as database:
         last_id = insert_post(database, "Committed just before the kill")
+    killed_at = time.monotonic()
     project.dev.kill()
     eventually(lambda: not running(processes), 5, "the end of every process")
+    print(f"{time.monotonic() - killed_at:.2f} s to the end of every process")
+    assert not mentioning(project.folder)
 
     project.start()
     with project.connect() as database:

@@ -7,6 +7,7 @@ import asyncio
 import typer
 
 from triggerkit.cli.options import App, Host, Json, Port, Quiet, Tasks
+from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Project, own_environment
 from triggerkit.supervisor.console import JsonConsole, TextConsole
 from triggerkit.supervisor.dev import run_dev
@@ -34,5 +35,10 @@ def dev(
         environment["TRIGGERKIT_PORT"] = str(port)
     if project.app is not None:
         environment["TRIGGERKIT_APP"] = project.app
-    console = JsonConsole() if json else TextConsole(quiet=quiet)
-    asyncio.run(run_dev(project, environment, console))
+    console = JsonConsole(quiet=quiet) if json else TextConsole(quiet=quiet)
+    try:
+        asyncio.run(run_dev(project, environment, console))
+    except TriggerkitError as error:
+        if json:
+            console.problem(str(error))
+        raise

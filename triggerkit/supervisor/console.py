@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol
@@ -20,6 +21,9 @@ MARKS = {
     "failed": ("✗", "red"),
     "crashed": ("✗", "red"),
 }
+
+#: Levels of log lines that are shown whatever is not to be shown.
+PROBLEMS = ("warning", "error", "critical")
 
 
 class Console(Protocol):
@@ -54,7 +58,13 @@ class TextConsole:
     """For people: colours where the terminal has them (and NO_COLOR is not set)."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = RichConsole(highlight=False, soft_wrap=True)
+        plain = bool(os.environ.get("NO_COLOR"))
+        # By itself Rich leaves out colours alone: bold text and bars are escape sequences too.
+        self._console = (
+            RichConsole(highlight=False, soft_wrap=True, force_terminal=False, color_system=None)
+            if plain
+            else RichConsole(highlight=False, soft_wrap=True)
+        )
         self._quiet = quiet
         self._progress = Progress(
             TextColumn("backfill {task.description}"),
@@ -97,9 +107,13 @@ class TextConsole:
                 f"{process} ended with code {facts['code']}; starting it again in "
                 f"{facts['wait_s']:g} s"
             )
+        elif event == "connection":
+            lost = facts["state"] == "lost"
+            mark = "[red]✗[/]" if lost else "[green]✓[/]"
+            self._console.print(f"{mark} {process}: {escape(facts['message'])}")
         elif event == "state":
             return
-        elif facts.get("level") in ("warning", "error", "critical"):
+        elif facts.get("level") in PROBLEMS:
             self._console.print(f"[yellow]{process}[/] {escape(str(facts.get('message')))}")
             if "traceback" in facts:
                 self._console.print(escape(facts["traceback"]), style="dim")
@@ -160,6 +174,9 @@ class TextConsole:
 class JsonConsole:
     """For programs: one JSON object a line."""
 
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
     def note(self, text: str) -> None:
         self._print(event="note", message=text)
 
@@ -184,9 +201,17 @@ class JsonConsole:
     def close(self) -> None:
         return
 
-    @staticmethod
-    def _print(**facts: Any) -> None:
-        print(orjson.dumps(facts, default=str).decode(), flush=True)  # noqa: T201 - its output
+    def _print(self, **facts: Any) -> None:
+        if not self._quiet or _matters(facts):
+            print(orjson.dumps(facts, default=str).decode(), flush=True)  # noqa: T201 - its output
+
+
+def _matters(facts: dict[str, Any]) -> bool:
+    """Whether a line tells of a problem or a failure, or that `dev` is ready."""
+    event = facts.get("event")
+    if event == "check":
+        return not facts["ok"]
+    return event in ("ready", "problem", "died") or facts.get("level") in PROBLEMS
 
 
 def runs(count: int) -> str:

@@ -11,6 +11,7 @@ import uvicorn
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
+from triggerkit.supervisor.losses import watch_connections
 from triggerkit.web.application import Application
 from triggerkit.worker.registry import load_app, load_tasks
 
@@ -82,6 +83,7 @@ async def run_serve(
     )
     # Known before the application starts, whose own errors are told as a traceback.
     await installation(settings)
+    watch_connections(settings)
     server = _Server(config, ready)
     await server.serve(sockets=[listener])
     if not server.started:

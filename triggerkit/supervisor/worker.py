@@ -15,6 +15,7 @@ from triggerkit.embedded import lifeline
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
+from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
 from triggerkit.worker.process import Lease, execute_runs, keep, new_worker_id, stop_on_signals
 from triggerkit.worker.registry import load_tasks
 
@@ -71,6 +72,7 @@ def run_worker(
     namespace = asyncio.run(installation(settings))
     lease = Lease(settings, worker_id, list(queues or ()), processes * threads)
     kept = keep(settings, namespace, lease, stop_lease)
+    watch_connections(settings)
     try:
         while not (lease.held.wait(LOOK_S) or stop.is_set()):
             pass
@@ -98,6 +100,7 @@ def run_child(
     """Execute runs in this process, for the parent that started it."""
     stop = threading.Event()
     stop_on_signals(stop)
+    leave_losses_to_watch()
     tasks = load_tasks(project)
     if not tasks:
         raise ConfigurationError(
