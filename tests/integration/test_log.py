@@ -12,6 +12,7 @@ import pytest
 
 from triggerkit.change import RowChange, Transaction
 from triggerkit.errors import Fenced
+from triggerkit.log import reader as reader_module
 from triggerkit.log import writer as writer_module
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, partition_of
 from triggerkit.log.reader import LogReader
@@ -165,6 +166,30 @@ def test_the_tail_in_memory_and_the_table_answer_alike(database_url: str) -> Non
                 for after in (0, 7, 50, 99, 100):
                     stored = await reader.read_stored(partition, after, 100, 3)
                     assert await reader.read(partition, after, 3) == stored
+
+    asyncio.run(scenario())
+
+
+def test_what_fell_out_of_the_tail_is_read_from_the_table(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "TAIL_BYTES", 10_000)
+
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with (
+            LogWriter.open(database_url, database_id) as writer,
+            reading(database_url, database_id) as reader,
+        ):
+            for number in range(200):
+                writer.write(pending(number))
+                if number % 3 == 0:
+                    reader.appended(await writer.commit(number), writer.next_position - 1)
+            reader.appended(await writer.commit(200), 200)
+            for after in (0, 150, 199):
+                found = [await reader.read(p, after, 1000) for p in range(PARTITIONS)]
+                positions = sorted(e.position for entries in found for e in entries)
+                assert positions == [*range(after + 1, 201)]
 
     asyncio.run(scenario())
 

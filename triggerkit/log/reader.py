@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections import defaultdict, deque
-from dataclasses import dataclass
+from operator import attrgetter
 
 from psycopg_pool import AsyncConnectionPool
 
@@ -25,16 +24,6 @@ ORDER BY position LIMIT %s
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Append:
-    """The entries of one append by partition, and the positions it covers."""
-
-    first: int
-    last: int
-    size_bytes: int
-    by_partition: dict[int, list[Entry]]
-
-
 class LogReader:
     """Reads one database's log and wakes those who wait for its head to move."""
 
@@ -42,7 +31,9 @@ class LogReader:
         """`head` is the last position in the log, 0 when it is empty."""
         self._pool = pool
         self._database_id = database_id
-        self._tail: deque[_Append] = deque()
+        #: The entries from `_tail_first` on, by partition, in order; none are kept when it is None.
+        self._tail: list[list[Entry]] = [[] for _ in range(PARTITIONS)]
+        self._tail_first: int | None = None
         self._tail_bytes = 0
         self._heads = [head] * PARTITIONS
         self._moved = [asyncio.Event() for _ in range(PARTITIONS)]
@@ -54,8 +45,7 @@ class LogReader:
         if is_complete and entries:
             self._keep(entries)
         elif not is_complete:
-            self._tail.clear()
-            self._tail_bytes = 0
+            self._forget_until(head)
         self.head = head
         for partition in {e.partition for e in entries} if is_complete else range(PARTITIONS):
             self._heads[partition] = head
@@ -69,8 +59,10 @@ class LogReader:
 
     async def read(self, partition: int, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries of `partition` with a position greater than `after`, in order."""
-        if self._tail and self._tail[0].first <= after + 1:
-            return self._from_tail(partition, after, limit)
+        if self._tail_first is not None and self._tail_first <= after + 1:
+            entries = self._tail[partition]
+            start = bisect_right(entries, after, key=_position)
+            return entries[start : start + limit]
         return await self.read_stored(partition, after, self.head, limit)
 
     async def read_stored(self, partition: int, after: int, until: int, limit: int) -> list[Entry]:
@@ -82,24 +74,22 @@ class LogReader:
         return [Entry._make((*row[:12], tuple(row[12]), *row[13:])) for row in rows]
 
     def _keep(self, entries: list[Entry]) -> None:
-        grouped: defaultdict[int, list[Entry]] = defaultdict(list)
-        size_bytes = 0
+        if self._tail_first is None:
+            self._tail_first = entries[0].position
         for entry in entries:
-            grouped[entry.partition].append(entry)
-            size_bytes += entry.size_bytes
-        self._tail.append(_Append(entries[0].position, entries[-1].position, size_bytes, grouped))
-        self._tail_bytes += size_bytes
-        while self._tail_bytes > TAIL_BYTES:
-            self._tail_bytes -= self._tail.popleft().size_bytes
+            self._tail[entry.partition].append(entry)
+            self._tail_bytes += entry.size_bytes
+        if self._tail_bytes > TAIL_BYTES:
+            # Half at once, so that it costs nothing per entry.
+            self._forget_until((self._tail_first + entries[-1].position) // 2)
 
-    def _from_tail(self, partition: int, after: int, limit: int) -> list[Entry]:
-        found: list[Entry] = []
-        for append in self._tail:
-            if append.last <= after or partition not in append.by_partition:
-                continue
-            entries = append.by_partition[partition]
-            start = bisect_right(entries, after, key=lambda e: e.position)
-            found.extend(entries[start : start + limit - len(found)])
-            if len(found) >= limit:
-                break
-        return found
+    def _forget_until(self, last: int) -> None:
+        """Keep only what is after position `last`."""
+        for entries in self._tail:
+            del entries[: bisect_right(entries, last, key=_position)]
+        kept = [entry for entries in self._tail for entry in entries]
+        self._tail_first = last + 1 if kept else None
+        self._tail_bytes = sum(entry.size_bytes for entry in kept)
+
+
+_position = attrgetter("position")
