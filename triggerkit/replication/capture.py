@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,7 +12,7 @@ from triggerkit.change import RowChange, Transaction
 from triggerkit.failpoints import reach
 from triggerkit.lsn import Lsn
 from triggerkit.replication.catalog import Catalog
-from triggerkit.replication.connection import ReplicationConnection
+from triggerkit.replication.connection import ReplicationConnection, answering
 from triggerkit.replication.frames import PrimaryKeepalive, parse_keepalive, payload_of
 from triggerkit.replication.pgoutput import (
     Begin,
@@ -75,16 +75,16 @@ class Capture:
         Raises:
             CannotConnect, SlotError: see `ReplicationConnection.open`.
         """
-        catalog = Catalog(dsn)
-        last_xid = await catalog.last_xid()
-        connection = await ReplicationConnection.open(dsn, slot_name, publication)
-        keep_alive = asyncio.create_task(connection.keep_alive())
-        try:
+        async with AsyncExitStack() as stack:
+            catalog = Catalog(dsn)
+            stack.push_async_callback(catalog.close)
+            async with answering():
+                last_xid = await catalog.last_xid()
+                connection = await ReplicationConnection.open(dsn, slot_name, publication)
+            stack.push_async_callback(connection.close)
+            keep_alive = asyncio.create_task(connection.keep_alive())
+            stack.callback(keep_alive.cancel)
             yield cls(connection, catalog, after, last_xid)
-        finally:
-            keep_alive.cancel()
-            await connection.close()
-            await catalog.close()
 
     async def read(self) -> list[TransactionPart]:
         """Wait for the stream and return what came: call it when the parts before are durable.
@@ -155,7 +155,9 @@ class Capture:
         if relation.schema == OWN_SCHEMA:
             self._relations.skip(relation.oid)
         else:
-            self._relations.put(await self._catalog.compile(relation))
+            async with answering():
+                compiled = await self._catalog.compile(relation)
+            self._relations.put(compiled)
 
     def _on_keepalive(self, keepalive: PrimaryKeepalive, parts: list[TransactionPart]) -> None:
         if self._part is None and not parts:

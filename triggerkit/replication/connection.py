@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import psycopg
 from psycopg import sql
 
-from triggerkit.errors import SlotError
+from triggerkit.errors import CannotConnect, SlotError
 from triggerkit.lsn import Lsn
 from triggerkit.replication.frames import StandbyStatusUpdate
 from triggerkit.state.connect import connect
@@ -24,12 +27,44 @@ EPOCH_S = 946_684_800
 #: `wal_sender_timeout`, 60 s by default.
 STATUS_S = 10.0
 
+#: Seconds without a word from the server, though it was asked for one, after which the line is
+#: taken for dead. A server that gives us longer (`wal_sender_timeout`) gets as long itself.
+SILENCE_S = 60.0
+
+#: The same where the server has no such limit.
+LONGEST_SILENCE_S = 600.0
+
+_TIMEOUT = "SELECT setting::int / 1000.0 FROM pg_settings WHERE name = 'wal_sender_timeout'"
+
+
+class LineDead(psycopg.OperationalError):
+    """The connection is open, but nothing comes through it."""
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Bounds how long the server may take for what it does at once when it is well.
+
+    Raises:
+        LineDead: it did not answer.
+    """
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            yield
+    except TimeoutError as error:
+        raise LineDead(f"the server has not answered for {SILENCE_S:g} s") from error
+
 
 class ReplicationConnection:
     """Streams one slot. `flushed` is the position confirmed to the server; it never goes back."""
 
-    def __init__(self, connection: psycopg.AsyncConnection, slot_name: str) -> None:
+    def __init__(
+        self, connection: psycopg.AsyncConnection, slot_name: str, patience_s: float
+    ) -> None:
         self._connection = connection
+        self._patience_s = patience_s
+        self._waiting: asyncio.Future[None] | None = None
+        self._waiting_since = 0.0
         self._pgconn = connection.pgconn
         self._slot_name = slot_name
         self._loop = asyncio.get_running_loop()
@@ -41,9 +76,25 @@ class ReplicationConnection:
 
         Raises:
             CannotConnect: the server does not answer.
-            SlotError: the slot is missing, in use or lost.
+            SlotError: the slot is missing, in use or lost, or the role may not stream.
         """
-        connection = await connect(dsn, "triggerkit stream", replication=True)
+        try:
+            connection = await connect(dsn, "triggerkit stream", replication=True)
+        except CannotConnect as error:
+            raise _not_allowed(error, slot_name) from error
+        try:
+            return await cls._start(connection, slot_name, publication)
+        except psycopg.Error as error:
+            await connection.close()
+            raise _slot_error(error, slot_name) from error
+        except BaseException:
+            await connection.close()
+            raise
+
+    @classmethod
+    async def _start(
+        cls, connection: psycopg.AsyncConnection, slot_name: str, publication: str
+    ) -> Self:
         version = connection.info.server_version
         options = [
             sql.SQL("proto_version '1'"),
@@ -56,18 +107,17 @@ class ReplicationConnection:
         command = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 ({})").format(
             sql.Identifier(slot_name), sql.SQL(", ").join(options)
         )
-        try:
-            await connection.execute(command)
-        except psycopg.Error as error:
-            await connection.close()
-            raise _slot_error(error, slot_name) from error
-        return cls(connection, slot_name)
+        cursor = await connection.execute(_TIMEOUT)
+        [limit_s] = await cursor.fetchone() or [0]
+        await connection.execute(command)
+        patience_s = max(SILENCE_S, float(limit_s)) if limit_s else LONGEST_SILENCE_S
+        return cls(connection, slot_name, patience_s)
 
     async def receive(self) -> list[memoryview]:
         """Wait for frames and return all that are here, at least one.
 
         Raises:
-            psycopg.OperationalError: the connection broke.
+            psycopg.OperationalError: the connection broke, or is silent (`LineDead`).
             SlotError: the server ended the stream.
         """
         while True:
@@ -83,18 +133,30 @@ class ReplicationConnection:
             self.flushed = lsn
         self.send_status()
 
-    def send_status(self) -> None:
+    def send_status(self, *, reply_requested: bool = False) -> None:
         """Send what is confirmed: also the sign of life the server waits for."""
         now_us = int((time.time() - EPOCH_S) * 1_000_000)
-        update = StandbyStatusUpdate(self.flushed, self.flushed, self.flushed, now_us)
+        flushed = self.flushed
+        update = StandbyStatusUpdate(flushed, flushed, flushed, now_us, reply_requested)
         self._pgconn.put_copy_data(update.to_bytes())
         self._pgconn.flush()
 
     async def keep_alive(self) -> None:
-        """Send a status regularly, until canceled."""
-        while True:
-            await asyncio.sleep(STATUS_S)
-            self.send_status()
+        """Send a status regularly, until canceled; ask a silent server for a word, and give up.
+
+        Only the time in which `receive` waits counts: while the log is written, nobody listens.
+        """
+        # A connection that broke is told of by `receive`.
+        with suppress(psycopg.OperationalError):
+            while True:
+                await asyncio.sleep(STATUS_S)
+                waiting = self._waiting
+                silent_s = 0.0 if waiting is None else self._loop.time() - self._waiting_since
+                if waiting is not None and silent_s >= self._patience_s and not waiting.done():
+                    waiting.set_exception(
+                        LineDead(f"nothing came from the server for {silent_s:.0f} s")
+                    )
+                self.send_status(reply_requested=silent_s >= STATUS_S)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -120,12 +182,14 @@ class ReplicationConnection:
         raise SlotError(f"the server ended the stream: {message.strip()}", self._slot_name)
 
     async def _readable(self) -> None:
-        ready = self._loop.create_future()
+        ready = self._waiting = self._loop.create_future()
+        self._waiting_since = self._loop.time()
         fd = self._pgconn.socket
         self._loop.add_reader(fd, _resolve, ready)
         try:
             await ready
         finally:
+            self._waiting = None
             self._loop.remove_reader(fd)
 
 
@@ -134,10 +198,19 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def _not_allowed(error: CannotConnect, slot_name: str) -> Exception:
+    """What `error` is when the role may connect, but not stream: the server has no code for it."""
+    if re.search("wal ?sender", str(error), re.IGNORECASE) is None:
+        return error
+    first, _, _ = str(error).partition(";")
+    return SlotError(f"{first}; allow it by: ALTER ROLE … REPLICATION", slot_name)
+
+
 def _slot_error(error: psycopg.Error, slot_name: str) -> SlotError:
     remedy = {
         "55006": "another process streams from it; stop that one, or wait until it ends",
         "42704": "it does not exist; `triggerkit check` says how to replace it",
+        "42501": "allow it by: ALTER ROLE … REPLICATION",
         "55000": "it is lost: the server removed WAL it still needed; replace it and backfill",
     }.get(error.sqlstate or "", "see the server's message")
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg.errors import InsufficientPrivilege
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.apply import Database, find_database
@@ -18,6 +19,7 @@ from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import LOOPBACK, is_loopback, parse_networks
 from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.recovery import Recovery
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.reader import LogReader
@@ -38,8 +40,8 @@ FLUSH_BYTES = 256 * 1024
 #: A transaction that takes more than this is read back from the log by those who deliver it.
 KEPT_BYTES = 8 * 1024 * 1024
 
-#: Seconds between tries to get a connection back.
-RECONNECT_S = 1.0
+#: What the stream outlasts: it is started again.
+_LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, SlotError, Fenced)
 
 #: Connections to the state database for cursors and reads of the log.
 POOL_SIZE = 6
@@ -205,16 +207,16 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
     """Run the stream of the source database until canceled."""
     database = await applied_database(settings)
     states = pool(settings.state_dsn, "triggerkit stream", size=POOL_SIZE)
+    recovery = Recovery("the stream's connection", _LOST, logger)
+
+    def started() -> None:
+        recovery.succeeded()
+        ready()
+
     async with states:
         while True:
-            try:
-                async with leadership(settings, database.id):
-                    await Stream(settings, database, states).run(ready)
-            except* (psycopg.OperationalError, CannotConnect, SlotError, Fenced) as errors:
-                for error in errors.exceptions:
-                    logger.warning("the stream stopped: %s; starting again", error)
-            _raise_if_canceled()
-            await asyncio.sleep(RECONNECT_S)
+            async with recovery.attempt(), leadership(settings, database.id):
+                await Stream(settings, database, states).run(started)
 
 
 async def applied_database(settings: Settings) -> Database:
@@ -234,10 +236,3 @@ async def applied_database(settings: Settings) -> Database:
                 pass
             database = await find_database(source, state)
         return database
-
-
-def _raise_if_canceled() -> None:
-    # A query interrupted by the cancellation may end its task group by an error of its own.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
