@@ -15,7 +15,6 @@ from triggerkit.embedded.programs import postgres_folder, redis_program
 PACKAGES = (
     "triggerkit",
     "dramatiq",
-    "httpcore2",
     "httptools",
     "orjson",
     "psycopg",

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-import httpcore2
-
+from triggerkit.delivery.connection import CannotReach
+from triggerkit.delivery.http import Resolve
 from triggerkit.errors import ConfigurationError
 
 Network = IPv4Network | IPv6Network
@@ -16,7 +16,7 @@ Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
-class AddressRefused(httpcore2.ConnectError):
+class AddressRefused(CannotReach):
     """The endpoint's host is a private address and not in TRIGGERKIT_ALLOW_NETWORKS."""
 
 
@@ -52,59 +52,31 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class CheckedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to allowed addresses only; a name that resolves to a refused one is refused."""
+async def addresses_of(host: str, port: int) -> list[str]:
+    """The addresses of `host`.
 
-    def __init__(self, allowed: tuple[Network, ...]) -> None:
-        self._allowed = allowed
-        self._backend = httpcore2.AnyIOBackend()
+    Raises:
+        CannotReach: it has none.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise CannotReach(f"{host} has no address: {error}") from error
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore2.ConnectError(f"{host} has no address: {error}") from error
-        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+def checked(allowed: tuple[Network, ...]) -> Resolve:
+    """Resolves a host once, to be connected to as checked; one refused address refuses the name."""
+
+    async def resolve(host: str, port: int) -> list[str]:
+        addresses = await addresses_of(host, port)
         for address in addresses:
-            if not is_allowed(address, self._allowed):
+            if not is_allowed(address, allowed):
                 raise AddressRefused(
                     f"{host} is {address}, which is not public; "
                     "allow it with TRIGGERKIT_ALLOW_NETWORKS"
                 )
-        return await self._connect_first(addresses, port, timeout, socket_options)
+        return addresses
 
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        raise AddressRefused("a push goes to http or https, not to a socket file")
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
-
-    async def _connect_first(
-        self,
-        addresses: list[str],
-        port: int,
-        timeout: float | None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None,
-    ) -> httpcore2.AsyncNetworkStream:
-        errors: list[Exception] = []
-        for address in addresses:
-            try:
-                return await self._backend.connect_tcp(
-                    address, port, timeout=timeout, socket_options=socket_options
-                )
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                errors.append(error)
-        raise errors[0] if errors else httpcore2.ConnectError("no address to connect to")
+    return resolve

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal, Self
 
-import httpcore2
 import orjson
 
-from triggerkit.delivery.network import CheckedNetwork, Network
-
-#: More of an answer than this is not read.
-MAX_ANSWER_BYTES = 1024 * 1024
+from triggerkit.delivery.connection import HttpError
+from triggerkit.delivery.http import HttpClient
+from triggerkit.delivery.network import Network, checked
 
 #: Answers that blame the batch's content; every other failure is the endpoint's own.
 CONTENT_STATUSES = frozenset({400, 413, 422})
@@ -64,56 +62,36 @@ class Pusher:
     """Sends pushes over kept-alive connections; follows no redirect and knows no proxy."""
 
     def __init__(self, allowed: tuple[Network, ...]) -> None:
-        self._pool = httpcore2.AsyncConnectionPool(
-            network_backend=CheckedNetwork(allowed),
-            max_connections=None,
-            max_keepalive_connections=64,
-            keepalive_expiry=60,
-        )
+        self._client = HttpClient(checked(allowed))
 
     async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._pool.aclose()
+        self._client.close()
 
     async def send(self, push: Push) -> Answer:
         """Make one attempt. Every fault becomes an `Answer`; only cancellation is raised."""
         try:
             async with asyncio.timeout(push.timeout_s):
-                return await self._post(push)
+                response = await self._client.request("POST", push.url, _headers(push), push.body)
         except TimeoutError:
             return _unanswered(f"no answer within {push.timeout_s:g} s")
-        except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as e:
-            return _unanswered(f"{type(e).__name__}: {e}", is_suspect=False)
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as e:
-            return _unanswered(f"{type(e).__name__}: {e}")
-
-    async def _post(self, push: Push) -> Answer:
-        async with self._pool.stream(
-            "POST", push.url, headers=_headers(push), content=push.body
-        ) as response:
-            answer = bytearray()
-            async for chunk in response.aiter_stream():
-                answer += chunk
-                if len(answer) > MAX_ANSWER_BYTES:
-                    break
-        found = {k.decode().lower(): v.decode("latin-1") for k, v in response.headers}
-        return read_answer(response.status, found, bytes(answer))
+        except HttpError as error:
+            return _unanswered(str(error), is_suspect=error.was_sent)
+        return read_answer(response.status, response.headers, response.body)
 
 
-def _headers(push: Push) -> list[tuple[str, str]]:
+def _headers(push: Push) -> dict[str, str]:
     own = {
         "content-type": "application/json",
-        "content-length": str(len(push.body)),
         "user-agent": "triggerkit",
         "webhook-id": push.batch_id,
         "webhook-timestamp": str(int(time.time())),
         "triggerkit-attempt": str(push.attempt),
     }
     given = {name.lower(): value for name, value in push.headers.items()}
-    return list({**given, **own}.items())
+    return {**given, **own}
 
 
 def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import httpcore2
-
 from triggerkit.consumers.apply import Declared
+from triggerkit.delivery.connection import CannotReach, HttpError
+from triggerkit.delivery.http import HttpClient
 from triggerkit.delivery.network import (
     LOOPBACK,
-    CheckedNetwork,
     Network,
+    addresses_of,
+    checked,
     is_allowed,
     is_loopback,
     parse_networks,
@@ -25,9 +25,6 @@ from triggerkit.supervisor.checks.check import Check
 
 #: Seconds after which a probe gives up.
 TIMEOUT_S = 5.0
-
-#: No more of an answer is looked at.
-MAX_ANSWER_BYTES = 1024
 
 
 class _Outcome(NamedTuple):
@@ -74,9 +71,9 @@ async def _probe(base: str, listed: str) -> _Outcome:
         return _Outcome(False, "not an address that deliveries go to", correct)
     allowed = _allowed(host, listed)
     try:
-        addresses = await _addresses(host, port or (443 if parts.scheme == "https" else 80))
-    except OSError as error:
-        return _Outcome(False, f"{host} has no address: {error.strerror}", correct)
+        addresses = await addresses_of(host, port or (443 if parts.scheme == "https" else 80))
+    except CannotReach as error:
+        return _Outcome(False, str(error), correct)
     refused = [a for a in addresses if not is_allowed(a, allowed)]
     if refused:
         networks = ",".join(filter(None, (listed, *map(_network, refused))))
@@ -87,25 +84,21 @@ async def _probe(base: str, listed: str) -> _Outcome:
             return await _ask(base, allowed)
     except TimeoutError:
         problem = f"no answer within {TIMEOUT_S:g} s"
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
-        if any(isinstance(cause, ConnectionRefusedError) for cause in _causes(error)):
+    except HttpError as error:
+        if isinstance(error.__cause__, ConnectionRefusedError):
             start = "triggerkit serve  # or, in development: triggerkit dev"
             return _Outcome(False, "nothing listens there yet", start, required=False)
-        problem = f"{type(error).__name__}: {error}"
+        problem = str(error)
     return _Outcome(False, problem, f"open the way from here to {host}, or {correct}")
 
 
 async def _ask(base: str, allowed: tuple[Network, ...]) -> _Outcome:
-    async with (
-        httpcore2.AsyncConnectionPool(network_backend=CheckedNetwork(allowed)) as pool,
-        pool.stream("GET", f"{base}/healthz", headers={"user-agent": "triggerkit"}) as answer,
-    ):
-        body = bytearray()
-        async for chunk in answer.aiter_stream():
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                break
-    if answer.status == 200 and b'"alive"' in body:
+    client = HttpClient(checked(allowed))
+    try:
+        answer = await client.request("GET", f"{base}/healthz", {"user-agent": "triggerkit"})
+    finally:
+        client.close()
+    if answer.status == 200 and b'"alive"' in answer.body:
         return _Outcome(True, "reachable")
     detail = f"{base}/healthz answers {answer.status}, not as `triggerkit serve` does"
     if answer.status >= 500:
@@ -121,21 +114,5 @@ def _allowed(host: str, listed: str) -> tuple[Network, ...]:
     return (*networks, *LOOPBACK) if is_loopback(host) else networks
 
 
-async def _addresses(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-
-
 def _network(address: str) -> str:
     return str(ip_network(address.partition("%")[0]))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    yield error
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _causes(inner)
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield from _causes(cause)
