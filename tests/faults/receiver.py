@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import random
 import socket
 import struct
 import subprocess
@@ -38,8 +39,10 @@ DRIP_S = 0.2
 class Behaviour:
     """How requests are answered: the next `times` of them by `mode`, all others accepted.
 
-    A batch with a key in `poison` is refused by 422, whatever else is set; items with a key in
-    `failing` are named in the answer. `forward` maps paths to addresses (host:port) to relay to.
+    A batch with a key in `poison` is refused by 422, whatever else is set, or answered by the mode
+    `poison_as`; items with a key in `failing` are named in the answer. A share of the requests,
+    `failing_share`, is answered by `status` by chance. `forward` maps paths to addresses
+    (host:port) to relay to.
     """
 
     mode: Mode = "accept"
@@ -49,6 +52,8 @@ class Behaviour:
     poison: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
     forward: Mapping[str, str] = field(default_factory=dict)
+    poison_as: Mode | None = None
+    failing_share: float = 0.0
 
 
 class Incoming(NamedTuple):
@@ -91,9 +96,9 @@ class Recorder:
         """Answer a push; False when the connection is over."""
         started_at = time.monotonic()
         behaviour, messages = self._behaviour, _messages(request.body)
-        mode: Mode = behaviour.mode if self._left > 0 else "accept"
-        self._left -= 1
-        if set(behaviour.poison) & {_key(m) for m in messages}:
+        is_poisoned = not set(behaviour.poison).isdisjoint(map(_key, messages))
+        mode = self._mode(is_poisoned)
+        if is_poisoned and behaviour.poison_as is None:
             self._write(request, messages, started_at, 422)
             _answer(writer, 422, b'{"error": "poison"}')
         elif mode == "status":
@@ -109,6 +114,15 @@ class Recorder:
             return False
         await writer.drain()
         return True
+
+    def _mode(self, is_poisoned: bool) -> Mode:
+        behaviour = self._behaviour
+        self._left -= 1
+        if is_poisoned and behaviour.poison_as is not None:
+            return behaviour.poison_as
+        if random.random() < behaviour.failing_share:
+            return "status"
+        return behaviour.mode if self._left >= 0 else "accept"
 
     async def _accept(
         self, request: Incoming, messages: list[Any], behaviour: Behaviour

@@ -17,6 +17,7 @@ from tests.faults.checker import check, explain
 from tests.faults.history import Bounds, Delivery, History
 from tests.faults.receiver import Behaviour
 from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.truth import Connection
 
 #: The deadline of one push in these tests, in seconds.
 TIMEOUT_S = 3.0
@@ -121,6 +122,42 @@ def test_a_poison_item_is_isolated_and_set_aside(scenario: Scenario, stream: Str
     assert {key for key, _, _ in history.parked.values()} == {"7"}
     assert not any(d.accepted for d in history.delivered if d.key == "7")
     assert parked_by_status(scenario) == len(history.parked)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(poison=("7",), poison_as="status", retry_after="0.05"),
+        pytest.param(Behaviour(poison=("7",), poison_as="reset"), marks=pytest.mark.soak),
+        pytest.param(Behaviour(poison=("7",), poison_as="hang"), marks=pytest.mark.soak),
+    ],
+    ids=["500", "reset", "hang"],
+)
+def test_an_item_that_the_receiver_fails_at_is_found_while_others_go_through(
+    behaviour: Behaviour, scenario: Scenario, stream: Stream
+) -> None:
+    scenario.behave(behaviour)
+    seed = random.randrange(2**32)
+    with scenario.changing(seed, per_second=50, keys=80), scenario.connect() as connection:
+        eventually(lambda: parked_rows(connection), 240, "a parked message")
+    history = judged(scenario, stream)
+    assert {key for key, _, _ in history.parked.values()} == {"7"}
+    assert not any(d.accepted for d in history.delivered if d.key == "7")
+
+
+def parked_rows(connection: Connection) -> list[Any]:
+    return connection.execute("SELECT key FROM triggerkit.parked").fetchall()
+
+
+def test_a_receiver_that_fails_half_of_the_time_gets_all_in_the_end(
+    scenario: Scenario, stream: Stream
+) -> None:
+    scenario.behave(Behaviour(failing_share=0.5, retry_after="0.05"))
+    change_rows(scenario, 400)
+    history = judged(scenario, stream)
+    assert history.parked == {}
+    assert any(d.status == 500 for d in history.delivered)
 
 
 def test_an_item_named_as_failed_is_set_aside_alone(scenario: Scenario, stream: Stream) -> None:
