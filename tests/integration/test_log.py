@@ -52,20 +52,21 @@ async def read_all(reader: LogReader, head: int) -> list[Entry]:
     return sorted((e for entries in found for e in entries), key=lambda e: e.position)
 
 
-def test_what_is_written_is_read_back_as_it_was(database_url: str) -> None:
+@pytest.mark.parametrize("others", [0, 1, 7, 50])
+def test_what_is_written_is_read_back_as_it_was(database_url: str, others: int) -> None:
     async def scenario() -> None:
         database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as writer:
-            for number in range(50):
+            for number in range(others):
                 writer.write(pending(number, HOSTILE))
             change = RowChange(
                 "sch\tema", 'ta"ble', "update", (HOSTILE, "2"), {"a": None}, {}, ("x,y", HOSTILE)
             )
-            writer.write(Pending(TRANSACTION, 50, change, None, 3, 4))
+            writer.write(Pending(TRANSACTION, others, change, None, 3, 4))
             written = await writer.commit(100)
         async with reading(database_url, database_id) as reader:
-            assert await read_all(reader, 51) == written
-        assert [e.position for e in written] == [*range(1, 52)]
+            assert await read_all(reader, others + 1) == written
+        assert [e.position for e in written] == [*range(1, others + 2)]
 
     asyncio.run(scenario())
 

@@ -134,6 +134,21 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
     return head.encode(), _json(record), b"\t%b%b" % (_json(changes), tail.encode())
 
 
+def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
+    """The entry as values of `COPY_COLUMNS`, for a statement."""
+    position, *middle, record, changes, unchanged, consumer_id, backfill_id = entry
+    return (
+        position,
+        database_id,
+        *middle,
+        None if record is None else record.decode(),
+        None if changes is None else changes.decode(),
+        list(unchanged) or None,
+        consumer_id,
+        backfill_id,
+    )
+
+
 def _number(value: int | None) -> int | str:
     return "\\N" if value is None else value
 

@@ -12,14 +12,14 @@ from psycopg import sql
 
 from triggerkit.errors import Fenced
 from triggerkit.failpoints import reach
-from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of
+from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of, parameters
 from triggerkit.state.connect import connect
 
 #: Positions a partition of the table `events` holds; retention drops whole partitions.
 TABLE_PARTITION_SIZE = 500_000
 
-#: COPY data is handed to the server in pieces of about this many bytes.
-COPY_CHUNK_BYTES = 256 * 1024
+#: An append of no more entries is one statement: a COPY takes five turns with the server.
+SMALL_APPEND = 8
 
 #: Takes over the log: from now on the previous writer is refused.
 _OPEN = """
@@ -34,6 +34,19 @@ _ADVANCE = """
 UPDATE triggerkit.databases SET next_position = %s, last_commit_lsn = greatest(last_commit_lsn, %s)
 WHERE id = %s AND writer_epoch = %s AND next_position = %s
 """
+
+_VALUES = (
+    "(%s::bigint, %s::int, %s::smallint, %s, %s, %s, %s, %s::bigint, %s::int, %s::timestamptz, "
+    "%s::bigint, %s, %s, %s::text[], %s::int, %s::int)"
+)
+
+#: A whole append of one entry and of more, with as many rows of values as entries.
+_APPENDS = [
+    f"WITH advanced AS ({_ADVANCE} RETURNING 1) "  # noqa: S608 - of constants
+    f"INSERT INTO triggerkit.events ({COPY_COLUMNS}) SELECT entries.* "
+    f"FROM (VALUES {', '.join([_VALUES] * count)}) AS entries WHERE EXISTS (SELECT FROM advanced)"
+    for count in range(1, SMALL_APPEND + 1)
+]
 
 
 class Statement(NamedTuple):
@@ -58,8 +71,8 @@ class LogWriter:
         self._tables_until = 0
         self._copy: AsyncExitStack | None = None
         self._stream: psycopg.AsyncCopy | None = None
-        self._buffer: list[bytes] = []
-        self._buffered_bytes = 0
+        self._held: list[Entry] = []
+        self._held_bytes = 0
         self._entries: list[Entry] = []
         #: The bytes of what `commit` is going to return.
         self.kept_bytes = 0
@@ -99,17 +112,15 @@ class LogWriter:
         """Add one change to the append and return the bytes now held in memory."""
         entry = entry_of(self.next_position, pending)
         self.next_position += 1
-        head, record, tail = copy_row(self._database_id, entry)
-        self._buffer += head, record, tail
-        size_bytes = len(head) + len(record) + len(tail)
-        self._buffered_bytes += size_bytes
-        self.kept_bytes += size_bytes
+        self._held.append(entry)
+        self._held_bytes += entry.size_bytes
+        self.kept_bytes += entry.size_bytes
         self._entries.append(entry)
-        return self._buffered_bytes
+        return self._held_bytes
 
     async def flush(self) -> None:
         """Hand what is held in memory to the server, not yet committed."""
-        if not self._buffer:
+        if not self._held:
             return
         if self.next_position > self._tables_until:
             await self._end_copy()
@@ -121,9 +132,11 @@ class LogWriter:
             cursor = await stack.enter_async_context(self._connection.cursor())
             self._stream = await stack.enter_async_context(cursor.copy(_COPY))
             self._copy = stack
-        await self._stream.write(b"".join(self._buffer))
-        self._buffer.clear()
-        self._buffered_bytes = 0
+        rows: list[bytes] = []
+        for entry in self._held:
+            rows += copy_row(self._database_id, entry)
+        self._let_go()
+        await self._stream.write(b"".join(rows))
 
     async def commit(self, last_commit_lsn: int, also: Sequence[Statement] = ()) -> list[Entry]:
         """Make the append durable, together with the statements in `also`.
@@ -133,32 +146,60 @@ class LogWriter:
         Raises:
             Fenced: another writer took over; nothing of this append was kept.
         """
-        await self.flush()
-        await self._end_copy()
-        reach("log-written")
-        await self._begin()
-        cursor = await self._connection.execute(
-            _ADVANCE,
-            [
-                self.next_position,
-                last_commit_lsn,
-                self._database_id,
-                self._epoch,
-                self._stored_position,
-            ],
-        )
-        if cursor.rowcount != 1:
-            await self._connection.rollback()
-            raise Fenced
-        for statement in also:
-            await self._connection.execute(statement.query, statement.parameters)
-        await self._connection.commit()
+        if self._is_small and not also:
+            await self._append_small(last_commit_lsn)
+        else:
+            await self._append(last_commit_lsn, also)
         reach("log-committed")
         self._stored_position = self.next_position
         self.last_commit_lsn = max(self.last_commit_lsn, last_commit_lsn)
         entries, self._entries = self._entries, []
         self.kept_bytes = 0
         return entries
+
+    @property
+    def _is_small(self) -> bool:
+        return (
+            0 < len(self._held) <= SMALL_APPEND
+            and self.next_position <= self._tables_until
+            and self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        )
+
+    async def _append_small(self, last_commit_lsn: int) -> None:
+        reach("log-written")
+        rows = [value for entry in self._held for value in parameters(self._database_id, entry)]
+        cursor = await self._connection.execute(
+            _APPENDS[len(self._held) - 1], [*self._advance(last_commit_lsn), *rows]
+        )
+        if cursor.rowcount == 0:
+            raise Fenced
+        self._let_go()
+
+    async def _append(self, last_commit_lsn: int, also: Sequence[Statement]) -> None:
+        await self.flush()
+        await self._end_copy()
+        reach("log-written")
+        await self._begin()
+        cursor = await self._connection.execute(_ADVANCE, self._advance(last_commit_lsn))
+        if cursor.rowcount != 1:
+            await self._connection.rollback()
+            raise Fenced
+        for statement in also:
+            await self._connection.execute(statement.query, statement.parameters)
+        await self._connection.commit()
+
+    def _advance(self, last_commit_lsn: int) -> list[int]:
+        return [
+            self.next_position,
+            last_commit_lsn,
+            self._database_id,
+            self._epoch,
+            self._stored_position,
+        ]
+
+    def _let_go(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
 
     def forget(self) -> None:
         """Drop the entries kept for `commit` to return: a long append must not fill the memory."""
