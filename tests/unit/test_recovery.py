@@ -63,6 +63,11 @@ def test_a_loss_and_its_end_are_told_once_and_another_reason_too(
     ]
 
 
+def test_what_never_ran_is_not_told_as_lost(caplog: pytest.LogCaptureFixture) -> None:
+    recovery().failed("no such slot")
+    assert caplog.messages == ["the stream cannot be made: no such slot; trying again"]
+
+
 def test_a_reason_is_one_line_and_a_missing_right_names_its_remedy() -> None:
     group = ExceptionGroup("", [ExceptionGroup("", [psycopg.OperationalError("gone\nfor good")])])
     assert reason_of(group) == "gone"

@@ -30,6 +30,7 @@ class Recovery:
         self._losses = losses
         self._logger = logger
         self._tries = 0
+        self._has_run = False
         self._lost_at: float | None = None
         self._good_since: float | None = None
         self._reason = ""
@@ -52,6 +53,7 @@ class Recovery:
         if self._lost_at is not None:
             self._tell(logging.INFO, "restored", f"restored after {now - self._lost_at:.1f} s")
         self._lost_at = None
+        self._has_run = True
 
     def failed(self, reason: str) -> float:
         """It ended for `reason`; returns the seconds until it is to be tried again."""
@@ -62,7 +64,8 @@ class Recovery:
         self._tries += 1
         if self._lost_at is None:
             self._lost_at = now
-            self._tell(logging.WARNING, "lost", f"lost: {reason}; trying again")
+            how = "lost" if self._has_run else "cannot be made"
+            self._tell(logging.WARNING, "lost", f"{how}: {reason}; trying again")
         elif reason != self._reason:
             self._tell(logging.WARNING, "lost", f"not back yet: {reason}; trying again")
         self._reason = reason
