@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal
 
 import orjson
 
-from triggerkit.embedded.lifeline import Lifeline
-from triggerkit.supervisor.logs import FORMAT_VARIABLE, is_own_line
+from triggerkit.supervisor.instance import MAX_LINE_BYTES, Command, Instance
+from triggerkit.supervisor.logs import is_own_line
 
 State = Literal["starting", "running", "stopping", "stopped", "restarting"]
 
@@ -26,80 +21,8 @@ LONGEST_WAIT_S = 10.0
 #: Seconds between two looks whether a child ended without closing its output.
 LOOK_S = 0.5
 
-#: Longest line of a child's log, in bytes.
-MAX_LINE_BYTES = 4 * 1024 * 1024
-
 #: One line of a child's log: (child's name, facts). A line that is not JSON has only a message.
 OnLine = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """How a child is started. One that does not announce itself is ready at once."""
-
-    name: str
-    arguments: Sequence[str]
-    folder: Path
-    environment: Mapping[str, str]
-    lifeline: Lifeline
-    pass_fds: Sequence[int] = ()
-    announces: bool = True
-
-    async def start(self) -> asyncio.subprocess.Process:
-        """Start it, in a session of its own: a Ctrl-C is for `dev`, which drains in order."""
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *self.arguments,
-            cwd=self.folder,
-            env={
-                **self.environment,
-                **self.lifeline.environment(),
-                FORMAT_VARIABLE: "json",
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(self.lifeline.read_fd, *self.pass_fds),
-            start_new_session=True,
-            limit=MAX_LINE_BYTES,
-        )
-
-
-@dataclass(slots=True)
-class Instance:
-    """One process of a child, from its start to its end."""
-
-    process: asyncio.subprocess.Process
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    _asked: bool = False
-
-    async def is_ready(self) -> bool:
-        """Wait until it is ready; False when it ended before."""
-        ready = asyncio.create_task(self.ready.wait())
-        ended = asyncio.create_task(self.ended.wait())
-        await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        ended.cancel()
-        return self.ready.is_set() and not self.ended.is_set()
-
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, once: a second one would force the process to leave its work."""
-        if not self._asked:
-            self._asked = True
-            self.signal(signal.SIGTERM)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended."""
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, number)
-
-    def kill(self) -> None:
-        """End it at once, and all it started."""
-        _end_group(self.process.pid)
 
 
 class Child:
@@ -112,6 +35,7 @@ class Child:
         self._command = command
         self._on_line = on_line
         self._instance: Instance | None = None
+        self._next: Instance | None = None
         self._alive: dict[asyncio.Task[None], Instance] = {}
         self._stopping = False
 
@@ -145,19 +69,31 @@ class Child:
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         self.state = "stopped"
 
-    async def replace(self) -> bool:
-        """Start a new process and end the old one once the new is ready.
+    async def stand_by(self) -> None:
+        """Start the process that will be the next successor, if none waits to be it."""
+        if self._next is None or self._next.ended.is_set():
+            self._next = await self._start(on_standby=True)
 
-        Returns False when the new one ended instead: the old one goes on.
+    async def successor(self, *, cold: bool = False) -> Instance | None:
+        """A new process beside the present one, once it is ready; None when it ended instead.
+
+        `cold`: one that stood by has read what changed.
         """
-        new = await self._start()
-        if not await new.is_ready():
-            return False
+        new, self._next = self._next, None
+        if new is not None and cold:
+            new.kill()
+        if new is None or cold or new.ended.is_set():
+            new = await self._start()
+        else:
+            new.go_on()
+        return new if await new.is_ready() else None
+
+    def take_over(self, new: Instance) -> None:
+        """Make `new` the present process; the one before it finishes what it has."""
         old, self._instance = self._instance, new
         self._is_running()
         if old is not None:
             old.ask_to_end()
-        return True
 
     def ask_to_end(self) -> None:
         """Ask all its processes to finish what they do and end."""
@@ -178,8 +114,8 @@ class Child:
         for instance in self._alive.values():
             instance.kill()
 
-    async def _start(self) -> Instance:
-        instance = Instance(await self._command.start())
+    async def _start(self, *, on_standby: bool = False) -> Instance:
+        instance = Instance(await self._command.start(on_standby=on_standby), on_standby)
         if not self._command.announces:
             instance.ready.set()
         task = asyncio.create_task(self._hear(instance))
@@ -204,13 +140,13 @@ class Child:
         while process.returncode is None and not reading.done():
             await asyncio.wait({reading}, timeout=LOOK_S)
         if not reading.done():
-            _end_group(process.pid)
+            instance.kill()
             await asyncio.wait({reading}, timeout=LOOK_S)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         if process.returncode is None:
             await process.wait()
-        _end_group(process.pid)
+        instance.kill()
         instance.ended.set()
 
     async def _read(self, instance: Instance) -> None:
@@ -224,12 +160,6 @@ class Child:
     def _is_running(self) -> None:
         self.state = "running"
         self.ready.set()
-
-
-def _end_group(leader: int) -> None:
-    """End what is left of a child's process group; the number stays taken while any is."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 async def _next_line(output: asyncio.StreamReader) -> bytes:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from triggerkit.embedded import lifeline
-from triggerkit.errors import PreflightFailed, TriggerkitError
+from triggerkit.errors import PreflightFailed
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
-from triggerkit.supervisor.child import Child, Command
+from triggerkit.supervisor.child import Child
 from triggerkit.supervisor.console import Console, runs
-from triggerkit.supervisor.errand import ErrandFailed, run_errand
+from triggerkit.supervisor.errand import Errand, ErrandFailed
 from triggerkit.supervisor.executing import count_executing, forget_dead
 from triggerkit.supervisor.folder import StateFolder
+from triggerkit.supervisor.instance import Command
 from triggerkit.supervisor.progress import BackfillProgress
 from triggerkit.supervisor.published import PublishedState
-from triggerkit.supervisor.reload import code_changes
+from triggerkit.supervisor.reload import Reload
 from triggerkit.supervisor.serve import listen
 from triggerkit.supervisor.servers import EmbeddedServers
 from triggerkit.supervisor.signals import StopSignals
@@ -32,6 +32,9 @@ PATIENCE_S = 15.0
 
 #: What the children are started by, in the order they are stopped.
 CHILDREN = ("stream", "serve", "worker", "embeddings")
+
+#: Logs the error that ends a command.
+FATAL_LOGGER = "triggerkit.cli.main"
 
 
 class Dev:
@@ -46,6 +49,7 @@ class Dev:
         self._signals = StopSignals()
         self._lifeline = lifeline.hold()
         self._environment: dict[str, str] = {}
+        self._fatal_errors: set[Any] = set()
 
     async def run(self, folder: StateFolder) -> None:
         """Run until SIGINT or SIGTERM, then stop everything in order.
@@ -142,15 +146,18 @@ class Dev:
         self._children[name] = child = Child(command, self._heard)
         self._spawn(child.run())
 
+    def _errand(self, *arguments: str) -> Errand:
+        environment = {**os.environ, **self._environment}
+        return Errand(self._project.folder, environment, self._lifeline, *arguments)
+
     async def _command(self, *arguments: str) -> None:
         """Run a command of ours to its end and show what it says.
 
         Raises:
             ErrandFailed: it failed.
         """
-        environment = {**os.environ, **self._environment}
         try:
-            lines = await run_errand(arguments, self._project.folder, environment, self._lifeline)
+            lines = await self._errand(*arguments).run()
         except ErrandFailed as error:
             for line in error.lines:
                 self._console.problem(line)
@@ -161,28 +168,17 @@ class Dev:
     async def _watch(self, servers: EmbeddedServers, published: PublishedState) -> None:
         """Follow what happens until a signal comes."""
         self._spawn(BackfillProgress(self._settings.state_dsn, self._console).follow())
-        self._spawn(self._reload())
+        replaced = [self._children["worker"], self._children["serve"]]
+        apply = self._errand("apply")
+        reload = Reload(
+            self._project.folder, replaced, apply, self._console, self._fatal_errors.clear
+        )
+        self._spawn(reload.follow())
         self._spawn(published.keep(self._settings))
         keeping = asyncio.create_task(servers.keep(self._console.problem, self._console.note))
         await self._signals.stop.wait()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-
-    async def _reload(self) -> None:
-        """Follow the code: new processes take over once they are ready, else the old ones stay."""
-        async for changed in code_changes(self._project.folder):
-            self._console.note(f"changed: {', '.join(changed)}")
-            started = time.monotonic()
-            worker, serve = await asyncio.gather(
-                self._children["worker"].replace(), self._children["serve"].replace()
-            )
-            if not (worker and serve):
-                self._console.problem("the new code cannot be loaded; the old goes on")
-                continue
-            with contextlib.suppress(TriggerkitError):
-                await self._command("apply")
-            ms = (time.monotonic() - started) * 1000
-            self._console.note(f"reloaded in {ms:.0f} ms")
 
     async def _shut_down(self, servers: EmbeddedServers) -> None:
         """Stop the children in the order data flows, then the servers they use."""
@@ -216,11 +212,16 @@ class Dev:
         for child in self._children.values():
             child.kill()
             await child.stop()
-        if cut := await forget_dead(self._settings.state_dsn, pids):
+        if pids and (cut := await forget_dead(self._settings.state_dsn, pids)):
             self._console.problem(f"{runs(cut)} cut off; the next start executes what was cut off")
 
     def _heard(self, process: str, facts: dict[str, Any]) -> None:
         """Show a line of a child's log, and have the runs of a worker that died go on at once."""
+        # Code that cannot be loaded ends both `serve` and the worker: its error is told once.
+        if facts.get("logger") == FATAL_LOGGER:
+            if facts["message"] in self._fatal_errors:
+                return
+            self._fatal_errors.add(facts["message"])
         self._console.line(process, facts)
         if process == "worker" and facts.get("event") == "died":
             self._spawn(forget_dead(self._settings.state_dsn, [facts["pid"]]))

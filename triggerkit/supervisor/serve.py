@@ -11,9 +11,10 @@ import uvicorn
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
+from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.losses import watch_connections
+from triggerkit.supervisor.standby import wait_for_turn
 from triggerkit.web.application import Application
-from triggerkit.worker.registry import load_app, load_tasks
 
 #: Hosts that only this machine reaches.
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -62,6 +63,7 @@ async def run_serve(
     Raises:
         ConfigurationError: no webhook secret is set; the message names the setting.
     """
+    wait_for_turn()
     _ = settings.webhook_secrets
     host = listener.getsockname()[0]
     if host not in LOOPBACK_HOSTS and settings.triggerkit_secret_key is None:
@@ -69,8 +71,8 @@ async def run_serve(
             f"refusing to listen on {host} without TRIGGERKIT_SECRET_KEY: set it to a secret of "
             "24 characters or more, or listen on 127.0.0.1"
         )
-    tasks = load_tasks(project)
-    application: Any = Application(settings, tasks.values(), load_app(project))
+    tasks, app = load_project(project)
+    application: Any = Application(settings, tasks.values(), app)
     config = uvicorn.Config(
         application,
         loop="uvloop",

@@ -15,9 +15,10 @@ from triggerkit.embedded import lifeline
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
+from triggerkit.supervisor.loading import load_project_tasks
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
+from triggerkit.supervisor.standby import wait_for_turn
 from triggerkit.worker.process import Lease, execute_runs, keep, new_worker_id, stop_on_signals
-from triggerkit.worker.registry import load_tasks
 
 #: Seconds between two looks for a signal while the lease waits for Postgres.
 LOOK_S = 0.5
@@ -31,16 +32,20 @@ READY_VARIABLE = "TRIGGERKIT_READY_FD"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A child process: told by its standard input to go, it tells by a pipe that it is ready."""
+    """A child process: told by its standard input first to import the tasks, then to take runs.
+
+    It tells by a pipe that it is ready.
+    """
 
     process: subprocess.Popen[bytes]
     ready_fd: int
 
-    def go(self) -> None:
-        """Let it claim runs, once it is ready."""
+    def tell(self) -> None:
+        """Let it take the next step."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
-            pipe.write(b"1")
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(b"1")
+            self.process.stdin.flush()
 
     def wait_until_ready(self) -> bool:
         """Wait; False when it ended instead."""
@@ -62,13 +67,16 @@ def run_worker(
     The parent imports no task: a task that blocks the interpreter cannot stop the heartbeat.
     """
     worker_id = new_worker_id()
-    stop = threading.Event()
-    stop_on_signals(stop)
     stop_lease = threading.Event()
     line = lifeline.hold()
     arguments = ["--threads", str(threads), *(f"--queue={q}" for q in queues or ())]
     # Started first, since they take longest; they claim nothing before the lease is held.
     children = [_start_child(project, worker_id, line, arguments) for _ in range(processes)]
+    wait_for_turn()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    for child in children:
+        child.tell()
     namespace = asyncio.run(installation(settings))
     lease = Lease(settings, worker_id, list(queues or ()), processes * threads)
     kept = keep(settings, namespace, lease, stop_lease)
@@ -77,7 +85,7 @@ def run_worker(
         while not (lease.held.wait(LOOK_S) or stop.is_set()):
             pass
         for child in children:
-            child.go()
+            child.tell()
         for child in children:
             if not child.wait_until_ready():
                 stop.set()
@@ -101,7 +109,8 @@ def run_child(
     stop = threading.Event()
     stop_on_signals(stop)
     leave_losses_to_watch()
-    tasks = load_tasks(project)
+    wait_for_turn(is_told=True)
+    tasks = load_project_tasks(project)
     if not tasks:
         raise ConfigurationError(
             f"no task was found in {', '.join(project.tasks)}; decorate a function with @task"
