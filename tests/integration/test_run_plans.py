@@ -66,7 +66,7 @@ def test_claiming_and_completing_ten_runs(state: RunState) -> None:
     assert rows_read(state, claim._UNKNOWN, [ids]) <= ENOUGH
     state.connection.execute(claim._CLAIM, ["worker-1", ids, [TASK]])
     none = [None] * 10
-    outcomes = [ids, [2] * 10, ["completed"] * 10, ["1"] * 10, none, none, ids]
+    outcomes = [ids, [2] * 10, ["completed"] * 10, ["1"] * 10, none, none, ids, "worker-1"]
     assert rows_read(state, claim._COMPLETE, outcomes) <= ENOUGH
 
 

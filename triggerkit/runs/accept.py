@@ -14,6 +14,7 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
 from triggerkit.runs.queue import RunQueue
 from triggerkit.runs.run import Handle, NewRun
+from triggerkit.state.turn import in_one_turn_async
 
 #: Seconds to wait for a connection of the pool; then the sender is told to come again.
 POOL_TIMEOUT_S = 5.0
@@ -118,17 +119,18 @@ class Acceptor:
     ) -> tuple[set[str], list[tuple[str, str]]]:
         """The ids of the runs that were made, and (queue, run id) of runs that can run now."""
         keys = [(run.task, run.concurrency_key) for run in runs]
-        async with connection.transaction(), connection.pipeline():
-            if locks := lock_parameters(keys):
-                await connection.execute(LOCK, locks)
-            cursor = await connection.execute(INSERT, insert_parameters(runs))
-            rows = await cursor.fetchall()
-            ready = [(queue, run_id) for run_id, queue, can_run in rows if can_run]
-            if locks and len(rows) < len(runs):
-                # One was counted as standing before others of its key, and then not made.
-                cursor = await connection.execute(UNBLOCK, unblock_parameters(keys))
-                ready += runnable(await cursor.fetchall())
-        return {run_id for run_id, _, _ in rows}, ready
+        # Of several runs one may be counted as standing before others of its key, and not be made.
+        held_up = keys if len(runs) > 1 else []
+        _, inserted, unblocked = await in_one_turn_async(
+            connection,
+            [
+                (LOCK, lock_parameters(keys)),
+                (INSERT, insert_parameters(runs)),
+                (UNBLOCK, unblock_parameters(held_up)),
+            ],
+        )
+        ready = [(queue, run_id) for run_id, queue, can_run in inserted if can_run]
+        return {run_id for run_id, _, _ in inserted}, ready + runnable(unblocked)
 
     @staticmethod
     async def _first(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.runs.accept import INSERT, insert_parameters
-from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
+from triggerkit.runs.keys import (
+    LOCK,
+    UNBLOCK,
+    Key,
+    lock_parameters,
+    runnable,
+    unblock_parameters,
+)
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome
+from triggerkit.state.turn import in_one_turn
 
 logger = logging.getLogger(__name__)
 
@@ -39,26 +47,28 @@ SELECT given.id FROM unnest(%s::text[]) AS given (id)
 WHERE NOT EXISTS (SELECT FROM triggerkit.runs r WHERE r.id = given.id)
 """
 
-#: Writes outcomes, fenced by the attempt's number: a late worker cannot complete a run that was
-#: given to another.
+#: Writes outcomes and their attempts, fenced by the attempt's number: a late worker cannot complete
+#: a run that was given to another.
 _COMPLETE = """
-UPDATE triggerkit.runs r
-SET status = o.status, output = o.output, error = o.error::jsonb,
-    finished_at = CASE WHEN o.retry_in_s IS NULL THEN clock_timestamp() END,
-    scheduled_at = clock_timestamp() + o.retry_in_s * interval '1 second',
-    worker = CASE WHEN o.retry_in_s IS NULL THEN r.worker END
-FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float[])
-    AS o (id, attempt, status, output, error, retry_in_s)
-WHERE r.id = ANY (%s) AND r.id = o.id AND r.attempt = o.attempt AND r.status || '' = 'executing'
-RETURNING r.id
-"""
-
-_ATTEMPTS = """
-INSERT INTO triggerkit.attempts (run_id, attempt, status, started_at, finished_at, worker, error)
-SELECT id, attempt, status, started_at, clock_timestamp(), %s, error::jsonb
-FROM unnest(%s::text[], %s::int[], %s::text[], %s::timestamptz[], %s::text[])
-    AS o (id, attempt, status, started_at, error)
-ON CONFLICT DO NOTHING
+WITH o AS (
+    SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float[])
+        AS o (id, attempt, status, output, error, retry_in_s)),
+done AS (
+    UPDATE triggerkit.runs r
+    SET status = o.status, output = o.output, error = o.error::jsonb,
+        finished_at = CASE WHEN o.retry_in_s IS NULL THEN clock_timestamp() END,
+        scheduled_at = clock_timestamp() + o.retry_in_s * interval '1 second',
+        worker = CASE WHEN o.retry_in_s IS NULL THEN r.worker END
+    FROM o
+    WHERE r.id = ANY (%s) AND r.id = o.id AND r.attempt = o.attempt
+        AND r.status || '' = 'executing'
+    RETURNING r.id, r.attempt, r.status, r.started_at, r.error),
+noted AS (
+    INSERT INTO triggerkit.attempts
+        (run_id, attempt, status, started_at, finished_at, worker, error)
+    SELECT id, attempt, status, started_at, clock_timestamp(), %s, error FROM done
+    ON CONFLICT DO NOTHING)
+SELECT id FROM done
 """
 
 
@@ -95,19 +105,36 @@ class RunClaims:
 
         Returns (queue, run id) of runs that became runnable: push them.
         """
-        keys = [(o.run.task, o.run.concurrency_key) for o in outcomes]
-        spawned = [(run.task, run.concurrency_key) for o in outcomes for run in o.spawned]
-        with self._connection.transaction(), self._connection.pipeline():
-            if locks := lock_parameters([*keys, *spawned]):
-                self._connection.execute(LOCK, locks)
-            completed = self._connection.execute(_COMPLETE, _columns(outcomes))
-            done = {run_id for (run_id,) in completed.fetchall()}
-            written = [o for o in outcomes if o.run.id in done]
-            self._connection.execute(_ATTEMPTS, self._attempts(written))
-            ready = self._spawn([run for o in written for run in o.spawned])
-            ready += self._unblock([o for o in written if o.retry_in_s is None])
+        spawned = any(o.spawned for o in outcomes)
+        done, ready = (self._complete_spawning if spawned else self._complete)(outcomes)
         _warn_of_late(outcomes, done)
         return ready
+
+    def _complete(self, outcomes: Sequence[Outcome]) -> tuple[set[str], list[tuple[str, str]]]:
+        _, completed, unblocked = in_one_turn(
+            self._connection,
+            [
+                (LOCK, lock_parameters(_keys(outcomes))),
+                (_COMPLETE, self._columns(outcomes)),
+                (UNBLOCK, unblock_parameters(_keys(_ended(outcomes)))),
+            ],
+        )
+        return {run_id for (run_id,) in completed}, runnable(unblocked)
+
+    def _complete_spawning(
+        self, outcomes: Sequence[Outcome]
+    ) -> tuple[set[str], list[tuple[str, str]]]:
+        """`_complete` where there are items that become runs: only those of runs that are done."""
+        execute = self._connection.execute
+        spawned = [(run.task, run.concurrency_key) for o in outcomes for run in o.spawned]
+        with self._connection.transaction():
+            execute(LOCK, lock_parameters([*_keys(outcomes), *spawned]))
+            completed = execute(_COMPLETE, self._columns(outcomes)).fetchall()
+            done = {run_id for (run_id,) in completed}
+            written = [o for o in outcomes if o.run.id in done]
+            ready = self._spawn([run for o in written for run in o.spawned])
+            unblocked = execute(UNBLOCK, unblock_parameters(_keys(_ended(written)))).fetchall()
+        return done, ready + runnable(unblocked)
 
     def _spawn(self, spawned: Sequence[NewRun]) -> list[tuple[str, str]]:
         if not spawned:
@@ -115,18 +142,16 @@ class RunClaims:
         cursor = self._connection.execute(INSERT, insert_parameters(spawned))
         return [(queue, run_id) for run_id, queue, can_run in cursor.fetchall() if can_run]
 
-    def _unblock(self, ended: Sequence[Outcome]) -> list[tuple[str, str]]:
-        keys = unblock_parameters((o.run.task, o.run.concurrency_key) for o in ended)
-        return runnable(self._connection.execute(UNBLOCK, keys).fetchall()) if keys else []
-
-    def _attempts(self, outcomes: Sequence[Outcome]) -> list[object]:
+    def _columns(self, outcomes: Sequence[Outcome]) -> list[object]:
         return [
-            self._worker_id,
             [o.run.id for o in outcomes],
             [o.run.attempt for o in outcomes],
             [o.status for o in outcomes],
-            [o.run.started_at for o in outcomes],
+            [None if o.output is None else o.output.decode() for o in outcomes],
             [_error(o) for o in outcomes],
+            [o.retry_in_s for o in outcomes],
+            [o.run.id for o in outcomes],
+            self._worker_id,
         ]
 
     def _warn_of_unknown(self, ids: list[str]) -> None:
@@ -142,16 +167,12 @@ def _warn_of_late(outcomes: Sequence[Outcome], done: set[str]) -> None:
             logger.warning("attempt %d of %s ended too late: not counted", run.attempt, run.id)
 
 
-def _columns(outcomes: Sequence[Outcome]) -> list[list[object]]:
-    return [
-        [o.run.id for o in outcomes],
-        [o.run.attempt for o in outcomes],
-        [o.status for o in outcomes],
-        [None if o.output is None else o.output.decode() for o in outcomes],
-        [_error(o) for o in outcomes],
-        [o.retry_in_s for o in outcomes],
-        [o.run.id for o in outcomes],
-    ]
+def _keys(outcomes: Iterable[Outcome]) -> list[Key]:
+    return [(o.run.task, o.run.concurrency_key) for o in outcomes]
+
+
+def _ended(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return [o for o in outcomes if o.retry_in_s is None]
 
 
 def _error(outcome: Outcome) -> str | None:

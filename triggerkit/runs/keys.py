@@ -6,7 +6,7 @@ Whoever adds or ends a run of a key holds the key's lock until its transaction e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 #: A task's name and one of its concurrency keys, None for a run that has none.
 Key: TypeAlias = tuple[str, str | None]
@@ -31,17 +31,16 @@ RETURNING queue, id, status
 
 
 def lock_parameters(keys: Iterable[Key]) -> list[list[str]]:
-    """The parameters of `LOCK`, empty when no run has a key."""
-    names = sorted({f"{task}\x1f{key}" for task, key in keys if key is not None})
-    return [names] if names else []
+    """The parameters of `LOCK`."""
+    return [sorted({f"{task}\x1f{key}" for task, key in keys if key is not None})]
 
 
 def unblock_parameters(keys: Iterable[Key]) -> list[list[str]]:
-    """The parameters of `UNBLOCK`, empty when no run has a key."""
+    """The parameters of `UNBLOCK`."""
     with_key = sorted({(task, key) for task, key in keys if key is not None})
-    return [[task for task, _ in with_key], [key for _, key in with_key]] if with_key else []
+    return [[task for task, _ in with_key], [key for _, key in with_key]]
 
 
-def runnable(unblocked: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
+def runnable(unblocked: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
     """What of `UNBLOCK`'s rows is to be pushed, as (queue, run id)."""
     return [(queue, run_id) for queue, run_id, status in unblocked if status == "queued"]

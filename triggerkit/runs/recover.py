@@ -89,12 +89,11 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[tup
     with connection.transaction():
         # The keys are locked before the rows, as a completion does that comes too late.
         held = connection.execute(_ABANDONED_KEYS, [workers]).fetchall()
-        if locks := lock_parameters(held):
-            connection.execute(LOCK, locks)
+        connection.execute(LOCK, lock_parameters(held))
         gone = connection.execute(_RETURN, {"dead": workers, "most": MAX_CRASHES}).fetchall()
         connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [workers])
         given_up = unblock_parameters((t, k) for _, _, s, t, k, _ in gone if s == "crashed")
-        unblocked = connection.execute(UNBLOCK, given_up).fetchall() if given_up else []
+        unblocked = connection.execute(UNBLOCK, given_up).fetchall()
     for _, run_id, status, _, _, worker in gone:
         logger.warning("the worker %s died while it executed %s: %s", worker, run_id, status)
     queued = [(queue, run_id) for queue, run_id, status, *_ in gone if status == "queued"]
