@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.acceptance.project import family
+from tests.acceptance.processes import family
 from tests.faults.scenario import Scenario, kill
 from tests.servers import Background
 from triggerkit.embedded.postgres import EmbeddedPostgres

@@ -16,6 +16,7 @@ from triggerkit.delivery.backoff import backoff_s
 from triggerkit.delivery.batch import Batch, collect
 from triggerkit.delivery.isolation import Health, Suspicion
 from triggerkit.delivery.push import Answer, Push, Pusher
+from triggerkit.delivery.turns import Turns
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
@@ -42,6 +43,7 @@ class Lane:
         headers_for: HeadersFor,
         parked_rows: set[str],
         health: Health,
+        turns: Turns,
     ) -> None:
         self.consumer = consumer
         self.cursor = cursor
@@ -52,6 +54,7 @@ class Lane:
         self._renderer = Renderer(consumer)
         self._parked_rows = parked_rows
         self._suspicion = Suspicion(health)
+        self._turns = turns
         self._limit = consumer.definition.batch_size
 
     def use(self, consumer: Consumer) -> None:
@@ -74,6 +77,8 @@ class Lane:
     async def _next(self) -> Batch:
         while True:
             await self._reader.wait(self.cursor.partition, self.cursor.position)
+            if not self._reader.holds(self.cursor.partition, self.cursor.position, self._limit):
+                await self._turns.wait()
             limit = max(self._limit, READ_LIMIT)
             head = self._reader.head
             entries = await self._reader.read(self.cursor.partition, self.cursor.position, limit)
@@ -158,7 +163,11 @@ class Lane:
         sent_at = datetime.now(UTC)
         self._suspicion.sending()
         reach("post-before")
-        answer = await self._pusher.send(push)
+        self._turns.sending()
+        try:
+            answer = await self._pusher.send(push)
+        finally:
+            self._turns.answered()
         reach("post-after")
         return sent_at, answer
 

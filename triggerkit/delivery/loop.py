@@ -10,6 +10,7 @@ from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.lane import HeadersFor, Lane
 from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.turns import Turns
 from triggerkit.log.reader import LogReader
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ class DeliveryLoop:
         return consumers
 
     async def _start(self, consumer: Consumer) -> None:
-        parked, health = await self._store.parked_rows(consumer.id), Health()
+        parked = await self._store.parked_rows(consumer.id)
+        health, turns = Health(), Turns()
         lanes = [
             Lane(
                 consumer,
@@ -66,6 +68,7 @@ class DeliveryLoop:
                 self._headers_for,
                 parked,
                 health,
+                turns,
             )
             for cursor in await self._store.load(consumer.id)
         ]

@@ -14,10 +14,10 @@ from triggerkit.delivery.backoff import doubled
 
 #: Seconds before it is tried again: at first at once, as good as, then doubling up to the longest.
 FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 10.0
+LONGEST_WAIT_S = 5.0
 
 #: What went well for so many seconds was no failed try: the waits begin anew.
-GOOD_STRETCH_S = 60.0
+GOOD_STRETCH_S = 10.0
 
 
 class Recovery:

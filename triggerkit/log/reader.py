@@ -57,6 +57,11 @@ class LogReader:
             self._moved[partition].clear()
             await self._moved[partition].wait()
 
+    def holds(self, partition: int, after: int, count: int) -> bool:
+        """Whether `count` entries of `partition` after position `after` are in memory."""
+        entries = self._tail[partition]
+        return len(entries) >= count and entries[-count].position > after
+
     async def read(self, partition: int, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries of `partition` with a position greater than `after`, in order."""
         if self._tail_first is not None and self._tail_first <= after + 1:

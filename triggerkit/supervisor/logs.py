@@ -52,6 +52,8 @@ def configure(*, json_lines: bool, quiet: bool = False) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("triggerkit").setLevel(logging.WARNING if quiet else logging.INFO)
+    # Of errors that end a statement or a connection its users are told by an exception, too.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     # Runs that fail are told by triggerkit.runs, with the task's own frames.
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
 

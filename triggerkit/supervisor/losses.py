@@ -82,9 +82,7 @@ class FewWords(logging.Filter):
 
 
 def _is_of_loss(record: logging.LogRecord) -> bool:
-    """Whether it is the pool's, which has no other trouble, or ours and names such an error."""
-    if record.name == "psycopg.pool":
-        return True
+    """Whether it is ours and names such an error."""
     if not record.name.startswith("triggerkit."):
         return False
     given = record.args if isinstance(record.args, tuple) else ()

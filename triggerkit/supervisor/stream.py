@@ -216,6 +216,8 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
     async with states:
         while True:
             async with recovery.attempt(), leadership(settings, database.id):
+                # A server that went away took all of the pool's connections along.
+                await states.check()
                 await Stream(settings, database, states).run(started)
 
 
