@@ -22,10 +22,11 @@ def test_it_goes_at_once_unless_the_consumer_is_busy(monkeypatch: pytest.MonkeyP
     async def scenario() -> None:
         turns = Turns()
         for _ in range(BUSY):
-            await turns.wait()
-            turns.sending()
-        turns.answered()
-        await turns.wait()
+            await turns.take(is_full=False)
+        await turns.take(is_full=True)
+        turns.give_back()
+        turns.give_back()
+        await turns.take(is_full=False)
 
     run(scenario())
 
@@ -38,15 +39,15 @@ def test_of_a_busy_consumer_the_one_that_waits_longest_goes_when_a_push_is_answe
     async def scenario() -> None:
         turns = Turns()
         for _ in range(BUSY):
-            turns.sending()
-        waiting = [asyncio.create_task(turns.wait()) for _ in range(3)]
+            await turns.take(is_full=False)
+        waiting = [asyncio.create_task(turns.take(is_full=False)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         await asyncio.sleep(0)
-        turns.answered()
+        turns.give_back()
         await waiting[1]
         assert not waiting[2].done()
-        turns.answered()
+        turns.give_back()
         await waiting[2]
 
     run(scenario())
@@ -56,7 +57,7 @@ def test_it_does_not_wait_for_an_endpoint_that_hangs() -> None:
     async def scenario() -> None:
         turns = Turns()
         for _ in range(BUSY):
-            turns.sending()
-        await turns.wait()
+            await turns.take(is_full=False)
+        await turns.take(is_full=False)
 
     run(scenario())

@@ -55,6 +55,7 @@ class Lane:
         self._parked_rows = parked_rows
         self._suspicion = Suspicion(health)
         self._turns = turns
+        self._has_turn = False
         self._limit = consumer.definition.batch_size
 
     def use(self, consumer: Consumer) -> None:
@@ -67,28 +68,35 @@ class Lane:
     async def run(self) -> None:
         """Deliver for ever; returns only when the endpoint says it is gone (410)."""
         batch = await self._unsettled()
-        while True:
-            if batch is None:
-                batch = await self._next()
-            if not await self._deliver(batch):
-                return
-            batch = None
+        try:
+            while await self._deliver(batch or await self._next()):
+                batch = None
+        finally:
+            self._give_turn_back()
 
     async def _next(self) -> Batch:
         while True:
             await self._reader.wait(self.cursor.partition, self.cursor.position)
-            if not self._reader.holds(self.cursor.partition, self.cursor.position, self._limit):
-                await self._turns.wait()
+            await self._take_turn()
             limit = max(self._limit, READ_LIMIT)
             head = self._reader.head
             entries = await self._reader.read(self.cursor.partition, self.cursor.position, limit)
-            if not entries:
-                self.cursor.position = head
-                continue
-            batch = self._collect(entries)
-            if batch.entries or batch.waiting:
+            batch = self._collect(entries) if entries else None
+            if batch is not None and (batch.entries or batch.waiting):
                 return batch
-            self.cursor.position = batch.last
+            self.cursor.position = head if batch is None else batch.last
+            self._give_turn_back()
+
+    async def _take_turn(self) -> None:
+        cursor = self.cursor
+        is_full = self._reader.holds(cursor.partition, cursor.position, self._limit)
+        await self._turns.take(is_full=is_full)
+        self._has_turn = True
+
+    def _give_turn_back(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.give_back()
 
     async def _unsettled(self) -> Batch | None:
         cursor = self.cursor
@@ -110,6 +118,7 @@ class Lane:
     async def _deliver(self, batch: Batch) -> bool:
         """Send `batch` until it is taken or set aside; False when the endpoint is gone."""
         if not batch.entries:
+            self._give_turn_back()
             await self._settle(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
             return True
         while True:
@@ -163,11 +172,8 @@ class Lane:
         sent_at = datetime.now(UTC)
         self._suspicion.sending()
         reach("post-before")
-        self._turns.sending()
-        try:
-            answer = await self._pusher.send(push)
-        finally:
-            self._turns.answered()
+        answer = await self._pusher.send(push)
+        self._give_turn_back()
         reach("post-after")
         return sent_at, answer
 

@@ -7,10 +7,10 @@ from collections import deque
 from contextlib import suppress
 
 #: Pushes of a consumer under way at which it counts as busy: one is read while another is stored.
-BUSY = 2
+BUSY = 1
 
 #: Seconds a batch that is not full waits at most.
-LINGER_S = 0.25
+LINGER_S = 0.5
 
 
 class Turns:
@@ -22,26 +22,22 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def wait(self) -> None:
-        """Return when a batch that is not full may go."""
-        if self._under_way < BUSY:
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                await turn
+    async def take(self, *, is_full: bool) -> None:
+        """Return when a batch may go; `give_back` follows when it was answered."""
+        if self._taken >= BUSY and not is_full:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    await turn
+        self._taken += 1
 
-    def sending(self) -> None:
-        """A push is sent."""
-        self._under_way += 1
-
-    def answered(self) -> None:
+    def give_back(self) -> None:
         """A push has ended: the batch that waits longest goes."""
-        self._under_way -= 1
+        self._taken -= 1
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
