@@ -20,6 +20,11 @@ def family(pid: int) -> set[int]:
     return found
 
 
+def parent_of(pid: int) -> int | None:
+    """Whose child `pid` is, None when it has ended."""
+    return _parents().get(pid)
+
+
 def running(pids: set[int]) -> set[int]:
     """Those of `pids` that have not ended; one that only waits to be collected has."""
     return pids & _parents().keys()

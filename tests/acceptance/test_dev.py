@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.processes import parent_of
 from tests.acceptance.project import eventually
 from tests.acceptance.small import SmallProject
 
@@ -33,23 +35,9 @@ BROKEN = {
 }
 
 
-#: Processes that say so when they stand by: `serve`, the worker and its child.
-ON_STANDBY = 3
-
-
-def wait_for_standby(project: SmallProject, times: int) -> None:
-    """Wait until so many times all processes stood by for new code."""
-
-    def stood_by() -> bool:
-        return len(project.events("state", state="standby")) >= times * ON_STANDBY
-
-    eventually(stood_by, 20, "processes on standby")
-
-
 def test_changed_code_takes_over(project: SmallProject) -> None:
     assert project.output_of_new_row() == "first"
-    for count, version in enumerate(("second", "third"), 1):
-        wait_for_standby(project, count)
+    for version in ("second", "third"):
         since = len(project.dev.lines)
         saved_at = time.monotonic()
         project.write_task(version)
@@ -116,4 +104,19 @@ def test_a_killed_process_is_started_again_and_rows_go_on(project: SmallProject,
         f"word of the end of {name}",
     )
     eventually(lambda: project.pid_of(name) not in (pid, None), 20, f"a new {name}")
+    assert project.output_of_new_row()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_processes_are_started_when_what_forks_them_is_gone(project: SmallProject) -> None:
+    served = project.pid_of("serve")
+    forks = parent_of(served or 0)
+    assert forks not in (None, 1, project.dev.pid)
+    os.kill(forks or 0, signal.SIGKILL)
+
+    def are_children_of_dev() -> bool:
+        pids = [project.pid_of(name) for name in ("stream", "serve", "worker")]
+        return all(pid and parent_of(pid) == project.dev.pid for pid in pids)
+
+    eventually(are_children_of_dev, 30, "processes that were started")
     assert project.output_of_new_row()

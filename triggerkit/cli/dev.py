@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
 from triggerkit.cli.options import App, Host, Json, Port, Quiet, Tasks
-from triggerkit.errors import TriggerkitError
-from triggerkit.settings import Project, own_environment
-from triggerkit.supervisor.console import JsonConsole, TextConsole
-from triggerkit.supervisor.dev import run_dev
+from triggerkit.supervisor.forks import ForkServer
 
 
 def register(app: typer.Typer) -> None:
@@ -27,18 +22,12 @@ def dev(
     quiet: Quiet = False,
 ) -> None:
     """Run everything: servers that are not set are brought along, changes run their tasks."""
-    project = Project.load(app=app, tasks=tasks)
-    environment = own_environment(project.folder)
-    if host is not None:
-        environment["TRIGGERKIT_HOST"] = host
-    if port is not None:
-        environment["TRIGGERKIT_PORT"] = str(port)
-    if project.app is not None:
-        environment["TRIGGERKIT_APP"] = project.app
-    console = JsonConsole(quiet=quiet) if json else TextConsole(quiet=quiet)
+    forks = ForkServer.start()
     try:
-        asyncio.run(run_dev(project, environment, console))
-    except TriggerkitError as error:
-        if json:
-            console.problem(str(error))
-        raise
+        # Imported while the fork server imports: each of them takes a second.
+        from triggerkit.cli.development import develop
+
+        develop(forks, app=app, tasks=tasks, host=host, port=port, json=json, quiet=quiet)
+    finally:
+        if forks is not None:
+            forks.close()

@@ -20,15 +20,20 @@ from triggerkit.supervisor.logs import announce, configure, is_child
 def start(*, host: str | None = None, port: int | None = None) -> Settings:
     """Watch the parent, set up logging and read the settings; `host` and `port` win over them."""
     lifeline.watch()
-    failpoints.arm(os.environ)
-    configure(json_lines=is_child())
-    settings = Settings.load(Path.cwd())
+    settings = prepare()
     changed: dict[str, Any] = {}
     if host is not None:
         changed["triggerkit_host"] = host
     if port is not None:
         changed["triggerkit_port"] = port
     return settings.model_copy(update=changed)
+
+
+def prepare() -> Settings:
+    """`start` for a process that is going to fork: nothing here makes a thread."""
+    failpoints.arm(os.environ)
+    configure(json_lines=is_child())
+    return Settings.load(Path.cwd())
 
 
 def ready() -> None:

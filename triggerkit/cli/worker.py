@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
 
 from triggerkit.cli.options import Tasks
-from triggerkit.cli.process import ready, start
+from triggerkit.cli.process import prepare, ready
+from triggerkit.embedded import lifeline
 from triggerkit.settings import Project
 from triggerkit.supervisor.worker import run_child, run_worker
+from triggerkit.supervisor.workers import Forked
 
 
 def register(app: typer.Typer) -> None:
@@ -31,17 +34,18 @@ def worker(
     child: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Execute runs of the project's tasks."""
-    settings = start()
+    settings = prepare()
     project = Project.load(tasks=tasks)
-    if child:
-        run_child(settings, project, threads=threads, queues=queue)
-        return
-    code = run_worker(
-        settings,
-        project,
-        processes=processes,
-        threads=threads,
-        queues=queue,
-        ready=ready,
-    )
-    raise typer.Exit(code)
+    if not child:
+        with contextlib.suppress(Forked):
+            code = run_worker(
+                settings,
+                project,
+                processes=processes,
+                threads=threads,
+                queues=queue,
+                ready=ready,
+            )
+            raise typer.Exit(code)
+    lifeline.watch()
+    run_child(settings, project, threads=threads, queues=queue)

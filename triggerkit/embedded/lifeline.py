@@ -22,8 +22,8 @@ PARENT_GONE: Final = 70
 class Lifeline:
     """The parent's side. Children live until it is closed or its process ends.
 
-    A child made by fork without exec inherits the write end and keeps the others alive: start
-    children by `subprocess` or asyncio.
+    A child made by fork without exec inherits the write end and keeps the others alive until it
+    calls `close_write`.
     """
 
     #: The descriptor to name in `pass_fds`.
@@ -43,6 +43,10 @@ class Lifeline:
     def close(self) -> None:
         """Let the children end; may be called more than once."""
         self.close_read()
+        self.close_write()
+
+    def close_write(self) -> None:
+        """Close the write end: in a forked child, which must not keep itself alive."""
         if self._write_fd >= 0:
             os.close(self._write_fd)
             self._write_fd = -1

@@ -35,7 +35,6 @@ class Child:
         self._command = command
         self._on_line = on_line
         self._instance: Instance | None = None
-        self._next: Instance | None = None
         self._alive: dict[asyncio.Task[None], Instance] = {}
         self._stopping = False
 
@@ -69,23 +68,9 @@ class Child:
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         self.state = "stopped"
 
-    async def stand_by(self) -> None:
-        """Start the process that will be the next successor, if none waits to be it."""
-        if self._next is None or self._next.ended.is_set():
-            self._next = await self._start(on_standby=True)
-
-    async def successor(self, *, cold: bool = False) -> Instance | None:
-        """A new process beside the present one, once it is ready; None when it ended instead.
-
-        `cold`: one that stood by has read what changed.
-        """
-        new, self._next = self._next, None
-        if new is not None and cold:
-            new.kill()
-        if new is None or cold or new.ended.is_set():
-            new = await self._start()
-        else:
-            new.go_on()
+    async def successor(self) -> Instance | None:
+        """A new process beside the present one, once it is ready; None when it ended instead."""
+        new = await self._start()
         return new if await new.is_ready() else None
 
     def take_over(self, new: Instance) -> None:
@@ -114,8 +99,8 @@ class Child:
         for instance in self._alive.values():
             instance.kill()
 
-    async def _start(self, *, on_standby: bool = False) -> Instance:
-        instance = Instance(await self._command.start(on_standby=on_standby), on_standby)
+    async def _start(self) -> Instance:
+        instance = Instance(await self._command.start())
         if not self._command.announces:
             instance.ready.set()
         task = asyncio.create_task(self._hear(instance))

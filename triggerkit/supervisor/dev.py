@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from triggerkit.embedded import lifeline
@@ -16,9 +17,10 @@ from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
 from triggerkit.supervisor.child import Child
 from triggerkit.supervisor.console import Console, runs
-from triggerkit.supervisor.errand import Errand, ErrandFailed
+from triggerkit.supervisor.errand import ErrandFailed, run_errand
 from triggerkit.supervisor.executing import count_executing, forget_dead
 from triggerkit.supervisor.folder import StateFolder
+from triggerkit.supervisor.forks import ForkServer
 from triggerkit.supervisor.instance import Command
 from triggerkit.supervisor.progress import BackfillProgress
 from triggerkit.supervisor.published import PublishedState
@@ -40,10 +42,13 @@ FATAL_LOGGER = "triggerkit.cli.main"
 class Dev:
     """Starts, watches and stops the processes; `run` returns when a signal came."""
 
-    def __init__(self, project: Project, settings: Settings, console: Console) -> None:
+    def __init__(
+        self, project: Project, settings: Settings, console: Console, forks: ForkServer | None
+    ) -> None:
         self._project = project
         self._settings = settings
         self._console = console
+        self._forks = forks
         self._children: dict[str, Child] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._signals = StopSignals()
@@ -89,17 +94,19 @@ class Dev:
                 "  embeddings by a local model, since OPENAI_API_KEY is not set: "
                 f"{self._environment['EMBEDDING_MODEL']}"
             )
-            fd = servers.embeddings_listener.fileno()
-            arguments = ["triggerkit.embedded.embeddings", "--fd", str(fd)]
-            # Connections wait in the socket's queue until the model is loaded.
-            self._launch("embeddings", arguments, [fd], announces=False)
         await self._prepare()
         fd = listener.fileno()
-        self._launch("serve", ["triggerkit", "serve", "--fd", str(fd)], [fd])
-        self._launch("worker", ["triggerkit", "worker"])
-        self._launch("stream", ["triggerkit", "stream"])
+        self._launch("worker", ["worker"])
+        self._launch("serve", ["serve", "--fd", str(fd)], [fd])
+        self._launch("stream", ["stream"])
         await self._apply(servers)
         await self._until_ready()
+        if servers.embeddings_listener is not None:
+            # Last, since it takes long and nobody waits for it: connections wait in the socket's
+            # queue until the model is loaded.
+            fd = servers.embeddings_listener.fileno()
+            module = "triggerkit.embedded.embeddings"
+            self._launch("embeddings", ["--fd", str(fd)], [fd], module=module, announces=False)
 
     async def _until_ready(self) -> None:
         """Wait for all children, and say whom for when it takes long."""
@@ -124,40 +131,35 @@ class Dev:
         arguments: list[str] = []
         if self._project.setup is not None and servers.brings_postgres:
             arguments = ["--setup", self._project.setup]
-        await self._command("apply", *arguments)
+        await self._run("apply", *arguments)
 
     def _launch(
         self,
         name: str,
         arguments: list[str],
         pass_fds: Sequence[int] = (),
-        *,
-        announces: bool = True,
+        **given: Any,
     ) -> None:
-        command = Command(
-            name,
-            arguments,
-            self._project.folder,
-            {**os.environ, **self._environment},
-            self._lifeline,
-            pass_fds,
-            announces,
-        )
+        command = replace(self._command(name, arguments), pass_fds=pass_fds, **given)
         self._children[name] = child = Child(command, self._heard)
         self._spawn(child.run())
 
-    def _errand(self, *arguments: str) -> Errand:
+    def _command(self, name: str, arguments: Sequence[str]) -> Command:
         environment = {**os.environ, **self._environment}
-        return Errand(self._project.folder, environment, self._lifeline, *arguments)
+        folder = self._project.folder
+        return Command(name, arguments, folder, environment, self._lifeline, forks=self._forks)
 
-    async def _command(self, *arguments: str) -> None:
+    def _errand(self, *arguments: str) -> Command:
+        return replace(self._command(arguments[0], arguments), logs_json=False)
+
+    async def _run(self, *arguments: str) -> None:
         """Run a command of ours to its end and show what it says.
 
         Raises:
             ErrandFailed: it failed.
         """
         try:
-            lines = await self._errand(*arguments).run()
+            lines = await run_errand(self._errand(*arguments))
         except ErrandFailed as error:
             for line in error.lines:
                 self._console.problem(line)
@@ -232,12 +234,17 @@ class Dev:
         task.add_done_callback(self._tasks.discard)
 
 
-async def run_dev(project: Project, environment: Mapping[str, str], console: Console) -> None:
-    """Run `triggerkit dev` for `project` until a signal.
+async def run_dev(
+    project: Project,
+    environment: Mapping[str, str],
+    console: Console,
+    forks: ForkServer | None,
+) -> None:
+    """Run `triggerkit dev` for `project` until a signal, its processes forked where they can be.
 
     Raises:
         AlreadyRunning: another `dev` runs in the folder.
         TriggerkitError: it cannot start.
     """
     with StateFolder(project.folder) as folder:
-        await Dev(project, Settings.parse(environment), console).run(folder)
+        await Dev(project, Settings.parse(environment), console, forks).run(folder)

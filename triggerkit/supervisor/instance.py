@@ -1,4 +1,4 @@
-"""One process of a child: how it is started, told to go on, and ended with all it started."""
+"""One process of a child: how it is started, and ended with all it started."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triggerkit.embedded.lifeline import Lifeline
+from triggerkit.supervisor.forks import ForkServer, Process
 from triggerkit.supervisor.logs import FORMAT_VARIABLE
-from triggerkit.supervisor.standby import GO
-from triggerkit.supervisor.standby import VARIABLE as STANDBY_VARIABLE
 
 #: Longest line of a child's log, in bytes.
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -22,7 +21,10 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a child is started. One that does not announce itself is ready at once."""
+    """How a process of `dev` is started: `python -m MODULE ARGUMENTS`.
+
+    One that does not announce itself is ready at once. `forks` forks the module `triggerkit`.
+    """
 
     name: str
     arguments: Sequence[str]
@@ -31,25 +33,35 @@ class Command:
     lifeline: Lifeline
     pass_fds: Sequence[int] = ()
     announces: bool = True
+    forks: ForkServer | None = None
+    module: str = "triggerkit"
+    logs_json: bool = True
 
-    async def start(self, *, on_standby: bool = False) -> asyncio.subprocess.Process:
+    async def start(self) -> Process:
         """Start it, in a session of its own: a Ctrl-C is for `dev`, which drains in order."""
+        environment = {
+            **self.environment,
+            **self.lifeline.environment(),
+            "PYTHONUNBUFFERED": "1",
+            **({FORMAT_VARIABLE: "json"} if self.logs_json else {}),
+        }
+        fds = (self.lifeline.read_fd, *self.pass_fds)
+        if self.forks is not None and self.forks.is_alive and self.module == "triggerkit":
+            with contextlib.suppress(ConnectionError):
+                return await self.forks.fork(
+                    self.arguments, self.folder, environment, fds, MAX_LINE_BYTES
+                )
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
+            self.module,
             *self.arguments,
             cwd=self.folder,
-            env={
-                **self.environment,
-                **self.lifeline.environment(),
-                **({STANDBY_VARIABLE: "1"} if on_standby else {}),
-                FORMAT_VARIABLE: "json",
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdin=asyncio.subprocess.PIPE if on_standby else asyncio.subprocess.DEVNULL,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(self.lifeline.read_fd, *self.pass_fds),
+            pass_fds=fds,
             start_new_session=True,
             limit=MAX_LINE_BYTES,
         )
@@ -59,8 +71,7 @@ class Command:
 class Instance:
     """One process of a child, from its start to its end."""
 
-    process: asyncio.subprocess.Process
-    on_standby: bool = False
+    process: Process
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _asked: bool = False
@@ -74,16 +85,9 @@ class Instance:
         ended.cancel()
         return self.ready.is_set() and not self.ended.is_set()
 
-    def go_on(self) -> None:
-        """End its standby."""
-        self.on_standby = False
-        tell_to_go_on(self.process)
-
     def ask_to_end(self) -> None:
         """Send SIGTERM, once: a second one would force the process to leave its work."""
-        if self.on_standby:
-            self.kill()
-        elif not self._asked and self.process.returncode is None:
+        if not self._asked and self.process.returncode is None:
             self._asked = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGTERM)
@@ -92,10 +96,3 @@ class Instance:
         """End it at once, and what it started; the number stays taken while any of it is left."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-
-
-def tell_to_go_on(process: asyncio.subprocess.Process) -> None:
-    """End the standby of a process; one that has ended is left alone."""
-    if process.stdin is not None:
-        process.stdin.write(GO)
-        process.stdin.close()

@@ -9,19 +9,15 @@ from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, awatch
 
-import triggerkit
 from triggerkit.settings import STATE_DIR
 from triggerkit.supervisor.child import Child
 from triggerkit.supervisor.console import Console
-from triggerkit.supervisor.errand import Errand, ErrandFailed
+from triggerkit.supervisor.errand import ErrandFailed, run_errand
+from triggerkit.supervisor.instance import Command
 
 #: Milliseconds of quiet after a change before it is told, so that an editor's several writes
 #: count as one.
 QUIET_MS = 100
-
-
-#: Seconds of rest before processes are started ahead: what comes just before needs the machine.
-REST_S = 1.0
 
 
 class CodeFilter(DefaultFilter):
@@ -41,7 +37,7 @@ class Reload:
         self,
         folder: Path,
         children: Sequence[Child],
-        apply: Errand,
+        apply: Command,
         console: Console,
         on_change: Callable[[], None],
     ) -> None:
@@ -54,22 +50,14 @@ class Reload:
 
     async def follow(self) -> None:
         """Reload whenever the code changes, until canceled."""
-        standing_by = asyncio.create_task(self._stand_by())
-        try:
-            async for changed in code_changes(self._folder):
-                standing_by.cancel()
-                await asyncio.gather(standing_by, return_exceptions=True)
-                self._on_change()
-                self._console.note(f"changed: {', '.join(changed)}")
-                await self._reload(cold=_needs_cold_start(self._folder, changed))
-                standing_by = asyncio.create_task(self._stand_by())
-        finally:
-            standing_by.cancel()
-            self._apply.forget()
+        async for changed in code_changes(self._folder):
+            self._on_change()
+            self._console.note(f"changed: {', '.join(changed)}")
+            await self._reload()
 
-    async def _reload(self, *, cold: bool) -> None:
+    async def _reload(self) -> None:
         started = time.monotonic()
-        new = await asyncio.gather(*(child.successor(cold=cold) for child in self._children))
+        new = await asyncio.gather(*(child.successor() for child in self._children))
         ready = [instance for instance in new if instance is not None]
         if len(ready) < len(new):
             for instance in ready:
@@ -78,31 +66,17 @@ class Reload:
             return
         for child, instance in zip(self._children, ready, strict=True):
             child.take_over(instance)
-        await self._make_consumers(cold=cold)
+        await self._make_consumers()
         ms = (time.monotonic() - started) * 1000
         self._console.note(f"reloaded in {ms:.0f} ms")
 
-    async def _make_consumers(self, *, cold: bool) -> None:
-        if cold:
-            self._apply.forget()
+    async def _make_consumers(self) -> None:
         try:
-            for line in await self._apply.run():
+            for line in await run_errand(self._apply):
                 self._console.note(f"  {line}")
         except ErrandFailed as error:
             for line in error.lines:
                 self._console.problem(line)
-
-    async def _stand_by(self) -> None:
-        await asyncio.sleep(REST_S)
-        for child in self._children:
-            await child.stand_by()
-        await self._apply.stand_by("triggerkit.cli.project")
-
-
-def _needs_cold_start(folder: Path, changed: Sequence[str]) -> bool:
-    """Whether what changed was read by the processes that stand by: our own code, or the file."""
-    ours = Path(triggerkit.__file__).parent
-    return any(path.endswith(".toml") or (folder / path).is_relative_to(ours) for path in changed)
 
 
 async def code_changes(folder: Path) -> AsyncIterator[list[str]]:

@@ -13,7 +13,6 @@ from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
 from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.losses import watch_connections
-from triggerkit.supervisor.standby import wait_for_turn
 from triggerkit.web.application import Application
 
 #: Hosts that only this machine reaches.
@@ -63,7 +62,6 @@ async def run_serve(
     Raises:
         ConfigurationError: no webhook secret is set; the message names the setting.
     """
-    wait_for_turn()
     _ = settings.webhook_secrets
     host = listener.getsockname()[0]
     if host not in LOOPBACK_HOSTS and settings.triggerkit_secret_key is None:

@@ -1,0 +1,118 @@
+"""The child processes of a worker: forked where that is safe, else started anew."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from triggerkit.embedded import lifeline
+from triggerkit.settings import Project
+
+#: Names the worker to its children.
+WORKER_VARIABLE = "TRIGGERKIT_WORKER_ID"
+
+#: Names the pipe a child tells its parent by that it is ready.
+READY_VARIABLE = "TRIGGERKIT_READY_FD"
+
+
+class Forked(BaseException):
+    """This process is a child now. No `Exception`, which something on the way might catch."""
+
+
+class Child:
+    """A child process: told by its standard input to go, it tells by a pipe that it is ready."""
+
+    def __init__(self, pid: int, go_fd: int, ready_fd: int) -> None:
+        self._pid = pid
+        self._go_fd = go_fd
+        self._ready_fd = ready_fd
+        self._waiting = threading.Lock()
+        self._code: int | None = None
+
+    def go(self) -> None:
+        """Let it claim runs, once it is ready."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go_fd, b"1")
+
+    def wait_until_ready(self) -> bool:
+        """Wait; False when it ended instead."""
+        with os.fdopen(self._ready_fd, "rb") as pipe:
+            return bool(pipe.read(1))
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, if it has not ended."""
+        if self._code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait until it has ended; its exit code. Any thread may wait."""
+        with self._waiting:
+            if self._code is None:
+                _, status = os.waitpid(self._pid, 0)
+                self._code = os.waitstatus_to_exitcode(status)
+            return self._code
+
+
+def start_children(
+    project: Project, worker_id: str, arguments: Sequence[str], count: int
+) -> list[Child]:
+    """Start `triggerkit worker --child ARGUMENTS` so many times; they end with this process.
+
+    Raises:
+        Forked: in a child; its command goes on from there.
+    """
+    line = lifeline.hold()
+    command = ["worker", "--child", *arguments]
+    for name in project.tasks:
+        command += ["--tasks", name]
+    return [_start(command, worker_id, line) for _ in range(count)]
+
+
+def wait_to_go() -> bool:
+    """In a child, wait until its parent lets it go; False when the parent is gone."""
+    return bool(sys.stdin.buffer.read(1))
+
+
+def tell_ready() -> None:
+    """In a child, tell its parent that it is ready."""
+    fd = os.environ.get(READY_VARIABLE)
+    if fd is not None:
+        os.write(int(fd), b"1")
+        os.close(int(fd))
+
+
+def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> Child:
+    go_read, go_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    environment = {
+        **line.environment(),
+        WORKER_VARIABLE: worker_id,
+        READY_VARIABLE: str(ready_write),
+    }
+    # Only a process of one thread may fork, and elsewhere the system's libraries do not bear it.
+    if sys.platform == "linux" and threading.active_count() == 1:
+        pid = os.fork()
+        if pid == 0:
+            for fd in (go_write, ready_read):
+                os.close(fd)
+            line.close_write()
+            os.dup2(go_read, 0)
+            os.close(go_read)
+            os.environ.update(environment)
+            raise Forked
+    else:
+        pid = subprocess.Popen(
+            [sys.executable, "-m", "triggerkit", *command],
+            env={**os.environ, **environment},
+            pass_fds=(line.read_fd, ready_write),
+            stdin=go_read,
+        ).pid
+    for fd in (go_read, ready_write):
+        os.close(fd)
+    return Child(pid, go_write, ready_read)
