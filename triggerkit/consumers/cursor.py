@@ -32,10 +32,18 @@ SELECT consumer_id, partition, position, batch_id, batch_last, attempt
 FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition
 """
 
-#: Remembers the next attempt before it is sent, and is done in one statement with it.
+#: Remembers the next attempt before it is sent.
 _BEGIN = """
 UPDATE triggerkit.cursors SET position = %s, batch_id = %s, batch_last = %s, attempt = %s
 WHERE consumer_id = %s AND partition = %s
+"""
+
+#: The same without a wait for the disk, for endpoints that keep what they accept in this database:
+#: their commit comes later in the WAL, and so takes this one to the disk before it is answered.
+_BEGIN_OURS = """
+WITH at_once AS (SELECT set_config('synchronous_commit', 'off', true))
+UPDATE triggerkit.cursors SET position = %s, batch_id = %s, batch_last = %s, attempt = %s
+FROM at_once WHERE consumer_id = %s AND partition = %s
 """
 
 #: Notes an attempt's outcome and moves the cursor: the one statement a delivered batch costs.
@@ -151,11 +159,14 @@ class CursorStore:
             await cursor.execute(_LOAD, [consumer_id])
             return await cursor.fetchall()
 
-    async def begin(self, cursor: Cursor) -> None:
-        """Remember what is sent next; durable before it returns."""
+    async def begin(self, cursor: Cursor, *, ours: bool) -> None:
+        """Remember what is sent next: durable before the endpoint can have accepted it.
+
+        `ours`: the endpoint is a route of `serve`, which accepts by a commit in this database.
+        """
         async with self._pool.connection() as connection:
             await connection.execute(
-                _BEGIN,
+                _BEGIN_OURS if ours else _BEGIN,
                 [
                     cursor.position,
                     cursor.batch_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from secrets import token_hex
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds one blocking wait on Redis lasts; longer only delays a stop.
 WAIT_S = 1.0
+
+#: Redis answers within so many seconds when something was there already.
+AT_ONCE_S = 0.005
 
 #: Seconds between tries while Redis or Postgres is away.
 RETRY_S = 0.5
@@ -85,12 +89,17 @@ class Intake:
         """Wait for a run with one slot in hand, then fill the other free ones too."""
         reserved, claimed = 1, 0
         try:
+            started = time.monotonic()
             if popped := self._wait():
                 reach("run-popped")
                 key, first = popped
-                while self._slots.acquire(blocking=False):
-                    reserved += 1
-                runs = self._claim_in_postgres([first, *self._more(key, reserved - 1)])
+                ids = [first]
+                # What came after a wait came alone: asking for more would only delay it.
+                if time.monotonic() - started < AT_ONCE_S:
+                    while self._slots.acquire(blocking=False):
+                        reserved += 1
+                    ids += self._more(key, reserved - 1)
+                runs = self._claim_in_postgres(ids)
                 reach("run-claimed")
                 claimed = len(runs)
                 self._claimed.extend(runs)
