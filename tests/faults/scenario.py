@@ -87,6 +87,24 @@ SELECT EXISTS (SELECT FROM triggerkit.events WHERE key = '["0"]')
     AND NOT EXISTS (SELECT FROM triggerkit.runs WHERE finished_at IS NULL)
 """
 
+#: What there is while it is not drained.
+OPEN = """
+SELECT 'backfill ' || id || ' ' || state FROM triggerkit.backfills WHERE state <> 'completed'
+UNION ALL
+SELECT 'cursor ' || row_to_json(c) || ', log up to ' || max(e.position)
+FROM triggerkit.cursors c JOIN triggerkit.events e
+    ON e.partition = c.partition AND e.position > c.position
+    AND (e.consumer_id IS NULL OR e.consumer_id = c.consumer_id)
+GROUP BY c.*
+UNION ALL
+SELECT 'run ' || row_to_json(r) FROM (
+    SELECT id, task, queue, status, blocked, attempt, crashes, concurrency_key, queued_at,
+        scheduled_at, started_at, worker, clock_timestamp() AS now
+    FROM triggerkit.runs WHERE finished_at IS NULL ORDER BY seq LIMIT 10) AS r
+UNION ALL
+SELECT 'worker ' || row_to_json(w) FROM triggerkit.workers w
+"""
+
 
 class FaultyDev(DevProcess):
     """`triggerkit dev` with settings of the test's own in its environment."""
@@ -328,12 +346,18 @@ class Scenario:
     def judge(self, faults: int, drain_s: float = 30) -> None:
         """Drain, and fail the test if the checker finds anything for either consumer."""
         drained_s = self.drain(drain_s)
+        if drained_s is None:
+            print("not drained:", *self._open(), sep="\n  ")
         bounds = Bounds(
             repeats=faults * IN_FLIGHT, effect_repeats=faults * IN_FLIGHT, drain_s=drain_s
         )
         for path in (OBSERVED, APPLIED):
             violations = check(self.history(path, drained_s), bounds)
             assert not violations, f"{path}: {explain(violations)}\n{self.dev.explain()}"
+
+    def _open(self) -> list[str]:
+        with self.connect() as connection:
+            return [what for (what,) in connection.execute(OPEN).fetchall()]
 
     async def _declare(self, paths: Sequence[str], when_changed: Sequence[str] | None) -> None:
         settings = Settings.parse(self.environment)

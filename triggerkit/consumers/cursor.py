@@ -38,14 +38,6 @@ UPDATE triggerkit.cursors SET position = %s, batch_id = %s, batch_last = %s, att
 WHERE consumer_id = %s AND partition = %s
 """
 
-#: The same without a wait for the disk, for endpoints that keep what they accept in this database:
-#: their commit comes later in the WAL, and so takes this one to the disk before it is answered.
-_BEGIN_OURS = """
-WITH at_once AS (SELECT set_config('synchronous_commit', 'off', true))
-UPDATE triggerkit.cursors SET position = %s, batch_id = %s, batch_last = %s, attempt = %s
-FROM at_once WHERE consumer_id = %s AND partition = %s
-"""
-
 #: Notes an attempt's outcome and moves the cursor: the one statement a delivered batch costs.
 _SETTLE = """
 WITH noted AS (
@@ -159,14 +151,11 @@ class CursorStore:
             await cursor.execute(_LOAD, [consumer_id])
             return await cursor.fetchall()
 
-    async def begin(self, cursor: Cursor, *, ours: bool) -> None:
-        """Remember what is sent next: durable before the endpoint can have accepted it.
-
-        `ours`: the endpoint is a route of `serve`, which accepts by a commit in this database.
-        """
+    async def begin(self, cursor: Cursor) -> None:
+        """Remember what is sent next; durable before it returns."""
         async with self._pool.connection() as connection:
             await connection.execute(
-                _BEGIN_OURS if ours else _BEGIN,
+                _BEGIN,
                 [
                     cursor.position,
                     cursor.batch_id,

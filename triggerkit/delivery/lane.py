@@ -160,7 +160,7 @@ class Lane:
         self.cursor.batch_id = batch.id
         self.cursor.batch_last = batch.last
         self.cursor.attempt += 1
-        await self._store.begin(self.cursor, ours=self.consumer.endpoint_is_ours)
+        await self._store.begin(self.cursor)
         push = Push(
             url=self.consumer.endpoint_url,
             body=batch.body(single=definition.batch_size == 1),
