@@ -62,9 +62,9 @@ def test_accepting_ten_runs(state: RunState) -> None:
 
 def test_claiming_and_completing_ten_runs(state: RunState) -> None:
     ids = [f"run_{n:026}" for n in range(3, 33, 3)]
-    assert rows_read(state, claim._CLAIM, ["worker-1", ids, [TASK]]) <= ENOUGH
+    assert rows_read(state, claim._CLAIM, ["worker-1", "c", ids, [TASK]]) <= ENOUGH
     assert rows_read(state, claim._UNKNOWN, [ids]) <= ENOUGH
-    state.connection.execute(claim._CLAIM, ["worker-1", ids, [TASK]])
+    state.connection.execute(claim._CLAIM, ["worker-1", "c", ids, [TASK]])
     none = [None] * 10
     outcomes = [ids, [2] * 10, ["completed"] * 10, ["1"] * 10, none, none, ids, "worker-1"]
     assert rows_read(state, claim._COMPLETE, outcomes) <= ENOUGH

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.integration.worker_thread import executing, working
 from triggerkit import Task, task
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.queue import queue_key
-from triggerkit.runs.run import Outcome, new_run_id
+from triggerkit.runs.run import ClaimedRun, Outcome, new_run_id
 from triggerkit.settings import Settings
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.intake import Intake
@@ -126,6 +126,37 @@ def test_slots_are_free_again_when_redis_fails_between_two_takes(
     assert [run.id for run in given if run] == [run.id for run in runs[3 : 3 + SLOTS]]
     assert state.pushed() == [run.id for run in runs[3 + SLOTS :]]
     state.redis.acl_deluser(user)
+
+
+class Unanswered(RunClaims):
+    """Claims, and loses the connection before the answer."""
+
+    def claim(self, run_ids: Sequence[str], name: str | None = None) -> list[ClaimedRun]:
+        super().claim(run_ids, name)
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+def test_runs_whose_claim_was_done_but_not_answered_are_executed(
+    state: RunState, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggerkit.worker.intake.RETRY_S", 0.0)
+    kinds = [Unanswered, Unanswered]
+
+    def open_claims() -> RunClaims:
+        kind = kinds.pop(0) if kinds else RunClaims
+        return kind(psycopg.connect(settings.state_dsn, autocommit=True), "worker-1", [TASK])
+
+    runs = [new_run() for _ in range(2 * SLOTS)]
+    state.accept(*runs)
+    with redis.Redis.from_url(settings.broker_dsn, decode_responses=True) as client:
+        intake = Intake(client, open_claims, [QUEUE], namespace=state.namespace, slots=SLOTS)
+        given = [intake.next() for _ in range(1 + SLOTS)]
+        assert [run.id for run in given if run] == [run.id for run in runs[:SLOTS]]
+        for _ in range(SLOTS):
+            intake.done()
+        given = [intake.next() for _ in range(1 + SLOTS)]
+        assert [run.id for run in given if run] == [run.id for run in runs[SLOTS:]]
+        intake.close()
 
 
 def test_what_is_no_run_in_redis_is_dropped_and_runs_beside_it_execute(

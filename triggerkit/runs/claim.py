@@ -23,23 +23,35 @@ from triggerkit.state.turn import in_one_turn
 
 logger = logging.getLogger(__name__)
 
-#: Gives queued runs to a worker. A run another worker has, or one that is not runnable, is not
-#: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
-#: another claim are left to it: two claims of the same ids cannot wait for each other. The status
-#: is compared such that no index of the queued runs fits: it would be read from end to end.
-_CLAIM = """
-UPDATE triggerkit.runs r
-SET status = 'executing', attempt = attempt + 1, started_at = clock_timestamp(), worker = %s
-WHERE id = ANY (ARRAY(
-    SELECT id FROM triggerkit.runs
-    WHERE id = ANY (%s) AND task = ANY (%s) AND status || '' = 'queued' AND NOT blocked
-    FOR UPDATE SKIP LOCKED))
-RETURNING id, seq, task, queue, attempt, max_attempts, payload, items, concurrency_key, item_key,
+#: The columns of a `ClaimedRun`.
+_CLAIMED = """
+    id, seq, task, queue, attempt, max_attempts, payload, items, concurrency_key, item_key,
     source, started_at,
     CASE WHEN items IS NULL THEN '{}' ELSE ARRAY(
         SELECT h.item_key FROM triggerkit.runs h
         WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END AS held_rows
 """
+
+#: Gives queued runs to a worker. A run another worker has, or one that is not runnable, is not
+#: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
+#: another claim are left to it: two claims of the same ids cannot wait for each other. The status
+#: is compared such that no index of the queued runs fits: it would be read from end to end.
+_CLAIM = f"""
+UPDATE triggerkit.runs r
+SET status = 'executing', attempt = attempt + 1, started_at = clock_timestamp(), worker = %s,
+    claim = %s
+WHERE id = ANY (ARRAY(
+    SELECT id FROM triggerkit.runs
+    WHERE id = ANY (%s) AND task = ANY (%s) AND status || '' = 'queued' AND NOT blocked
+    FOR UPDATE SKIP LOCKED))
+RETURNING {_CLAIMED}
+"""  # noqa: S608 - of constants
+
+#: What a claim gave whose answer was lost.
+_GIVEN = f"""
+SELECT {_CLAIMED} FROM triggerkit.runs r
+WHERE worker = %s AND status = 'executing' AND claim = %s
+"""  # noqa: S608 - of constants
 
 #: Ids that are in Redis and were never given to a run.
 _UNKNOWN = """
@@ -90,15 +102,25 @@ class RunClaims:
         """Close the connection."""
         self._connection.close()
 
-    def claim(self, run_ids: Sequence[str]) -> list[ClaimedRun]:
-        """Claim what can be claimed of `run_ids`; durable before it returns, in arrival order."""
+    def claim(self, run_ids: Sequence[str], name: str | None = None) -> list[ClaimedRun]:
+        """Claim what can be claimed of `run_ids`; durable before it returns, in arrival order.
+
+        `name` is the claim's own: when this raises, `given` tells by it what was claimed.
+        """
         ids = list(run_ids)
-        with self._connection.cursor(row_factory=class_row(ClaimedRun)) as cursor:
-            cursor.execute(_CLAIM, [self._worker_id, ids, self._tasks])
-            claimed = cursor.fetchall()
+        claimed = self._claimed(_CLAIM, [self._worker_id, name, ids, self._tasks])
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)
-        return sorted(claimed, key=lambda run: run.seq)
+        return claimed
+
+    def given(self, name: str) -> list[ClaimedRun]:
+        """What the claim `name` claimed, if it was done and none of it is completed since."""
+        return self._claimed(_GIVEN, [self._worker_id, name])
+
+    def _claimed(self, query: str, parameters: Sequence[object]) -> list[ClaimedRun]:
+        with self._connection.cursor(row_factory=class_row(ClaimedRun)) as cursor:
+            cursor.execute(query, parameters)
+            return sorted(cursor.fetchall(), key=lambda run: run.seq)
 
     def complete(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
         """Write `outcomes` with their attempts and successors in one transaction.

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -26,6 +26,9 @@ WAIT_S = 1.0
 
 #: Redis answers within so many seconds when something was there already.
 AT_ONCE_S = 0.005
+
+#: Seconds after which a claim without an answer is certainly over.
+UNANSWERED_S = 60.0
 
 #: Seconds between tries while Redis or Postgres is away.
 RETRY_S = 0.5
@@ -53,6 +56,8 @@ class Intake:
         self._number_of_slots = slots
         self._claims: RunClaims | None = None
         self._claimed: deque[ClaimedRun] = deque()
+        #: The names of claims whose answers did not come, and when they were made.
+        self._unanswered: dict[str, float] = {}
         self._draining = threading.Event()
         self._closed = threading.Event()
 
@@ -89,20 +94,19 @@ class Intake:
         """Wait for a run with one slot in hand, then fill the other free ones too."""
         reserved, claimed = 1, 0
         try:
-            started = time.monotonic()
-            if popped := self._wait():
+            if runs := self._given():
+                # Their slots are free: they were given back when the answer was lost.
+                reserved += sum(self._slots.acquire() for _ in runs[1:])
+            elif popped := self._wait():
                 reach("run-popped")
-                key, first = popped
-                ids = [first]
+                key, first, was_there = popped
                 # What came after a wait came alone: asking for more would only delay it.
-                if time.monotonic() - started < AT_ONCE_S:
-                    while self._slots.acquire(blocking=False):
-                        reserved += 1
-                    ids += self._more(key, reserved - 1)
-                runs = self._claim_in_postgres(ids)
+                while was_there and self._slots.acquire(blocking=False):
+                    reserved += 1
+                runs = self._claim_in_postgres([first, *self._more(key, reserved - 1)])
                 reach("run-claimed")
-                claimed = len(runs)
-                self._claimed.extend(runs)
+            claimed = len(runs)
+            self._claimed.extend(runs)
         except (redis.RedisError, psycopg.Error) as error:
             # Ids that were taken and not claimed are still queued in Postgres: the keeper pushes
             # them again.
@@ -112,12 +116,15 @@ class Intake:
             if reserved > claimed:
                 self._slots.release(reserved - claimed)
 
-    def _wait(self) -> tuple[str, str] | None:
-        """A queue's key and the first id in it, None when none came."""
+    def _wait(self) -> tuple[str, str, bool] | None:
+        """A queue's key, the first id in it and whether that was there at once; None: none came."""
         # Redis looks at the lists in the order given: turned, so that each queue comes first.
         self._keys.rotate(-1)
+        started = time.monotonic()
         popped: Any = self._client.blpop([self._wake_key, *self._keys], timeout=WAIT_S)
-        return None if popped is None or popped[0] == self._wake_key else (popped[0], popped[1])
+        if popped is None or popped[0] == self._wake_key:
+            return None
+        return popped[0], popped[1], time.monotonic() - started < AT_ONCE_S
 
     def _more(self, key: str, count: int) -> list[str]:
         more: Any = self._client.lpop(key, count) if count else None
@@ -129,9 +136,32 @@ class Intake:
             logger.warning("%d entries in Redis are no ids of runs: dropped", len(ids) - len(known))
         if not known:
             return []
+        name = token_hex(8)
+        with self._connected() as claims:
+            self._unanswered[name] = time.monotonic()
+            runs = claims.claim(known, name)
+            del self._unanswered[name]
+        return runs
+
+    def _given(self) -> list[ClaimedRun]:
+        """What was given to us by a claim whose answer was lost with its connection.
+
+        The server may still be at it: it is asked again until nothing can come of it any more.
+        """
+        for name, asked_at in list(self._unanswered.items()):
+            with self._connected() as claims:
+                given = claims.given(name)
+            if given or time.monotonic() - asked_at > UNANSWERED_S:
+                del self._unanswered[name]
+            if given:
+                return given
+        return []
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[RunClaims]:
         self._claims = self._claims or self._open_claims()
         try:
-            return self._claims.claim(known)
+            yield self._claims
         except psycopg.Error:
             self._claims.close()
             self._claims = None

@@ -130,7 +130,8 @@ CREATE INDEX backfills_open ON backfills (consumer_id) WHERE state IN ('active',
 
 -- An accepted execution of a task. seq is the order of arrival; a run is blocked while an earlier
 -- run of its concurrency key is unfinished, so that per key exactly one is not. queued_at is when
--- its id was last to be pushed to Redis.
+-- its id was last to be pushed to Redis. claim names the statement that gave it to its worker: if
+-- the answer to that statement is lost, the worker finds by it what it was given.
 CREATE TABLE runs (
     id               text COLLATE "C" PRIMARY KEY,
     seq              bigint GENERATED ALWAYS AS IDENTITY,
@@ -158,6 +159,7 @@ CREATE TABLE runs (
     started_at       timestamptz,
     finished_at      timestamptz,
     worker           text,
+    claim            text,
     version          text,
     replay_of        text
 ) WITH (fillfactor = 70);
