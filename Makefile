@@ -20,7 +20,7 @@ faults: .venv/.installed-dev
 
 ## soak: the long fault runs, ten minutes of kills and a cut of a minute
 soak: .venv/.installed-dev
-	@$(BIN)/pytest tests/faults -m soak -v
+	@$(BIN)/pytest tests/faults -m soak -v -s
 
 ## check: lint, types, import layers, links in the docs
 check: .venv/.installed-dev
