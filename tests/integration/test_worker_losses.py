@@ -105,9 +105,15 @@ def test_a_worker_whose_redis_connections_break_goes_on_with_all_its_slots(
         assert_every_slot_works(state, meet)
 
 
+def take_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an intake look for more at each take, however long Redis took to answer."""
+    monkeypatch.setattr("triggerkit.worker.intake.AT_ONCE_S", 60.0)
+
+
 def test_slots_are_free_again_when_redis_fails_between_two_takes(
-    state: RunState, settings: Settings
+    state: RunState, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    take_all_there_is(monkeypatch)
     user, password = "without_lpop", "a password for the tests only"
     state.redis.acl_setuser(
         user, enabled=True, passwords=[f"+{password}"], keys=["*"], commands=["+@all", "-lpop"]
@@ -140,6 +146,7 @@ def test_runs_whose_claim_was_done_but_not_answered_are_executed(
     state: RunState, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triggerkit.worker.intake.RETRY_S", 0.0)
+    take_all_there_is(monkeypatch)
     kinds = [Unanswered, Unanswered]
 
     def open_claims() -> RunClaims:
