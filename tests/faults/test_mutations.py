@@ -13,8 +13,8 @@ from tests.faults.history import Bounds
 from tests.faults.mutant import KILLS, KILLS_VARIABLE
 from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
 
-#: The rules of which one at least must report a mutation: what is confirmed too early is seen in the
-#: samples of the slot, and lost only if a kill comes just then.
+#: The rules of which one at least must report a mutation: what is confirmed too early is seen in
+#: the samples of the slot, and lost only if a kill comes just then.
 CAUGHT_BY: dict[str, set[Rule]] = {
     "confirm_before_persist": {"loss", "ack safety"},
     "confirm_wal_end_in_flight": {"loss", "ack safety"},
