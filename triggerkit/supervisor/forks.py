@@ -117,10 +117,11 @@ class ForkServer:
         return await forked
 
     def close(self) -> None:
-        """Let it end."""
+        """End it, which may be importing still; its processes have ended before."""
         if self._loop is not None and self.is_alive:
             self._loop.remove_reader(self._socket)
         self._socket.close()
+        self._server.kill()
         self._server.wait()
 
     def _hear(self) -> None:
