@@ -52,6 +52,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def reachable(listed: str, ours: str) -> tuple[Network, ...]:
+    """The private networks that pushes go to: those `listed`, and this machine if `ours` is there.
+
+    `ours` is the host of our own routes; if they are elsewhere, nothing here is to be reached.
+
+    Raises:
+        ConfigurationError: `listed` is not a list of networks.
+    """
+    networks = parse_networks(listed)
+    return (*networks, *LOOPBACK) if is_loopback(ours) else networks
+
+
 async def addresses_of(host: str, port: int) -> list[str]:
     """The addresses of `host`.
 

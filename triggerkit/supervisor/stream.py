@@ -17,7 +17,7 @@ from triggerkit.consumers.backfill import MARKER_PREFIX, Backfills, Survivors, T
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.loop import DeliveryLoop
-from triggerkit.delivery.network import LOOPBACK, is_loopback, parse_networks
+from triggerkit.delivery.network import reachable
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.recovery import Recovery
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
@@ -57,18 +57,16 @@ class Appender:
         self._statements: list[Statement] = []
 
     async def append(self, parts: list[TransactionPart]) -> tuple[list[Entry], Lsn | None]:
-        """Write `parts`; what ends a transaction is durable when this returns.
+        """Write `parts`; if the last one ends its transaction, they are durable on return.
 
-        Returns the entries now durable, and the position to confirm: None while the only
-        transaction at hand is not complete.
+        Returns the entries now durable, and the position to confirm: None while the last
+        transaction is not complete.
         """
-        end: TransactionPart | None = None
         for part in parts:
             self._backfills.observe(part.transaction.xid, part.changes)
             await self._write(part)
-            if part.end_lsn is not None:
-                end = part
-        if parts[-1].end_lsn is None or end is None or end.end_lsn is None:
+        end = parts[-1]
+        if end.end_lsn is None:
             # In the midst of a transaction: written, and committed with its end.
             await self._writer.flush()
             if self._writer.kept_bytes > KEPT_BYTES:
@@ -178,10 +176,8 @@ class Stream:
         await loop.refresh()
 
     def _pusher(self) -> Pusher:
-        allowed = parse_networks(self._settings.triggerkit_allow_networks)
-        # Our own routes may be on this machine; if they are not, nothing here is to be reached.
         ours = urlsplit(self._settings.public_url).hostname or ""
-        return Pusher((*allowed, *LOOPBACK) if is_loopback(ours) else allowed)
+        return Pusher(reachable(self._settings.triggerkit_allow_networks, ours))
 
     def _headers(self, consumer: Consumer) -> Mapping[str, str]:
         if not consumer.endpoint_is_ours:

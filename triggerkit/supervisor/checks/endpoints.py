@@ -12,13 +12,11 @@ from triggerkit.consumers.apply import Declared
 from triggerkit.delivery.connection import CannotReach, HttpError
 from triggerkit.delivery.http import HttpClient
 from triggerkit.delivery.network import (
-    LOOPBACK,
     Network,
     addresses_of,
     checked,
     is_allowed,
-    is_loopback,
-    parse_networks,
+    reachable,
 )
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
@@ -69,7 +67,7 @@ async def _probe(base: str, listed: str) -> _Outcome:
         return _Outcome(False, f"not a URL: {error}", correct)
     if parts.scheme not in ("http", "https") or not host or parts.username is not None:
         return _Outcome(False, "not an address that deliveries go to", correct)
-    allowed = _allowed(host, listed)
+    allowed = reachable(listed, host)
     try:
         addresses = await addresses_of(host, port or (443 if parts.scheme == "https" else 80))
     except CannotReach as error:
@@ -106,12 +104,6 @@ async def _ask(base: str, allowed: tuple[Network, ...]) -> _Outcome:
     # A proxy may let only the routes through.
     remedy = "if that is no proxy before `triggerkit serve`, stop it or choose another port"
     return _Outcome(False, detail, remedy, required=False)
-
-
-def _allowed(host: str, listed: str) -> tuple[Network, ...]:
-    """The networks that `stream` delivers to, loopback where our own routes are there."""
-    networks = parse_networks(listed)
-    return (*networks, *LOOPBACK) if is_loopback(host) else networks
 
 
 def _network(address: str) -> str:
