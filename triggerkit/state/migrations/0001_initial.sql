@@ -8,6 +8,9 @@ INSERT INTO installation DEFAULT VALUES;
 
 -- A source database. next_position is the position the log's next entry gets; last_commit_lsn is
 -- the last transaction in the log; a writer holds writer_epoch, and one that lost it is refused.
+-- epoch_position is the first position that the present slot can have filled: changes may be
+-- missing before it. What is before retained_from was dropped by retention. heartbeat_at is when
+-- the stream last saw its own heartbeat come back through the WAL.
 CREATE TABLE databases (
     id                 int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name               text NOT NULL UNIQUE,
@@ -18,19 +21,28 @@ CREATE TABLE databases (
     slot_epoch         int NOT NULL DEFAULT 0,
     writer_epoch       bigint NOT NULL DEFAULT 0,
     next_position      bigint NOT NULL DEFAULT 1,
+    epoch_position     bigint NOT NULL DEFAULT 1,
+    retained_from      bigint NOT NULL DEFAULT 1,
     last_commit_lsn    bigint NOT NULL DEFAULT 0,
+    heartbeat_at       timestamptz,
     created_at         timestamptz NOT NULL DEFAULT now()
 );
 
+-- Where pushes go. headers and signing_secret are encrypted with TRIGGERKIT_ENCRYPTION_KEY.
+-- managed_by says who declared it: only that one changes or deletes it.
 CREATE TABLE endpoints (
-    id          int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name        text NOT NULL UNIQUE,
-    url         text NOT NULL,
-    headers     bytea,
-    disabled_at timestamptz,
-    created_at  timestamptz NOT NULL DEFAULT now()
+    id              int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name            text NOT NULL UNIQUE,
+    url             text NOT NULL,
+    headers         bytea,
+    signing_secret  bytea,
+    managed_by      text NOT NULL DEFAULT 'api' CHECK (managed_by IN ('code', 'file', 'api')),
+    disabled_at     timestamptz,
+    created_at      timestamptz NOT NULL DEFAULT now()
 );
 
+-- A consumer without an endpoint is pulled. replay_from is the last rewind that a declaration asked
+-- for and that was made. gap says why changes are missing for it, until its tables are read anew.
 CREATE TABLE consumers (
     id            int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name          text NOT NULL UNIQUE,
@@ -40,11 +52,15 @@ CREATE TABLE consumers (
     definition    jsonb NOT NULL,
     state         text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'disabled')),
     replay_epoch  int NOT NULL DEFAULT 0,
+    replay_from   text,
+    managed_by    text NOT NULL DEFAULT 'api' CHECK (managed_by IN ('code', 'file', 'api')),
+    gap           text,
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- The log: every change once, in commit order. Its partitions are made by the log's writer.
+-- The log: every change once, in commit order. Its partitions are made by the log's writer. fault
+-- says why an entry has no record though it should: it cannot be delivered, and is parked.
 CREATE TABLE events (
     position     bigint NOT NULL,
     database_id  int NOT NULL,
@@ -62,12 +78,20 @@ CREATE TABLE events (
     unchanged    text[],
     consumer_id  int,
     backfill_id  int,
+    fault        text,
     captured_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (database_id, partition, position)
 ) PARTITION BY RANGE (position);
+-- An update that leaves a large value as it is does not carry it: it is in the row's last version
+-- with a large record. Small records are not in this index, so that they do not pay for it.
+CREATE INDEX events_large ON events (database_id, partition, hashtext(key), position)
+    WHERE octet_length(record) > 2000;
 
 -- Where a consumer is in each partition of the log. What one attempt sends is remembered before
 -- it is sent (batch_*): after an unknown outcome exactly that batch, with its id, is sent again.
+-- Of a pulled consumer the batch is what a caller holds until lease_until; settled lists what of it
+-- is acknowledged or set aside already. A consumer that is ordered as a whole has one cursor, of
+-- partition -1, for all partitions.
 CREATE TABLE cursors (
     consumer_id     int NOT NULL REFERENCES consumers ON DELETE CASCADE,
     partition       smallint NOT NULL,
@@ -75,10 +99,14 @@ CREATE TABLE cursors (
     batch_id        text,
     batch_last      bigint,
     attempt         int NOT NULL DEFAULT 0,
+    lease_until     timestamptz,
+    settled         bigint[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (consumer_id, partition)
 ) WITH (fillfactor = 50);
 
 -- Messages taken out of the way, with a copy of their body: the log's own partitions are dropped.
+-- failing: tried again at due_at; waiting: behind an earlier message of its key; blocked: its attempts
+-- are used up, and its key waits for somebody; dead: used up too, and the key goes on without it.
 CREATE TABLE parked (
     consumer_id  int NOT NULL REFERENCES consumers ON DELETE CASCADE,
     partition    smallint NOT NULL,
@@ -86,14 +114,21 @@ CREATE TABLE parked (
     key          text NOT NULL,
     body         text NOT NULL,
     reason       text NOT NULL,
+    state        text NOT NULL DEFAULT 'failing'
+                 CHECK (state IN ('failing', 'waiting', 'blocked', 'dead')),
     attempts     int NOT NULL DEFAULT 0,
+    status       int,
+    due_at       timestamptz NOT NULL DEFAULT now(),
+    lease_id     text,
     parked_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (consumer_id, partition, position)
 );
-CREATE INDEX parked_key ON parked (consumer_id, key, position);
+CREATE INDEX parked_key ON parked (consumer_id, hashtext(key), position);
+CREATE INDEX parked_due ON parked (consumer_id, due_at) WHERE state = 'failing';
 
--- One row per attempt of a batch.
+-- One row per attempt of a batch, and per batch that was pulled.
 CREATE TABLE deliveries (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     consumer_id     int NOT NULL REFERENCES consumers ON DELETE CASCADE,
     partition       smallint NOT NULL,
     first_position  bigint NOT NULL,
@@ -108,6 +143,18 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_position ON deliveries (consumer_id, partition, last_position);
 
+-- What was changed by a command or through the API, and by whom.
+CREATE TABLE audit (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at       timestamptz NOT NULL DEFAULT now(),
+    actor    text NOT NULL,
+    action   text NOT NULL,
+    subject  text NOT NULL,
+    detail   jsonb
+);
+
+-- A table being read for a consumer. lower_bound and upper_bound bound a partial one by its sort
+-- column; rows_per_s throttles it.
 CREATE TABLE backfills (
     id             int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     consumer_id    int NOT NULL REFERENCES consumers ON DELETE CASCADE,
@@ -115,8 +162,11 @@ CREATE TABLE backfills (
     table_name     text NOT NULL,
     sort_column    text,
     state          text NOT NULL DEFAULT 'active'
-                   CHECK (state IN ('active', 'paused', 'canceled', 'completed')),
+                   CHECK (state IN ('active', 'paused', 'canceled', 'failed', 'completed')),
+    lower_bound    jsonb,
     upper_bound    jsonb,
+    rows_per_s     int,
+    error          text,
     cursor         jsonb,
     first_position bigint,
     last_position  bigint,
