@@ -46,7 +46,8 @@ class Metadata(Struct, frozen=True, gc=False):
     """Where a change comes from. Only the table is certain when the sender is not triggerkit.
 
     `xid` is the full 64-bit id of the transaction, as `pg_visible_in_snapshot` takes it; None for
-    rows read by a backfill. `unchanged` names the record's columns that are `UNCHANGED`.
+    rows read by a backfill. `unchanged` names the record's columns that are `UNCHANGED`. `group` is what
+    the message is ordered with, when that is not its row.
     """
 
     table_schema: str
@@ -59,6 +60,7 @@ class Metadata(Struct, frozen=True, gc=False):
     position: int | None = None
     xid: int | None = None
     unchanged: tuple[str, ...] = ()
+    group: str | None = None
     database: Ref | None = None
     consumer: Ref | None = None
     transaction_annotations: Any = None

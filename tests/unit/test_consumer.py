@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from triggerkit.change import RowChange, Transaction
-from triggerkit.consumers.consumer import BackfillSpan, Consumer
+from triggerkit.consumers.consumer import BackfillSpan, Consumer, Target
 from triggerkit.consumers.definition import ConsumerDefinition, TableName, changes, rows
 from triggerkit.consumers.render import Renderer, batch_body, idempotency_key
 from triggerkit.errors import ConfigurationError
@@ -31,8 +31,7 @@ def consumer(definition: ConsumerDefinition, *spans: BackfillSpan) -> Consumer:
         database_name="shop",
         database_epoch=3,
         system_identifier="42",
-        endpoint_url="http://127.0.0.1/push",
-        endpoint_is_ours=True,
+        target=Target("test", "http://127.0.0.1/push", is_ours=True),
         spans=spans,
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.log.entry import Entry
+
+#: The partition of the one cursor of a consumer that is ordered as a whole.
+ALL_PARTITIONS = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,22 @@ class BackfillSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The endpoint of a consumer that is pushed to, its secrets in the clear.
+
+    `is_ours` when it is a route of our own `serve`, which knows our webhook secret.
+    """
+
+    name: str
+    url: str
+    is_ours: bool
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    signing_secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Consumer:
-    """A consumer, the database it follows and the endpoint it pushes to."""
+    """A consumer, the database it follows and the endpoint it pushes to, None if it is pulled."""
 
     id: int
     name: str
@@ -41,15 +59,14 @@ class Consumer:
     database_name: str
     database_epoch: int
     system_identifier: str
-    endpoint_url: str
-    endpoint_is_ours: bool
+    target: Target | None
     spans: tuple[BackfillSpan, ...] = ()
 
     def wants(self, entry: Entry) -> bool:
-        """Whether `entry` is for this consumer."""
+        """Whether `entry` is for this consumer, its filters left aside."""
+        definition = self.definition
         if entry.consumer_id is not None:
             return entry.consumer_id == self.id
-        definition = self.definition
         if f"{entry.schema}.{entry.table}" not in definition.tables:
             return False
         if definition.actions is not None and entry.action not in definition.actions:
@@ -57,6 +74,14 @@ class Consumer:
         if entry.action != "update" or definition.when_changed is None:
             return True
         return self._changed(entry, definition.when_changed)
+
+    def key_of(self, entry: Entry) -> str:
+        """What keeps messages in order: the row, or the values of the columns it groups by."""
+        columns = self.definition.group_by
+        if columns is None:
+            return f"{entry.schema}.{entry.table}:{entry.key}"
+        record: dict[str, Any] = orjson.loads(entry.record or b"{}")
+        return orjson.dumps([record.get(name) for name in columns]).decode()
 
     def _changed(self, entry: Entry, columns: tuple[str, ...]) -> bool:
         changes: dict[str, Any] = orjson.loads(entry.changes or b"{}")

@@ -8,15 +8,15 @@ from datetime import datetime
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.consumer import BackfillSpan, Consumer
+from triggerkit.consumers.consumer import BackfillSpan, Consumer, Target
 from triggerkit.consumers.definition import ConsumerDefinition
 
 _CONSUMERS = """
 SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
-       d.slot_epoch, d.system_identifier, e.url
+       d.slot_epoch, d.system_identifier, e.name AS endpoint_name, e.url
 FROM triggerkit.consumers c
 JOIN triggerkit.databases d ON d.id = c.database_id
-JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
+LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
 WHERE c.database_id = %s ORDER BY c.id
 """
 
@@ -132,15 +132,19 @@ class CursorStore:
                     database_name=database_name,
                     database_epoch=slot_epoch,
                     system_identifier=system,
-                    endpoint_url=url,
-                    endpoint_is_ours=url.startswith(f"{self._public_url}/"),
+                    target=self._target(endpoint_name, url),
                     spans=tuple(spans.get(consumer_id, ())),
                 )
                 for (
                     consumer_id, name, definition, replay_epoch, state, database_id,
-                    database_name, slot_epoch, system, url,
+                    database_name, slot_epoch, system, endpoint_name, url,
                 ) in await cursor.fetchall()
             ]  # fmt: skip
+
+    def _target(self, name: str | None, url: str) -> Target | None:
+        if name is None:
+            return None
+        return Target(name, url, is_ours=url.startswith(f"{self._public_url}/"))
 
     async def load(self, consumer_id: int) -> list[Cursor]:
         """The consumer's cursors, one per partition."""

@@ -1,19 +1,37 @@
-"""What a consumer is: the tables it follows, the changes it wants, where it starts."""
+"""What a consumer is: the tables it follows, the messages it wants, where it starts, how it gets
+them. Declared in code by `rows()` and `changes()`, in `triggerkit.toml`, or through the API."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, Unpack
 
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from triggerkit.consumers.filter import Filter
+from triggerkit.consumers.functions import reference_to
 from triggerkit.errors import ConfigurationError
+from triggerkit.log.entry import PARTITIONS
 
 Kind = Literal["rows", "changes"]
-Start = Literal["beginning", "end"]
+ActionName = Literal["insert", "update", "delete", "read", "truncate"]
 
 #: Largest number of messages in one push.
 MAX_BATCH_SIZE = 1000
+
+#: The words that `start` knows; everything else is a value of the sort column.
+BEGINNING = "beginning"
+END = "end"
 
 
 class TableName(NamedTuple):
@@ -38,36 +56,111 @@ class TableName(NamedTuple):
         return f"{self.schema}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerDefinition:
-    """A consumer as declared; `rows()` and `changes()` make one.
+def _table(text: str) -> str:
+    try:
+        return str(TableName.parse(text))
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
 
-    `when_changed` names columns: an update that changed none of them is not delivered.
-    `timeout_s` is the deadline of one push, answer included.
-    """
 
-    kind: Kind
-    tables: tuple[str, ...]
+def _name(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", text):
+        raise ValueError(f"{text!r} is not a consumer's name: letters, digits, _ . - only")
+    return text
+
+
+def _place(value: object) -> object:
+    # TOML and Python have dates; what is stored is JSON.
+    return value.isoformat() if isinstance(value, datetime | date) else value
+
+
+Table = Annotated[str, AfterValidator(_table)]
+Place = Annotated[str | int | float, BeforeValidator(_place)]
+
+
+class ConsumerDefinition(BaseModel):
+    """A consumer as declared. Every field may be set in code, in the file and through the API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind = "changes"
+    #: The tables it follows, as `schema.table`.
+    tables: Annotated[tuple[Table, ...], Field(min_length=1)]
+    #: The column that orders the existing rows, oldest first; without it the primary key does.
     sort_by: str | None = None
-    start: Start = "beginning"
+    #: Which existing rows it reads first: all from the "beginning", none with "end", or those whose
+    #: sort column is at or after a value.
+    start: Place = BEGINNING
+    #: Comparisons of columns, all of which a message must pass.
+    filters: tuple[Filter, ...] = ()
+    #: `module:function` that is called with a `Change` and says whether it is wanted.
+    filter: str | None = None
+    #: `module:function` that is called with a `Change` and returns what is sent in its place.
+    transform: str | None = None
+    #: An update that changed none of these columns is not delivered.
     when_changed: tuple[str, ...] | None = None
-    actions: tuple[str, ...] | None = None
-    batch_size: int = 1
-    timeout_s: float = 30.0
-    name: str | None = None
+    #: Only these actions are delivered.
+    actions: tuple[ActionName, ...] | None = None
+    #: Columns whose values are kept in order together; without it each row is on its own.
+    group_by: tuple[str, ...] | None = None
+    #: Messages in one push at most. With 1 the body is the message itself.
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 1
+    #: Seconds that a batch which is not full waits for more messages.
+    batch_timeout_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    #: Pushes under way at most.
+    concurrency: Annotated[int, Field(ge=1, le=PARTITIONS)] = PARTITIONS
+    #: The deadline of one push, answer included. For a pulled consumer: how long a caller has to
+    #: acknowledge what it received.
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    #: Attempts for a message that fails alone; None is for ever.
+    max_attempts: Annotated[int, Field(ge=1)] | None = None
+    #: Then: "block" keeps the messages of its key waiting, "skip" lets them pass.
+    on_exhausted: Literal["block", "skip"] = "block"
+    #: The endpoint it is pushed to; without one (and without a task) it is pulled.
+    endpoint: str | None = None
+    #: Whether it is paused; None leaves that to commands.
+    paused: bool | None = None
+    #: Rewind: "beginning" (of the retained log), a position, or a time. Done once for each value.
+    replay_from: Place | None = None
+    name: Annotated[str | None, AfterValidator(_name)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_of_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("start") is None:
+            changes_only = values.get("kind", "changes") == "changes"
+            return {**values, "start": END if changes_only else BEGINNING}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.start not in (BEGINNING, END) and self.sort_by is None:
+            raise ValueError(
+                f"start={self.start!r} is a value of the sort column, so sort_by must name one; "
+                "without it start is 'beginning' or 'end'"
+            )
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """The definition as it is stored."""
-        return asdict(self)
+        return self.model_dump(mode="json")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read a stored definition."""
-        known = {f.name for f in fields(cls)}
-        frozen: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**{k: v for k, v in frozen.items() if k in known})
+        """Read a stored definition; fields that are not known any more are passed over."""
+        return cls.model_validate({k: v for k, v in values.items() if k in cls.model_fields})
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str) -> Self:
+        """Read a definition that a person wrote; `where` is its place, such as a path in a file.
+
+        Raises:
+            ConfigurationError: a field is unknown or does not fit; the message has its path.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigurationError(_told(error, where)) from None
 
     @property
     def table_names(self) -> tuple[TableName, ...]:
@@ -75,70 +168,65 @@ class ConsumerDefinition:
         return tuple(map(TableName.parse, self.tables))
 
 
-def rows(
-    *tables: str,
-    sort_by: str | None = None,
-    start: Start = "beginning",
-    when_changed: Sequence[str] | None = None,
-    actions: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    timeout_s: float = 30.0,
-    name: str | None = None,
-) -> ConsumerDefinition:
+class Options(TypedDict, total=False):
+    """What `rows()` and `changes()` take; see the fields of `ConsumerDefinition`."""
+
+    sort_by: str | None
+    start: str | float | datetime | date
+    filters: Sequence[Filter | tuple[str, str] | tuple[str, str, object]]
+    filter: Callable[[Any], bool] | str | None
+    transform: Callable[[Any], object] | str | None
+    when_changed: Sequence[str] | None
+    actions: Sequence[ActionName] | None
+    group_by: Sequence[str] | None
+    batch_size: int | None
+    batch_timeout_s: float
+    concurrency: int
+    timeout_s: float
+    max_attempts: int | None
+    on_exhausted: Literal["block", "skip"]
+    paused: bool | None
+    replay_from: str | int | datetime | None
+    name: str | None
+
+
+def rows(*tables: str, **options: Unpack[Options]) -> ConsumerDefinition:
     """Follow the rows of `tables`: each existing row once, then every change of it.
 
-    `sort_by` orders the existing rows (oldest first); without it the primary key does.
+    Raises:
+        ConfigurationError: an option does not fit; the message names it.
     """
-    return _definition(
-        "rows", tables, sort_by, start, when_changed, actions, batch_size, timeout_s, name
-    )
+    return _definition("rows", tables, options)
 
 
-def changes(
-    *tables: str,
-    start: Start = "end",
-    when_changed: Sequence[str] | None = None,
-    actions: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    timeout_s: float = 30.0,
-    name: str | None = None,
-) -> ConsumerDefinition:
-    """Follow the changes of `tables` from now on; existing rows only with `start="beginning"`."""
-    return _definition(
-        "changes", tables, None, start, when_changed, actions, batch_size, timeout_s, name
-    )
+def changes(*tables: str, **options: Unpack[Options]) -> ConsumerDefinition:
+    """Follow the changes of `tables` from now on; existing rows only with `start="beginning"`.
+
+    Raises:
+        ConfigurationError: an option does not fit; the message names it.
+    """
+    return _definition("changes", tables, options)
 
 
-def _definition(
-    kind: Kind,
-    tables: tuple[str, ...],
-    sort_by: str | None,
-    start: Start,
-    when_changed: Sequence[str] | None,
-    actions: Sequence[str] | None,
-    batch_size: int | None,
-    timeout_s: float,
-    name: str | None,
-) -> ConsumerDefinition:
+def _definition(kind: Kind, tables: tuple[str, ...], options: Options) -> ConsumerDefinition:
     if not tables:
         raise ConfigurationError(f"{kind}() needs a table, such as {kind}('public.posts')")
-    if batch_size is not None and not 1 <= batch_size <= MAX_BATCH_SIZE:
-        raise ConfigurationError(f"batch_size must be between 1 and {MAX_BATCH_SIZE}")
-    if start not in ("beginning", "end"):
-        raise ConfigurationError(f"start must be 'beginning' or 'end', not {start!r}")
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", name):
-        raise ConfigurationError(f"{name!r} is not a consumer's name: letters, digits, _ . - only")
-    known = {"insert", "update", "delete", "read", "truncate"}
-    if unknown := set(actions or ()) - known:
-        raise ConfigurationError(f"unknown action {min(unknown)!r}; known are {sorted(known)}")
-    return ConsumerDefinition(
-        kind=kind,
-        tables=tuple(str(TableName.parse(t)) for t in tables),
-        sort_by=sort_by,
-        start=start,
-        when_changed=None if when_changed is None else tuple(when_changed),
-        actions=None if actions is None else tuple(actions),
-        batch_size=batch_size or 1,
-        timeout_s=timeout_s,
-        name=name,
-    )
+    values: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
+    for name in ("filter", "transform"):
+        if callable(values.get(name)):
+            values[name] = reference_to(values[name], name)
+    return ConsumerDefinition.parse({"kind": kind, "tables": tables, **values}, f"{kind}()")
+
+
+def _told(error: ValidationError, where: str) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(sorted(ConsumerDefinition.model_fields))
+            message = f"is not known; known are {known}"
+        elif problem["type"] == "literal_error":
+            message += f", not {problem['input']!r}"
+        lines.append(f"{where}{f' {path}' if path else ''}: {message}")
+    return "\n".join(lines)

@@ -55,6 +55,9 @@ class Renderer:
             f'"commit_idx":{commit_idx},"idempotency_key":{identity},"position":{position},'
             f'"xid":{"null" if xid is None else xid}'
         )
+        if self._consumer.definition.group_by is not None:
+            group = orjson.dumps(self._consumer.key_of(entry)).decode()
+            metadata += f',"group":{group}'
         if unchanged:
             metadata += f',"unchanged":{orjson.dumps(unchanged).decode()}'
         return b'{"record":%b,"changes":%b,"action":"%b","metadata":{%b%b' % (

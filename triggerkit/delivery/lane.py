@@ -156,13 +156,14 @@ class Lane:
         await asyncio.sleep(wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer]:
-        definition = self.consumer.definition
+        definition, target = self.consumer.definition, self.consumer.target
+        assert target is not None
         self.cursor.batch_id = batch.id
         self.cursor.batch_last = batch.last
         self.cursor.attempt += 1
         await self._store.begin(self.cursor)
         push = Push(
-            url=self.consumer.endpoint_url,
+            url=target.url,
             body=batch.body(single=definition.batch_size == 1),
             batch_id=batch.id,
             attempt=self.cursor.attempt,

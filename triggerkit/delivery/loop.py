@@ -44,7 +44,7 @@ class DeliveryLoop:
 
     async def _refresh(self) -> list[Consumer]:
         consumers = await self._store.consumers()
-        active = {c.id: c for c in consumers if c.state == "active"}
+        active = {c.id: c for c in consumers if c.state == "active" and c.target is not None}
         for consumer_id in [i for i in self._tasks if i not in active or self._has_ended(i)]:
             await self._stop(consumer_id)
         for consumer in active.values():

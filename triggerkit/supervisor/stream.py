@@ -180,8 +180,9 @@ class Stream:
         return Pusher(reachable(self._settings.triggerkit_allow_networks, ours))
 
     def _headers(self, consumer: Consumer) -> Mapping[str, str]:
-        if not consumer.endpoint_is_ours:
-            return {}
+        target = consumer.target
+        if target is None or not target.is_ours:
+            return target.headers if target else {}
         return {"authorization": f"Bearer {self._settings.webhook_secrets[0]}"}
 
 

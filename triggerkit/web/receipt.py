@@ -139,9 +139,8 @@ class Receipt:
             return run
         metadata = self._envelopes[index].metadata
         row = row_key(metadata.table_schema, metadata.table_name, metadata.record_pks)
-        return replace(
-            run, concurrency_key=f"row/{row}", source={**_source([metadata]), "key": row}
-        )
+        key = f"row/{row}" if metadata.group is None else f"group/{metadata.group}"
+        return replace(run, concurrency_key=key, source={**_source([metadata]), "key": row})
 
     def _key(self, index: int) -> str | None:
         """A message is known by its own key, else by the request's id and its place there."""
@@ -157,7 +156,7 @@ class Receipt:
         """Batches of one consumer and partition run one after another, so that no row's later
         version overtakes an earlier one. A stranger's batches all wait for each other."""
         consumer = _consumer(metadata) or self._task.name
-        if not self._sender_is_ours:
+        if not self._sender_is_ours or metadata.group is not None:
             return consumer
         key = orjson.dumps([str(pk) for pk in metadata.record_pks]).decode()
         return f"{consumer}/{partition_of(metadata.table_schema, metadata.table_name, key)}"

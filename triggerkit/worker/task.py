@@ -7,7 +7,7 @@ import inspect
 import random
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from triggerkit.consumers.definition import ConsumerDefinition
@@ -227,13 +227,19 @@ def _consumer(
         )
     if on is None:
         return None
-    if shape == "plain":
+    if shape == "plain" and on.transform is None:
         raise ConfigurationError(
             f"task {made.name}: on= sends changes, so its parameter must be a Change[Model] or "
-            "a list[Change[Model]]"
+            "a list[Change[Model]]; or give on= a transform that makes what it takes"
+        )
+    if shape != "plain" and on.transform is not None:
+        raise ConfigurationError(
+            f"task {made.name}: with a transform its parameter is what the transform returns, "
+            "not a Change"
         )
     size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
-    return replace(on, name=on.name or made.name, batch_size=size if shape == "batch" else 1)
+    changed = {"name": on.name or made.name, "batch_size": size if shape == "batch" else 1}
+    return on.model_copy(update=changed)
 
 
 def _declare(made: Task[Any, Any]) -> None:

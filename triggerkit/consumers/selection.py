@@ -1,0 +1,85 @@
+"""From an entry of the log to the message a consumer gets, or to the reason why it gets none."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.filter import all_of
+from triggerkit.consumers.functions import load_function
+from triggerkit.consumers.render import Renderer
+from triggerkit.log.entry import Entry
+from triggerkit.message import UNCHANGED, Change, Envelope
+
+
+_decode = msgspec.json.Decoder(Envelope).decode
+
+
+class Faulty(NamedTuple):
+    """A message that cannot be delivered: it is parked for this reason."""
+
+    reason: str
+
+
+class Selection:
+    """What one consumer gets of the log: its filters, its functions and the form of its messages.
+
+    Raises:
+        ConfigurationError: a function of the consumer cannot be loaded.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        definition = consumer.definition
+        self._consumer = consumer
+        self._renderer = Renderer(consumer)
+        self._test = all_of(definition.filters)
+        self._filter = definition.filter and load_function(definition.filter)
+        self._transform = definition.transform and load_function(definition.transform)
+
+    def wants(self, entry: Entry) -> bool | Faulty:
+        """Whether the consumer gets `entry`; `Faulty` when that cannot be said."""
+        if not self._consumer.wants(entry):
+            return False
+        fault = getattr(entry, "fault", None)
+        if fault is not None:
+            return Faulty(fault)
+        if self._test is None and not self._filter:
+            return True
+        if entry.action == "truncate":
+            return True
+        try:
+            if self._test is not None and not self._test(_record(entry)):
+                return False
+            return not self._filter or bool(self._filter(change_of(self.message(entry))))
+        except Exception as error:
+            return Faulty(f"the filter raised {type(error).__name__}")
+
+    def message(self, entry: Entry) -> bytes:
+        """The message of `entry`, before a transform."""
+        return self._renderer.message(entry)
+
+    def sent(self, message: bytes) -> bytes | Faulty:
+        """What is sent for `message`: the same, or what the consumer's transform makes of it."""
+        if not self._transform:
+            return message
+        try:
+            return orjson.dumps(self._transform(change_of(message)))
+        except Exception as error:
+            return Faulty(f"the transform raised {type(error).__name__}")
+
+
+def change_of(message: bytes) -> Change[Any]:
+    """A message as a consumer's functions get it: its record is a dict."""
+    envelope = _decode(message)
+    record = envelope.record
+    if record is not None and envelope.metadata.unchanged:
+        record = {**record, **dict.fromkeys(envelope.metadata.unchanged, UNCHANGED)}
+    return Change(record, envelope.changes, envelope.action, envelope.metadata)
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    record: dict[str, Any] = orjson.loads(entry.record or b"{}")
+    return record
