@@ -46,8 +46,8 @@ class Metadata(Struct, frozen=True, gc=False):
     """Where a change comes from. Only the table is certain when the sender is not triggerkit.
 
     `xid` is the full 64-bit id of the transaction, as `pg_visible_in_snapshot` takes it; None for
-    rows read by a backfill. `unchanged` names the record's columns that are `UNCHANGED`. `group` is what
-    the message is ordered with, when that is not its row.
+    rows read by a backfill. `unchanged` names the record's columns that are `UNCHANGED`. `group` is
+    what the message is ordered with, when that is not its row.
     """
 
     table_schema: str

@@ -14,7 +14,6 @@ from triggerkit.consumers.render import Renderer
 from triggerkit.log.entry import Entry
 from triggerkit.message import UNCHANGED, Change, Envelope
 
-
 _decode = msgspec.json.Decoder(Envelope).decode
 
 
