@@ -4,7 +4,11 @@
     ├── ConfigurationError          a setting, file or declaration is wrong      (exit 2)
     │   ├── DuplicateTask
     │   ├── UnknownTask
-    │   └── TaskImportError
+    │   ├── TaskImportError
+    │   ├── InvalidEndpoint
+    │   └── CannotDecrypt
+    ├── UnknownEndpoint             no endpoint has this name                    (exit 1)
+    ├── EndpointConflict            an endpoint cannot be changed as it is       (exit 1)
     ├── PreflightFailed             the database or Redis is not set up for us   (exit 3)
     ├── CannotConnect               nothing answers there                        (exit 4)
     ├── AlreadyRunning              another process holds the folder or the slot (exit 1)
@@ -56,6 +60,22 @@ class UnknownTask(ConfigurationError):
 
 class TaskImportError(ConfigurationError):
     """A task module cannot be imported; correct the line shown above."""
+
+
+class InvalidEndpoint(ConfigurationError):
+    """The endpoint's URL, headers or secret cannot be used; correct what is named."""
+
+
+class CannotDecrypt(ConfigurationError):
+    """A stored value cannot be decrypted; TRIGGERKIT_ENCRYPTION_KEY must list its key."""
+
+
+class UnknownEndpoint(TriggerkitError):
+    """No endpoint has this name; `triggerkit endpoints list` shows them."""
+
+
+class EndpointConflict(TriggerkitError):
+    """The endpoint is in use, declared elsewhere, or exists already."""
 
 
 class PreflightFailed(TriggerkitError):

@@ -6,6 +6,7 @@ the same folder (its `.triggerkit/dev.json`), else it has the default given here
 
 from __future__ import annotations
 
+import base64
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,15 +16,27 @@ from typing import Any, Self
 
 import orjson
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.signature import read_secret
 
 #: Where `dev` keeps its servers' data, secrets and its own state, beside `triggerkit.toml`.
 STATE_DIR = ".triggerkit"
 
 #: Bearer secrets shorter than this are refused: an empty or guessable one opens the door.
 MIN_SECRET_CHARS = 24
+
+#: An encryption key is the base64 of this many bytes.
+ENCRYPTION_KEY_BYTES = 32
 
 
 class Settings(BaseModel):
@@ -35,6 +48,7 @@ class Settings(BaseModel):
     triggerkit_state_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     triggerkit_webhook_secret: SecretStr | None = None
+    triggerkit_webhook_signing_secret: SecretStr | None = None
     triggerkit_secret_key: SecretStr | None = None
     triggerkit_encryption_key: SecretStr | None = None
     triggerkit_public_url: str | None = None
@@ -54,6 +68,27 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"each secret needs at least {MIN_SECRET_CHARS} characters; "
                     "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                )
+        return value
+
+    @field_validator("triggerkit_webhook_signing_secret")
+    @classmethod
+    def _signing(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in _split(value):
+            try:
+                read_secret(secret)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("triggerkit_encryption_key")
+    @classmethod
+    def _right_size(cls, value: SecretStr | None) -> SecretStr | None:
+        for key in _split(value):
+            if len(_key_bytes(key)) != ENCRYPTION_KEY_BYTES:
+                raise ValueError(
+                    f"each key is the base64 of {ENCRYPTION_KEY_BYTES} bytes; make one with: "
+                    "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
                 )
         return value
 
@@ -118,6 +153,19 @@ class Settings(BaseModel):
         return _split(self.triggerkit_webhook_secret)
 
     @property
+    def webhook_signing_secrets(self) -> list[str]:
+        """The secrets whose signatures the webhook routes accept, and that sign what we send them.
+
+        Empty when none is set.
+        """
+        return _split(self.triggerkit_webhook_signing_secret)
+
+    @property
+    def encryption_keys(self) -> list[SecretBytes]:
+        """The keys of what is encrypted at rest; the first one encrypts. Empty when none is set."""
+        return [SecretBytes(_key_bytes(key)) for key in _split(self.triggerkit_encryption_key)]
+
+    @property
     def public_url(self) -> str:
         """Base URL under which `serve` is reached by deliveries to our own routes."""
         if self.triggerkit_public_url:
@@ -138,6 +186,17 @@ def _split(value: SecretStr | None) -> list[str]:
     if value is None:
         return []
     return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+
+
+def _key_bytes(text: str) -> bytes:
+    """What `text` is the base64 of, in either alphabet, padded or not; nothing if it is none."""
+    try:
+        plain = text.rstrip("=").replace("+", "-").replace("/", "_")
+        key = base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
+    except ValueError:
+        return b""
+    # The decoder skips characters that are not of the alphabet.
+    return key if base64.urlsafe_b64encode(key).rstrip(b"=") == plain.encode() else b""
 
 
 def own_environment(folder: Path) -> dict[str, str]:
