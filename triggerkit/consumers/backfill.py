@@ -27,6 +27,7 @@ from triggerkit.consumers.snapshot import TouchedKeys
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
+from triggerkit.replication import signal
 from triggerkit.state.connect import connect
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,6 @@ SET cursor = %s, rows_read = rows_read + %s, rows_logged = rows_logged + %s,
     last_position = CASE WHEN %s THEN %s END
 WHERE id = %s
 """
-
-#: The marker must not wait for a standby: it would hang where that is absent.
-_EMIT = "SELECT pg_logical_emit_message(true, %s, %s), pg_current_xact_id()::text::bigint"
 
 
 @dataclass(slots=True)
@@ -128,7 +126,6 @@ class TableBackfill:
         await begun()
         async with await connect(self._source_dsn, "triggerkit backfill") as source:
             await source.execute("SET row_security = off")
-            await source.execute("SET synchronous_commit = local")
             await self._wait_until_visible(source)
             reader = ChunkReader(source, backfill.table, backfill.sort_column)
             await reader.open()
@@ -199,9 +196,7 @@ class TableBackfill:
         """Wait until all that was decoded before keys were recorded is visible to a snapshot."""
         marker_xid = await self._emit(source, 0)
         while True:
-            cursor = await source.execute(
-                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-            )
+            cursor = await source.execute("SELECT txid_snapshot_xmin(txid_current_snapshot())")
             row = await cursor.fetchone()
             if row and row[0] > marker_xid:
                 return
@@ -226,10 +221,7 @@ class TableBackfill:
 
     async def _emit(self, source: psycopg.AsyncConnection, number: int) -> int:
         content = f"{self.backfill.id}:{self._mark(number)}"
-        cursor = await source.execute(_EMIT, [MARKER_PREFIX, content])
-        row = await cursor.fetchone()
-        assert row is not None
-        return int(row[1])
+        return await signal.emit(source, MARKER_PREFIX, content)
 
 
 class Backfills:

@@ -138,7 +138,7 @@ class ChunkReader:
         started = monotonic()
         async with self._connection.transaction():
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            cursor = await self._connection.execute("SELECT pg_current_snapshot()::text")
+            cursor = await self._connection.execute("SELECT txid_current_snapshot()::text")
             snapshot_row = await cursor.fetchone()
             cursor = await self._connection.execute(query, parameters)
         assert snapshot_row is not None

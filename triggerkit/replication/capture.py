@@ -11,22 +11,22 @@ from typing import Self
 from triggerkit.change import RowChange, Transaction
 from triggerkit.failpoints import reach
 from triggerkit.lsn import Lsn
+from triggerkit.replication import signal
 from triggerkit.replication.catalog import Catalog
 from triggerkit.replication.connection import ReplicationConnection, answering
 from triggerkit.replication.frames import PrimaryKeepalive, parse_keepalive, payload_of
 from triggerkit.replication.pgoutput import (
     Begin,
     Commit,
+    Insert,
     LogicalMessage,
     Relation,
     Truncate,
+    Update,
     decode,
     iso_utc,
 )
 from triggerkit.replication.relations import RelationCache
-
-#: Our own tables' schema: with FOR ALL TABLES they are published too, and must not feed us.
-OWN_SCHEMA = "triggerkit"
 
 
 def full_xid(xid: int, reference: int) -> int:
@@ -64,6 +64,8 @@ class Capture:
         self._xid = last_xid
         self._part: TransactionPart | None = None
         self._skipping = False
+        #: The table of marks, once a server has announced it that streams no messages.
+        self._mark_oid = 0
 
     @classmethod
     @asynccontextmanager
@@ -118,7 +120,11 @@ class Capture:
             return
         part = self._part
         if part is not None and payload[:1] in b"IUD":
-            part.changes += self._relations.row_changes(payload)
+            changes = self._relations.row_changes(payload)
+            if changes:
+                part.changes += changes
+            elif self._mark_oid:
+                self._on_own_row(payload)
             return
         message = decode(payload)
         if isinstance(message, Truncate) and part is not None:
@@ -129,8 +135,20 @@ class Capture:
             self._commit(message, parts)
         elif isinstance(message, Relation):
             await self._announce(message)
-        elif isinstance(message, LogicalMessage) and part is not None:
-            part.messages.append(message)
+        elif isinstance(message, LogicalMessage):
+            self._on_mark(message)
+
+    def _on_own_row(self, payload: bytes) -> None:
+        """A row of a skipped relation: a mark, if it is of the table of marks."""
+        message = decode(payload)
+        if isinstance(message, Insert | Update) and message.relation_oid == self._mark_oid:
+            mark = signal.mark_of(message.new)
+            if mark is not None:
+                self._on_mark(mark)
+
+    def _on_mark(self, message: LogicalMessage) -> None:
+        if self._part is not None:
+            self._part.messages.append(message)
 
     def _begin(self, message: Begin) -> None:
         self._skipping = message.final_lsn <= self._after
@@ -152,8 +170,10 @@ class Capture:
         self._skipping = False
 
     async def _announce(self, relation: Relation) -> None:
-        if relation.schema == OWN_SCHEMA:
+        if relation.schema == signal.OWN_SCHEMA:
             self._relations.skip(relation.oid)
+            if relation.table == signal.TABLE:
+                self._mark_oid = relation.oid
         else:
             async with answering():
                 compiled = await self._catalog.compile(relation)

@@ -11,8 +11,12 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.errors import PreflightFailed
+from triggerkit.replication import signal
 
 PUBLICATION = "triggerkit"
+
+#: The first server version that publishes a partitioned table's changes under its own name.
+PARTITIONS_BY_ROOT = 130000
 
 
 def slot_name_for(database: str) -> str:
@@ -142,7 +146,7 @@ def create_publication(
     if tables:
         names = sql.SQL(", ").join(sql.Identifier(*t) for t in tables)
         create = sql.SQL("{} FOR TABLE {}").format(create, names)
-    if version >= 130000:
+    if version >= PARTITIONS_BY_ROOT:
         # Changes of partitions come under the name of the table that a consumer follows.
         create = sql.SQL("{} WITH (publish_via_partition_root = true)").format(create)
     return create
@@ -153,10 +157,22 @@ async def ensure_publication(
 ) -> None:
     """Make `publication` hold `tables`; one that publishes all tables is used as it is.
 
+    On a server that streams no messages it also gets the table of marks.
+
     Raises:
         PreflightFailed: a table does not exist or cannot be followed, or the role may not do it.
     """
     wanted = [await _require_table(connection, *table) for table in sorted(set(tables))]
+    await _ensure_tables(connection, publication, wanted)
+    addition = await signal.missing_publication(connection, publication)
+    if addition is not None:
+        await signal.make_table(connection)
+        await _change(connection, addition)
+
+
+async def _ensure_tables(
+    connection: psycopg.AsyncConnection, publication: str, wanted: Sequence[SourceTable]
+) -> None:
     cursor = await connection.execute(
         "SELECT puballtables, coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false) "
         "FROM pg_publication p WHERE pubname = %s",
@@ -213,6 +229,11 @@ async def _require_table(
     fault = found.fault()
     if fault is not None:
         raise PreflightFailed(f"table {schema}.{table} {fault.problem}; run: {fault.remedy}")
+    if found.partitioned and connection.info.server_version < PARTITIONS_BY_ROOT:
+        raise PreflightFailed(
+            f"table {schema}.{table} is partitioned, and this server publishes only its "
+            "partitions, under their own names; follow those, or use Postgres 13 or later"
+        )
     return found
 
 
@@ -223,7 +244,7 @@ async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bo
         PreflightFailed: the server has no free slot, or the role may not replicate.
     """
     cursor = await connection.execute(
-        "SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [slot_name]
+        "SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot_name]
     )
     if await cursor.fetchone() is not None:
         return False

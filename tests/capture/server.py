@@ -1,0 +1,149 @@
+"""A Postgres of one major version to capture from: started once, a database of its own per test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from tests.capture.programs import programs_of
+from tests.servers import Background
+from triggerkit.embedded.account import Account, running_as_root, unprivileged_account
+from triggerkit.embedded.process import GuardedProcess, Program, run_to_end
+
+_START_TIMEOUT_S = 60.0
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "wal_level": "logical",
+    "fsync": "off",
+    "max_connections": "60",
+    "max_replication_slots": "20",
+    "max_wal_senders": "20",
+    "shared_buffers": "64MB",
+    "max_wal_size": "4GB",
+    "autovacuum": "off",
+    "timezone": "UTC",
+}
+
+
+class Server:
+    """One running Postgres of the major version `version`; it ends with this process."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self._background = Background()
+        self._home = Path(tempfile.mkdtemp(prefix=f"triggerkit-{version}-"))
+        self._home.chmod(0o755)
+        self._data = self._home / "data"
+        self._account = unprivileged_account() if running_as_root() else None
+        self._programs = Path()
+        self._process: GuardedProcess | None = None
+
+    def start(self) -> None:
+        """Make the data and start.
+
+        Raises:
+            Unavailable: there are no programs of this version.
+        """
+        self._programs = programs_of(self.version, self._home, self._account)
+        self._data.mkdir(mode=0o700)
+        _give(self._data, self._account)
+        initdb = [
+            *(self._programs / "bin" / "initdb", "-D", self._data, "--username=postgres"),
+            *("--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync"),
+        ]
+        self._background.run(run_to_end(self._program(initdb)))
+        self._run()
+
+    def stop(self) -> None:
+        """Stop, and remove the data."""
+        self._end()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def restart(self, **settings: str) -> None:
+        """Stop in order, and start with other settings."""
+        self._end()
+        self._run(**settings)
+
+    def promote(self) -> None:
+        """Go on as a standby does that takes over: on a new timeline, with slots and data."""
+        self._end()
+        request = self._data / "recovery.signal"
+        request.touch()
+        _give(request, self._account)
+        self._run(restore_command="/bin/false")
+
+    def url(self, database: str = "postgres") -> str:
+        """The connection string of a database."""
+        return make_conninfo(host=str(self._home), user="postgres", dbname=database)
+
+    def new_database(self) -> str:
+        """A connection string to an empty database."""
+        name = f"test_{uuid4().hex[:12]}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE template0")
+            connection.execute(create.format(sql.Identifier(name)))
+        return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Drop a test's database, its slots and whoever is still connected."""
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            drop = (
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+                "WHERE database = %s AND NOT active"
+            )
+            waiting = "SELECT FROM pg_replication_slots WHERE database = %s"
+            while connection.execute(waiting, [name]).rowcount:
+                connection.execute(drop, [name])
+            connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(str(name))))
+
+    def _run(self, **settings: str) -> None:
+        options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
+        socket = f"-cunix_socket_directories={self._home}"
+        self._home.chmod(0o777)
+        command = [self._programs / "bin" / "postgres", "-D", self._data, socket, *options]
+        self._background.run(self._start(command))
+
+    async def _start(self, command: list[str | Path]) -> None:
+        self._process = await GuardedProcess.start(self._program(command))
+        await self._process.until_ready(self._answers, _START_TIMEOUT_S)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._background.run(self._process.stop())
+            self._process = None
+
+    async def _answers(self) -> bool:
+        try:
+            async with await psycopg.AsyncConnection.connect(self.url()) as connection:
+                cursor = await connection.execute("SELECT pg_is_in_recovery()")
+                return await cursor.fetchone() == (False,)
+        except psycopg.OperationalError:
+            return False
+
+    def _program(self, command: list[str | Path]) -> Program:
+        return Program(
+            name=f"Postgres {self.version}",
+            command=command,
+            log=self._home / "log",
+            stop_signal=signal.SIGINT,
+            force_signal=signal.SIGQUIT,
+            account=self._account,
+        )
+
+
+def _give(path: Path, account: Account | None) -> None:
+    if account is not None:
+        os.chown(path, account.uid, account.gid)

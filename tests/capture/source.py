@@ -1,0 +1,120 @@
+"""A test's database and what capture reads of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from typing import Any, Self
+
+import orjson
+import psycopg
+
+from tests.capture.server import Server
+from triggerkit.change import RowChange
+from triggerkit.lsn import Lsn
+from triggerkit.replication import signal
+from triggerkit.replication.capture import Capture, TransactionPart
+from triggerkit.replication.slot import PUBLICATION, ensure_publication, ensure_slot
+from triggerkit.state.connect import connect
+
+SLOT = "triggerkit_test"
+
+#: The prefix of the marks by which a test knows that all before them was read.
+END = "test.end"
+
+
+class Source:
+    """A database on a server, its publication and its slot."""
+
+    def __init__(self, server: Server, url: str, connection: psycopg.Connection) -> None:
+        self.server = server
+        self.version = server.version
+        self.url = url
+        self._connection = connection
+        self._ends = count()
+        self._last_lsn = 0
+
+    @classmethod
+    @contextmanager
+    def connect(cls, server: Server, url: str) -> Iterator[Self]:
+        """On a connection for the test's own statements."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield cls(server, url, connection)
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, each its own transaction; several in one string are one."""
+        for statement in statements:
+            self._connection.execute(statement.encode())
+
+    def copy(self, table: str, rows: str) -> None:
+        """COPY `rows`, in the text format, into a table."""
+        with self._connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
+            copy.write(rows)
+
+    def value(self, query: str) -> Any:
+        """The first column of a query's first row."""
+        row = self._connection.execute(query.encode()).fetchone()
+        assert row is not None
+        return row[0]
+
+    def follow(self, *tables: str) -> None:
+        """Make publication and slot, as `apply` does: changes from now on are captured."""
+
+        async def make() -> None:
+            async with await connect(self.url, "test") as connection:
+                names = [("public", table) for table in tables]
+                await ensure_publication(connection, PUBLICATION, names)
+                await ensure_slot(connection, SLOT)
+
+        asyncio.run(make())
+
+    def parts(self) -> list[TransactionPart]:
+        """What was captured since the last call, which is confirmed."""
+
+        async def read() -> list[TransactionPart]:
+            async with self.capture() as capture:
+                return await self.read_all(capture)
+
+        return asyncio.run(read())
+
+    def changes(self) -> list[RowChange]:
+        """The changes that were captured since the last call."""
+        return [change for part in self.parts() for change in part.changes]
+
+    @asynccontextmanager
+    async def capture(self) -> AsyncIterator[Capture]:
+        """A capture of the slot."""
+        async with Capture.open(self.url, SLOT, PUBLICATION, self._last_lsn) as capture:
+            yield capture
+
+    async def read_all(self, capture: Capture) -> list[TransactionPart]:
+        """Read and confirm until all that was committed before this call is read."""
+        end = str(next(self._ends))
+        async with await connect(self.url, "test") as connection:
+            await signal.emit(connection, END, end)
+        found: list[TransactionPart] = []
+        async with asyncio.timeout(60):
+            while True:
+                for part in await capture.read():
+                    if part.end_lsn is not None:
+                        self._last_lsn = part.transaction.commit_lsn
+                        capture.confirm(part.end_lsn)
+                    if any(m.prefix == END and m.content == end.encode() for m in part.messages):
+                        return found
+                    found.append(part)
+
+    def confirmed_lsn(self) -> Lsn:
+        """What the slot has confirmed."""
+        return Lsn.parse(
+            self.value(
+                "SELECT confirmed_flush_lsn::text FROM pg_replication_slots "
+                f"WHERE slot_name = '{SLOT}'"
+            )
+        )
+
+
+def as_json(change: RowChange) -> Any:
+    """The change's record as a consumer's JSON reader sees it."""
+    return orjson.loads(orjson.dumps(change.record))
