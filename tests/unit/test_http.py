@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -204,6 +205,34 @@ def test_a_line_break_in_a_header_is_refused() -> None:
         run(Server(OK), inject)
 
 
+def test_a_header_that_http_cannot_send_is_an_error_of_the_endpoint_alone() -> None:
+    async def send(client: HttpClient, url: str) -> None:
+        await client.request("POST", url, {"x": "長い"})
+
+    with pytest.raises(CannotReach, match="characters"):
+        run(Server(OK), send)
+
+
+def test_what_comes_behind_the_body_is_no_header_and_does_not_go_on_for_ever() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+    response = answer_to(chunked + b"retry-after: 600\r\n\r\n")
+    assert (response.status, response.body) == (200, b"ok")
+    assert "retry-after" not in response.headers
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(chunked)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x: %b\r\n" % (b"y" * 1000))
+                await writer.drain()
+        writer.close()
+
+    server = Server()
+    server.serve = endless  # type: ignore[method-assign]
+    assert run(server, post).body == b"ok"
+
+
 def test_how_a_message_is_framed_is_not_for_an_endpoint_to_say() -> None:
     async def frame(client: HttpClient, url: str) -> Response:
         given = {"Host": "b", "Content-Length": "0", "transfer-encoding": "chunked"}
@@ -217,11 +246,28 @@ def test_how_a_message_is_framed_is_not_for_an_endpoint_to_say() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://x/", "http://", "//x", "http://x:99999/", "http://x/ b", "http://x/\x7f", "http://x/é"],
-)
+    ["ftp://x/", "http://", "//x", "http://x:99999/", "http://x/ b", "http://x/\x7f", "http://x/é",
+     "file:///etc/passwd", "gopher://x/", "http://x/\r\nhost: y", "http://x/\n", " http://x/",
+     "http://a..b/", "http://x:0x50/"],
+)  # fmt: skip
 def test_what_is_no_url_of_an_endpoint_is_refused(url: str) -> None:
     with pytest.raises(CannotReach):
         endpoint_of(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2@x/",
+        "http://hunter2@x/",
+        "http://:@x/",
+        "http://example.com\\@127.0.0.1/",
+    ],
+)
+def test_a_url_with_a_user_or_password_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(CannotReach, match="header instead") as raised:
+        endpoint_of(url)
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +277,7 @@ def test_what_is_no_url_of_an_endpoint_is_refused(url: str) -> None:
         ("https://x:443/a", "x", "/a"),
         ("https://x:80/a?b", "x:80", "/a?b"),
         ("http://[::1]:8080/#f", "[::1]:8080", "/"),
-        ("http://user:word@x/", "x", "/"),
+        ("http://bücher.example/", "xn--bcher-kva.example", "/"),
     ],
 )
 def test_a_url_is_taken_apart(url: str, authority: str, target: str) -> None:

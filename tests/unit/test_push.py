@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from email.utils import formatdate
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
 from triggerkit.delivery.backoff import LONGEST_WAIT_S, backoff_s
-from triggerkit.delivery.network import LOOPBACK, is_allowed, is_loopback, parse_networks
-from triggerkit.delivery.push import read_answer, retry_after
-from triggerkit.errors import ConfigurationError
+from triggerkit.delivery.credentials import Credentials
+from triggerkit.delivery.network import (
+    LOOPBACK,
+    check_url,
+    is_allowed,
+    is_loopback,
+    parse_networks,
+)
+from triggerkit.delivery.push import (
+    Answer,
+    Push,
+    Pusher,
+    headers_of,
+    read_answer,
+    retry_after,
+    traceparent,
+)
+from triggerkit.errors import ConfigurationError, InvalidEndpoint
+from triggerkit.signature import new_secret
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -82,16 +102,120 @@ def test_the_wait_doubles_with_jitter_up_to_ten_minutes() -> None:
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "224.0.0.1",
-     "0.0.0.0", "::ffff:10.0.0.1"],
+     "0.0.0.0", "::ffff:10.0.0.1", "::", "fe80::1%lo", "255.255.255.255", "240.0.0.1",
+     "192.168.0.1", "172.16.0.1", "198.18.0.1", "ff02::1", "ff0e::1",
+     # Services of clouds.
+     "100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254",
+     # IPv4 inside of IPv6: compatible, mapped, NAT64, 6to4, Teredo.
+     "::127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b::10.0.0.1",
+     "64:ff9b:1::a00:1", "2002:7f00:1::", "2002:808:808::1", "2001::1", "fec0::1", "3fff::1"],
 )  # fmt: skip
 def test_private_and_special_addresses_are_refused(address: str) -> None:
     assert not is_allowed(address, ())
+    assert not is_allowed(address, (ip_network("203.0.113.0/24"), ip_network("fd12::/64")))
 
 
 def test_public_and_allowed_addresses_are_reached() -> None:
     assert is_allowed("93.184.216.34", ())
     assert is_allowed("127.0.0.1", LOOPBACK)
     assert is_allowed("::ffff:10.0.0.1", (ip_network("10.0.0.0/8"),))
+    assert is_allowed("2606:4700::1111", ())
+    assert is_allowed("64:ff9b::808:808", ()), "a public address, by a network's own translation"
+    assert is_allowed("64:ff9b::a00:1", (ip_network("10.0.0.0/8"),))
+    assert is_allowed("2002:808:808::1", (ip_network("2002::/16"),))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "127.1", "2130706433", "0x7f.0.0.1", "0177.0.0.1", "0", "[::1]",
+     "[::ffff:7f00:1]", "127.0.0.1.", "LOCALHOST"],
+)  # fmt: skip
+def test_a_url_to_this_machine_is_refused_however_it_is_written(host: str) -> None:
+    for scheme in ("http", "https"):
+        with pytest.raises(InvalidEndpoint):
+            asyncio.run(check_url(f"{scheme}://{host}/push", ()))
+
+
+def test_a_refused_url_names_the_setting_that_allows_it() -> None:
+    with pytest.raises(InvalidEndpoint, match=r"10\.1\.2\.3.*TRIGGERKIT_ALLOW_NETWORKS"):
+        asyncio.run(check_url("http://10.1.2.3/push", ()))
+    asyncio.run(check_url("http://10.1.2.3/push", (ip_network("10.0.0.0/8"),)))
+
+
+PAGE = b"\n<!DOCTYPE html><html><body>Sign in</body></html>"
+
+
+@pytest.mark.parametrize("body", [PAGE, b"<html>", b"\xef\xbb\xbf<HTML lang=en>"])
+@pytest.mark.parametrize("media_type", ["text/html", "Text/HTML; charset=utf-8"])
+def test_a_web_page_is_no_delivery(body: bytes, media_type: str) -> None:
+    answer = read_answer(200, {"content-type": media_type}, body)
+    assert answer.verdict == "endpoint_failed"
+    assert answer.error == "answered 200 with HTML, not a webhook's answer: is the URL right?"
+    assert not answer.is_suspect
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [("text/html", b"ok"), ("text/html", b""), ("text/html; charset=utf-8", b"<3"),
+     ("application/json", b'"<html>"'), ("text/plain", PAGE), ("text/html", b"<htmlish>")],
+)  # fmt: skip
+def test_a_framework_that_calls_every_answer_html_is_believed(media_type: str, body: bytes) -> None:
+    assert read_answer(200, {"content-type": media_type}, body).verdict == "delivered"
+
+
+def push(attempt: int = 1, **credentials: Any) -> Push:
+    return Push(
+        "http://x/", b"{}", "msg_1", attempt, timeout_s=1, credentials=Credentials(**credentials)
+    )
+
+
+def test_an_attempt_is_signed_for_its_id_its_time_and_its_body() -> None:
+    first, second = new_secret(), new_secret()
+    headers = headers_of(push(signing_secrets=(second, first)))
+    for secret in (first, second):
+        Webhook(secret).verify(b"{}", headers)
+    assert "webhook-signature" not in headers_of(push())
+
+
+def test_attempts_of_a_batch_share_a_trace_and_have_spans_of_their_own() -> None:
+    one, two = headers_of(push(1))["traceparent"], headers_of(push(2))["traceparent"]
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", one)
+    assert one.split("-")[1] == two.split("-")[1] == traceparent("msg_1").split("-")[1]
+    assert one != two
+    assert traceparent("msg_2").split("-")[1] != one.split("-")[1]
+
+
+def test_an_endpoint_has_headers_of_its_own_but_not_ours() -> None:
+    given = {
+        "Authorization": "Bearer x",
+        "Content-Type": "text/plain",
+        "Webhook-ID": "other",
+        "webhook-signature": "v1,AAAA",
+        "Triggerkit-Attempt": "9",
+        "triggerkit-test": "1",
+    }
+    headers = headers_of(push(attempt=2, headers=given))
+    assert headers["authorization"] == "Bearer x"
+    assert headers["content-type"] == "application/json"
+    assert (headers["webhook-id"], headers["triggerkit-attempt"]) == ("msg_1", "2")
+    assert not {"webhook-signature", "triggerkit-test"} & headers.keys()
+
+
+@pytest.mark.parametrize("credentials", [{"problem": "no key"}, {"signing_secrets": ("whsec_x",)}])
+def test_without_the_credentials_nothing_is_sent(credentials: dict[str, Any]) -> None:
+    async def scenario() -> Answer:
+        async with Pusher(()) as pusher:
+            return await pusher.send(push(**credentials))
+
+    answer = asyncio.run(scenario())
+    assert (answer.verdict, answer.status, answer.is_suspect) == ("endpoint_failed", None, False)
+    assert answer.error
+    assert "whsec_x" not in answer.error
+
+
+def test_credentials_print_nothing_secret() -> None:
+    shown = repr(push(headers={"authorization": "hunter2"}, signing_secrets=("whsec_hunter2",)))
+    assert "hunter2" not in shown
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])

@@ -12,6 +12,9 @@ import httptools
 #: More of an answer than this is not read.
 MAX_ANSWER_BYTES = 1024 * 1024
 
+#: Of an answer that never ends, chunks' lengths and trailers included, no more than this is read.
+MAX_READ_BYTES = 4 * MAX_ANSWER_BYTES
+
 #: An answer whose head is larger than this is refused.
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -82,6 +85,7 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self._has_begun = True
+        self._read_bytes += len(data)
         if not self._has_head:
             self._head_bytes += len(data)
         try:
@@ -90,6 +94,9 @@ class Connection(asyncio.Protocol):
             self._fail(HttpError(f"the answer is not HTTP/1.1: {error}"))
         if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(HttpError(f"the answer's head is larger than {MAX_HEAD_BYTES} bytes"))
+        if self._read_bytes > MAX_READ_BYTES:
+            self._complete()
+            self.close()
 
     def eof_received(self) -> bool:
         if self._has_head and self._ends_with_connection:
@@ -111,7 +118,9 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        # What comes behind the body is no header: it would change what was answered.
+        if not self._has_head:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         if self._parser.get_status_code() < 200:
@@ -136,7 +145,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._head_bytes = 0
+        self._head_bytes = self._read_bytes = 0
         self._has_begun = self._has_head = self._ends_with_connection = False
 
     def _complete(self) -> None:

@@ -54,18 +54,21 @@ def endpoint_of(url: str) -> Endpoint:
     """Read `url`.
 
     Raises:
-        CannotReach: it is no http or https URL.
+        CannotReach: it is no http or https URL, or has a password; the message does not repeat it.
     """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        port = parts.port
+        host = (parts.hostname or "").encode("idna").decode()
     except ValueError as error:
-        raise CannotReach(f"{url!r} is no URL: {error}") from None
+        raise CannotReach(f"this is no URL: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise CannotReach(f"{url!r} is not http:// or https:// and a host")
+        raise CannotReach("a URL begins with http:// or https:// and a host")
+    if "@" in parts.netloc:
+        raise CannotReach("a URL has no user name or password; send them in a header instead")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not target.isascii() or any(c <= " " or c == "\x7f" for c in target):
-        raise CannotReach(f"{url!r} has characters that must be percent-encoded")
+    if not target.isascii() or any(c <= " " or c == "\x7f" for c in url):
+        raise CannotReach("the URL has characters that must be percent-encoded")
     is_tls = parts.scheme == "https"
     return Endpoint(host, port or (443 if is_tls else 80), is_tls, target)
 
@@ -99,7 +102,7 @@ class HttpClient:
             HttpError: no complete answer came.
         """
         endpoint = endpoint_of(url)
-        message = _message(method, endpoint, headers, body)
+        message = request_bytes(method, endpoint, headers, body)
         connection = self._take(endpoint) or await self._connect(endpoint)
         response = await connection.request(message)
         free = self._free.setdefault(endpoint.origin, [])
@@ -127,7 +130,7 @@ class HttpClient:
                     Connection,
                     address,
                     endpoint.port,
-                    ssl=self._tls_context() if endpoint.is_tls else None,
+                    ssl=self.tls_context() if endpoint.is_tls else None,
                     server_hostname=endpoint.host if endpoint.is_tls else None,
                 )
                 return connection
@@ -135,16 +138,27 @@ class HttpClient:
                 error = error or failed
         raise CannotReach(f"cannot connect to {endpoint.authority}: {error}") from error
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def tls_context(self) -> ssl.SSLContext:
+        """Checks certificates against the system's authorities, and the host's name."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
 
 
-def _message(method: str, endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> bytes:
+def request_bytes(
+    method: str, endpoint: Endpoint, headers: Mapping[str, str], body: bytes
+) -> bytes:
+    """A whole request as it goes over the line.
+
+    Raises:
+        CannotReach: a header cannot be sent.
+    """
     lines = [f"{method} {endpoint.target} HTTP/1.1", f"host: {endpoint.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in OWN]
     lines.append(f"content-length: {len(body)}")
     if any("\r" in line or "\n" in line for line in lines):
         raise CannotReach("a header of the endpoint has a line break")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    try:
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    except UnicodeEncodeError:
+        raise CannotReach("a header of the endpoint has characters that HTTP cannot send") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from triggerkit.consumers.render import Renderer
 from triggerkit.delivery import parking
 from triggerkit.delivery.backoff import backoff_s
 from triggerkit.delivery.batch import Batch, collect
+from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.isolation import Health, Suspicion
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.delivery.turns import Turns
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 #: Entries looked at in one read when a filter leaves few of them.
 READ_LIMIT = 512
 
-#: The headers that authorize a push to a consumer's endpoint.
-HeadersFor = Callable[[Consumer], Mapping[str, str]]
+#: What a consumer's endpoint knows a push by.
+CredentialsFor = Callable[[Consumer], Credentials]
 
 
 class Lane:
@@ -40,7 +41,7 @@ class Lane:
         reader: LogReader,
         store: CursorStore,
         pusher: Pusher,
-        headers_for: HeadersFor,
+        credentials_for: CredentialsFor,
         parked_rows: set[str],
         health: Health,
         turns: Turns,
@@ -50,7 +51,7 @@ class Lane:
         self._reader = reader
         self._store = store
         self._pusher = pusher
-        self._headers_for = headers_for
+        self._credentials_for = credentials_for
         self._renderer = Renderer(consumer)
         self._parked_rows = parked_rows
         self._suspicion = Suspicion(health)
@@ -168,7 +169,7 @@ class Lane:
             batch_id=batch.id,
             attempt=self.cursor.attempt,
             timeout_s=definition.timeout_s,
-            headers=self._headers_for(self.consumer),
+            credentials=self._credentials_for(self.consumer),
         )
         sent_at = datetime.now(UTC)
         self._suspicion.sending()

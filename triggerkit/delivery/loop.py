@@ -8,7 +8,7 @@ import logging
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.isolation import Health
-from triggerkit.delivery.lane import HeadersFor, Lane
+from triggerkit.delivery.lane import CredentialsFor, Lane
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.turns import Turns
 from triggerkit.log.reader import LogReader
@@ -24,13 +24,13 @@ class DeliveryLoop:
         reader: LogReader,
         store: CursorStore,
         pusher: Pusher,
-        headers_for: HeadersFor,
+        credentials_for: CredentialsFor,
         group: asyncio.TaskGroup,
     ) -> None:
         self._reader = reader
         self._store = store
         self._pusher = pusher
-        self._headers_for = headers_for
+        self._credentials_for = credentials_for
         self._group = group
         self._lanes: dict[int, list[Lane]] = {}
         self._tasks: dict[int, list[asyncio.Task[None]]] = {}
@@ -65,7 +65,7 @@ class DeliveryLoop:
                 self._reader,
                 self._store,
                 self._pusher,
-                self._headers_for,
+                self._credentials_for,
                 parked,
                 health,
                 turns,

@@ -5,15 +5,41 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from triggerkit.delivery.connection import CannotReach
-from triggerkit.delivery.http import Resolve
-from triggerkit.errors import ConfigurationError
+from triggerkit.delivery.http import Resolve, endpoint_of
+from triggerkit.errors import ConfigurationError, InvalidEndpoint
 
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+#: Addresses that Python, or some of its releases, takes for public: protocol assignments, a cloud's
+#: metadata service, relays and translations that lead elsewhere, and what IPv6 left behind.
+SPECIAL: tuple[Network, ...] = (
+    ip_network("192.0.0.0/24"),
+    ip_network("192.88.99.0/24"),
+    ip_network("168.63.129.16/32"),
+    ip_network("::/96"),
+    ip_network("64:ff9b:1::/48"),
+    ip_network("2001::/23"),
+    ip_network("2002::/16"),
+    ip_network("3fff::/20"),
+    ip_network("5f00::/16"),
+    ip_network("fec0::/10"),
+)
+
+#: Addresses of IPv4 as a gateway of the network translates them (NAT64, RFC 6052).
+NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class AddressRefused(CannotReach):
@@ -33,13 +59,27 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
-    """Whether a push may connect to `address`: public ones, and those in `allowed`."""
-    ip = ip_address(address)
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    if any(ip.version == network.version and ip in network for network in allowed):
+    """Whether a push may connect to `address`: public ones, and those in `allowed`.
+
+    An address of IPv4 inside one of IPv6 counts as what it is, since that is what is reached.
+    """
+    given = ip_address(address)
+    ip = _translated(given) if isinstance(given, IPv6Address) else given
+    if any(_is_in(given, network) or _is_in(ip, network) for network in allowed):
         return True
+    if any(_is_in(ip, network) for network in SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast
+
+
+def _translated(ip: IPv6Address) -> IPv4Address | IPv6Address:
+    if ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    return IPv4Address(ip.packed[-4:]) if ip in NAT64 else ip
+
+
+def _is_in(ip: IPv4Address | IPv6Address, network: Network) -> bool:
+    return ip.version == network.version and ip in network
 
 
 def is_loopback(host: str) -> bool:
@@ -92,3 +132,16 @@ def checked(allowed: tuple[Network, ...]) -> Resolve:
         return addresses
 
     return resolve
+
+
+async def check_url(url: str, allowed: tuple[Network, ...]) -> None:
+    """Look at an endpoint's URL as a push will, without connecting.
+
+    Raises:
+        InvalidEndpoint: pushes to it would be refused, or its host has no address.
+    """
+    try:
+        endpoint = endpoint_of(url)
+        await checked(allowed)(endpoint.host, endpoint.port)
+    except CannotReach as error:
+        raise InvalidEndpoint(f"the URL cannot be pushed to: {error}") from None

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from secrets import token_hex
 from typing import Literal, Self
 
 import orjson
 
 from triggerkit.delivery.connection import HttpError
+from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.http import HttpClient
 from triggerkit.delivery.network import Network, checked
+from triggerkit.errors import ConfigurationError
+from triggerkit.signature import sign
 
 #: Answers that blame the batch's content; every other failure is the endpoint's own.
 CONTENT_STATUSES = frozenset({400, 413, 422})
+
+#: Headers that begin so are ours alone, sent or not.
+RESERVED = ("webhook-", "triggerkit-")
+
+#: How a web page begins. The content type alone does not tell one: several frameworks call every
+#: answer HTML that says nothing else, the `ok` of a receiver included.
+_PAGE = re.compile(rb"[\s\xef\xbb\xbf]*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
 Verdict = Literal["delivered", "endpoint_failed", "content_refused", "gone"]
 
@@ -55,7 +68,7 @@ class Push:
     batch_id: str
     attempt: int
     timeout_s: float
-    headers: Mapping[str, str]
+    credentials: Credentials
 
 
 class Pusher:
@@ -72,26 +85,48 @@ class Pusher:
 
     async def send(self, push: Push) -> Answer:
         """Make one attempt. Every fault becomes an `Answer`; only cancellation is raised."""
+        if push.credentials.problem is not None:
+            return _unanswered(push.credentials.problem, is_suspect=False)
         try:
+            headers = headers_of(push)
             async with asyncio.timeout(push.timeout_s):
-                response = await self._client.request("POST", push.url, _headers(push), push.body)
+                response = await self._client.request("POST", push.url, headers, push.body)
         except TimeoutError:
             return _unanswered(f"no answer within {push.timeout_s:g} s")
         except HttpError as error:
             return _unanswered(str(error), is_suspect=error.was_sent)
+        except ConfigurationError as error:
+            return _unanswered(str(error), is_suspect=False)
         return read_answer(response.status, response.headers, response.body)
 
 
-def _headers(push: Push) -> dict[str, str]:
+def headers_of(push: Push) -> dict[str, str]:
+    """The headers of one attempt: the endpoint's, and over them our own."""
+    given = {name.lower(): value for name, value in push.credentials.headers.items()}
+    now = int(time.time())
     own = {
         "content-type": "application/json",
         "user-agent": "triggerkit",
         "webhook-id": push.batch_id,
-        "webhook-timestamp": str(int(time.time())),
+        "webhook-timestamp": str(now),
         "triggerkit-attempt": str(push.attempt),
+        "traceparent": traceparent(push.batch_id),
     }
-    given = {name.lower(): value for name, value in push.headers.items()}
-    return {**given, **own}
+    if push.credentials.signing_secrets:
+        own["webhook-signature"] = sign(
+            push.credentials.signing_secrets, push.batch_id, now, push.body
+        )
+    foreign = {name: value for name, value in given.items() if not name.startswith(RESERVED)}
+    return {**foreign, **own}
+
+
+def traceparent(batch_id: str) -> str:
+    """The trace an attempt belongs to: its batch's, the same each time; and a span of its own.
+
+    Source: W3C Trace Context, version 00.
+    """
+    trace_id = hashlib.sha256(batch_id.encode()).hexdigest()[:32]
+    return f"00-{trace_id}-{token_hex(8)}-01"
 
 
 def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
@@ -99,7 +134,13 @@ def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What an answer means: only 2xx is success, and it may still name failed items."""
+    """What an answer means: only 2xx is success, and it may still name failed items.
+
+    A web page is no success: a login, or what answers every path so, took nothing.
+    """
+    if 200 <= status < 300 and is_page(headers, body):
+        problem = f"answered {status} with HTML, not a webhook's answer: is the URL right?"
+        return Answer("endpoint_failed", status, problem)
     if 200 <= status < 300:
         return Answer("delivered", status, failed=_failed_items(body))
     error = f"answered {status}"
@@ -109,6 +150,12 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return Answer("content_refused", status, error)
     wait_s = retry_after(headers.get("retry-after"), headers.get("date"))
     return Answer("endpoint_failed", status, error, wait_s, is_suspect=500 <= status < 600)
+
+
+def is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether an answer is a web page."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type in ("text/html", "application/xhtml+xml") and _PAGE.match(body) is not None
 
 
 def retry_after(value: str | None, date: str | None = None) -> float | None:

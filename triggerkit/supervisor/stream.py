@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from triggerkit.consumers.apply import Database, find_database
 from triggerkit.consumers.backfill import MARKER_PREFIX, Backfills, Survivors, TableBackfill
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
+from triggerkit.delivery.credentials import Credentials, own_credentials
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import reachable
 from triggerkit.delivery.push import Pusher
@@ -120,7 +121,7 @@ class Stream:
         async with LogWriter.open(self._settings.state_dsn, self._database.id) as writer:
             reader = LogReader(self._states, self._database.id, writer.next_position - 1)
             async with self._pusher() as pusher, asyncio.TaskGroup() as group:
-                loop = DeliveryLoop(reader, self._store, pusher, self._headers, group)
+                loop = DeliveryLoop(reader, self._store, pusher, self._credentials, group)
                 await loop.refresh()
                 group.create_task(self._follow_state(loop, reader, group), name="follow state")
                 await self._capture(writer, reader, ready)
@@ -179,11 +180,14 @@ class Stream:
         ours = urlsplit(self._settings.public_url).hostname or ""
         return Pusher(reachable(self._settings.triggerkit_allow_networks, ours))
 
-    def _headers(self, consumer: Consumer) -> Mapping[str, str]:
+    def _credentials(self, consumer: Consumer) -> Credentials:
         target = consumer.target
-        if target is None or not target.is_ours:
-            return target.headers if target else {}
-        return {"authorization": f"Bearer {self._settings.webhook_secrets[0]}"}
+        if target is None:
+            return Credentials()
+        if target.is_ours:
+            return own_credentials(self._settings)
+        secrets = (target.signing_secret,) if target.signing_secret else ()
+        return Credentials(target.headers, secrets)
 
 
 @asynccontextmanager

@@ -1,0 +1,144 @@
+"""Endpoints as they are stored: where pushes go, with headers and signing secrets encrypted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import orjson
+
+from triggerkit.encryption import Keyring
+from triggerkit.errors import ConfigurationError, InvalidEndpoint
+from triggerkit.signature import read_secret
+
+#: Headers that say how a request is framed and where it goes: no endpoint sets them.
+FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+
+#: Most characters of all headers of an endpoint together.
+MAX_HEADER_CHARS = 16 * 1024
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+#: A token of RFC 9110.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+#: Visible ASCII, with spaces between.
+_HEADER_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where pushes go, and what they carry, in the clear. `id` is 0 before it is stored.
+
+    `signing_secret` may list several, separated by commas: all of them sign, the first is the
+    newest. `managed_by` is `code`, `file` or `api`; `disabled_at` is when it answered 410.
+    """
+
+    id: int
+    name: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    signing_secret: str | None = field(default=None, repr=False)
+    managed_by: str = "api"
+    disabled_at: datetime | None = None
+
+    @property
+    def signing_secrets(self) -> tuple[str, ...]:
+        """The secrets that sign, the newest first."""
+        return tuple(self.signing_secret.split(",")) if self.signing_secret else ()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEndpoint:
+    """An endpoint as its row is: what is secret stays encrypted until it is sent.
+
+    The fields are in the order of `COLUMNS`.
+    """
+
+    id: int
+    name: str
+    url: str
+    headers: bytes | None
+    signing_secret: bytes | None
+    managed_by: str
+    disabled_at: datetime | None
+
+    def open(self, keyring: Keyring) -> Endpoint:
+        """The endpoint in the clear.
+
+        Raises:
+            CannotDecrypt: a key is missing, or the row was tampered with.
+        """
+        headers: dict[str, str] = {}
+        secret: str | None = None
+        if self.headers is not None:
+            headers = orjson.loads(keyring.decrypt(self.headers, place(self.name, "headers")))
+        if self.signing_secret is not None:
+            at = place(self.name, "signing_secret")
+            secret = keyring.decrypt(self.signing_secret, at).decode()
+        return Endpoint(
+            self.id, self.name, self.url, headers, secret, self.managed_by, self.disabled_at
+        )
+
+
+#: The columns of a `SealedEndpoint`, of the table `endpoints` as `e`.
+COLUMNS = "e.id, e.name, e.url, e.headers, e.signing_secret, e.managed_by, e.disabled_at"
+
+
+def seal(endpoint: Endpoint, keyring: Keyring) -> tuple[bytes | None, bytes | None]:
+    """The columns `headers` and `signing_secret` of `endpoint`; what is empty is not stored.
+
+    Raises:
+        ConfigurationError: something is to be encrypted, and there is no key.
+    """
+    headers = secret = None
+    if endpoint.headers:
+        plain = orjson.dumps(dict(endpoint.headers))
+        headers = keyring.encrypt(plain, place(endpoint.name, "headers"))
+    if endpoint.signing_secret:
+        at = place(endpoint.name, "signing_secret")
+        secret = keyring.encrypt(endpoint.signing_secret.encode(), at)
+    return headers, secret
+
+
+def place(name: str, column: str) -> str:
+    """What a column of an endpoint is bound to: in another row or column it does not decrypt."""
+    return f"endpoint/{name}/{column}"
+
+
+def validate(endpoint: Endpoint) -> None:
+    """Whether the endpoint's name, headers and secrets can be used; its URL is not looked at.
+
+    Raises:
+        InvalidEndpoint: they cannot; the message names the header, and shows no value.
+    """
+    if not _NAME.fullmatch(endpoint.name):
+        raise InvalidEndpoint(
+            "an endpoint's name has 1 to 128 letters, digits, '.', '_' and '-', a letter or digit "
+            "first"
+        )
+    names = [name.lower() for name in endpoint.headers]
+    for name, value in endpoint.headers.items():
+        _validate_header(name, value)
+        if names.count(name.lower()) > 1:
+            raise InvalidEndpoint(f"the header {name} is given twice")
+    if sum(len(n) + len(v) for n, v in endpoint.headers.items()) > MAX_HEADER_CHARS:
+        raise InvalidEndpoint(f"the headers have more than {MAX_HEADER_CHARS} characters")
+    try:
+        for secret in endpoint.signing_secrets:
+            read_secret(secret)
+    except ConfigurationError as error:
+        raise InvalidEndpoint(str(error)) from None
+
+
+def _validate_header(name: str, value: str) -> None:
+    if not _HEADER_NAME.fullmatch(name):
+        raise InvalidEndpoint(f"{name!r} is no header's name: letters, digits and '-'")
+    if name.lower() in FRAMING:
+        raise InvalidEndpoint(f"the header {name} is for the sender alone to say; leave it out")
+    if not _HEADER_VALUE.fullmatch(value):
+        raise InvalidEndpoint(
+            f"the header {name} has an empty value, a line break, or characters beyond ASCII"
+        )
