@@ -217,13 +217,38 @@ class LogWriter:
 
     async def _make_tables(self, position: int) -> None:
         """Make the table partitions for `position` and for one whole partition after it."""
+        whole = f"events_{self._database_id}"
+        await self._make_table(
+            whole,
+            "events",
+            sql.SQL("FOR VALUES IN ({})").format(self._database_id),
+            sql.SQL("(LIKE triggerkit.events INCLUDING DEFAULTS) PARTITION BY RANGE (position)"),
+        )
         first = position // TABLE_PARTITION_SIZE
         for number in (first, first + 1):
-            bounds = number * TABLE_PARTITION_SIZE, (number + 1) * TABLE_PARTITION_SIZE
-            await self._connection.execute(
-                sql.SQL(
-                    "CREATE TABLE IF NOT EXISTS triggerkit.{} PARTITION OF triggerkit.events "
-                    "FOR VALUES FROM ({}) TO ({})"
-                ).format(sql.Identifier(f"events_{number}"), *map(sql.Literal, bounds))
+            start, end = number * TABLE_PARTITION_SIZE, (number + 1) * TABLE_PARTITION_SIZE
+            await self._make_table(
+                f"{whole}_{number}",
+                whole,
+                sql.SQL("FOR VALUES FROM ({}) TO ({})").format(start, end),
+                sql.SQL("(LIKE triggerkit.events INCLUDING ALL)"),
             )
-            self._tables_until = bounds[1]
+            self._tables_until = end
+
+    async def _make_table(
+        self, name: str, parent: str, bound: sql.Composed, columns: sql.SQL
+    ) -> None:
+        """Make a partition of `parent`, unless it is there."""
+        cursor = await self._connection.execute("SELECT to_regclass(%s)", [f"triggerkit.{name}"])
+        if await cursor.fetchone() != (None,):
+            return
+        # Attached, not created as a partition: that would wait for whoever reads the log.
+        async with self._connection.transaction():
+            await self._connection.execute(
+                sql.SQL("CREATE TABLE triggerkit.{} {}").format(sql.Identifier(name), columns)
+            )
+            await self._connection.execute(
+                sql.SQL("ALTER TABLE triggerkit.{} ATTACH PARTITION triggerkit.{} {}").format(
+                    sql.Identifier(parent), sql.Identifier(name), bound
+                )
+            )

@@ -55,11 +55,13 @@ CREATE TABLE consumers (
     replay_from   text,
     managed_by    text NOT NULL DEFAULT 'api' CHECK (managed_by IN ('code', 'file', 'api')),
     gap           text,
+    gap_at        timestamptz,
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- The log: every change once, in commit order. Its partitions are made by the log's writer. fault
+-- The log: every change once, in commit order. Each database has a table of its own in it, which has
+-- one table per range of positions, so that what is old is dropped; the log's writer makes them. fault
 -- says why an entry has no record though it should: it cannot be delivered, and is parked.
 CREATE TABLE events (
     position     bigint NOT NULL,
@@ -81,7 +83,7 @@ CREATE TABLE events (
     fault        text,
     captured_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (database_id, partition, position)
-) PARTITION BY RANGE (position);
+) PARTITION BY LIST (database_id);
 -- An update that leaves a large value as it is does not carry it: it is in the row's last version
 -- with a large record. Small records are not in this index, so that they do not pay for it.
 CREATE INDEX events_large ON events (database_id, partition, hashtext(key), position)
