@@ -13,13 +13,16 @@ from triggerkit.errors import CannotConnect, InvalidPayload, NotDurable
 from triggerkit.runs.client import Client, portal
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.settings import Settings
-from triggerkit.web.auth import has_bearer, unauthorized
-from triggerkit.web.body import Refused, read_body
+from triggerkit.web.auth import authorized_body, unauthorized
+from triggerkit.web.body import Refused
 from triggerkit.web.receipt import Receipt
 from triggerkit.worker.task import Task
 
 #: Where `serve` puts its client in the ASGI scope; in another app the process's portal stands in.
 CLIENT_SCOPE_KEY = "triggerkit.client"
+
+#: A request with this header is answered, but starts nothing.
+TEST_HEADER = "triggerkit-test"
 
 
 class WebhookRoute(Route):
@@ -32,10 +35,13 @@ class WebhookRoute(Route):
 
     async def _handle(self, request: Request) -> Response:
         client: Client | None = request.scope.get(CLIENT_SCOPE_KEY)
-        if not has_bearer(request, self._known_settings(client).webhook_secrets):
-            return unauthorized()
         try:
-            receipt = Receipt(self.task, request.headers, await read_body(request))
+            body = await authorized_body(request, self._known_settings(client))
+            if body is None:
+                return unauthorized()
+            if TEST_HEADER in request.headers:
+                return JSONResponse({"test": True})
+            receipt = Receipt(self.task, request.headers, body)
             runs = receipt.runs()
             handles = await _accept(client, runs) if runs else []
         except Refused as refused:
@@ -56,7 +62,8 @@ class WebhookRoute(Route):
 
 def webhook(path: str, *, task: Task[Any, Any]) -> WebhookRoute:
     """A route for any ASGI app: `POST path` with one message or `{"data": [message, …]}` starts
-    runs of `task`, if it carries `Authorization: Bearer` and the webhook secret."""
+    runs of `task`, if it carries `Authorization: Bearer` and the webhook secret, or a signature by
+    the webhook signing secret."""
     return WebhookRoute(path, task)
 
 
