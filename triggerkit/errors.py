@@ -7,6 +7,8 @@
     │   ├── TaskImportError
     │   ├── InvalidEndpoint
     │   └── CannotDecrypt
+    ├── UnknownConsumer             no consumer has this name                    (exit 1)
+    ├── NameTaken                   a consumer of this name is there already     (exit 1)
     ├── UnknownEndpoint             no endpoint has this name                    (exit 1)
     ├── EndpointConflict            an endpoint cannot be changed as it is       (exit 1)
     ├── PreflightFailed             the database or Redis is not set up for us   (exit 3)
@@ -56,6 +58,19 @@ class DuplicateTask(ConfigurationError):
 
 class UnknownTask(ConfigurationError):
     """No task has this name; `triggerkit tasks` lists those found."""
+
+
+class UnknownConsumer(TriggerkitError):
+    """No consumer has this name; `triggerkit consumers list` shows those that exist."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        there = f"there are {', '.join(known)}" if known else "there is none yet"
+        super().__init__(f"no consumer is named {name!r}; {there}")
+        self.name = name
+
+
+class NameTaken(TriggerkitError):
+    """A consumer of this name is there already; choose another name."""
 
 
 class TaskImportError(ConfigurationError):

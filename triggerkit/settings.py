@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +40,10 @@ MIN_SECRET_CHARS = 24
 #: An encryption key is the base64 of this many bytes.
 ENCRYPTION_KEY_BYTES = 32
 
+#: Units of durations, in seconds, and of sizes, in bytes.
+DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
 
 class Settings(BaseModel):
     """Every setting, named as in the environment but in lower case."""
@@ -55,6 +61,9 @@ class Settings(BaseModel):
     triggerkit_host: str = "127.0.0.1"
     triggerkit_port: int = Field(default=8000, ge=0, le=65535)
     triggerkit_allow_networks: str = ""
+    triggerkit_log_keep: str = "7d"
+    triggerkit_log_max_bytes: str = "20GB"
+    triggerkit_metrics_token: SecretStr | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
     embedding_model: str = "text-embedding-3-small"
@@ -90,6 +99,25 @@ class Settings(BaseModel):
                     f"each key is the base64 of {ENCRYPTION_KEY_BYTES} bytes; make one with: "
                     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
                 )
+        return value
+
+    @field_validator("triggerkit_log_keep")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        _seconds(value)
+        return value
+
+    @field_validator("triggerkit_log_max_bytes")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        _bytes(value)
+        return value
+
+    @field_validator("triggerkit_metrics_token")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < MIN_SECRET_CHARS:
+            raise ValueError(f"it needs at least {MIN_SECRET_CHARS} characters")
         return value
 
     @classmethod
@@ -166,6 +194,16 @@ class Settings(BaseModel):
         return [SecretBytes(_key_bytes(key)) for key in _split(self.triggerkit_encryption_key)]
 
     @property
+    def log_keep(self) -> timedelta:
+        """How long the log keeps what all consumers are past."""
+        return timedelta(seconds=_seconds(self.triggerkit_log_keep))
+
+    @property
+    def log_max_bytes(self) -> int:
+        """How large the log may become; what is oldest goes then, whoever has not got it."""
+        return _bytes(self.triggerkit_log_max_bytes)
+
+    @property
     def public_url(self) -> str:
         """Base URL under which `serve` is reached by deliveries to our own routes."""
         if self.triggerkit_public_url:
@@ -186,6 +224,23 @@ def _split(value: SecretStr | None) -> list[str]:
     if value is None:
         return []
     return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+
+
+def _seconds(text: str) -> float:
+    """Read a duration such as `7d`, `12h`, `30m` or `45s`."""
+    return _measured(text, DURATIONS, "7d, 12h, 30m or 45s")
+
+
+def _bytes(text: str) -> int:
+    """Read a size such as `20GB` or `500MB`."""
+    return int(_measured(text, SIZES, "20GB or 500MB"))
+
+
+def _measured(text: str, units: Mapping[str, int], examples: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text.strip())
+    if found is None or found[2].lower() not in units or not float(found[1]):
+        raise ValueError(f"{text!r} is not understood; write it as {examples}")
+    return float(found[1]) * units[found[2].lower()]
 
 
 def _key_bytes(text: str) -> bytes:
@@ -226,12 +281,15 @@ class Project:
     """What `triggerkit.toml` says: where the app and the tasks are found.
 
     `setup` is a module that `dev` runs (`python -m`) on a database of its own, before it captures.
+    `consumers` and `endpoints` are the file's tables of these names, as they were written.
     """
 
     folder: Path
     app: str | None = None
     tasks: tuple[str, ...] = ("tasks",)
     setup: str | None = None
+    consumers: Mapping[str, Any] = field(default_factory=dict)
+    endpoints: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -250,10 +308,11 @@ class Project:
                 values = tomllib.loads(path.read_text())
             except tomllib.TOMLDecodeError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from None
-        unknown = sorted(values.keys() - {"app", "tasks", "setup"})
+        known = {"app", "tasks", "setup", "consumers", "endpoints"}
+        unknown = sorted(values.keys() - known)
         if unknown:
             raise ConfigurationError(
-                f"{path.name}: unknown key {unknown[0]!r}; known are app, tasks and setup"
+                f"{path.name}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
             )
         found_tasks = values.get("tasks", ["tasks"])
         found_app = values.get("app")
@@ -264,4 +323,18 @@ class Project:
             raise ConfigurationError(
                 f'{path.name}: app must be a name like "app.main:app", setup a module\'s name'
             )
-        return cls(folder, app or found_app, tuple(tasks or found_tasks), setup)
+        return cls(
+            folder,
+            app or found_app,
+            tuple(tasks or found_tasks),
+            setup,
+            _tables(path, values, "consumers"),
+            _tables(path, values, "endpoints"),
+        )
+
+
+def _tables(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise ConfigurationError(f"{path.name}: {name} must be tables, each [{name}.NAME]")
+    return found

@@ -27,7 +27,8 @@ from tests.acceptance.project import eventually, run_command
 from tests.integration.pipeline import declare, execute, streaming
 from tests.integration.serving import serving
 from tests.receiver import Receiver
-from triggerkit.consumers.apply import Declared, apply
+from triggerkit.consumers.apply import apply
+from triggerkit.consumers.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes, rows
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.slot import slot_name_for
@@ -479,7 +480,7 @@ def test_a_slot_that_is_gone(settings: Settings) -> None:
     check = checked(settings)["captured changes"]
     assert (check.ok, check.required) == (False, False)
     assert (check.remedy or "").startswith("triggerkit apply")
-    assert any("read their tables anew" in line for line in applied(settings))
+    assert any("read the tables anew" in line for line in applied(settings))
     assert "captured changes" not in checked(settings)
 
 

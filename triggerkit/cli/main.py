@@ -28,13 +28,16 @@ MODULES: Final = {
     "stream": "stream",
     "worker": "worker",
     "check": "project",
-    "apply": "project",
+    "plan": "apply",
+    "apply": "apply",
+    "consumers": "consumers",
     "status": "project",
     "tasks": "project",
     "upgrade": "project",
     "sql": "project",
     "trigger": "runs",
     "runs": "runs",
+    "endpoints": "endpoints",
 }
 
 

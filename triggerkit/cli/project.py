@@ -1,10 +1,8 @@
-"""Commands about a project and its databases: check, apply, status, tasks, upgrade, sql."""
+"""Commands about a project and its databases: check, status, tasks, upgrade, sql."""
 
 from __future__ import annotations
 
 import asyncio
-import runpy
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,26 +13,26 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from triggerkit.cli.options import App, Json, Tasks
-from triggerkit.consumers.apply import apply as apply_consumers
 from triggerkit.settings import Project, Settings, running_dev
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate, script
 from triggerkit.supervisor.checks import Check, run_checks
+from triggerkit.supervisor.declarations import load_declarations
 from triggerkit.supervisor.status import read_status
-from triggerkit.worker.registry import declared_consumers, load_tasks
+from triggerkit.worker.registry import load_tasks
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (check, apply, status, tasks, upgrade, sql):
+    for command in (check, status, tasks, upgrade, sql):
         app.command()(command)
 
 
 def check(tasks: Tasks = None, json: Json = False) -> None:
     """Check that the databases, Redis and the endpoints are set up for change capture."""
-    declared = declared_consumers(load_tasks(Project.load(tasks=tasks)))
+    declared = load_declarations(Project.load(tasks=tasks)).consumers
     checks = asyncio.run(run_checks(Settings.load(), declared, advise=True))
     if json:
         print(orjson.dumps(checks, option=orjson.OPT_SERIALIZE_DATACLASS).decode())
@@ -43,30 +41,6 @@ def check(tasks: Tasks = None, json: Json = False) -> None:
             _print_check(found)
     if any(found.failed for found in checks):
         raise typer.Exit(3)
-
-
-def apply(
-    tasks: Tasks = None,
-    setup: Annotated[
-        str | None, typer.Option(help="Run this module first, as `python -m` does.")
-    ] = None,
-) -> None:
-    """Make the consumers that tasks declare by on= so."""
-    if setup is not None:
-        _run_module(setup)
-    settings = Settings.load()
-    declared = declared_consumers(load_tasks(Project.load(tasks=tasks)))
-
-    async def connected() -> list[str]:
-        async with (
-            await connect(settings.source_dsn, "triggerkit apply") as source,
-            await connect(settings.state_dsn, "triggerkit apply") as state,
-        ):
-            await migrate(state)
-            return await apply_consumers(source, state, declared, settings.public_url)
-
-    for line in asyncio.run(connected()):
-        print(line)
 
 
 def status(
@@ -128,16 +102,6 @@ def upgrade() -> None:
 def sql() -> None:
     """Print the schema triggerkit as SQL."""
     print(script(), end="")
-
-
-def _run_module(name: str) -> None:
-    """Run a module as `python -m` does, but in this process: starting another takes longer."""
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if ended.code not in (None, 0):
-            raise
 
 
 def _print_check(found: Check) -> None:

@@ -1,4 +1,4 @@
-"""Makes the declared consumers so: publication, slot, endpoint, consumer, cursors, backfill."""
+"""Makes what a project declares so: publication, slot, endpoints, consumers, cursors, backfills."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
-from psycopg.types.json import Jsonb
 
-from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.log.entry import PARTITIONS
+from triggerkit.consumers.declaration import Declarations, Declared
+from triggerkit.consumers.declared_endpoints import EndpointSteps
+from triggerkit.consumers.gap import mark_gap
+from triggerkit.consumers.manage import Consumers
+from triggerkit.consumers.plan import Plan, Step, make_plan, stored_consumers
+from triggerkit.encryption import Keyring
+from triggerkit.errors import PreflightFailed
 from triggerkit.replication.slot import (
     PUBLICATION,
     SourceIdentity,
+    drop_slot,
     ensure_publication,
     ensure_slot,
     identify,
     require_logical,
     slot_name_for,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A consumer declared in code: its name, what it is, and the path of its route."""
-
-    name: str
-    definition: ConsumerDefinition
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ RETURNING id, name, slot_name, publication_name, slot_epoch, system_identifier
 
 _FIND_DATABASE = """
 SELECT id, name, slot_name, publication_name, slot_epoch, system_identifier
-FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0
+FROM triggerkit.databases WHERE name = %s
 """
 
 #: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
@@ -60,35 +56,14 @@ FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0
 _NEW_SLOT = """
 UPDATE triggerkit.databases
 SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_commit_lsn = 0,
-    system_identifier = %s, timeline = %s
+    epoch_position = next_position, system_identifier = %s, timeline = %s
 WHERE id = %s
 """
 
-_UPSERT_ENDPOINT = """
-INSERT INTO triggerkit.endpoints (name, url) VALUES (%s, %s)
-ON CONFLICT (name) DO UPDATE SET url = excluded.url
-RETURNING id
-"""
 
-#: Returns the consumer and whether it is new.
-_UPSERT_CONSUMER = """
-INSERT INTO triggerkit.consumers (name, database_id, endpoint_id, kind, definition)
-VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT (name) DO UPDATE
-    SET endpoint_id = excluded.endpoint_id, definition = excluded.definition
-RETURNING id, xmax = 0
-"""
-
-#: A new consumer starts at the log's head; what existed before comes by its backfill.
-_INSERT_CURSORS = """
-INSERT INTO triggerkit.cursors (consumer_id, partition, position)
-SELECT %s, p, d.next_position - 1
-FROM triggerkit.databases d, generate_series(0, %s - 1) p WHERE d.id = %s
-"""
-
-_INSERT_BACKFILL = """
-INSERT INTO triggerkit.backfills (consumer_id, schema_name, table_name, sort_column)
-VALUES (%s, %s, %s, %s)
+_IS_LOST = """
+SELECT FROM pg_replication_slots
+WHERE slot_name = %s AND to_jsonb(pg_replication_slots) ->> 'wal_status' = 'lost'
 """
 
 
@@ -96,6 +71,13 @@ async def find_database(
     source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
 ) -> Database | None:
     """The state's row for the database behind `source`; None before its slot was made."""
+    database = await _find_database(source, state)
+    return None if database is None or database.slot_epoch == 0 else database
+
+
+async def _find_database(
+    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
+) -> Database | None:
     cursor = await state.execute("SELECT to_regclass('triggerkit.databases') IS NOT NULL")
     if await cursor.fetchone() == (False,):
         return None
@@ -105,7 +87,7 @@ async def find_database(
     return None if row is None else Database(*row)
 
 
-async def _ensure_database(
+async def ensure_database(
     source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
 ) -> tuple[Database, SourceIdentity]:
     """The state's row for the database behind `source`, made when it is missing."""
@@ -125,66 +107,121 @@ async def _ensure_database(
     return Database(*row), identity
 
 
+async def plan(
+    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection, declarations: Declarations
+) -> Plan:
+    """What `apply` would do to consumers; changes nothing.
+
+    Raises:
+        ConfigurationError: a declaration does not fit the source.
+    """
+    database = await _find_database(source, state)
+    stored = [] if database is None else await stored_consumers(state, database.id)
+    return await make_plan(source, stored, declarations.consumers)
+
+
 async def apply(
     source: psycopg.AsyncConnection,
     state: psycopg.AsyncConnection,
-    declared: Sequence[Declared],
+    declared: Sequence[Declared] | Declarations,
     public_url: str,
+    *,
+    keyring: Keyring | None = None,
+    may_lose: bool = False,
 ) -> list[str]:
     """Make `declared` so and return what changed, one line each. Doing it twice changes nothing.
 
+    Steps that lose something are left out unless `may_lose`, and named in the lines. When anything
+    in `declared` does not fit, nothing is changed at all.
+
     Raises:
-        PreflightFailed: the source cannot be captured from, or a table is missing.
+        ConfigurationError: a declaration does not fit the source.
+        PreflightFailed: the source cannot be captured from, or a table cannot be followed.
     """
+    declarations = declared if isinstance(declared, Declarations) else Declarations(declared)
     await require_logical(source)
-    done: list[str] = []
-    tables = [t for d in declared for t in d.definition.table_names]
-    database, identity = await _ensure_database(source, state)
+    planned = await plan(source, state, declarations)
+    database, identity = await ensure_database(source, state)
+    tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
     await ensure_publication(source, database.publication_name, tables)
-    slot_is_new = await ensure_slot(source, database.slot_name)
-    if slot_is_new or database.slot_epoch == 0:
-        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
-    if slot_is_new:
-        done.append(f"created replication slot {database.slot_name}")
-    if slot_is_new and database.slot_epoch > 0:
-        done.append(
-            "the slot before it is gone: changes made since then are missing in the log; "
-            "delete the consumers and apply again to read their tables anew"
-        )
-    for consumer in declared:
-        async with state.transaction():
-            if await _apply_consumer(state, database, consumer, public_url):
-                done.append(f"created consumer {consumer.name}")
+    done = await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
+    endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
+    done += await endpoints.declare(declarations.endpoints)
+    for consumer in declarations.consumers:
+        # The address of our own routes may have changed, whatever else did not.
+        await endpoints.ensure_route(consumer)
+    for step in planned.steps:
+        if step.loses and not may_lose:
+            done.append(f"left as it is, since it would lose something: {step}")
+            continue
+        done += await _make(state, database, endpoints, step)
+    done += await endpoints.remove_others(declarations.endpoints)
+    done += [f"warning: {warning}" for warning in planned.warnings]
     await state.execute("SELECT pg_notify('triggerkit_consumers', '')")
     return done
 
 
-async def _apply_consumer(
-    state: psycopg.AsyncConnection, database: Database, declared: Declared, public_url: str
-) -> bool:
-    definition = declared.definition
-    cursor = await state.execute(_UPSERT_ENDPOINT, [declared.name, f"{public_url}{declared.path}"])
-    endpoint = await cursor.fetchone()
-    assert endpoint is not None
-    cursor = await state.execute(
-        _UPSERT_CONSUMER,
-        [
-            declared.name,
-            database.id,
-            endpoint[0],
-            definition.kind,
-            Jsonb(definition.as_json()),
-        ],
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    consumer_id, is_new = row
-    if not is_new:
-        return False
-    await state.execute(_INSERT_CURSORS, [consumer_id, PARTITIONS, database.id])
-    if definition.start == "beginning":
-        for table in definition.table_names:
-            await state.execute(
-                _INSERT_BACKFILL, [consumer_id, table.schema, table.name, definition.sort_by]
+async def ensure_capture_slot(
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    database: Database,
+    identity: SourceIdentity,
+    *,
+    may_lose: bool = False,
+) -> list[str]:
+    """Make the slot if it is missing; what was not captured since the one before is a gap.
+
+    Raises:
+        PreflightFailed: the server gave the slot up, and its successor would begin after a gap;
+            with `may_lose` it is replaced.
+    """
+    cursor = await source.execute(_IS_LOST, [database.slot_name])
+    if await cursor.fetchone() is not None:
+        if not may_lose:
+            raise PreflightFailed(
+                f"the server gave up the replication slot {database.slot_name}: it lagged behind "
+                "max_slot_wal_keep_size, and changes are missing. `triggerkit apply --yes` "
+                "replaces it and marks the gap; then read the tables anew by `triggerkit backfill`"
             )
-    return True
+        await drop_slot(source, database.slot_name)
+    slot_is_new = await ensure_slot(source, database.slot_name)
+    if slot_is_new or database.slot_epoch == 0:
+        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+    if not slot_is_new:
+        return []
+    done = [f"created replication slot {database.slot_name}"]
+    stored = await stored_consumers(state, database.id)
+    if database.slot_epoch > 0 and stored:
+        reason = "the replication slot was lost: changes made until its successor are missing"
+        await mark_gap(state, [consumer.id for consumer in stored], reason)
+        done += [
+            f"{reason}; read the tables anew with: triggerkit backfill start {consumer.name}"
+            for consumer in stored
+        ]
+    return done
+
+
+async def _make(
+    state: psycopg.AsyncConnection, database: Database, endpoints: EndpointSteps, step: Step
+) -> list[str]:
+    consumers = Consumers(state, "apply")
+    declared, stored = step.declared, step.stored
+    if step.verb in ("create", "change"):
+        assert declared is not None
+        async with state.transaction():
+            endpoint_id = await endpoints.id_for(declared)
+            if stored is None:
+                await consumers.create(database.id, declared, endpoint_id)
+            else:
+                await consumers.change(stored, declared, endpoint_id)
+    elif step.verb == "pause":
+        await consumers.pause(stored or await consumers.find(step.name))
+    elif step.verb == "resume" and stored is not None:
+        await consumers.resume(stored)
+    elif step.verb == "replay" and stored is not None and declared is not None:
+        assert declared.definition.replay_from is not None
+        await consumers.replay_declared(stored, declared.definition.replay_from)
+    elif step.verb == "delete" and stored is not None:
+        await consumers.delete(stored)
+    past = {"create": "created", "change": "changed", "replay": "replayed"}
+    return [f"{past.get(step.verb, f'{step.verb}d')} consumer {step.name}"]

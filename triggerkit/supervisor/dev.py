@@ -128,9 +128,9 @@ class Dev:
 
     async def _apply(self, servers: EmbeddedServers) -> None:
         """Make the project's own tables, where the database is ours, and its consumers."""
-        arguments: list[str] = []
+        arguments = ["--keep"]
         if self._project.setup is not None and servers.brings_postgres:
-            arguments = ["--setup", self._project.setup]
+            arguments += ["--setup", self._project.setup]
         await self._run("apply", *arguments)
 
     def _launch(
@@ -171,7 +171,7 @@ class Dev:
         """Follow what happens until a signal comes."""
         self._spawn(BackfillProgress(self._settings.state_dsn, self._console).follow())
         replaced = [self._children["worker"], self._children["serve"]]
-        apply = self._errand("apply")
+        apply = self._errand("apply", "--keep")
         reload = Reload(
             self._project.folder, replaced, apply, self._console, self._fatal_errors.clear
         )

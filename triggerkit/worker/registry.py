@@ -9,7 +9,7 @@ import traceback
 from types import ModuleType
 from typing import Any
 
-from triggerkit.consumers.apply import Declared
+from triggerkit.consumers.declaration import Declared
 from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError
 from triggerkit.settings import Project
 from triggerkit.worker.task import Task, declared

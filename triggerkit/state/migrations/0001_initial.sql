@@ -81,18 +81,19 @@ CREATE TABLE events (
     consumer_id  int,
     backfill_id  int,
     fault        text,
+    annotations  text,
     captured_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (database_id, partition, position)
 ) PARTITION BY LIST (database_id);
 -- An update that leaves a large value as it is does not carry it: it is in the row's last version
 -- with a large record. Small records are not in this index, so that they do not pay for it.
 CREATE INDEX events_large ON events (database_id, partition, hashtext(key), position)
-    WHERE octet_length(record) > 2000;
+    WHERE octet_length(record) > 2000 OR unchanged IS NOT NULL OR fault IS NOT NULL;
 
 -- Where a consumer is in each partition of the log. What one attempt sends is remembered before
 -- it is sent (batch_*): after an unknown outcome exactly that batch, with its id, is sent again.
--- Of a pulled consumer the batch is what a caller holds until lease_until; settled lists what of it
--- is acknowledged or set aside already. A consumer that is ordered as a whole has one cursor, of
+-- Of a pulled consumer the batch is what a caller holds until lease_until; leased counts its messages
+-- that are not acknowledged or set aside yet, and settled lists those that are before all are. A consumer that is ordered as a whole has one cursor, of
 -- partition -1, for all partitions.
 CREATE TABLE cursors (
     consumer_id     int NOT NULL REFERENCES consumers ON DELETE CASCADE,
@@ -102,6 +103,7 @@ CREATE TABLE cursors (
     batch_last      bigint,
     attempt         int NOT NULL DEFAULT 0,
     lease_until     timestamptz,
+    leased          int NOT NULL DEFAULT 0,
     settled         bigint[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (consumer_id, partition)
 ) WITH (fillfactor = 50);

@@ -1,0 +1,224 @@
+"""`consumers`: list, show, create, edit, pause, resume, replay, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from triggerkit.cli.options import Json
+from triggerkit.consumers.definition import Kind
+from triggerkit.consumers.editing import Editor
+from triggerkit.consumers.health import consumer_health
+from triggerkit.consumers.manage import Consumers, cursors_of
+from triggerkit.encryption import Keyring
+from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+
+console = Console(highlight=False, soft_wrap=True)
+
+group = typer.Typer(help="Make, look at and change consumers.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The consumer's name.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="A field of its definition, such as batch_size=100 or actions='[\"insert\"]'."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `app`."""
+    for command in (show, create, edit, pause, resume, replay, delete):
+        group.command()(command)
+    group.command("list")(list_consumers)
+    app.add_typer(group, name="consumers")
+
+
+def list_consumers(json: Json = False) -> None:
+    """List the consumers with their lag."""
+
+    async def connected() -> list[Any]:
+        async with await connect(Settings.load().state_dsn, "triggerkit consumers") as state:
+            return await consumer_health(state)
+
+    found = asyncio.run(connected())
+    if json:
+        print(orjson.dumps(found).decode())
+        return
+    table = Table("consumer", "kind", "state", "lag", "parked", box=None, pad_edge=False)
+    for health in found:
+        lag = f"{health.lag_messages:,} messages, {health.lag_seconds:.1f} s"
+        table.add_row(health.name, health.kind, health.state, lag, str(health.parked))
+    console.print(table)
+
+
+def show(name: Name, json: Json = False) -> None:
+    """Show one consumer: its definition, and its place in each partition of the log."""
+
+    async def connected() -> dict[str, Any]:
+        async with _consumers() as (consumers, state):
+            stored = await consumers.find(name)
+            return {
+                "name": stored.name,
+                "state": stored.state,
+                "declared_in": stored.managed_by,
+                "endpoint": stored.endpoint,
+                "definition": stored.definition.model_dump(mode="json"),
+                "cursors": await cursors_of(state, stored.id),
+            }
+
+    found = asyncio.run(connected())
+    if json:
+        print(orjson.dumps(found).decode())
+        return
+    for key in ("name", "state", "declared_in", "endpoint"):
+        console.print(f"{key.replace('_', ' '):<16} {found[key]}", markup=False)
+    for key, value in found["definition"].items():
+        if value not in (None, [], "") and key != "name":
+            console.print(f"{key:<16} {orjson.dumps(value).decode()}", markup=False)
+    places = ", ".join(f"{c['partition']}: {c['position']}" for c in found["cursors"])
+    console.print(f"{'position':<16} {places}", markup=False)
+
+
+def create(
+    name: Name,
+    table: Annotated[list[str], typer.Option("--table", help="schema.table; repeatable.")],
+    kind: Annotated[str, typer.Option(help="rows or changes.")] = "changes",
+    endpoint: Annotated[
+        str | None, typer.Option(help="Where it is pushed to; without one it is pulled.")
+    ] = None,
+    fields: Fields = None,
+) -> None:
+    """Make a consumer, and the publication and slot if they are missing."""
+    checked: Kind = "rows" if kind == "rows" else "changes"
+    if kind != checked:
+        raise ConfigurationError(f"--kind {kind!r}: it is 'rows' or 'changes'")
+    values = {"kind": kind, "tables": table, "endpoint": endpoint, **_parsed(fields)}
+    _warn(asyncio.run(_edited(lambda editor: editor.create(name, values))))
+    console.print(f"created consumer {name}", markup=False)
+
+
+def edit(name: Name, fields: Fields = None, yes: Yes = False) -> None:
+    """Change fields of a consumer; the others stay as they are."""
+    values = _parsed(fields)
+    if not values:
+        raise ConfigurationError("say what to change, such as --set batch_size=100")
+    _warn(asyncio.run(_edited(lambda editor: editor.edit(name, values, may_lose=yes))))
+    console.print(f"changed consumer {name}", markup=False)
+
+
+def pause(name: Name) -> None:
+    """Deliver nothing more; what happens meanwhile stays in the log."""
+
+    async def connected() -> None:
+        async with _consumers() as (consumers, _):
+            await consumers.pause(await consumers.find(name))
+
+    asyncio.run(connected())
+    console.print(f"paused consumer {name}", markup=False)
+
+
+def resume(name: Name) -> None:
+    """Deliver again, from where it was paused or disabled."""
+
+    async def connected() -> None:
+        async with _consumers() as (consumers, _):
+            await consumers.resume(await consumers.find(name))
+
+    asyncio.run(connected())
+    console.print(f"resumed consumer {name}", markup=False)
+
+
+def replay(
+    name: Name,
+    start: Annotated[
+        str, typer.Option("--from", help="'beginning' of the log, a position, or a time.")
+    ],
+    yes: Yes = False,
+) -> None:
+    """Deliver again what the log holds from a place on; its tasks run again."""
+    _confirm(f"Deliver all messages of {name} from {start} on again?", yes)
+
+    async def connected() -> tuple[int, int]:
+        async with _consumers() as (consumers, _):
+            rewound = await consumers.replay(await consumers.find(name), start)
+            return rewound.first_position, rewound.entries
+
+    first, entries = asyncio.run(connected())
+    console.print(f"replaying {name} from position {first}: {entries:,} entries to the log's end")
+
+
+def delete(name: Name, yes: Yes = False) -> None:
+    """Forget a consumer: its place in the log, its parked messages, its deliveries."""
+    _confirm(f"Delete consumer {name}, its place in the log and its parked messages?", yes)
+
+    async def connected() -> str:
+        async with _consumers() as (consumers, _):
+            stored = await consumers.find(name)
+            await consumers.delete(stored)
+            return stored.managed_by
+
+    declared_in = asyncio.run(connected())
+    console.print(f"deleted consumer {name}", markup=False)
+    if declared_in != "api":
+        place = "a task's on=" if declared_in == "code" else "triggerkit.toml"
+        console.print(f"it is declared by {place}: the next `apply` or `dev` makes it anew")
+
+
+@asynccontextmanager
+async def _consumers() -> AsyncIterator[tuple[Consumers, Any]]:
+    async with await connect(Settings.load().state_dsn, "triggerkit consumers") as state:
+        yield Consumers(state, _actor()), state
+
+
+async def _edited(work: Callable[[Editor], Awaitable[list[str]]]) -> list[str]:
+    settings = Settings.load()
+    async with (
+        await connect(settings.source_dsn, "triggerkit consumers") as source,
+        await connect(settings.state_dsn, "triggerkit consumers") as state,
+    ):
+        keyring = Keyring(settings.encryption_keys)
+        return await work(Editor(source, state, keyring, settings.public_url, _actor()))
+
+
+def _actor() -> str:
+    return f"cli:{getpass.getuser()}"
+
+
+def _parsed(fields: list[str] | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for given in fields or []:
+        name, equals, text = given.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {given!r}: write it as field=value")
+        try:
+            values[name] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise TriggerkitError("nothing was done: say --yes, since nobody is there to be asked")
+    typer.confirm(question, abort=True)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")

@@ -1,0 +1,198 @@
+"""Holds a definition against the source's tables: what it names must be there, and fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
+from triggerkit.consumers.filter import Filter, Scalar
+from triggerkit.errors import ConfigurationError
+from triggerkit.values import decoder_for
+
+#: A table's columns: name, type as written, whether it is a number, whether it can be compared,
+#: whether an index begins with it, whether the WAL carries its old value with an update.
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+    t.typcategory = 'N' AND a.atttypid <> 'money'::regtype,
+    t.typcategory NOT IN ('A', 'C', 'G', 'P', 'R', 'X') AND a.atttypid NOT IN
+        ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype, 'bytea'::regtype, 'money'::regtype),
+    EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum
+            AND i.indisvalid AND i.indpred IS NULL),
+    c.relreplident = 'f'
+FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_type t ON t.oid = a.atttypid
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+  AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a followed table."""
+
+    name: str
+    type_name: str
+    is_number: bool
+    is_comparable: bool
+    is_indexed: bool
+    has_old_values: bool
+
+
+@dataclass(slots=True)
+class Resolved:
+    """A definition whose values are written as messages have them, and what is to be warned of."""
+
+    definition: ConsumerDefinition
+    warnings: list[str] = field(default_factory=list)
+
+
+async def resolve(
+    source: psycopg.AsyncConnection, definition: ConsumerDefinition, where: str
+) -> Resolved:
+    """Check `definition` against the source; `where` is its place, for the messages.
+
+    Raises:
+        ConfigurationError: it names a table or column that is not there, or a value does not fit
+            its column's type. The message lists all problems, each with its field.
+    """
+    checker = _Checker(source, definition, where)
+    resolved = await checker.check()
+    if checker.problems:
+        raise ConfigurationError("\n".join(checker.problems))
+    return resolved
+
+
+class _Checker:
+    def __init__(
+        self, source: psycopg.AsyncConnection, definition: ConsumerDefinition, where: str
+    ) -> None:
+        self._source = source
+        self._definition = definition
+        self._where = where
+        self._tables: dict[TableName, dict[str, Column]] = {}
+        self.problems: list[str] = []
+
+    async def check(self) -> Resolved:
+        definition = self._definition
+        for index, table in enumerate(definition.table_names):
+            await self._read_table(table, f"tables.{index}")
+        resolved = Resolved(definition)
+        self._sort_column(resolved)
+        self._named_columns("when_changed", definition.when_changed or ())
+        self._named_columns("group_by", definition.group_by or ())
+        self._old_values(resolved)
+        filters = [await self._filter(i, f) for i, f in enumerate(definition.filters)]
+        start = await self._start()
+        resolved.definition = definition.model_copy(
+            update={"filters": tuple(filters), "start": start}
+        )
+        return resolved
+
+    async def _read_table(self, table: TableName, path: str) -> None:
+        cursor = await self._source.execute(_COLUMNS, table)
+        columns = {row[0]: Column(*row) for row in await cursor.fetchall()}
+        if columns:
+            self._tables[table] = columns
+        else:
+            self._problem(path, f"there is no table {table}; create it, or correct the name")
+
+    def _sort_column(self, resolved: Resolved) -> None:
+        name = self._definition.sort_by
+        if name is None:
+            return
+        self._named_columns("sort_by", [name])
+        for table, columns in self._tables.items():
+            column = columns.get(name)
+            if column is not None and not column.is_indexed:
+                statement = sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({})").format(
+                    sql.Identifier(*table), sql.Identifier(name)
+                )
+                resolved.warnings.append(
+                    f"{self._where} sort_by: no index of {table} begins with {name!r}, so each "
+                    f"chunk of a backfill sorts the table; run: {statement.as_string(None)};"
+                )
+
+    def _old_values(self, resolved: Resolved) -> None:
+        if self._definition.when_changed is None:
+            return
+        for table, columns in self._tables.items():
+            if not any(column.has_old_values for column in columns.values()):
+                resolved.warnings.append(
+                    f"{self._where} when_changed: the WAL does not carry old values of {table}, so "
+                    "every update counts as a change of these columns; run: ALTER TABLE "
+                    f"{sql.Identifier(*table).as_string(None)} REPLICA IDENTITY FULL;"
+                )
+
+    def _named_columns(self, path: str, names: Sequence[str]) -> None:
+        for name in names:
+            for table in self._tables:
+                self._column(path, table, name)
+
+    def _column(self, path: str, table: TableName, name: str) -> Column | None:
+        column = self._tables[table].get(name)
+        if column is None:
+            known = ", ".join(self._tables[table])
+            self._problem(path, f"table {table} has no column {name!r}; it has {known}")
+        return column
+
+    async def _filter(self, index: int, filter_: Filter) -> Filter:
+        path = f"filters.{index}"
+        columns = [self._column(f"{path}.column", t, filter_.column) for t in self._tables]
+        column = next((c for c in columns if c is not None), None)
+        if column is None or filter_.operator in ("is_null", "not_null"):
+            return filter_
+        if not column.is_comparable:
+            self._problem(
+                f"{path}.column",
+                f"values of type {column.type_name} cannot be compared here; use a filter function",
+            )
+            return filter_
+        value = filter_.value
+        if isinstance(value, tuple):
+            cast: Scalar | tuple[Scalar, ...] = tuple(
+                [await self._cast(f"{path}.value.{i}", column, v) for i, v in enumerate(value)]
+            )
+        else:
+            cast = await self._cast(f"{path}.value", column, value)
+        return filter_.model_copy(update={"value": cast, "is_number": column.is_number})
+
+    async def _start(self) -> str | int | float:
+        start, name = self._definition.start, self._definition.sort_by
+        if start in (BEGINNING, END) or name is None:
+            return start
+        for columns in self._tables.values():
+            if name in columns:
+                await self._cast("start", columns[name], start)
+        return start
+
+    async def _cast(self, path: str, column: Column, value: Scalar) -> Scalar:
+        """`value` in the form that messages have, as Postgres reads it."""
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        query = sql.SQL("SELECT CAST({} AS {})").format(
+            sql.Literal(text), sql.SQL(column.type_name)
+        )
+        try:
+            async with self._source.transaction():
+                cursor = await self._source.execute(query)
+        except psycopg.DataError:
+            self._problem(
+                path,
+                f"{value!r} is not a value of column {column.name!r}, whose type is "
+                f"{column.type_name}",
+            )
+            return value
+        result = cursor.pgresult
+        raw = None if result is None else result.get_value(0, 0)
+        if result is None or raw is None:
+            return value
+        decoded = decoder_for(result.ftype(0))(raw)
+        return decoded if isinstance(decoded, str | int | float | bool) else raw.decode()
+
+    def _problem(self, path: str, problem: str) -> None:
+        self.problems.append(f"{self._where} {path}: {problem}")

@@ -1,0 +1,122 @@
+"""Replay: a consumer's cursors move back, and what the log still holds is delivered again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from triggerkit.consumers.definition import BEGINNING
+from triggerkit.errors import ConfigurationError
+from triggerkit.log.entry import PARTITIONS
+
+#: Transactions take their commit time shortly before they are in the order of the log.
+CLOCK_SLACK = timedelta(seconds=1)
+
+_LOG = """
+SELECT d.id, d.retained_from, d.next_position
+FROM triggerkit.databases d JOIN triggerkit.consumers c ON c.database_id = d.id WHERE c.id = %s
+"""
+
+#: The first entry at or after a position: one look into each partition's index.
+_FIRST_FROM = """
+SELECT e.position, e.commit_at FROM generate_series(0, %s) p CROSS JOIN LATERAL (
+    SELECT position, commit_at FROM triggerkit.events
+    WHERE database_id = %s AND partition = p AND position >= %s ORDER BY position LIMIT 1) e
+ORDER BY e.position LIMIT 1
+"""
+
+#: Fences what is being delivered now: its outcome belongs to the epoch before.
+_NEW_EPOCH = "UPDATE triggerkit.consumers SET replay_epoch = replay_epoch + 1 WHERE id = %s"
+
+_MOVE = """
+UPDATE triggerkit.cursors SET position = least(position, %s), batch_id = NULL, batch_last = NULL,
+    attempt = 0, lease_until = NULL, settled = '{}'
+WHERE consumer_id = %s
+"""
+
+#: What is parked behind the new place comes again by the log.
+_UNPARK = "DELETE FROM triggerkit.parked WHERE consumer_id = %s AND position > %s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """Where a replay begins: the first position that is delivered again, and how many there are
+    from there to the log's end, those of other consumers counted too."""
+
+    first_position: int
+    entries: int
+    parked_removed: int
+
+
+async def rewind(
+    state: psycopg.AsyncConnection, consumer_id: int, to: str | int | float
+) -> Rewound:
+    """Deliver again from `to` on: "beginning" (of the retained log), a position, or an ISO time.
+
+    A repeated message has another idempotency key than before, so that its tasks run again.
+
+    Raises:
+        ConfigurationError: `to` is none of these, or the log does not reach so far back.
+    """
+    async with state.transaction():
+        cursor = await state.execute(_LOG, [consumer_id])
+        row = await cursor.fetchone()
+        assert row is not None
+        database_id, retained_from, next_position = row
+        first = await _position(state, database_id, to, retained_from, next_position)
+        await state.execute(_NEW_EPOCH, [consumer_id])
+        await state.execute(_MOVE, [first - 1, consumer_id])
+        cursor = await state.execute(_UNPARK, [consumer_id, first - 1])
+        return Rewound(first, next_position - first, cursor.rowcount)
+
+
+async def _position(
+    state: psycopg.AsyncConnection,
+    database_id: int,
+    to: str | int | float,
+    retained_from: int,
+    next_position: int,
+) -> int:
+    if to == BEGINNING:
+        return retained_from
+    if isinstance(to, int) or (isinstance(to, str) and re.fullmatch(r"\d{1,18}", to)):
+        position = int(to)
+        if position < retained_from:
+            raise ConfigurationError(
+                f"the log begins at position {retained_from}; what is before {position} was "
+                "dropped by retention: replay from the beginning, or start a backfill"
+            )
+        if position >= next_position:
+            raise ConfigurationError(f"the log ends at position {next_position - 1}")
+        return position
+    at = _time(str(to)) - CLOCK_SLACK
+    return await _first_since(state, database_id, at, retained_from, next_position)
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{text!r} is no place in the log: give 'beginning', a position, or a time such as "
+            "2026-11-22T08:00:00+00:00"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+async def _first_since(
+    state: psycopg.AsyncConnection, database_id: int, at: datetime, low: int, high: int
+) -> int:
+    """The first position whose transaction was committed at or after `at`, found by halving."""
+    while low < high:
+        middle = (low + high) // 2
+        cursor = await state.execute(_FIRST_FROM, [PARTITIONS - 1, database_id, middle])
+        row = await cursor.fetchone()
+        if row is None or row[1] >= at:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
