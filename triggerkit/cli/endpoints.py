@@ -1,0 +1,235 @@
+"""Commands about endpoints: list, show, create, edit, delete, enable, test, reencrypt."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from triggerkit.cli.given import headers_given, signing_given
+from triggerkit.cli.options import Json
+from triggerkit.consumers.endpoint_info import EndpointInfo
+from triggerkit.consumers.endpoint_store import EndpointStore
+from triggerkit.consumers.endpoints import Endpoint
+from triggerkit.delivery.credentials import credentials_of
+from triggerkit.delivery.network import Network, check_url, reachable
+from triggerkit.delivery.probe import Report, probe
+from triggerkit.encryption import Keyring
+from triggerkit.errors import InvalidEndpoint
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+
+T = TypeVar("T")
+
+console = Console(highlight=False, soft_wrap=True)
+
+Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        help="'Name: value', repeatable. @file and env:NAME keep a secret off the command line: "
+        "'Authorization: Bearer env:TOKEN'.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    group = typer.Typer(help="Endpoints: where messages are pushed to.", no_args_is_help=True)
+    group.command("list")(list_command)
+    for command in (show, create, edit, delete, enable, reencrypt):
+        group.command()(command)
+    group.command("test")(send_test)
+    app.add_typer(group, name="endpoints")
+
+
+def list_command(json: Json = False) -> None:
+    """List the endpoints; of secrets only names and fingerprints are shown."""
+    found = _run(lambda store: store.list_all())
+    if json:
+        _print_json(found)
+        return
+    table = Table("endpoint", "url", "headers", "signed", "consumers", "state", box=None)
+    for e in found:
+        state = f"gone since {e.disabled_at:%Y-%m-%d %H:%M}" if e.disabled_at else "active"
+        signed = "yes" if e.signing else ""
+        headers = ", ".join(e.headers) if e.problem is None else "cannot be decrypted"
+        table.add_row(e.name, e.url, headers, signed, ", ".join(e.consumers), state)
+    console.print(table)
+
+
+def show(name: Name, json: Json = False) -> None:
+    """Show one endpoint."""
+    found = _run(lambda store: store.show(name))
+    if json:
+        _print_json(found)
+        return
+    _print_info(found)
+
+
+def create(
+    name: Name,
+    url: Annotated[str, typer.Argument(help="https://…")],
+    header: Headers = None,
+    signing_secret: Annotated[
+        str | None,
+        typer.Option(help="generate (printed once), @file or env:NAME: sign each push."),
+    ] = None,
+) -> None:
+    """Create an endpoint."""
+    secret = None if signing_secret is None else signing_given(signing_secret, None)
+    endpoint = Endpoint(0, name, url, headers_given(header), secret)
+    _run(lambda store: store.create(endpoint))
+    print(f"created endpoint {name}")
+    if signing_secret == "generate":  # noqa: S105 - a word, not a secret
+        _print_secret(secret)
+
+
+def edit(
+    name: Name,
+    url: Annotated[str | None, typer.Option(help="Push there from now on.")] = None,
+    header: Headers = None,
+    remove_header: Annotated[
+        list[str] | None, typer.Option(help="Send this header no more; repeatable.")
+    ] = None,
+    signing_secret: Annotated[
+        str | None,
+        typer.Option(
+            help="generate, @file or env:NAME replace it; rotate signs with a new one and the one "
+            "before; retire drops the one before; none signs no more."
+        ),
+    ] = None,
+) -> None:
+    """Change an endpoint; what is not named stays."""
+    given, removed = headers_given(header), {n.lower() for n in remove_header or []}
+
+    def change(before: Endpoint) -> Endpoint:
+        unknown = removed - {n.lower() for n in before.headers}
+        if unknown:
+            raise InvalidEndpoint(f"endpoint {name} has no header {min(unknown)}")
+        gone = removed | {n.lower() for n in given}
+        kept = {n: v for n, v in before.headers.items() if n.lower() not in gone}
+        secret = before.signing_secret
+        if signing_secret is not None:
+            secret = signing_given(signing_secret, before)
+        return replace(
+            before, url=url or before.url, headers={**kept, **given}, signing_secret=secret
+        )
+
+    after = _run(lambda store: store.edit(name, change))
+    print(f"changed endpoint {name}")
+    if signing_secret in ("generate", "rotate"):
+        _print_secret(after.signing_secrets[0])
+
+
+def delete(name: Name) -> None:
+    """Delete an endpoint that no consumer uses."""
+    _run(lambda store: store.delete(name))
+    print(f"deleted endpoint {name}")
+
+
+def enable(name: Name) -> None:
+    """Push again to an endpoint that answered 410; its consumers go on where they were."""
+    consumers = _run(lambda store: store.enable(name))
+    print(f"enabled endpoint {name}; active again: {', '.join(consumers) or 'no consumer'}")
+
+
+def reencrypt() -> None:
+    """Encrypt what is stored with the first key of TRIGGERKIT_ENCRYPTION_KEY."""
+    for name in _run(lambda store: store.reencrypt()) or ["nothing"]:
+        print(f"encrypted anew: {name}")
+
+
+def send_test(name: Name, json: Json = False) -> None:
+    """Send an endpoint a test message, signed like every other, and tell what came back."""
+    settings = Settings.load()
+
+    async def sent(store: EndpointStore) -> Report:
+        sealed = await store.load(name)
+        credentials = credentials_of(sealed, Keyring(settings.encryption_keys), settings)
+        return await probe(name, sealed.url, credentials, _allowed(settings))
+
+    report = _run(sent)
+    if json:
+        _print_json(report)
+    else:
+        _print_report(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _run(use: Callable[[EndpointStore], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with _store(Settings.load()) as store:
+            return await use(store)
+
+    return asyncio.run(connected())
+
+
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[EndpointStore]:
+    async with await connect(settings.state_dsn, "triggerkit endpoints") as state:
+        allowed = _allowed(settings)
+        yield EndpointStore(
+            state,
+            Keyring(settings.encryption_keys),
+            lambda url: check_url(url, allowed),
+            f"cli:{_user()}",
+        )
+
+
+def _allowed(settings: Settings) -> tuple[Network, ...]:
+    ours = urlsplit(settings.public_url).hostname or ""
+    return reachable(settings.triggerkit_allow_networks, ours)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _print_secret(secret: str | None) -> None:
+    print(f"signing secret, shown this once: {secret}")
+
+
+def _print_json(value: Any) -> None:
+    print(orjson.dumps(value).decode())
+
+
+def _print_info(found: EndpointInfo) -> None:
+    lines = {
+        "name": found.name,
+        "url": found.url,
+        "managed by": found.managed_by,
+        "gone since": found.disabled_at and f"{found.disabled_at:%Y-%m-%d %H:%M:%S}",
+        "consumers": ", ".join(found.consumers),
+        "headers": ", ".join(f"{name} ({mark})" for name, mark in found.headers.items()),
+        "signed with": ", ".join(found.signing),
+        "problem": found.problem,
+    }
+    for name, value in lines.items():
+        if value:
+            console.print(f"{name:<12} {value}", markup=False)
+
+
+def _print_report(report: Report) -> None:
+    for step in report.steps:
+        mark = "[green]✓[/]" if step.ok else "[red]✗[/]"
+        console.print(f"{mark} {step.name} ({step.ms:g} ms): ", end="")
+        console.print(step.detail, markup=False)
+    if report.answer:
+        console.print(f"answer: {report.answer}", markup=False)
+    if report.meaning is not None:
+        console.print(report.meaning, markup=False)
