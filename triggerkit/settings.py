@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -290,6 +291,11 @@ class Project:
     setup: str | None = None
     consumers: Mapping[str, Any] = field(default_factory=dict)
     endpoints: Mapping[str, Any] = field(default_factory=dict)
+
+    def make_importable(self) -> None:
+        """Let this process import the project's modules."""
+        if str(self.folder) not in sys.path:
+            sys.path.insert(0, str(self.folder))
 
     @classmethod
     def load(

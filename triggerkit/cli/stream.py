@@ -6,6 +6,7 @@ import typer
 import uvloop
 
 from triggerkit.cli.process import ready, start, until_signal
+from triggerkit.settings import Project
 from triggerkit.supervisor.stream import run_stream
 
 
@@ -17,4 +18,6 @@ def register(app: typer.Typer) -> None:
 def stream() -> None:
     """Capture changes into the log and deliver them to the consumers."""
     settings = start()
+    # Filters and transforms of consumers are functions of the project.
+    Project.load().make_importable()
     uvloop.run(until_signal(run_stream(settings, ready)))

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+
 from triggerkit.errors import ConfigurationError
 
 
@@ -44,3 +46,13 @@ def load_function(reference: str) -> Callable[[Any], Any]:
     if not callable(found):
         raise ConfigurationError(f"{reference} is not a function")
     return found  # type: ignore[no-any-return]
+
+
+async def any_functions(state: psycopg.AsyncConnection) -> bool:
+    """Whether a consumer has a filter or a transform that is a function."""
+    cursor = await state.execute(
+        "SELECT EXISTS (SELECT FROM triggerkit.consumers WHERE definition ->> 'filter' IS NOT NULL "
+        "OR definition ->> 'transform' IS NOT NULL)"
+    )
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])

@@ -36,6 +36,7 @@ class Child:
         self._on_line = on_line
         self._instance: Instance | None = None
         self._alive: dict[asyncio.Task[None], Instance] = {}
+        self._replaced: Instance | None = None
         self._stopping = False
 
     @property
@@ -61,6 +62,8 @@ class Child:
             code = await self._until_ended()
             if self._stopping:
                 break
+            if self._instance is self._replaced:
+                continue
             self.state = "restarting"
             died = {"event": "died", "pid": self._instance.process.pid, "code": code}
             self._on_line(self.name, {**died, "wait_s": wait_s})
@@ -72,6 +75,12 @@ class Child:
         """A new process beside the present one, once it is ready; None when it ended instead."""
         new = await self._start()
         return new if await new.is_ready() else None
+
+    def restart(self) -> None:
+        """End the present process, which finishes what it has; another one follows it."""
+        if self._instance is not None:
+            self._replaced = self._instance
+            self._instance.ask_to_end()
 
     def take_over(self, new: Instance) -> None:
         """Make `new` the present process; the one before it finishes what it has."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from triggerkit.consumers.functions import any_functions
 from triggerkit.embedded import lifeline
 from triggerkit.errors import PreflightFailed
 from triggerkit.settings import Project, Settings
@@ -173,7 +174,13 @@ class Dev:
         replaced = [self._children["worker"], self._children["serve"]]
         apply = self._errand("apply", "--keep")
         reload = Reload(
-            self._project.folder, replaced, apply, self._console, self._fatal_errors.clear
+            self._project.folder,
+            replaced,
+            self._children["stream"],
+            apply,
+            self._console,
+            self._fatal_errors.clear,
+            self._uses_functions,
         )
         self._spawn(reload.follow())
         self._spawn(published.keep(self._settings))
@@ -181,6 +188,10 @@ class Dev:
         await self._signals.stop.wait()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _uses_functions(self) -> bool:
+        async with await connect(self._settings.state_dsn, "triggerkit dev") as state:
+            return await any_functions(state)
 
     async def _shut_down(self, servers: EmbeddedServers) -> None:
         """Stop the children in the order data flows, then the servers they use."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, awatch
@@ -37,16 +37,21 @@ class Reload:
         self,
         folder: Path,
         children: Sequence[Child],
+        stream: Child,
         apply: Command,
         console: Console,
         on_change: Callable[[], None],
+        uses_functions: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`on_change` is called before new processes start."""
+        """`on_change` is called before new processes start. `stream` is alone in what it does, and
+        is started anew if it has functions of the project."""
         self._folder = folder
         self._children = children
+        self._stream = stream
         self._apply = apply
         self._console = console
         self._on_change = on_change
+        self._uses_functions = uses_functions
 
     async def follow(self) -> None:
         """Reload whenever the code changes, until canceled."""
@@ -67,6 +72,8 @@ class Reload:
         for child, instance in zip(self._children, ready, strict=True):
             child.take_over(instance)
         await self._make_consumers()
+        if await self._uses_functions():
+            self._stream.restart()
         ms = (time.monotonic() - started) * 1000
         self._console.note(f"reloaded in {ms:.0f} ms")
 

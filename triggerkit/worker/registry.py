@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 import traceback
 from types import ModuleType
 from typing import Any
@@ -22,8 +21,7 @@ def load_tasks(project: Project) -> dict[str, Task[Any, Any]]:
         TaskImportError: a module cannot be imported; the message shows the user's line.
         DuplicateTask: two tasks have one name.
     """
-    if str(project.folder) not in sys.path:
-        sys.path.insert(0, str(project.folder))
+    project.make_importable()
     for name in project.tasks:
         module = import_module(project, name)
         for found in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
@@ -37,8 +35,7 @@ def import_module(project: Project, name: str) -> ModuleType:
     Raises:
         TaskImportError: see `load_tasks`.
     """
-    if str(project.folder) not in sys.path:
-        sys.path.insert(0, str(project.folder))
+    project.make_importable()
     try:
         return importlib.import_module(name)
     except TriggerkitError:
