@@ -38,6 +38,7 @@ MODULES: Final = {
     "trigger": "runs",
     "runs": "runs",
     "endpoints": "endpoints",
+    "backfill": "backfill",
 }
 
 

@@ -1,4 +1,4 @@
-"""Backfill: existing rows into the log, each at a place where no newer change precedes it.
+"""Reading a table: existing rows into the log, each at a place where no newer change precedes it.
 
 A chunk is read by a known snapshot, then a marker is sent through the WAL. At the marker's place
 in the stream, rows touched by a transaction the snapshot does not see are dropped (the change
@@ -9,58 +9,52 @@ docs/delivery-semantics.md.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.change import RowChange, Transaction
-from triggerkit.consumers.chunk import Chunk, ChunkReader, Place
+from triggerkit.consumers.chunk import MOST_ROWS, Bounds, Chunk, ChunkReader, Place
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.snapshot import TouchedKeys
+from triggerkit.consumers.throttle import Outstanding, Pace
+from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
 from triggerkit.replication import signal
 from triggerkit.state.connect import connect
 
-logger = logging.getLogger(__name__)
-
 #: Prefix of our messages in the WAL.
 MARKER_PREFIX = "triggerkit.chunk"
 
-#: How often to look whether the first marker's transaction became visible.
+#: How often to look whether the first marker's transaction became visible, at first and at last.
 VISIBILITY_CHECK_S = 0.02
-
-_OPEN = """
-SELECT b.id, b.consumer_id, b.schema_name, b.table_name, b.sort_column, b.upper_bound, b.cursor
-FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id
-WHERE b.state = 'active' AND c.database_id = %s ORDER BY b.id
-"""
+VISIBILITY_CHECK_MOST_S = 1.0
 
 #: From this position on, unrelated updates may be the only bearers of rows.
 _BEGIN = """
-UPDATE triggerkit.backfills SET first_position = coalesce(first_position, %s) WHERE id = %s
+UPDATE triggerkit.backfills
+SET first_position = coalesce(first_position, %s), last_position = NULL WHERE id = %s
 """
 
-_START = """
-UPDATE triggerkit.backfills SET upper_bound = coalesce(upper_bound, %s), rows_estimated = %s
-WHERE id = %s
-"""
+_START = "UPDATE triggerkit.backfills SET upper_bound = %s, rows_estimated = %s WHERE id = %s"
 
-#: Committed together with the chunk's rows.
+#: Committed together with the chunk's rows. One that was paused with its last chunk in flight is
+#: complete all the same. What was closed before its last chunk came is closed again after it.
 _PROGRESS = """
 UPDATE triggerkit.backfills
 SET cursor = %s, rows_read = rows_read + %s, rows_logged = rows_logged + %s,
-    state = CASE WHEN %s AND state = 'active' THEN 'completed' ELSE state END,
-    finished_at = CASE WHEN %s THEN clock_timestamp() END,
-    last_position = CASE WHEN %s THEN %s END
+    state = CASE WHEN %s AND state IN ('active', 'paused') THEN 'completed' ELSE state END,
+    finished_at = CASE WHEN %s THEN clock_timestamp() ELSE finished_at END,
+    last_position = CASE WHEN %s OR last_position IS NOT NULL THEN %s END
 WHERE id = %s
 """
 
@@ -74,8 +68,21 @@ class OpenBackfill:
     schema_name: str
     table_name: str
     sort_column: str | None
-    upper_bound: Place | None
-    cursor: dict[str, object] | None
+    lower_bound: list[str] | None
+    upper_bound: dict[str, Any] | None
+    cursor: dict[str, Any] | None
+    rows_per_s: int | None
+
+    @property
+    def bounds(self) -> Bounds:
+        """Which rows are asked for."""
+        lower = self.lower_bound[0] if self.lower_bound else None
+        return Bounds(lower, (self.upper_bound or {}).get("until"))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the end of the reading was determined already."""
+        return self.upper_bound is not None and "last" in self.upper_bound
 
     @property
     def table(self) -> TableName:
@@ -100,25 +107,51 @@ class _InFlight:
     number: int
     chunk: Chunk
     nulls: bool
+    head: int = 0
+    logged: int = 0
     stored: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class TableBackfill:
-    """Reads one table for one consumer, one chunk in flight at a time."""
+    """Reads one table for one consumer, one chunk in flight at a time.
 
-    def __init__(self, backfill: OpenBackfill, source_dsn: str, pool: AsyncConnectionPool) -> None:
+    It ends at the table's end, or after a chunk: when it is told to stop, or when its consumer
+    does not follow.
+    """
+
+    def __init__(
+        self,
+        backfill: OpenBackfill,
+        source_dsn: str,
+        pool: AsyncConnectionPool,
+        outstanding: Outstanding,
+    ) -> None:
         self.backfill = backfill
         self.touched = TouchedKeys()
+        self.is_complete = False
         self._source_dsn = source_dsn
         self._pool = pool
+        self._outstanding = outstanding
+        self._pace = Pace(backfill.rows_per_s)
+        self._stop = asyncio.Event()
         self._number = 0
         self._process = token_hex(4)
         self._in_flight: _InFlight | None = None
 
+    def go_on(self, wanted: bool) -> None:
+        """Stop after the chunk in flight, or (if it did not stop yet) do not."""
+        if wanted:
+            self._stop.clear()
+        else:
+            self._stop.set()
+
     async def run(self, head: int, begun: Callable[[], Awaitable[object]]) -> None:
-        """Read the table to its end; `head` is the log's last position when recording began.
+        """Read on; `head` is the log's last position when recording began, or an earlier one.
 
         `begun` is awaited before anything is read: from then on `when_changed` must not filter.
+
+        Raises:
+            PreflightFailed, psycopg.Error: see `fault_of`.
         """
         backfill = self.backfill
         async with self._pool.connection() as connection:
@@ -126,20 +159,46 @@ class TableBackfill:
         await begun()
         async with await connect(self._source_dsn, "triggerkit backfill") as source:
             await source.execute("SET row_security = off")
-            await self._wait_until_visible(source)
-            reader = ChunkReader(source, backfill.table, backfill.sort_column)
-            await reader.open()
-            await self._start(reader)
-            after, nulls = self._place()
-            while True:
-                chunk = await reader.read(after, backfill.upper_bound, nulls=nulls)
-                reach("chunk-read")
-                self.touched.forget(chunk.snapshot)
-                await self._store(source, chunk, nulls)
-                if chunk.finished and (nulls or backfill.sort_column is None):
-                    return
-                after = None if chunk.finished else chunk.rows[-1].place
-                nulls = nulls or chunk.finished
+            most_rows = min(MOST_ROWS, backfill.rows_per_s or MOST_ROWS)
+            reader = ChunkReader(
+                source, backfill.table, backfill.sort_column, backfill.bounds, most_rows
+            )
+            if await self._wait_until_visible(source):
+                await reader.open()
+                await self._start(reader)
+                await self._read(source, reader)
+
+    async def _read(self, source: psycopg.AsyncConnection, reader: ChunkReader) -> None:
+        assert self.backfill.upper_bound is not None
+        after, nulls = self._place()
+        while not await self._stopped_within(self._pace.wait_s()):
+            if await self._outstanding.holds_back():
+                return
+            last = self.backfill.upper_bound["last_null" if nulls else "last"]
+            chunk = await reader.read(after, last, nulls=nulls)
+            reach("chunk-read")
+            self.touched.forget(chunk.snapshot)
+            self._pace.read(len(chunk.rows))
+            await self._store(source, chunk, nulls)
+            self.is_complete = self._is_last(chunk, nulls)
+            if self.is_complete:
+                return
+            after = None if chunk.finished else chunk.rows[-1].place
+            nulls = nulls or chunk.finished
+
+    def _is_last(self, chunk: Chunk, nulls: bool) -> bool:
+        """Rows without a sort value come after all others, and not when there are bounds."""
+        backfill = self.backfill
+        without_nulls = backfill.sort_column is None or not backfill.bounds.are_open
+        return chunk.finished and (nulls or without_nulls)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        """Whether it is told to stop, now or while so many seconds pass."""
+        if seconds > 0 and not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._stop.wait()
+        return self._stop.is_set()
 
     def survivors(self, mark: str, transaction: Transaction) -> Survivors | None:
         """The rows of the chunk marked `mark` that no unseen transaction touched.
@@ -168,19 +227,25 @@ class TableBackfill:
         """The statement that stores how far the chunk in flight brings the backfill."""
         flight = self._in_flight
         assert flight is not None
+        flight.head, flight.logged = head, logged
         chunk = flight.chunk
-        done = chunk.finished and (flight.nulls or self.backfill.sort_column is None)
-        nulls = flight.nulls or chunk.finished
-        after = None if chunk.finished or not chunk.rows else chunk.rows[-1].place
-        cursor = Jsonb({"nulls": nulls, "after": after})
+        rate = self._pace.rate
+        cursor = {
+            "nulls": flight.nulls or chunk.finished,
+            "after": None if chunk.finished or not chunk.rows else chunk.rows[-1].place,
+            "rows_per_s": None if rate is None else round(rate, 1),
+        }
+        done = self._is_last(chunk, flight.nulls)
         return Statement(
-            _PROGRESS, [cursor, read, logged, done, done, done, head, self.backfill.id]
+            _PROGRESS, [Jsonb(cursor), read, logged, done, done, done, head, self.backfill.id]
         )
 
     def stored(self) -> None:
         """The chunk in flight is durable in the log."""
-        if self._in_flight is not None:
-            self._in_flight.stored.set()
+        flight = self._in_flight
+        if flight is not None:
+            self._outstanding.add(flight.head, flight.logged, flight.chunk.size_bytes)
+            flight.stored.set()
 
     def _mark(self, number: int) -> str:
         return f"{self._process}:{number}"
@@ -192,23 +257,40 @@ class TableBackfill:
         after = cursor["after"]
         return (list(map(str, after)) if isinstance(after, list) else None), bool(cursor["nulls"])
 
-    async def _wait_until_visible(self, source: psycopg.AsyncConnection) -> None:
-        """Wait until all that was decoded before keys were recorded is visible to a snapshot."""
+    async def _wait_until_visible(self, source: psycopg.AsyncConnection) -> bool:
+        """Wait until all that was decoded before keys were recorded is visible to a snapshot.
+
+        False when it is told to stop. A transaction that was open at the beginning and has
+        written something is waited for, however long it stays open.
+        """
         marker_xid = await self._emit(source, 0)
+        wait_s = VISIBILITY_CHECK_S
         while True:
             cursor = await source.execute("SELECT txid_snapshot_xmin(txid_current_snapshot())")
             row = await cursor.fetchone()
             if row and row[0] > marker_xid:
-                return
-            await asyncio.sleep(VISIBILITY_CHECK_S)
+                return True
+            if await self._stopped_within(wait_s):
+                return False
+            wait_s = min(2 * wait_s, VISIBILITY_CHECK_MOST_S)
 
     async def _start(self, reader: ChunkReader) -> None:
-        if self.backfill.upper_bound is None:
-            self.backfill.upper_bound = await reader.upper_bound()
+        """Determine, once, up to where to read: what lies beyond comes by the stream."""
+        backfill = self.backfill
+        if backfill.is_begun:
+            return
+        last_null: Place | None = None
+        if backfill.sort_column is not None and backfill.bounds.are_open:
+            last_null = await reader.last_place(nulls=True)
+        bound = {
+            "until": backfill.bounds.until,
+            "last": await reader.last_place(nulls=False),
+            "last_null": last_null,
+        }
         estimate = await reader.estimate()
-        bound = None if self.backfill.upper_bound is None else Jsonb(self.backfill.upper_bound)
         async with self._pool.connection() as connection:
-            await connection.execute(_START, [bound, estimate, self.backfill.id])
+            await connection.execute(_START, [Jsonb(bound), estimate, backfill.id])
+        backfill.upper_bound = bound
 
     async def _store(self, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool) -> None:
         self._number += 1
@@ -224,48 +306,27 @@ class TableBackfill:
         return await signal.emit(source, MARKER_PREFIX, content)
 
 
-class Backfills:
-    """The open backfills of one database, fed by its stream."""
+def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:
+    """What is wrong with the table, for a person to mend, without a row's values.
 
-    def __init__(self, source_dsn: str, pool: AsyncConnectionPool, database_id: int) -> None:
-        self._source_dsn = source_dsn
-        self._pool = pool
-        self._database_id = database_id
-        self._running: dict[int, TableBackfill] = {}
+    None when it is not the table's fault but the connection's: that is made again.
+    """
+    if isinstance(error, TriggerkitError):
+        return None if isinstance(error, CannotConnect) else str(error)
+    if isinstance(error, QueryCanceled | LockNotAvailable):
+        return f"a query was ended by the server ({_primary(error)}); resume the backfill"
+    if isinstance(error, psycopg.OperationalError):
+        return None
+    if isinstance(error, psycopg.DataError):
+        # Its message would repeat the value.
+        return (
+            f"where it was does not fit the table's columns any more (SQLSTATE {error.sqlstate}); "
+            "cancel the backfill and start another"
+        )
+    if isinstance(error, InsufficientPrivilege):
+        return f"{_primary(error)}; grant the role SELECT on it, then resume the backfill"
+    return _primary(error)
 
-    async def open(self) -> list[TableBackfill]:
-        """Begin recording touched keys for backfills that do not run yet, and return them."""
-        async with (
-            self._pool.connection() as connection,
-            connection.cursor(row_factory=class_row(OpenBackfill)) as cursor,
-        ):
-            await cursor.execute(_OPEN, [self._database_id])
-            found = await cursor.fetchall()
-        new = [
-            TableBackfill(b, self._source_dsn, self._pool)
-            for b in found
-            if b.id not in self._running
-        ]
-        self._running.update({b.backfill.id: b for b in new})
-        return new
 
-    def close(self, backfill: TableBackfill) -> None:
-        """Stop recording for a finished backfill."""
-        self._running.pop(backfill.backfill.id, None)
-
-    def observe(self, xid: int, changes: Iterable[RowChange]) -> None:
-        """Record which keys a transaction touched; called before the transaction is appended."""
-        if not self._running:
-            return
-        changes = list(changes)
-        for running in self._running.values():
-            schema, name = running.backfill.table
-            running.touched.record(
-                xid, (c for c in changes if c.table == name and c.schema == schema)
-            )
-
-    def at_marker(self, content: bytes, transaction: Transaction) -> Survivors | None:
-        """What the marker with `content` puts into the log at its place, if anything."""
-        backfill_id, _, mark = content.decode().partition(":")
-        running = self._running.get(int(backfill_id))
-        return None if running is None else running.survivors(mark, transaction)
+def _primary(error: psycopg.Error) -> str:
+    return error.diag.message_primary or type(error).__name__

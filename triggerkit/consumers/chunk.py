@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -18,6 +19,9 @@ from triggerkit.values import decoder_for
 #: Rows of the first chunk, and the most of any.
 FIRST_ROWS = 200
 MOST_ROWS = 5_000
+
+#: Tables of more bytes are not counted: the planner's estimate tells about how many rows there are.
+COUNTED_BYTES = 64 * 1024 * 1024
 
 #: A chunk should take no longer than this to read, and hold no more bytes than this.
 TARGET_S = 0.25
@@ -44,6 +48,41 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
 WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s ORDER BY k.ord
 """
 
+#: Row security is in effect when a policy may hide rows from this very role.
+_POLICIES = """
+SELECT row_security_active(c.oid), current_user::text FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+"""
+
+#: Where the operators of an extension's types are, such as citext's: without their schema in the
+#: path, a comparison would silently be by another order than ORDER BY is.
+_TYPE_SCHEMAS = """
+SELECT DISTINCT tn.nspname FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+JOIN pg_namespace tn ON tn.oid = b.typnamespace
+WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY (%s)
+  AND b.typtype = 'b' AND tn.nspname <> 'pg_catalog'
+"""
+
+_SIZE = """
+SELECT greatest(pg_relation_size(%(table)s::regclass),
+    (SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(table)s::regclass)))::bigint
+"""
+
+
+class Bounds(NamedTuple):
+    """Values of the sort column, as text: from `lower` on, and before `until`."""
+
+    lower: str | None = None
+    until: str | None = None
+
+    @property
+    def are_open(self) -> bool:
+        """Whether all rows are within, those without a sort value too."""
+        return self.lower is None and self.until is None
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -61,26 +100,39 @@ class Chunk:
     snapshot: Snapshot
     rows: list[Row]
     finished: bool
+    size_bytes: int = 0
 
 
 class ChunkReader:
-    """Reads one table by keyset pagination, ordered by a sort column and the primary key."""
+    """Reads one table by keyset pagination, ordered by a sort column and the primary key.
+
+    Places are compared by the server, by the same operators and collations as ORDER BY. Within
+    `bounds` there are only rows with a sort value. A chunk has at most `most_rows` rows.
+    """
 
     def __init__(
-        self, connection: psycopg.AsyncConnection, table: TableName, sort_by: str | None
+        self,
+        connection: psycopg.AsyncConnection,
+        table: TableName,
+        sort_by: str | None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - immutable
+        most_rows: int = MOST_ROWS,
     ) -> None:
         self._connection = connection
         self._table = table
         self._sort_by = sort_by
+        self._bounds = bounds
+        self._most_rows = most_rows
         self._columns: list[str] = []
         self._key: list[str] = []
-        self._limit = FIRST_ROWS
+        self._limit = min(FIRST_ROWS, most_rows)
 
     async def open(self) -> None:
         """Look up the table's columns.
 
         Raises:
-            PreflightFailed: the table, its primary key or the sort column is missing.
+            PreflightFailed: the table, its primary key or the sort column is missing, or policies
+                hide rows from the role.
         """
         cursor = await self._connection.execute(_COLUMNS, self._table)
         self._columns = [name for name, _ in await cursor.fetchall()]
@@ -93,41 +145,54 @@ class ChunkReader:
                 f"table {self._table} has no column {self._sort_by!r} to sort by; "
                 f"it has {', '.join(self._columns)}"
             )
+        await self._refuse_policies()
+        await self._find_operators()
 
-    async def upper_bound(self) -> Place | None:
-        """The last place in the reading order now; None for a table without any."""
+    async def last_place(self, *, nulls: bool) -> Place | None:
+        """The last place in the reading order now; None where there are no rows.
+
+        With `nulls` it is that of the rows without a sort value, by their key.
+        """
+        order = self._key if nulls else self._order
+        conditions = [self._is_null()] if nulls else self._within()
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT 1").format(
-            self._list(self._order),
+            self._list(order),
             sql.Identifier(*self._table),
-            self._where([self._not_null()]),
-            self._list(self._order, sql.SQL(" DESC")),
+            self._where(conditions),
+            self._list(order, sql.SQL(" DESC")),
         )
-        rows = await self._texts(query, [])
+        rows = await self._texts(query)
         return rows[0] if rows else None
 
     async def estimate(self) -> int:
-        """About how many rows the table has; exact for a small one."""
-        cursor = await self._connection.execute(
-            "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-            [sql.Identifier(*self._table).as_string(self._connection)],
-        )
-        row = await cursor.fetchone()
-        if row and row[0] > 100_000:
-            return int(row[0])
-        query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*self._table))
-        cursor = await self._connection.execute(query)
+        """About how many rows are to be read; exact for a small table."""
+        table = sql.Identifier(*self._table)
+        conditions = [] if self._bounds.are_open else self._within()
+        rows = sql.SQL("FROM {} {}").format(table, self._where([sql.SQL("true"), *conditions]))
+        name = table.as_string(self._connection)
+        cursor = await self._connection.execute(_SIZE, {"table": name})
+        size = await cursor.fetchone()
+        if size and size[0] > COUNTED_BYTES:
+            query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT {}").format(rows)
+            cursor = await self._connection.execute(query)
+            plan = await cursor.fetchone()
+            return int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
+        cursor = await self._connection.execute(sql.SQL("SELECT count(*) {}").format(rows))
         row = await cursor.fetchone()
         return int(row[0]) if row else 0
 
-    async def read(self, after: Place | None, until: Place | None, *, nulls: bool) -> Chunk:
-        """The next chunk: places after `after` up to `until`, or the rows without a sort value."""
+    async def read(self, after: Place | None, last: Place | None, *, nulls: bool) -> Chunk:
+        """The next chunk: places after `after` up to `last`, with `nulls` without a sort value.
+
+        Nothing when `last` is None: there were no such rows.
+        """
         order = self._key if nulls else self._order
-        conditions = [self._is_null() if nulls else self._not_null()]
-        parameters: Place = []
-        for operator, place in ((">", after), ("<=", None if nulls else until)):
+        conditions = [self._is_null()] if nulls else self._within()
+        if last is None:
+            conditions.append(sql.SQL("false"))
+        for operator, place in ((">", after), ("<=", last)):
             if place is not None:
-                conditions.append(self._compare(order, operator))
-                parameters += place
+                conditions.append(self._compare(order, operator, place))
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT {}").format(
             self._list(self._columns),
             sql.Identifier(*self._table),
@@ -140,16 +205,35 @@ class ChunkReader:
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor = await self._connection.execute("SELECT txid_current_snapshot()::text")
             snapshot_row = await cursor.fetchone()
-            cursor = await self._connection.execute(query, parameters)
+            cursor = await self._connection.execute(query)
         assert snapshot_row is not None
         rows, size_bytes = self._rows(cursor, order)
         finished = len(rows) < self._limit
         self._adapt(len(rows), size_bytes, monotonic() - started)
-        return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished)
+        return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes)
 
     @property
     def _order(self) -> list[str]:
-        return [*([self._sort_by] if self._sort_by else []), *self._key]
+        if self._sort_by is None:
+            return self._key
+        return [self._sort_by, *(name for name in self._key if name != self._sort_by)]
+
+    async def _refuse_policies(self) -> None:
+        cursor = await self._connection.execute(_POLICIES, self._table)
+        row = await cursor.fetchone()
+        if row and row[0]:
+            role = sql.Identifier(row[1]).as_string(self._connection)
+            raise PreflightFailed(
+                f"row security hides rows of {self._table} from {row[1]}; let it read them all by "
+                f"ALTER ROLE {role} BYPASSRLS"
+            )
+
+    async def _find_operators(self) -> None:
+        cursor = await self._connection.execute(_TYPE_SCHEMAS, [*self._table, self._order])
+        schemas = [name for (name,) in await cursor.fetchall()]
+        if schemas:
+            path = self._list(["pg_catalog", *schemas])
+            await self._connection.execute(sql.SQL("SET search_path = {}").format(path))
 
     def _rows(self, cursor: psycopg.AsyncCursor, order: list[str]) -> tuple[list[Row], int]:
         # Raw texts, decoded as the stream's are, so that a value is the same from either side.
@@ -176,10 +260,10 @@ class ChunkReader:
             return
         by_time = self._limit * 2 if seconds < TARGET_S / 2 else rows * TARGET_S / seconds
         by_size = TARGET_BYTES * rows / max(size_bytes, 1)
-        self._limit = max(1, min(MOST_ROWS, int(by_time), int(by_size)))
+        self._limit = max(1, min(self._most_rows, int(by_time), int(by_size)))
 
-    async def _texts(self, query: sql.Composed, parameters: Sequence[str]) -> list[Place]:
-        cursor = await self._connection.execute(query, parameters)
+    async def _texts(self, query: sql.Composed) -> list[Place]:
+        cursor = await self._connection.execute(query)
         result = cursor.pgresult
         assert result is not None
         return [
@@ -187,12 +271,19 @@ class ChunkReader:
             for row in range(result.ntuples)
         ]
 
-    def _compare(self, order: list[str], operator: str) -> sql.Composable:
-        places = sql.SQL(", ").join([sql.Placeholder()] * len(order))
-        return sql.SQL("({}) {} ({})").format(self._list(order), sql.SQL(operator), places)
+    # Places and bounds are written as constants without a type, which take their columns': as
+    # parameters they would have every % in a column's name taken for a placeholder.
+    def _compare(self, order: list[str], operator: str, place: Place) -> sql.Composable:
+        values = sql.SQL(", ").join(map(sql.Literal, place))
+        return sql.SQL("({}) {} ({})").format(self._list(order), sql.SQL(operator), values)
 
-    def _not_null(self) -> sql.Composable:
-        return self._null_test(sql.SQL("IS NOT NULL"))
+    def _within(self) -> list[sql.Composable]:
+        conditions = [self._null_test(sql.SQL("IS NOT NULL"))]
+        if self._sort_by is not None:
+            for operator, bound in ((">=", self._bounds.lower), ("<", self._bounds.until)):
+                if bound is not None:
+                    conditions.append(self._compare([self._sort_by], operator, [bound]))
+        return conditions
 
     def _is_null(self) -> sql.Composable:
         return self._null_test(sql.SQL("IS NULL"))

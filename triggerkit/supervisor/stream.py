@@ -13,7 +13,8 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.apply import Database, find_database
-from triggerkit.consumers.backfill import MARKER_PREFIX, Backfills, Survivors, TableBackfill
+from triggerkit.consumers.backfill import MARKER_PREFIX, Survivors, TableBackfill, fault_of
+from triggerkit.consumers.backfill_queue import Backfills
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.credentials import Credentials, own_credentials
@@ -148,17 +149,18 @@ class Stream:
     async def _follow_state(
         self, loop: DeliveryLoop, reader: LogReader, group: asyncio.TaskGroup
     ) -> None:
-        """Start backfills, and take in consumers that were changed while the stream runs."""
+        """Run backfills, and take in what was changed in the state while the stream runs."""
         async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
             await connection.execute("LISTEN triggerkit_consumers")
             while True:
-                for backfill in await self._backfills.open():
+                for backfill in await self._backfills.look():
                     group.create_task(
                         self._backfill(backfill, loop, reader),
                         name=f"backfill {backfill.backfill.id}",
                     )
                 await loop.refresh()
-                async for _ in connection.notifies(stop_after=1):
+                look_again_s = self._backfills.look_again_s
+                async for _ in connection.notifies(timeout=look_again_s, stop_after=1):
                     pass
 
     async def _backfill(
@@ -167,14 +169,19 @@ class Stream:
         table, consumer_id = backfill.backfill.table, backfill.backfill.consumer_id
         try:
             await backfill.run(reader.head, loop.refresh)
-            logger.info("backfill of %s is complete", table)
-        except (TriggerkitError, psycopg.DataError, psycopg.ProgrammingError) as error:
+            if backfill.is_complete:
+                logger.info("backfill of %s is complete", table)
+        except (TriggerkitError, psycopg.Error) as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
             # The table's fault, not the connection's: the stream goes on without this backfill.
-            logger.error("backfill of %s stopped: %s", table, error)
-            await self._store.save_error(consumer_id, f"backfill of {table}: {error}")
+            logger.error("backfill of %s stopped: %s", table, fault)
+            await self._backfills.fail(backfill, fault)
+            await self._store.save_error(consumer_id, f"backfill of {table}: {fault}")
         finally:
             self._backfills.close(backfill)
-        await loop.refresh()
+        await self._backfills.wake()
 
     def _pusher(self) -> Pusher:
         ours = urlsplit(self._settings.public_url).hostname or ""

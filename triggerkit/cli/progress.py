@@ -1,0 +1,85 @@
+"""How the progress of backfills is shown: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
+
+from triggerkit.consumers.backfills import Progress as Backfill
+
+#: Characters of a bar in a table.
+BAR_WIDTH = 20
+
+
+class Shown(Protocol):
+    """Where the progress of backfills is shown."""
+
+    def show(self, backfill: Backfill) -> None:
+        """Show how far it is now."""
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Shown]:
+    """Bars on a terminal, else a line per tenth and per change of state."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=console) as progress:
+        yield _Bars(progress)
+
+
+def bar(backfill: Backfill) -> ProgressBar:
+    """A bar for a table's cell."""
+    return ProgressBar(total=100, completed=backfill.percent, width=BAR_WIDTH)
+
+
+def told(backfill: Backfill) -> str:
+    """Rows, percent, rate and remaining time, as far as they are known."""
+    total = max(backfill.rows_estimated, backfill.rows_read)
+    parts = [f"{backfill.rows_read:,} of {total:,} ({backfill.percent:.0f} %)"]
+    if backfill.rows_per_s is not None:
+        parts.append(f"{backfill.rows_per_s:,.0f} rows/s")
+    if backfill.eta_s is not None:
+        parts.append(f"{timedelta(seconds=round(backfill.eta_s))} left")
+    return ", ".join(parts)
+
+
+def _name(backfill: Backfill) -> str:
+    return f"backfill {backfill.id} {backfill.consumer} {backfill.table}"
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[int, TaskID] = {}
+
+    def show(self, backfill: Backfill) -> None:
+        text = told(backfill)
+        if backfill.state not in ("active", "completed"):
+            text = f"{backfill.state}, {text}"
+        if backfill.id not in self._tasks:
+            task = self._progress.add_task(_name(backfill), total=100, told=text)
+            self._tasks[backfill.id] = task
+        self._progress.update(self._tasks[backfill.id], completed=backfill.percent, told=text)
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said: dict[int, tuple[str, int]] = {}
+
+    def show(self, backfill: Backfill) -> None:
+        now = (backfill.state, int(backfill.percent // 10))
+        if self._said.get(backfill.id) == now:
+            return
+        self._said[backfill.id] = now
+        error = f"; {backfill.error}" if backfill.state == "failed" else ""
+        line = f"{_name(backfill)} {backfill.state}: {told(backfill)}{error}"
+        self._console.print(line, markup=False)
