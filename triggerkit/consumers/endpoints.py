@@ -47,7 +47,9 @@ class Endpoint:
     @property
     def signing_secrets(self) -> tuple[str, ...]:
         """The secrets that sign, the newest first."""
-        return tuple(self.signing_secret.split(",")) if self.signing_secret else ()
+        return tuple(
+            part.strip() for part in (self.signing_secret or "").split(",") if part.strip()
+        )
 
 
 @dataclass(frozen=True, slots=True)
