@@ -7,6 +7,7 @@ import logging
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.retention import Progress
 from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.lane import CredentialsFor, Lane
 from triggerkit.delivery.push import Pusher
@@ -41,6 +42,20 @@ class DeliveryLoop:
         # One at a time: two that start the same consumer would deliver everything twice.
         async with self._refreshing:
             return await self._refresh()
+
+    def progress(self) -> list[Progress]:
+        """How far each lane is that has nothing under way: what it passed over is not stored."""
+        return [
+            Progress(
+                lane.consumer.id,
+                lane.consumer.replay_epoch,
+                lane.cursor.partition,
+                lane.cursor.position,
+            )
+            for lanes in self._lanes.values()
+            for lane in lanes
+            if lane.cursor.batch_id is None
+        ]
 
     async def _refresh(self) -> list[Consumer]:
         consumers = await self._store.consumers()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import psycopg
@@ -30,11 +29,10 @@ from triggerkit.lsn import Lsn
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.supervisor.leadership import leadership
+from triggerkit.supervisor.retaining import keep_retaining
 
 logger = logging.getLogger(__name__)
-
-#: The advisory lock of a database's stream is this and the database's id.
-STREAM_LOCK = 0x74726B_03
 
 #: Held bytes are handed to the server's COPY beyond this.
 FLUSH_BYTES = 256 * 1024
@@ -125,6 +123,8 @@ class Stream:
                 loop = DeliveryLoop(reader, self._store, pusher, self._credentials, group)
                 await loop.refresh()
                 group.create_task(self._follow_state(loop, reader, group), name="follow state")
+                retaining = keep_retaining(self._settings, self._database.id, loop.progress)
+                group.create_task(retaining, name="retention")
                 await self._capture(writer, reader, ready)
 
     async def _capture(
@@ -195,20 +195,6 @@ class Stream:
             return own_credentials(self._settings)
         secrets = (target.signing_secret,) if target.signing_secret else ()
         return Credentials(target.headers, secrets)
-
-
-@asynccontextmanager
-async def leadership(settings: Settings, database_id: int) -> AsyncIterator[None]:
-    """Wait until no other stream of this database is alive, and be the one until the end."""
-    async with await connect(settings.state_dsn, "triggerkit leader") as connection:
-        cursor = await connection.execute(
-            "SELECT pg_try_advisory_lock(%s, %s)", [STREAM_LOCK, database_id]
-        )
-        row = await cursor.fetchone()
-        if not (row and row[0]):
-            logger.info("another stream is active; standing by")
-            await connection.execute("SELECT pg_advisory_lock(%s, %s)", [STREAM_LOCK, database_id])
-        yield
 
 
 async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:

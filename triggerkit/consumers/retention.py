@@ -1,0 +1,261 @@
+"""Which part of the log is dropped, and what a consumer is told that loses messages by it.
+
+What everybody is past goes when it is old enough. What somebody is not past goes only when the log
+has reached its limit: then that consumer has a gap, which is shown until it is backfilled.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import psycopg
+
+from triggerkit.consumers.gap import mark_gap
+from triggerkit.log.entry import PARTITIONS
+from triggerkit.log.retention import (
+    TablePartition,
+    drop,
+    first_captured,
+    last_captured,
+    table_partitions,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Consumers that are not past the log's oldest part are warned of from this share of the limit on.
+WARN_SHARE = 0.8
+
+#: Rows of `deliveries` deleted by one statement.
+DELETE_ROWS = 10_000
+
+#: What consumers have not got yet of a range of positions. Filters are left aside.
+_NOT_GOT = """
+FROM triggerkit.consumers c
+JOIN triggerkit.cursors k ON k.consumer_id = c.id
+JOIN triggerkit.events e ON e.database_id = c.database_id
+    AND (k.partition = e.partition OR k.partition = -1) AND e.position > k.position
+WHERE c.database_id = %(database)s AND k.position < %(end)s - 1
+  AND e.position >= %(first)s AND e.position < %(end)s
+  AND CASE WHEN e.consumer_id IS NULL
+      THEN c.definition -> 'tables' ? (e.schema_name || '.' || e.table_name)
+      ELSE e.consumer_id = c.id END
+"""
+
+_BEHIND = f"SELECT c.id, c.name, c.gap, count(*) {_NOT_GOT} GROUP BY c.id ORDER BY c.name"
+
+#: Ends at the first one found.
+_ANYBODY_BEHIND = f"SELECT EXISTS (SELECT {_NOT_GOT})"
+
+#: Cursors that moved in memory only, since nothing on the way was wanted. A rewind made since has
+#: another epoch.
+_SAVE = """
+UPDATE triggerkit.cursors k SET position = p.position
+FROM unnest(%s::int[], %s::int[], %s::int[], %s::bigint[])
+    AS p (consumer_id, epoch, partition, position), triggerkit.consumers c
+WHERE k.consumer_id = p.consumer_id AND k.partition = p.partition AND c.id = p.consumer_id
+  AND c.replay_epoch = p.epoch AND k.batch_id IS NULL AND k.position < p.position
+"""
+
+_SKIP = """
+UPDATE triggerkit.cursors SET position = %(last)s, batch_id = NULL, batch_last = NULL, attempt = 0,
+    lease_until = NULL, settled = '{}'
+WHERE consumer_id = ANY (%(consumers)s) AND position < %(last)s
+"""
+
+_RETAINED = """
+UPDATE triggerkit.databases SET retained_from = %s WHERE id = %s AND retained_from < %s
+"""
+
+_OLD_DELIVERIES = """
+DELETE FROM triggerkit.deliveries WHERE id = ANY (ARRAY(
+    SELECT id FROM triggerkit.deliveries
+    WHERE consumer_id = %s AND partition = %s AND last_position < %s
+    ORDER BY last_position LIMIT %s))
+"""
+
+_GAP = re.compile(r"positions (\d+) to \d+ ")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long the log keeps what everybody is past, and how large it may become."""
+
+    keep: timedelta
+    max_bytes: int
+
+
+class Progress(NamedTuple):
+    """How far a consumer is in a partition, as the process knows that delivers to it."""
+
+    consumer_id: int
+    replay_epoch: int
+    partition: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loser:
+    """A consumer that has not got `messages` of the log's oldest part yet."""
+
+    consumer_id: int
+    name: str
+    messages: int
+    gap: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How large a log is, and who loses messages by its limit, at about `at`."""
+
+    size_bytes: int
+    max_bytes: int
+    losers: tuple[Loser, ...] = ()
+    at: datetime | None = None
+
+    @property
+    def share(self) -> float:
+        """The part of the limit that is used."""
+        return self.size_bytes / self.max_bytes
+
+
+async def save_progress(connection: psycopg.AsyncConnection, progress: list[Progress]) -> None:
+    """Store how far consumers are that had nothing to store: by it they are past what is old."""
+    columns = [list(column) for column in zip(*progress, strict=True)] or [[], [], [], []]
+    await connection.execute(_SAVE, columns)
+
+
+async def retain(connection: psycopg.AsyncConnection, database_id: int, policy: Policy) -> int:
+    """Drop what the log need not or must not keep any more; returns the tables dropped.
+
+    What it writes, it writes in short transactions, so that no append waits. A table in use is
+    dropped by a later call; the one that is being filled, and the one after it, never are.
+    """
+    head, retained_from = await _bounds(connection, database_id)
+    partitions = await table_partitions(connection, database_id)
+    size_bytes = sum(p.size_bytes for p in partitions)
+    for partition in partitions:
+        if partition.end > head:
+            break
+        if partition.end > retained_from:
+            if size_bytes > policy.max_bytes:
+                await _give_up(connection, database_id, partition, policy, size_bytes)
+            elif not await _is_done_with(connection, database_id, partition, policy):
+                break
+            retained_from = partition.end
+            await connection.execute(_RETAINED, [retained_from, database_id, retained_from])
+        size_bytes -= partition.size_bytes
+    dropped = 0
+    for partition in partitions:
+        if partition.end <= retained_from:
+            dropped += await drop(connection, partition)
+    await _delete_deliveries(connection, database_id, retained_from)
+    return dropped
+
+
+async def outlook(connection: psycopg.AsyncConnection, database_id: int, policy: Policy) -> Outlook:
+    """How near the log is to its limit, and whom that is going to cost messages."""
+    head, retained_from = await _bounds(connection, database_id)
+    partitions = [
+        p for p in await table_partitions(connection, database_id) if p.end > retained_from
+    ]
+    size_bytes = sum(p.size_bytes for p in partitions)
+    if size_bytes < WARN_SHARE * policy.max_bytes or not partitions or partitions[0].end > head:
+        return Outlook(size_bytes, policy.max_bytes)
+    losers = await _behind(connection, database_id, partitions[0])
+    since = await first_captured(connection, database_id, retained_from)
+    at = None
+    if losers and since is not None:
+        now = datetime.now(UTC)
+        left = max(0, policy.max_bytes - size_bytes)
+        at = now + (now - since) * (left / size_bytes)
+    return Outlook(size_bytes, policy.max_bytes, losers, at)
+
+
+async def _bounds(connection: psycopg.AsyncConnection, database_id: int) -> tuple[int, int]:
+    cursor = await connection.execute(
+        "SELECT next_position, retained_from FROM triggerkit.databases WHERE id = %s",
+        [database_id],
+    )
+    row = await cursor.fetchone()
+    return (1, 1) if row is None else (row[0], row[1])
+
+
+async def _is_done_with(
+    connection: psycopg.AsyncConnection,
+    database_id: int,
+    partition: TablePartition,
+    policy: Policy,
+) -> bool:
+    """Whether `partition` is old enough and every consumer, paused ones too, is past it."""
+    last = await last_captured(connection, database_id, partition)
+    if last is not None and datetime.now(UTC) - last < policy.keep:
+        return False
+    cursor = await connection.execute(_ANYBODY_BEHIND, _range(database_id, partition))
+    return await cursor.fetchone() == (False,)
+
+
+async def _behind(
+    connection: psycopg.AsyncConnection, database_id: int, partition: TablePartition
+) -> tuple[Loser, ...]:
+    cursor = await connection.execute(_BEHIND, _range(database_id, partition))
+    return tuple(
+        Loser(consumer_id, name, messages, gap)
+        for consumer_id, name, gap, messages in await cursor.fetchall()
+    )
+
+
+def _range(database_id: int, partition: TablePartition) -> dict[str, int]:
+    return {"database": database_id, "first": partition.first, "end": partition.end}
+
+
+async def _give_up(
+    connection: psycopg.AsyncConnection,
+    database_id: int,
+    partition: TablePartition,
+    policy: Policy,
+    size_bytes: int,
+) -> None:
+    """The log is full: who is not past `partition` goes on behind it, and has a gap."""
+    losers = await _behind(connection, database_id, partition)
+    last = partition.end - 1
+    for loser in losers:
+        before = _GAP.search(loser.gap or "")
+        first = int(before[1]) if before else max(1, partition.first)
+        reason = (
+            f"positions {first} to {last} were dropped from the log, which had reached its limit "
+            f"(TRIGGERKIT_LOG_MAX_BYTES, {policy.max_bytes:,} bytes), before they were delivered"
+        )
+        async with connection.transaction():
+            await mark_gap(connection, [loser.consumer_id], reason)
+            await connection.execute(_SKIP, {"last": last, "consumers": [loser.consumer_id]})
+        logger.error(
+            "%s lost %d messages: %s; close the gap with: triggerkit backfill start %s",
+            loser.name,
+            loser.messages,
+            reason,
+            loser.name,
+        )
+    logger.info(
+        "the log has %d bytes, more than %d: positions up to %d go",
+        size_bytes,
+        policy.max_bytes,
+        last,
+    )
+
+
+async def _delete_deliveries(
+    connection: psycopg.AsyncConnection, database_id: int, retained_from: int
+) -> None:
+    """Forget deliveries of what the log has not any more, in short statements."""
+    cursor = await connection.execute(
+        "SELECT id FROM triggerkit.consumers WHERE database_id = %s", [database_id]
+    )
+    for (consumer_id,) in await cursor.fetchall():
+        for partition in range(-1, PARTITIONS):
+            parameters = [consumer_id, partition, retained_from, DELETE_ROWS]
+            while (await connection.execute(_OLD_DELIVERIES, parameters)).rowcount == DELETE_ROWS:
+                pass

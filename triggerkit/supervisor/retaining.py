@@ -1,0 +1,44 @@
+"""Keeps the log within its limits while the stream runs, on a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import psycopg
+
+from triggerkit.consumers.retention import Policy, Progress, retain, save_progress
+from triggerkit.errors import CannotConnect
+from triggerkit.log.retention import PATIENCE
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the log's age and size.
+RETENTION_S = 60.0
+
+
+def policy_of(settings: Settings) -> Policy:
+    """What the settings say the log may keep."""
+    return Policy(settings.log_keep, settings.log_max_bytes)
+
+
+async def keep_retaining(
+    settings: Settings, database_id: int, progress: Callable[[], list[Progress]]
+) -> None:
+    """Retain until canceled. What goes wrong is told and tried again: the stream goes on."""
+    while True:
+        try:
+            async with await connect(settings.state_dsn, "triggerkit retention") as connection:
+                await connection.execute(PATIENCE)
+                await save_progress(connection, progress())
+                await retain(connection, database_id, policy_of(settings))
+        except (psycopg.Error, CannotConnect) as error:
+            logger.warning("the log's retention: %s; it is tried again", _first_line(error))
+        await asyncio.sleep(RETENTION_S)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
