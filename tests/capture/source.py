@@ -14,7 +14,7 @@ import psycopg
 from tests.capture.server import Server
 from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
-from triggerkit.replication import signal
+from triggerkit.replication import heartbeat, signal
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.slot import PUBLICATION, ensure_publication, ensure_slot
 from triggerkit.state.connect import connect
@@ -103,7 +103,8 @@ class Source:
                         capture.confirm(part.end_lsn)
                     if any(m.prefix == END and m.content == end.encode() for m in part.messages):
                         return found
-                    found.append(part)
+                    if not is_heartbeat(part):
+                        found.append(part)
 
     def confirmed_lsn(self) -> Lsn:
         """What the slot has confirmed."""
@@ -113,6 +114,11 @@ class Source:
                 f"WHERE slot_name = '{SLOT}'"
             )
         )
+
+
+def is_heartbeat(part: TransactionPart) -> bool:
+    """Whether a part is only the return of the stream's own mark."""
+    return not part.changes and [m.prefix for m in part.messages] == [heartbeat.PREFIX]
 
 
 def as_json(change: RowChange) -> Any:

@@ -14,7 +14,8 @@ from triggerkit.change import Key, Record
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.snapshot import Snapshot
 from triggerkit.errors import PreflightFailed
-from triggerkit.values import decoder_for
+from triggerkit.replication.catalog import type_decoders
+from triggerkit.values import Decoder, decoder_for
 
 #: Rows of the first chunk, and the most of any.
 FIRST_ROWS = 200
@@ -30,13 +31,16 @@ TARGET_BYTES = 4 * 1024 * 1024
 #: A cursor or bound: the order columns' values as Postgres prints them.
 Place = list[str]
 
+#: The columns that the stream has too: of the generated ones those that are published, from 18 on.
 _COLUMNS = """
-SELECT a.attname, coalesce(a.attnum = ANY (i.indkey), false)
+SELECT a.attname, a.atttypid::bigint
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
-  AND a.attgenerated = ''
+  AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000 AND EXISTS (
+    SELECT FROM pg_publication_tables p WHERE p.pubname = 'triggerkit'
+    AND p.schemaname = n.nspname AND p.tablename = c.relname
+    AND to_jsonb(p) -> 'attnames' ? a.attname::text))
 ORDER BY a.attnum
 """
 
@@ -45,7 +49,8 @@ SELECT a.attname FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ord)
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s ORDER BY k.ord
+WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s AND k.ord <= i.indnkeyatts
+ORDER BY k.ord
 """
 
 #: Row security is in effect when a policy may hide rows from this very role.
@@ -124,6 +129,8 @@ class ChunkReader:
         self._bounds = bounds
         self._most_rows = most_rows
         self._columns: list[str] = []
+        #: Of types that are not built in; the stream has the same.
+        self._decoders: dict[int, Decoder] = {}
         self._key: list[str] = []
         self._limit = min(FIRST_ROWS, most_rows)
 
@@ -135,7 +142,9 @@ class ChunkReader:
                 hide rows from the role.
         """
         cursor = await self._connection.execute(_COLUMNS, self._table)
-        self._columns = [name for name, _ in await cursor.fetchall()]
+        types: dict[str, int] = dict(await cursor.fetchall())
+        self._columns = [*types]
+        self._decoders = await type_decoders(self._connection, types.values())
         cursor = await self._connection.execute(_KEY_ORDER, self._table)
         self._key = [name for (name,) in await cursor.fetchall()]
         if not self._columns or not self._key:
@@ -240,7 +249,8 @@ class ChunkReader:
         result = cursor.pgresult
         assert result is not None
         columns = range(len(self._columns))
-        decoders = [decoder_for(result.ftype(i)) for i in columns]
+        types = [result.ftype(i) for i in columns]
+        decoders = [self._decoders.get(oid) or decoder_for(oid) for oid in types]
         key_at = [self._columns.index(name) for name in self._key]
         order_at = [self._columns.index(name) for name in order]
         rows, size_bytes = [], 0

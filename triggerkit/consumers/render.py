@@ -37,13 +37,14 @@ class Renderer:
             orjson.dumps(database),
             orjson.dumps({"id": str(consumer.id), "name": consumer.name}),
         )
-        self._constant = b',"database":%b,"consumer":%b,"transaction_annotations":null}}' % refs
+        self._constant = b',"database":%b,"consumer":%b,"transaction_annotations":' % refs
+        self._without_annotations = b"%bnull}}" % self._constant
 
     def message(self, entry: Entry) -> bytes:
         """The message of `entry` in the shape of `triggerkit.message.Envelope`."""
         (
             position, _, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
-            record, changes, unchanged, _, backfill_id,
+            record, changes, unchanged, _, backfill_id, _, annotations,
         ) = entry  # fmt: skip
         tables = self._tables.get((schema, table)) or self._table(schema, table)
         if backfill_id is None:
@@ -60,12 +61,15 @@ class Renderer:
             metadata += f',"group":{group}'
         if unchanged:
             metadata += f',"unchanged":{orjson.dumps(unchanged).decode()}'
+        tail = self._without_annotations
+        if annotations is not None:
+            tail = b"%b%b}}" % (self._constant, annotations.encode())
         return b'{"record":%b,"changes":%b,"action":"%b","metadata":{%b%b' % (
             record or b"null",
             changes or b"null",
             action.encode(),
             metadata.encode(),
-            self._constant,
+            tail,
         )
 
     def _table(self, schema: str, table: str) -> str:

@@ -18,12 +18,16 @@ PARTITIONS = 8
 #: What an entry takes besides its values: the tuple, its numbers and its key.
 ENTRY_BYTES = 400
 
+#: What an entry may take. A longer record is not kept: the entry says so in its place.
+LARGEST_BYTES = 64 * 1024 * 1024
+
 
 class Entry(NamedTuple):
     """One change in the log. `record` and `changes` are JSON; `key` is a JSON array of text.
 
     `consumer_id` and `backfill_id` are set for rows read by a backfill: only that consumer gets
-    them. `commit_at` is ISO 8601, UTC, with microseconds.
+    them. `commit_at` is ISO 8601, UTC, with microseconds. `fault` says why there is no record
+    though there should be one: such an entry cannot be delivered. `annotations` is JSON.
     """
 
     position: int
@@ -41,11 +45,19 @@ class Entry(NamedTuple):
     unchanged: tuple[str, ...]
     consumer_id: int | None = None
     backfill_id: int | None = None
+    fault: str | None = None
+    annotations: str | None = None
 
     @property
     def size_bytes(self) -> int:
         """About the bytes this entry takes in memory."""
         return ENTRY_BYTES + len(self.record or b"") + len(self.changes or b"")
+
+    def without_record(self) -> Entry:
+        """This entry, found to be larger than `LARGEST_BYTES`."""
+        size_bytes = len(self.record or b"") + len(self.changes or b"")
+        fault = f"record of {size_bytes} bytes is larger than the limit of {LARGEST_BYTES}"
+        return self._replace(record=None, changes=None, unchanged=(), fault=fault)
 
 
 class Pending(NamedTuple):
@@ -62,12 +74,13 @@ class Pending(NamedTuple):
 #: The columns `copy_row` fills, in order.
 COPY_COLUMNS = (
     "position, database_id, partition, schema_name, table_name, key, action, commit_lsn, "
-    "commit_idx, commit_at, xid, record, changes, unchanged, consumer_id, backfill_id"
+    "commit_idx, commit_at, xid, record, changes, unchanged, consumer_id, backfill_id, fault, "
+    "annotations"
 )
 
 
 #: The columns after the record, as most entries have them.
-_NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\n"
+_NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n"
 
 # Named tuples made without their Python-level __new__ cost half: there is an entry for every row.
 _make = tuple.__new__
@@ -86,7 +99,7 @@ def partition_of(schema: str, table: str, key: str) -> int:
 def entry_of(position: int, pending: Pending) -> Entry:
     """Give a pending change its position, partition and JSON."""
     transaction, commit_idx, change, xid, consumer_id, backfill_id = pending
-    schema, table, action, key_values, record, changes, unchanged = change
+    schema, table, action, key_values, record, changes, unchanged, fault = change
     key = orjson.dumps(key_values)
     return _make(
         Entry,
@@ -106,6 +119,8 @@ def entry_of(position: int, pending: Pending) -> Entry:
             unchanged,
             consumer_id,
             backfill_id,
+            fault,
+            transaction.annotations,
         ),
     )
 
@@ -122,21 +137,25 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
     """
     (
         position, partition, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
-        record, changes, unchanged, consumer_id, backfill_id,
+        record, changes, unchanged, consumer_id, backfill_id, fault, annotations,
     ) = entry  # fmt: skip
     head = (
         f"{position}\t{database_id}\t{partition}\t{_table_columns(schema, table)}\t{_text(key)}\t"
         f"{action}\t{commit_lsn}\t{commit_idx}\t{commit_at}\t{_number(xid)}\t"
     )
-    if changes is None and not unchanged and consumer_id is None and backfill_id is None:
+    is_plain = consumer_id is None and backfill_id is None and fault is None and annotations is None
+    if is_plain and changes is None and not unchanged:
         return head.encode(), _json(record), _NOTHING_MORE
-    tail = f"\t{_array(unchanged)}\t{_number(consumer_id)}\t{_number(backfill_id)}\n"
+    tail = (
+        f"\t{_array(unchanged)}\t{_number(consumer_id)}\t{_number(backfill_id)}"
+        f"\t{_optional(fault)}\t{_optional(annotations)}\n"
+    )
     return head.encode(), _json(record), b"\t%b%b" % (_json(changes), tail.encode())
 
 
 def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
     """The entry as values of `COPY_COLUMNS`, for a statement."""
-    position, *middle, record, changes, unchanged, consumer_id, backfill_id = entry
+    position, *middle, record, changes, unchanged, consumer_id, backfill_id, fault, notes = entry
     return (
         position,
         database_id,
@@ -146,6 +165,8 @@ def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
         list(unchanged) or None,
         consumer_id,
         backfill_id,
+        fault,
+        notes,
     )
 
 
@@ -162,6 +183,10 @@ def _json(value: bytes | None) -> bytes:
     if value is None:
         return b"\\N"
     return value.replace(b"\\", b"\\\\") if b"\\" in value else value
+
+
+def _optional(value: str | None) -> str:
+    return "\\N" if value is None else _text(value)
 
 
 def _text(value: str) -> str:

@@ -17,7 +17,7 @@ _READ = """
 SELECT position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
        to_char(commit_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
        xid, convert_to(record, 'UTF8'), convert_to(changes, 'UTF8'),
-       coalesce(unchanged, '{}'), consumer_id, backfill_id
+       coalesce(unchanged, '{}'), consumer_id, backfill_id, fault, annotations
 FROM triggerkit.events
 WHERE database_id = %s AND partition = %s AND position > %s AND position <= %s
 ORDER BY position LIMIT %s

@@ -12,7 +12,16 @@ from psycopg import sql
 
 from triggerkit.errors import Fenced
 from triggerkit.failpoints import reach
-from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of, parameters
+from triggerkit.log.entry import (
+    COPY_COLUMNS,
+    LARGEST_BYTES,
+    Entry,
+    Pending,
+    copy_row,
+    entry_of,
+    parameters,
+)
+from triggerkit.log.unchanged import Lookup
 from triggerkit.state.connect import connect
 
 #: Positions a partition of the table `events` holds; retention drops whole partitions.
@@ -24,7 +33,7 @@ SMALL_APPEND = 8
 #: Takes over the log: from now on the previous writer is refused.
 _OPEN = """
 UPDATE triggerkit.databases SET writer_epoch = writer_epoch + 1 WHERE id = %s
-RETURNING writer_epoch, next_position, last_commit_lsn
+RETURNING writer_epoch, next_position, last_commit_lsn, epoch_position
 """
 
 _COPY = f"COPY triggerkit.events ({COPY_COLUMNS}) FROM STDIN"
@@ -37,7 +46,7 @@ WHERE id = %s AND writer_epoch = %s AND next_position = %s
 
 _VALUES = (
     "(%s::bigint, %s::int, %s::smallint, %s, %s, %s, %s, %s::bigint, %s::int, %s::timestamptz, "
-    "%s::bigint, %s, %s, %s::text[], %s::int, %s::int)"
+    "%s::bigint, %s, %s, %s::text[], %s::int, %s::int, %s, %s)"
 )
 
 #: A whole append of one entry and of more, with as many rows of values as entries.
@@ -65,7 +74,7 @@ class LogWriter:
 
     def __init__(self, connection: psycopg.AsyncConnection, database_id: int) -> None:
         self._connection = connection
-        self._database_id = database_id
+        self.database_id = database_id
         self._epoch = 0
         self._stored_position = 1
         self._tables_until = 0
@@ -73,6 +82,10 @@ class LogWriter:
         self._stream: psycopg.AsyncCopy | None = None
         self._held: list[Entry] = []
         self._held_bytes = 0
+        #: Whether some of what is held leaves values out that the log may have.
+        self._lacks_values = False
+        self._last_handed_over: Entry | None = None
+        self._epoch_position = 1
         self._entries: list[Entry] = []
         #: The bytes of what `commit` is going to return.
         self.kept_bytes = 0
@@ -100,27 +113,61 @@ class LogWriter:
                 await writer._end_copy()
 
     async def _take_over(self) -> None:
-        cursor = await self._connection.execute(_OPEN, [self._database_id])
+        cursor = await self._connection.execute(_OPEN, [self.database_id])
         row = await cursor.fetchone()
         if row is None:
-            raise Fenced(f"database {self._database_id} is gone from triggerkit.databases")
-        self._epoch, self.next_position, self.last_commit_lsn = row
+            raise Fenced(f"database {self.database_id} is gone from triggerkit.databases")
+        self._epoch, self.next_position, self.last_commit_lsn, self._epoch_position = row
         self._stored_position = self.next_position
         await self._make_tables(self.next_position)
 
     def write(self, pending: Pending) -> int:
         """Add one change to the append and return the bytes now held in memory."""
         entry = entry_of(self.next_position, pending)
+        size_bytes = entry.size_bytes
+        if size_bytes > LARGEST_BYTES:
+            entry = entry.without_record()
+            size_bytes = entry.size_bytes
+        if entry.unchanged:
+            self._lacks_values = True
         self.next_position += 1
         self._held.append(entry)
-        self._held_bytes += entry.size_bytes
-        self.kept_bytes += entry.size_bytes
+        self._held_bytes += size_bytes
+        self.kept_bytes += size_bytes
         self._entries.append(entry)
         return self._held_bytes
 
     async def flush(self) -> None:
         """Hand what is held in memory to the server, not yet committed."""
-        if not self._held:
+        while self._lacks_values:
+            await self._complete()
+        await self._hand_over(len(self._held))
+
+    async def _complete(self) -> None:
+        """Put in the values that updates left out, at least of the first entries that are held.
+
+        Those are handed over when all of them would take too much memory.
+        """
+        # The server is in the midst of a COPY on this connection: it sees what came so far after.
+        await self._end_copy()
+        lookup = Lookup(self._connection, self.database_id, self._epoch_position)
+        count = await lookup.complete(self._held, self._last_handed_over)
+        for number, entry in enumerate(self._held[:count]):
+            if entry.size_bytes > LARGEST_BYTES:
+                self._held[number] = entry.without_record()
+        kept = min(len(self._held), len(self._entries))
+        if kept:
+            self._entries[-kept:] = self._held[-kept:]
+        self.kept_bytes = sum(entry.size_bytes for entry in self._entries)
+        self._held_bytes = sum(entry.size_bytes for entry in self._held)
+        if count < len(self._held):
+            await self._hand_over(count)
+            self.forget()
+        else:
+            self._lacks_values = False
+
+    async def _hand_over(self, count: int) -> None:
+        if not count:
             return
         if self.next_position > self._tables_until:
             await self._end_copy()
@@ -133,9 +180,9 @@ class LogWriter:
             self._stream = await stack.enter_async_context(cursor.copy(_COPY))
             self._copy = stack
         rows: list[bytes] = []
-        for entry in self._held:
-            rows += copy_row(self._database_id, entry)
-        self._let_go()
+        for entry in self._held[:count]:
+            rows += copy_row(self.database_id, entry)
+        self._let_go(count)
         await self._stream.write(b"".join(rows))
 
     async def commit(self, last_commit_lsn: int, also: Sequence[Statement] = ()) -> list[Entry]:
@@ -146,6 +193,8 @@ class LogWriter:
         Raises:
             Fenced: another writer took over; nothing of this append was kept.
         """
+        if self._lacks_values:
+            await self._complete()
         if self._is_small and not also:
             await self._append_small(last_commit_lsn)
         else:
@@ -161,19 +210,20 @@ class LogWriter:
     def _is_small(self) -> bool:
         return (
             0 < len(self._held) <= SMALL_APPEND
+            and not self._lacks_values
             and self.next_position <= self._tables_until
             and self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         )
 
     async def _append_small(self, last_commit_lsn: int) -> None:
         reach("log-written")
-        rows = [value for entry in self._held for value in parameters(self._database_id, entry)]
+        rows = [value for entry in self._held for value in parameters(self.database_id, entry)]
         cursor = await self._connection.execute(
             _APPENDS[len(self._held) - 1], [*self._advance(last_commit_lsn), *rows]
         )
         if cursor.rowcount == 0:
             raise Fenced
-        self._let_go()
+        self._let_go(len(self._held))
 
     async def _append(self, last_commit_lsn: int, also: Sequence[Statement]) -> None:
         await self.flush()
@@ -192,14 +242,15 @@ class LogWriter:
         return [
             self.next_position,
             last_commit_lsn,
-            self._database_id,
+            self.database_id,
             self._epoch,
             self._stored_position,
         ]
 
-    def _let_go(self) -> None:
-        self._held.clear()
-        self._held_bytes = 0
+    def _let_go(self, count: int) -> None:
+        self._last_handed_over = self._held[count - 1]
+        del self._held[:count]
+        self._held_bytes = sum(entry.size_bytes for entry in self._held)
 
     def forget(self) -> None:
         """Drop the entries kept for `commit` to return: a long append must not fill the memory."""
@@ -217,11 +268,11 @@ class LogWriter:
 
     async def _make_tables(self, position: int) -> None:
         """Make the table partitions for `position` and for one whole partition after it."""
-        whole = f"events_{self._database_id}"
+        whole = f"events_{self.database_id}"
         await self._make_table(
             whole,
             "events",
-            sql.SQL("FOR VALUES IN ({})").format(self._database_id),
+            sql.SQL("FOR VALUES IN ({})").format(self.database_id),
             sql.SQL("(LIKE triggerkit.events INCLUDING DEFAULTS) PARTITION BY RANGE (position)"),
         )
         first = position // TABLE_PARTITION_SIZE

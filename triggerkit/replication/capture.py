@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from triggerkit.change import RowChange, Transaction
 from triggerkit.failpoints import reach
 from triggerkit.lsn import Lsn
-from triggerkit.replication import signal
+from triggerkit.replication import annotation, heartbeat, signal
 from triggerkit.replication.catalog import Catalog
 from triggerkit.replication.connection import ReplicationConnection, answering
-from triggerkit.replication.frames import PrimaryKeepalive, parse_keepalive, payload_of
+from triggerkit.replication.frames import (
+    PrimaryKeepalive,
+    parse_keepalive,
+    payload_of,
+    position_of,
+)
+from triggerkit.replication.heartbeat import Heartbeat
+from triggerkit.replication.origin import Server
 from triggerkit.replication.pgoutput import (
     Begin,
     Commit,
@@ -38,10 +45,11 @@ def full_xid(xid: int, reference: int) -> int:
 
 @dataclass(slots=True)
 class TransactionPart:
-    """Consecutive changes of one transaction; large transactions come in several parts.
+    """Consecutive changes of one transaction, all with the annotations of its `transaction`.
 
-    `first_idx` is the index of the first change in its transaction. `end_lsn` is set on the last
-    part: confirming it means not to get the transaction again.
+    Large transactions, and those whose annotations change, come in several parts. `first_idx` is
+    the index of the first change in its transaction. `end_lsn` is set on the last part: confirming
+    it means not to get the transaction again.
     """
 
     transaction: Transaction
@@ -55,9 +63,16 @@ class Capture:
     """Reads a slot. Parts returned by `read` count as durable when `confirm` names their end."""
 
     def __init__(
-        self, connection: ReplicationConnection, catalog: Catalog, after: int, last_xid: int
+        self,
+        connection: ReplicationConnection,
+        catalog: Catalog,
+        beat: Heartbeat,
+        after: int,
+        last_xid: int,
     ) -> None:
         self._connection = connection
+        self._heartbeat = beat
+        self.server = connection.server
         self._catalog = catalog
         self._relations = RelationCache()
         self._after = after
@@ -70,9 +85,11 @@ class Capture:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, slot_name: str, publication: str, after: int
+        cls, dsn: str, slot_name: str, publication: str, after: int, known: Server | None = None
     ) -> AsyncIterator[Self]:
         """Stream from the slot; transactions up to the commit LSN `after` are passed over.
+
+        `known` is the server that those were streamed from.
 
         Raises:
             CannotConnect, SlotError: see `ReplicationConnection.open`.
@@ -82,11 +99,14 @@ class Capture:
             stack.push_async_callback(catalog.close)
             async with answering():
                 last_xid = await catalog.last_xid()
-                connection = await ReplicationConnection.open(dsn, slot_name, publication)
+                connection = await ReplicationConnection.open(
+                    dsn, slot_name, publication, known, after
+                )
             stack.push_async_callback(connection.close)
-            keep_alive = asyncio.create_task(connection.keep_alive())
-            stack.callback(keep_alive.cancel)
-            yield cls(connection, catalog, after, last_xid)
+            beat = Heartbeat(dsn, connection)
+            for work in (connection.keep_alive(), beat.run()):
+                stack.push_async_callback(_canceled, asyncio.create_task(work))
+            yield cls(connection, catalog, beat, after, last_xid)
 
     async def read(self) -> list[TransactionPart]:
         """Wait for the stream and return what came: call it when the parts before are durable.
@@ -99,6 +119,7 @@ class Capture:
             parts: list[TransactionPart] = []
             frames = await self._connection.receive()
             reach("frame-received")
+            self._heartbeat.reached(position_of(frames[-1]))
             for frame in frames:
                 payload = payload_of(frame)
                 if payload is None:
@@ -124,7 +145,7 @@ class Capture:
             if changes:
                 part.changes += changes
             elif self._mark_oid:
-                self._on_own_row(payload)
+                self._on_own_row(payload, parts)
             return
         message = decode(payload)
         if isinstance(message, Truncate) and part is not None:
@@ -136,19 +157,27 @@ class Capture:
         elif isinstance(message, Relation):
             await self._announce(message)
         elif isinstance(message, LogicalMessage):
-            self._on_mark(message)
+            self._on_mark(message, parts)
 
-    def _on_own_row(self, payload: bytes) -> None:
+    def _on_own_row(self, payload: bytes, parts: list[TransactionPart]) -> None:
         """A row of a skipped relation: a mark, if it is of the table of marks."""
         message = decode(payload)
         if isinstance(message, Insert | Update) and message.relation_oid == self._mark_oid:
             mark = signal.mark_of(message.new)
             if mark is not None:
-                self._on_mark(mark)
+                self._on_mark(mark, parts)
 
-    def _on_mark(self, message: LogicalMessage) -> None:
-        if self._part is not None:
-            self._part.messages.append(message)
+    def _on_mark(self, message: LogicalMessage, parts: list[TransactionPart]) -> None:
+        part = self._part
+        if part is None:
+            return
+        if annotation.is_about(message):
+            self._split(parts)
+            part = self._part = self._part or part
+            noted = annotation.after(message, part.transaction.annotations)
+            part.transaction = replace(part.transaction, annotations=noted)
+        elif message.prefix != heartbeat.PREFIX or self._heartbeat.is_back(message):
+            part.messages.append(message)
 
     def _begin(self, message: Begin) -> None:
         self._skipping = message.final_lsn <= self._after
@@ -193,3 +222,8 @@ class Capture:
         if part is not None and part.changes:
             parts.append(part)
             self._part = TransactionPart(part.transaction, part.first_idx + len(part.changes))
+
+
+async def _canceled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,10 +10,13 @@ from typing import Self
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import DiagnosticField
 
-from triggerkit.errors import CannotConnect, SlotError
+from triggerkit.errors import CannotConnect
 from triggerkit.lsn import Lsn
+from triggerkit.replication import origin, remedies
 from triggerkit.replication.frames import StandbyStatusUpdate
+from triggerkit.replication.signal import MESSAGES_FROM
 from triggerkit.state.connect import connect
 
 #: Frames are handed over in batches of about this many bytes.
@@ -59,50 +61,74 @@ class ReplicationConnection:
     """Streams one slot. `flushed` is the position confirmed to the server; it never goes back."""
 
     def __init__(
-        self, connection: psycopg.AsyncConnection, slot_name: str, patience_s: float
+        self,
+        connection: psycopg.AsyncConnection,
+        slot_name: str,
+        publication: str,
+        server: origin.Server,
+        patience_s: float,
     ) -> None:
         self._connection = connection
         self._patience_s = patience_s
+        self._publication = publication
+        self._failure: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._waiting_since = 0.0
         self._pgconn = connection.pgconn
         self._slot_name = slot_name
         self._loop = asyncio.get_running_loop()
+        self.server = server
         self.flushed = Lsn(0)
+        connection.add_notice_handler(self._on_notice)
 
     @classmethod
-    async def open(cls, dsn: str, slot_name: str, publication: str) -> Self:
+    async def open(
+        cls,
+        dsn: str,
+        slot_name: str,
+        publication: str,
+        known: origin.Server | None = None,
+        after: int = 0,
+    ) -> Self:
         """Connect and start streaming from where the slot was confirmed.
+
+        `known` is the server that was streamed from up to the LSN `after`.
 
         Raises:
             CannotConnect: the server does not answer.
-            SlotError: the slot is missing, in use or lost, or the role may not stream.
+            SlotError: the slot is missing, in use or lost, the role may not stream, or the server
+                is another one or lacks what the one before it had.
         """
         try:
             connection = await connect(dsn, "triggerkit stream", replication=True)
         except CannotConnect as error:
-            raise _not_allowed(error, slot_name) from error
+            raise remedies.not_allowed(error, slot_name) from error
         try:
-            return await cls._start(connection, slot_name, publication)
+            server = await origin.require_same(connection, known, after, slot_name)
+            return await cls._start(connection, slot_name, publication, server)
         except psycopg.Error as error:
+            refusal = await remedies.refused(connection, error, slot_name)
             await connection.close()
-            raise _slot_error(error, slot_name) from error
+            raise refusal from error
         except BaseException:
             await connection.close()
             raise
 
     @classmethod
     async def _start(
-        cls, connection: psycopg.AsyncConnection, slot_name: str, publication: str
+        cls,
+        connection: psycopg.AsyncConnection,
+        slot_name: str,
+        publication: str,
+        server: origin.Server,
     ) -> Self:
-        version = connection.info.server_version
         options = [
             sql.SQL("proto_version '1'"),
             sql.SQL("publication_names {}").format(
                 sql.Literal(sql.Identifier(publication).as_string(connection))
             ),
         ]
-        if version >= 140000:
+        if connection.info.server_version >= MESSAGES_FROM:
             options.append(sql.SQL("messages 'true'"))
         command = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 ({})").format(
             sql.Identifier(slot_name), sql.SQL(", ").join(options)
@@ -111,7 +137,7 @@ class ReplicationConnection:
         [limit_s] = await cursor.fetchone() or [0]
         await connection.execute(command)
         patience_s = max(SILENCE_S, float(limit_s)) if limit_s else LONGEST_SILENCE_S
-        return cls(connection, slot_name, patience_s)
+        return cls(connection, slot_name, publication, server, patience_s)
 
     async def receive(self) -> list[memoryview]:
         """Wait for frames and return all that are here, at least one.
@@ -126,6 +152,17 @@ class ReplicationConnection:
                 return frames
             await self._readable()
             self._pgconn.consume_input()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `receive` waits for the server."""
+        return self._waiting is not None
+
+    def fail(self, error: Exception) -> None:
+        """Have `receive` raise `error`, now or when it is called next."""
+        self._failure = error
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
 
     def confirm(self, lsn: Lsn) -> None:
         """Tell the server that everything before `lsn` is durable here."""
@@ -150,12 +187,10 @@ class ReplicationConnection:
         with suppress(psycopg.OperationalError):
             while True:
                 await asyncio.sleep(STATUS_S)
-                waiting = self._waiting
-                silent_s = 0.0 if waiting is None else self._loop.time() - self._waiting_since
-                if waiting is not None and silent_s >= self._patience_s and not waiting.done():
-                    waiting.set_exception(
-                        LineDead(f"nothing came from the server for {silent_s:.0f} s")
-                    )
+                since = self._waiting_since if self.is_waiting else self._loop.time()
+                silent_s = self._loop.time() - since
+                if silent_s >= self._patience_s:
+                    self.fail(LineDead(f"nothing came from the server for {silent_s:.0f} s"))
                 self.send_status(reply_requested=silent_s >= STATUS_S)
 
     async def close(self) -> None:
@@ -174,12 +209,28 @@ class ReplicationConnection:
                 self._ended()
             frames.append(data)
             size_bytes += length
+        if self._failure is not None:
+            # With what came after a notice, or it might be confirmed.
+            raise self._failure
         return frames
 
     def _ended(self) -> None:
         result = self._pgconn.get_result()
-        message = result.get_error_message() if result is not None else ""
-        raise SlotError(f"the server ended the stream: {message.strip()}", self._slot_name)
+        if result is None:
+            raise remedies.ended("", None, self._slot_name, self._publication)
+        state = result.error_field(DiagnosticField.SQLSTATE)
+        raise remedies.ended(
+            result.get_error_message(),
+            None if state is None else state.decode(),
+            self._slot_name,
+            self._publication,
+        )
+
+    def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        # From 18 on a stream is not ended when its publication is missing: the changes are left
+        # out, and this is all that is said of it.
+        if notice.sqlstate == "55000":
+            self.fail(remedies.without_publication(self._slot_name, self._publication))
 
     async def _readable(self) -> None:
         ready = self._waiting = self._loop.create_future()
@@ -196,22 +247,3 @@ class ReplicationConnection:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _not_allowed(error: CannotConnect, slot_name: str) -> Exception:
-    """What `error` is when the role may connect, but not stream: the server has no code for it."""
-    if re.search("wal ?sender", str(error), re.IGNORECASE) is None:
-        return error
-    first, _, _ = str(error).partition(";")
-    return SlotError(f"{first}; allow it by: ALTER ROLE … REPLICATION", slot_name)
-
-
-def _slot_error(error: psycopg.Error, slot_name: str) -> SlotError:
-    remedy = {
-        "55006": "another process streams from it; stop that one, or wait until it ends",
-        "42704": "it does not exist; `triggerkit check` says how to replace it",
-        "42501": "allow it by: ALTER ROLE … REPLICATION",
-        "55000": "it is lost: the server removed WAL it still needed; replace it and backfill",
-    }.get(error.sqlstate or "", "see the server's message")
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return SlotError(f"replication slot {slot_name}: {first}; {remedy}", slot_name)

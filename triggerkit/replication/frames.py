@@ -83,6 +83,11 @@ def payload_of(frame: memoryview) -> bytes | None:
     return None
 
 
+def position_of(frame: memoryview) -> int:
+    """The place in the WAL that a frame tells of: both kinds have one after their tag."""
+    return int.from_bytes(frame[1:9], "big")
+
+
 def parse_frame(frame: bytes | memoryview) -> XLogData | PrimaryKeepalive:
     """Parse one frame as `PQgetCopyData` returns it; the result shares no memory with it.
 

@@ -25,7 +25,6 @@ from triggerkit.values import Decoder, decode_integer, decode_text, decoder_for
 #: REPLICA IDENTITY FULL, whose key is then the whole row.
 NULL_IN_KEY: Final = "\\N"
 
-_NO_OVERRIDES: Mapping[int, int] = MappingProxyType({})
 _NO_DECODERS: Mapping[int, Decoder] = MappingProxyType({})
 _HEADER_SIZE: Final = ROW_HEADER.size
 
@@ -36,21 +35,11 @@ _QUICK_DECODERS: dict[Decoder, Decoder | None] = {decode_integer: int, decode_te
 _make = tuple.__new__
 
 
-class UndecodableRow(MalformedMessage):
-    """A row's value does not fit its column's type; look at the row by its key.
+class _Undecodable(Exception):
+    """A column's value does not fit its type, or the stream lacks it though it is of the key."""
 
-    `key` is the row's key as far as the stream sent it.
-    """
-
-    def __init__(self, schema: str, table: str, column: str, key: Key) -> None:
-        super().__init__(
-            f"the column {column!r} of a row of {schema}.{table} cannot be decoded; "
-            "look at the row by its key"
-        )
-        self.schema = schema
-        self.table = table
-        self.column = column
-        self.key = key
+    def __init__(self, column: str) -> None:
+        self.fault = f"the value of column {column!r} cannot be decoded; look at the row by its key"
 
 
 class CompiledRelation:
@@ -59,15 +48,14 @@ class CompiledRelation:
     `primary_key` comes from the catalog, since under REPLICA IDENTITY FULL the stream flags every
     column. Where the stream does not send all of it with a delete (REPLICA IDENTITY USING INDEX,
     or no primary key), the key is what the stream flags: see `key_columns`.
-    `type_overrides` gives the base type's OID of domains, `decoders` the decoder of types known
-    only from the catalog, such as arrays of enums; both by type OID.
+    `decoders` has those of types known only from the catalog, such as domains and arrays of enums,
+    by their OID.
     """
 
     def __init__(
         self,
         relation: Relation,
         primary_key: tuple[str, ...] = (),
-        type_overrides: Mapping[int, int] = _NO_OVERRIDES,
         decoders: Mapping[int, Decoder] = _NO_DECODERS,
     ) -> None:
         self.oid: Final = relation.oid
@@ -78,8 +66,7 @@ class CompiledRelation:
         self._fields = tuple(
             (
                 column.name,
-                decoders.get(column.type_oid)
-                or decoder_for(type_overrides.get(column.type_oid, column.type_oid)),
+                decoders.get(column.type_oid) or decoder_for(column.type_oid),
             )
             for column in relation.columns
         )
@@ -96,10 +83,10 @@ class CompiledRelation:
 
         An update of the key gives two: the delete of the old row and the insert of the new one.
         Other updates under REPLICA IDENTITY FULL have the changed columns' old values, and their
-        unchanged TOASTed values are those of the old row.
+        unchanged TOASTed values are those of the old row. A row with a value that does not fit its
+        column's type, or is not UTF-8, has a `fault` and no record.
 
         Raises:
-            UndecodableRow: a value does not fit its column's type, or is not UTF-8.
             MalformedMessage: the number of columns is not the relation's.
         """
         if isinstance(message, Insert):
@@ -136,7 +123,8 @@ class CompiledRelation:
         except (LookupError, ValueError):
             return None
         changes: Record | None = None if action == "insert" else {}
-        return _make(RowChange, (self.schema, self.table, action, key, record, changes, unchanged))
+        row = (self.schema, self.table, action, key, record, changes, unchanged, None)
+        return _make(RowChange, row)
 
     def _update_with_old(self, old: Tuple, is_whole: bool, new: Tuple) -> list[RowChange]:
         self._expect_all_columns(old)
@@ -149,22 +137,35 @@ class CompiledRelation:
         if any(old[at] != new[at] for at in self._key_at):
             return [self._delete(old, is_whole), self._change("insert", new)]
         changed = [is_whole and was != value for was, value in zip(old, new, strict=True)]
-        return [self._change("update", new, self._record(_only(changed, old)))]
+        try:
+            changes = self._record(_only(changed, old))
+        except _Undecodable as undecodable:
+            return [self._faulty("update", new, undecodable.fault)]
+        return [self._change("update", new, changes)]
 
     def _delete(self, old: Tuple, is_whole: bool) -> RowChange:
         if is_whole:
             return self._change("delete", old)
         self._expect_all_columns(old)
-        record = self._record(_only(self._is_identity, old))
-        return RowChange(self.schema, self.table, "delete", self._key(old), record)
+        change = self._change("delete", _only(self._is_identity, old))
+        return change._replace(unchanged=())
 
     def _change(self, action: Action, values: Tuple, changes: Record | None = None) -> RowChange:
-        record = self._record(values)
+        try:
+            record = self._record(values)
+            key = self._key(values)
+        except _Undecodable as undecodable:
+            return self._faulty(action, values, undecodable.fault)
         unchanged: tuple[str, ...] = ()
         if len(record) != len(self.columns):
             unchanged = tuple(name for name in self.columns if name not in record)
-        key = self._key(values)
         return RowChange(self.schema, self.table, action, key, record, changes, unchanged)
+
+    def _faulty(self, action: Action, values: Tuple, fault: str) -> RowChange:
+        """A change without its record, by its key as far as the stream sent that."""
+        known = [at for at in self._key_at if values[at] is not UNCHANGED_TOAST]
+        key = tuple([self._key_text(values, at) for at in known])
+        return RowChange(self.schema, self.table, action, key, None, None, (), fault)
 
     def _record(self, values: Tuple) -> Record:
         """The decoded `values`, without those that are `UNCHANGED_TOAST`."""
@@ -176,7 +177,7 @@ class CompiledRelation:
                 if value is not UNCHANGED_TOAST
             }
         except ValueError:
-            raise self._refused(values) from None
+            raise _Undecodable(self._refused(values)) from None
 
     def _key_in(self, record: Record) -> Key:
         """The key by its decoded columns, which print as Postgres does."""
@@ -196,7 +197,7 @@ class CompiledRelation:
         if value is None:
             return NULL_IN_KEY
         if value is UNCHANGED_TOAST:
-            raise UndecodableRow(self.schema, self.table, self.columns[at], ())
+            raise _Undecodable(self.columns[at])
         return value.decode(errors="backslashreplace")
 
     def _expect_all_columns(self, values: Tuple) -> None:
@@ -206,16 +207,14 @@ class CompiledRelation:
                 f"its relation {len(self.columns)}"
             )
 
-    def _refused(self, values: Tuple) -> UndecodableRow:
-        """The error that names the column whose decoder refuses its value."""
-        known = [at for at in self._key_at if values[at] is not UNCHANGED_TOAST]
-        key = tuple([self._key_text(values, at) for at in known])
+    def _refused(self, values: Tuple) -> str:
+        """The name of the column whose decoder refuses its value."""
         for (name, decode_value), value in zip(self._fields, values, strict=True):
             try:
                 if isinstance(value, bytes):
                     decode_value(value)
             except ValueError:
-                return UndecodableRow(self.schema, self.table, name, key)
+                return name
         raise AssertionError("a decoder refuses a value only sometimes")
 
 
@@ -255,7 +254,7 @@ class RelationCache:
 
         Raises:
             UnknownRelation: a relation was not announced on this connection.
-            UndecodableRow, MalformedMessage: as `CompiledRelation.changes`.
+            MalformedMessage: as `CompiledRelation.changes`.
         """
         oids = message.relation_oids if isinstance(message, Truncate) else (message.relation_oid,)
         wanted = [oid for oid in oids if oid not in self._skipped]
@@ -268,7 +267,7 @@ class RelationCache:
 
         Raises:
             MalformedMessage: as `decode`, and for messages of other kinds.
-            UnknownRelation, UndecodableRow: as `changes`.
+            UnknownRelation: as `changes`.
         """
         found = self._new_rows.get(payload[:_HEADER_SIZE])
         if found is not None:

@@ -26,9 +26,11 @@ from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.reader import LogReader
 from triggerkit.log.writer import LogWriter, Statement
 from triggerkit.lsn import Lsn
+from triggerkit.replication import heartbeat
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.supervisor.origin import follow_server, known_server
 from triggerkit.supervisor.leadership import leadership
 from triggerkit.supervisor.retaining import keep_retaining
 
@@ -45,6 +47,10 @@ _LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, SlotErr
 
 #: Connections to the state database for cursors and reads of the log.
 POOL_SIZE = 6
+
+
+#: A heartbeat is back, through the WAL and, with this, in the log's database.
+_HEARTBEAT = "UPDATE triggerkit.databases SET heartbeat_at = clock_timestamp() WHERE id = %s"
 
 
 class Appender:
@@ -88,6 +94,8 @@ class Appender:
         for message in part.messages:
             if message.prefix == MARKER_PREFIX:
                 self._write_chunk(self._backfills.at_marker(message.content, transaction))
+            elif message.prefix == heartbeat.PREFIX:
+                self._statements.append(Statement(_HEARTBEAT, [self._writer.database_id]))
 
     def _write_chunk(self, survivors: Survivors | None) -> None:
         if survivors is None:
@@ -131,12 +139,15 @@ class Stream:
         self, writer: LogWriter, reader: LogReader, ready: Callable[[], None]
     ) -> None:
         database = self._database
+        known = await known_server(self._states, database.id)
         async with Capture.open(
             self._settings.source_dsn,
             database.slot_name,
             database.publication_name,
             writer.last_commit_lsn,
+            known,
         ) as capture:
+            await follow_server(self._states, database.id, known, capture.server)
             appender = Appender(writer, self._backfills)
             ready()
             while True:

@@ -1,0 +1,39 @@
+"""Annotations: what a transaction says of the changes that follow in it, by a message in the WAL.
+
+    SELECT pg_logical_emit_message(true, 'triggerkit:transaction_annotations:set', '{"by": "ann"}');
+
+They end with the transaction, or by the prefix `…:clear`. Sequin's prefixes mean the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import orjson
+
+from triggerkit.replication.pgoutput import LogicalMessage
+
+logger = logging.getLogger(__name__)
+
+_VENDORS: Final = ("triggerkit", "sequin")
+_SET: Final = frozenset(f"{vendor}:transaction_annotations:set" for vendor in _VENDORS)
+_CLEAR: Final = frozenset(f"{vendor}:transaction_annotations:clear" for vendor in _VENDORS)
+
+
+def is_about(message: LogicalMessage) -> bool:
+    """Whether a message sets or clears annotations."""
+    return message.prefix in _SET or message.prefix in _CLEAR
+
+
+def after(message: LogicalMessage, before: str | None) -> str | None:
+    """The annotations after `message`, as JSON; what is no JSON object changes nothing."""
+    if message.prefix in _CLEAR:
+        return None
+    try:
+        if isinstance(orjson.loads(message.content), dict):
+            return message.content.decode()
+    except orjson.JSONDecodeError:
+        pass
+    logger.warning("annotations of a transaction are left out: they are not a JSON object")
+    return before

@@ -1,0 +1,103 @@
+"""The heartbeat: marks sent through the WAL, whose return proves that the stream is alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from secrets import token_hex
+
+import psycopg
+
+from triggerkit.errors import CannotConnect
+from triggerkit.replication import signal
+from triggerkit.replication.connection import LineDead, ReplicationConnection
+from triggerkit.replication.pgoutput import LogicalMessage
+from triggerkit.state.connect import connect
+
+logger = logging.getLogger(__name__)
+
+#: The prefix of a heartbeat's mark.
+PREFIX = "triggerkit.heartbeat"
+
+#: Seconds between two heartbeats.
+EVERY_S = 15.0
+
+#: Seconds that a heartbeat may be missing while the server's place in the WAL does not come nearer
+#: to it. A server that works off a backlog, or a long transaction, does come nearer.
+PATIENCE_S = 180.0
+
+_END = "SELECT pg_current_wal_insert_lsn() - '0/0'"
+
+
+class Heartbeat:
+    """Sends a mark every `EVERY_S`, and breaks the connection when one does not come back."""
+
+    def __init__(self, dsn: str, connection: ReplicationConnection) -> None:
+        self._dsn = dsn
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._token = token_hex(4).encode()
+        self._sent_at: float | None = None
+        self._sent_lsn = 0
+        self._reached = 0
+        self._nearer_at = 0.0
+
+    async def run(self) -> None:
+        """Send and expect, until canceled; a heartbeat that cannot be sent is told of once."""
+        told = False
+        while True:
+            try:
+                async with await connect(self._dsn, "triggerkit heartbeat") as connection:
+                    while True:
+                        await self._send(connection)
+                        told = False
+                        await asyncio.sleep(EVERY_S)
+                        self._expect()
+            except (psycopg.Error, CannotConnect) as error:
+                if not told:
+                    first = str(error).strip().partition("\n")[0]
+                    logger.warning("the stream's heartbeat cannot be sent: %s", first)
+                told = True
+            await asyncio.sleep(EVERY_S)
+
+    def reached(self, lsn: int) -> None:
+        """The server told of the place `lsn` in the WAL."""
+        if lsn > self._reached:
+            self._reached = lsn
+            if lsn <= self._sent_lsn:
+                self._nearer_at = self._loop.time()
+
+    def is_back(self, mark: LogicalMessage) -> bool:
+        """Whether `mark` is a heartbeat of this connection's."""
+        if mark.prefix != PREFIX or mark.content != self._token:
+            return False
+        self._sent_at = None
+        return True
+
+    async def _send(self, connection: psycopg.AsyncConnection) -> None:
+        if self._sent_at is not None:
+            return
+        self._sent_at = self._nearer_at = self._loop.time()
+        # Before where it will be, until it is known: it may be back before the statement is.
+        self._sent_lsn = self._reached
+        try:
+            await signal.emit(connection, PREFIX, self._token.decode())
+            cursor = await connection.execute(_END)
+            row = await cursor.fetchone()
+        except psycopg.Error:
+            self._sent_at = None
+            raise
+        assert row is not None
+        self._sent_lsn = int(row[0])
+
+    def _expect(self) -> None:
+        now = self._loop.time()
+        if not self._connection.is_waiting:
+            # What came is being written: it may be among what was not read yet.
+            self._nearer_at = now
+        if self._sent_at is None or now - self._nearer_at < PATIENCE_S:
+            return
+        missing_s = now - self._sent_at
+        self._connection.fail(
+            LineDead(f"a heartbeat has not come back through the WAL for {missing_s:.0f} s")
+        )
