@@ -16,6 +16,7 @@ from triggerkit.consumers.backfill import MARKER_PREFIX, Survivors, TableBackfil
 from triggerkit.consumers.backfill_queue import Backfills
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
+from triggerkit.delivery.bell import Bell
 from triggerkit.delivery.credentials import Credentials, own_credentials
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import reachable
@@ -30,8 +31,8 @@ from triggerkit.replication import heartbeat
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
-from triggerkit.supervisor.origin import follow_server, known_server
 from triggerkit.supervisor.leadership import leadership
+from triggerkit.supervisor.origin import follow_server, known_server
 from triggerkit.supervisor.retaining import keep_retaining
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,9 @@ class Stream:
             async with self._pusher() as pusher, asyncio.TaskGroup() as group:
                 loop = DeliveryLoop(reader, self._store, pusher, self._credentials, group)
                 await loop.refresh()
-                group.create_task(self._follow_state(loop, reader, group), name="follow state")
+                bell = Bell(reader, self._states, self._database.id, group)
+                following = self._follow_state(loop, bell, reader, group)
+                group.create_task(following, name="follow state")
                 retaining = keep_retaining(self._settings, self._database.id, loop.progress)
                 group.create_task(retaining, name="retention")
                 await self._capture(writer, reader, ready)
@@ -158,7 +161,7 @@ class Stream:
                         capture.confirm(confirmed)
 
     async def _follow_state(
-        self, loop: DeliveryLoop, reader: LogReader, group: asyncio.TaskGroup
+        self, loop: DeliveryLoop, bell: Bell, reader: LogReader, group: asyncio.TaskGroup
     ) -> None:
         """Run backfills, and take in what was changed in the state while the stream runs."""
         async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
@@ -170,6 +173,7 @@ class Stream:
                         name=f"backfill {backfill.backfill.id}",
                     )
                 await loop.refresh()
+                await bell.refresh()
                 look_again_s = self._backfills.look_again_s
                 async for _ in connection.notifies(timeout=look_again_s, stop_after=1):
                     pass
