@@ -11,8 +11,8 @@ import orjson
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.log.entry import Entry
 
-#: The partition of the one cursor of a consumer that is ordered as a whole.
-ALL_PARTITIONS = -1
+# The partition of the one cursor of a consumer that is ordered as a whole.
+from triggerkit.log.reader import ALL_PARTITIONS as ALL_PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)

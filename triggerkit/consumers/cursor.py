@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import BackfillSpan, Consumer, Target
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.failing import ParkedMessage, ParkedStore, park
 
 _CONSUMERS = """
 SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
@@ -27,37 +31,57 @@ WHERE first_position IS NOT NULL AND consumer_id IN (
     SELECT id FROM triggerkit.consumers WHERE database_id = %s)
 """
 
+#: `xmin` is the transaction that wrote the row last: whoever else writes it, a rewind above all, is
+#: noticed by it.
 _LOAD = """
-SELECT consumer_id, partition, position, batch_id, batch_last, attempt
-FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition
+SELECT k.consumer_id, k.partition, k.position, k.batch_id, k.batch_last, k.attempt, k.settled,
+       k.xmin::text AS version, k.position AS stored_position
+FROM triggerkit.cursors k
+JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
+WHERE k.consumer_id = %s ORDER BY k.partition
+"""
+
+_RELOAD = """
+SELECT k.xmin::text, k.position, k.batch_id, k.attempt
+FROM triggerkit.cursors k
+JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
+WHERE k.consumer_id = %s AND k.partition = %s
 """
 
 #: Remembers the next attempt before it is sent.
 _BEGIN = """
-UPDATE triggerkit.cursors SET position = %s, batch_id = %s, batch_last = %s, attempt = %s
-WHERE consumer_id = %s AND partition = %s
+UPDATE triggerkit.cursors
+SET position = %s, batch_id = %s, batch_last = %s, attempt = %s, settled = %s
+WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
+RETURNING xmin::text
 """
 
 #: Notes an attempt's outcome and moves the cursor: the one statement a delivered batch costs.
 _SETTLE = """
-WITH noted AS (
+WITH moved AS (
+    UPDATE triggerkit.cursors SET position = %(position)s,
+        batch_id = CASE WHEN %(done)s THEN NULL ELSE batch_id END,
+        batch_last = CASE WHEN %(done)s THEN NULL ELSE batch_last END,
+        attempt = CASE WHEN %(done)s THEN 0 ELSE attempt END,
+        settled = CASE WHEN %(done)s THEN '{}' ELSE settled END
+    WHERE consumer_id = %(consumer_id)s AND partition = %(partition)s
+      AND xmin = %(version)s::xid
+    RETURNING xmin::text AS version),
+noted AS (
     INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
         batch_id, attempt, messages, sent_at, answered_at, status, error)
-    VALUES (%(consumer_id)s, %(partition)s, %(first)s, %(last)s, %(batch_id)s, %(attempt)s,
-        %(messages)s, %(sent_at)s, clock_timestamp(), %(status)s, %(error)s))
-UPDATE triggerkit.cursors SET position = %(position)s,
-    batch_id = CASE WHEN %(done)s THEN NULL ELSE batch_id END,
-    batch_last = CASE WHEN %(done)s THEN NULL ELSE batch_last END,
-    attempt = CASE WHEN %(done)s THEN 0 ELSE attempt END
-WHERE consumer_id = %(consumer_id)s AND partition = %(partition)s
+    SELECT %(consumer_id)s, %(partition)s, %(first)s, %(last)s, %(batch_id)s, %(attempt)s,
+        %(messages)s, %(sent_at)s, clock_timestamp(), %(status)s, %(error)s
+    FROM moved)
+SELECT version FROM moved
 """
 
-_PARK = """
-INSERT INTO triggerkit.parked
-    (consumer_id, partition, position, key, body, reason, attempts)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT DO NOTHING
-"""
+#: How the error of a consumer begins whose function cannot be loaded.
+UNLOADABLE = "cannot run: "
+
+
+class CursorMoved(Exception):
+    """Somebody else moved or removed the cursor: what was delivered from it does not count."""
 
 
 @dataclass(slots=True)
@@ -65,7 +89,9 @@ class Cursor:
     """How far a consumer is in one partition, and the batch whose outcome is not known yet.
 
     All up to and including `position` is done. `batch_id` and `batch_last` are set from before an
-    attempt is sent until its outcome is noted; `attempt` counts the attempts of that batch.
+    attempt is sent until its outcome is noted; `attempt` counts the attempts of that batch, and
+    `settled` are the positions up to `batch_last` that were set aside when it was made. `version`
+    and `stored_position` are of the row as it is stored.
     """
 
     consumer_id: int
@@ -74,6 +100,9 @@ class Cursor:
     batch_id: str | None
     batch_last: int | None
     attempt: int
+    settled: list[int]
+    version: str
+    stored_position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +123,6 @@ class Settled:
     move_to: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedMessage:
-    """A message taken out of the way so that the others can go on."""
-
-    position: int
-    key: str
-    body: bytes
-    reason: str
-
-
 class CursorStore:
     """The consumers of one database and their cursors."""
 
@@ -111,6 +130,7 @@ class CursorStore:
         self._pool = pool
         self._database_id = database_id
         self._public_url = public_url
+        self.parked = ParkedStore(pool)
 
     async def consumers(self) -> list[Consumer]:
         """All consumers of the database."""
@@ -146,35 +166,71 @@ class CursorStore:
             return None
         return Target(name, url, is_ours=url.startswith(f"{self._public_url}/"))
 
-    async def load(self, consumer_id: int) -> list[Cursor]:
-        """The consumer's cursors, one per partition."""
+    async def load(self, consumer: Consumer) -> list[Cursor]:
+        """The consumer's cursors: one per partition, or one for all.
+
+        There are none when `consumer` is gone, or was rewound since it was read.
+        """
         async with (
             self._pool.connection() as connection,
             connection.cursor(row_factory=class_row(Cursor)) as cursor,
         ):
-            await cursor.execute(_LOAD, [consumer_id])
+            await cursor.execute(_LOAD, [consumer.replay_epoch, consumer.id])
             return await cursor.fetchall()
 
-    async def begin(self, cursor: Cursor) -> None:
-        """Remember what is sent next; durable before it returns."""
+    async def begin(self, consumer: Consumer, cursor: Cursor) -> None:
+        """Remember what is sent next; durable before it returns.
+
+        Raises:
+            CursorMoved: the cursor is another by now.
+        """
         async with self._pool.connection() as connection:
-            await connection.execute(
-                _BEGIN,
-                [
-                    cursor.position,
-                    cursor.batch_id,
-                    cursor.batch_last,
-                    cursor.attempt,
-                    cursor.consumer_id,
-                    cursor.partition,
-                ],
-            )
+            if await self._begin(connection, cursor):
+                return
+            await self._look_again(connection, consumer, cursor)
+            if not await self._begin(connection, cursor):
+                raise CursorMoved
+
+    async def _begin(self, connection: psycopg.AsyncConnection, cursor: Cursor) -> bool:
+        given = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
+        where = [cursor.settled, cursor.consumer_id, cursor.partition, cursor.version]
+        answer = await connection.execute(_BEGIN, [*given, *where])
+        row = await answer.fetchone()
+        if row is None:
+            return False
+        cursor.version = row[0]
+        cursor.stored_position = cursor.position
+        return True
+
+    async def _look_again(
+        self, connection: psycopg.AsyncConnection, consumer: Consumer, cursor: Cursor
+    ) -> None:
+        """Take in that somebody stored how far the cursor is in memory, and nothing else."""
+        answer = await connection.execute(
+            _RELOAD, [consumer.replay_epoch, cursor.consumer_id, cursor.partition]
+        )
+        row = await answer.fetchone()
+        if row is None:
+            raise CursorMoved
+        version, position, batch_id, _ = row
+        is_within = cursor.stored_position <= position <= cursor.position
+        if batch_id is not None or not is_within:
+            raise CursorMoved
+        cursor.version = version
 
     async def settle(
-        self, cursor: Cursor, settled: Settled, parked: list[ParkedMessage] | None = None
+        self,
+        consumer: Consumer,
+        cursor: Cursor,
+        settled: Settled,
+        parked: Sequence[ParkedMessage] = (),
     ) -> None:
-        """Note an attempt's outcome, what is parked, and the cursor's move, all at once."""
-        parameters = {
+        """Note an attempt's outcome, what is parked, and the cursor's move, all at once.
+
+        Raises:
+            CursorMoved: the cursor is another by now; nothing of this was done.
+        """
+        parameters: dict[str, object] = {
             "consumer_id": cursor.consumer_id,
             "partition": cursor.partition,
             "first": settled.first,
@@ -189,32 +245,21 @@ class CursorStore:
             "position": cursor.position if settled.move_to is None else settled.move_to,
         }
         async with self._pool.connection() as connection:
-            if not parked:
-                await connection.execute(_SETTLE, parameters)
-                return
-            async with connection.transaction():
-                await connection.execute(_SETTLE, parameters)
-                for message in parked:
-                    await connection.execute(
-                        _PARK,
-                        [
-                            cursor.consumer_id,
-                            cursor.partition,
-                            message.position,
-                            message.key,
-                            message.body.decode(),
-                            message.reason,
-                            settled.attempt,
-                        ],
-                    )
-
-    async def parked_rows(self, consumer_id: int) -> set[str]:
-        """The rows that have a parked message: their later messages wait behind it."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT DISTINCT key FROM triggerkit.parked WHERE consumer_id = %s", [consumer_id]
-            )
-            return {key for (key,) in await cursor.fetchall()}
+            if cursor.batch_id is None:
+                await self._look_again(connection, consumer, cursor)
+            parameters["version"] = cursor.version
+            try:
+                if not parked:
+                    version = await _move(connection, parameters)
+                else:
+                    async with connection.transaction():
+                        version = await _move(connection, parameters)
+                        await park(connection, cursor.consumer_id, parked)
+            except (ForeignKeyViolation, DeadlockDetected):
+                # The consumer was deleted at this moment.
+                raise CursorMoved from None
+        cursor.version = version
+        cursor.stored_position = cursor.position if settled.move_to is None else settled.move_to
 
     async def disable(self, consumer_id: int) -> None:
         """The consumer's endpoint is gone: nothing more is sent to it."""
@@ -238,3 +283,20 @@ class CursorStore:
                 "WHERE id = %s AND last_error IS DISTINCT FROM %s",
                 [error, consumer_id, error],
             )
+
+    async def clear_unloadable(self, consumer_id: int) -> None:
+        """The consumer's functions can be loaded: an error that says otherwise is over."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE triggerkit.consumers SET last_error = NULL "
+                "WHERE id = %s AND starts_with(last_error, %s)",
+                [consumer_id, UNLOADABLE],
+            )
+
+
+async def _move(connection: psycopg.AsyncConnection, parameters: dict[str, object]) -> str:
+    answer = await connection.execute(_SETTLE, parameters)
+    row = await answer.fetchone()
+    if row is None:
+        raise CursorMoved
+    return str(row[0])

@@ -18,9 +18,13 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 
 class Faulty(NamedTuple):
-    """A message that cannot be delivered: it is parked for this reason."""
+    """A message that cannot be delivered: it is parked for this reason.
+
+    Not `is_retryable` when the log itself lacks what would be sent.
+    """
 
     reason: str
+    is_retryable: bool = True
 
 
 class Selection:
@@ -37,17 +41,21 @@ class Selection:
         self._test = all_of(definition.filters)
         self._filter = definition.filter and load_function(definition.filter)
         self._transform = definition.transform and load_function(definition.transform)
+        self._filters = self._test is not None or bool(self._filter)
+        #: Whether what is sent is another than the message.
+        self.transforms = bool(self._transform)
+        #: What keeps messages in order.
+        self.key_of = consumer.key_of
+        #: The message of an entry, before a transform.
+        self.message = self._renderer.message
 
     def wants(self, entry: Entry) -> bool | Faulty:
         """Whether the consumer gets `entry`; `Faulty` when that cannot be said."""
         if not self._consumer.wants(entry):
             return False
-        fault = getattr(entry, "fault", None)
-        if fault is not None:
-            return Faulty(fault)
-        if self._test is None and not self._filter:
-            return True
-        if entry.action == "truncate":
+        if entry.fault is not None:
+            return Faulty(entry.fault, is_retryable=False)
+        if not self._filters or entry.action == "truncate":
             return True
         try:
             if self._test is not None and not self._test(_record(entry)):
@@ -56,9 +64,19 @@ class Selection:
         except Exception as error:
             return Faulty(f"the filter raised {type(error).__name__}")
 
-    def message(self, entry: Entry) -> bytes:
-        """The message of `entry`, before a transform."""
-        return self._renderer.message(entry)
+    def passes(self, message: bytes) -> bool | Faulty:
+        """Whether a message that was parked passes the filters as they are now."""
+        if not self._filters:
+            return True
+        try:
+            change = change_of(message)
+            if change.action == "truncate":
+                return True
+            if self._test is not None and not self._test(change.record or {}):
+                return False
+            return not self._filter or bool(self._filter(change))
+        except Exception as error:
+            return Faulty(f"the filter raised {type(error).__name__}")
 
     def sent(self, message: bytes) -> bytes | Faulty:
         """What is sent for `message`: the same, or what the consumer's transform makes of it."""

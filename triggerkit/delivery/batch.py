@@ -5,31 +5,40 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
+from typing import NamedTuple
 
-from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.render import Renderer, batch_body
+from triggerkit.consumers.render import batch_body
+from triggerkit.consumers.selection import Faulty, Selection
 from triggerkit.log.entry import Entry
 
 #: A batch is closed before its body grows past this; one message alone may be larger.
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
-
-def row_of(entry: Entry) -> str:
-    """The row an entry is about, as text."""
-    return f"{entry.schema}.{entry.table}:{entry.key}"
+#: A batch is closed when so many messages were set aside beside it: they are stored with it.
+MAX_HELD = 1000
 
 
-@dataclass(frozen=True, slots=True)
+class Held(NamedTuple):
+    """An entry that is set aside, to be parked: for a fault, or behind another of its key."""
+
+    entry: Entry
+    key: str
+    fault: Faulty | None
+
+
+@dataclass(slots=True)
 class Batch:
-    """Entries to deliver together. Every entry up to `last` is either here or not wanted.
+    """Entries to deliver together. Every entry up to `last` is here, in `held`, or not wanted."""
 
-    `waiting` are entries of rows that have a parked message: they are parked behind it.
-    """
-
-    entries: list[Entry]
-    messages: list[bytes]
-    last: int
-    waiting: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    #: What is sent for `messages` where the consumer has a transform; else nothing.
+    transformed: list[bytes] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    last: int = 0
+    size_bytes: int = 0
+    #: Whether nothing more goes into it.
+    is_full: bool = False
     id: str = field(default_factory=lambda: f"msg_{token_hex(16)}")
 
     @property
@@ -39,33 +48,58 @@ class Batch:
 
     def body(self, *, single: bool) -> bytes:
         """The request's body."""
-        return batch_body(self.messages, single=single)
+        return batch_body(self.transformed or self.messages, single=single)
 
 
 def collect(
-    consumer: Consumer,
-    renderer: Renderer,
+    selection: Selection,
     entries: Sequence[Entry],
     limit: int,
-    parked_rows: Collection[str],
+    parked_keys: Collection[str],
+    onto: Batch | None = None,
+    *,
+    held_before: Collection[int] = (),
 ) -> Batch:
-    """Take from `entries`, in order, at most `limit` that `consumer` wants."""
-    wanted: list[Entry] = []
-    messages: list[bytes] = []
-    waiting: list[Entry] = []
-    size_bytes = 0
-    last = entries[-1].position
+    """Take from `entries`, in order, what goes into a batch of at most `limit` messages.
+
+    `onto` is a batch to be filled up. Entries at the positions `held_before` are set aside, as
+    they were when the batch was sent before.
+    """
+    batch = Batch() if onto is None else onto
+    wanted, messages, held = batch.entries, batch.messages, batch.held
+    wants, render, key_of = selection.wants, selection.message, selection.key_of
+    held_keys = {item.key for item in held}
+    size_bytes = batch.size_bytes
+    batch.last = entries[-1].position
     for entry in entries:
-        if not consumer.wants(entry):
+        verdict = wants(entry)
+        if not verdict:
             continue
-        if parked_rows and row_of(entry) in parked_rows:
-            waiting.append(entry)
-            continue
-        message = renderer.message(entry)
-        if wanted and (len(wanted) >= limit or size_bytes + len(message) > MAX_BODY_BYTES):
-            last = entry.position - 1
+        if parked_keys or held_keys or held_before or verdict is not True:
+            key = key_of(entry)
+            is_behind = key in parked_keys or key in held_keys or entry.position in held_before
+            if is_behind or isinstance(verdict, Faulty):
+                held.append(Held(entry, key, verdict if isinstance(verdict, Faulty) else None))
+                held_keys.add(key)
+                continue
+        message = sent = render(entry)
+        if selection.transforms:
+            made = selection.sent(message)
+            if isinstance(made, Faulty):
+                key = key_of(entry)
+                held.append(Held(entry, key, made))
+                held_keys.add(key)
+                continue
+            sent = made
+        if wanted and (len(wanted) >= limit or size_bytes + len(sent) > MAX_BODY_BYTES):
+            batch.last = entry.position - 1
+            batch.is_full = True
             break
         wanted.append(entry)
         messages.append(message)
-        size_bytes += len(message)
-    return Batch(wanted, messages, last, waiting)
+        if sent is not message:
+            batch.transformed.append(sent)
+        size_bytes += len(sent)
+    batch.size_bytes = size_bytes
+    batch.is_full = batch.is_full or len(wanted) >= limit or len(held) >= MAX_HELD
+    return batch

@@ -21,10 +21,14 @@ HALVE = Proof(3, 1e-2)
 PARK = Proof(5, 1e-9)
 
 
-class Health:
-    """What the pushes of all of a consumer's lanes tell of its endpoint."""
+#: Failed retries that wait for a witness at most; what is forgotten does not count.
+MAX_UNWITNESSED = 1000
 
-    __slots__ = ("delivered", "doubts", "recovered", "sent")
+
+class Health:
+    """What all of a consumer's pushes tell of its endpoint."""
+
+    __slots__ = ("blamed", "delivered", "doubts", "recovered", "sent", "unwitnessed")
 
     def __init__(self) -> None:
         self.sent = 0
@@ -33,6 +37,34 @@ class Health:
         self.recovered = 0
         #: The lanes whose batch has failed, for others to witness.
         self.doubts: set[Suspicion] = set()
+        #: Retries of parked messages that failed, by position: the number of the push. What is sent
+        #: after it and answered first tells whether the endpoint was well.
+        self.unwitnessed: dict[int, int] = {}
+        #: Those of them whose last failure speaks against the message.
+        self.blamed: set[int] = set()
+
+    def failed_alone(self, position: int, number: int) -> None:
+        """The retry of the message at `position`, sent as push `number`, failed."""
+        self.witnessed(number, ok=False)
+        if len(self.unwitnessed) >= MAX_UNWITNESSED:
+            del self.unwitnessed[next(iter(self.unwitnessed))]
+        self.unwitnessed[position] = number
+
+    def witnessed(self, number: int, *, ok: bool) -> None:
+        """The push `number` was answered: with success, or with a failure of the endpoint."""
+        settled = [position for position, at in self.unwitnessed.items() if at < number]
+        for position in settled:
+            del self.unwitnessed[position]
+        if ok:
+            self.blamed.update(settled)
+
+    def is_blamed(self, position: int) -> bool:
+        """Whether the last failure of the retry at `position` speaks against it; asked once."""
+        self.unwitnessed.pop(position, None)
+        if position not in self.blamed:
+            return False
+        self.blamed.remove(position)
+        return True
 
 
 class Suspicion:
@@ -73,6 +105,8 @@ class Suspicion:
         """The batch up to position `last` was taken."""
         health = self._health
         health.delivered += 1
+        if health.unwitnessed:
+            health.witnessed(self._number, ok=True)
         if health.doubts:
             self._clear(last)
             self._tell(ok=True)
@@ -80,6 +114,8 @@ class Suspicion:
     def failed(self, *, suspect: bool) -> None:
         """The attempt failed; `suspect` when the batch may be the reason."""
         health = self._health
+        if health.unwitnessed:
+            health.witnessed(self._number, ok=False)
         self._tell(ok=False)
         if not suspect:
             return

@@ -1,74 +1,70 @@
-"""A lane: one consumer's messages of one partition, one batch in flight, in order."""
+"""A lane: one consumer's messages of one partition (or of all), one batch in flight, in order."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import Cursor, CursorStore, ParkedMessage, Settled
-from triggerkit.consumers.render import Renderer
+from triggerkit.consumers.cursor import Cursor, Settled
+from triggerkit.consumers.failing import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.backoff import backoff_s
 from triggerkit.delivery.batch import Batch, collect
-from triggerkit.delivery.credentials import Credentials
-from triggerkit.delivery.isolation import Health, Suspicion
-from triggerkit.delivery.push import Answer, Push, Pusher
-from triggerkit.delivery.turns import Turns
+from triggerkit.delivery.isolation import Suspicion
+from triggerkit.delivery.outlet import Outlet
+from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
-from triggerkit.log.reader import LogReader
 
 logger = logging.getLogger(__name__)
 
 #: Entries looked at in one read when a filter leaves few of them.
 READ_LIMIT = 512
 
-#: What a consumer's endpoint knows a push by.
-CredentialsFor = Callable[[Consumer], Credentials]
-
 
 class Lane:
     """Delivers until canceled. A restart sends the batch of unknown outcome first, as it was."""
 
-    def __init__(
-        self,
-        consumer: Consumer,
-        cursor: Cursor,
-        reader: LogReader,
-        store: CursorStore,
-        pusher: Pusher,
-        credentials_for: CredentialsFor,
-        parked_rows: set[str],
-        health: Health,
-        turns: Turns,
-    ) -> None:
-        self.consumer = consumer
+    def __init__(self, outlet: Outlet, cursor: Cursor) -> None:
         self.cursor = cursor
-        self._reader = reader
-        self._store = store
-        self._pusher = pusher
-        self._credentials_for = credentials_for
-        self._renderer = Renderer(consumer)
-        self._parked_rows = parked_rows
-        self._suspicion = Suspicion(health)
-        self._turns = turns
+        #: Set once the batch of unknown outcome, if any, is known.
+        self.ready = asyncio.Event()
+        self._outlet = outlet
+        self._reader = outlet.reader
+        self._store = outlet.store
+        self._batch: Batch | None = None
+        self._suspicion = Suspicion(outlet.health)
         self._has_turn = False
-        self._limit = consumer.definition.batch_size
-
-    def use(self, consumer: Consumer) -> None:
-        """Go on with a changed definition from the next batch on."""
-        self.consumer = consumer
-        self._renderer = Renderer(consumer)
         # What was halved stays so: it grows back once the reason is found.
-        self._limit = min(self._limit, consumer.definition.batch_size)
+        self._reduced: int | None = None
+
+    @property
+    def consumer(self) -> Consumer:
+        """The consumer, as it is now."""
+        return self._outlet.consumer
+
+    @property
+    def _limit(self) -> int:
+        size = self.consumer.definition.batch_size
+        return size if self._reduced is None else min(self._reduced, size)
+
+    def holds(self, key: str) -> bool:
+        """Whether a message of `key` is in the batch under way."""
+        if self._batch is None:
+            return False
+        return any(self.consumer.key_of(entry) == key for entry in self._batch.entries)
 
     async def run(self) -> None:
-        """Deliver for ever; returns only when the endpoint says it is gone (410)."""
+        """Deliver for ever; returns only when the endpoint says it is gone (410).
+
+        Raises:
+            CursorMoved: a command moved the cursor, or removed it.
+        """
         batch = await self._unsettled()
+        self.ready.set()
         try:
             while await self._deliver(batch or await self._next()):
                 batch = None
@@ -76,45 +72,82 @@ class Lane:
             self._give_turn_back()
 
     async def _next(self) -> Batch:
+        cursor = self.cursor
         while True:
-            await self._reader.wait(self.cursor.partition, self.cursor.position)
+            await self._reader.wait(cursor.partition, cursor.position)
             await self._take_turn()
-            limit = max(self._limit, READ_LIMIT)
             head = self._reader.head
-            entries = await self._reader.read(self.cursor.partition, self.cursor.position, limit)
-            batch = self._collect(entries) if entries else None
-            if batch is not None and (batch.entries or batch.waiting):
+            entries = await self._reader.read(
+                cursor.partition, cursor.position, max(self._limit, READ_LIMIT)
+            )
+            batch = self._batch = self._collect(entries) if entries else None
+            if batch is not None and (batch.entries or batch.held):
+                await self._fill(batch)
                 return batch
-            self.cursor.position = head if batch is None else batch.last
+            cursor.position = head if batch is None else batch.last
             self._give_turn_back()
 
+    async def _fill(self, batch: Batch) -> None:
+        """Wait for more messages, as long as the definition says."""
+        wait_s = self.consumer.definition.batch_timeout_s
+        if not wait_s or not batch.entries:
+            return
+        selection, partition = self._outlet.selection, self.cursor.partition
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while not batch.is_full and selection is self._outlet.selection:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._reader.wait(partition, batch.last)
+            except TimeoutError:
+                return
+            head = self._reader.head
+            entries = await self._reader.read(partition, batch.last, READ_LIMIT)
+            if entries:
+                collect(selection, entries, self._limit, self._outlet.parked_keys, batch)
+            else:
+                batch.last = head
+
     async def _take_turn(self) -> None:
+        if self.consumer.definition.batch_timeout_s:
+            return
         cursor = self.cursor
         is_full = self._reader.holds(cursor.partition, cursor.position, self._limit)
-        await self._turns.take(is_full=is_full)
+        await self._outlet.turns.take(is_full=is_full)
         self._has_turn = True
 
     def _give_turn_back(self) -> None:
         if self._has_turn:
             self._has_turn = False
-            self._turns.give_back()
+            self._outlet.turns.give_back()
 
     async def _unsettled(self) -> Batch | None:
+        """The batch that was sent, or was to be sent, when the cursor was last stored."""
         cursor = self.cursor
         if cursor.batch_id is None or cursor.batch_last is None:
             return None
-        entries = await self._reader.read_stored(
-            cursor.partition, cursor.position, cursor.batch_last, limit=100_000
-        )
-        if not entries:
+        batch = Batch(id=cursor.batch_id, last=cursor.position)
+        held = frozenset(cursor.settled)
+        while batch.last < cursor.batch_last:
+            entries = await self._reader.read_stored(
+                cursor.partition, batch.last, cursor.batch_last, READ_LIMIT
+            )
+            if not entries:
+                batch.last = cursor.batch_last
+                break
+            limit = len(batch.entries) + len(entries)
+            # What had a parked message then is in `held`; what has one now was sent before it.
+            collect(self._outlet.selection, entries, limit, (), batch, held_before=held)
+            if batch.last < entries[-1].position:
+                # Another transform makes more of it than fits: the rest is a batch of its own.
+                break
+        if not batch.entries and not batch.held:
             return None
-        self._limit = len(entries)
-        batch = self._collect(entries)
-        self._limit = self.consumer.definition.batch_size
-        return replace(batch, id=cursor.batch_id)
+        self._batch = batch
+        return batch
 
     def _collect(self, entries: list[Entry]) -> Batch:
-        return collect(self.consumer, self._renderer, entries, self._limit, self._parked_rows)
+        outlet = self._outlet
+        return collect(outlet.selection, entries, self._limit, outlet.parked_keys)
 
     async def _deliver(self, batch: Batch) -> bool:
         """Send `batch` until it is taken or set aside; False when the endpoint is gone."""
@@ -128,8 +161,8 @@ class Lane:
                 reach("delivered-before-cursor")
                 self._suspicion.delivered(batch.last)
                 await self._settle(batch, sent_at, answer, batch.last)
-                if not self._suspicion.is_within(batch.last):
-                    self._limit = min(self._limit * 2, self.consumer.definition.batch_size)
+                if self._reduced is not None and not self._suspicion.is_within(batch.last):
+                    self._grow()
                 return True
             if self._is_blamed(batch, answer):
                 await self._isolate(batch, sent_at, answer)
@@ -141,6 +174,10 @@ class Lane:
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
+
+    def _grow(self) -> None:
+        size = self._limit * 2
+        self._reduced = None if size >= self.consumer.definition.batch_size else size
 
     def _is_blamed(self, batch: Batch, answer: Answer) -> bool:
         if answer.verdict == "content_refused":
@@ -154,27 +191,21 @@ class Lane:
         logger.warning(
             "delivery of %s: %s; attempt %d in %.1f s", name, answer.error, next_attempt, wait_s
         )
-        await asyncio.sleep(wait_s)
+        await self._outlet.back_off(wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer]:
-        definition, target = self.consumer.definition, self.consumer.target
-        assert target is not None
-        self.cursor.batch_id = batch.id
-        self.cursor.batch_last = batch.last
-        self.cursor.attempt += 1
-        await self._store.begin(self.cursor)
-        push = Push(
-            url=target.url,
-            body=batch.body(single=definition.batch_size == 1),
-            batch_id=batch.id,
-            attempt=self.cursor.attempt,
-            timeout_s=definition.timeout_s,
-            credentials=self._credentials_for(self.consumer),
-        )
-        sent_at = datetime.now(UTC)
-        self._suspicion.sending()
-        reach("post-before")
-        answer = await self._pusher.send(push)
+        cursor = self.cursor
+        async with self._outlet.slots:
+            cursor.batch_id = batch.id
+            cursor.batch_last = batch.last
+            cursor.settled = [item.entry.position for item in batch.held]
+            cursor.attempt += 1
+            await self._store.begin(self.consumer, cursor)
+            body = batch.body(single=self.consumer.definition.batch_size == 1)
+            sent_at = datetime.now(UTC)
+            self._suspicion.sending()
+            reach("post-before")
+            answer = await self._outlet.push(body, batch.id, cursor.attempt)
         self._give_turn_back()
         reach("post-after")
         return sent_at, answer
@@ -183,14 +214,14 @@ class Lane:
         """Find what the endpoint fails at by halving; what fails alone is parked."""
         if len(batch.entries) > 1:
             # The first half goes again as a batch of its own; the limit grows back behind the rest.
-            self._limit = (len(batch.entries) + 1) // 2
+            self._reduced = (len(batch.entries) + 1) // 2
             self._suspicion.halved(batch.last)
             await self._settle(batch, sent_at, answer, self.cursor.position)
             return
         reason = answer.error or "refused"
         if answer.is_suspect:
             reason += f" in {self.cursor.attempt} attempts, while other messages were delivered"
-        refused = parking.alone(batch, reason)
+        refused = parking.alone(self.consumer, self.cursor.partition, batch, answer, reason)
         logger.warning("parked a message of %s: %s", refused.key, reason)
         self._suspicion.parked()
         await self._settle(batch, sent_at, answer, batch.last, [refused])
@@ -204,9 +235,6 @@ class Lane:
         refused: Sequence[ParkedMessage] = (),
     ) -> None:
         """Note the attempt; with `move_to` the batch is over and the cursor goes there."""
-        parked = [*refused, *parking.named(self.consumer, batch, answer)]
-        if move_to == batch.last and batch.waiting:
-            parked += parking.behind(self._renderer, batch)
         settled = Settled(
             first=batch.first,
             last=batch.last,
@@ -218,12 +246,35 @@ class Lane:
             error=answer.error,
             move_to=move_to,
         )
-        await self._store.settle(self.cursor, settled, parked)
-        self._parked_rows.update(message.key for message in parked)
+        parked = self._parked(batch, answer, refused) if move_to == batch.last else []
+        if parked:
+            await self._park(settled, parked)
+        else:
+            await self._store.settle(self.consumer, self.cursor, settled)
         if move_to is None:
             return
+        self._batch = None
+        if self._outlet.is_awaited:
+            self._outlet.retry.set()
         if self.cursor.attempt > 1:
             await self._store.save_error(self.consumer.id, None)
         self.cursor.position = move_to
         self.cursor.batch_id = self.cursor.batch_last = None
         self.cursor.attempt = 0
+        self.cursor.settled = []
+
+    def _parked(
+        self, batch: Batch, answer: Answer, refused: Sequence[ParkedMessage]
+    ) -> list[ParkedMessage]:
+        if not (refused or answer.failed or batch.held):
+            return []
+        consumer, partition = self.consumer, self.cursor.partition
+        parked = [*refused, *parking.named(consumer, partition, batch, answer)]
+        parked += parking.held(consumer, self._outlet.selection, partition, batch)
+        return sorted(parked, key=lambda message: message.position)
+
+    async def _park(self, settled: Settled, parked: list[ParkedMessage]) -> None:
+        async with self._outlet.parking:
+            await self._store.settle(self.consumer, self.cursor, settled, parked)
+            self._outlet.parked_keys.update(m.key for m in parked if m.state != "dead")
+        self._outlet.retry.set()

@@ -1,20 +1,41 @@
-"""Runs the lanes of all consumers of one database."""
+"""Runs the lanes and the retries of all consumers of one database."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.cursor import UNLOADABLE, CursorMoved, CursorStore
 from triggerkit.consumers.retention import Progress
-from triggerkit.delivery.isolation import Health
-from triggerkit.delivery.lane import CredentialsFor, Lane
+from triggerkit.delivery.lane import Lane
+from triggerkit.delivery.outlet import CredentialsFor, Outlet
 from triggerkit.delivery.push import Pusher
-from triggerkit.delivery.turns import Turns
+from triggerkit.delivery.retrying import Retries
+from triggerkit.errors import ConfigurationError
 from triggerkit.log.reader import LogReader
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A consumer being delivered, and the tasks that do it."""
+
+    outlet: Outlet
+    lanes: list[Lane]
+    tasks: list[asyncio.Task[None]]
+
+    def goes_on_as(self, consumer: Consumer) -> bool:
+        """Whether `consumer` is this one in the same places of the log."""
+        before = self.outlet.consumer
+        return (
+            not any(task.done() for task in self.tasks)
+            and before.replay_epoch == consumer.replay_epoch
+            and before.definition.group_by == consumer.definition.group_by
+        )
 
 
 class DeliveryLoop:
@@ -33,12 +54,13 @@ class DeliveryLoop:
         self._pusher = pusher
         self._credentials_for = credentials_for
         self._group = group
-        self._lanes: dict[int, list[Lane]] = {}
-        self._tasks: dict[int, list[asyncio.Task[None]]] = {}
+        self._running: dict[int, _Running] = {}
+        #: Consumers that cannot run, and why.
+        self._broken: dict[int, str] = {}
         self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> list[Consumer]:
-        """Start lanes of new consumers, stop those of paused and deleted ones."""
+        """Start lanes of new consumers, stop those of paused, rewound and deleted ones."""
         # One at a time: two that start the same consumer would deliver everything twice.
         async with self._refreshing:
             return await self._refresh()
@@ -52,54 +74,72 @@ class DeliveryLoop:
                 lane.cursor.partition,
                 lane.cursor.position,
             )
-            for lanes in self._lanes.values()
-            for lane in lanes
+            for running in self._running.values()
+            for lane in running.lanes
             if lane.cursor.batch_id is None
         ]
 
     async def _refresh(self) -> list[Consumer]:
         consumers = await self._store.consumers()
         active = {c.id: c for c in consumers if c.state == "active" and c.target is not None}
-        for consumer_id in [i for i in self._tasks if i not in active or self._has_ended(i)]:
-            await self._stop(consumer_id)
+        for consumer_id, running in list(self._running.items()):
+            consumer = active.get(consumer_id)
+            if consumer is None or not running.goes_on_as(consumer):
+                await self._stop(consumer_id)
         for consumer in active.values():
-            if consumer.id in self._lanes:
-                for lane in self._lanes[consumer.id]:
-                    lane.use(consumer)
-            else:
-                await self._start(consumer)
+            try:
+                await self._take_in(consumer)
+            except ConfigurationError as error:
+                await self._break(consumer, str(error))
         return consumers
 
+    async def _take_in(self, consumer: Consumer) -> None:
+        running = self._running.get(consumer.id)
+        if running is None:
+            await self._start(consumer)
+        else:
+            running.outlet.use(consumer)
+            # A command may have changed its parked messages.
+            running.outlet.retry.set()
+
     async def _start(self, consumer: Consumer) -> None:
-        parked = await self._store.parked_rows(consumer.id)
-        health, turns = Health(), Turns()
-        lanes = [
-            Lane(
-                consumer,
-                cursor,
-                self._reader,
-                self._store,
-                self._pusher,
-                self._credentials_for,
-                parked,
-                health,
-                turns,
-            )
-            for cursor in await self._store.load(consumer.id)
-        ]
-        self._lanes[consumer.id] = lanes
-        self._tasks[consumer.id] = [
-            self._group.create_task(lane.run(), name=f"lane {consumer.name}/{number}")
+        outlet = Outlet(consumer, self._reader, self._store, self._pusher, self._credentials_for)
+        if consumer.definition.filter or consumer.definition.transform:
+            await self._store.clear_unloadable(consumer.id)
+        self._broken.pop(consumer.id, None)
+        outlet.parked_keys = await self._store.parked.keys(consumer.id)
+        # None if the consumer was rewound or deleted since: that is notified, and taken in next.
+        lanes = [Lane(outlet, cursor) for cursor in await self._store.load(consumer)]
+        if not lanes:
+            return
+        name = consumer.name
+        tasks = [
+            self._group.create_task(self._run(lane.run()), name=f"lane {name}/{number}")
             for number, lane in enumerate(lanes)
         ]
+        retries = Retries(outlet, lanes)
+        tasks.append(self._group.create_task(self._run(retries.run()), name=f"retries {name}"))
+        self._running[consumer.id] = _Running(outlet, lanes, tasks)
 
-    def _has_ended(self, consumer_id: int) -> bool:
-        # A lane ends when the endpoint is gone; the consumer is active again since.
-        return any(task.done() for task in self._tasks[consumer_id])
+    async def _run(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work`; when it ends, see what became of its consumer."""
+        try:
+            await work
+        except CursorMoved:
+            logger.info("a cursor was moved or removed by a command; going on from where it is")
+        self._group.create_task(self.refresh(), name="refresh")
+
+    async def _break(self, consumer: Consumer, reason: str) -> None:
+        """Show that a consumer cannot run; the others go on."""
+        if consumer.id in self._running:
+            await self._stop(consumer.id)
+        if self._broken.get(consumer.id) != reason:
+            logger.error("consumer %s cannot run: %s", consumer.name, reason)
+        self._broken[consumer.id] = reason
+        await self._store.save_error(consumer.id, f"{UNLOADABLE}{reason}")
 
     async def _stop(self, consumer_id: int) -> None:
-        tasks = self._tasks.pop(consumer_id)
-        del self._lanes[consumer_id]
+        tasks = self._running.pop(consumer_id).tasks
         for task in tasks:
             task.cancel()
         # Waited for: a lane in the midst of a statement would move the cursor of its successor.

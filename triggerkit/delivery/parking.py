@@ -2,36 +2,102 @@
 
 from __future__ import annotations
 
+import math
+
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import ParkedMessage
-from triggerkit.consumers.render import Renderer, idempotency_key
-from triggerkit.delivery.batch import Batch, row_of
-from triggerkit.delivery.push import Answer
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.failing import HeadState, ParkedMessage
+from triggerkit.consumers.render import idempotency_key
+from triggerkit.consumers.selection import Selection
+from triggerkit.delivery.backoff import backoff_s
+from triggerkit.delivery.batch import Batch, Held
+from triggerkit.delivery.push import Answer, Failed
+from triggerkit.log.entry import Entry
 
 
-def alone(batch: Batch, reason: str) -> ParkedMessage:
-    """The one message of `batch`."""
-    entry = batch.entries[0]
-    return ParkedMessage(entry.position, row_of(entry), batch.messages[0], reason)
+def state_after(definition: ConsumerDefinition, failures: int) -> HeadState:
+    """What becomes of a message at the head of its key after so many failures that count."""
+    if definition.max_attempts is None or failures < definition.max_attempts:
+        return "failing"
+    return given_up(definition)
 
 
-def named(consumer: Consumer, batch: Batch, answer: Answer) -> list[ParkedMessage]:
-    """The messages that the answer names as failed."""
-    reasons = {item.idempotency_key: item.error for item in answer.failed}
-    if not reasons:
+def given_up(definition: ConsumerDefinition) -> HeadState:
+    """What becomes of a message that is not tried again."""
+    return "dead" if definition.on_exhausted == "skip" else "blocked"
+
+
+def alone(
+    consumer: Consumer, partition: int, batch: Batch, answer: Answer, reason: str
+) -> ParkedMessage:
+    """The one message of `batch`: its first attempt counts."""
+    failed = Failed("", reason, None)
+    return _failed(consumer, partition, batch.entries[0], batch.messages[0], failed, answer.status)
+
+
+def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> list[ParkedMessage]:
+    """The messages that the answer names as failed: their first attempt counts."""
+    failed = {item.idempotency_key: item for item in answer.failed}
+    if not failed:
         return []
     keys = [idempotency_key(consumer, entry) for entry in batch.entries]
     return [
-        ParkedMessage(entry.position, row_of(entry), message, reasons[key])
+        _failed(consumer, partition, entry, message, item, answer.status)
         for entry, message, key in zip(batch.entries, batch.messages, keys, strict=True)
-        if key in reasons
+        if (item := failed.get(key)) is not None
     ]
 
 
-def behind(renderer: Renderer, batch: Batch) -> list[ParkedMessage]:
-    """The messages of `batch` whose row has a parked one."""
-    reason = "waits behind a parked message of its row"
-    return [
-        ParkedMessage(entry.position, row_of(entry), renderer.message(entry), reason)
-        for entry in batch.waiting
-    ]
+def held(
+    consumer: Consumer, selection: Selection, partition: int, batch: Batch
+) -> list[ParkedMessage]:
+    """The messages that were set aside when `batch` was collected."""
+    return [_set_aside(consumer, selection, partition, item) for item in batch.held]
+
+
+def asked_s(value: object) -> float | None:
+    """The seconds a receiver asks for, which may be anything that JSON has."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return max(0.0, float(value)) if math.isfinite(value) else None
+
+
+def _failed(
+    consumer: Consumer,
+    partition: int,
+    entry: Entry,
+    message: bytes,
+    failed: Failed,
+    status: int | None,
+) -> ParkedMessage:
+    return ParkedMessage(
+        partition=partition,
+        position=entry.position,
+        key=consumer.key_of(entry),
+        body=message,
+        reason=failed.error,
+        status=status,
+        failures=1,
+        due_in_s=backoff_s(1, asked_s(failed.retry_after_s)),
+        state=state_after(consumer.definition, 1),
+    )
+
+
+def _set_aside(
+    consumer: Consumer, selection: Selection, partition: int, item: Held
+) -> ParkedMessage:
+    entry, key, fault = item
+    group = "row" if consumer.definition.group_by is None else "group"
+    message = ParkedMessage(
+        partition=partition,
+        position=entry.position,
+        key=key,
+        body=selection.message(entry),
+        reason=f"waits behind a parked message of its {group}",
+    )
+    if fault is None:
+        return message
+    if not fault.is_retryable:
+        return message.with_fault(fault.reason, given_up(consumer.definition), failures=0)
+    state = state_after(consumer.definition, 1)
+    return message.with_fault(fault.reason, state, failures=1, due_in_s=backoff_s(1))

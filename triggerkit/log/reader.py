@@ -10,18 +10,35 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.log.entry import PARTITIONS, Entry
 
+#: In place of a partition: all of them, in the order of their positions.
+ALL_PARTITIONS = -1
+
 #: Bytes kept in memory for consumers that are near the head of the log.
 TAIL_BYTES = 64 * 1024 * 1024
 
-_READ = """
+_COLUMNS = """
 SELECT position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
        to_char(commit_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
        xid, convert_to(record, 'UTF8'), convert_to(changes, 'UTF8'),
        coalesce(unchanged, '{}'), consumer_id, backfill_id, fault, annotations
-FROM triggerkit.events
-WHERE database_id = %s AND partition = %s AND position > %s AND position <= %s
-ORDER BY position LIMIT %s
 """
+
+_READ = f"""
+{_COLUMNS} FROM triggerkit.events
+WHERE database_id = %(database)s AND partition = %(partition)s
+  AND position > %(after)s AND position <= %(until)s
+ORDER BY position LIMIT %(limit)s
+"""
+
+#: As many of each partition, by its index, then merged.
+_READ_ALL = f"""
+{_COLUMNS} FROM generate_series(0, {PARTITIONS - 1}) p CROSS JOIN LATERAL (
+    SELECT * FROM triggerkit.events
+    WHERE database_id = %(database)s AND partition = p
+      AND position > %(after)s AND position <= %(until)s
+    ORDER BY position LIMIT %(limit)s) e
+ORDER BY position LIMIT %(limit)s
+"""  # noqa: S608 - of constants
 
 
 class LogReader:
@@ -35,8 +52,9 @@ class LogReader:
         self._tail: list[list[Entry]] = [[] for _ in range(PARTITIONS)]
         self._tail_first: int | None = None
         self._tail_bytes = 0
-        self._heads = [head] * PARTITIONS
-        self._moved = [asyncio.Event() for _ in range(PARTITIONS)]
+        # The last of each is that of all partitions, whose number is -1.
+        self._heads = [head] * (PARTITIONS + 1)
+        self._moved = [asyncio.Event() for _ in range(PARTITIONS + 1)]
         self.head = head
 
     def appended(self, entries: list[Entry], head: int) -> None:
@@ -47,7 +65,8 @@ class LogReader:
         elif not is_complete:
             self._forget_until(head)
         self.head = head
-        for partition in {e.partition for e in entries} if is_complete else range(PARTITIONS):
+        moved = {e.partition for e in entries} if is_complete else range(PARTITIONS)
+        for partition in (*moved, ALL_PARTITIONS):
             self._heads[partition] = head
             self._moved[partition].set()
 
@@ -59,24 +78,39 @@ class LogReader:
 
     def holds(self, partition: int, after: int, count: int) -> bool:
         """Whether `count` entries of `partition` after position `after` are in memory."""
+        if partition == ALL_PARTITIONS:
+            return sum(len(e) - bisect_right(e, after, key=_position) for e in self._tail) >= count
         entries = self._tail[partition]
         return len(entries) >= count and entries[-count].position > after
 
     async def read(self, partition: int, after: int, limit: int) -> list[Entry]:
-        """At most `limit` entries of `partition` with a position greater than `after`, in order."""
+        """At most `limit` entries of `partition` (or of all) after position `after`, in order."""
         if self._tail_first is not None and self._tail_first <= after + 1:
-            entries = self._tail[partition]
-            start = bisect_right(entries, after, key=_position)
-            return entries[start : start + limit]
+            if partition == ALL_PARTITIONS:
+                found = [e for p in range(PARTITIONS) for e in self._kept(p, after, limit)]
+                return sorted(found, key=_position)[:limit]
+            return self._kept(partition, after, limit)
         return await self.read_stored(partition, after, self.head, limit)
 
     async def read_stored(self, partition: int, after: int, until: int, limit: int) -> list[Entry]:
         """Entries from Postgres: `after` is exclusive, `until` inclusive."""
-        parameters = [self._database_id, partition, after, until, limit]
+        parameters = {
+            "database": self._database_id,
+            "partition": partition,
+            "after": after,
+            "until": until,
+            "limit": limit,
+        }
+        query = _READ_ALL if partition == ALL_PARTITIONS else _READ
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_READ, parameters, binary=True)
+            cursor = await connection.execute(query, parameters, binary=True)
             rows = await cursor.fetchall()
         return [Entry._make((*row[:12], tuple(row[12]), *row[13:])) for row in rows]
+
+    def _kept(self, partition: int, after: int, limit: int) -> list[Entry]:
+        entries = self._tail[partition]
+        start = bisect_right(entries, after, key=_position)
+        return entries[start : start + limit]
 
     def _keep(self, entries: list[Entry]) -> None:
         if self._tail_first is None:

@@ -111,6 +111,9 @@ CREATE TABLE cursors (
 -- Messages taken out of the way, with a copy of their body: the log's own partitions are dropped.
 -- failing: tried again at due_at; waiting: behind an earlier message of its key; blocked: its attempts
 -- are used up, and its key waits for somebody; dead: used up too, and the key goes on without it.
+-- failures are the attempts that count: not those at which the endpoint itself failed. What is blocked
+-- or dead without an attempt cannot be sent at all. Whoever changes which message of a key is the
+-- first holds the cursor of its partition.
 CREATE TABLE parked (
     consumer_id  int NOT NULL REFERENCES consumers ON DELETE CASCADE,
     partition    smallint NOT NULL,
@@ -121,6 +124,7 @@ CREATE TABLE parked (
     state        text NOT NULL DEFAULT 'failing'
                  CHECK (state IN ('failing', 'waiting', 'blocked', 'dead')),
     attempts     int NOT NULL DEFAULT 0,
+    failures     int NOT NULL DEFAULT 0,
     status       int,
     due_at       timestamptz NOT NULL DEFAULT now(),
     lease_id     text,

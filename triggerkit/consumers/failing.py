@@ -1,0 +1,282 @@
+"""The store of parked messages, as delivery uses it: to park, to try again, to be done with.
+
+Of a key's messages the first is `failing` (tried again when due) or `blocked`; those behind it are
+`waiting`, and `dead` ones are out of the way. Whoever changes which one is the first holds the
+cursor of its partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal, Self
+
+import psycopg
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+#: What a message at the head of its key can be.
+HeadState = Literal["failing", "blocked", "dead"]
+
+_KEYS_IN_THE_WAY = """
+SELECT DISTINCT p.key FROM unnest(%(keys)s::text[]) k JOIN triggerkit.parked p
+    ON p.consumer_id = %(consumer_id)s AND hashtext(p.key) = hashtext(k) AND p.key = k
+WHERE p.state <> 'dead'
+"""
+
+_PARK = """
+INSERT INTO triggerkit.parked (consumer_id, partition, position, key, body, reason, state,
+    attempts, failures, status, due_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+ON CONFLICT (consumer_id, partition, position) DO UPDATE SET key = excluded.key,
+    body = excluded.body, reason = excluded.reason, state = excluded.state,
+    attempts = excluded.attempts, failures = excluded.failures, status = excluded.status,
+    due_at = excluded.due_at, lease_id = NULL, parked_at = now()
+"""
+
+#: Heads of keys by the time they are due, and the seconds until then.
+_DUE = """
+SELECT partition, position, key, attempts, failures, parked_at,
+       extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in_s
+FROM triggerkit.parked p
+WHERE consumer_id = %s AND state = 'failing' AND NOT key = ANY (%s) AND NOT EXISTS (
+    SELECT FROM triggerkit.parked e
+    WHERE e.consumer_id = p.consumer_id AND hashtext(e.key) = hashtext(p.key) AND e.key = p.key
+      AND e.position < p.position AND e.state <> 'dead')
+ORDER BY due_at LIMIT %s
+"""
+
+#: Counts the next attempt before it is sent.
+_BEGIN = """
+UPDATE triggerkit.parked SET attempts = attempts + 1, failures = %s
+WHERE consumer_id = %s AND partition = %s AND position = %s AND state = 'failing'
+  AND attempts = %s AND parked_at = %s
+RETURNING convert_to(body, 'UTF8')
+"""
+
+_LOCK_CURSOR = """
+SELECT FROM triggerkit.cursors WHERE consumer_id = %s AND partition = %s FOR NO KEY UPDATE
+"""
+
+_THIS = """
+WHERE consumer_id = %(consumer_id)s AND partition = %(partition)s AND position = %(position)s
+  AND attempts = %(attempts)s AND parked_at = %(parked_at)s AND state = 'failing'
+"""
+
+_REMOVE = f"DELETE FROM triggerkit.parked {_THIS}"  # noqa: S608 - of constants
+
+_FAILED = f"""
+UPDATE triggerkit.parked SET state = %(state)s, reason = coalesce(%(reason)s, reason),
+    status = coalesce(%(status)s, status), failures = %(failures)s,
+    due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s)
+{_THIS}
+"""  # noqa: S608 - of constants
+
+_NOTE = """
+INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
+    batch_id, attempt, messages, sent_at, answered_at, status, error)
+SELECT id, %(partition)s, %(position)s, %(position)s, %(batch_id)s, %(attempts)s, 1, %(sent_at)s,
+    clock_timestamp(), %(status)s, %(error)s
+FROM triggerkit.consumers WHERE id = %(consumer_id)s
+"""
+
+#: Lets the first message of each key be tried, if it waits.
+_PROMOTE = """
+UPDATE triggerkit.parked p SET state = 'failing', due_at = clock_timestamp(), lease_id = NULL
+FROM unnest(%(keys)s::text[]) k CROSS JOIN LATERAL (
+    SELECT partition, position FROM triggerkit.parked
+    WHERE consumer_id = %(consumer_id)s AND hashtext(key) = hashtext(k) AND key = k
+      AND state <> 'dead'
+    ORDER BY position LIMIT 1) h
+WHERE p.consumer_id = %(consumer_id)s AND p.partition = h.partition AND p.position = h.position
+  AND p.state = 'waiting'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedMessage:
+    """A message taken out of the way so that the others can go on.
+
+    `body` is the message before a transform. `state` is what it is at the head of its key: None
+    when it only waits behind others, for which it is tried at once should there be none. A
+    message that is `blocked` or `dead` is so wherever it stands.
+    """
+
+    partition: int
+    position: int
+    key: str
+    body: bytes
+    reason: str
+    state: HeadState | None = None
+    status: int | None = None
+    failures: int = 0
+    due_in_s: float = 0.0
+
+    def with_fault(
+        self, reason: str, state: HeadState, *, failures: int, due_in_s: float = 0.0
+    ) -> Self:
+        """This message, which cannot be sent as it is."""
+        return replace(self, reason=reason, state=state, failures=failures, due_in_s=due_in_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first parked message of a key, without its body; `failures` are attempts that count."""
+
+    partition: int
+    position: int
+    key: str
+    attempts: int
+    failures: int
+    parked_at: datetime
+    due_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The outcome of a retry. `state` is None when the message is done with.
+
+    `reason` replaces the one it was parked for, unless it is None. `batch_id` is None when nothing
+    was sent.
+    """
+
+    state: HeadState | None
+    failures: int
+    reason: str | None = None
+    due_in_s: float = 0.0
+    batch_id: str | None = None
+    sent_at: datetime | None = None
+    status: int | None = None
+    error: str | None = None
+
+
+async def park(
+    connection: psycopg.AsyncConnection, consumer_id: int, messages: Sequence[ParkedMessage]
+) -> None:
+    """Park `messages`, in order; the caller holds the cursor of their partition."""
+    taken = await _in_the_way(connection, consumer_id, {message.key for message in messages})
+    rows: list[list[object]] = []
+    for message in messages:
+        state = _state(message, is_behind=message.key in taken)
+        if state != "dead":
+            taken.add(message.key)
+        rows.append(
+            [
+                consumer_id,
+                message.partition,
+                message.position,
+                message.key,
+                message.body.decode(),
+                message.reason,
+                state,
+                # One attempt was made of what failed, and none of the others.
+                message.failures,
+                message.failures,
+                message.status,
+                message.due_in_s,
+            ]
+        )
+    async with connection.cursor() as cursor:
+        await cursor.executemany(_PARK, rows)
+
+
+def _state(message: ParkedMessage, *, is_behind: bool) -> str:
+    if is_behind and message.state in (None, "failing"):
+        return "waiting"
+    return message.state or "failing"
+
+
+async def promote(
+    connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
+) -> None:
+    """Let the first message of each of `keys` be tried; the caller holds their cursors."""
+    await connection.execute(_PROMOTE, {"consumer_id": consumer_id, "keys": list(keys)})
+
+
+async def _in_the_way(
+    connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
+) -> set[str]:
+    given = {"consumer_id": consumer_id, "keys": list(keys)}
+    cursor = await connection.execute(_KEYS_IN_THE_WAY, given)
+    return {key for (key,) in await cursor.fetchall()}
+
+
+class ParkedStore:
+    """The parked messages of consumers that are pushed to."""
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def keys(self, consumer_id: int) -> set[str]:
+        """The keys that have a parked message in the way: their later messages wait behind it."""
+        query = (
+            "SELECT DISTINCT key FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead'"
+        )
+        async with self._pool.connection() as connection, connection.cursor() as cursor:
+            # Row by row: the keys alone are kept, never a second copy of them all.
+            return {key async for (key,) in cursor.stream(query, [consumer_id])}
+
+    async def is_empty(self, consumer_id: int) -> bool:
+        """Whether no message of the consumer is in the way of others."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead' LIMIT 1",
+                [consumer_id],
+            )
+            return await cursor.fetchone() is None
+
+    async def due(self, consumer_id: int, limit: int, but: Collection[str]) -> list[Head]:
+        """At most `limit` heads that are tried again, the most urgent first; of no key in `but`."""
+        async with (
+            self._pool.connection() as connection,
+            connection.cursor(row_factory=class_row(Head)) as cursor,
+        ):
+            await cursor.execute(_DUE, [consumer_id, list(but), limit])
+            return await cursor.fetchall()
+
+    async def begin(self, consumer_id: int, head: Head, failures: int) -> bytes | None:
+        """Count the next attempt, durable before it is sent; None when the message is gone."""
+        given = [failures, consumer_id, head.partition, head.position, head.attempts]
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_BEGIN, [*given, head.parked_at], binary=True)
+            row = await cursor.fetchone()
+            return None if row is None else row[0]
+
+    async def settle(self, consumer_id: int, head: Head, tried: Tried) -> bool:
+        """Note an outcome; whether the key still has a message in the way of its later ones.
+
+        A message that was discarded, or parked anew, in the meantime is left as it is.
+        """
+        given = {
+            "consumer_id": consumer_id,
+            "partition": head.partition,
+            "position": head.position,
+            "attempts": head.attempts,
+            "parked_at": head.parked_at,
+            "state": tried.state,
+            "reason": tried.reason,
+            "status": tried.status,
+            "failures": tried.failures,
+            "due_in_s": tried.due_in_s,
+            "batch_id": tried.batch_id,
+            "sent_at": tried.sent_at,
+            "error": tried.error,
+        }
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                await connection.execute(_LOCK_CURSOR, [consumer_id, head.partition])
+                await connection.execute(_REMOVE if tried.state is None else _FAILED, given)
+                if tried.batch_id is not None:
+                    await connection.execute(_NOTE, given)
+                await promote(connection, consumer_id, [head.key])
+                return bool(await _in_the_way(connection, consumer_id, [head.key]))
+        except (ForeignKeyViolation, DeadlockDetected):
+            # The consumer was deleted at this moment.
+            return True
+
+    async def has(self, consumer_id: int, key: str) -> bool:
+        """Whether `key` has a message in the way of its later ones."""
+        async with self._pool.connection() as connection:
+            return bool(await _in_the_way(connection, consumer_id, [key]))

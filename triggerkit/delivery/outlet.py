@@ -1,0 +1,96 @@
+"""What the lanes and the retries of one consumer share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.selection import Selection
+from triggerkit.delivery.credentials import Credentials
+from triggerkit.delivery.isolation import Health
+from triggerkit.delivery.push import Answer, Push, Pusher
+from triggerkit.delivery.slots import Slots
+from triggerkit.delivery.turns import Turns
+from triggerkit.log.reader import LogReader
+
+#: What a consumer's endpoint knows a push by.
+CredentialsFor = Callable[[Consumer], Credentials]
+
+
+class Outlet:
+    """One consumer being delivered.
+
+    A key in `parked_keys` has a parked message, behind which its later ones are parked too. It may
+    hold keys that have none any more: their next message takes the way by the store, in order all
+    the same. `parking` is held from before a parked message is stored or removed until
+    `parked_keys` says so: a key must not be let go while its lane parks another message of it.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        reader: LogReader,
+        store: CursorStore,
+        pusher: Pusher,
+        credentials_for: CredentialsFor,
+    ) -> None:
+        """Raises:
+        ConfigurationError: a function of the consumer cannot be loaded.
+        """
+        self.consumer = consumer
+        self.selection = Selection(consumer)
+        self.reader = reader
+        self.store = store
+        self.parked_keys: set[str] = set()
+        self.parking = asyncio.Lock()
+        #: Set when there may be something to be tried again.
+        self.retry = asyncio.Event()
+        #: Whether a retry waits until a lane's batch is done.
+        self.is_awaited = False
+        self.health = Health()
+        self.turns = Turns()
+        self.slots = Slots(consumer.definition.concurrency)
+        self._pusher = pusher
+        self._credentials_for = credentials_for
+        self._changed = asyncio.Event()
+
+    def use(self, consumer: Consumer) -> None:
+        """Go on with a changed definition or endpoint: what waits to be sent again goes at once.
+
+        Raises:
+            ConfigurationError: a function of the consumer cannot be loaded; nothing was changed.
+        """
+        if consumer == self.consumer:
+            return
+        self.selection = Selection(consumer)
+        is_other_endpoint = consumer.target != self.consumer.target
+        self.consumer = consumer
+        self.slots.limit = consumer.definition.concurrency
+        if is_other_endpoint:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def push(self, body: bytes, batch_id: str, attempt: int) -> Answer:
+        """Make one attempt at the endpoint as it is now; the caller holds a slot."""
+        target = self.consumer.target
+        assert target is not None
+        return await self._pusher.send(
+            Push(
+                url=target.url,
+                body=body,
+                batch_id=batch_id,
+                attempt=attempt,
+                timeout_s=self.consumer.definition.timeout_s,
+                credentials=self._credentials_for(self.consumer),
+            )
+        )
+
+    async def back_off(self, seconds: float) -> None:
+        """Wait so long, or until the endpoint is another."""
+        changed = self._changed
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await changed.wait()
