@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -44,14 +44,21 @@ def listen(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Calls back once it accepts requests."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, application: Application, ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._application = application
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._application.stop_waiting()
+        await super().shutdown(sockets)
 
 
 async def run_serve(
@@ -70,9 +77,9 @@ async def run_serve(
             "24 characters or more, or listen on 127.0.0.1"
         )
     tasks, app = load_project(project)
-    application: Any = Application(settings, tasks.values(), app)
+    application = Application(settings, tasks.values(), app)
     config = uvicorn.Config(
-        application,
+        cast("Any", application),
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -84,7 +91,7 @@ async def run_serve(
     # Known before the application starts, whose own errors are told as a traceback.
     await installation(settings)
     watch_connections(settings)
-    server = _Server(config, ready)
+    server = _Server(config, application, ready)
     await server.serve(sockets=[listener])
     if not server.started:
         raise PreflightFailed("the application did not start; its error is above")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
+from triggerkit.web.api.pull import PullApi
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
 from triggerkit.worker.task import Task
 
@@ -30,10 +31,12 @@ class Application:
         self._settings = settings
         self._user_app = user_app
         self._client: Client | None = None
+        self._pull = PullApi()
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
             *(webhook(task.path, task=task) for task in tasks if task.on is not None),
+            Mount("/api/v1", routes=self._pull.routes),
         ]
         if user_app is not None:
             routes.append(Mount("/", app=user_app))
@@ -45,11 +48,16 @@ class Application:
             scope[CLIENT_SCOPE_KEY] = self._client
         await self._app(scope, receive, send)
 
+    def stop_waiting(self) -> None:
+        """Answer the requests that wait for something, as the process is about to end."""
+        self._pull.stop_waiting()
+
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002
         async with AsyncExitStack() as stack:
             self._client = await Client.open(self._settings)
             stack.push_async_callback(self._client.close)
+            stack.push_async_callback(self._pull.close)
             # A mounted app's own lifespan is not run by Starlette.
             if isinstance(self._user_app, Starlette):
                 context = self._user_app.router.lifespan_context(self._user_app)

@@ -1,0 +1,202 @@
+"""What callers of a pulled consumer hold: ranges of the log under its cursors, by lease.
+
+A cursor's lease is the row itself: `batch_id` names it, `batch_last` is its last position, `leased`
+counts its messages that are not settled yet, and `settled` has those that are while others are not.
+Every position up to `position` is done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from secrets import token_urlsafe
+
+import psycopg
+
+#: Ends or shrinks leases: `numbers` says for each of `positions` which of `leases` it is of. Of a
+#: lease that is not the cursor's any more nothing is settled, and no row comes back.
+_SETTLE = """
+WITH held AS (
+    SELECT h.number, c.partition, c.position, c.batch_id, c.batch_last, c.settled, c.leased
+    FROM unnest(%(partitions)s::smallint[], %(leases)s::text[]) WITH ORDINALITY
+        AS h (partition, lease, number)
+    JOIN triggerkit.cursors c ON c.consumer_id = %(consumer_id)s AND c.partition = h.partition
+        AND c.batch_id = h.lease
+    ORDER BY c.partition FOR NO KEY UPDATE OF c
+), given AS (
+    SELECT h.number, array_agg(DISTINCT g.position) AS positions
+    FROM held h
+    JOIN unnest(%(numbers)s::int[], %(positions)s::bigint[]) AS g (number, position)
+        ON g.number = h.number
+    WHERE g.position > h.position AND g.position <= h.batch_last AND g.position <> ALL (h.settled)
+    GROUP BY h.number
+), outcome AS (
+    SELECT h.*, coalesce(g.positions, '{}') AS positions,
+           coalesce(cardinality(g.positions), 0) >= h.leased AS is_over
+    FROM held h LEFT JOIN given g USING (number)
+), noted AS (
+    UPDATE triggerkit.deliveries d SET answered_at = clock_timestamp(), status = 200
+    FROM outcome o
+    WHERE o.is_over AND d.consumer_id = %(consumer_id)s AND d.partition = o.partition
+      AND d.last_position = o.batch_last AND d.batch_id = o.batch_id
+)
+UPDATE triggerkit.cursors c SET
+    position = CASE WHEN o.is_over THEN o.batch_last ELSE c.position END,
+    batch_id = CASE WHEN o.is_over THEN NULL ELSE c.batch_id END,
+    batch_last = CASE WHEN o.is_over THEN NULL ELSE c.batch_last END,
+    lease_until = CASE WHEN o.is_over THEN NULL ELSE c.lease_until END,
+    attempt = CASE WHEN o.is_over THEN 0 ELSE c.attempt END,
+    leased = CASE WHEN o.is_over THEN 0 ELSE c.leased - cardinality(o.positions) END,
+    settled = CASE
+        WHEN o.is_over AND o.settled = '{}' THEN '{}'
+        WHEN o.is_over THEN ARRAY(SELECT s FROM unnest(o.settled) s WHERE s > o.batch_last)
+        ELSE ARRAY(SELECT s FROM unnest(o.settled || o.positions) s ORDER BY s) END
+FROM outcome o
+WHERE c.consumer_id = %(consumer_id)s AND c.partition = o.partition
+RETURNING o.number
+"""
+
+#: Tells the waiting that cursors which were just let go have more for them.
+_RING_FOR_MORE = """
+SELECT pg_notify('triggerkit_log', 'consumer ' || %(consumer_id)s)
+WHERE EXISTS (
+    SELECT FROM triggerkit.cursors c
+    WHERE c.consumer_id = %(consumer_id)s AND c.partition = ANY (%(partitions)s::smallint[])
+      AND c.lease_until IS NULL AND EXISTS (
+        SELECT FROM triggerkit.events e
+        WHERE e.database_id = %(database_id)s AND e.position > c.position
+          AND e.partition = ANY (CASE WHEN c.partition < 0 THEN '{0,1,2,3,4,5,6,7}'
+                                      ELSE ARRAY[c.partition] END)))
+"""
+
+_EXTEND = """
+UPDATE triggerkit.cursors c
+SET lease_until = greatest(c.lease_until, clock_timestamp() + make_interval(secs => %(seconds)s))
+FROM unnest(%(partitions)s::smallint[], %(leases)s::text[]) WITH ORDINALITY
+    AS h (partition, lease, number)
+WHERE c.consumer_id = %(consumer_id)s AND c.partition = h.partition AND c.batch_id = h.lease
+RETURNING h.number
+"""
+
+_HEAD = re.compile(r"(p?)(-1|[0-7])\.([\w-]{16})", re.ASCII)
+
+#: Digits of the largest position.
+_POSITION_DIGITS = 18
+
+
+def new_lease() -> str:
+    """A lease's id, which nobody can guess."""
+    return token_urlsafe(12)
+
+
+def ack_head(partition: int, lease: str, *, parked: bool = False) -> str:
+    """What the `ack_id` of a message begins with; its position follows."""
+    return f"{'p' if parked else ''}{partition}.{lease}."
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Messages of one lease that a caller names, by their positions as text.
+
+    `is_parked` when the lease is on parked messages, not on a cursor.
+    """
+
+    partition: int
+    lease: str
+    is_parked: bool
+    positions: Sequence[str]
+
+    def only(self, positions: Sequence[str]) -> Held:
+        """The same lease, of these messages."""
+        return Held(self.partition, self.lease, self.is_parked, positions)
+
+    @property
+    def ack_ids(self) -> list[str]:
+        """What the caller named them by."""
+        head = ack_head(self.partition, self.lease, parked=self.is_parked)
+        return [head + position for position in self.positions]
+
+
+def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[Held], list[str]]:
+    """Sort `ack_ids` by lease; the second list has those that we never gave out."""
+    heads: dict[str, list[str]] = {}
+    for ack_id in ack_ids:
+        head, _, position = ack_id.rpartition(".")
+        positions = heads.get(head)
+        if positions is None:
+            positions = heads[head] = []
+        positions.append(position)
+    held: list[Held] = []
+    unknown: list[str] = []
+    for head, positions in heads.items():
+        match = _HEAD.fullmatch(head)
+        good = [] if match is None else list(filter(_is_position, positions))
+        if match is not None and good:
+            parked, partition, lease = match.groups()
+            held.append(Held(int(partition), lease, bool(parked), good))
+        if len(good) < len(positions):
+            unknown += [
+                f"{head}.{text}" if head else text
+                for text in positions
+                if match is None or not _is_position(text)
+            ]
+    return held, unknown
+
+
+def _is_position(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) <= _POSITION_DIGITS
+
+
+async def settle(
+    connection: psycopg.AsyncConnection,
+    consumer_id: int,
+    database_id: int,
+    held: Sequence[Held],
+    *,
+    ring: bool = True,
+) -> list[Held]:
+    """Note messages as done; where all of a lease are, the cursor moves past them.
+
+    One turn with the server. `ring` tells the waiting, in a transaction of its own: where others
+    come before, the caller rings. Returns what could not be settled, since its lease is gone.
+    """
+    parameters = {
+        "consumer_id": consumer_id,
+        "database_id": database_id,
+        "partitions": [one.partition for one in held],
+        "leases": [one.lease for one in held],
+        "numbers": _array(
+            ",".join([str(number)] * len(one.positions)) for number, one in enumerate(held, 1)
+        ),
+        "positions": _array(",".join(one.positions) for one in held),
+    }
+    async with connection.pipeline() as pipeline:
+        cursor = await connection.execute(_SETTLE, parameters)
+        if ring:
+            await pipeline.sync()
+            await connection.execute(_RING_FOR_MORE, parameters)
+        settled = {number for (number,) in await cursor.fetchall()}
+    return [one for number, one in enumerate(held, 1) if number not in settled]
+
+
+async def extend(
+    connection: psycopg.AsyncConnection, consumer_id: int, held: Sequence[Held], seconds: float
+) -> list[Held]:
+    """Let leases last at least `seconds` from now; returns those that are gone."""
+    cursor = await connection.execute(
+        _EXTEND,
+        {
+            "consumer_id": consumer_id,
+            "partitions": [one.partition for one in held],
+            "leases": [one.lease for one in held],
+            "seconds": seconds,
+        },
+    )
+    kept = {number for (number,) in await cursor.fetchall()}
+    return [one for number, one in enumerate(held, 1) if number not in kept]
+
+
+def _array(items: Iterable[str]) -> str:
+    # As text: a thousand numbers are parsed faster by the server than encoded here.
+    return f"{{{','.join(items)}}}"

@@ -1,0 +1,125 @@
+"""A pulled consumer as the state has it at this moment, its functions loaded once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+import psycopg
+
+from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.selection import Selection
+from triggerkit.errors import TriggerkitError, UnknownConsumer
+
+#: All that a message of the consumer depends on, so that two equal rows are the same consumer.
+FIND = """
+SELECT c.id, c.name, c.definition::text, c.replay_epoch, c.state, c.database_id, d.name,
+       d.slot_epoch, d.system_identifier, c.endpoint_id IS NOT NULL,
+       (SELECT coalesce(jsonb_agg(jsonb_build_array(b.schema_name, b.table_name, b.first_position,
+                                                    b.last_position) ORDER BY b.id), '[]')::text
+        FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.first_position IS NOT NULL)
+FROM triggerkit.consumers c JOIN triggerkit.databases d ON d.id = c.database_id
+WHERE c.name = %s
+"""
+
+#: A row of `FIND`.
+Found = tuple[Any, ...]
+
+
+class NotPulled(TriggerkitError):
+    """The consumer has an endpoint, or does not run; the message says what to do."""
+
+
+class Pulled(NamedTuple):
+    """A pulled consumer: its definition, what it gets, and the row it was made of."""
+
+    consumer: Consumer
+    selection: Selection
+    found: Found
+
+    @property
+    def is_ordered_as_a_whole(self) -> bool:
+        """Whether it has one cursor for all partitions."""
+        return self.consumer.definition.group_by is not None
+
+
+class PulledConsumers:
+    """The pulled consumers that were asked for, by name."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Pulled] = {}
+
+    async def get(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
+        """The consumer as it was when it was last read; see `current`.
+
+        Raises:
+            UnknownConsumer: the state has none of this name.
+            NotPulled: it is pushed.
+            ConfigurationError: a function of it cannot be loaded.
+        """
+        known = self._known.get(name)
+        return known or await self.read(connection, name)
+
+    async def read(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
+        """The consumer as it is now; raises as `get` does."""
+        cursor = await connection.execute(FIND, [name])
+        row = await cursor.fetchone()
+        if row is None:
+            self._known.pop(name, None)
+            cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
+            raise UnknownConsumer(name, [known for (known,) in await cursor.fetchall()])
+        return self.current(row)
+
+    def current(self, found: Found) -> Pulled:
+        """The consumer of a row of `FIND`, made anew only when something changed."""
+        name = found[1]
+        known = self._known.get(name)
+        if known is None or known.found != found:
+            known = self._known[name] = _pulled(found)
+        return known
+
+
+def require_active(pulled: Pulled) -> None:
+    """Refuse to hand out messages of a consumer that does not run.
+
+    Raises:
+        NotPulled: it is paused or disabled.
+    """
+    consumer = pulled.consumer
+    if consumer.state != "active":
+        raise NotPulled(
+            f"consumer {consumer.name} is {consumer.state}; "
+            f"run: triggerkit consumers resume {consumer.name}"
+        )
+
+
+def cursor_partition(pulled: Pulled, partition: int) -> int:
+    """The partition of the cursor that an entry of `partition` is under."""
+    return ALL_PARTITIONS if pulled.is_ordered_as_a_whole else partition
+
+
+def _pulled(found: Found) -> Pulled:
+    (
+        consumer_id, name, definition, replay_epoch, state, database_id, database_name, slot_epoch,
+        system_identifier, is_pushed, spans,
+    ) = found  # fmt: skip
+    if is_pushed:
+        raise NotPulled(f"consumer {name} is pushed to an endpoint; only one without is pulled")
+    consumer = Consumer(
+        id=consumer_id,
+        name=name,
+        definition=ConsumerDefinition.from_json(orjson.loads(definition)),
+        replay_epoch=replay_epoch,
+        state=state,
+        database_id=database_id,
+        database_name=database_name,
+        database_epoch=slot_epoch,
+        system_identifier=system_identifier,
+        target=None,
+        spans=tuple(
+            BackfillSpan((schema, table), first, last)
+            for schema, table, first, last in orjson.loads(spans)
+        ),
+    )
+    return Pulled(consumer, Selection(consumer), found)

@@ -1,0 +1,312 @@
+"""Receiving: what is free of a consumer's part of the log is read, rendered and leased."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+
+from triggerkit.consumers import set_aside
+from triggerkit.consumers.leases import ack_head, new_lease
+from triggerkit.consumers.pulled import FIND, Pulled
+from triggerkit.consumers.selection import Faulty
+from triggerkit.consumers.set_aside import SetAside
+from triggerkit.log.entry import PARTITIONS, Entry
+
+#: The messages of one answer take about so much at most; one alone may be larger.
+MAX_BYTES = 8 * 1024 * 1024
+
+#: Seconds until what another caller had locked is looked at again.
+CONTENTION_S = 0.01
+
+_FIELDS = len(Entry._fields)
+
+#: The fields of `Entry`, in order.
+COLUMNS = """
+position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
+to_char(commit_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+xid, convert_to(record, 'UTF8'), convert_to(changes, 'UTF8'),
+coalesce(unchanged, ARRAY[]::text[]), consumer_id, backfill_id, fault, annotations
+"""
+
+#: Locks free cursors, the one furthest behind first, and reads on from them; a cursor without
+#: entries has a row of its own. Cursors behind the limit are not locked. A range of which some is
+#: settled already is read to its end first, so that what is settled in it stays few.
+_READ = """
+SELECT c.partition, c.bound, e.*
+FROM (
+    SELECT partition, position, settled, settled[cardinality(settled)] AS bound
+    FROM triggerkit.cursors
+    WHERE consumer_id = %(consumer_id)s
+      AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+    ORDER BY position, partition FOR NO KEY UPDATE SKIP LOCKED
+) c LEFT JOIN LATERAL ({entries}) e ON true
+LIMIT %(limit)s + {partitions}
+"""
+
+_ENTRIES = f"""
+SELECT {COLUMNS} FROM triggerkit.events
+WHERE database_id = %(database_id)s AND partition = {{partition}} AND position > c.position
+  AND (c.bound IS NULL OR position <= c.bound AND position <> ALL (c.settled))
+ORDER BY position LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+_READ_PARTITIONS = _READ.format(
+    entries=_ENTRIES.format(partition="c.partition"), partitions=PARTITIONS
+)
+
+#: The same for the one cursor over all partitions.
+_READ_WHOLE = _READ.format(
+    entries=f"SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p CROSS JOIN LATERAL "  # noqa: S608
+    f"({_ENTRIES.format(partition='p')}) e ORDER BY e.position LIMIT %(limit)s",
+    partitions=1,
+)
+
+_HAS_SET_ASIDE = """
+SELECT EXISTS (SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead')
+"""
+
+#: Leases what is handed out; a range without messages is passed over.
+_LEASE = """
+WITH taken AS (
+    SELECT * FROM unnest(%(partitions)s::smallint[], %(firsts)s::bigint[], %(lasts)s::bigint[],
+        %(counts)s::int[]) AS t (partition, first, last, messages)
+), noted AS (
+    INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
+        batch_id, attempt, messages, sent_at)
+    SELECT c.consumer_id, t.partition, t.first, t.last, %(lease)s, c.attempt + 1, t.messages,
+        clock_timestamp()
+    FROM taken t JOIN triggerkit.cursors c
+        ON c.consumer_id = %(consumer_id)s AND c.partition = t.partition
+    WHERE t.messages > 0
+)
+UPDATE triggerkit.cursors c SET
+    position = CASE WHEN t.messages > 0 THEN c.position ELSE t.last END,
+    batch_id = CASE WHEN t.messages > 0 THEN %(lease)s END,
+    batch_last = CASE WHEN t.messages > 0 THEN t.last END,
+    lease_until = CASE WHEN t.messages > 0
+        THEN clock_timestamp() + make_interval(secs => %(timeout_s)s) END,
+    leased = t.messages,
+    attempt = CASE WHEN t.messages > 0 THEN c.attempt + 1 ELSE 0 END,
+    settled = CASE WHEN t.messages > 0 OR c.settled = '{}' THEN c.settled
+        ELSE ARRAY(SELECT s FROM unnest(c.settled) s WHERE s > t.last ORDER BY s) END
+FROM taken t
+WHERE c.consumer_id = %(consumer_id)s AND c.partition = t.partition
+"""
+
+_NOTE_SET_ASIDE = """
+UPDATE triggerkit.cursors c
+SET settled = ARRAY(SELECT DISTINCT s FROM unnest(c.settled || %s::bigint[]) s ORDER BY s)
+WHERE consumer_id = %s AND partition = %s AND batch_id IS NOT NULL
+"""
+
+#: When something that cannot be handed out now can be: seconds until a lease or a delay ends, None
+#: without any; and whether something can at once, which another caller had locked.
+_NEXT = """
+SELECT extract(epoch FROM least(
+        (SELECT min(lease_until) FROM triggerkit.cursors
+         WHERE consumer_id = %(consumer_id)s AND lease_until > clock_timestamp()),
+        (SELECT min(due_at) FROM triggerkit.parked
+         WHERE consumer_id = %(consumer_id)s AND state = 'failing' AND due_at > clock_timestamp())
+    ) - clock_timestamp())::float8,
+    EXISTS (
+        SELECT FROM triggerkit.cursors c
+        WHERE c.consumer_id = %(consumer_id)s
+          AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp()) AND EXISTS (
+            SELECT FROM triggerkit.events e
+            WHERE e.database_id = %(database_id)s AND e.position > c.position
+              AND e.partition = ANY (CASE WHEN c.partition < 0 THEN '{0,1,2,3,4,5,6,7}'
+                                          ELSE ARRAY[c.partition] END)))
+"""
+
+
+class Changed(Exception):
+    """The consumer is not as it was known any more; nothing was done."""
+
+
+class Received(NamedTuple):
+    """What a try came to: messages to hand out, leased by now. Without any, `has_moved` when
+    cursors moved over what nobody wants, else `next_s`: the seconds until something may be free
+    again without anybody's doing, None for never."""
+
+    messages: list[bytes]
+    has_moved: bool = False
+    next_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Range:
+    """What is taken of one cursor: entries from `first` to `last`."""
+
+    first: int
+    last: int
+    messages: int = 0
+
+
+class Receiving:
+    """One try to receive at most `batch_size` messages, within a transaction."""
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection,
+        pulled: Pulled,
+        batch_size: int,
+        is_gone: Callable[[], bool],
+    ) -> None:
+        """When `is_gone` says that the caller is, nothing is handed out."""
+        self._connection = connection
+        self._pulled = pulled
+        self._consumer = pulled.consumer
+        self._batch_size = batch_size
+        self._is_gone = is_gone
+        self._lease = new_lease()
+        self._is_transformed = self._consumer.definition.transform is not None
+        self._messages: list[bytes] = []
+        self._size_bytes = 0
+        self._ranges: dict[int, _Range] = {}
+        self._set_aside: list[SetAside] = []
+
+    async def run(self, scan: int) -> Received:
+        """Try with at most `scan` entries of each free cursor. The transaction is over after it.
+
+        Raises:
+            Changed: the consumer changed since it was loaded.
+        """
+        rows, is_any_set_aside = await self._read(scan)
+        waiting_keys: set[str] = set()
+        if is_any_set_aside:
+            await self._take_due()
+            keys = {self._consumer.key_of(entry) for _, _, entry in _entries(rows) if entry}
+            waiting_keys = await set_aside.set_aside_keys(self._connection, self._consumer.id, keys)
+        self._take(rows, waiting_keys)
+        if not self._messages and not self._ranges:
+            return await self._nothing()
+        if self._is_gone():
+            await self._connection.rollback()
+            return Received([])
+        await self._keep()
+        return Received(self._messages, has_moved=not self._messages)
+
+    async def _read(self, scan: int) -> tuple[list[Any], bool]:
+        connection, consumer = self._connection, self._consumer
+        given = {"consumer_id": consumer.id, "database_id": consumer.database_id, "limit": scan}
+        read = _READ_WHOLE if self._pulled.is_ordered_as_a_whole else _READ_PARTITIONS
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            rows = await connection.execute(read, given, binary=True)
+            has_set_aside = await connection.execute(_HAS_SET_ASIDE, [consumer.id])
+            # After the cursors are locked: a replay moves them in the transaction that it is in.
+            found = await connection.execute(FIND, [consumer.name])
+        row = await found.fetchone()
+        if row != self._pulled.found:
+            await connection.rollback()
+            raise Changed
+        is_any = await has_set_aside.fetchone()
+        assert is_any is not None
+        return await rows.fetchall(), is_any[0]
+
+    async def _take_due(self) -> None:
+        """Hand out again what was handed back, if it is time."""
+        connection, consumer = self._connection, self._consumer
+        due = await set_aside.due(connection, consumer.id, self._batch_size)
+        await set_aside.lease(connection, consumer, self._lease, due)
+        for message in due:
+            sent = self._pulled.selection.sent(message.body)
+            if isinstance(sent, Faulty):
+                await set_aside.block(connection, consumer.id, message, sent.reason)
+            else:
+                head = ack_head(message.partition, self._lease, parked=True)
+                self._hand_out(head, message.position, sent)
+
+    def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
+        """Take entries until the batch is full; those of `waiting_keys` are set aside."""
+        wants, ranges, head = self._pulled.selection.wants, self._ranges, ""
+        for partition, bound, entry in _entries(rows):
+            if len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES:
+                return
+            if entry is None:
+                # All that was left of a range was settled before.
+                if bound is not None:
+                    ranges[partition] = _Range(bound, bound)
+                continue
+            taken = ranges.get(partition)
+            if taken is None:
+                taken = ranges[partition] = _Range(entry.position, entry.position)
+                head = ack_head(partition, self._lease)
+            taken.last = entry.position
+            wanted = wants(entry)
+            if wanted is False:
+                continue
+            aside = self._take_one(head, entry, wanted, waiting_keys)
+            if aside is None:
+                taken.messages += 1
+            else:
+                self._set_aside.append(aside._replace(partition=partition))
+
+    def _take_one(
+        self, head: str, entry: Entry, wanted: bool | Faulty, waiting_keys: set[str]
+    ) -> SetAside | None:
+        """Hand out `entry`, or return it when it must be set aside."""
+        selection, consumer = self._pulled.selection, self._consumer
+        message = selection.message(entry)
+        if waiting_keys and consumer.key_of(entry) in waiting_keys:
+            return set_aside.waiting(entry, consumer.key_of(entry), message)
+        sent = selection.sent(message) if wanted is True else wanted
+        if isinstance(sent, bytes):
+            self._hand_out(head, entry.position, sent)
+            return None
+        faulty = set_aside.faulty(consumer, entry, message, str(getattr(sent, "reason", "")))
+        if faulty.state == "blocked":
+            waiting_keys.add(faulty.key)
+        return faulty
+
+    def _hand_out(self, head: str, position: int, sent: bytes) -> None:
+        if self._is_transformed:
+            message = b'{"ack_id":"%b%d","message":%b}' % (head.encode(), position, sent)
+        else:
+            message = b'{"ack_id":"%b%d",%b' % (head.encode(), position, sent[1:])
+        self._size_bytes += len(message)
+        self._messages.append(message)
+
+    async def _keep(self) -> None:
+        """Make it so: what is handed out is leased, what is not is passed over."""
+        connection, consumer, ranges = self._connection, self._consumer, self._ranges
+        if self._set_aside:
+            await set_aside.put(connection, consumer.id, self._set_aside)
+        given = {
+            "consumer_id": consumer.id,
+            "partitions": list(ranges),
+            "firsts": [taken.first for taken in ranges.values()],
+            "lasts": [taken.last for taken in ranges.values()],
+            "counts": [taken.messages for taken in ranges.values()],
+            "lease": self._lease,
+            "timeout_s": consumer.definition.timeout_s,
+        }
+        async with connection.pipeline():
+            if not self._messages and not self._set_aside:
+                # Nothing is lost with the move: it is made again.
+                await connection.execute("SET LOCAL synchronous_commit = off")
+            if ranges:
+                await connection.execute(_LEASE, given)
+            for partition in {one.partition for one in self._set_aside}:
+                positions = [m.position for m in self._set_aside if m.partition == partition]
+                await connection.execute(_NOTE_SET_ASIDE, [positions, consumer.id, partition])
+            await connection.execute("COMMIT")
+
+    async def _nothing(self) -> Received:
+        connection, consumer = self._connection, self._consumer
+        given = {"consumer_id": consumer.id, "database_id": consumer.database_id}
+        cursor = await connection.execute(_NEXT, given)
+        row = await cursor.fetchone()
+        await connection.commit()
+        assert row is not None
+        next_s, is_more = row
+        return Received([], next_s=CONTENTION_S if is_more else next_s)
+
+
+def _entries(rows: Sequence[Any]) -> Iterator[tuple[int, int | None, Entry | None]]:
+    """The rows of `_READ`: a cursor's partition, where its bound is, and an entry if it has one."""
+    for partition, bound, *values in rows:
+        yield partition, bound, None if values[0] is None else Entry(*values[:_FIELDS])
