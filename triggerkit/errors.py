@@ -6,11 +6,15 @@
     │   ├── UnknownTask
     │   ├── TaskImportError
     │   ├── InvalidEndpoint
+    │   ├── DeclaredElsewhere
+    │   ├── WouldLose
     │   └── CannotDecrypt
     ├── UnknownConsumer             no consumer has this name                    (exit 1)
     ├── NameTaken                   a consumer of this name is there already     (exit 1)
     ├── UnknownEndpoint             no endpoint has this name                    (exit 1)
     ├── EndpointConflict            an endpoint cannot be changed as it is       (exit 1)
+    ├── UnknownMessage              no such message is parked                    (exit 1)
+    ├── NotRetryable                a parked message cannot be tried now         (exit 1)
     ├── PreflightFailed             the database or Redis is not set up for us   (exit 3)
     ├── CannotConnect               nothing answers there                        (exit 4)
     ├── AlreadyRunning              another process holds the folder or the slot (exit 1)
@@ -81,6 +85,14 @@ class InvalidEndpoint(ConfigurationError):
     """The endpoint's URL, headers or secret cannot be used; correct what is named."""
 
 
+class DeclaredElsewhere(ConfigurationError):
+    """It is declared in code or in triggerkit.toml; change it there and run: triggerkit apply"""
+
+
+class WouldLose(ConfigurationError):
+    """The change would lose something that cannot be had back; say so by --yes to make it."""
+
+
 class CannotDecrypt(ConfigurationError):
     """A stored value cannot be decrypted; TRIGGERKIT_ENCRYPTION_KEY must list its key."""
 
@@ -91,6 +103,14 @@ class UnknownEndpoint(TriggerkitError):
 
 class EndpointConflict(TriggerkitError):
     """The endpoint is in use, declared elsewhere, or exists already."""
+
+
+class UnknownMessage(TriggerkitError):
+    """No such message is parked; `triggerkit messages list` shows those that are."""
+
+
+class NotRetryable(TriggerkitError):
+    """The parked message cannot be tried now: retry the one it waits behind, or discard it."""
 
 
 class PreflightFailed(TriggerkitError):

@@ -37,6 +37,7 @@ MODULES: Final = {
     "sql": "project",
     "trigger": "runs",
     "runs": "runs",
+    "messages": "messages",
     "endpoints": "endpoints",
     "backfill": "backfill",
 }

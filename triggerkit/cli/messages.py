@@ -1,0 +1,160 @@
+"""`messages`: list, show, retry and discard what is parked."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import orjson
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from triggerkit.cli.options import Json
+from triggerkit.consumers.parked import (
+    Attempt,
+    Parked,
+    ParkedState,
+    discard_parked,
+    list_parked,
+    retry_parked,
+    show_parked,
+)
+from triggerkit.errors import ConfigurationError
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+
+T = TypeVar("T")
+
+console = Console(highlight=False, soft_wrap=True)
+
+group = typer.Typer(
+    help="Messages set aside: refused, failed, or behind such.", no_args_is_help=True
+)
+
+Consumer = Annotated[str, typer.Argument(help="The consumer's name.")]
+Position = Annotated[int | None, typer.Argument(help="The message's position in the log.")]
+All = Annotated[bool, typer.Option("--all", help="All of the consumer.")]
+State = Annotated[ParkedState | None, typer.Option("--state", help="Only those in this state.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `app`."""
+    group.command("list")(list_messages)
+    for command in (show, retry, discard):
+        group.command()(command)
+    app.add_typer(group, name="messages")
+
+
+def list_messages(
+    consumer: Annotated[str | None, typer.Option(help="Only of this consumer.")] = None,
+    state: State = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
+    after: Annotated[str | None, typer.Option(help="Go on after `next` of the last list.")] = None,
+    json: Json = False,
+) -> None:
+    """List parked messages."""
+    page = _connected(
+        lambda connection: list_parked(
+            connection, consumer=consumer, state=state, after=after, limit=limit
+        )
+    )
+    if json:
+        print(orjson.dumps({"data": page.messages, "next": page.next}).decode())
+        return
+    names = ("consumer", "position", "state", "attempts", "due", "key", "reason")
+    table = Table(*names, box=None, pad_edge=False)
+    for found in page.messages:
+        table.add_row(
+            found.consumer,
+            str(found.position),
+            found.state,
+            str(found.attempts),
+            f"{found.due_at:%H:%M:%S}" if found.state == "failing" else "",
+            found.key,
+            found.reason,
+        )
+    console.print(table)
+    if page.next is not None:
+        console.print(f"more: --after {page.next}", markup=False)
+
+
+def show(
+    consumer: Consumer,
+    position: Annotated[int, typer.Argument(help="The message's position in the log.")],
+    json: Json = False,
+) -> None:
+    """Show one parked message, its body and the pushes that carried it."""
+    found, attempts = _connected(lambda connection: show_parked(connection, consumer, position))
+    if json:
+        print(orjson.dumps({"message": found, "attempts": attempts}).decode())
+        return
+    for name in Parked.__slots__:
+        console.print(f"{name:<10} {getattr(found, name)}", markup=False)
+    for attempt in attempts:
+        console.print(_line(attempt), markup=False)
+    console.print(found.body, markup=False)
+
+
+def retry(
+    consumer: Consumer, position: Position = None, every: All = False, state: State = None
+) -> None:
+    """Try parked messages now; their attempts count anew."""
+    _one_or_all(position, every)
+    count = _connected(
+        lambda connection: retry_parked(
+            connection, consumer, _actor(), position=position, state=state
+        )
+    )
+    console.print(f"{_messages(count)} of {consumer} tried now", markup=False)
+
+
+def discard(
+    consumer: Consumer,
+    position: Position = None,
+    every: All = False,
+    state: State = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Drop parked messages for ever; what waits behind them is tried."""
+    _one_or_all(position, every)
+    what = "all parked messages" if position is None else f"position {position}"
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Discard {what} of {consumer}? They are never delivered.", abort=True)
+    count = _connected(
+        lambda connection: discard_parked(
+            connection, consumer, _actor(), position=position, state=state
+        )
+    )
+    console.print(f"discarded {_messages(count)} of {consumer}", markup=False)
+
+
+def _connected(work: Callable[[psycopg.AsyncConnection], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with await connect(Settings.load().state_dsn, "triggerkit messages") as connection:
+            return await work(connection)
+
+    return asyncio.run(connected())
+
+
+def _one_or_all(position: int | None, every: bool) -> None:
+    if (position is None) is not every:
+        raise ConfigurationError("give a position, or --all")
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
+
+
+def _actor() -> str:
+    return f"cli:{getpass.getuser()}"
+
+
+def _line(attempt: Attempt) -> str:
+    answer = attempt.error or f"answered {attempt.status}"
+    with_others = f" with {attempt.messages - 1} others" if attempt.messages > 1 else ""
+    return f"{attempt.sent_at:%Y-%m-%d %H:%M:%S} attempt {attempt.attempt}{with_others}: {answer}"

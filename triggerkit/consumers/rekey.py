@@ -1,0 +1,70 @@
+"""Parked messages of a consumer that is ordered in another way than before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import psycopg
+
+from triggerkit.consumers.consumer import ALL_PARTITIONS
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.log.entry import partition_of
+
+#: Messages looked at in one statement.
+PAGE = 500
+
+_PAGE = """
+SELECT partition, position, convert_to(body, 'UTF8') FROM triggerkit.parked
+WHERE consumer_id = %s AND position > %s ORDER BY position LIMIT %s
+"""
+
+_SET = """
+UPDATE triggerkit.parked SET key = %s, partition = %s
+WHERE consumer_id = %s AND partition = %s AND position = %s
+"""
+
+_EARLIER = """
+EXISTS (SELECT FROM triggerkit.parked e
+    WHERE e.consumer_id = p.consumer_id AND hashtext(e.key) = hashtext(p.key) AND e.key = p.key
+      AND e.position < p.position AND e.state <> 'dead')
+"""
+
+#: The first of each key is tried, the others wait.
+_ARRANGE = f"""
+UPDATE triggerkit.parked p SET due_at = clock_timestamp(),
+    state = CASE WHEN state = 'waiting' THEN 'failing' ELSE 'waiting' END
+WHERE consumer_id = %s AND ((state = 'waiting' AND NOT {_EARLIER})
+    OR (state = 'failing' AND {_EARLIER}))
+"""  # noqa: S608 - of constants
+
+
+async def rekey(
+    connection: psycopg.AsyncConnection, consumer_id: int, definition: ConsumerDefinition
+) -> None:
+    """Order the parked messages as `definition` groups them; in the transaction that changes it."""
+    last = 0
+    while True:
+        cursor = await connection.execute(_PAGE, [consumer_id, last, PAGE], binary=True)
+        page = await cursor.fetchall()
+        if not page:
+            break
+        rows = []
+        for partition, position, body in page:
+            key, belongs_in = _place(orjson.loads(body), definition.group_by)
+            rows.append([key, belongs_in, consumer_id, partition, position])
+        async with connection.cursor() as many:
+            await many.executemany(_SET, rows)
+        last = page[-1][1]
+    await connection.execute(_ARRANGE, [consumer_id])
+
+
+def _place(message: dict[str, Any], group_by: tuple[str, ...] | None) -> tuple[str, int]:
+    """The key of a message, as `Consumer.key_of` has it for its entry, and its partition."""
+    if group_by is not None:
+        record = message["record"] or {}
+        return orjson.dumps([record.get(name) for name in group_by]).decode(), ALL_PARTITIONS
+    metadata = message["metadata"]
+    schema, table = metadata["table_schema"], metadata["table_name"]
+    key = orjson.dumps(metadata["record_pks"]).decode()
+    return f"{schema}.{table}:{key}", partition_of(schema, table, key)
