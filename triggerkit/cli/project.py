@@ -23,6 +23,10 @@ from triggerkit.worker.registry import load_tasks
 
 console = Console(highlight=False, soft_wrap=True)
 
+#: How bad a problem is, the worst first, and the marks of each and of none.
+_SEVERITIES = ("error", "warning", "advice")
+_MARKS = ("[red]✗[/]", "[yellow]![/]", "[yellow]![/]", "[green]✓[/]")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -121,9 +125,39 @@ def _print_status(found: dict[str, Any]) -> None:
     for process in found["processes"]:
         table.add_row(process["name"], str(process["pid"] or ""), process["state"])
     console.print(table)
-    table = Table("consumer", "state", "lag", "parked", "last error", box=None, pad_edge=False)
+    for database in found["databases"]:
+        _print_database(database)
     for consumer in found["consumers"]:
-        lag = f"{consumer['lag_messages']:,} messages, {consumer['lag_seconds']:.1f} s"
-        parked, error = str(consumer["parked"]), consumer["last_error"] or ""
-        table.add_row(consumer["name"], consumer["state"], lag, parked, error)
-    console.print(table)
+        _print_consumer(consumer)
+
+
+def _print_database(database: dict[str, Any]) -> None:
+    first, last = database["log_first_position"], database["log_last_position"]
+    behind = database["slot_lag_bytes"]
+    facts = [
+        f"log {first:,} to {last:,}, {database['log_bytes'] / 1e6:,.1f} MB",
+        "slot unknown" if behind is None else f"slot {behind / 1e6:,.1f} MB behind",
+    ]
+    _print_health("database", database, facts)
+
+
+def _print_consumer(consumer: dict[str, Any]) -> None:
+    lag = f"{consumer['lag_messages']:,} messages, {consumer['lag_seconds']:.1f} s behind"
+    facts = [consumer["state"], lag]
+    if consumer["parked"]:
+        facts.append(f"{consumer['parked']:,} parked")
+    if consumer["last_error"]:
+        facts.append(f"last error: {consumer['last_error']}")
+    _print_health("consumer", consumer, facts)
+
+
+def _print_health(what: str, health: dict[str, Any], facts: list[str]) -> None:
+    """One line, and two for each problem, the worst one's mark before it."""
+    problems = health["problems"]
+    worst = min((_SEVERITIES.index(p["severity"]) for p in problems), default=len(_SEVERITIES))
+    line = f"{what} {health['name']}: {', '.join(facts)}"
+    console.print(f"{_MARKS[worst]} {escape(line)}")
+    for problem in problems:
+        mark = _MARKS[_SEVERITIES.index(problem["severity"])]
+        console.print(f"  {mark} {escape(problem['detail'])}")
+        console.print(f"      mend it with: {problem['remedy']}", markup=False)

@@ -1,45 +1,198 @@
-"""How far behind each consumer is."""
+"""How far behind each consumer is, and what is wrong with it, each with its remedy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
 
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.consumers.retention import Outlook
+from triggerkit.log.entry import PARTITIONS
+
+#: Entries of each partition after a cursor that are counted one by one. What is behind them is
+#: estimated by its positions, so that the answer takes as long for a thousand as for ten million.
+COUNTED = 4000
+
+#: Parked messages that are counted at most, of each state.
+PARKED_COUNTED = 100_000
+
+#: `k.partition` is -1 where one cursor stands for all partitions.
 _LAG = """
-SELECT c.name, c.kind, c.state, c.last_error, coalesce(sum(l.messages), 0)::bigint AS lag_messages,
-    coalesce(extract(epoch FROM clock_timestamp() - min(l.oldest)), 0)::float AS lag_seconds,
-    (SELECT count(*) FROM triggerkit.parked p WHERE p.consumer_id = c.id) AS parked,
+SELECT c.id, c.name, c.kind, c.state, c.last_error, c.gap,
+    e.name AS endpoint, e.disabled_at AS endpoint_disabled_at,
+    coalesce(l.messages, 0)::bigint AS lag_messages,
+    coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::float AS lag_seconds,
+    l.oldest AS oldest_undelivered_at,
+    p.failing, p.waiting, p.blocked, p.dead,
     (SELECT count(*) FROM triggerkit.backfills b
-     WHERE b.consumer_id = c.id AND b.state = 'active') AS backfills
+     WHERE b.consumer_id = c.id AND b.state = 'active') AS backfills,
+    ARRAY(SELECT b.schema_name || '.' || b.table_name || coalesce(': ' || b.error, '')
+     FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.state = 'failed'
+       AND NOT EXISTS (SELECT FROM triggerkit.backfills n
+           WHERE n.consumer_id = c.id AND n.schema_name = b.schema_name
+             AND n.table_name = b.table_name AND n.id > b.id)
+     ORDER BY b.id) AS failed_backfills,
+    (SELECT min(d.sent_at) FROM triggerkit.cursors k JOIN triggerkit.deliveries d
+        ON d.consumer_id = c.id AND d.partition = k.partition AND d.last_position = k.batch_last
+        AND d.batch_id = k.batch_id
+     WHERE k.consumer_id = c.id AND k.batch_id IS NOT NULL
+       AND (d.status IS NULL OR d.status NOT BETWEEN 200 AND 299)) AS failing_since
 FROM triggerkit.consumers c
-LEFT JOIN triggerkit.cursors k ON k.consumer_id = c.id
-LEFT JOIN LATERAL (
-    SELECT count(*) AS messages, min(e.captured_at) AS oldest FROM triggerkit.events e
-    WHERE e.database_id = c.database_id AND e.partition = k.partition AND e.position > k.position
-      AND (e.consumer_id IS NULL OR e.consumer_id = c.id)
-      AND c.definition -> 'tables' ? (e.schema_name || '.' || e.table_name)) l ON true
-GROUP BY c.id ORDER BY c.name
+JOIN triggerkit.databases d ON d.id = c.database_id
+LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
+CROSS JOIN LATERAL (
+    SELECT min(s.oldest) AS oldest, sum(s.wanted + CASE WHEN s.seen < %(counted)s THEN 0 ELSE
+        greatest(0, d.next_position - 1 - s.last) / %(partitions)s::numeric * s.wanted / s.seen
+        END) AS messages
+    FROM triggerkit.cursors k
+    JOIN generate_series(0, %(partitions)s - 1) n (partition) ON k.partition IN (n.partition, -1)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS seen, max(x.position) AS last,
+            count(*) FILTER (WHERE x.wanted) AS wanted,
+            min(x.captured_at) FILTER (WHERE x.wanted) AS oldest
+        FROM (
+            SELECT v.position, v.captured_at, CASE WHEN v.consumer_id IS NULL
+                THEN c.definition -> 'tables' ? (v.schema_name || '.' || v.table_name)
+                ELSE v.consumer_id = c.id END AS wanted
+            FROM triggerkit.events v
+            WHERE v.database_id = c.database_id AND v.partition = n.partition
+              AND v.position > k.position
+            ORDER BY v.position LIMIT %(counted)s) x) s
+    WHERE k.consumer_id = c.id) l
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE state = 'failing') AS failing,
+        count(*) FILTER (WHERE state = 'waiting') AS waiting,
+        count(*) FILTER (WHERE state = 'blocked') AS blocked,
+        count(*) FILTER (WHERE state = 'dead') AS dead
+    FROM (SELECT state FROM triggerkit.parked WHERE consumer_id = c.id LIMIT %(parked)s) m) p
+ORDER BY c.name
 """
+
+Severity = Literal["error", "warning", "advice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong, by a name that programs know. `remedy` is a command, SQL, or what to do.
+
+    An `error` keeps messages from arriving or has lost some; a `warning` is going to; `advice` only
+    costs something.
+    """
+
+    name: str
+    severity: Severity
+    detail: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerHealth:
-    """A consumer's state and lag. `lag_messages` counts what its cursors have not passed yet."""
+    """A consumer's state, lag and problems.
 
+    `lag_messages` counts what its cursors have not passed yet, its filters left aside: exactly up
+    to `COUNTED` entries of each partition, by estimate beyond. `lag_seconds` is the age of the
+    oldest of the counted ones. `parked` is the sum of the four states, each counted up to
+    `PARKED_COUNTED`. Ready within a second, however far behind the consumers are.
+    """
+
+    id: int
     name: str
     kind: str
     state: str
     last_error: str | None
+    gap: str | None
+    endpoint: str | None
+    endpoint_disabled_at: datetime | None
     lag_messages: int
     lag_seconds: float
-    parked: int
+    oldest_undelivered_at: datetime | None
+    failing: int
+    waiting: int
+    blocked: int
+    dead: int
     backfills: int
+    failed_backfills: Sequence[str]
+    failing_since: datetime | None
+    parked: int = 0
+    problems: tuple[Problem, ...] = ()
 
 
-async def consumer_health(connection: psycopg.AsyncConnection) -> list[ConsumerHealth]:
-    """All consumers, by name."""
+async def consumer_health(
+    connection: psycopg.AsyncConnection, outlooks: Sequence[Outlook] = ()
+) -> list[ConsumerHealth]:
+    """All consumers, by name; with `outlooks` also who is about to lose messages."""
+    parameters = {"counted": COUNTED, "partitions": PARTITIONS, "parked": PARKED_COUNTED}
     async with connection.cursor(row_factory=class_row(ConsumerHealth)) as cursor:
-        await cursor.execute(_LAG)
-        return await cursor.fetchall()
+        await cursor.execute(_LAG, parameters)
+        found = await cursor.fetchall()
+    return [
+        replace(
+            health,
+            parked=health.failing + health.waiting + health.blocked + health.dead,
+            problems=(*problems_of(health), *_losses(health, outlooks)),
+        )
+        for health in found
+    ]
+
+
+def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
+    """What is wrong with a consumer by itself."""
+    yield from _of_state(health)
+    if health.gap is not None:
+        yield Problem("gap", "error", health.gap, f"triggerkit backfill start {health.name}")
+    if health.failing_since is not None:
+        detail = f"failing since {_at(health.failing_since)}: {health.last_error or 'no answer'}"
+        remedy = f"triggerkit endpoints test {health.endpoint}" if health.endpoint else "mend it"
+        yield Problem("endpoint_failing", "error", detail, remedy)
+    yield from _of_parked(health)
+    for failed in health.failed_backfills:
+        remedy = f"mend what it names, then: triggerkit backfill start {health.name}"
+        yield Problem("backfill_failed", "error", f"the backfill of {failed} failed", remedy)
+
+
+def _of_state(health: ConsumerHealth) -> Iterator[Problem]:
+    resume = f"triggerkit consumers resume {health.name}"
+    if health.state == "paused":
+        yield Problem("paused", "warning", "paused: nothing is delivered", resume)
+    if health.state == "disabled":
+        detail = "disabled: its endpoint answered that it is gone (410)"
+        if health.endpoint_disabled_at is not None:
+            detail += f" at {_at(health.endpoint_disabled_at)}"
+            resume = f"triggerkit endpoints enable {health.endpoint}"
+        yield Problem("disabled", "error", detail, f"mend the endpoint, then: {resume}")
+
+
+def _of_parked(health: ConsumerHealth) -> Iterator[Problem]:
+    look = f"triggerkit messages list --consumer {health.name}"
+    if health.blocked:
+        detail = f"{health.blocked:,} messages used up their attempts, and keep their keys waiting"
+        yield Problem("blocked", "error", detail, look)
+    if health.failing:
+        detail = f"{health.failing:,} messages fail alone, and are tried again"
+        if health.waiting:
+            detail += f"; {health.waiting:,} wait behind parked ones of their key"
+        yield Problem("failing", "warning", detail, look)
+    if health.dead:
+        detail = f"{health.dead:,} messages used up their attempts, and were skipped"
+        yield Problem("dead", "warning", detail, look)
+
+
+def _losses(health: ConsumerHealth, outlooks: Sequence[Outlook]) -> Iterator[Problem]:
+    for outlook in outlooks:
+        for loser in outlook.losers:
+            if loser.consumer_id == health.id:
+                when = "soon" if outlook.at is None else f"about {_at(outlook.at)}"
+                detail = (
+                    f"the log is at {outlook.share:.0%} of its limit: {loser.messages:,} messages "
+                    f"are dropped {when}, not delivered"
+                )
+                remedy = "let the consumer catch up, or raise TRIGGERKIT_LOG_MAX_BYTES"
+                yield Problem("losing_messages", "warning", detail, remedy)
+
+
+def _at(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

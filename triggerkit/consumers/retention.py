@@ -62,7 +62,7 @@ WHERE k.consumer_id = p.consumer_id AND k.partition = p.partition AND c.id = p.c
 
 _SKIP = """
 UPDATE triggerkit.cursors SET position = %(last)s, batch_id = NULL, batch_last = NULL, attempt = 0,
-    lease_until = NULL, settled = '{}'
+    lease_until = NULL, leased = 0, settled = '{}'
 WHERE consumer_id = ANY (%(consumers)s) AND position < %(last)s
 """
 

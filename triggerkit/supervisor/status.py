@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from triggerkit.consumers.health import consumer_health
-from triggerkit.errors import TriggerkitError
+from triggerkit.consumers.health import Problem, consumer_health
+from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.settings import STATE_DIR, Project, Settings
 from triggerkit.state.connect import connect
+from triggerkit.supervisor.health import database_health
+from triggerkit.supervisor.retaining import policy_of
 from triggerkit.worker.registry import load_tasks
 
 
@@ -21,11 +24,10 @@ async def read_status(
 ) -> dict[str, Any]:
     """The status of the project: of a running `dev` when there is one, else of what is set."""
     settings = Settings.load(project.folder)
-    consumers: list[dict[str, Any]] = []
+    health: dict[str, list[dict[str, Any]]] = {"databases": [], "consumers": []}
     problem: str | None = None
     try:
-        async with await connect(settings.state_dsn, "triggerkit status") as state:
-            consumers = [asdict(health) for health in await consumer_health(state)]
+        health = await _health(settings)
     except (TriggerkitError, psycopg.Error) as error:
         problem = str(error)
     try:
@@ -40,10 +42,33 @@ async def read_status(
         "redis_url": _shown(settings.redis_url, show_secrets),
         "state_dir": str(running["state_dir"] if running else Path(project.folder) / STATE_DIR),
         "processes": running["processes"] if running else [],
-        "consumers": consumers,
+        **health,
         "tasks": tasks,
         "problem": problem,
     }
+
+
+async def _health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """The health of databases and consumers; a source that does not answer is a problem of it."""
+    async with AsyncExitStack() as stack:
+        state = await connect(settings.state_dsn, "triggerkit status")
+        await stack.enter_async_context(state)
+        source: psycopg.AsyncConnection | None = state
+        unreachable: list[Problem] = []
+        if settings.state_dsn != settings.source_dsn:
+            try:
+                source = await connect(settings.source_dsn, "triggerkit status")
+                await stack.enter_async_context(source)
+            except CannotConnect as error:
+                source = None
+                remedy = "start that server, or correct DATABASE_URL"
+                unreachable = [Problem("unreachable", "error", str(error), remedy)]
+        databases, outlooks = await database_health(state, source, policy_of(settings))
+        consumers = await consumer_health(state, outlooks)
+    shown = [asdict(database) for database in databases]
+    for database in shown:
+        database["problems"] = [*map(asdict, unreachable), *database["problems"]]
+    return {"databases": shown, "consumers": [asdict(consumer) for consumer in consumers]}
 
 
 def _shown(secret: Any, show_secrets: bool) -> str:
