@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Literal
 
 from tests.faults.history import Bounds, Committed, Delivery, Effect, History, What
@@ -32,6 +32,7 @@ def check(history: History, bounds: Bounds | None = None) -> list[Violation]:
         *_named("phantom", phantoms(history)),
         *_named("rows", stale_rows(history)),
         *_named("order", disorder(history)),
+        *_named("order", older_states(history)),
         *_named("repeats", repeats(history, bounds)),
         *_named("ack safety", early_confirmations(history)),
         *_named("effects", wrong_effects(history, bounds)),
@@ -124,6 +125,28 @@ def disorder(history: History) -> Iterator[str]:
         by_key[delivery.key].append(delivery)
     for deliveries in by_key.values():
         yield from _disorder_of_key(deliveries, history.parked)
+
+
+def older_states(history: History) -> Iterator[str]:
+    """Rule 4, of rows that were read too: no older state of a row arrives after a newer one.
+
+    A row that was read has the place of its chunk in the log, which says nothing of its age; the
+    order of the operations on its key does. What was taken again counts as of its first time.
+    """
+    operations = {(c.key, c.version, c.op == "delete"): c.op_id for c in history.committed}
+    newest: dict[str, tuple[int, Delivery]] = {}
+    seen: set[str] = set()
+    for delivery in history.delivered:
+        if not delivery.accepted or delivery.id in seen:
+            continue
+        seen.add(delivery.id)
+        what = (delivery.key, delivery.version, delivery.action == "delete")
+        operation = operations.get(what, 0)
+        before, newer = newest.get(delivery.key, (0, delivery))
+        if operation < before:
+            yield f"{_seen(delivery)} came after {_seen(newer)}, which is newer"
+        else:
+            newest[delivery.key] = operation, delivery
 
 
 def _disorder_of_key(deliveries: list[Delivery], parked: Mapping[str, What]) -> Iterator[str]:
@@ -273,7 +296,7 @@ RULES: dict[Rule, Callable[[History, Bounds], Iterable[str]]] = {
     "loss": lambda h, _: lost(h),
     "phantom": lambda h, _: phantoms(h),
     "rows": lambda h, _: stale_rows(h),
-    "order": lambda h, _: disorder(h),
+    "order": lambda h, _: chain(disorder(h), older_states(h)),
     "repeats": repeats,
     "ack safety": lambda h, _: early_confirmations(h),
     "effects": wrong_effects,

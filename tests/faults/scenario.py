@@ -151,9 +151,10 @@ class FaultyDev(DevProcess):
 
 
 class Sampler:
-    """Notes what is confirmed and what is in the log, every 100 ms."""
+    """Notes what is confirmed and what is in the log, every so many seconds."""
 
-    def __init__(self, url: str, slot: str) -> None:
+    def __init__(self, url: str, slot: str, every_s: float) -> None:
+        self._every_s = every_s
         self.samples: list[AckSample] = []
         self._url = url
         self._slot = slot
@@ -174,9 +175,9 @@ class Sampler:
                 suppress(psycopg.OperationalError),
                 psycopg.connect(self._url, autocommit=True, connect_timeout=5) as connection,
             ):
-                while not self._stop.wait(SAMPLE_S):
+                while not self._stop.wait(self._every_s):
                     self._sample(connection)
-            self._stop.wait(SAMPLE_S)
+            self._stop.wait(self._every_s)
 
     def _sample(self, connection: truth.Connection) -> None:
         # In this order: what was confirmed then must be in the log now.
@@ -278,11 +279,13 @@ class Scenario:
         rows_before: int,
         paths: Sequence[str] = (OBSERVED, APPLIED),
         when_changed: Sequence[str] | None = None,
+        batch_size: int = BATCH_SIZE,
+        sample_s: float = SAMPLE_S,
     ) -> None:
         """Make tables and consumers: every change from here on must arrive."""
         with self.connect() as connection:
             truth.create(connection, rows_before)
-        asyncio.run(self._declare(paths, when_changed))
+        asyncio.run(self._declare(paths, when_changed, batch_size))
         with self.connect() as connection:
             truth.require(connection)
             found = connection.execute(
@@ -290,7 +293,7 @@ class Scenario:
             ).fetchone()
         assert found is not None
         self._slot, self._publication = found
-        self._sampler = Sampler(self.url, self._slot)
+        self._sampler = Sampler(self.url, self._slot, sample_s)
         self._sampler.__enter__()
 
     def start(self, **more: str) -> None:
@@ -360,9 +363,11 @@ class Scenario:
         with self.connect() as connection:
             return [what for (what,) in connection.execute(OPEN).fetchall()]
 
-    async def _declare(self, paths: Sequence[str], when_changed: Sequence[str] | None) -> None:
+    async def _declare(
+        self, paths: Sequence[str], when_changed: Sequence[str] | None, batch_size: int
+    ) -> None:
         settings = Settings.parse(self.environment)
-        definition = rows("items", timeout_s=3, batch_size=BATCH_SIZE, when_changed=when_changed)
+        definition = rows("items", timeout_s=3, batch_size=batch_size, when_changed=when_changed)
         declared = [
             Declared(path.rpartition("/")[2].replace("-", "_"), definition, path) for path in paths
         ]

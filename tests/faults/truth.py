@@ -182,8 +182,12 @@ class Workload:
                 self._changed.notify_all()
         self._stop.wait(max(0.0, self._pause_s * size - (time.monotonic() - began)))
 
+    def _key(self, connection: Connection, choose: random.Random) -> int:
+        """The key of the row to change."""
+        return choose.randint(1, self._keys)
+
     def _change(self, connection: Connection, choose: random.Random) -> int:
-        key, other = choose.randint(1, self._keys), choose.randint(1, self._keys)
+        key, other = self._key(connection, choose), choose.randint(1, self._keys)
         text = f"body {choose.getrandbits(64):x}" if choose.random() < 0.9 else None
         large = f"{choose.getrandbits(64):016x}" * (LARGE_CHARS // 16)
         queries: dict[str, tuple[str, list[Any]]] = {

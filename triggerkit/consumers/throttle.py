@@ -45,8 +45,10 @@ class Pace:
 
     def __init__(self, rows_per_s: int | None) -> None:
         self._rows_per_s = rows_per_s
-        self._due_at = self._last_at = monotonic()
-        #: Rows per second lately, pauses between chunks included; None before the first chunk.
+        self._due_at = monotonic()
+        self._last_at: float | None = None
+        self._last_rows = 0
+        #: Rows per second lately, pauses between chunks included; None before the second chunk.
         self.rate: float | None = None
 
     def wait_s(self) -> float:
@@ -58,10 +60,12 @@ class Pace:
         now = monotonic()
         if self._rows_per_s is not None:
             self._due_at = max(now, self._due_at) + rows / self._rows_per_s
-        if rows:
-            rate = rows / max(now - self._last_at, 1e-6)
-            self.rate = rate if self.rate is None else self.rate + RATE_WEIGHT * (rate - self.rate)
-        self._last_at = now
+        if self._last_at is not None:
+            # A chunk's rows count for the time until the next one: that is how long it is held.
+            rate = self._last_rows / max(now - self._last_at, 1e-6)
+            before = rate if self.rate is None else self.rate
+            self.rate = before + RATE_WEIGHT * (rate - before)
+        self._last_at, self._last_rows = now, rows
 
 
 class _Part(NamedTuple):

@@ -1,0 +1,91 @@
+"""The stream is killed again and again while it reads a table that changes under its hands."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+
+from tests.acceptance.project import eventually
+from tests.faults import truth
+from tests.faults.checker import check, explain
+from tests.faults.history import Bounds
+from tests.faults.scenario import OBSERVED, Scenario, Stream
+
+ROWS = 100_000
+BATCH_SIZE = 100
+KILLS = 20
+
+#: So that the reading outlasts the kills.
+ROWS_PER_S = 3_000
+
+#: Keys after the backfill's place that are changed while they are about to be read.
+WINDOW = 1_500
+
+#: Seconds after which all must have arrived, the rest of the reading included.
+DRAIN_S = 100
+
+_PLACE = "SELECT coalesce((cursor -> 'after' ->> 0)::bigint, 0) FROM triggerkit.backfills"
+
+
+class ChasingWorkload(truth.Workload):
+    """Changes rows just ahead of where the backfill is: those that it is about to read."""
+
+    def _key(self, connection: truth.Connection, choose: random.Random) -> int:
+        row = connection.execute(_PLACE).fetchone()
+        place: int = row[0] if row else 0
+        return place + choose.randint(1, WINDOW)
+
+
+def backfill(scenario: Scenario) -> dict[str, Any]:
+    """The one backfill's state."""
+    with scenario.connect() as connection:
+        row = connection.execute("SELECT to_jsonb(b) FROM triggerkit.backfills b").fetchone()
+    assert row is not None
+    found: dict[str, Any] = row[0]
+    return found
+
+
+def kill_while_reading(scenario: Scenario, stream: Stream, choose: random.Random) -> bool:
+    """SIGKILL some time after the stream read on; whether the backfill was active then."""
+    before = backfill(scenario)["rows_read"]
+    eventually(lambda: backfill(scenario)["rows_read"] > before, 20, "rows read after a restart")
+    time.sleep(choose.uniform(0, 0.5))
+    stream.kill()
+    now = backfill(scenario)
+    print(f"killed at {now['rows_read']:,} rows, {now['state']}")
+    return bool(now["state"] == "active")
+
+
+@pytest.mark.timeout(300)
+def test_a_backfill_survives_twenty_kills_under_live_changes(scenario: Scenario) -> None:
+    seed = random.randrange(2**32)
+    print(f"kill seed {seed}")
+    choose = random.Random(seed)
+    scenario.prepare(ROWS, paths=[OBSERVED], batch_size=BATCH_SIZE, sample_s=1.0)
+    with scenario.connect() as connection:
+        connection.execute("UPDATE triggerkit.backfills SET rows_per_s = %s", [ROWS_PER_S])
+    chasing = ChasingWorkload(scenario.url, seed, writers=2, per_second=150)
+    with Stream(scenario.folder, ["triggerkit", "stream"], scenario.environment) as stream:
+        chasing.start()
+        try:
+            with scenario.changing(seed, per_second=100, keys=ROWS + 20_000):
+                while_active = sum(
+                    kill_while_reading(scenario, stream, choose) for _ in range(KILLS)
+                )
+        finally:
+            chasing.stop()
+        drained_s = scenario.drain(DRAIN_S)
+    assert while_active >= 15
+    bounds = Bounds(repeats=KILLS * 8 * BATCH_SIZE, drain_s=DRAIN_S)
+    history = scenario.history(OBSERVED, drained_s)
+    found = check(history, bounds)
+    print(f"{len(history.committed) - ROWS:,} changes, {len(history.delivered):,} delivered")
+    assert not found, f"{explain(found)}\n{stream.explain()}"
+    final = backfill(scenario)
+    dropped = final["rows_read"] - final["rows_logged"]
+    print(f"{dropped} rows were dropped for a newer change, drained in {drained_s:.1f} s")
+    assert final["state"] == "completed"
+    assert dropped > 0, "no change came between a chunk and its mark: nothing was put to the test"
