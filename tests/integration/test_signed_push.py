@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from pydantic import SecretBytes, SecretStr
@@ -135,3 +135,83 @@ def test_pushes_to_our_own_routes_carry_the_bearer_and_signatures_by_all_signing
     assert received.headers["authorization"] == f"Bearer {settings.webhook_secrets[0]}"
     for secret in (old, new):
         Webhook(secret).verify(received.body, received.headers)
+
+
+def test_a_consumer_pushes_to_an_endpoint_with_its_headers_and_takes_in_its_changes(
+    settings: Settings,
+) -> None:
+    key = SecretStr(secrets.token_urlsafe(32))
+    keyed = settings.model_copy(update={"triggerkit_encryption_key": key})
+
+    async def allowed(url: str) -> None:
+        await check_url(url, LOOPBACK)
+
+    async def scenario() -> list[Received]:
+        async with (
+            Receiver.start() as receiver,
+            await connect(settings.state_dsn, "test") as state,
+        ):
+            keyring = Keyring(keyed.encryption_keys)
+            store = EndpointStore(state, keyring, allowed, "test")
+            headers = {"Authorization": f"Bearer {BEARER}"}
+            await store.create(Endpoint(0, "own", f"{receiver.url}/push", headers, SIGNING))
+            await execute(settings, "CREATE TABLE items (id bigint PRIMARY KEY)")
+            await declare(keyed, receiver, changes("items"))
+            await state.execute(
+                "UPDATE triggerkit.consumers SET endpoint_id = "
+                "(SELECT id FROM triggerkit.endpoints WHERE name = 'own')"
+            )
+            # Elsewhere than under our own URL, so that the webhook secret has no place there.
+            away = keyed.model_copy(update={"triggerkit_allow_networks": "127.0.0.0/8"})
+            async with streaming(away, Receiver(url="http://127.0.0.1:9")):
+                await execute(settings, "INSERT INTO items VALUES (1)")
+                await receiver.until(lambda: len(receiver.requests) == 1)
+                await store.edit("own", lambda e: replace(e, headers={"X-Next": BEARER}))
+                await execute(settings, "INSERT INTO items VALUES (2)")
+                await receiver.until(lambda: "x-next" in receiver.requests[-1].headers)
+            return receiver.requests
+
+    first, *_, last = asyncio.run(scenario())
+    assert first.headers["authorization"] == f"Bearer {BEARER}"
+    assert "authorization" not in last.headers
+    for received in (first, last):
+        Webhook(SIGNING).verify(received.body, received.headers)
+
+
+def test_a_missing_key_stops_only_the_consumers_that_need_it_and_says_so(
+    settings: Settings,
+) -> None:
+    async def allowed(url: str) -> None:
+        await check_url(url, LOOPBACK)
+
+    async def scenario() -> str:
+        async with (
+            Receiver.start() as receiver,
+            await connect(settings.state_dsn, "test") as state,
+        ):
+            store = EndpointStore(state, KEYRING, allowed, "test")
+            await store.create(Endpoint(0, "own", f"{receiver.url}/push", {"X-Key": BEARER}))
+            await execute(settings, "CREATE TABLE items (id bigint PRIMARY KEY)")
+            await declare(settings, receiver, changes("items"), "locked")
+            await declare(settings, receiver, changes("items"), "open")
+            await state.execute(
+                "UPDATE triggerkit.consumers SET endpoint_id = "
+                "(SELECT id FROM triggerkit.endpoints WHERE name = 'own') WHERE name = 'locked'"
+            )
+            async with streaming(settings, receiver), asyncio.timeout(20):
+                await execute(settings, "INSERT INTO items VALUES (1)")
+                await receiver.until(lambda: len(receiver.requests) == 1)
+                while True:
+                    cursor = await state.execute(
+                        "SELECT last_error FROM triggerkit.consumers WHERE name = 'locked'"
+                    )
+                    row = await cursor.fetchone()
+                    if row and row[0]:
+                        break
+                    await asyncio.sleep(0.02)
+            assert len(receiver.requests) == 1
+            return str(row[0])
+
+    error = asyncio.run(scenario())
+    assert "endpoint/own/headers" in error
+    assert "TRIGGERKIT_ENCRYPTION_KEY" in error

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from triggerkit.change import RowChange, Transaction
-from triggerkit.consumers.consumer import BackfillSpan, Consumer, Target
+from triggerkit.consumers.consumer import BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition, TableName, changes, rows
+from triggerkit.consumers.endpoints import SealedEndpoint
 from triggerkit.consumers.render import Renderer, batch_body, idempotency_key
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import Entry, Pending, copy_row, entry_of
@@ -31,7 +32,7 @@ def consumer(definition: ConsumerDefinition, *spans: BackfillSpan) -> Consumer:
         database_name="shop",
         database_epoch=3,
         system_identifier="42",
-        target=Target("test", "http://127.0.0.1/push", is_ours=True),
+        target=SealedEndpoint(1, "test", "http://127.0.0.1/push", None, None, "code", None),
         spans=spans,
     )
 

@@ -215,7 +215,8 @@ async def _make(
             else:
                 await consumers.change(stored, declared, endpoint_id)
     elif step.verb == "pause":
-        await consumers.pause(stored or await consumers.find(step.name))
+        assert stored is not None
+        await consumers.pause(stored)
     elif step.verb == "resume" and stored is not None:
         await consumers.resume(stored)
     elif step.verb == "replay" and stored is not None and declared is not None:
@@ -223,5 +224,7 @@ async def _make(
         await consumers.replay_declared(stored, declared.definition.replay_from)
     elif step.verb == "delete" and stored is not None:
         await consumers.delete(stored)
+    if stored is not None and declared is not None and step.verb != "change":
+        await consumers.remember(stored, declared)
     past = {"create": "created", "change": "changed", "replay": "replayed"}
     return [f"{past.get(step.verb, f'{step.verb}d')} consumer {step.name}"]

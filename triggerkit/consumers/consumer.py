@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.endpoints import SealedEndpoint
 from triggerkit.log.entry import Entry
 
 # The partition of the one cursor of a consumer that is ordered as a whole.
@@ -33,20 +33,6 @@ class BackfillSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The endpoint of a consumer that is pushed to, its secrets in the clear.
-
-    `is_ours` when it is a route of our own `serve`, which knows our webhook secret.
-    """
-
-    name: str
-    url: str
-    is_ours: bool
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    signing_secret: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Consumer:
     """A consumer, the database it follows and the endpoint it pushes to, None if it is pulled."""
 
@@ -59,7 +45,7 @@ class Consumer:
     database_name: str
     database_epoch: int
     system_identifier: str
-    target: Target | None
+    target: SealedEndpoint | None
     spans: tuple[BackfillSpan, ...] = ()
 
     def wants(self, entry: Entry) -> bool:

@@ -11,18 +11,19 @@ from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.consumer import BackfillSpan, Consumer, Target
+from triggerkit.consumers.consumer import BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.endpoints import COLUMNS, SealedEndpoint
 from triggerkit.consumers.failing import ParkedMessage, ParkedStore, park
 
-_CONSUMERS = """
+_CONSUMERS = f"""
 SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
-       d.slot_epoch, d.system_identifier, e.name AS endpoint_name, e.url
+       d.slot_epoch, d.system_identifier, {COLUMNS}
 FROM triggerkit.consumers c
 JOIN triggerkit.databases d ON d.id = c.database_id
 LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
 WHERE c.database_id = %s ORDER BY c.id
-"""
+"""  # noqa: S608 - of constants
 
 _SPANS = """
 SELECT consumer_id, schema_name, table_name, first_position, last_position
@@ -126,10 +127,9 @@ class Settled:
 class CursorStore:
     """The consumers of one database and their cursors."""
 
-    def __init__(self, pool: AsyncConnectionPool, database_id: int, public_url: str) -> None:
+    def __init__(self, pool: AsyncConnectionPool, database_id: int) -> None:
         self._pool = pool
         self._database_id = database_id
-        self._public_url = public_url
         self.parked = ParkedStore(pool)
 
     async def consumers(self) -> list[Consumer]:
@@ -152,19 +152,14 @@ class CursorStore:
                     database_name=database_name,
                     database_epoch=slot_epoch,
                     system_identifier=system,
-                    target=self._target(endpoint_name, url),
+                    target=None if endpoint[0] is None else SealedEndpoint(*endpoint),
                     spans=tuple(spans.get(consumer_id, ())),
                 )
                 for (
                     consumer_id, name, definition, replay_epoch, state, database_id,
-                    database_name, slot_epoch, system, endpoint_name, url,
+                    database_name, slot_epoch, system, *endpoint,
                 ) in await cursor.fetchall()
             ]  # fmt: skip
-
-    def _target(self, name: str | None, url: str) -> Target | None:
-        if name is None:
-            return None
-        return Target(name, url, is_ours=url.startswith(f"{self._public_url}/"))
 
     async def load(self, consumer: Consumer) -> list[Cursor]:
         """The consumer's cursors: one per partition, or one for all.

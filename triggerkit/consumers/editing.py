@@ -14,7 +14,7 @@ from triggerkit.consumers.manage import Consumers, only_api
 from triggerkit.consumers.plan import Stored, loss
 from triggerkit.consumers.resolve import resolve
 from triggerkit.encryption import Keyring
-from triggerkit.errors import ConfigurationError, NameTaken, UnknownConsumer
+from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
 from triggerkit.replication.slot import ensure_publication, require_logical
 
 
@@ -59,8 +59,10 @@ class Editor:
 
         Raises:
             UnknownConsumer: there is none of this name.
-            ConfigurationError: a field does not fit, the consumer is declared elsewhere, or the
-                change would lose something and `may_lose` is false. It stays as it was.
+            ConfigurationError: a field does not fit.
+            DeclaredElsewhere: it is not a consumer of commands and API.
+            WouldLose: the change would lose something, and `may_lose` is false.
+                It stays as it was.
         """
         stored = await self._consumers.find(name)
         only_api(stored)
@@ -69,7 +71,7 @@ class Editor:
         declared, warnings = await self._captured(name, definition)
         lost = loss(stored.definition, declared.definition)
         if lost is not None and not may_lose:
-            raise ConfigurationError(f"{name}: {lost}; say so by --yes (in the API: may_lose)")
+            raise WouldLose(f"{name}: {lost}; say so by --yes (in the API: may_lose)")
         endpoint_id = await self._endpoints.id_for(declared)
         database, _ = await ensure_database(self._source, self._state)
         await ensure_publication(self._source, database.publication_name, definition.table_names)

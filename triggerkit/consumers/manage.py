@@ -14,8 +14,9 @@ from triggerkit.consumers.consumer import ALL_PARTITIONS
 from triggerkit.consumers.declaration import Declared
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
 from triggerkit.consumers.plan import Stored
+from triggerkit.consumers.rekey import rekey
 from triggerkit.consumers.rewind import Rewound, rewind
-from triggerkit.errors import ConfigurationError, UnknownConsumer
+from triggerkit.errors import DeclaredElsewhere, UnknownConsumer
 from triggerkit.log.entry import PARTITIONS
 
 _INSERT = """
@@ -125,9 +126,18 @@ class Consumers:
             partitions = partitions_of(after)
             if partitions != partitions_of(before):
                 await self._state.execute(_MOVE_CURSORS, [stored.id, stored.id, partitions])
+            if after.group_by != before.group_by:
+                await rekey(self._state, stored.id, after)
             added = [t for t in after.table_names if t not in before.table_names]
             await self._start_backfills(stored.id, after, added)
             await self._note("change", stored.name, after.as_json())
+
+    async def remember(self, stored: Stored, declared: Declared) -> None:
+        """Store a definition that differs in what has a step of its own, and is done already."""
+        await self._state.execute(
+            "UPDATE triggerkit.consumers SET definition = %s WHERE id = %s",
+            [Jsonb(declared.definition.as_json()), stored.id],
+        )
 
     async def pause(self, stored: Stored) -> None:
         """Deliver nothing more until it is resumed; what happens meanwhile stays in the log."""
@@ -210,11 +220,11 @@ def only_api(stored: Stored) -> None:
     """Refuse to edit what is declared elsewhere: the next `apply` would undo it.
 
     Raises:
-        ConfigurationError: it is declared in code or in the file.
+        DeclaredElsewhere: it is declared in code or in the file.
     """
     places = {"code": "in code, by a task's on=", "file": "in triggerkit.toml"}
     if stored.managed_by in places:
-        raise ConfigurationError(
+        raise DeclaredElsewhere(
             f"consumer {stored.name} is declared {places[stored.managed_by]}; change it there and "
             "run: triggerkit apply"
         )

@@ -111,10 +111,7 @@ async def make_plan(
 def _steps(declared: Declared, stored: Stored | None) -> list[Step]:
     definition = declared.definition
     if stored is None:
-        steps = [Step("create", declared.name, _described(definition), declared=declared)]
-        if definition.paused:
-            steps.append(Step("pause", declared.name, declared=declared))
-        return steps
+        return [Step("create", declared.name, _described(definition), declared=declared)]
     steps = []
     details = _differences(stored, declared)
     if details:

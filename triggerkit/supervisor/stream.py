@@ -17,11 +17,12 @@ from triggerkit.consumers.backfill_queue import Backfills
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.delivery.bell import Bell
-from triggerkit.delivery.credentials import Credentials, own_credentials
+from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import reachable
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.recovery import Recovery
+from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.reader import LogReader
@@ -122,7 +123,8 @@ class Stream:
         self._database = database
         self._states = states
         self._backfills = Backfills(settings.source_dsn, states, database.id)
-        self._store = CursorStore(states, database.id, settings.public_url)
+        self._store = CursorStore(states, database.id)
+        self._keyring = Keyring(settings.encryption_keys)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Stream until canceled; a lost connection is made again."""
@@ -203,13 +205,9 @@ class Stream:
         return Pusher(reachable(self._settings.triggerkit_allow_networks, ours))
 
     def _credentials(self, consumer: Consumer) -> Credentials:
-        target = consumer.target
-        if target is None:
+        if consumer.target is None:
             return Credentials()
-        if target.is_ours:
-            return own_credentials(self._settings)
-        secrets = (target.signing_secret,) if target.signing_secret else ()
-        return Credentials(target.headers, secrets)
+        return credentials_of(consumer.target, self._keyring, self._settings)
 
 
 async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
