@@ -37,8 +37,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 def source(server: Server) -> Iterator[Source]:
-    """A database of the test's own on that server."""
-    url = server.new_database()
-    with Source.connect(server, url) as source:
-        yield source
-    server.drop_database(url)
+    """An empty database on that server."""
+    source = Source(server, server.url())
+    yield source
+    source.close()
+    server.clean()

@@ -1,4 +1,4 @@
-"""A Postgres of one major version to capture from: started once, a database of its own per test."""
+"""A Postgres of one major version to capture from: started once, emptied after each test."""
 
 from __future__ import annotations
 
@@ -32,6 +32,21 @@ _SETTINGS = {
     "autovacuum": "off",
     "timezone": "UTC",
 }
+
+#: What a test leaves in its database.
+_CONTENTS = (
+    (sql.SQL("PUBLICATION"), sql.SQL(" CASCADE"), "SELECT pubname FROM pg_publication"),
+    (
+        sql.SQL("SCHEMA"),
+        sql.SQL(" CASCADE"),
+        "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'",
+    ),
+    (
+        sql.SQL("DATABASE"),
+        sql.SQL(""),
+        "SELECT datname FROM pg_database WHERE datname LIKE 'test\\_%'",
+    ),
+)
 
 
 class Server:
@@ -86,28 +101,30 @@ class Server:
         return make_conninfo(host=str(self._home), user="postgres", dbname=database)
 
     def new_database(self) -> str:
-        """A connection string to an empty database."""
+        """A connection string to another database beside that of the tests."""
         name = f"test_{uuid4().hex[:12]}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
             create = sql.SQL("CREATE DATABASE {} TEMPLATE template0")
             connection.execute(create.format(sql.Identifier(name)))
         return self.url(name)
 
-    def drop_database(self, url: str) -> None:
-        """Drop a test's database, its slots and whoever is still connected."""
-        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    def clean(self) -> None:
+        """Empty the database of the tests, which takes a tenth of the time of making another."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
             )
-            drop = (
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-                "WHERE database = %s AND NOT active"
-            )
-            waiting = "SELECT FROM pg_replication_slots WHERE database = %s"
-            while connection.execute(waiting, [name]).rowcount:
-                connection.execute(drop, [name])
-            connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(str(name))))
+            while connection.execute("SELECT FROM pg_replication_slots").rowcount:
+                connection.execute(
+                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+                    "WHERE NOT active"
+                )
+            for kind, how, query in _CONTENTS:
+                for (name,) in connection.execute(query).fetchall():
+                    drop = sql.SQL("DROP {} {}{}").format(kind, sql.Identifier(name), how)
+                    connection.execute(drop)
+            connection.execute("CREATE SCHEMA public")
 
     def _run(self, **settings: str) -> None:
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from typing import Any, Self
+from typing import Any
 
 import orjson
 import psycopg
@@ -14,7 +14,7 @@ import psycopg
 from tests.capture.server import Server
 from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
-from triggerkit.replication import heartbeat, signal
+from triggerkit.replication import heartbeat, origin, signal
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.slot import PUBLICATION, ensure_publication, ensure_slot
 from triggerkit.state.connect import connect
@@ -28,20 +28,22 @@ END = "test.end"
 class Source:
     """A database on a server, its publication and its slot."""
 
-    def __init__(self, server: Server, url: str, connection: psycopg.Connection) -> None:
+    def __init__(self, server: Server, url: str) -> None:
         self.server = server
         self.version = server.version
         self.url = url
-        self._connection = connection
+        self._connection = psycopg.connect(url, autocommit=True)
         self._ends = count()
         self._last_lsn = 0
 
-    @classmethod
-    @contextmanager
-    def connect(cls, server: Server, url: str) -> Iterator[Self]:
-        """On a connection for the test's own statements."""
-        with psycopg.connect(url, autocommit=True) as connection:
-            yield cls(server, url, connection)
+    def reconnect(self) -> None:
+        """Connect anew, after a restart of the server."""
+        self.close()
+        self._connection = psycopg.connect(self.url, autocommit=True)
+
+    def close(self) -> None:
+        """Close the connection of the test's own statements."""
+        self._connection.close()
 
     def execute(self, *statements: str) -> None:
         """Run statements, each its own transaction; several in one string are one."""
@@ -84,9 +86,9 @@ class Source:
         return [change for part in self.parts() for change in part.changes]
 
     @asynccontextmanager
-    async def capture(self) -> AsyncIterator[Capture]:
-        """A capture of the slot."""
-        async with Capture.open(self.url, SLOT, PUBLICATION, self._last_lsn) as capture:
+    async def capture(self, known: origin.Server | None = None) -> AsyncIterator[Capture]:
+        """A capture of the slot; `known` is the server that was captured from before."""
+        async with Capture.open(self.url, SLOT, PUBLICATION, self._last_lsn, known) as capture:
             yield capture
 
     async def read_all(self, capture: Capture) -> list[TransactionPart]:
@@ -105,6 +107,20 @@ class Source:
                         return found
                     if not is_heartbeat(part):
                         found.append(part)
+
+    def forget(self) -> None:
+        """Do not know any more what was read: only the slot knows."""
+        self._last_lsn = 0
+
+    def remember(self, part: TransactionPart) -> None:
+        """Know of the transaction as of the last that is in the log."""
+        self._last_lsn = part.transaction.commit_lsn
+
+    @contextmanager
+    def beside(self) -> Iterator[psycopg.Connection]:
+        """A connection to another database of the server."""
+        with psycopg.connect(self.server.new_database(), autocommit=True) as connection:
+            yield connection
 
     def confirmed_lsn(self) -> Lsn:
         """What the slot has confirmed."""
