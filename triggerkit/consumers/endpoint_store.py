@@ -175,7 +175,7 @@ class EndpointStore:
         """
         found = await self._select(name)
         if not found:
-            raise _unknown(name)
+            raise await self._unknown(name)
         return found[0]
 
     async def list_all(self) -> list[EndpointInfo]:
@@ -207,7 +207,7 @@ class EndpointStore:
             await cursor.execute(_LOCK, [name])
             found = await cursor.fetchone()
         if found is None:
-            raise _unknown(name)
+            raise await self._unknown(name)
         return found
 
     async def _own(self, name: str) -> SealedEndpoint:
@@ -220,6 +220,12 @@ class EndpointStore:
             )
         return found
 
+    async def _unknown(self, name: str) -> UnknownEndpoint:
+        cursor = await self._connection.execute("SELECT name FROM triggerkit.endpoints ORDER BY 1")
+        known = ", ".join(known for (known,) in await cursor.fetchall())
+        there = f"there are {known}" if known else "there is none yet"
+        return UnknownEndpoint(f"no endpoint is named {name!r}; {there}")
+
     async def _consumers(self) -> dict[str, list[str]]:
         cursor = await self._connection.execute(_CONSUMERS)
         return dict(await cursor.fetchall())
@@ -229,10 +235,6 @@ class EndpointStore:
         row = [self._actor, f"endpoint.{action}", name, Jsonb(detail)]
         await self._connection.execute(_AUDIT, row)
         await self._connection.execute("SELECT pg_notify('triggerkit_consumers', '')")
-
-
-def _unknown(name: str) -> UnknownEndpoint:
-    return UnknownEndpoint(f"no endpoint is named {name!r}; `triggerkit endpoints list` shows them")
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:

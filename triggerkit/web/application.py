@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
+from triggerkit.web.api.management import Api
 from triggerkit.web.api.pull import PullApi
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
 from triggerkit.worker.task import Task
@@ -32,11 +33,12 @@ class Application:
         self._user_app = user_app
         self._client: Client | None = None
         self._pull = PullApi()
+        known = list(tasks)
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
-            *(webhook(task.path, task=task) for task in tasks if task.on is not None),
-            Mount("/api/v1", routes=self._pull.routes),
+            *(webhook(task.path, task=task) for task in known if task.on is not None),
+            Api(known, self._pull.routes),
         ]
         if user_app is not None:
             routes.append(Mount("/", app=user_app))

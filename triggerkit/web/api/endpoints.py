@@ -1,0 +1,148 @@
+"""Endpoints through the API: of their headers and secrets only names and fingerprints come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import psycopg
+from pydantic import BaseModel, SecretStr
+
+from triggerkit.consumers.endpoint_info import EndpointInfo
+from triggerkit.consumers.endpoint_store import EndpointStore
+from triggerkit.consumers.endpoints import Endpoint
+from triggerkit.delivery.credentials import Credentials, credentials_of
+from triggerkit.delivery.network import Network, check_url, reachable
+from triggerkit.delivery.probe import Report, probe
+from triggerkit.settings import Settings
+from triggerkit.web.api.operation import ACTOR, Call, Given, Page
+
+#: A part of a secret that is shorter than this could be anything.
+SHORTEST_SECRET = 6
+
+
+class NewEndpoint(Given):
+    """Where to push, and what a push carries. `signing_secret` is `whsec_` and the base64 of 24 to
+    64 bytes; it may list several, separated by commas, the newest first."""
+
+    name: str
+    url: str
+    headers: dict[str, SecretStr] = {}
+    signing_secret: SecretStr | None = None
+
+
+class EditEndpoint(Given):
+    """What is given changes. Of `headers` the named ones do; one that is null is sent no more, and
+    with a null `signing_secret` pushes are signed no more."""
+
+    url: str | None = None
+    headers: dict[str, SecretStr | None] = {}
+    signing_secret: SecretStr | None = None
+
+
+class Enabled(BaseModel):
+    """The consumers that are active again."""
+
+    consumers: list[str]
+
+
+async def list_endpoints(call: Call) -> Page[EndpointInfo]:
+    """All endpoints, by name; of secrets only names and fingerprints are shown."""
+    async with call.state() as state:
+        return Page(data=await _store(call, state).list_all())
+
+
+async def create_endpoint(call: Call, body: NewEndpoint) -> EndpointInfo:
+    """Make an endpoint. Its headers and its signing secret are stored encrypted. A private address
+    is refused, unless TRIGGERKIT_ALLOW_NETWORKS allows it."""
+    headers = {name: value.get_secret_value() for name, value in body.headers.items()}
+    endpoint = Endpoint(0, body.name, body.url, headers, _plain(body.signing_secret))
+    async with call.state() as state:
+        store = _store(call, state)
+        await store.create(endpoint)
+        return await store.show(body.name)
+
+
+async def show_endpoint(call: Call, name: str) -> EndpointInfo:
+    """One endpoint; of secrets only names and fingerprints are shown."""
+    async with call.state() as state:
+        return await _store(call, state).show(name)
+
+
+async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointInfo:
+    """Change an endpoint; what is not given stays. One that is declared in code or in
+    triggerkit.toml is changed there."""
+
+    def change(before: Endpoint) -> Endpoint:
+        given = {n.lower() for n in body.headers}
+        kept = {n: v for n, v in before.headers.items() if n.lower() not in given}
+        new = {n: v.get_secret_value() for n, v in body.headers.items() if v is not None}
+        is_signing = "signing_secret" in body.model_fields_set
+        secret = _plain(body.signing_secret) if is_signing else before.signing_secret
+        url = before.url if body.url is None else body.url
+        return replace(before, url=url, headers={**kept, **new}, signing_secret=secret)
+
+    async with call.state() as state:
+        store = _store(call, state)
+        await store.edit(name, change)
+        return await store.show(name)
+
+
+async def delete_endpoint(call: Call, name: str) -> None:
+    """Delete an endpoint that no consumer uses."""
+    async with call.state() as state:
+        await _store(call, state).delete(name)
+
+
+async def enable_endpoint(call: Call, name: str) -> Enabled:
+    """Push again to an endpoint that answered 410; its consumers go on where they were."""
+    async with call.state() as state:
+        return Enabled(consumers=await _store(call, state).enable(name))
+
+
+async def test_endpoint(call: Call, name: str) -> Report:
+    """Send the endpoint a test message, signed like every other, and tell what came back, step by
+    step. What fails is in the answer: the status is 200 then too."""
+    async with call.state() as state:
+        sealed = await _store(call, state).load(name)
+    # Without a connection of the state: it may take seconds.
+    credentials = credentials_of(sealed, call.keyring, call.settings)
+    report = await probe(name, sealed.url, credentials, _allowed(call.settings))
+    secrets = _secrets(credentials)
+    report.answer = without(report.answer, secrets)
+    report.meaning = None if report.meaning is None else without(report.meaning, secrets)
+    return report
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """`text` with stars in place of what it repeats of `secrets`, one cut short at its end too."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+        for length in range(len(secret) - 1, SHORTEST_SECRET - 1, -1):
+            if text.endswith(secret[:length]):
+                text = f"{text[:-length]}***"
+                break
+    return text
+
+
+def _secrets(credentials: Credentials) -> list[str]:
+    """What the endpoint may repeat: the values of headers, whole and by their words."""
+    found = list(credentials.signing_secrets)
+    for value in credentials.headers.values():
+        found += [value, *value.split()]
+    return sorted((s for s in found if len(s) >= SHORTEST_SECRET), key=len, reverse=True)
+
+
+def _store(call: Call, state: psycopg.AsyncConnection) -> EndpointStore:
+    allowed = _allowed(call.settings)
+    return EndpointStore(state, call.keyring, lambda url: check_url(url, allowed), ACTOR)
+
+
+def _allowed(settings: Settings) -> tuple[Network, ...]:
+    ours = urlsplit(settings.public_url).hostname or ""
+    return reachable(settings.triggerkit_allow_networks, ours)
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

@@ -1,0 +1,134 @@
+"""The management API: finds the operation of a request, lets who has the key in, and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import groupby
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from triggerkit.runs.client import Client
+from triggerkit.web.api.openapi import describe
+from triggerkit.web.api.operation import Call, Given, Operation
+from triggerkit.web.api.problems import HEADERS, NotFound, answer, answer_to
+from triggerkit.web.api.table import OPERATIONS, PREFIX
+from triggerkit.web.auth import has_bearer, unauthorized
+from triggerkit.web.body import Refused, read_body
+from triggerkit.web.webhook import CLIENT_SCOPE_KEY
+from triggerkit.worker.task import Task
+
+#: Largest body of a request.
+MAX_BODY_BYTES = 1024 * 1024
+
+
+async def openapi(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every operation takes one
+    """This description, in OpenAPI 3.1."""
+    return describe_all()
+
+
+ALL: Final = (*OPERATIONS, Operation("GET", "/openapi.json", openapi, "Describe the API"))
+
+
+@cache
+def describe_all() -> dict[str, Any]:
+    """The description of the whole API, made when it is first asked for."""
+    return describe(ALL, PREFIX)
+
+
+#: The first parts of the paths below the prefix; what begins otherwise is the user's app's.
+RESOURCES: Final = frozenset(operation.path.split("/")[1] for operation in ALL)
+
+
+class Api(Mount):
+    """All of ours under `/api/v1`: the management API, and `others`, such as the pull API."""
+
+    def __init__(self, tasks: Iterable[Task[Any, Any]], others: Sequence[BaseRoute] = ()) -> None:
+        known = tuple(tasks)
+        served = sorted((o for o in ALL if o.handle is not None), key=lambda o: o.path)
+        own = [
+            Route(path, _Path(tuple(operations), known))
+            for path, operations in groupby(served, key=lambda o: o.path)
+        ]
+        super().__init__(PREFIX, routes=[*others, *own, Route("/{rest:path}", _Path((), known))])
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for us: the user's app may have paths under the prefix too."""
+        match, child = super().matches(scope)
+        below = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(f"{PREFIX}/")
+        if match is Match.FULL and below.partition("/")[0] not in RESOURCES:
+            return Match.NONE, {}
+        return match, child
+
+
+class _Path:
+    """Answers the requests for one path, by the operation that has the method."""
+
+    def __init__(self, operations: Sequence[Operation], tasks: Sequence[Task[Any, Any]]) -> None:
+        self._operations = {operation.method: operation for operation in operations}
+        self._tasks = tasks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        client: Client | None = request.scope.get(CLIENT_SCOPE_KEY)
+        key = None if client is None else client.settings.triggerkit_secret_key
+        if client is None or key is None or not has_bearer(request, [key.get_secret_value()]):
+            refusal = unauthorized()
+            refusal.headers.update(HEADERS)
+            return refusal
+        if not self._operations:
+            return answer(404, {"error": f"there is nothing here; see {PREFIX}/openapi.json"})
+        operation = self._operations.get(request.method)  # type: ignore[call-overload]
+        if operation is None:
+            allowed = ", ".join(self._operations)
+            response = answer(405, {"error": f"the methods of this path are {allowed}"})
+            response.headers["allow"] = allowed
+            return response
+        try:
+            return await _performed(operation, request, Call(client, self._tasks))
+        except Exception as error:
+            return answer_to(error, operation.name)
+
+
+async def _performed(operation: Operation, request: Request, call: Call) -> Response:
+    given = _parameters(operation, request)
+    query = (operation.query or Given).model_validate(dict(request.query_params))
+    if operation.query is not None:
+        given["query"] = query
+    if operation.body is not None:
+        given["body"] = await _body(operation.body, request)
+    assert operation.handle is not None
+    found = await operation.handle(call, **given)
+    if operation.status == 204:
+        return Response(status_code=204, headers=HEADERS)
+    return answer(operation.status, operation.answer.dump_python(found, mode="json"))
+
+
+def _parameters(operation: Operation, request: Request) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name, adapter in operation.parameters.items():
+        text = request.path_params[name]
+        try:
+            given[name] = adapter.validate_python(text)
+        except ValidationError:
+            raise NotFound(f"{text[:80]!r} is no {name} of anything here") from None
+        if "\x00" in text:
+            raise NotFound(f"nothing has a NUL character in its {name}")
+    return given
+
+
+async def _body(model: type[BaseModel], request: Request) -> BaseModel:
+    body = await read_body(request, MAX_BODY_BYTES)
+    try:
+        return model.model_validate_json(body)
+    except RecursionError:
+        raise Refused(400, "malformed JSON") from None

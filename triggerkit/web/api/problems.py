@@ -1,0 +1,145 @@
+"""How what goes wrong in the management API is answered: one place for the statuses of errors.
+
+An answer is `{"error": …}`, with `"detail": [{"loc", "msg"}]` where fields are wrong. It never has
+a secret, a row's values or a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Sequence
+
+import orjson
+import psycopg
+from psycopg_pool import PoolTimeout
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from triggerkit.errors import (
+    CannotConnect,
+    CannotDecrypt,
+    ConfigurationError,
+    DeclaredElsewhere,
+    EndpointConflict,
+    FieldProblem,
+    NameTaken,
+    NotDurable,
+    PreflightFailed,
+    TriggerkitError,
+    UnknownConsumer,
+    UnknownEndpoint,
+    WouldLose,
+)
+from triggerkit.web.body import Refused
+
+logger = logging.getLogger(__name__)
+
+#: No answer is kept by who passes it on, or taken for anything but JSON.
+HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+#: Most problems of fields that one answer lists.
+MAX_PROBLEMS = 100
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    error: str
+
+
+class InvalidRequest(BaseModel):
+    """What went wrong, by field."""
+
+    error: str
+    detail: list[FieldProblem]
+
+
+class NotFound(TriggerkitError):
+    """There is nothing of this name."""
+
+
+#: The first class that fits gives the status.
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (NotFound, 404),
+    (UnknownConsumer, 404),
+    (UnknownEndpoint, 404),
+    (NameTaken, 409),
+    (EndpointConflict, 409),
+    (DeclaredElsewhere, 409),
+    (WouldLose, 409),
+    (CannotDecrypt, 409),
+    (PreflightFailed, 409),
+    (CannotConnect, 503),
+    (NotDurable, 503),
+    (ConfigurationError, 422),
+)
+
+
+def answer(status: int, value: object) -> Response:
+    """`value`, which orjson knows, as an answer."""
+    headers = {**HEADERS, "retry-after": "1"} if status == 503 else HEADERS
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+def answer_to(error: Exception, where: str) -> Response:
+    """The answer to what an operation raised; `where` names the operation, for the log."""
+    if isinstance(error, Refused):
+        return answer(error.status, {"error": error.error})
+    if isinstance(error, ValidationError):
+        return _invalid(error)
+    if isinstance(error, psycopg.Error | PoolTimeout):
+        return _database(error, where)
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            body: dict[str, object] = {"error": str(error)}
+            if status == 422:
+                body["detail"] = problems_of(str(error))
+            return answer(status, body)
+    if isinstance(error, TriggerkitError):
+        return answer(409, {"error": str(error)})
+    return _unexpected(error, where)
+
+
+def problems_of(message: str) -> list[dict[str, object]]:
+    """The fields that an error of a definition names, a line each: `name field.0: what is so`."""
+    found: list[dict[str, object]] = []
+    for line in message.splitlines():
+        match = re.match(r"\S+ ([a-z_]+(?:\.\w+)*): (.+)", line)
+        if match is not None:
+            parts: Sequence[str | int] = [
+                int(part) if part.isdigit() else part for part in match[1].split(".")
+            ]
+            found.append({"loc": parts, "msg": match[2]})
+    return found[:MAX_PROBLEMS]
+
+
+def _invalid(error: ValidationError) -> Response:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        return answer(400, {"error": "malformed JSON"})
+    detail = [
+        {"loc": list(p["loc"]), "msg": p["msg"].removeprefix("Value error, ")}
+        for p in problems[:MAX_PROBLEMS]
+    ]
+    return answer(422, {"error": "Invalid request", "detail": detail})
+
+
+def _database(error: psycopg.Error | PoolTimeout, where: str) -> Response:
+    # The server's own messages repeat values; they stay here.
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
+        return answer(503, {"error": "a database does not answer; try again"})
+    if isinstance(error, psycopg.DataError):
+        text = "a value cannot be stored: it has a NUL character, or is out of range"
+        return answer(422, {"error": text, "detail": []})
+    if isinstance(error, psycopg.IntegrityError):
+        return answer(409, {"error": "somebody else changed it at the same time; try again"})
+    return _unexpected(error, where)
+
+
+def _unexpected(error: Exception, where: str) -> Response:
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    # Without its message, which may have values.
+    logger.error("%s ended by %s; please report it\n%s", where, type(error).__name__, frames)
+    return answer(500, {"error": "an error that should not happen; the log of serve has it"})
