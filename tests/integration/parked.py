@@ -34,7 +34,7 @@ async def until(
     """Wait until the rows of `query` on the state are as `wanted`."""
     found: list[tuple[Any, ...]] = []
     try:
-        async with asyncio.timeout(20), await connect(settings.state_dsn, "test") as state:
+        async with asyncio.timeout(10), await connect(settings.state_dsn, "test") as state:
             while True:
                 cursor = await state.execute(query)
                 found = await cursor.fetchall()
@@ -42,7 +42,7 @@ async def until(
                     return found
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise AssertionError(f"not so in 20 s: {found}") from None
+        raise AssertionError(f"not so in 10 s: {found}") from None
 
 
 async def until_states(settings: Settings, *wanted: str) -> None:

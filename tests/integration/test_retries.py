@@ -252,7 +252,8 @@ def test_a_message_at_which_the_endpoint_fails_while_others_go_through_uses_up_i
                 async def others() -> None:
                     for number in range(2, 10_000):
                         await execute(settings, f"INSERT INTO items VALUES ({number}, 'n{number}')")
-                        await receiver.until(lambda: bool(carrying(receiver, f"n{number}")))
+                        name = f"n{number}"
+                        await receiver.until(lambda n=name: bool(carrying(receiver, n)))  # type: ignore[misc]
 
                 busy = asyncio.create_task(others())
                 await until_states(settings, "blocked")

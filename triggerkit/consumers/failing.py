@@ -26,6 +26,7 @@ SELECT DISTINCT p.key FROM unnest(%(keys)s::text[]) k JOIN triggerkit.parked p
 WHERE p.state <> 'dead'
 """
 
+#: What comes again by the log, since its consumer's places moved, is parked already.
 _PARK = """
 INSERT INTO triggerkit.parked (consumer_id, partition, position, key, body, reason, state,
     attempts, failures, status, due_at)
@@ -34,6 +35,7 @@ ON CONFLICT (consumer_id, partition, position) DO UPDATE SET key = excluded.key,
     body = excluded.body, reason = excluded.reason, state = excluded.state,
     attempts = excluded.attempts, failures = excluded.failures, status = excluded.status,
     due_at = excluded.due_at, lease_id = NULL, parked_at = now()
+WHERE parked.state = 'dead'
 """
 
 #: Heads of keys by the time they are due, and the seconds until then.
