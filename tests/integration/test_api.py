@@ -76,7 +76,12 @@ def operations() -> Iterator[tuple[str, str]]:
     """Every method and path that is described."""
     for path, methods in describe_all()["paths"].items():
         for method in methods:
-            yield method.upper(), path.replace("{name}", "x").replace("{id}", "1")
+            yield (
+                method.upper(),
+                path.replace("{name}", "x")
+                .replace("{id}", "1")
+                .replace("{consumer}/{position}", "x/1"),
+            )
 
 
 def test_without_the_key_every_operation_is_the_same_401(site: ApiSite, settings: Settings) -> None:
@@ -332,6 +337,43 @@ def test_backfills_are_started_paused_resumed_and_canceled(pushed: ApiSite) -> N
     ]  # fmt: skip
     for wrong in wrongs:
         assert pushed.call("POST", "/backfills", {**wanted, **wrong}).status == 422, wrong
+
+
+def test_parked_messages_are_listed_in_parts_shown_tried_again_and_discarded(
+    pushed: ApiSite, settings: Settings
+) -> None:
+    with psycopg.connect(settings.state_dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO triggerkit.parked (consumer_id, partition, position, key, body, reason, "
+            "state, attempts) SELECT c.id, 0, p, 'key ' || (p - p % 2), '{\"record\":{\"id\":1}}', "
+            "'it answered 422', CASE p % 2 WHEN 0 THEN 'blocked' ELSE 'waiting' END, 1 - p % 2 "
+            "FROM triggerkit.consumers c, generate_series(2, 7) p"
+        )
+    first = pushed.get("/messages?consumer=posts_push_consumer&limit=4")
+    rest = pushed.get(f"/messages?consumer=posts_push_consumer&limit=4&cursor={first['next']}")
+    assert [m["position"] for m in first["data"] + rest["data"]] == [2, 3, 4, 5, 6, 7]
+    assert rest["next"] is None
+    assert len(pushed.get("/messages?state=blocked")["data"]) == 3
+    shown = pushed.get("/messages/posts_push_consumer/2")
+    assert (shown["body"], shown["message"]["state"]) == ({"record": {"id": 1}}, "blocked")
+    one = "/messages/posts_push_consumer"
+    assert pushed.done("POST", f"{one}/2/retry") == {"messages": 1}
+    assert pushed.get(f"{one}/2")["message"]["state"] == "failing"
+    assert pushed.call("POST", f"{one}/3/retry").status == 409
+    assert pushed.done("POST", f"{one}/4/discard") == {"messages": 1}
+    assert pushed.get(f"{one}/5")["message"]["state"] == "failing", "it is the first of its key"
+    assert pushed.call("GET", f"{one}/4").status == 404
+    assert pushed.call("GET", f"{one}/{10**30}").status == 404
+    every = {"consumer": "posts_push_consumer", "state": "blocked"}
+    assert pushed.done("POST", "/messages/retry", every) == {"messages": 1}
+    assert pushed.done("POST", "/messages/discard", {"consumer": every["consumer"]}) == {
+        "messages": 5
+    }
+    for path in ("/messages?consumer=post", "/messages/post/1"):
+        assert "there are posts_push_consumer" in pushed.call("GET", path).json["error"]
+    assert pushed.call("POST", "/messages/retry", {"consumer": "post"}).status == 404
+    for query in ("cursor=x", "state=lost", "limit=1001"):
+        assert pushed.call("GET", f"/messages?{query}").status == 422
 
 
 def test_databases_tasks_and_runs_are_shown(settings: Settings, posts: None) -> None:

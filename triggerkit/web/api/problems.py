@@ -26,10 +26,12 @@ from triggerkit.errors import (
     FieldProblem,
     NameTaken,
     NotDurable,
+    NotRetryable,
     PreflightFailed,
     TriggerkitError,
     UnknownConsumer,
     UnknownEndpoint,
+    UnknownMessage,
     WouldLose,
 )
 from triggerkit.web.body import Refused
@@ -65,6 +67,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
     (UnknownConsumer, 404),
     (UnknownEndpoint, 404),
+    (UnknownMessage, 404),
+    (NotRetryable, 409),
     (NameTaken, 409),
     (EndpointConflict, 409),
     (DeclaredElsewhere, 409),

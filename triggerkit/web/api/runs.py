@@ -59,7 +59,7 @@ class RunSummary(BaseModel):
     replay_of: str | None
 
 
-class Attempt(BaseModel):
+class RunAttempt(BaseModel):
     """One try of a run."""
 
     attempt: int
@@ -75,7 +75,7 @@ class Run(RunSummary):
 
     payload: Any
     output: Any
-    attempts: list[Attempt]
+    attempts: list[RunAttempt]
 
 
 class RunFilter(Given):

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from triggerkit.web.api import audit, backfills, consumers, databases, endpoints, pulling, runs
+from triggerkit.web.api import (
+    audit,
+    backfills,
+    consumers,
+    databases,
+    endpoints,
+    messages,
+    pulling,
+    runs,
+)
 from triggerkit.web.api.operation import Operation
 
 #: Where the API is.
@@ -46,6 +55,17 @@ OPERATIONS: Final = (
               errors=(409,)),
     Operation("POST", "/backfills/{id}/cancel", backfills.cancel_backfill, "Cancel a backfill",
               errors=(409,)),
+    Operation("GET", "/messages", messages.list_messages, "List parked messages", errors=(404,)),
+    Operation("POST", "/messages/retry", messages.retry_messages, "Try parked messages again",
+              errors=(404, 409)),
+    Operation("POST", "/messages/discard", messages.discard_messages, "Drop parked messages",
+              errors=(404,)),
+    Operation("GET", "/messages/{consumer}/{position}", messages.show_message,
+              "Show a parked message"),
+    Operation("POST", "/messages/{consumer}/{position}/retry", messages.retry_message,
+              "Try a parked message again", errors=(409,)),
+    Operation("POST", "/messages/{consumer}/{position}/discard", messages.discard_message,
+              "Drop a parked message"),
     Operation("GET", "/tasks", runs.list_tasks, "List the tasks"),
     Operation("GET", "/runs", runs.list_all_runs, "List the latest runs"),
     Operation("GET", "/runs/{id}", runs.show_one_run, "Show a run"),
