@@ -37,6 +37,7 @@ MODULES: Final = {
     "sql": "project",
     "trigger": "runs",
     "runs": "runs",
+    "trace": "trace",
     "messages": "messages",
     "endpoints": "endpoints",
     "backfill": "backfill",
