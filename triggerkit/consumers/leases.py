@@ -14,6 +14,32 @@ from secrets import token_urlsafe
 
 import psycopg
 
+from triggerkit.log.entry import PARTITIONS
+
+#: Ends leases of which all is done at once, without looking at each message: that many different
+#: ones of the range were named as were handed out, and none before.
+_SETTLE_WHOLE = """
+WITH held AS (
+    SELECT h.number, c.partition, c.batch_id, c.batch_last
+    FROM unnest(%(partitions)s::smallint[], %(leases)s::text[], %(counts)s::int[],
+        %(lows)s::bigint[], %(highs)s::bigint[]) WITH ORDINALITY
+        AS h (partition, lease, count, low, high, number)
+    JOIN triggerkit.cursors c ON c.consumer_id = %(consumer_id)s AND c.partition = h.partition
+        AND c.batch_id = h.lease
+    WHERE c.leased = h.count AND c.settled = '{}' AND c.position < h.low AND c.batch_last >= h.high
+    ORDER BY c.partition FOR NO KEY UPDATE OF c
+), noted AS (
+    UPDATE triggerkit.deliveries d SET answered_at = clock_timestamp(), status = 200
+    FROM held h
+    WHERE d.consumer_id = %(consumer_id)s AND d.partition = h.partition
+      AND d.last_position = h.batch_last AND d.batch_id = h.batch_id
+)
+UPDATE triggerkit.cursors c SET position = h.batch_last, batch_id = NULL, batch_last = NULL,
+    lease_until = NULL, attempt = 0, leased = 0
+FROM held h WHERE c.consumer_id = %(consumer_id)s AND c.partition = h.partition
+RETURNING h.number
+"""
+
 #: Ends or shrinks leases: `numbers` says for each of `positions` which of `leases` it is of. Of a
 #: lease that is not the cursor's any more nothing is settled, and no row comes back.
 _SETTLE = """
@@ -57,18 +83,27 @@ WHERE c.consumer_id = %(consumer_id)s AND c.partition = o.partition
 RETURNING o.number
 """
 
+#: Whether the log has entries behind a cursor `c`.
+HAS_MORE = f"""
+EXISTS (
+    SELECT FROM generate_series(
+        greatest(c.partition, 0),
+        CASE WHEN c.partition < 0 THEN {PARTITIONS - 1} ELSE c.partition END
+    ) p CROSS JOIN LATERAL (
+        SELECT FROM triggerkit.events e
+        WHERE e.database_id = %(database_id)s AND e.partition = p AND e.position > c.position
+        ORDER BY e.position LIMIT 1) e
+)
+"""  # noqa: S608 - of constants
+
 #: Tells the waiting that cursors which were just let go have more for them.
-_RING_FOR_MORE = """
+_RING_FOR_MORE = f"""
 SELECT pg_notify('triggerkit_log', 'consumer ' || %(consumer_id)s)
 WHERE EXISTS (
     SELECT FROM triggerkit.cursors c
     WHERE c.consumer_id = %(consumer_id)s AND c.partition = ANY (%(partitions)s::smallint[])
-      AND c.lease_until IS NULL AND EXISTS (
-        SELECT FROM triggerkit.events e
-        WHERE e.database_id = %(database_id)s AND e.position > c.position
-          AND e.partition = ANY (CASE WHEN c.partition < 0 THEN '{0,1,2,3,4,5,6,7}'
-                                      ELSE ARRAY[c.partition] END)))
-"""
+      AND c.lease_until IS NULL AND {HAS_MORE})
+"""  # noqa: S608 - of constants
 
 _EXTEND = """
 UPDATE triggerkit.cursors c
@@ -158,21 +193,44 @@ async def settle(
 ) -> list[Held]:
     """Note messages as done; where all of a lease are, the cursor moves past them.
 
-    One turn with the server. `ring` tells the waiting, in a transaction of its own: where others
-    come before, the caller rings. Returns what could not be settled, since its lease is gone.
+    One turn with the server when all of each lease is done. `ring` tells the waiting, in a
+    transaction of its own. Returns what could not be settled, since its lease is gone.
     """
-    parameters = {
+    in_part = await _settle(connection, _SETTLE_WHOLE, consumer_id, database_id, held, ring=ring)
+    if not in_part:
+        return []
+    return await _settle(connection, _SETTLE, consumer_id, database_id, in_part, ring=ring)
+
+
+async def _settle(
+    connection: psycopg.AsyncConnection,
+    statement: str,
+    consumer_id: int,
+    database_id: int,
+    held: Sequence[Held],
+    *,
+    ring: bool,
+) -> list[Held]:
+    """Returns those that the statement left as they were."""
+    parameters: dict[str, object] = {
         "consumer_id": consumer_id,
         "database_id": database_id,
         "partitions": [one.partition for one in held],
         "leases": [one.lease for one in held],
-        "numbers": _array(
-            ",".join([str(number)] * len(one.positions)) for number, one in enumerate(held, 1)
-        ),
-        "positions": _array(",".join(one.positions) for one in held),
     }
+    if statement is _SETTLE:
+        numbers = (
+            ",".join([str(number)] * len(one.positions)) for number, one in enumerate(held, 1)
+        )
+        parameters["numbers"] = _array(numbers)
+        parameters["positions"] = _array(",".join(one.positions) for one in held)
+    else:
+        different = [set(map(int, one.positions)) for one in held]
+        parameters["counts"] = list(map(len, different))
+        parameters["lows"] = list(map(min, different))
+        parameters["highs"] = list(map(max, different))
     async with connection.pipeline() as pipeline:
-        cursor = await connection.execute(_SETTLE, parameters)
+        cursor = await connection.execute(statement, parameters)
         if ring:
             await pipeline.sync()
             await connection.execute(_RING_FOR_MORE, parameters)

@@ -62,6 +62,7 @@ class Puller:
     """
 
     def __init__(self, pool: AsyncConnectionPool) -> None:
+        """`pool` has sessions as of `in_order`."""
         self._pool = pool
         self._consumers = PulledConsumers()
 

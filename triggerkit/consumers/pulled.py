@@ -6,25 +6,41 @@ from typing import Any, NamedTuple
 
 import orjson
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.selection import Selection
 from triggerkit.errors import TriggerkitError, UnknownConsumer
 
-#: All that a message of the consumer depends on, so that two equal rows are the same consumer.
+#: All that a message of the consumer depends on, so that two equal rows are the same consumer; and
+#: last, apart from that, whether any message of it is set aside.
 FIND = """
 SELECT c.id, c.name, c.definition::text, c.replay_epoch, c.state, c.database_id, d.name,
        d.slot_epoch, d.system_identifier, c.endpoint_id IS NOT NULL,
        (SELECT coalesce(jsonb_agg(jsonb_build_array(b.schema_name, b.table_name, b.first_position,
                                                     b.last_position) ORDER BY b.id), '[]')::text
-        FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.first_position IS NOT NULL)
+        FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.first_position IS NOT NULL),
+       EXISTS (SELECT FROM triggerkit.parked p WHERE p.consumer_id = c.id AND p.state <> 'dead')
 FROM triggerkit.consumers c JOIN triggerkit.databases d ON d.id = c.database_id
 WHERE c.name = %s
 """
 
-#: A row of `FIND`.
+#: The log is read on from a place, by its index and in its order, however much is behind it; one
+#: plan for each statement. JIT would compile for longer than any of them takes.
+_OPTIONS = (
+    "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off -c jit=off "
+    "-c plan_cache_mode=force_generic_plan"
+)
+
+#: A row of `FIND` without its last column.
 Found = tuple[Any, ...]
+
+
+def in_order(dsn: str) -> str:
+    """`dsn` for the sessions of a `Puller`."""
+    options = f"{conninfo_to_dict(dsn).get('options') or ''} {_OPTIONS}".strip()
+    return make_conninfo(dsn, options=options)
 
 
 class NotPulled(TriggerkitError):
@@ -37,6 +53,12 @@ class Pulled(NamedTuple):
     consumer: Consumer
     selection: Selection
     found: Found
+
+    @property
+    def is_by_kind(self) -> bool:
+        """Whether a change's table and action alone say that it is wanted."""
+        wanted = self.consumer.definition
+        return not (wanted.filters or wanted.filter or wanted.when_changed is not None)
 
     @property
     def is_ordered_as_a_whole(self) -> bool:
@@ -69,7 +91,7 @@ class PulledConsumers:
             self._known.pop(name, None)
             cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
             raise UnknownConsumer(name, [known for (known,) in await cursor.fetchall()])
-        return self.current(row)
+        return self.current(row[:-1])
 
     def current(self, found: Found) -> Pulled:
         """The consumer of a row of `FIND`, made anew only when something changed."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from triggerkit.consumers import set_aside
-from triggerkit.consumers.leases import ack_head, new_lease
+from triggerkit.consumers.leases import HAS_MORE, ack_head, new_lease
 from triggerkit.consumers.pulled import FIND, Pulled
 from triggerkit.consumers.selection import Faulty
 from triggerkit.consumers.set_aside import SetAside
@@ -21,7 +21,11 @@ MAX_BYTES = 8 * 1024 * 1024
 #: Seconds until what another caller had locked is looked at again.
 CONTENTION_S = 0.01
 
-_FIELDS = len(Entry._fields)
+# As in the log: named tuples made without their Python-level __new__ cost half.
+_make = tuple.__new__
+
+#: A message in pieces, which are joined once.
+Pieces = tuple[bytes | memoryview, ...]
 
 #: The fields of `Entry`, in order.
 COLUMNS = """
@@ -64,10 +68,6 @@ _READ_WHOLE = _READ.format(
     partitions=1,
 )
 
-_HAS_SET_ASIDE = """
-SELECT EXISTS (SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead')
-"""
-
 #: Leases what is handed out; a range without messages is passed over.
 _LEASE = """
 WITH taken AS (
@@ -104,7 +104,7 @@ WHERE consumer_id = %s AND partition = %s AND batch_id IS NOT NULL
 
 #: When something that cannot be handed out now can be: seconds until a lease or a delay ends, None
 #: without any; and whether something can at once, which another caller had locked.
-_NEXT = """
+_NEXT = f"""
 SELECT extract(epoch FROM least(
         (SELECT min(lease_until) FROM triggerkit.cursors
          WHERE consumer_id = %(consumer_id)s AND lease_until > clock_timestamp()),
@@ -114,12 +114,9 @@ SELECT extract(epoch FROM least(
     EXISTS (
         SELECT FROM triggerkit.cursors c
         WHERE c.consumer_id = %(consumer_id)s
-          AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp()) AND EXISTS (
-            SELECT FROM triggerkit.events e
-            WHERE e.database_id = %(database_id)s AND e.position > c.position
-              AND e.partition = ANY (CASE WHEN c.partition < 0 THEN '{0,1,2,3,4,5,6,7}'
-                                          ELSE ARRAY[c.partition] END)))
-"""
+          AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp())
+          AND {HAS_MORE})
+"""  # noqa: S608 - of constants
 
 
 class Changed(Exception):
@@ -131,9 +128,17 @@ class Received(NamedTuple):
     cursors moved over what nobody wants, else `next_s`: the seconds until something may be free
     again without anybody's doing, None for never."""
 
-    messages: list[bytes]
+    messages: list[Pieces]
     has_moved: bool = False
     next_s: float | None = None
+
+    def body(self) -> bytes:
+        """The messages as JSON: `{"data": [message, …]}`."""
+        pieces: list[bytes | memoryview] = []
+        for message in self.messages:
+            pieces.append(b",")
+            pieces += message
+        return b"".join((b'{"data":[', *pieces[1:], b"]}"))
 
 
 @dataclass(slots=True)
@@ -163,8 +168,9 @@ class Receiving:
         self._is_gone = is_gone
         self._lease = new_lease()
         self._is_transformed = self._consumer.definition.transform is not None
-        self._messages: list[bytes] = []
+        self._messages: list[Pieces] = []
         self._size_bytes = 0
+        self._kinds: dict[tuple[str, str, str], bool | Faulty] = {}
         self._ranges: dict[int, _Range] = {}
         self._set_aside: list[SetAside] = []
 
@@ -196,16 +202,13 @@ class Receiving:
         async with connection.pipeline():
             await connection.execute("BEGIN")
             rows = await connection.execute(read, given, binary=True)
-            has_set_aside = await connection.execute(_HAS_SET_ASIDE, [consumer.id])
             # After the cursors are locked: a replay moves them in the transaction that it is in.
             found = await connection.execute(FIND, [consumer.name])
         row = await found.fetchone()
-        if row != self._pulled.found:
+        if row is None or row[:-1] != self._pulled.found:
             await connection.rollback()
             raise Changed
-        is_any = await has_set_aside.fetchone()
-        assert is_any is not None
-        return await rows.fetchall(), is_any[0]
+        return await rows.fetchall(), row[-1]
 
     async def _take_due(self) -> None:
         """Hand out again what was handed back, if it is time."""
@@ -222,7 +225,7 @@ class Receiving:
 
     def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
         """Take entries until the batch is full; those of `waiting_keys` are set aside."""
-        wants, ranges, head = self._pulled.selection.wants, self._ranges, ""
+        wants, ranges, head = self._wants, self._ranges, ""
         for partition, bound, entry in _entries(rows):
             if len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES:
                 return
@@ -245,6 +248,15 @@ class Receiving:
             else:
                 self._set_aside.append(aside._replace(partition=partition))
 
+    def _wants(self, entry: Entry) -> bool | Faulty:
+        if not self._pulled.is_by_kind or entry.consumer_id is not None or entry.fault:
+            return self._pulled.selection.wants(entry)
+        kind = entry.schema, entry.table, entry.action
+        wanted = self._kinds.get(kind)
+        if wanted is None:
+            wanted = self._kinds[kind] = self._pulled.selection.wants(entry)
+        return wanted
+
     def _take_one(
         self, head: str, entry: Entry, wanted: bool | Faulty, waiting_keys: set[str]
     ) -> SetAside | None:
@@ -264,11 +276,14 @@ class Receiving:
 
     def _hand_out(self, head: str, position: int, sent: bytes) -> None:
         if self._is_transformed:
-            message = b'{"ack_id":"%b%d","message":%b}' % (head.encode(), position, sent)
+            self._messages.append(
+                (f'{{"ack_id":"{head}{position}","message":'.encode(), sent, b"}")
+            )
         else:
-            message = b'{"ack_id":"%b%d",%b' % (head.encode(), position, sent[1:])
-        self._size_bytes += len(message)
-        self._messages.append(message)
+            # Of the message, an object, all but its first brace, which is not copied for that.
+            rest = memoryview(sent)[1:]
+            self._messages.append((f'{{"ack_id":"{head}{position}",'.encode(), rest))
+        self._size_bytes += len(sent)
 
     async def _keep(self) -> None:
         """Make it so: what is handed out is leased, what is not is passed over."""
@@ -308,5 +323,5 @@ class Receiving:
 
 def _entries(rows: Sequence[Any]) -> Iterator[tuple[int, int | None, Entry | None]]:
     """The rows of `_READ`: a cursor's partition, where its bound is, and an entry if it has one."""
-    for partition, bound, *values in rows:
-        yield partition, bound, None if values[0] is None else Entry(*values[:_FIELDS])
+    for row in rows:
+        yield row[0], row[1], None if row[2] is None else _make(Entry, row[2:])

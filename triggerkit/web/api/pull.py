@@ -18,11 +18,12 @@ from starlette.routing import Route
 
 from triggerkit.consumers.definition import MAX_BATCH_SIZE
 from triggerkit.consumers.pull import Puller
-from triggerkit.consumers.pulled import NotPulled
+from triggerkit.consumers.pulled import NotPulled, in_order
 from triggerkit.consumers.receive import Received
 from triggerkit.delivery.bell import Listener
 from triggerkit.errors import ConfigurationError, UnknownConsumer
 from triggerkit.runs.client import Client
+from triggerkit.state.connect import Pool, pool
 from triggerkit.web.auth import has_bearer, unauthorized
 from triggerkit.web.body import Refused, read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
@@ -38,6 +39,9 @@ MAX_WAIT_S = 300
 
 #: Receives that wait in this process at most.
 MAX_WAITING = 200
+
+#: Connections to the state database: no more callers than there are partitions hold messages.
+POOL_SIZE = 8
 
 #: Seconds after which one that found no place to wait, or no Postgres, is to try again.
 RETRY_AFTER_S = 1
@@ -92,6 +96,7 @@ class PullApi:
     """The routes of the pull API; all of its callers wait over one connection."""
 
     def __init__(self) -> None:
+        self._pool: Pool | None = None
         self._puller: Puller | None = None
         self._listener: Listener | None = None
         self._waiting = 0
@@ -111,10 +116,12 @@ class PullApi:
             self._listener.wake_all()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self.stop_waiting()
         if self._listener is not None:
             await self._listener.close()
+        if self._pool is not None:
+            await self._pool.close()
 
     async def _receive(self, request: Request, puller: Puller) -> Response:
         given = await _parsed(request, Receive)
@@ -123,8 +130,7 @@ class PullApi:
         if not received.messages and given.wait_for > 0:
             with self._place_to_wait():
                 received = await self._wait(request, puller, name, given)
-        body = b'{"data":[%b]}' % b",".join(received.messages)
-        return Response(body, media_type="application/json")
+        return Response(received.body(), media_type="application/json")
 
     async def _wait(self, request: Request, puller: Puller, name: str, given: Receive) -> Received:
         """Try again whenever something may be there, until the time is up or the caller gone."""
@@ -182,7 +188,7 @@ class PullApi:
             if not has_bearer(request, [key.get_secret_value()] if key else []):
                 return unauthorized()
             try:
-                return await handle(request, self._known_puller(request))
+                return await handle(request, await self._known_puller(request))
             except Refused as refused:
                 return _refused(refused.status, refused.error)
             except UnknownConsumer as error:
@@ -196,9 +202,12 @@ class PullApi:
 
         return answer
 
-    def _known_puller(self, request: Request) -> Puller:
+    async def _known_puller(self, request: Request) -> Puller:
         if self._puller is None:
-            self._puller = Puller(_client(request).pool)
+            dsn = in_order(_client(request).settings.state_dsn)
+            self._pool = pool(dsn, "triggerkit pull", size=POOL_SIZE)
+            self._puller = Puller(self._pool)
+            await self._pool.open()
         return self._puller
 
     def _known_listener(self, request: Request) -> Listener:
