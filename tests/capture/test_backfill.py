@@ -11,8 +11,8 @@ from tests.capture.source import Source
 from tests.conftest import WEBHOOK_SECRET
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
-from triggerkit.consumers.definition import rows
-from triggerkit.replication import signal
+from triggerkit.consumers.definition import changes, rows
+from triggerkit.replication import heartbeat, signal
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
@@ -91,3 +91,55 @@ def test_the_table_of_marks_exists_only_where_messages_are_not_streamed(source: 
     with psycopg.connect(source.url) as connection:
         row = connection.execute("SELECT to_regclass('triggerkit.signal') IS NOT NULL").fetchone()
     assert row == (source.version < 14,)
+
+
+def test_a_heartbeat_that_came_back_is_noted_in_the_state(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.05)
+
+    async def noted() -> object:
+        async with await connect(settings.state_dsn, "test") as state:
+            cursor = await state.execute("SELECT heartbeat_at FROM triggerkit.databases")
+            row = await cursor.fetchone()
+        return row and row[0]
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(settings, "CREATE TABLE items (id bigint PRIMARY KEY)")
+            await declare(settings, receiver, rows("items"))
+            async with streaming(settings, receiver), asyncio.timeout(20):
+                while (first := await noted()) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                while await noted() == first:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(scenario())
+
+
+def test_annotations_are_in_the_metadata_of_their_transactions_messages(
+    settings: Settings, source: Source
+) -> None:
+    if source.version < 14:
+        pytest.skip("messages are streamed from Postgres 14 on")
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(settings, "CREATE TABLE items (id bigint PRIMARY KEY)")
+            await declare(settings, receiver, changes("items"))
+            async with streaming(settings, receiver):
+                await execute(
+                    settings,
+                    "SELECT pg_logical_emit_message(true, "
+                    "'triggerkit:transaction_annotations:set', '{\"by\": [\"ann\\t\"]}');"
+                    "INSERT INTO items VALUES (1)",
+                    "INSERT INTO items VALUES (2)",
+                )
+                await receiver.until(lambda: len(receiver.messages) == 2)
+            notes = {
+                m["record"]["id"]: m["metadata"]["transaction_annotations"]
+                for m in receiver.messages
+            }
+            assert notes == {1: {"by": ["ann\t"]}, 2: None}
+
+    asyncio.run(scenario())

@@ -19,20 +19,20 @@ from triggerkit.log.entry import Entry
 VERSIONS_BYTES = 8 * 1024 * 1024
 
 #: The last version of each row before a position, by the index events_large: what is not in it has
-#: no value so large that an update could leave it out. ORDER BY names all of the index's columns,
-#: so that no other index serves for it.
+#: no value so large that an update could leave it out. The hash is compared as a range, so that no
+#: other index has the order that is asked for: the primary key's would be read from end to end.
 _FIND = """
 SELECT w.number, e.position, octet_length(e.record)
 FROM unnest(%s::int[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::bigint[])
     AS w (number, partition, schema_name, table_name, key, before)
 CROSS JOIN LATERAL (
     SELECT position, record FROM triggerkit.events e
-    WHERE e.database_id = %s AND e.partition = w.partition AND hashtext(e.key) = hashtext(w.key)
+    WHERE e.database_id = %s AND e.partition = w.partition AND hashtext(e.key) >= hashtext(w.key)
+      AND hashtext(e.key) <= hashtext(w.key)
       AND (octet_length(e.record) > 2000 OR e.unchanged IS NOT NULL OR e.fault IS NOT NULL)
       AND e.position < w.before AND e.position >= %s
       AND e.key = w.key AND e.schema_name = w.schema_name AND e.table_name = w.table_name
-    ORDER BY e.database_id DESC, e.partition DESC, hashtext(e.key) DESC, e.position DESC
-    LIMIT 1) e
+    ORDER BY hashtext(e.key) DESC, e.position DESC LIMIT 1) e
 WHERE e.record IS NOT NULL
 """
 
