@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 from starlette.responses import JSONResponse, Response
@@ -25,6 +26,7 @@ from triggerkit.consumers.cursor import Cursor, CursorMoved, CursorStore, Settle
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.failing import ParkedMessage
 from triggerkit.consumers.manage import Consumers
+from triggerkit.consumers.plan import Stored
 from triggerkit.consumers.retention import Progress, save_progress
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
@@ -184,8 +186,8 @@ def test_a_cursor_that_retention_stored_meanwhile_goes_on(settings: Settings) ->
     asyncio.run(scenario())
 
 
-async def find(state: object) -> object:
-    return await Consumers(state, "t").find("test")  # type: ignore[arg-type]
+async def find(state: psycopg.AsyncConnection) -> Stored:
+    return await Consumers(state, "t").find("test")
 
 
 async def first_cursor(

@@ -24,7 +24,8 @@ from triggerkit import Change
 from triggerkit.consumers.apply import apply
 from triggerkit.consumers.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes
-from triggerkit.consumers.parked import NotRetryable, discard_parked, retry_parked
+from triggerkit.consumers.parked import discard_parked, retry_parked
+from triggerkit.errors import NotRetryable
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 

@@ -24,15 +24,13 @@ from tests.receiver import Received, Receiver, accept
 from triggerkit.cli.main import application
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked import (
-    NotRetryable,
     ParkedPage,
-    UnknownMessage,
     discard_parked,
     list_parked,
     retry_parked,
     show_parked,
 )
-from triggerkit.errors import UnknownConsumer
+from triggerkit.errors import NotRetryable, UnknownConsumer, UnknownMessage
 from triggerkit.settings import Settings
 
 
