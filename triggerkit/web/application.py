@@ -19,6 +19,7 @@ from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.pull import PullApi
+from triggerkit.web.metrics import Metrics
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
 from triggerkit.worker.task import Task
 
@@ -37,6 +38,7 @@ class Application:
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
+            Route("/metrics", Metrics(settings).answer),
             *(webhook(task.path, task=task) for task in known if task.on is not None),
             Api(known, self._pull.routes),
         ]
