@@ -15,7 +15,8 @@ import uvloop
 from triggerkit.replication.catalog import Catalog
 from triggerkit.replication.connection import ReplicationConnection
 from triggerkit.replication.frames import payload_of
-from triggerkit.replication.pgoutput import Relation, decode
+from triggerkit.replication.messages import Relation
+from triggerkit.replication.pgoutput import decode
 from triggerkit.replication.relations import RelationCache
 
 

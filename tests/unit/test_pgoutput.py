@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.recordings import PAYLOADS, STEPS
 from triggerkit.errors import MalformedMessage
 from triggerkit.lsn import Lsn
-from triggerkit.replication.pgoutput import (
+from triggerkit.replication.messages import (
     Begin,
     Column,
     Commit,
@@ -25,9 +25,8 @@ from triggerkit.replication.pgoutput import (
     Truncate,
     Type,
     Update,
-    decode,
-    iso_utc,
 )
+from triggerkit.replication.pgoutput import decode, iso_utc
 from triggerkit.replication.tuples import UNCHANGED_TOAST
 
 

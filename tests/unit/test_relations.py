@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from tests.unit.recordings import PAYLOADS, STEPS
 from triggerkit.change import RowChange
 from triggerkit.errors import MalformedMessage, UnknownRelation
-from triggerkit.replication.pgoutput import (
+from triggerkit.replication.compiled import CompiledRelation
+from triggerkit.replication.messages import (
     Column,
     Delete,
     Insert,
     Relation,
     Truncate,
     Update,
-    decode,
 )
-from triggerkit.replication.relations import CompiledRelation, RelationCache
+from triggerkit.replication.pgoutput import decode
+from triggerkit.replication.relations import RelationCache
 from triggerkit.replication.tuples import UNCHANGED_TOAST
 from triggerkit.values import array_decoder, decode_text, decoder_for
 

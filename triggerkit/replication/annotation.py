@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from triggerkit.replication.pgoutput import LogicalMessage
+from triggerkit.replication.messages import LogicalMessage
 
 logger = logging.getLogger(__name__)
 

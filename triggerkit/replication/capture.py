@@ -21,8 +21,7 @@ from triggerkit.replication.frames import (
     position_of,
 )
 from triggerkit.replication.heartbeat import Heartbeat
-from triggerkit.replication.origin import Server
-from triggerkit.replication.pgoutput import (
+from triggerkit.replication.messages import (
     Begin,
     Commit,
     Insert,
@@ -30,9 +29,9 @@ from triggerkit.replication.pgoutput import (
     Relation,
     Truncate,
     Update,
-    decode,
-    iso_utc,
 )
+from triggerkit.replication.origin import Server
+from triggerkit.replication.pgoutput import decode, iso_utc
 from triggerkit.replication.relations import RelationCache
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import psycopg
 
-from triggerkit.replication.pgoutput import Relation
-from triggerkit.replication.relations import CompiledRelation
+from triggerkit.replication.compiled import CompiledRelation
+from triggerkit.replication.messages import Relation
 from triggerkit.state.connect import connect
 from triggerkit.values import Decoder, array_decoder, decoder_for
 

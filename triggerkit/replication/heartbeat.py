@@ -11,7 +11,7 @@ import psycopg
 from triggerkit.errors import CannotConnect
 from triggerkit.replication import signal
 from triggerkit.replication.connection import LineDead, ReplicationConnection
-from triggerkit.replication.pgoutput import LogicalMessage
+from triggerkit.replication.messages import LogicalMessage
 from triggerkit.state.connect import connect
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.lsn import Lsn
-from triggerkit.replication.pgoutput import LogicalMessage
+from triggerkit.replication.messages import LogicalMessage
 from triggerkit.replication.tuples import Tuple
 
 #: Our own tables' schema: with FOR ALL TABLES they are published too, and must not feed us.
