@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from typing import Any
@@ -12,7 +13,9 @@ from tests.acceptance.project import eventually
 from tests.faults import truth
 from tests.faults.checker import check, explain
 from tests.faults.history import Bounds
-from tests.faults.scenario import OBSERVED, Scenario, Stream
+from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from triggerkit.consumers.backfills import BackfillStore
+from triggerkit.state.connect import connect
 
 ROWS = 100_000
 BATCH_SIZE = 100
@@ -89,3 +92,56 @@ def test_a_backfill_survives_twenty_kills_under_live_changes(scenario: Scenario)
     print(f"{dropped} rows were dropped for a newer change, drained in {drained_s:.1f} s")
     assert final["state"] == "completed"
     assert dropped > 0, "no change came between a chunk and its mark: nothing was put to the test"
+
+
+@pytest.mark.parametrize("action", ["pause", "cancel"])
+def test_a_kill_when_it_is_told_to_stop(scenario: Scenario, action: str) -> None:
+    """The state says so, and the stream dies before, while or after it has closed the span."""
+    seed = random.randrange(2**32)
+    choose = random.Random(seed)
+    print(f"kill seed {seed}")
+    scenario.prepare(5_000, paths=[OBSERVED])
+    with scenario.connect() as connection:
+        connection.execute("UPDATE triggerkit.backfills SET rows_per_s = 1000")
+    with Stream(scenario.folder, ["triggerkit", "stream"], scenario.environment) as stream:
+        with scenario.changing(seed, per_second=100, keys=6_000):
+            for _ in range(4):
+                assert kill_while_reading(scenario, stream, choose)
+                eventually(lambda: backfill(scenario)["state"] == "active", 5, "it goes on")
+                told = change(scenario, action)
+                time.sleep(choose.uniform(0, 0.02))
+                stream.kill()
+                eventually(lambda: backfill(scenario)["last_position"], 20, "a closed span")
+                assert backfill(scenario)["last_position"] >= last_read(scenario)
+                if action == "cancel":
+                    break
+                assert backfill(scenario)["rows_read"] >= told
+                change(scenario, "resume")
+        drained_s = None if action == "cancel" else scenario.drain(40)
+    if action == "cancel":
+        assert backfill(scenario)["state"] == "canceled"
+        return
+    found = check(scenario.history(OBSERVED, drained_s), Bounds(repeats=8 * IN_FLIGHT, drain_s=40))
+    assert not found, f"{explain(found)}\n{stream.explain()}"
+
+
+def change(scenario: Scenario, action: str) -> int:
+    """Pause, resume or cancel the backfill; the rows it had read before."""
+
+    async def connected() -> None:
+        async with await connect(scenario.url, "test") as state:
+            await getattr(BackfillStore(state, "test"), action)(backfill(scenario)["id"])
+
+    before: int = backfill(scenario)["rows_read"]
+    asyncio.run(connected())
+    return before
+
+
+def last_read(scenario: Scenario) -> int:
+    """The last position that a row of the backfill has in the log."""
+    with scenario.connect() as connection:
+        row = connection.execute(
+            "SELECT max(position) FROM triggerkit.events WHERE backfill_id IS NOT NULL"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
-import pytest
 
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
-from tests.servers import Background
 from triggerkit.consumers.definition import rows
-from triggerkit.embedded.postgres import EmbeddedPostgres
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
@@ -128,57 +123,6 @@ def test_a_table_that_is_gone_stops_its_backfill_and_not_the_stream(settings: Se
     asyncio.run(scenario())
 
 
-@pytest.fixture
-def lonely_source(tmp_path: Path) -> Iterator[str]:
-    """A source of its own, so that its commits can be made to wait for an absent standby."""
-    background, postgres = Background(), EmbeddedPostgres(tmp_path)
-    background.run(postgres.start())
-    yield postgres.url
-    background.run(postgres.stop())
-
-
-def test_a_change_decoded_before_it_is_visible_is_not_followed_by_the_old_row(
-    settings: Settings, lonely_source: str
-) -> None:
-    state_elsewhere = Settings.parse(
-        {
-            **settings.environment(),
-            "DATABASE_URL": lonely_source,
-            "TRIGGERKIT_STATE_URL": settings.source_dsn,
-        }
-    )
-
-    async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(
-                state_elsewhere, TABLE, "INSERT INTO items SELECT i FROM generate_series(1, 5) i"
-            )
-            await declare(state_elsewhere, receiver, rows("items", batch_size=10))
-            async with await connect(lonely_source, "test") as admin:
-                await admin.execute("SET synchronous_commit = local")
-                await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
-                await admin.execute("SELECT pg_reload_conf()")
-                # Committed in the WAL, and waiting for the standby: decoded, not visible.
-                hanging = asyncio.create_task(
-                    execute(state_elsewhere, "UPDATE items SET version = 1 WHERE id = 3")
-                )
-                await until_waiting_for_standby(admin)
-                async with streaming(state_elsewhere, receiver):
-                    await receiver.until(lambda: "3" in last_states(receiver))
-                    cursor = await admin.execute("SELECT version FROM public.items WHERE id = 3")
-                    assert await cursor.fetchone() == (0,), "the update must not be visible yet"
-                    await admin.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-                    await admin.execute("SELECT pg_reload_conf()")
-                    await hanging
-                    await receiver.until(lambda: len(last_states(receiver)) == 5)
-            assert last_states(receiver)["3"] == 1
-            reads = [m for m in receiver.messages if m["action"] == "read"]
-            read_versions = {m["metadata"]["record_pks"][0]: m["record"]["version"] for m in reads}
-            assert read_versions.get("3", 1) == 1, "the old row came after its newer change"
-
-    asyncio.run(scenario())
-
-
 async def until_error(settings: Settings, consumer: str) -> str:
     async with asyncio.timeout(10), await connect(settings.state_dsn, "test") as state:
         while True:
@@ -188,16 +132,4 @@ async def until_error(settings: Settings, consumer: str) -> str:
             row = await cursor.fetchone()
             if row and row[0]:
                 return str(row[0])
-            await asyncio.sleep(0.02)
-
-
-async def until_waiting_for_standby(admin: psycopg.AsyncConnection) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            cursor = await admin.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            )
-            row = await cursor.fetchone()
-            if row and row[0]:
-                return
             await asyncio.sleep(0.02)

@@ -26,6 +26,9 @@ console = Console(highlight=False, soft_wrap=True)
 
 T = TypeVar("T")
 
+#: Characters of a line that no terminal breaks.
+LINE_WIDTH = 400
+
 #: Seconds between two looks of `watch`.
 WATCH_S = 0.5
 
@@ -131,7 +134,9 @@ def list_command(
         table.add_row(
             str(backfill.id), backfill.consumer, name, backfill.state, bar(backfill), told(backfill)
         )
-    console.print(table)
+    # A program that reads it wants a line per backfill, however long.
+    wide = console if console.is_terminal else Console(highlight=False, width=LINE_WIDTH)
+    wide.print(table)
     for backfill in found:
         if backfill.error is not None and backfill.state == "failed":
             console.print(f"backfill {backfill.id}: {backfill.error}", markup=False)

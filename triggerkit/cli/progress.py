@@ -43,6 +43,8 @@ def bar(backfill: Backfill) -> ProgressBar:
 def told(backfill: Backfill) -> str:
     """Rows, percent, rate and remaining time, as far as they are known."""
     total = max(backfill.rows_estimated, backfill.rows_read)
+    if total == 0 and backfill.state != "completed":
+        return "no rows yet"
     parts = [f"{backfill.rows_read:,} of {total:,} ({backfill.percent:.0f} %)"]
     if backfill.rows_per_s is not None:
         parts.append(f"{backfill.rows_per_s:,.0f} rows/s")
