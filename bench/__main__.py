@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import latency, memory, pull, source, startup, throughput
+from bench import growth, latency, memory, pull, source, startup, throughput
 from bench.figures import Report, Scale, shown
 from bench.machine import load_average, machine, versions
 
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T5": source.run,
     "T6": memory.run,
     "T7": startup.run,
+    "T9": growth.run,
     "pull": pull.run,
 }
 
