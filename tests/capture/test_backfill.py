@@ -15,6 +15,7 @@ from triggerkit.consumers.definition import changes, rows
 from triggerkit.replication import heartbeat, signal
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.state.migrate import migrate
 
 
 @pytest.fixture
@@ -143,3 +144,32 @@ def test_annotations_are_in_the_metadata_of_their_transactions_messages(
             assert notes == {1: {"by": ["ann\t"]}, 2: None}
 
     asyncio.run(scenario())
+
+
+def test_the_state_may_live_in_the_source_itself(source: Source, redis_url: str) -> None:
+    settings = Settings.parse(
+        {
+            "DATABASE_URL": source.url,
+            "REDIS_URL": redis_url,
+            "TRIGGERKIT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+        }
+    )
+
+    async def scenario() -> None:
+        async with await connect(source.url, "test") as state:
+            await migrate(state)
+        async with Receiver.start() as receiver:
+            await execute(
+                settings,
+                "CREATE TABLE items (id bigint PRIMARY KEY, v int)",
+                "INSERT INTO items VALUES (1, 0), (2, 0)",
+                "CREATE PUBLICATION triggerkit FOR ALL TABLES",
+            )
+            await declare(settings, receiver, rows("items"))
+            async with streaming(settings, receiver):
+                await execute(settings, "UPDATE items SET v = 1 WHERE id = 2")
+                await receiver.until(lambda: last_values(receiver) == {1: 0, 2: 1})
+
+    asyncio.run(scenario())
+    tables = "SELECT string_agg(DISTINCT table_name, ' ') FROM triggerkit.events"
+    assert source.value(tables) == "items"

@@ -29,7 +29,7 @@ from tests.integration.serving import serving
 from tests.receiver import Receiver
 from triggerkit.consumers.apply import apply
 from triggerkit.consumers.declaration import Declared
-from triggerkit.consumers.definition import ConsumerDefinition, changes, rows
+from triggerkit.consumers.definition import ConsumerDefinition, changes
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.slot import slot_name_for
 from triggerkit.settings import Settings
@@ -217,14 +217,6 @@ def test_when_changed_without_old_values_is_advised_against(items: Settings) -> 
     assert (check.ok, check.required) == (False, False)
     run_sql(items, check.remedy or "")
     assert "table Shop.items old values" not in checked(items, definition)
-
-
-def test_rows_that_exist_need_a_newer_server(
-    items: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "MIN_BACKFILL", 990000)
-    assert "existing rows" not in items_checked(items)
-    assert checked(items, rows("Shop.items"))["existing rows"].failed
 
 
 def test_an_old_postgres(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

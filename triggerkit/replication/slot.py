@@ -164,9 +164,9 @@ async def ensure_publication(
     """
     wanted = [await _require_table(connection, *table) for table in sorted(set(tables))]
     await _ensure_tables(connection, publication, wanted)
+    await signal.make_table(connection)
     addition = await signal.missing_publication(connection, publication)
     if addition is not None:
-        await signal.make_table(connection)
         await _change(connection, addition)
 
 

@@ -1,7 +1,7 @@
 -- The state of triggerkit: everything it remembers, in the schema of its own.
 
 CREATE TABLE installation (
-    id          uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    id          uuid PRIMARY KEY DEFAULT md5(random() || clock_timestamp()::text)::uuid,
     created_at  timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO installation DEFAULT VALUES;

@@ -52,10 +52,9 @@ async def _source(
     source: psycopg.AsyncConnection, declared: Sequence[Declared], *, advise: bool
 ) -> list[Check]:
     slot_name = slot_name_for(source.info.dbname)
-    backfills = any(d.definition.start == "beginning" for d in declared)
     of_tables, tables = await check_tables(source, declared)
     return [
-        *await check_server(source, slot_name, backfills=backfills),
+        *await check_server(source, slot_name),
         await check_slot(source, slot_name),
         *of_tables,
         *await check_publication(source, tables, advise=advise),

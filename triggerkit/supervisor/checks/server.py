@@ -10,9 +10,8 @@ from psycopg.rows import class_row
 
 from triggerkit.supervisor.checks.check import Check, quoted
 
-#: The oldest servers that can be captured from, and whose tables' rows can be read first.
+#: The oldest server that can be captured from.
 MIN_POSTGRES = 120000
-MIN_BACKFILL = 140000
 
 #: How many more slots or senders a server is told to have than it has now.
 SPARE = 10
@@ -51,30 +50,24 @@ class _Server:
     is_streamed: bool
 
 
-async def check_server(
-    source: psycopg.AsyncConnection, slot_name: str, *, backfills: bool
-) -> list[Check]:
+async def check_server(source: psycopg.AsyncConnection, slot_name: str) -> list[Check]:
     """Whether the server can be captured from, by the slot `slot_name` or by a new one."""
     async with source.cursor(row_factory=class_row(_Server)) as cursor:
         await cursor.execute(_SERVER, {"slot": slot_name})
         server = await cursor.fetchone()
     assert server is not None
-    version = source.info.server_version
     return [
-        *_version(version, backfills=backfills),
+        _version(source.info.server_version),
         _wal_level(server),
         _privilege(server),
         *_room(server),
     ]
 
 
-def _version(version: int, *, backfills: bool) -> Iterator[Check]:
+def _version(version: int) -> Check:
     text = f"{version // 10000}.{version % 10000}"
     remedy = "use a server of version 12 or later"
-    yield Check("postgres version", version >= MIN_POSTGRES, text, remedy)
-    if backfills and MIN_POSTGRES <= version < MIN_BACKFILL:
-        remedy = 'use a server of version 14 or later, or start="end" in each on='
-        yield Check("existing rows", False, f"version {text} cannot read them", remedy)
+    return Check("postgres version", version >= MIN_POSTGRES, text, remedy)
 
 
 def _wal_level(server: _Server) -> Check:
