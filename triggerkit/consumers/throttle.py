@@ -122,7 +122,7 @@ class Outstanding:
     async def _count(self) -> None:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
-                _OUTSTANDING, [PARTITIONS, MOST_OUTSTANDING_ROWS // PARTITIONS, self._backfill_id]
+                _OUTSTANDING, [PARTITIONS, MOST_OUTSTANDING_ROWS, self._backfill_id]
             )
             row = await cursor.fetchone()
         if row is not None and row[1]:
