@@ -106,7 +106,9 @@ class Puller:
     ) -> Received:
         pulled = await self._consumers.get(connection, name)
         while True:
-            require_active(pulled)
+            if pulled.consumer.state != "active":
+                pulled = await self._consumers.read(connection, name)
+                require_active(pulled)
             try:
                 return await Receiving(connection, pulled, batch_size, is_gone).run(scan)
             except Changed:

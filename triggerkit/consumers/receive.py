@@ -41,7 +41,8 @@ coalesce(unchanged, ARRAY[]::text[]), consumer_id, backfill_id, fault, annotatio
 _READ = """
 SELECT c.partition, c.bound, e.*
 FROM (
-    SELECT partition, position, settled, settled[cardinality(settled)] AS bound
+    SELECT partition, position, settled, CASE WHEN settled <> '{{}}'
+        THEN greatest(batch_last, settled[cardinality(settled)]) END AS bound
     FROM triggerkit.cursors
     WHERE consumer_id = %(consumer_id)s
       AND (lease_until IS NULL OR lease_until <= clock_timestamp())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -198,6 +198,7 @@ class PullApi:
             except ValidationError as error:
                 return _invalid(error)
             except (psycopg.OperationalError, PoolTimeout):
+                await self._drop_dead_connections()
                 return _refused(503, "the state database does not answer; try again")
 
         return answer
@@ -209,6 +210,12 @@ class PullApi:
             self._puller = Puller(self._pool)
             await self._pool.open()
         return self._puller
+
+    async def _drop_dead_connections(self) -> None:
+        # A server that went away took all of them along; the next call must not find another one.
+        if self._pool is not None:
+            with suppress(psycopg.OperationalError, PoolTimeout):
+                await self._pool.check()
 
     def _known_listener(self, request: Request) -> Listener:
         if self._listener is None:
