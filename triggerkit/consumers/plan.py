@@ -117,14 +117,15 @@ def _steps(declared: Declared, stored: Stored | None) -> list[Step]:
     if details:
         loses = loss(stored.definition, definition)
         steps.append(Step("change", declared.name, details, loses, declared, stored))
-    if definition.paused is True and stored.state == "active":
-        steps.append(Step("pause", declared.name, declared=declared, stored=stored))
-    if definition.paused is False and stored.state == "paused":
-        steps.append(Step("resume", declared.name, declared=declared, stored=stored))
     replay_from = definition.replay_from
     if replay_from is not None and str(replay_from) != stored.replay_from:
         details = (f"from {replay_from}",)
         steps.append(Step("replay", declared.name, details, None, declared, stored))
+    # After a rewind, so that what it waits to deliver is delivered once.
+    if definition.paused is True and stored.state == "active":
+        steps.append(Step("pause", declared.name, declared=declared, stored=stored))
+    if definition.paused is False and stored.state == "paused":
+        steps.append(Step("resume", declared.name, declared=declared, stored=stored))
     return steps
 
 
