@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
+import orjson
 import psycopg
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner
 
 from tests.acceptance.project import eventually
 from tests.integration.pipeline import declare, execute
 from tests.integration.test_retention import add_consumer, add_database, fill
 from tests.receiver import Receiver
+from triggerkit.cli.main import application
 from triggerkit.consumers import health as health_module
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.health import ConsumerHealth, Problem, consumer_health
@@ -203,6 +207,27 @@ def test_a_slot_that_nobody_reads_and_one_that_is_gone(captured: Settings) -> No
     change(captured.source_dsn, "SELECT pg_drop_replication_slot(%s)", health.slot_name)
     problems = named(of_database(captured).problems)
     assert problems["slot_missing"].remedy == "triggerkit apply"
+
+
+def test_status_shows_each_problem_under_what_it_is_about(
+    captured: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    change(captured.state_dsn, "UPDATE triggerkit.consumers SET state = 'paused'")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.py").touch()
+    for name, value in captured.environment().items():
+        monkeypatch.setenv(name, value)
+    shown = CliRunner().invoke(application("status"), ["status"])
+    assert shown.exit_code == 1, shown.output
+    lines = shown.output.splitlines()
+    [database] = [n for n, line in enumerate(lines) if line.startswith("✗ database")]
+    assert "nobody reads" in lines[database + 1]
+    assert lines[database + 2].strip() == "mend it with: triggerkit stream"
+    [consumer] = [n for n, line in enumerate(lines) if line.startswith("! consumer test")]
+    assert "paused" in lines[consumer + 1]
+    as_json = orjson.loads(CliRunner().invoke(application("status"), ["status", "--json"]).output)
+    assert [p["name"] for p in as_json["consumers"][0]["problems"]] == ["paused"]
+    assert as_json["databases"][0]["problems"][0]["severity"] == "error"
 
 
 def test_a_slot_that_somebody_else_reads(captured: Settings) -> None:

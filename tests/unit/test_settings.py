@@ -36,6 +36,37 @@ def test_a_missing_setting_is_named_with_the_remedy() -> None:
         _ = Settings.parse({}).webhook_secrets
 
 
+@pytest.mark.parametrize(
+    ("keep", "seconds"), [("7d", 604_800), ("12h", 43_200), ("1.5 m", 90), ("45s", 45)]
+)
+def test_how_long_the_log_is_kept(keep: str, seconds: float) -> None:
+    settings = Settings.parse({"TRIGGERKIT_LOG_KEEP": keep})
+    assert settings.log_keep.total_seconds() == seconds
+    assert Settings.parse(settings.environment()) == settings
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes"), [("20GB", 20 * 10**9), ("1.5 mb", 1_500_000), ("4096", 4096)]
+)
+def test_how_large_the_log_becomes(size: str, size_bytes: int) -> None:
+    assert Settings.parse({"TRIGGERKIT_LOG_MAX_BYTES": size}).log_max_bytes == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TRIGGERKIT_LOG_KEEP", "7 weeks"),
+        ("TRIGGERKIT_LOG_KEEP", "0d"),
+        ("TRIGGERKIT_LOG_MAX_BYTES", "-1GB"),
+        ("TRIGGERKIT_LOG_MAX_BYTES", "much"),
+        ("TRIGGERKIT_METRICS_TOKEN", "short"),
+    ],
+)
+def test_a_limit_that_is_not_understood_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.parse({name: value})
+
+
 def test_secrets_print_as_stars() -> None:
     settings = Settings.parse({"DATABASE_URL": "postgresql://u:hunter2@h/d"})
     assert "hunter2" not in repr(settings)

@@ -94,9 +94,10 @@ class ConsumerHealth:
     """A consumer's state, lag and problems.
 
     `lag_messages` counts what its cursors have not passed yet, its filters left aside: exactly up
-    to `COUNTED` entries of each partition, by estimate beyond. `lag_seconds` is the age of the
-    oldest of the counted ones. `parked` is the sum of the four states, each counted up to
-    `PARKED_COUNTED`. Ready within a second, however far behind the consumers are.
+    to `COUNTED` entries of each partition, by estimate beyond; what was passed over since it is
+    not wanted may count for a minute. `lag_seconds` is the age of the oldest counted. `parked` is
+    the sum of the four states, each counted up to `PARKED_COUNTED`. Ready within a second, however
+    far behind the consumers are.
     """
 
     id: int

@@ -16,8 +16,9 @@ from prometheus_client.core import (
 )
 
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
-from triggerkit.consumers.retention import Policy, outlook
+from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
+from triggerkit.log.retention import table_partitions
 from triggerkit.replication.slot_state import read_slot
 
 #: Upper bounds of the delivery durations' buckets, in seconds.
@@ -179,7 +180,7 @@ async def _databases(
     limit = _gauge("triggerkit_log_max_bytes", "Size at which the oldest part is dropped.", names)
     cursor = await state.execute(_DATABASES, [PARTITIONS - 1])
     for database_id, name, slot_name, count, age_s, lag_s in await cursor.fetchall():
-        ahead = await outlook(state, database_id, policy)
+        log_bytes = sum(p.size_bytes for p in await table_partitions(state, database_id))
         slot = None if source is None else await read_slot(source, slot_name)
         if slot is not None:
             active.add_metric([name], slot.active_pid is not None)
@@ -189,8 +190,8 @@ async def _databases(
             (delay, lag_s),
             (beat, age_s),
             (entries, count),
-            (size, ahead.size_bytes),
-            (limit, ahead.max_bytes),
+            (size, log_bytes),
+            (limit, policy.max_bytes),
         ):
             if value is not None:
                 family.add_metric([name], value)
