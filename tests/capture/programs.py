@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -62,8 +63,7 @@ def _fetched(package: str) -> Path:
         return archive
     npm = Path(sys.executable).with_name("npm")
     _CACHE.mkdir(parents=True, exist_ok=True)
-    unfinished = _CACHE / f"unfinished-{package}"
-    unfinished.mkdir(exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=_CACHE))
     command: list[str | Path] = [
         npm,
         "pack",

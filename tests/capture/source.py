@@ -87,9 +87,15 @@ class Source:
 
     @asynccontextmanager
     async def capture(self, known: origin.Server | None = None) -> AsyncIterator[Capture]:
-        """A capture of the slot; `known` is the server that was captured from before."""
+        """A capture of the slot; `known` is the server that was captured from before.
+
+        After it the server has taken in what was confirmed, and the slot is free.
+        """
         async with Capture.open(self.url, SLOT, PUBLICATION, self._last_lsn, known) as capture:
             yield capture
+        active = f"SELECT bool_or(active) FROM pg_replication_slots WHERE slot_name = '{SLOT}'"
+        while self.value(active):  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.005)
 
     async def read_all(self, capture: Capture) -> list[TransactionPart]:
         """Read and confirm until all that was committed before this call is read."""

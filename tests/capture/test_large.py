@@ -62,6 +62,7 @@ def test_a_large_transaction_comes_in_parts_of_bounded_size(source: Source) -> N
     assert most <= BATCH_BYTES / 50
 
 
+@pytest.mark.timeout(300)
 def test_a_million_rows_in_one_transaction_do_not_grow_the_process(source: Source) -> None:
     if source.version != 18:
         pytest.skip("once is enough: on Postgres 18")
