@@ -61,7 +61,7 @@ async def command(
 
 def names(requests: list[Received]) -> list[str]:
     """The names in the records, in order of arrival."""
-    return [m["record"]["name"] for r in requests for m in r.messages]
+    return [m["record"].get("name", "") for r in requests for m in r.messages]
 
 
 def carrying(receiver: Receiver, name: str) -> list[Received]:

@@ -15,7 +15,7 @@ from triggerkit.errors import Fenced
 from triggerkit.log import reader as reader_module
 from triggerkit.log import writer as writer_module
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, partition_of
-from triggerkit.log.reader import LogReader
+from triggerkit.log.reader import ALL_PARTITIONS, LogReader
 from triggerkit.log.writer import LogWriter, Statement
 from triggerkit.lsn import Lsn
 from triggerkit.state.connect import pool
@@ -255,3 +255,30 @@ def test_reading_a_partition_uses_the_index(database_url: str) -> None:
     text = "\n".join(line for (line,) in plan)
     assert "Index Scan" in text
     assert "Sort" not in text
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["memory", "table"])
+def test_all_partitions_are_read_in_the_order_of_their_positions(
+    database_url: str, kept: bool
+) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with (
+            LogWriter.open(database_url, database_id) as writer,
+            reading(database_url, database_id) as reader,
+        ):
+            waiting = asyncio.create_task(reader.wait(ALL_PARTITIONS, 0))
+            await asyncio.sleep(0)
+            for number in range(100):
+                writer.write(pending(number))
+            written = await writer.commit(100)
+            reader.appended(written if kept else [], 100)
+            await asyncio.wait_for(waiting, 5)
+            assert len({entry.partition for entry in written}) == PARTITIONS
+            assert await reader.read(ALL_PARTITIONS, 0, 1000) == written
+            assert await reader.read(ALL_PARTITIONS, 40, 30) == written[40:70]
+            assert await reader.read_stored(ALL_PARTITIONS, 40, 60, 30) == written[40:60]
+            assert reader.holds(ALL_PARTITIONS, 40, 60) is kept
+            assert not reader.holds(ALL_PARTITIONS, 40, 61)
+
+    asyncio.run(scenario())
