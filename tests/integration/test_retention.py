@@ -10,20 +10,28 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests.acceptance.project import eventually
+from tests.integration.pipeline import declare, execute, streaming
+from tests.receiver import Receiver
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers import retention
+from triggerkit.consumers.definition import changes
 from triggerkit.consumers.retention import Policy, Progress, outlook, retain, save_progress
 from triggerkit.log import writer as writer_module
 from triggerkit.log.entry import PARTITIONS, Pending
 from triggerkit.log.retention import PATIENCE, table_partitions
 from triggerkit.log.writer import LogWriter
 from triggerkit.lsn import Lsn
+from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.supervisor import retaining
 
 #: Positions of one table partition here.
 SIZE = 100
 
 TRANSACTION = Transaction(Lsn(100), "2026-10-28T21:39:21.127470Z", 777)
+
+RETAINED = "SELECT retained_from FROM triggerkit.databases"
 
 AT_ONCE = Policy(keep=timedelta(0), max_bytes=10**12)
 NEVER = Policy(keep=timedelta(days=1), max_bytes=10**12)
@@ -280,5 +288,37 @@ def test_an_append_that_is_under_way_is_not_hindered(database_url: str) -> None:
                     await retained(database_url, database_id, AT_ONCE)
             assert len(await writer.commit(1000)) == 1000
         assert await retained(database_url, database_id, AT_ONCE) == (1200, 1200)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_retains_though_a_filter_lets_nothing_pass(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retaining, "RETENTION_S", 0.1)
+    brief = Settings.parse({**settings.environment(), "TRIGGERKIT_LOG_KEEP": "0.01s"})
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(brief, "CREATE TABLE items (id bigint PRIMARY KEY, name text)")
+            await declare(brief, receiver, changes("items", batch_size=50), "all")
+            nothing = changes("items", filters=[("name", "==", "nobody")])
+            await declare(brief, receiver, nothing, "nothing")
+            async with streaming(brief, receiver):
+                for first in range(1, 351, 50):
+                    await execute(
+                        brief,
+                        "INSERT INTO items SELECT n, 'x' FROM "
+                        f"generate_series({first}, {first + 49}) n",
+                    )
+                await receiver.until(lambda: len(receiver.messages) >= 350)
+                await asyncio.to_thread(
+                    eventually,
+                    lambda: column(brief.state_dsn, RETAINED) == [300],
+                    10,
+                    "the log begins at 300",
+                )
+            assert len(receiver.messages) == 350
+        assert column(brief.state_dsn, "SELECT gap FROM triggerkit.consumers") == [None, None]
 
     asyncio.run(scenario())
