@@ -16,7 +16,8 @@ WHERE gap IS NOT NULL AND database_id = %s AND NOT EXISTS (
     WHERE NOT EXISTS (
         SELECT FROM triggerkit.backfills b
         WHERE b.consumer_id = c.id AND b.state = 'completed' AND b.created_at >= c.gap_at
-          AND b.lower_bound IS NULL AND b.schema_name || '.' || b.table_name = t.name))
+          AND b.lower_bound IS NULL AND b.upper_bound ->> 'until' IS NULL
+          AND b.schema_name || '.' || b.table_name = t.name))
 RETURNING name
 """
 

@@ -44,8 +44,8 @@ class Console(Protocol):
     def line(self, process: str, facts: dict[str, Any]) -> None:
         """A line of a child's log."""
 
-    def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
-        """How far a backfill is."""
+    def backfill(self, name: str, done: int, total: int, *, state: str) -> None:
+        """How far a backfill is; in any other state than `active` it has stopped."""
 
     def stopping(self, executing: int | None) -> None:
         """What runs is finished first: so many runs, None when that is not known."""
@@ -120,18 +120,18 @@ class TextConsole:
         else:
             self.note(f"{process} {facts.get('message')}")
 
-    def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
+    def backfill(self, name: str, done: int, total: int, *, state: str) -> None:
         total = max(total, done)
         if not self._console.is_terminal:
-            self._tell_progress(name, done, total, finished=finished)
+            self._tell_progress(name, done, total, state=state)
             return
         if name not in self._bars:
             self._progress.start()
             self._bars[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._bars[name], completed=done, total=total)
-        if finished:
+        if state != "active":
             self._progress.remove_task(self._bars.pop(name))
-            self.note(f"backfill {name} complete: {done:,} rows")
+            self.note(f"backfill {name} {_ending(state)}: {done:,} rows")
             if not self._bars:
                 self._progress.stop()
 
@@ -142,12 +142,12 @@ class TextConsole:
         if self._bars:
             self._progress.stop()
 
-    def _tell_progress(self, name: str, done: int, total: int, *, finished: bool) -> None:
+    def _tell_progress(self, name: str, done: int, total: int, *, state: str) -> None:
         """Where no bar can be drawn: a line per tenth."""
         tenth = 10 * done // max(total, 1)
-        if finished:
+        if state != "active":
             self._told.pop(name, None)
-            self.note(f"backfill {name} complete: {done:,} rows")
+            self.note(f"backfill {name} {_ending(state)}: {done:,} rows")
         elif self._told.get(name) != tenth:
             self._told[name] = tenth
             self.note(f"backfill {name}: {done:,} of {total:,} rows")
@@ -192,8 +192,9 @@ class JsonConsole:
     def line(self, process: str, facts: dict[str, Any]) -> None:
         self._print(process=process, **facts)
 
-    def backfill(self, name: str, done: int, total: int, *, finished: bool) -> None:
-        self._print(event="backfill", name=name, done=done, total=total, finished=finished)
+    def backfill(self, name: str, done: int, total: int, *, state: str) -> None:
+        facts = {"name": name, "done": done, "total": total, "state": state}
+        self._print(event="backfill", **facts, finished=state == "completed")
 
     def stopping(self, executing: int | None) -> None:
         self._print(event="stopping", executing=executing, message=drain(executing))
@@ -212,6 +213,10 @@ def _matters(facts: dict[str, Any]) -> bool:
     if event == "check":
         return not facts["ok"]
     return event in ("ready", "problem", "died") or facts.get("level") in PROBLEMS
+
+
+def _ending(state: str) -> str:
+    return "complete" if state == "completed" else state
 
 
 def runs(count: int) -> str:

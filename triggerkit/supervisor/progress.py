@@ -17,16 +17,17 @@ OPEN_S = 0.25
 IDLE_S = 1.0
 
 _BACKFILLS = """
-SELECT c.name || ' ' || b.table_name, rows_read, rows_estimated, b.state = 'completed'
+SELECT b.id, c.name || ' ' || b.table_name, rows_read, rows_estimated, b.state
 FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id
 """
 
 
 class _Progress(NamedTuple):
+    id: int
     name: str
     done: int
     total: int
-    finished: bool
+    state: str
 
 
 class BackfillProgress:
@@ -35,7 +36,7 @@ class BackfillProgress:
     def __init__(self, dsn: str, console: Console) -> None:
         self._dsn = dsn
         self._console = console
-        self._shown: dict[str, _Progress] = {}
+        self._shown: dict[int, _Progress] = {}
 
     async def follow(self) -> None:
         """Show them until canceled, through losses of the connection."""
@@ -49,12 +50,13 @@ class BackfillProgress:
             await asyncio.sleep(IDLE_S)
 
     def _show(self, now: _Progress) -> None:
-        before = self._shown.get(now.name)
-        # One that was complete before this `dev` looked is no news.
-        if now == before or (now.finished and before is None):
+        before = self._shown.get(now.id)
+        has_stopped = now.state != "active"
+        # One that had stopped before this `dev` looked is no news.
+        if now == before or (has_stopped and before is None):
             return
-        self._console.backfill(now.name, now.done, now.total, finished=now.finished)
-        if now.finished:
-            del self._shown[now.name]
+        self._console.backfill(now.name, now.done, now.total, state=now.state)
+        if has_stopped:
+            del self._shown[now.id]
         else:
-            self._shown[now.name] = now
+            self._shown[now.id] = now

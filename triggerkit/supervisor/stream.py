@@ -16,6 +16,7 @@ from triggerkit.consumers.backfill import MARKER_PREFIX, Survivors, TableBackfil
 from triggerkit.consumers.backfill_queue import Backfills
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.gap import close_gaps
 from triggerkit.delivery.bell import Bell
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.loop import DeliveryLoop
@@ -174,6 +175,7 @@ class Stream:
                         self._backfill(backfill, loop, reader),
                         name=f"backfill {backfill.backfill.id}",
                     )
+                await self._close_gaps()
                 await loop.refresh()
                 await bell.refresh()
                 look_again_s = self._backfills.look_again_s
@@ -199,6 +201,11 @@ class Stream:
         finally:
             self._backfills.close(backfill)
         await self._backfills.wake()
+
+    async def _close_gaps(self) -> None:
+        async with self._states.connection() as connection:
+            for name in await close_gaps(connection, self._database.id):
+                logger.info("the gap of %s is closed: its tables were read anew", name)
 
     def _pusher(self) -> Pusher:
         ours = urlsplit(self._settings.public_url).hostname or ""
