@@ -40,6 +40,7 @@ MODULES: Final = {
     "trace": "trace",
     "messages": "messages",
     "endpoints": "endpoints",
+    "models": "models",
     "backfill": "backfill",
 }
 
