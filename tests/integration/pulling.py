@@ -110,7 +110,7 @@ class Pulling:
     async def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement on the state; its rows, if it has any."""
         async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as state:
-            cursor = await state.execute(sql.SQL(statement))  # type: ignore[arg-type]
+            cursor = await state.execute(sql.SQL(statement))
             return await cursor.fetchall() if cursor.description else []
 
     async def parked(self) -> list[tuple[Any, ...]]:

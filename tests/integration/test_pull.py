@@ -383,6 +383,39 @@ def test_the_log_is_read_on_by_its_index_and_in_its_order(database_url: str) -> 
     asyncio.run(scenario())
 
 
+def test_an_answer_and_what_is_read_for_it_are_bounded_in_bytes(database_url: str) -> None:
+    async def scenario() -> None:
+        async with pulling(database_url) as pull:
+            rows = same_partition(12)
+            await pull.log(rows, body="x" * 1024 * 1024)
+            async with pull.puller._pool.connection() as connection:
+                given = {"consumer_id": 1, "database_id": 1, "limit": 1000}
+                cursor = await connection.execute(receive._READ_PARTITIONS, given, binary=True)
+                assert sum(row[2] is not None for row in await cursor.fetchall()) == 8
+            first = await pull.receive(1000)
+            await pull.ack(first)
+            assert ids(first) + ids(await pull.receive(1000)) == rows
+
+    asyncio.run(scenario())
+
+
+def test_large_messages_of_all_partitions_keep_the_order_of_a_whole(database_url: str) -> None:
+    async def scenario() -> None:
+        # One partition is over the limit by what nobody wants, before others have a message.
+        definition = changes("items", group_by=["owner"], filters=[("v", ">=", 9)])
+        async with pulling(database_url, definition) as pull:
+            rows = [*same_partition(12), *range(100, 116)]
+            await pull.log(rows, owner="a", body="x" * 1024 * 1024)
+            await pull.log([200], owner="a", body="small")
+            seen: list[int] = []
+            while received := await pull.receive(1000):
+                seen += ids(received)
+                assert await pull.ack(received) == []
+            assert seen == [*rows[9:], 200]
+
+    asyncio.run(scenario())
+
+
 def test_a_change_of_the_consumer_is_seen_by_the_next_receive(database_url: str) -> None:
     async def scenario() -> None:
         async with pulling(database_url) as pull:

@@ -51,23 +51,37 @@ FROM (
 LIMIT %(limit)s + {partitions}
 """
 
-_ENTRIES = f"""
-SELECT {COLUMNS} FROM triggerkit.events
-WHERE database_id = %(database_id)s AND partition = {{partition}} AND position > c.position
+_BEHIND = """
+SELECT * FROM triggerkit.events
+WHERE database_id = %(database_id)s AND partition = {partition} AND position > c.position
   AND (c.bound IS NULL OR position <= c.bound AND position <> ALL (c.settled))
 ORDER BY position LIMIT %(limit)s
+"""
+
+#: All partitions in one order, as many entries of each.
+_BEHIND_WHOLE = f"""
+SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p
+CROSS JOIN LATERAL ({_BEHIND.format(partition="p")}) e
+ORDER BY e.position LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+# Sizes are known without the values: what is beyond the limit is neither read nor sent. It is taken
+# of the entries in their final order, so that none before the last is left out.
+_ENTRIES = f"""
+SELECT {COLUMNS} FROM (
+    SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
+        OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM ({{behind}}) e
+) e
+WHERE coalesce(bytes_before, 0) <= {MAX_BYTES} ORDER BY position
 """  # noqa: S608 - of constants
 
 _READ_PARTITIONS = _READ.format(
-    entries=_ENTRIES.format(partition="c.partition"), partitions=PARTITIONS
+    entries=_ENTRIES.format(behind=_BEHIND.format(partition="c.partition")), partitions=PARTITIONS
 )
 
 #: The same for the one cursor over all partitions.
-_READ_WHOLE = _READ.format(
-    entries=f"SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p CROSS JOIN LATERAL "  # noqa: S608
-    f"({_ENTRIES.format(partition='p')}) e ORDER BY e.position LIMIT %(limit)s",
-    partitions=1,
-)
+_READ_WHOLE = _READ.format(entries=_ENTRIES.format(behind=_BEHIND_WHOLE), partitions=1)
 
 #: Leases what is handed out; a range without messages is passed over.
 _LEASE = """
