@@ -126,6 +126,7 @@ def test_the_lag_is_read_by_the_index_however_long_the_log(database_url: str) ->
         connection.execute("ANALYZE triggerkit.events")
         parameters = {"counted": 10, "partitions": PARTITIONS, "parked": 10}
         plan = connection.execute(f"EXPLAIN {health_module._LAG}", parameters).fetchall()
+    assert sum("Limit" in line for (line,) in plan) == 2  # of the log and of what is parked
     of_events = [line for (line,) in plan if "events_" in line]
     assert of_events
     assert all("Index" in line for line in of_events), of_events
