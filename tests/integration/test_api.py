@@ -376,6 +376,32 @@ def test_parked_messages_are_listed_in_parts_shown_tried_again_and_discarded(
         assert pushed.call("GET", f"/messages?{query}").status == 422
 
 
+def test_a_change_is_traced_by_its_position(pushed: ApiSite, settings: Settings) -> None:
+    pushed.done("PATCH", AT, {"actions": ["insert"]})
+    with psycopg.connect(settings.state_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE triggerkit.events_all PARTITION OF triggerkit.events DEFAULT"
+        )
+        connection.execute(
+            "INSERT INTO triggerkit.events (position, database_id, partition, schema_name, "
+            "table_name, key, action, commit_lsn, commit_idx, commit_at, record) "
+            "SELECT 1, id, 0, 'public', 'posts', '[\"1\"]', 'delete', 7, 0, now(), '{\"id\": 1}' "
+            "FROM triggerkit.databases"
+        )
+        connection.execute("UPDATE triggerkit.databases SET next_position = 2")
+    found = pushed.get("/traces/1")
+    assert (found["table"], found["action"], found["record"]) == (
+        "public.posts",
+        "delete",
+        {"id": 1},
+    )
+    [way] = found["consumers"]
+    assert (way["consumer"], way["state"]) == ("posts_push_consumer", "not wanted")
+    assert pushed.get("/traces/1?consumer=posts_push_consumer") == found
+    for path in ("2", "0", "x", "run_x", "9" * 30, "1?consumer=post", "1?database=other"):
+        assert pushed.call("GET", f"/traces/{path}").status == 404, path
+
+
 def test_databases_tasks_and_runs_are_shown(settings: Settings, posts: None) -> None:
     @task(on=rows("public.posts"))
     def api_task(change: Change[dict[str, Any]]) -> None: ...

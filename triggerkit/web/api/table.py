@@ -13,6 +13,7 @@ from triggerkit.web.api import (
     messages,
     pulling,
     runs,
+    traces,
 )
 from triggerkit.web.api.operation import Operation
 
@@ -69,6 +70,7 @@ OPERATIONS: Final = (
     Operation("GET", "/tasks", runs.list_tasks, "List the tasks"),
     Operation("GET", "/runs", runs.list_all_runs, "List the latest runs"),
     Operation("GET", "/runs/{id}", runs.show_one_run, "Show a run"),
+    Operation("GET", "/traces/{position}", traces.show_trace, "Show the way of a change"),
     Operation("GET", "/audit", audit.list_changes, "List what was changed"),
 )
 # fmt: on
