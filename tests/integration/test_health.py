@@ -24,9 +24,10 @@ from triggerkit.consumers.retention import Loser, Outlook, Policy
 from triggerkit.log import writer as writer_module
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.replication.slot import slot_name_for
+from triggerkit.replication.slot_state import SlotState
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.supervisor.health import DatabaseHealth, database_health
+from triggerkit.supervisor.health import DatabaseHealth, database_health, wal_problems
 
 POLICY = Policy(timedelta(days=7), 10**12)
 
@@ -255,6 +256,37 @@ def test_a_slot_that_somebody_else_reads(captured: Settings) -> None:
 def of_name(settings: Settings) -> str:
     with psycopg.connect(settings.source_dsn) as connection:
         return connection.info.dbname
+
+
+@pytest.mark.parametrize(
+    ("lag_bytes", "safe_wal_bytes", "names"),
+    [
+        (1_000_000, None, []),
+        (2_000_000_000, None, ["slot_lag"]),
+        (2_000_000_000, 8_000_000_000, ["slot_lag"]),
+        (100, 900, []),
+        (900, 100, ["slot_nearly_lost"]),
+        (2_000_000_000, -1, ["slot_nearly_lost"]),
+    ],
+)
+def test_wal_that_a_slot_keeps(
+    lag_bytes: int, safe_wal_bytes: int | None, names: list[str]
+) -> None:
+    slot = SlotState(
+        plugin="pgoutput",
+        slot_type="logical",
+        database="d",
+        ours="d",
+        active_pid=1,
+        application="triggerkit stream",
+        wal_status="extended",
+        invalidation_reason=None,
+        safe_wal_bytes=safe_wal_bytes,
+        failover=False,
+        lag_bytes=lag_bytes,
+        has_standbys=False,
+    )
+    assert [problem.name for problem in wal_problems(slot)] == names
 
 
 def test_what_is_wrong_with_the_tables_is_told_as_check_tells_it(captured: Settings) -> None:

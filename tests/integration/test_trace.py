@@ -169,6 +169,15 @@ def test_what_is_waiting_and_what_is_gone_says_so(settings: Settings) -> None:
                 await until(lambda: logged(settings))
             [way] = (await traced(settings, 1)).consumers
             assert (way.state, way.reason) == ("waiting", "the consumer is paused")
+            lease = "UPDATE triggerkit.cursors SET batch_id = 'b', batch_last = 1, lease_until = "
+            pulled = "UPDATE triggerkit.consumers SET state = 'active', endpoint_id = NULL"
+            await execute(settings, pulled, f"{lease} now() + interval '1 hour'")
+            [way] = (await traced(settings, 1)).consumers
+            assert way.state == "leased"
+            assert way.lease_until is not None
+            await execute(settings, f"{lease} now() - interval '1 hour'")
+            [way] = (await traced(settings, 1)).consumers
+            assert (way.state, way.lease_until) == ("waiting", None)
             with pytest.raises(TriggerkitError, match="from 1 to 1"):
                 await traced(settings, 2)
             await execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
@@ -328,6 +328,8 @@ def _state(
     if consumer.state != "active":
         return "waiting", f"the consumer is {consumer.state}", None
     if batch_id is not None and entry.position <= batch_last:
+        if lease_until is not None and lease_until < datetime.now(UTC):
+            return "waiting", "received by a caller, not acknowledged in time", None
         if lease_until is not None:
             return "leased", "received by a caller, not acknowledged yet", lease_until
         return "delivering", attempts[-1].error if attempts else None, None

@@ -163,7 +163,7 @@ async def _of_slot(
         if slot.wal_status == "unreserved":
             name = "slot_nearly_lost"
         return [_problem(name, check)]
-    problems = list(_of_lag(slot))
+    problems = list(wal_problems(slot))
     if slot.active_pid is None:
         detail = f"nobody reads {database.slot_name}: changes wait in the server's WAL"
         problems.append(Problem("slot_inactive", "error", detail, "triggerkit stream"))
@@ -182,7 +182,8 @@ async def _of_slot(
     return problems
 
 
-def _of_lag(slot: SlotState) -> Iterator[Problem]:
+def wal_problems(slot: SlotState) -> Iterator[Problem]:
+    """What is wrong with the WAL that the server keeps for the slot: too much, or too little."""
     lag, safe = slot.lag_bytes or 0, slot.safe_wal_bytes
     remedy = "triggerkit stream  # and see why it is behind: its log says what it waits for"
     if safe is not None and safe < SAFE_SHARE * (safe + lag):
