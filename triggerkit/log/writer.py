@@ -119,8 +119,8 @@ class LogWriter:
             raise Fenced(f"database {self.database_id} is gone from triggerkit.databases")
         self._epoch, self.next_position, self.last_commit_lsn, self._epoch_position = row
         self._stored_position = self.next_position
-        # A row's last version is read from the end of an index. Where few versions are expected, the
-        # planner would rather read and sort them all, and some rows have very many.
+        # A row's last version is read from the end of an index. Where few versions are expected,
+        # the planner would rather read and sort them all, and some rows have very many.
         await self._connection.execute("SET enable_sort = off")
         await self._make_tables(self.next_position)
 
