@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -76,12 +81,7 @@ def operations() -> Iterator[tuple[str, str]]:
     """Every method and path that is described."""
     for path, methods in describe_all()["paths"].items():
         for method in methods:
-            yield (
-                method.upper(),
-                path.replace("{name}", "x")
-                .replace("{id}", "1")
-                .replace("{consumer}/{position}", "x/1"),
-            )
+            yield method.upper(), re.sub(r"\{\w+\}", "1", path)
 
 
 def test_without_the_key_every_operation_is_the_same_401(site: ApiSite, settings: Settings) -> None:
@@ -376,12 +376,10 @@ def test_parked_messages_are_listed_in_parts_shown_tried_again_and_discarded(
         assert pushed.call("GET", f"/messages?{query}").status == 422
 
 
-def test_a_change_is_traced_by_its_position(pushed: ApiSite, settings: Settings) -> None:
-    pushed.done("PATCH", AT, {"actions": ["insert"]})
+def put_into_log(settings: Settings) -> None:
+    """The change of position 1: the post 1 was deleted."""
     with psycopg.connect(settings.state_dsn, autocommit=True) as connection:
-        connection.execute(
-            "CREATE TABLE triggerkit.events_all PARTITION OF triggerkit.events DEFAULT"
-        )
+        connection.execute("CREATE TABLE triggerkit.e PARTITION OF triggerkit.events DEFAULT")
         connection.execute(
             "INSERT INTO triggerkit.events (position, database_id, partition, schema_name, "
             "table_name, key, action, commit_lsn, commit_idx, commit_at, record) "
@@ -389,6 +387,60 @@ def test_a_change_is_traced_by_its_position(pushed: ApiSite, settings: Settings)
             "FROM triggerkit.databases"
         )
         connection.execute("UPDATE triggerkit.databases SET next_position = 2")
+
+
+def test_a_pulled_consumers_messages_are_as_described(
+    site: ApiSite, posts: None, settings: Settings
+) -> None:
+    site.done("POST", "/consumers", {"name": "pulled", "tables": ["public.posts"]})
+    at = "/consumers/pulled"
+    assert site.done("POST", f"{at}/receive", {}) == {"data": []}
+    put_into_log(settings)
+    [message] = site.done("POST", f"{at}/receive", {"batch_size": 5})["data"]
+    assert (message["action"], message["record"]) == ("delete", {"id": 1})
+    ids = {"ack_ids": [message["ack_id"]]}
+    assert site.done("POST", f"{at}/extend", {**ids, "seconds": 30}) == {"success": True}
+    assert site.done("POST", f"{at}/nack", {**ids, "delay": "1s"}) == {"success": True}
+    assert site.done("POST", f"{at}/ack", ids)["stale"] == ids["ack_ids"]
+    assert site.call("POST", "/consumers/pull/receive", {}).status == 404
+    assert site.call("POST", f"{at}/receive", {"batch_size": 0}).status == 422
+    assert site.call("POST", f"{at}/receive", b"{").status == 400
+    site.done("POST", f"{at}/pause")
+    assert site.call("POST", f"{at}/receive", {}).status == 409
+
+
+def test_the_commands_of_the_documentation_do_what_they_say(
+    posts: None, settings: Settings, tmp_path: Path
+) -> None:
+    if shutil.which("curl") is None:
+        assert os.environ.get("TRIGGERKIT_TEST_REQUIRE") != "all", "curl is missing"
+        pytest.skip("needs curl")
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    with api(settings) as site:
+        script = script.replace("127.0.0.1:8000", f"127.0.0.1:{site.site.port}")
+        done = subprocess.run(
+            ["bash", "-euc", script],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "TRIGGERKIT_SECRET_KEY": KEY},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        actions = [change["action"] for change in reversed(site.get("/audit")["data"])]
+    assert actions == [
+        "endpoint.create", "endpoint.edit", "create", "change", "pause", "resume", "replay",
+        "backfill pause", "backfill resume", "backfill cancel", "backfill start",
+        "retry messages", "discard messages", "delete", "endpoint.delete",
+    ]  # fmt: skip
+    assert orjson.loads((tmp_path / "openapi.json").read_bytes()) == describe_all()
+
+
+def test_a_change_is_traced_by_its_position(pushed: ApiSite, settings: Settings) -> None:
+    pushed.done("PATCH", AT, {"actions": ["insert"]})
+    put_into_log(settings)
     found = pushed.get("/traces/1")
     assert (found["table"], found["action"], found["record"]) == (
         "public.posts",

@@ -20,10 +20,17 @@ class Message(BaseModel):
     metadata: dict[str, Any]
 
 
-class Messages(BaseModel):
-    """Messages that are leased to the caller. What a `transform` makes has its own shape."""
+class TransformedMessage(BaseModel):
+    """What the consumer's `transform` made of a message."""
 
-    data: list[Message | dict[str, Any]]
+    ack_id: str
+    message: Any
+
+
+class Messages(BaseModel):
+    """Messages that are leased to the caller."""
+
+    data: list[Message | TransformedMessage]
 
 
 class Done(BaseModel):
