@@ -36,14 +36,16 @@ class Selection:
 
     def __init__(self, consumer: Consumer) -> None:
         definition = consumer.definition
-        self._consumer = consumer
         self._renderer = Renderer(consumer)
         self._test = all_of(definition.filters)
         self._filter = definition.filter and load_function(definition.filter)
         self._transform = definition.transform and load_function(definition.transform)
-        self._filters = self._test is not None or bool(self._filter)
+        #: Whether not all that the consumer follows is wanted.
+        self.filters = self._test is not None or bool(self._filter)
         #: Whether what is sent is another than the message.
         self.transforms = bool(self._transform)
+        #: Whether an entry is for the consumer, its filters left aside.
+        self.follows = consumer.wants
         #: What keeps messages in order.
         self.key_of = consumer.key_of
         #: The message of an entry, before a transform.
@@ -51,11 +53,13 @@ class Selection:
 
     def wants(self, entry: Entry) -> bool | Faulty:
         """Whether the consumer gets `entry`; `Faulty` when that cannot be said."""
-        if not self._consumer.wants(entry):
-            return False
+        return self.follows(entry) and self.judge(entry)
+
+    def judge(self, entry: Entry) -> bool | Faulty:
+        """Whether an entry that the consumer follows passes its filters, and can be delivered."""
         if entry.fault is not None:
             return Faulty(entry.fault, is_retryable=False)
-        if not self._filters or entry.action == "truncate":
+        if not self.filters or entry.action == "truncate":
             return True
         try:
             if self._test is not None and not self._test(_record(entry)):
@@ -66,7 +70,7 @@ class Selection:
 
     def passes(self, message: bytes) -> bool | Faulty:
         """Whether a message that was parked passes the filters as they are now."""
-        if not self._filters:
+        if not self.filters:
             return True
         try:
             change = change_of(message)

@@ -67,15 +67,20 @@ def collect(
     """
     batch = Batch() if onto is None else onto
     wanted, messages, held = batch.entries, batch.messages, batch.held
-    wants, render, key_of = selection.wants, selection.message, selection.key_of
+    follows, judge, filters = selection.follows, selection.judge, selection.filters
+    render, key_of = selection.message, selection.key_of
     held_keys = {item.key for item in held}
     size_bytes = batch.size_bytes
+    transforms, may_hold = selection.transforms, bool(parked_keys or held_before)
     batch.last = entries[-1].position
     for entry in entries:
-        verdict = wants(entry)
+        if not follows(entry):
+            continue
+        # Most consumers have no filter: a call for every entry is what they need not pay.
+        verdict = judge(entry) if filters or entry.fault is not None else True
         if not verdict:
             continue
-        if parked_keys or held_keys or held_before or verdict is not True:
+        if may_hold or held_keys or verdict is not True:
             key = key_of(entry)
             is_behind = key in parked_keys or key in held_keys or entry.position in held_before
             if is_behind or isinstance(verdict, Faulty):
@@ -83,7 +88,7 @@ def collect(
                 held_keys.add(key)
                 continue
         message = sent = render(entry)
-        if selection.transforms:
+        if transforms:
             made = selection.sent(message)
             if isinstance(made, Faulty):
                 key = key_of(entry)
