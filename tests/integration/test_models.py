@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,13 @@ def test_a_table_that_is_not_there_is_named(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"there is no table public\.postz"):
         written(settings, monkeypatch, "postz")
+
+
+def test_the_documentation_shows_what_is_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    with psycopg.connect(settings.source_dsn, autocommit=True) as connection:
+        connection.execute(blocks["sql"].encode())
+    assert written(settings, monkeypatch, "posts") == blocks["python"]
