@@ -465,14 +465,15 @@ def test_a_lost_slot(settings: Settings) -> None:
         run_sql(settings, "ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
 
 
-def test_a_slot_that_is_gone(settings: Settings) -> None:
-    applied(settings)
+def test_a_slot_that_is_gone(items: Settings) -> None:
+    settings, definition = items, changes("Shop.items")
+    applied(settings, definition)
     assert "captured changes" not in checked(settings)
     run_sql(settings, f"SELECT pg_drop_replication_slot('{slot_name_for(psycopg_name(settings))}')")
     check = checked(settings)["captured changes"]
     assert (check.ok, check.required) == (False, False)
     assert (check.remedy or "").startswith("triggerkit apply")
-    assert any("read the tables anew" in line for line in applied(settings))
+    assert any("read the tables anew" in line for line in applied(settings, definition))
     assert "captured changes" not in checked(settings)
 
 
