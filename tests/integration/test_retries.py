@@ -391,7 +391,7 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
                 await go_on.wait()
                 return has_more
 
-            store.parked.settle = slow  # type: ignore[method-assign]
+            store.parked.settle = slow  # type: ignore[assignment]
             letting_go = asyncio.create_task(retries._settle(head, Tried(None, 1)))
             await removed.wait()
             parking = asyncio.create_task(
