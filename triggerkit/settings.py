@@ -114,7 +114,7 @@ class Settings(BaseModel):
         _bytes(value)
         return value
 
-    @field_validator("triggerkit_metrics_token")
+    @field_validator("triggerkit_metrics_token", "triggerkit_secret_key")
     @classmethod
     def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < MIN_SECRET_CHARS:

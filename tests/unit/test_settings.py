@@ -60,6 +60,7 @@ def test_how_large_the_log_becomes(size: str, size_bytes: int) -> None:
         ("TRIGGERKIT_LOG_MAX_BYTES", "-1GB"),
         ("TRIGGERKIT_LOG_MAX_BYTES", "much"),
         ("TRIGGERKIT_METRICS_TOKEN", "short"),
+        ("TRIGGERKIT_SECRET_KEY", "short"),
     ],
 )
 def test_a_limit_that_is_not_understood_is_named(name: str, value: str) -> None:
