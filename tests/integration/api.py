@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from tests.integration.serving import Answer, Site, serving
 from triggerkit.settings import Settings
+from triggerkit.supervisor.health import database_health
 from triggerkit.web.api.management import describe_all
 from triggerkit.web.application import Application
 from triggerkit.worker.task import Task
@@ -85,5 +86,5 @@ def api(
     values = settings.environment()
     keys = {"TRIGGERKIT_SECRET_KEY": KEY, "TRIGGERKIT_ENCRYPTION_KEY": ENCRYPTION_KEY}
     parsed = Settings.parse({**values, **keys, **given})
-    with serving(Application(parsed, tasks, None)) as site:
+    with serving(Application(parsed, tasks, None, database_health)) as site:
         yield ApiSite(site)

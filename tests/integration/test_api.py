@@ -468,7 +468,15 @@ def test_databases_tasks_and_runs_are_shown(settings: Settings, posts: None) -> 
         site.done("POST", "/consumers", {"name": "posts", "tables": ["public.posts"]})
         [database] = site.get("/databases")["data"]
         assert (database["consumers"], database["retained_from"]) == (["posts"], 1)
-        assert site.get(f"/databases/{database['name']}") == database
+        at = f"/databases/{database['name']}"
+        assert site.get(at) == database
+        health = site.get(f"{at}/health")
+        assert (health["slot_active"], health["log_max_bytes"]) == (False, 20 * 10**9)
+        assert "slot" in str([problem["name"] for problem in health["problems"]])
+        away = "postgresql://reader:canary@127.0.0.1:1/source"
+    with api(settings, DATABASE_URL=away, TRIGGERKIT_STATE_URL=settings.state_dsn) as site:
+        assert site.get(f"{at}/health")["slot_active"] is None
+        assert site.call("GET", "/databases/other/health").status == 404
 
 
 def test_the_audit_is_listed_in_parts(site: ApiSite, posts: None) -> None:

@@ -11,6 +11,7 @@ import uvicorn
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.runs.client import installation
 from triggerkit.settings import Project, Settings
+from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.losses import watch_connections
 from triggerkit.web.application import Application
@@ -77,7 +78,7 @@ async def run_serve(
             "24 characters or more, or listen on 127.0.0.1"
         )
     tasks, app = load_project(project)
-    application = Application(settings, tasks.values(), app)
+    application = Application(settings, tasks.values(), app, database_health)
     config = uvicorn.Config(
         cast("Any", application),
         loop="uvloop",

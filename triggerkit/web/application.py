@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
 from triggerkit.web.api.management import Api
+from triggerkit.web.api.operation import DatabaseHealthOf
 from triggerkit.web.api.pull import PullApi
 from triggerkit.web.metrics import Metrics
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
@@ -28,7 +29,11 @@ class Application:
     """Serves the webhook routes of tasks with `on=`, health, and everything else by the app."""
 
     def __init__(
-        self, settings: Settings, tasks: Iterable[Task[Any, Any]], user_app: ASGIApp | None
+        self,
+        settings: Settings,
+        tasks: Iterable[Task[Any, Any]],
+        user_app: ASGIApp | None,
+        database_health: DatabaseHealthOf | None = None,
     ) -> None:
         self._settings = settings
         self._user_app = user_app
@@ -40,7 +45,7 @@ class Application:
             Route("/readyz", self._readyz),
             Route("/metrics", Metrics(settings).answer),
             *(webhook(task.path, task=task) for task in known if task.on is not None),
-            Api(known, self._pull.routes),
+            Api(known, self._pull.routes, database_health),
         ]
         if user_app is not None:
             routes.append(Mount("/", app=user_app))

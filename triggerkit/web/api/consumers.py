@@ -12,6 +12,7 @@ from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.editing import Editor
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
 from triggerkit.consumers.manage import Consumers, cursors_of
+from triggerkit.consumers.retention import outlook
 from triggerkit.errors import UnknownConsumer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
@@ -99,7 +100,7 @@ else:
 async def list_consumers(call: Call) -> Page[ConsumerHealth]:
     """All consumers, by name, with their state and how far behind they are."""
     async with call.state() as state:
-        return Page(data=await consumer_health(state))
+        return Page(data=await _healths(call, state))
 
 
 async def create_consumer(call: Call, body: NewConsumer) -> ChangedConsumer:
@@ -120,7 +121,7 @@ async def show_consumer(call: Call, name: str) -> Consumer:
 async def show_health(call: Call, name: str) -> ConsumerHealth:
     """How far behind one consumer is, and what is wrong with it."""
     async with call.state() as state:
-        found = {health.name: health for health in await consumer_health(state)}
+        found = {health.name: health for health in await _healths(call, state)}
     if name not in found:
         raise UnknownConsumer(name, list(found))
     return found[name]
@@ -172,6 +173,12 @@ async def replay_consumer(call: Call, name: str, body: ReplayFrom) -> Replay:
         entries=rewound.entries,
         parked_removed=rewound.parked_removed,
     )
+
+
+async def _healths(call: Call, state: psycopg.AsyncConnection) -> list[ConsumerHealth]:
+    cursor = await state.execute("SELECT id FROM triggerkit.databases ORDER BY id")
+    ids = [database_id for (database_id,) in await cursor.fetchall()]
+    return await consumer_health(state, [await outlook(state, id_, call.policy) for id_ in ids])
 
 
 def _editor(call: Call, source: psycopg.AsyncConnection, state: psycopg.AsyncConnection) -> Editor:

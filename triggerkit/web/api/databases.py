@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 from psycopg.rows import class_row
+from pydantic import BaseModel, ConfigDict
 
+from triggerkit.consumers.health import Problem
+from triggerkit.errors import CannotConnect
 from triggerkit.web.api.operation import Call, Page
 from triggerkit.web.api.problems import NotFound
 
@@ -40,6 +44,25 @@ class Database:
     created_at: datetime
 
 
+class DatabaseHealth(BaseModel):
+    """A database as it is captured now, and what is wrong. What only the source tells is null where
+    it cannot be asked. `lag_seconds` is the age of the last heartbeat."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    slot_name: str
+    slot_active: bool | None
+    slot_lag_bytes: int | None
+    heartbeat_at: datetime | None
+    lag_seconds: float | None
+    log_first_position: int
+    log_last_position: int
+    log_bytes: int
+    log_max_bytes: int
+    problems: list[Problem]
+
+
 async def list_databases(call: Call) -> Page[Database]:
     """All source databases, by name."""
     async with call.state() as state:
@@ -51,9 +74,31 @@ async def show_database(call: Call, name: str) -> Database:
     async with call.state() as state:
         found = {database.name: database for database in await _databases(state)}
     if name not in found:
-        there = f"there are {', '.join(found)}" if found else "there is none yet"
-        raise NotFound(f"no database is named {name!r}; {there}")
+        raise _unknown(name, list(found))
     return found[name]
+
+
+async def show_health(call: Call, name: str) -> DatabaseHealth:
+    """How a database's capture is, and what is wrong with its server, slot, tables and log. Where
+    the source does not answer, what the state knows of it."""
+    if call.database_health is None:
+        raise CannotConnect("this process does not look at databases; ask `triggerkit serve`")
+    async with AsyncExitStack() as stack:
+        state = await stack.enter_async_context(call.state())
+        try:
+            source = await stack.enter_async_context(call.source())
+        except CannotConnect:
+            source = None
+        found, _ = await call.database_health(state, source, call.policy)
+    named = {database.name: database for database in found}
+    if name not in named:
+        raise _unknown(name, list(named))
+    return DatabaseHealth.model_validate(named[name])
+
+
+def _unknown(name: str, known: list[str]) -> NotFound:
+    there = f"there are {', '.join(known)}" if known else "there is none yet"
+    return NotFound(f"no database is named {name!r}; {there}")
 
 
 async def _databases(state: psycopg.AsyncConnection) -> list[Database]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from triggerkit.runs.client import Client
 from triggerkit.web.api.openapi import describe
-from triggerkit.web.api.operation import Call, Given, Operation
+from triggerkit.web.api.operation import Call, DatabaseHealthOf, Given, Operation
 from triggerkit.web.api.problems import HEADERS, NotFound, answer, answer_to
 from triggerkit.web.api.table import OPERATIONS, PREFIX
 from triggerkit.web.auth import has_bearer, unauthorized
@@ -48,8 +48,13 @@ RESOURCES: Final = frozenset(operation.path.split("/")[1] for operation in ALL)
 class Api(Mount):
     """All of ours under `/api/v1`: the management API, and `others`, such as the pull API."""
 
-    def __init__(self, tasks: Iterable[Task[Any, Any]], others: Sequence[BaseRoute] = ()) -> None:
-        known = tuple(tasks)
+    def __init__(
+        self,
+        tasks: Iterable[Task[Any, Any]],
+        others: Sequence[BaseRoute] = (),
+        database_health: DatabaseHealthOf | None = None,
+    ) -> None:
+        known = _Known(tuple(tasks), database_health)
         served = sorted((o for o in ALL if o.handle is not None), key=lambda o: o.path)
         own = [
             Route(path, _Path(tuple(operations), known))
@@ -66,12 +71,19 @@ class Api(Mount):
         return match, child
 
 
+class _Known(NamedTuple):
+    """What every call is given."""
+
+    tasks: Sequence[Task[Any, Any]]
+    database_health: DatabaseHealthOf | None
+
+
 class _Path:
     """Answers the requests for one path, by the operation that has the method."""
 
-    def __init__(self, operations: Sequence[Operation], tasks: Sequence[Task[Any, Any]]) -> None:
+    def __init__(self, operations: Sequence[Operation], known: _Known) -> None:
         self._operations = {operation.method: operation for operation in operations}
-        self._tasks = tasks
+        self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -94,7 +106,7 @@ class _Path:
             response.headers["allow"] = allowed
             return response
         try:
-            return await _performed(operation, request, Call(client, self._tasks))
+            return await _performed(operation, request, Call(client, *self._known))
         except Exception as error:
             return answer_to(error, operation.name)
 

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, get_type_hints
 import psycopg
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from triggerkit.consumers.retention import Outlook, Policy
 from triggerkit.encryption import Keyring
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
@@ -27,6 +28,13 @@ ACTOR = "api"
 POOL_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
+
+#: Looks at the captured databases: by the state, by the source or without it, and by the policy of
+#: the log. It is given from above, since it looks by the checks of the processes.
+DatabaseHealthOf = Callable[
+    [psycopg.AsyncConnection, psycopg.AsyncConnection | None, Policy],
+    Awaitable[tuple[Sequence[Any], Sequence[Outlook]]],
+]
 
 
 class Given(BaseModel):
@@ -48,6 +56,12 @@ class Call:
 
     client: Client
     tasks: Sequence[Task[Any, Any]]
+    database_health: DatabaseHealthOf | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """How long the log keeps what, and how much."""
+        return Policy(self.settings.log_keep, self.settings.log_max_bytes)
 
     @property
     def settings(self) -> Settings:

@@ -24,6 +24,8 @@ PREFIX: Final = "/api/v1"
 OPERATIONS: Final = (
     Operation("GET", "/databases", databases.list_databases, "List the source databases"),
     Operation("GET", "/databases/{name}", databases.show_database, "Show a source database"),
+    Operation("GET", "/databases/{name}/health", databases.show_health,
+              "Show how a database's capture is"),
     Operation("GET", "/endpoints", endpoints.list_endpoints, "List the endpoints"),
     Operation("POST", "/endpoints", endpoints.create_endpoint, "Make an endpoint", 201, (409,)),
     Operation("GET", "/endpoints/{name}", endpoints.show_endpoint, "Show an endpoint"),
