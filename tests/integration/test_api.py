@@ -512,6 +512,8 @@ def test_no_answer_has_a_secret_or_asks_to_be_read_by_another_site(
         {**given, "name": "x", "headers": {"Host": "canary-typo"}},
         {**given, "name": "x", "signing_secret": "canary-typo"},
         {**given, "name": "x", "canary": "canary-typo"},
+        {**given, "name": "x", "url": "http://user:canary-typo@127.0.0.1/hook"},
+        {**given, "name": "x", "url": "http://user:canary-typo@[::1/hook"},
         {**given, "name": "x", "headers": {"X": "canary-typo\n"}},
         {**given, "name": "x", "headers": {"X": "canary-typo\u0000"}},
     ]  # fmt: skip

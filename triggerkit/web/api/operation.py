@@ -148,7 +148,7 @@ class Operation:
     @property
     def statuses(self) -> tuple[int, ...]:
         """Every status of an error that it may answer."""
-        always = {401, 422, 503, *self.errors}
+        always = {401, 422, 500, 503, *self.errors}
         if self.body is not None:
             always |= {400, 408, 413, 415}
         if self.parameters:
