@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from starlette.responses import JSONResponse, Response
 
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Received, Receiver, accept
 from triggerkit.consumers.definition import changes
+from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
@@ -61,9 +63,15 @@ def test_a_consumer_that_is_active_again_gets_all_it_missed_without_a_restart(
 
 
 def test_a_pause_in_the_midst_of_a_push_sends_the_same_batch_again_and_only_that(
-    settings: Settings,
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hang = asyncio.Event()
+    hang, stopped, stop = asyncio.Event(), asyncio.Event(), DeliveryLoop._stop
+
+    async def stop_and_tell(loop: DeliveryLoop, consumer_id: int) -> None:
+        await stop(loop, consumer_id)
+        stopped.set()
+
+    monkeypatch.setattr(DeliveryLoop, "_stop", stop_and_tell)
 
     async def answer_late(_received: Received) -> Response:
         await hang.wait()
@@ -78,8 +86,10 @@ def test_a_pause_in_the_midst_of_a_push_sends_the_same_batch_again_and_only_that
                 await receiver.until(lambda: len(receiver.requests) == 1)
                 for number in (2, 3):
                     await set_state(settings, "paused", "active")
+                    stopped.clear()
                     await set_state(settings, "paused")
-                    await until_state(settings, "paused")
+                    async with asyncio.timeout(10):
+                        await stopped.wait()
                     await set_state(settings, "active")
                     await receiver.until(lambda n=number: len(receiver.requests) >= n)  # type: ignore[misc]
                 hang.set()

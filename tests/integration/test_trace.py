@@ -64,7 +64,7 @@ def test_a_delivered_change_is_traced_with_its_attempts_and_its_difference(
     async def scenario() -> None:
         async with Receiver.start(fail_once) as receiver:
             await execute(settings, *TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10), "all")
+            await declare(settings, receiver, changes("items"), "all")
             await declare(
                 settings,
                 receiver,
@@ -136,7 +136,7 @@ def test_the_run_that_a_change_made_is_found_by_the_batch_and_the_change_by_the_
     async def scenario() -> None:
         async with Receiver.start() as receiver:
             await execute(settings, *TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10), "all")
+            await declare(settings, receiver, changes("items"), "all")
             async with streaming(settings, receiver):
                 await execute(settings, "INSERT INTO items VALUES (1, 'one', NULL)")
                 await until(lambda: settled(settings, 1))
