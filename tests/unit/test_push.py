@@ -69,7 +69,23 @@ def test_failed_items_are_read_from_the_answer() -> None:
     assert (failed.idempotency_key, failed.error, failed.retry_after_s) == ("k", "no", 5)
 
 
-@pytest.mark.parametrize("body", [b'{"failed": 1}', b'"failed"', b'{"failed": [1]}', b"<failed>"])
+def test_an_items_error_is_a_line_that_can_be_stored() -> None:
+    body = (
+        b'{"failed": [{"idempotency_key": "k", "error": "a\\u0000b\\nc\\u001b'
+        + b"x" * 9000
+        + b'"}]}'
+    )
+    (failed,) = read_answer(200, {}, body).failed
+    assert failed.error.startswith("a\ufffdb c\ufffdxxx")
+    assert len(failed.error) == 2000
+
+
+DEEP = b'{"failed": [{"idempotency_key": ' + b"[" * 1000 + b"]" * 1000 + b"}]}"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"failed": 1}', b'"failed"', b'{"failed": [1]}', b"<failed>", DEEP]
+)
 def test_an_answer_that_is_none_of_ours_names_no_failed_items(body: bytes) -> None:
     assert read_answer(200, {}, body).failed == ()
 

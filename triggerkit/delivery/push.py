@@ -31,6 +31,12 @@ RESERVED = ("webhook-", "triggerkit-")
 #: answer HTML that says nothing else, the `ok` of a receiver included.
 _PAGE = re.compile(rb"[\s\xef\xbb\xbf]*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
+#: Most characters of an error that are kept of what a receiver says of an item.
+MAX_ERROR_CHARS = 2000
+
+#: What no text column stores, and what would draw lines of its own in a log.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 Verdict = Literal["delivered", "endpoint_failed", "content_refused", "gone"]
 
 
@@ -182,8 +188,16 @@ def _failed_items(body: bytes) -> tuple[Failed, ...]:
     try:
         named = orjson.loads(body)["failed"]
         return tuple(
-            Failed(str(i["idempotency_key"]), str(i.get("error", "failed")), i.get("retry_after_s"))
+            Failed(
+                str(i["idempotency_key"]), _told(i.get("error", "failed")), i.get("retry_after_s")
+            )
             for i in named
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
+
+
+def _told(error: object) -> str:
+    """What a receiver says, which may be anything that JSON has, as a line that can be stored."""
+    text = str(error)[:MAX_ERROR_CHARS]
+    return _CONTROL.sub(lambda found: " " if found[0].isspace() else "\ufffd", text)
