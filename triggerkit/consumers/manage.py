@@ -44,6 +44,17 @@ INSERT INTO triggerkit.cursors (consumer_id, partition, position)
 SELECT %s, p, (SELECT min(position) FROM before) FROM unnest(%s::int[]) p
 """
 
+#: Ends what is under way: a lane and a caller that receives remember it in different ways. It comes
+#: again.
+_END_BATCHES = """
+UPDATE triggerkit.cursors SET batch_id = NULL, batch_last = NULL, attempt = 0, lease_until = NULL,
+    leased = 0, settled = '{}'
+WHERE consumer_id = %s
+"""
+
+#: Waits for those who park a message at this moment: it would be left with a key that is no more.
+_FENCE = "UPDATE triggerkit.cursors SET position = position WHERE consumer_id = %s"
+
 _INSERT_BACKFILL = """
 INSERT INTO triggerkit.backfills (consumer_id, schema_name, table_name, sort_column, lower_bound)
 VALUES (%s, %s, %s, %s, %s)
@@ -123,10 +134,13 @@ class Consumers:
                     stored.id,
                 ],
             )
+            if (stored.endpoint is None) != (endpoint_id is None):
+                await self._state.execute(_END_BATCHES, [stored.id])
             partitions = partitions_of(after)
             if partitions != partitions_of(before):
                 await self._state.execute(_MOVE_CURSORS, [stored.id, stored.id, partitions])
             if after.group_by != before.group_by:
+                await self._state.execute(_FENCE, [stored.id])
                 await rekey(self._state, stored.id, after)
             added = [t for t in after.table_names if t not in before.table_names]
             await self._start_backfills(stored.id, after, added)

@@ -107,11 +107,12 @@ class DeliveryLoop:
         if consumer.definition.filter or consumer.definition.transform:
             await self._store.clear_unloadable(consumer.id)
         self._broken.pop(consumer.id, None)
-        outlet.parked_keys = await self._store.parked.keys(consumer.id)
         # None if the consumer was rewound or deleted since: that is notified, and taken in next.
         lanes = [Lane(outlet, cursor) for cursor in await self._store.load(consumer)]
         if not lanes:
             return
+        # After the cursors: what is parked since then moved one of them, which its lane notices.
+        outlet.parked_keys = await self._store.parked.keys(consumer.id)
         name = consumer.name
         tasks = [
             self._group.create_task(self._run(lane.run()), name=f"lane {name}/{number}")
