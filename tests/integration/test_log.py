@@ -282,3 +282,29 @@ def test_all_partitions_are_read_in_the_order_of_their_positions(
             assert not reader.holds(ALL_PARTITIONS, 40, 61)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("partition", [0, ALL_PARTITIONS])
+def test_one_read_of_large_entries_is_bounded_in_bytes_and_leaves_none_out(
+    database_url: str, partition: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "READ_BYTES", 100_000)
+
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        async with LogWriter.open(database_url, database_id) as writer:
+            for number in range(60):
+                writer.write(pending(number, "x" * (250_000 if number == 30 else 20_000)))
+            await writer.commit(100)
+        async with reading(database_url, database_id, 60) as reader:
+            found: list[Entry] = []
+            while some := await reader.read(partition, found[-1].position if found else 0, 50):
+                assert sum(e.size_bytes for e in some[:-1]) <= 110_000
+                found += some
+            if partition == 0:
+                assert {e.partition for e in found} == {0}
+                assert len(found) > 5
+            else:
+                assert [e.position for e in found] == [*range(1, 61)]
+
+    asyncio.run(scenario())

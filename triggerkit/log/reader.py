@@ -20,25 +20,42 @@ _COLUMNS = """
 SELECT position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
        to_char(commit_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
        xid, convert_to(record, 'UTF8'), convert_to(changes, 'UTF8'),
-       coalesce(unchanged, '{}'), consumer_id, backfill_id, fault, annotations
+       coalesce(unchanged, ARRAY[]::text[]), consumer_id, backfill_id, fault, annotations
 """
 
-_READ = f"""
-{_COLUMNS} FROM triggerkit.events
-WHERE database_id = %(database)s AND partition = %(partition)s
-  AND position > %(after)s AND position <= %(until)s
-ORDER BY position LIMIT %(limit)s
+#: Bytes of records that one read gives at most; an entry alone may be larger.
+READ_BYTES = 8 * 1024 * 1024
+
+# Sizes are known without the values: what is beyond the limit is neither fetched nor sent.
+_BOUNDED = f"""
+{_COLUMNS} FROM (
+    SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
+        OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM ({{entries}}) e
+) e
+WHERE coalesce(bytes_before, 0) < %(most_bytes)s ORDER BY position
+"""  # noqa: S608 - of constants
+
+_READ = _BOUNDED.format(
+    entries="""
+    SELECT * FROM triggerkit.events
+    WHERE database_id = %(database)s AND partition = %(partition)s
+      AND position > %(after)s AND position <= %(until)s
+    ORDER BY position LIMIT %(limit)s
 """
+)
 
 #: As many of each partition, by its index, then merged.
-_READ_ALL = f"""
-{_COLUMNS} FROM generate_series(0, {PARTITIONS - 1}) p CROSS JOIN LATERAL (
-    SELECT * FROM triggerkit.events
-    WHERE database_id = %(database)s AND partition = p
-      AND position > %(after)s AND position <= %(until)s
-    ORDER BY position LIMIT %(limit)s) e
-ORDER BY position LIMIT %(limit)s
+_READ_ALL = _BOUNDED.format(
+    entries=f"""
+    SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p CROSS JOIN LATERAL (
+        SELECT * FROM triggerkit.events
+        WHERE database_id = %(database)s AND partition = p
+          AND position > %(after)s AND position <= %(until)s
+        ORDER BY position LIMIT %(limit)s) e
+    ORDER BY position LIMIT %(limit)s
 """  # noqa: S608 - of constants
+)
 
 
 class LogReader:
@@ -93,13 +110,17 @@ class LogReader:
         return await self.read_stored(partition, after, self.head, limit)
 
     async def read_stored(self, partition: int, after: int, until: int, limit: int) -> list[Entry]:
-        """Entries from Postgres: `after` is exclusive, `until` inclusive."""
+        """Entries from Postgres: `after` is exclusive, `until` inclusive.
+
+        At most `limit`, and fewer when those would take more than `READ_BYTES`.
+        """
         parameters = {
             "database": self._database_id,
             "partition": partition,
             "after": after,
             "until": until,
             "limit": limit,
+            "most_bytes": READ_BYTES,
         }
         query = _READ_ALL if partition == ALL_PARTITIONS else _READ
         async with self._pool.connection() as connection:
