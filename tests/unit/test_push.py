@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from triggerkit.consumers.endpoints import SealedEndpoint
 from triggerkit.delivery.backoff import LONGEST_WAIT_S, backoff_s
-from triggerkit.delivery.credentials import Credentials
+from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.network import (
     LOOPBACK,
     check_url,
@@ -30,7 +31,9 @@ from triggerkit.delivery.push import (
     retry_after,
     traceparent,
 )
+from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, InvalidEndpoint
+from triggerkit.settings import Settings
 from triggerkit.signature import new_secret
 
 
@@ -227,6 +230,19 @@ def test_without_the_credentials_nothing_is_sent(credentials: dict[str, Any]) ->
     assert (answer.verdict, answer.status, answer.is_suspect) == ("endpoint_failed", None, False)
     assert answer.error
     assert "whsec_x" not in answer.error
+
+
+def test_without_a_secret_of_our_routes_only_pushes_to_them_have_a_problem() -> None:
+    settings = Settings.parse(
+        {"DATABASE_URL": "postgres://localhost/x", "TRIGGERKIT_PUBLIC_URL": "http://ours.example"}
+    )
+
+    def problem(url: str) -> str | None:
+        sealed = SealedEndpoint(1, "e", url, None, None, "api", None)
+        return credentials_of(sealed, Keyring([]), settings).problem
+
+    assert "TRIGGERKIT_WEBHOOK_SECRET" in str(problem("http://ours.example/push"))
+    assert problem("http://theirs.example/push") is None
 
 
 def test_credentials_print_nothing_secret() -> None:

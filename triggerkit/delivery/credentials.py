@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from triggerkit.consumers.endpoints import SealedEndpoint
 from triggerkit.encryption import Keyring
-from triggerkit.errors import CannotDecrypt
+from triggerkit.errors import ConfigurationError
 from triggerkit.settings import Settings
 
 
@@ -30,11 +30,12 @@ def credentials_of(sealed: SealedEndpoint, keyring: Keyring, settings: Settings)
     """
     try:
         endpoint = sealed.open(keyring)
-    except CannotDecrypt as error:
+        if not endpoint.url.startswith(f"{settings.public_url}/"):
+            return Credentials(endpoint.headers, endpoint.signing_secrets)
+        ours = own_credentials(settings)
+    except ConfigurationError as error:
+        # This consumer's alone: the others go on.
         return Credentials(problem=str(error))
-    if not endpoint.url.startswith(f"{settings.public_url}/"):
-        return Credentials(endpoint.headers, endpoint.signing_secrets)
-    ours = own_credentials(settings)
     return Credentials(
         {**ours.headers, **endpoint.headers}, endpoint.signing_secrets or ours.signing_secrets
     )
