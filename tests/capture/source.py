@@ -22,7 +22,7 @@ from triggerkit.state.connect import connect
 SLOT = "triggerkit_test"
 
 #: The prefix of the marks by which a test knows that all before them was read.
-END = "test.end"
+END = "triggerkit.test.end"
 
 
 class Source:

@@ -74,7 +74,7 @@ def test_marks_of_several_senders_all_come_back(source: Source) -> None:
     async def send(sender: int) -> None:
         async with await connect(source.url, "test") as connection:
             for number in range(20):
-                await signal.emit(connection, f"test.{sender}", str(number))
+                await signal.emit(connection, f"triggerkit.{sender}", str(number))
 
     async def scenario() -> None:
         await asyncio.gather(*map(send, range(3)))
@@ -82,7 +82,7 @@ def test_marks_of_several_senders_all_come_back(source: Source) -> None:
     asyncio.run(scenario())
     marks = [(m.prefix, m.content) for part in source.parts() for m in part.messages]
     assert sorted(marks) == sorted(
-        (f"test.{sender}", str(number).encode()) for sender in range(3) for number in range(20)
+        (f"triggerkit.{sender}", str(number).encode()) for sender in range(3) for number in range(20)
     )
 
 

@@ -52,6 +52,21 @@ def test_annotations_are_of_the_changes_that_follow_in_their_transaction(
     assert [part.end_lsn is not None for part in parts[-2:]] == [True, True]
 
 
+def test_messages_that_an_application_writes_into_the_wal_are_passed_over(source: Source) -> None:
+    if source.version < 14:
+        pytest.skip("messages are streamed from Postgres 14 on")
+    source.execute(ITEMS)
+    source.follow("items")
+    source.execute(
+        "SELECT pg_logical_emit_message(true, 'outbox', repeat('x', 1000)) "
+        "FROM generate_series(1, 1000)",
+        "BEGIN; INSERT INTO items VALUES (1);" + annotate("outbox", "x") + "; COMMIT",
+    )
+    (part,) = source.parts()
+    assert [change.key for change in part.changes] == [("1",)]
+    assert part.messages == []
+
+
 @pytest.mark.parametrize("content", ["no json", "[1]", '{"a": NaN}'])
 def test_annotations_that_are_no_json_object_are_left_out(
     source: Source, content: str, caplog: pytest.LogCaptureFixture

@@ -175,6 +175,9 @@ class Capture:
             part = self._part = self._part or part
             noted = annotation.after(message, part.transaction.annotations)
             part.transaction = replace(part.transaction, annotations=noted)
+        elif not message.prefix.startswith(signal.OWN_PREFIX):
+            # An application's own, of which there may be any number.
+            return
         elif message.prefix != heartbeat.PREFIX or self._heartbeat.is_back(message):
             part.messages.append(message)
 

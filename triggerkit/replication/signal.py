@@ -19,6 +19,9 @@ from triggerkit.replication.tuples import Tuple
 #: Our own tables' schema: with FOR ALL TABLES they are published too, and must not feed us.
 OWN_SCHEMA: Final = "triggerkit"
 
+#: What the prefix of every mark begins with.
+OWN_PREFIX: Final = "triggerkit."
+
 #: The table of marks, by its name in `OWN_SCHEMA`.
 TABLE: Final = "signal"
 
