@@ -12,12 +12,17 @@ import pytest
 
 from tests.integration.pulling import NAME, Message, Pulling, pulling
 from triggerkit import Change
+from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers import receive
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.pulled import NotPulled
+from triggerkit.consumers.render import Renderer
 from triggerkit.consumers.rewind import rewind
 from triggerkit.errors import UnknownConsumer
-from triggerkit.log.entry import PARTITIONS, partition_of
+from triggerkit.log.entry import PARTITIONS, Pending, partition_of
+from triggerkit.log.reader import ALL_PARTITIONS, LogReader
+from triggerkit.log.writer import LogWriter
+from triggerkit.lsn import Lsn
 
 
 def same_partition(count: int, like: int = 1) -> list[int]:
@@ -370,8 +375,8 @@ def test_the_log_is_read_on_by_its_index_and_in_its_order(database_url: str) -> 
         async with pulling(database_url) as pull:
             await pull.log(range(5000))
             async with pull.puller._pool.connection() as connection:
-                given = {"consumer_id": 1, "database_id": 1, "limit": 10}
-                for statement in (receive._READ_PARTITIONS, receive._READ_WHOLE):
+                given = {"consumer_id": 1, "database_id": 1, "limit": 10, "most_bytes": 1000}
+                for statement in (*receive._READ_PARTITIONS, *receive._READ_WHOLE):
                     cursor = await connection.execute(
                         f"EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) {statement}", given
                     )
@@ -389,12 +394,50 @@ def test_an_answer_and_what_is_read_for_it_are_bounded_in_bytes(database_url: st
             rows = same_partition(12)
             await pull.log(rows, body="x" * 1024 * 1024)
             async with pull.puller._pool.connection() as connection:
-                given = {"consumer_id": 1, "database_id": 1, "limit": 1000}
-                cursor = await connection.execute(receive._READ_PARTITIONS, given, binary=True)
-                assert sum(row[2] is not None for row in await cursor.fetchall()) == 8
+                given = {"consumer_id": 1, "database_id": 1, "limit": 1000, "most_bytes": 1000}
+                small, large = receive._READ_PARTITIONS
+                cursor = await connection.execute(small, given, binary=True)
+                read = [row for row in await cursor.fetchall() if row[0] is not None]
+                assert [(row[10], row[receive._IS_CUT]) for row in read] == [(None, True)] * 12
+                cursor = await connection.execute(large, given, binary=True)
+                assert sum(row[0] is not None for row in await cursor.fetchall()) == 8
             first = await pull.receive(1000)
             await pull.ack(first)
             assert ids(first) + ids(await pull.receive(1000)) == rows
+
+    asyncio.run(scenario())
+
+
+def test_a_message_is_the_same_whether_it_is_pulled_or_pushed(database_url: str) -> None:
+    async def scenario() -> None:
+        async with pulling(database_url) as pull:
+            at = "2026-10-28T21:39:21.000000Z"
+            plain = Transaction(Lsn(1), at, 7)
+            told = Transaction(Lsn(2), "2026-10-28T21:39:21.127470Z", 8, '{"by":"ü"}')
+            new, key = {"id": 1, "v": 'ä\\"☃'}, ("1",)
+            logged = [
+                Pending(plain, 0, RowChange("public", "items", "insert", key, new), 7),
+                Pending(plain, 1, RowChange("public", "others", "insert", key, new), 7),
+                Pending(plain, 2, RowChange("public", "items", "update", key, new, {"v": None}), 7),
+                Pending(told, 0, RowChange("public", "items", "update", key, new, None, ("t",)), 8),
+                Pending(told, 1, RowChange("public", "items", "delete", ('"é',), new)),
+                Pending(told, 2, RowChange("public", "items", "truncate", (), None), 8),
+                Pending(told, 3, RowChange("public", "others", "insert", key, new), None, 1, 5),
+                Pending(told, 4, RowChange("public", "items", "insert", key, new), None, 2, 6),
+            ]
+            async with LogWriter.open(database_url, 1) as writer:
+                for pending in logged:
+                    writer.write(pending)
+                await writer.commit(len(logged))
+            reader = LogReader(pull.puller._pool, 1, len(logged))
+            entries = await reader.read_stored(ALL_PARTITIONS, 0, len(logged), 100)
+            async with pull.puller._pool.connection() as connection:
+                pulled = await pull.puller._consumers.get(connection, NAME)
+            message = Renderer(pulled.consumer).message
+            wanted = [message(entry) for entry in entries if entry.position not in (2, 8)]
+            received = (await pull.puller.receive(NAME, 100)).messages
+            sent = [b"{" + one.partition(b",")[2] for one in received]
+            assert sorted(sent) == sorted(wanted)
 
     asyncio.run(scenario())
 

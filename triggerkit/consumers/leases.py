@@ -166,7 +166,12 @@ def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[Held], list[str]]:
     unknown: list[str] = []
     for head, positions in heads.items():
         match = _HEAD.fullmatch(head)
-        good = [] if match is None else list(filter(_is_position, positions))
+        good: Sequence[str] = []
+        if match is not None:
+            # A thousand at a time; only when one of them is not a position each is looked at.
+            are_positions = all(positions) and _is_number("".join(positions))
+            is_good = are_positions and max(map(len, positions)) <= _POSITION_DIGITS
+            good = positions if is_good else list(filter(_is_position, positions))
         if match is not None and good:
             parked, partition, lease = match.groups()
             held.append(Held(int(partition), lease, bool(parked), good))
@@ -180,7 +185,11 @@ def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[Held], list[str]]:
 
 
 def _is_position(text: str) -> bool:
-    return text.isdecimal() and text.isascii() and len(text) <= _POSITION_DIGITS
+    return _is_number(text) and len(text) <= _POSITION_DIGITS
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii()
 
 
 async def settle(

@@ -20,8 +20,9 @@ from triggerkit.consumers.pulled import (
     cursor_partition,
     require_active,
 )
-from triggerkit.consumers.receive import COLUMNS, Changed, Received, Receiving
+from triggerkit.consumers.receive import Changed, Received, Receiving
 from triggerkit.log.entry import PARTITIONS, Entry
+from triggerkit.log.reader import STORED, entry_of_row
 
 #: Entries of a partition looked through at once at most, when nobody wants those before.
 MOST_SCANNED = 4000
@@ -39,7 +40,7 @@ ORDER BY c.partition FOR NO KEY UPDATE OF c
 """
 
 _ENTRIES = f"""
-SELECT {COLUMNS} FROM triggerkit.events
+SELECT {STORED.format(record="record", changes="changes")} FROM triggerkit.events
 WHERE database_id = %s AND partition = ANY (%s::smallint[]) AND position = ANY (%s::bigint[])
 ORDER BY position
 """  # noqa: S608 - of constants
@@ -217,4 +218,4 @@ async def _entries(
 ) -> list[Entry]:
     partitions = list(range(PARTITIONS)) if partition < 0 else [partition]
     cursor = await connection.execute(_ENTRIES, [database_id, partitions, positions], binary=True)
-    return [Entry(*row[: len(Entry._fields)]) for row in await cursor.fetchall()]
+    return [entry_of_row(row) for row in await cursor.fetchall()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -11,9 +13,11 @@ import psycopg
 from triggerkit.consumers import set_aside
 from triggerkit.consumers.leases import HAS_MORE, ack_head, new_lease
 from triggerkit.consumers.pulled import FIND, Pulled
+from triggerkit.consumers.render import RowRenderer
 from triggerkit.consumers.selection import Faulty
 from triggerkit.consumers.set_aside import SetAside
 from triggerkit.log.entry import PARTITIONS, Entry
+from triggerkit.log.reader import STORED, entry_of_row
 
 #: The messages of one answer take about so much at most; one alone may be larger.
 MAX_BYTES = 8 * 1024 * 1024
@@ -21,25 +25,11 @@ MAX_BYTES = 8 * 1024 * 1024
 #: Seconds until what another caller had locked is looked at again.
 CONTENTION_S = 0.01
 
-# As in the log: named tuples made without their Python-level __new__ cost half.
-_make = tuple.__new__
-
-#: A message in pieces, which are joined once.
-Pieces = tuple[bytes | memoryview, ...]
-
-#: The fields of `Entry`, in order.
-COLUMNS = """
-position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
-to_char(commit_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-xid, convert_to(record, 'UTF8'), convert_to(changes, 'UTF8'),
-coalesce(unchanged, ARRAY[]::text[]), consumer_id, backfill_id, fault, annotations
-"""
-
 #: Locks free cursors, the one furthest behind first, and reads on from them; a cursor without
 #: entries has a row of its own. Cursors behind the limit are not locked. A range of which some is
 #: settled already is read to its end first, so that what is settled in it stays few.
 _READ = """
-SELECT c.partition, c.bound, e.*
+SELECT e.*, c.partition, c.bound
 FROM (
     SELECT partition, position, settled, CASE WHEN settled <> '{{}}'
         THEN greatest(batch_last, settled[cardinality(settled)]) END AS bound
@@ -51,8 +41,12 @@ FROM (
 LIMIT %(limit)s + {partitions}
 """
 
+#: What of a row of `_READ` is behind the columns of `STORED`: whether values were left out since
+#: they are large, the cursor's partition, and where its bound is.
+_IS_CUT, _PARTITION, _BOUND = 17, 18, 19
+
 _BEHIND = """
-SELECT * FROM triggerkit.events
+SELECT {columns} FROM triggerkit.events
 WHERE database_id = %(database_id)s AND partition = {partition} AND position > c.position
   AND (c.bound IS NULL OR position <= c.bound AND position <> ALL (c.settled))
 ORDER BY position LIMIT %(limit)s
@@ -61,14 +55,22 @@ ORDER BY position LIMIT %(limit)s
 #: All partitions in one order, as many entries of each.
 _BEHIND_WHOLE = f"""
 SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p
-CROSS JOIN LATERAL ({_BEHIND.format(partition="p")}) e
+CROSS JOIN LATERAL ({_BEHIND.format(columns="{columns}", partition="p")}) e
 ORDER BY e.position LIMIT %(limit)s
 """  # noqa: S608 - of constants
+
+#: Values of which as many as there may be rows are within the limit; others are left out, unread.
+_SMALL = {
+    name: f"CASE WHEN octet_length({name}) <= %(most_bytes)s THEN {name} END"
+    for name in ("record", "changes")
+}
+_CUT = "octet_length(record) > %(most_bytes)s OR octet_length(changes) > %(most_bytes)s AS is_cut"
+_SMALL_ENTRIES = f"{STORED.format(**_SMALL)}, {_CUT}"
 
 # Sizes are known without the values: what is beyond the limit is neither read nor sent. It is taken
 # of the entries in their final order, so that none before the last is left out.
 _ENTRIES = f"""
-SELECT {COLUMNS} FROM (
+SELECT {STORED.format(record="record", changes="changes")}, false AS is_cut FROM (
     SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
         OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM ({{behind}}) e
@@ -76,12 +78,22 @@ SELECT {COLUMNS} FROM (
 WHERE coalesce(bytes_before, 0) <= {MAX_BYTES} ORDER BY position
 """  # noqa: S608 - of constants
 
-_READ_PARTITIONS = _READ.format(
-    entries=_ENTRIES.format(behind=_BEHIND.format(partition="c.partition")), partitions=PARTITIONS
-)
+
+def _read(behind: str, partitions: int) -> tuple[str, str]:
+    """The statement when all values are small, and the one for any values, which costs a third more
+    for counting bytes."""
+    small = behind.format(columns=_SMALL_ENTRIES, partition="c.partition")
+    entries = _ENTRIES.format(behind=behind.format(columns="*", partition="c.partition"))
+    return (
+        _READ.format(entries=small, partitions=partitions),
+        _READ.format(entries=entries, partitions=partitions),
+    )
+
+
+_READ_PARTITIONS = _read(_BEHIND, PARTITIONS)
 
 #: The same for the one cursor over all partitions.
-_READ_WHOLE = _READ.format(entries=_ENTRIES.format(behind=_BEHIND_WHOLE), partitions=1)
+_READ_WHOLE = _read(_BEHIND_WHOLE, 1)
 
 #: Leases what is handed out; a range without messages is passed over.
 _LEASE = """
@@ -143,17 +155,13 @@ class Received(NamedTuple):
     cursors moved over what nobody wants, else `next_s`: the seconds until something may be free
     again without anybody's doing, None for never."""
 
-    messages: list[Pieces]
+    messages: list[bytes]
     has_moved: bool = False
     next_s: float | None = None
 
     def body(self) -> bytes:
         """The messages as JSON: `{"data": [message, …]}`."""
-        pieces: list[bytes | memoryview] = []
-        for message in self.messages:
-            pieces.append(b",")
-            pieces += message
-        return b"".join((b'{"data":[', *pieces[1:], b"]}"))
+        return b'{"data":[%b]}' % b",".join(self.messages)
 
 
 @dataclass(slots=True)
@@ -183,7 +191,7 @@ class Receiving:
         self._is_gone = is_gone
         self._lease = new_lease()
         self._is_transformed = self._consumer.definition.transform is not None
-        self._messages: list[Pieces] = []
+        self._messages: list[bytes] = []
         self._size_bytes = 0
         self._kinds: dict[tuple[str, str, str], bool | Faulty] = {}
         self._ranges: dict[int, _Range] = {}
@@ -199,7 +207,8 @@ class Receiving:
         waiting_keys: set[str] = set()
         if is_any_set_aside:
             await self._take_due()
-            keys = {self._consumer.key_of(entry) for _, _, entry in _entries(rows) if entry}
+            entries = (entry_of_row(row) for row in rows if row[0] is not None)
+            keys = {self._consumer.key_of(entry) for entry in entries}
             waiting_keys = await set_aside.set_aside_keys(self._connection, self._consumer.id, keys)
         self._take(rows, waiting_keys)
         if not self._messages and not self._ranges:
@@ -211,14 +220,29 @@ class Receiving:
         return Received(self._messages, has_moved=not self._messages)
 
     async def _read(self, scan: int) -> tuple[list[Any], bool]:
-        connection, consumer = self._connection, self._consumer
-        given = {"consumer_id": consumer.id, "database_id": consumer.database_id, "limit": scan}
-        read = _READ_WHOLE if self._pulled.is_ordered_as_a_whole else _READ_PARTITIONS
+        consumer = self._consumer
+        given = {
+            "consumer_id": consumer.id,
+            "database_id": consumer.database_id,
+            "limit": scan,
+            "most_bytes": MAX_BYTES // scan,
+        }
+        small, large = _READ_WHOLE if self._pulled.is_ordered_as_a_whole else _READ_PARTITIONS
+        rows, is_any_set_aside = await self._read_by(small, given, begin=True)
+        if any(map(itemgetter(_IS_CUT), rows)):
+            rows, is_any_set_aside = await self._read_by(large, given, begin=False)
+        return rows, is_any_set_aside
+
+    async def _read_by(
+        self, statement: str, given: dict[str, int], *, begin: bool
+    ) -> tuple[list[Any], bool]:
+        connection = self._connection
         async with connection.pipeline():
-            await connection.execute("BEGIN")
-            rows = await connection.execute(read, given, binary=True)
+            if begin:
+                await connection.execute("BEGIN")
+            rows = await connection.execute(statement, given, binary=True)
             # After the cursors are locked: a replay moves them in the transaction that it is in.
-            found = await connection.execute(FIND, [consumer.name])
+            found = await connection.execute(FIND, [self._consumer.name])
         row = await found.fetchone()
         if row is None or row[:-1] != self._pulled.found:
             await connection.rollback()
@@ -240,21 +264,35 @@ class Receiving:
 
     def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
         """Take entries until the batch is full; those of `waiting_keys` are set aside."""
-        wants, ranges, head = self._wants, self._ranges, ""
-        for partition, bound, entry in _entries(rows):
-            if len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES:
+        for partition, of_cursor in groupby(rows, itemgetter(_PARTITION)):
+            if self._is_full:
                 return
-            if entry is None:
+            behind = list(of_cursor)
+            first = behind[0]
+            if first[0] is None:
                 # All that was left of a range was settled before.
-                if bound is not None:
-                    ranges[partition] = _Range(bound, bound)
+                if first[_BOUND] is not None:
+                    self._ranges[partition] = _Range(first[_BOUND], first[_BOUND])
                 continue
-            taken = ranges.get(partition)
-            if taken is None:
-                taken = ranges[partition] = _Range(entry.position, entry.position)
-                head = ack_head(partition, self._lease)
+            taken = self._ranges[partition] = _Range(first[0], first[0])
+            self._take_behind(partition, taken, iter(behind), waiting_keys)
+
+    def _take_behind(
+        self, partition: int, taken: _Range, rows: Iterator[Any], waiting_keys: set[str]
+    ) -> None:
+        """Take entries of one cursor, all at once as long as none has to be looked at."""
+        head = ack_head(partition, self._lease)
+        renderer = None if waiting_keys else self._pulled.selection.rows
+        while not self._is_full:
+            if renderer is None:
+                row = next(rows, None)
+            else:
+                row = self._render(renderer, rows, head, taken)
+            if row is None:
+                return
+            entry = entry_of_row(row)
             taken.last = entry.position
-            wanted = wants(entry)
+            wanted = self._wants(entry)
             if wanted is False:
                 continue
             aside = self._take_one(head, entry, wanted, waiting_keys)
@@ -262,6 +300,25 @@ class Receiving:
                 taken.messages += 1
             else:
                 self._set_aside.append(aside._replace(partition=partition))
+                # There may be more of its key behind it.
+                renderer = None
+
+    def _render(
+        self, renderer: RowRenderer, rows: Iterator[Any], head: str, taken: _Range
+    ) -> Any | None:
+        """Hand out entries up to one that has to be looked at, which is returned."""
+        messages, room_bytes = self._messages, MAX_BYTES - self._size_bytes
+        count, room = len(messages), self._batch_size - len(messages)
+        last, faulty = renderer.render(rows, head, messages, room, room_bytes)
+        if last is not None:
+            taken.last = last
+        taken.messages += len(messages) - count
+        self._size_bytes += sum(map(len, messages[count:]))
+        return faulty
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES
 
     def _wants(self, entry: Entry) -> bool | Faulty:
         if not self._pulled.is_by_kind or entry.consumer_id is not None or entry.fault:
@@ -290,14 +347,9 @@ class Receiving:
         return faulty
 
     def _hand_out(self, head: str, position: int, sent: bytes) -> None:
-        if self._is_transformed:
-            self._messages.append(
-                (f'{{"ack_id":"{head}{position}","message":'.encode(), sent, b"}")
-            )
-        else:
-            # Of the message, an object, all but its first brace, which is not copied for that.
-            rest = memoryview(sent)[1:]
-            self._messages.append((f'{{"ack_id":"{head}{position}",'.encode(), rest))
+        # Of the message, an object, all but its first brace.
+        name, rest = (b'"message":', sent + b"}") if self._is_transformed else (b"", sent[1:])
+        self._messages.append(b'{"ack_id":"%b%d",%b%b' % (head.encode(), position, name, rest))
         self._size_bytes += len(sent)
 
     async def _keep(self) -> None:
@@ -315,8 +367,8 @@ class Receiving:
             "timeout_s": consumer.definition.timeout_s,
         }
         async with connection.pipeline():
-            if not self._messages and not self._set_aside:
-                # Nothing is lost with the move: it is made again.
+            if not self._set_aside:
+                # With a lease that a crash of the server forgets, its messages come again.
                 await connection.execute("SET LOCAL synchronous_commit = off")
             if ranges:
                 await connection.execute(_LEASE, given)
@@ -334,9 +386,3 @@ class Receiving:
         assert row is not None
         next_s, is_more = row
         return Received([], next_s=CONTENTION_S if is_more else next_s)
-
-
-def _entries(rows: Sequence[Any]) -> Iterator[tuple[int, int | None, Entry | None]]:
-    """The rows of `_READ`: a cursor's partition, where its bound is, and an entry if it has one."""
-    for row in rows:
-        yield row[0], row[1], None if row[2] is None else _make(Entry, row[2:])

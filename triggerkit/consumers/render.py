@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import orjson
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.log.entry import Entry
+from triggerkit.log.reader import entry_of_row, moment_of
 
 
 def idempotency_key(consumer: Consumer, entry: Entry) -> str:
@@ -76,6 +80,87 @@ class Renderer:
         names = orjson.dumps({"table_schema": schema, "table_name": table}).decode()[1:-1]
         self._tables[schema, table] = names
         return names
+
+
+class RowRenderer:
+    """Renders rows as they are stored for a consumer to which a change's table and action alone say
+    whether it is wanted, each with its `ack_id`, without an `Entry` for each.
+
+    Guarantee: but for the `ack_id`, the bytes are those of `Renderer.message`.
+    """
+
+    def __init__(self, consumer: Consumer, renderer: Renderer) -> None:
+        """`consumer` has neither filters nor functions nor `group_by` nor `when_changed`."""
+        self._consumer = consumer
+        self._table = renderer._table
+        self._identity = renderer._head
+        self._constant = renderer._constant.decode()
+        self._kinds: dict[tuple[str, str, str], tuple[bool, str]] = {}
+
+    def render(
+        self, rows: Iterator[Any], ack_head: str, messages: list[bytes], room: int, room_bytes: int
+    ) -> tuple[int | None, Any]:
+        """Append the messages of `rows` to `messages`, until there is no room for more.
+
+        `rows` are of `STORED`, with three more columns. Returns the position of the last row taken,
+        None without any; and the row it ended at if that has a fault: it is not taken.
+        """
+        consumer_id, identities = self._consumer.id, self._identity
+        plain_tail = f"{self._constant}null}}}}"
+        seen_schema = seen_table = seen_action = seen_lsn = seen_at = last = None
+        is_wanted, kind, transaction = False, "", ""
+        for row in rows:
+            (
+                position, _, schema, table, key, action, lsn, index, at, xid, record, changes,
+                unchanged, only_for, backfill_id, fault, annotations, _, _, _,
+            ) = row  # fmt: skip
+            if fault is not None:
+                return last, row
+            last = position
+            if action != seen_action or table != seen_table or schema != seen_schema:
+                seen_schema, seen_table, seen_action = schema, table, action
+                is_wanted, kind = self._kind(row)
+            if not (is_wanted if only_for is None else only_for == consumer_id):
+                continue
+            if lsn != seen_lsn or at != seen_at:
+                seen_lsn, seen_at = lsn, at
+                transaction = (
+                    f',"commit_timestamp":"{moment_of(at)}","commit_lsn":{lsn},"commit_idx":'
+                )
+            if backfill_id is None:
+                identity = f'"{identities}.{lsn}.{index}"'
+            else:
+                identity = self._backfill_identity(row)
+            tail = plain_tail
+            if unchanged or annotations is not None:
+                names = f',"unchanged":{orjson.dumps(unchanged).decode()}' if unchanged else ""
+                tail = f"{names}{self._constant}{annotations or 'null'}}}}}"
+            message = (
+                f'{{"ack_id":"{ack_head}{position}","record":{record or "null"},'
+                f'"changes":{changes or "null"}{kind}{key}{transaction}{index},'
+                f'"idempotency_key":{identity},"position":{position},'
+                f'"xid":{"null" if xid is None else xid}{tail}'
+            ).encode()
+            messages.append(message)
+            room -= 1
+            room_bytes -= len(message)
+            if room <= 0 or room_bytes < 0:
+                break
+        return last, None
+
+    def _kind(self, row: Any) -> tuple[bool, str]:
+        """Whether changes like this one are wanted, and what their messages have in common."""
+        _, _, schema, table, _, action, *_ = row
+        known = self._kinds.get((schema, table, action))
+        if known is None:
+            entry = entry_of_row(row)._replace(consumer_id=None)
+            names = self._table(schema, table)
+            text = f',"action":"{action}","metadata":{{{names},"record_pks":'
+            known = self._kinds[schema, table, action] = self._consumer.wants(entry), text
+        return known
+
+    def _backfill_identity(self, row: Any) -> str:
+        return orjson.dumps(idempotency_key(self._consumer, entry_of_row(row))).decode()
 
 
 def batch_body(messages: list[bytes], *, single: bool) -> bytes:

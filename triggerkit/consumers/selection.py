@@ -10,7 +10,7 @@ import orjson
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.filter import all_of
 from triggerkit.consumers.functions import load_function
-from triggerkit.consumers.render import Renderer
+from triggerkit.consumers.render import Renderer, RowRenderer
 from triggerkit.log.entry import Entry
 from triggerkit.message import UNCHANGED, Change, Envelope
 
@@ -50,6 +50,11 @@ class Selection:
         self.key_of = consumer.key_of
         #: The message of an entry, before a transform.
         self.message = self._renderer.message
+        #: Renders rows as they are stored; None when each has to be looked at.
+        self.rows: RowRenderer | None = None
+        is_looked_at = self.filters or self.transforms or definition.when_changed is not None
+        if not is_looked_at and definition.group_by is None:
+            self.rows = RowRenderer(consumer, self._renderer)
 
     def wants(self, entry: Entry) -> bool | Faulty:
         """Whether the consumer gets `entry`; `Faulty` when that cannot be said."""

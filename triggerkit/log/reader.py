@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from datetime import datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 from psycopg_pool import AsyncConnectionPool
 
@@ -15,6 +18,19 @@ ALL_PARTITIONS = -1
 
 #: Bytes kept in memory for consumers that are near the head of the log.
 TAIL_BYTES = 64 * 1024 * 1024
+
+#: The fields of `Entry`, in order, as `entry_of_row` takes them from a binary result: little is
+#: done for them in Postgres. Of a moment it is the bytes that stand for it there.
+STORED = """
+position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
+timestamptz_send(commit_at), xid, {record}, {changes}, unchanged, consumer_id, backfill_id, fault,
+annotations
+"""
+
+_EPOCH = datetime(2000, 1, 1)
+
+# Named tuples made without their Python-level __new__ cost half.
+_make = tuple.__new__
 
 _COLUMNS = """
 SELECT position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
@@ -150,6 +166,46 @@ class LogReader:
         kept = [entry for entries in self._tail for entry in entries]
         self._tail_first = last + 1 if kept else None
         self._tail_bytes = sum(entry.size_bytes for entry in kept)
+
+
+@lru_cache(maxsize=4096)
+def moment_of(stored: bytes) -> str:
+    """A timestamptz in Postgres' binary form as ISO 8601, UTC, with microseconds.
+
+    Source: PostgreSQL documentation, "Date/Time Types": 64 bits, microseconds since 2000.
+    """
+    moment = _EPOCH + timedelta(microseconds=int.from_bytes(stored, signed=True))
+    return f"{moment.isoformat(timespec='microseconds')}Z"
+
+
+def entry_of_row(row: tuple[Any, ...]) -> Entry:
+    """The entry of a row that begins with `STORED`."""
+    (
+        position, partition, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
+        record, changes, unchanged, consumer_id, backfill_id, fault, annotations, *_,
+    ) = row  # fmt: skip
+    return _make(
+        Entry,
+        (
+            position,
+            partition,
+            schema,
+            table,
+            key,
+            action,
+            commit_lsn,
+            commit_idx,
+            moment_of(commit_at),
+            xid,
+            None if record is None else record.encode(),
+            None if changes is None else changes.encode(),
+            tuple(unchanged or ()),
+            consumer_id,
+            backfill_id,
+            fault,
+            annotations,
+        ),
+    )
 
 
 _position = attrgetter("position")
