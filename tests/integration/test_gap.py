@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import psycopg
 import pytest
 
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
+from triggerkit.consumers import apply as apply_module
 from triggerkit.consumers.apply import apply
 from triggerkit.consumers.backfills import BackfillStore
 from triggerkit.consumers.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes
 from triggerkit.errors import PreflightFailed
-from triggerkit.replication.slot import slot_name_for
+from triggerkit.replication.slot import drop_slot, ensure_slot, slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
@@ -107,6 +109,30 @@ def test_a_lost_slot_is_replaced_when_that_is_wanted_and_a_backfill_closes_the_g
                 await until_closed(settings)
             names = {m["record"]["name"] for m in receiver.messages}
             assert names == {"before", "in the gap", "after"}
+
+    asyncio.run(scenario())
+
+
+def test_an_apply_that_ends_as_it_made_the_new_slot_has_noted_the_gap(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def make_and_die(source: psycopg.AsyncConnection, slot_name: str) -> bool:
+        await ensure_slot(source, slot_name)
+        raise KeyboardInterrupt
+
+    async def scenario() -> None:
+        definition = changes("items")
+        async with Receiver.start() as receiver:
+            await execute(settings, TABLE)
+            await declare(settings, receiver, definition)
+            async with await connect(settings.source_dsn, "test") as source:
+                await drop_slot(source, slot_name_for(source.info.dbname))
+            await execute(settings, "INSERT INTO items VALUES (1, 'in the gap')")
+            with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+                patched.setattr(apply_module, "ensure_slot", make_and_die)
+                await reapply(settings, receiver, definition, may_lose=False)
+            await reapply(settings, receiver, definition, may_lose=False)
+            assert "replication slot was lost" in (await gap(settings) or "")
 
     asyncio.run(scenario())
 

@@ -61,6 +61,8 @@ WHERE id = %s
 """
 
 
+_IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
+
 _IS_LOST = """
 SELECT FROM pg_replication_slots
 WHERE slot_name = %s AND to_jsonb(pg_replication_slots) ->> 'wal_status' = 'lost'
@@ -184,21 +186,31 @@ async def ensure_capture_slot(
                 "replaces it and marks the gap; then read the tables anew by `triggerkit backfill`"
             )
         await drop_slot(source, database.slot_name)
+    cursor = await source.execute(_IS_THERE, [database.slot_name])
+    is_replaced = await cursor.fetchone() is None and database.slot_epoch > 0
+    # Before the slot is made: afterwards nobody sees any more that changes are missing.
+    gaps = await _begin_anew(state, database, identity) if is_replaced else []
     slot_is_new = await ensure_slot(source, database.slot_name)
-    if slot_is_new or database.slot_epoch == 0:
+    if database.slot_epoch == 0:
         await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
     if not slot_is_new:
-        return []
-    done = [f"created replication slot {database.slot_name}"]
-    stored = await stored_consumers(state, database.id)
-    if database.slot_epoch > 0 and stored:
-        reason = "the replication slot was lost: changes made until its successor are missing"
+        return gaps
+    return [f"created replication slot {database.slot_name}", *gaps]
+
+
+async def _begin_anew(
+    state: psycopg.AsyncConnection, database: Database, identity: SourceIdentity
+) -> list[str]:
+    """Note that a slot is to take the place of a lost one; what every consumer is to be told."""
+    reason = "the replication slot was lost: changes made until its successor are missing"
+    async with state.transaction():
+        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+        stored = await stored_consumers(state, database.id)
         await mark_gap(state, [consumer.id for consumer in stored], reason)
-        done += [
-            f"{reason}; read the tables anew with: triggerkit backfill start {consumer.name}"
-            for consumer in stored
-        ]
-    return done
+    return [
+        f"{reason}; read the tables anew with: triggerkit backfill start {consumer.name}"
+        for consumer in stored
+    ]
 
 
 async def _make(
