@@ -452,3 +452,40 @@ def test_a_message_waits_while_its_lane_sends_another_of_its_key(settings: Setti
             assert order == [1, 2, 1, 3, 4]
 
     asyncio.run(scenario())
+
+
+def test_a_message_that_waits_for_its_lane_does_not_hold_up_those_due_after_it(
+    settings: Settings,
+) -> None:
+    hang = asyncio.Event()
+    refused = {"first", "second"}
+
+    async def answer(received: Received) -> Response:
+        if "hangs" in names([received]):
+            await hang.wait()
+        return JSONResponse({}, 422 if refused & {*names([received])} else 200)
+
+    async def scenario() -> None:
+        definition = changes("items", group_by=["team"], concurrency=3, batch_size=1)
+        skipping = definition.model_copy(update={"max_attempts": 1, "on_exhausted": "skip"})
+        async with Receiver.start(answer) as receiver:
+            await execute(settings, TABLE)
+            await declare(settings, receiver, skipping)
+            async with streaming(settings, receiver):
+                await execute(
+                    settings, "INSERT INTO items VALUES (1, 'first', 'a'), (2, 'second', 'b')"
+                )
+                await until_states(settings, "dead", "dead")
+                await execute(settings, "INSERT INTO items VALUES (3, 'hangs', 'a')")
+                await receiver.until(lambda: bool(carrying(receiver, "hangs")))
+                refused.clear()
+                for position in (1, 2):
+                    await command(
+                        settings, lambda c, p=position: retry_parked(c, "test", "me", position=p)
+                    )
+                await receiver.until(lambda: len(carrying(receiver, "second")) == 2)
+                assert len(carrying(receiver, "first")) == 1
+                hang.set()
+                await receiver.until(lambda: len(carrying(receiver, "first")) == 2)
+
+    asyncio.run(scenario())

@@ -85,24 +85,30 @@ class Retries:
 
     async def _start_due(self, group: asyncio.TaskGroup) -> float | None:
         """Start what is due, as far as there is room; returns the seconds until there is more."""
-        room = max(1, self._consumer.definition.concurrency // 2) - len(self._busy)
-        if room <= 0:
-            return None
-        heads = await self._store.due(self._consumer.id, room + 1, self._busy)
-        if not heads and not self._busy:
-            await self._let_all_go()
-        for head in heads[:room]:
-            if head.due_in_s > 0:
-                return head.due_in_s
-            # From here on the key's later messages are parked; one that was collected before is
-            # waited for.
-            self._outlet.parked_keys.add(head.key)
-            if any(lane.holds(head.key) for lane in self._lanes):
-                self._outlet.is_awaited = True
-            else:
-                self._busy.add(head.key)
-                group.create_task(self._retry(head), name=f"retry {self._consumer.name}")
-        return heads[room].due_in_s if len(heads) > room and not self._busy else None
+        # Keys that wait for their lane: they take no room from those due after them.
+        held: set[str] = set()
+        while True:
+            room = max(1, self._consumer.definition.concurrency // 2) - len(self._busy)
+            if room <= 0:
+                return None
+            heads = await self._store.due(self._consumer.id, room, self._busy | held)
+            if not (heads or held or self._busy):
+                await self._let_all_go()
+            count_before = len(held)
+            for head in heads:
+                if head.due_in_s > 0:
+                    return head.due_in_s
+                # From here on the key's later messages are parked; one that was collected before
+                # is waited for.
+                self._outlet.parked_keys.add(head.key)
+                if any(lane.holds(head.key) for lane in self._lanes):
+                    self._outlet.is_awaited = True
+                    held.add(head.key)
+                else:
+                    self._busy.add(head.key)
+                    group.create_task(self._retry(head), name=f"retry {self._consumer.name}")
+            if len(held) == count_before:
+                return None
 
     async def _let_all_go(self) -> None:
         """Forget keys whose messages were discarded by a command."""
