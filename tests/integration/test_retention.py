@@ -17,6 +17,7 @@ from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers import retention
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.retention import Policy, Progress, outlook, retain, save_progress
+from triggerkit.consumers.rewind import rewind
 from triggerkit.log import writer as writer_module
 from triggerkit.log.entry import PARTITIONS, Pending
 from triggerkit.log.retention import PATIENCE, table_partitions
@@ -114,6 +115,33 @@ def test_what_everybody_is_past_and_is_old_is_dropped(database_url: str) -> None
         add_consumer(database_url, database_id, "slow", 250)
         assert await retained(database_url, database_id, NEVER) == (1, 1)
         assert await retained(database_url, database_id, AT_ONCE) == (200, 200)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("policy", [AT_ONCE, FULL])
+def test_nothing_is_dropped_that_a_rewind_at_this_moment_is_going_to_deliver(
+    database_url: str, policy: Policy
+) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        await fill(database_url, database_id, 450)
+        consumer_id = add_consumer(database_url, database_id, "rewound", 450)
+        async with (
+            await connect(database_url, "rewind") as rewinding,
+            await connect(database_url, "retention") as connection,
+            await connect(database_url, "watch") as watch,
+        ):
+            async with rewinding.transaction():
+                await rewind(rewinding, consumer_id, "beginning")
+                retaining = asyncio.create_task(retain(connection, database_id, policy))
+                blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                while not retaining.done():
+                    if (await watch.execute(blocked)).rowcount:
+                        break
+                    await asyncio.sleep(0.01)
+            await retaining
+        assert left(database_url, database_id) == (1, 1)
 
     asyncio.run(scenario())
 

@@ -70,6 +70,8 @@ _RETAINED = """
 UPDATE triggerkit.databases SET retained_from = %s WHERE id = %s AND retained_from < %s
 """
 
+_TAKE_BACK = "UPDATE triggerkit.databases SET retained_from = %s WHERE id = %s"
+
 _OLD_DELIVERIES = """
 DELETE FROM triggerkit.deliveries WHERE id = ANY (ARRAY(
     SELECT id FROM triggerkit.deliveries
@@ -145,8 +147,13 @@ async def retain(connection: psycopg.AsyncConnection, database_id: int, policy: 
                 await _give_up(connection, database_id, partition, policy, size_bytes)
             elif not await _is_done_with(connection, database_id, partition, policy):
                 break
-            retained_from = partition.end
+            before, retained_from = retained_from, partition.end
             await connection.execute(_RETAINED, [retained_from, database_id, retained_from])
+            if await _is_anybody_behind(connection, database_id, partition):
+                # Rewound since it was looked at: a rewind holds the row that was just written.
+                await connection.execute(_TAKE_BACK, [before, database_id])
+                retained_from = before
+                break
         size_bytes -= partition.size_bytes
     dropped = 0
     for partition in partitions:
@@ -194,8 +201,14 @@ async def _is_done_with(
     last = await last_captured(connection, database_id, partition)
     if last is not None and datetime.now(UTC) - last < policy.keep:
         return False
+    return not await _is_anybody_behind(connection, database_id, partition)
+
+
+async def _is_anybody_behind(
+    connection: psycopg.AsyncConnection, database_id: int, partition: TablePartition
+) -> bool:
     cursor = await connection.execute(_ANYBODY_BEHIND, _range(database_id, partition))
-    return await cursor.fetchone() == (False,)
+    return await cursor.fetchone() == (True,)
 
 
 async def _behind(

@@ -15,9 +15,11 @@ from triggerkit.log.entry import PARTITIONS
 #: Transactions take their commit time shortly before they are in the order of the log.
 CLOCK_SLACK = timedelta(seconds=1)
 
+#: Holds the row, so that retention drops nothing of the log until the cursors were moved.
 _LOG = """
 SELECT d.id, d.retained_from, d.next_position
 FROM triggerkit.databases d JOIN triggerkit.consumers c ON c.database_id = d.id WHERE c.id = %s
+FOR SHARE OF d
 """
 
 #: The first entry at or after a position: one look into each partition's index.
