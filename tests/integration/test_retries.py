@@ -34,7 +34,7 @@ from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.retrying import Retries
 from triggerkit.log.reader import LogReader
 from triggerkit.settings import Settings
-from triggerkit.state.connect import pool
+from triggerkit.state.connect import connect, pool
 
 
 @pytest.fixture(autouse=True)
@@ -480,9 +480,8 @@ def test_a_message_that_waits_for_its_lane_does_not_hold_up_those_due_after_it(
                 await receiver.until(lambda: bool(carrying(receiver, "hangs")))
                 refused.clear()
                 for position in (1, 2):
-                    await command(
-                        settings, lambda c, p=position: retry_parked(c, "test", "me", position=p)
-                    )
+                    async with await connect(settings.state_dsn, "test") as state:
+                        await retry_parked(state, "test", "me", position=position)
                 await receiver.until(lambda: len(carrying(receiver, "second")) == 2)
                 assert len(carrying(receiver, "first")) == 1
                 hang.set()
