@@ -97,6 +97,8 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     assert retry_after("2.5") == 2.5
     assert retry_after(None) is None
     assert retry_after("soon") is None
+    assert retry_after("Mon, 01 Jan 99999999999 00:00:00 GMT") is None
+    assert retry_after("Mon, 01 Jan 2024 00:00:00 +240000000000") is None
     in_a_minute = retry_after(formatdate(time.time() + 60, usegmt=True))
     assert in_a_minute is not None
     assert 55 < in_a_minute <= 61

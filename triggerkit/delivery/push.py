@@ -178,7 +178,7 @@ def retry_after(value: str | None, date: str | None = None) -> float | None:
     try:
         now_s = time.time() if date is None else parsedate_to_datetime(date).timestamp()
         return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
