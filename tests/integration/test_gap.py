@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from triggerkit.consumers.backfills import BackfillStore
 from triggerkit.consumers.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes
 from triggerkit.errors import PreflightFailed
+from triggerkit.replication.capture import Capture
 from triggerkit.replication.slot import drop_slot, ensure_slot, slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -167,3 +170,39 @@ def note_gap_and_partial_backfills(settings: Settings) -> None:
                 "'completed', %s, %s, now() + %s::interval FROM triggerkit.consumers",
                 [lower, upper, made],
             )
+
+
+def test_a_slot_made_while_the_stream_starts_begins_with_its_own_progress(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log's progress was read; then the slot is replaced by one whose LSNs are lower."""
+
+    async def scenario() -> None:
+        replaced = False
+        open_capture = Capture.open
+
+        @asynccontextmanager
+        async def replace_before(
+            dsn: str, slot: str, publication: str, after: int, *rest: Any
+        ) -> AsyncIterator[Capture]:
+            nonlocal replaced
+            if not replaced:
+                replaced = True
+                async with await connect(settings.source_dsn, "test") as source:
+                    await source.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+                await reapply(settings, receiver, changes("items"), may_lose=True)
+                # As on a server whose LSNs begin anew: all that comes seems to be known.
+                after = 2**62
+            async with open_capture(dsn, slot, publication, after, *rest) as capture:
+                yield capture
+
+        async with Receiver.start() as receiver:
+            await execute(settings, TABLE)
+            await declare(settings, receiver, changes("items"))
+            monkeypatch.setattr(Capture, "open", replace_before)
+            async with streaming(settings, receiver):
+                await execute(settings, "INSERT INTO items VALUES (1, 'x')")
+                await receiver.until(lambda: len(receiver.messages) == 1)
+        assert replaced
+
+    asyncio.run(scenario())

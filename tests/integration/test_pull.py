@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from triggerkit import Change
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers import receive
 from triggerkit.consumers.definition import changes
+from triggerkit.consumers.parked import retry_parked
 from triggerkit.consumers.pulled import NotPulled
 from triggerkit.consumers.render import Renderer
 from triggerkit.consumers.rewind import rewind
@@ -40,8 +42,12 @@ def only_even(change: Change[Any]) -> bool:
     return bool(change.record["id"] % 2 == 0)
 
 
+#: The rows that `failing_at_three` fails at.
+failing = frozenset({3})
+
+
 def failing_at_three(change: Change[Any]) -> dict[str, Any]:
-    if change.record["id"] == 3:
+    if change.record["id"] in failing:
         raise ValueError(change.record)
     return {"row": change.record["id"]}
 
@@ -257,7 +263,7 @@ def test_messages_that_nobody_wants_are_passed_over_without_a_lease(database_url
 
 
 def test_a_transform_s_result_stands_under_message_and_its_failures_are_set_aside(
-    database_url: str,
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         definition = changes("items", transform=failing_at_three)
@@ -269,6 +275,13 @@ def test_a_transform_s_result_stands_under_message_and_its_failures_are_set_asid
             assert [state for _, state, _ in await pull.parked()] == ["blocked", "waiting"]
             reasons = await pull.execute("SELECT reason FROM triggerkit.parked ORDER BY position")
             assert reasons[0] == ("the transform raised ValueError",)
+            monkeypatch.setattr(sys.modules[__name__], "failing", frozenset())
+            async with await psycopg.AsyncConnection.connect(pull.url, autocommit=True) as state:
+                assert await retry_parked(state, NAME, "test", position=2) == 1
+            mended = await pull.receive()
+            assert [m.json["message"] for m in mended] == [{"row": 3}]
+            assert await pull.ack(mended) == []
+            assert [m.json["message"] for m in await pull.receive()] == [{"row": 3}]
 
     asyncio.run(scenario())
 

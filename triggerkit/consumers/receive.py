@@ -255,7 +255,13 @@ class Receiving:
         due = await set_aside.due(connection, consumer.id, self._batch_size)
         await set_aside.lease(connection, consumer, self._lease, due)
         for message in due:
-            sent = self._pulled.selection.sent(message.body)
+            verdict = self._pulled.selection.passes(message.body)
+            # One that passes no filter any more is handed out all the same: it was wanted.
+            sent = (
+                verdict
+                if isinstance(verdict, Faulty)
+                else self._pulled.selection.sent(message.body)
+            )
             if isinstance(sent, Faulty):
                 await set_aside.block(connection, consumer.id, message, sent.reason)
             else:
@@ -337,11 +343,11 @@ class Receiving:
         message = selection.message(entry)
         if waiting_keys and consumer.key_of(entry) in waiting_keys:
             return set_aside.waiting(entry, consumer.key_of(entry), message)
-        sent = selection.sent(message) if wanted is True else wanted
+        sent = wanted if isinstance(wanted, Faulty) else selection.sent(message)
         if isinstance(sent, bytes):
             self._hand_out(head, entry.position, sent)
             return None
-        faulty = set_aside.faulty(consumer, entry, message, str(getattr(sent, "reason", "")))
+        faulty = set_aside.faulty(consumer, entry, message, sent)
         if faulty.state == "blocked":
             waiting_keys.add(faulty.key)
         return faulty

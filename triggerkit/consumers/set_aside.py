@@ -14,6 +14,7 @@ import psycopg
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.leases import Held
+from triggerkit.consumers.selection import Faulty
 from triggerkit.log.entry import Entry
 
 State = Literal["failing", "waiting", "blocked", "dead"]
@@ -141,10 +142,11 @@ def waiting(entry: Entry, key: str, body: bytes) -> SetAside:
     return SetAside(entry.partition, entry.position, key, body, _WAITS, "waiting")
 
 
-def faulty(consumer: Consumer, entry: Entry, body: bytes, reason: str) -> SetAside:
-    """A message that cannot be handed out."""
+def faulty(consumer: Consumer, entry: Entry, body: bytes, fault: Faulty) -> SetAside:
+    """A message that cannot be handed out; one that was tried may be, when somebody says so."""
     state, key = exhausted_state(consumer), consumer.key_of(entry)
-    return SetAside(entry.partition, entry.position, key, body, reason, state)
+    attempts = 1 if fault.is_retryable else 0
+    return SetAside(entry.partition, entry.position, key, body, fault.reason, state, attempts)
 
 
 def handed_back(consumer: Consumer, entry: Entry, body: bytes, delay_s: float) -> SetAside:

@@ -33,7 +33,7 @@ SMALL_APPEND = 8
 #: Takes over the log: from now on the previous writer is refused.
 _OPEN = """
 UPDATE triggerkit.databases SET writer_epoch = writer_epoch + 1 WHERE id = %s
-RETURNING writer_epoch, next_position, last_commit_lsn, epoch_position
+RETURNING writer_epoch, next_position, last_commit_lsn, epoch_position, slot_epoch
 """
 
 _COPY = f"COPY triggerkit.events ({COPY_COLUMNS}) FROM STDIN"
@@ -86,6 +86,8 @@ class LogWriter:
         self._lacks_values = False
         self._last_handed_over: Entry | None = None
         self._epoch_position = 1
+        #: The slot whose LSNs `last_commit_lsn` counts by.
+        self.slot_epoch = 0
         self._entries: list[Entry] = []
         #: The bytes of what `commit` is going to return.
         self.kept_bytes = 0
@@ -117,7 +119,8 @@ class LogWriter:
         row = await cursor.fetchone()
         if row is None:
             raise Fenced(f"database {self.database_id} is gone from triggerkit.databases")
-        self._epoch, self.next_position, self.last_commit_lsn, self._epoch_position = row
+        self._epoch, self.next_position, self.last_commit_lsn, self._epoch_position, epoch = row
+        self.slot_epoch = int(epoch)
         self._stored_position = self.next_position
         # A row's last version is read from the end of an index. Where few versions are expected,
         # the planner would rather read and sort them all, and some rows have very many.

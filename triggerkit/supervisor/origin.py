@@ -6,11 +6,14 @@ import logging
 
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.errors import SlotError
 from triggerkit.replication.origin import Server
 
 logger = logging.getLogger(__name__)
 
 _KNOWN = "SELECT system_identifier, timeline FROM triggerkit.databases WHERE id = %s"
+
+_EPOCH = "SELECT slot_epoch, slot_name FROM triggerkit.databases WHERE id = %s"
 
 _FOLLOW = "UPDATE triggerkit.databases SET timeline = %s WHERE id = %s AND system_identifier = %s"
 
@@ -38,3 +41,16 @@ async def follow_server(
     )
     async with pool.connection() as connection:
         await connection.execute(_FOLLOW, [found.timeline, database_id, found.system_identifier])
+
+
+async def require_slot_epoch(pool: AsyncConnectionPool, database_id: int, epoch: int) -> None:
+    """Go on only if the slot is still the one whose progress was read.
+
+    Raises:
+        SlotError: another one was made meanwhile, by whose LSNs that progress means nothing.
+    """
+    async with pool.connection() as connection:
+        cursor = await connection.execute(_EPOCH, [database_id])
+        row = await cursor.fetchone()
+    if row is not None and row[0] != epoch:
+        raise SlotError(f"the slot {row[1]} was made anew meanwhile; starting with it", row[1])

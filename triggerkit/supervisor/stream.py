@@ -34,7 +34,7 @@ from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 from triggerkit.supervisor.leadership import leadership
-from triggerkit.supervisor.origin import follow_server, known_server
+from triggerkit.supervisor.origin import follow_server, known_server, require_slot_epoch
 from triggerkit.supervisor.retaining import keep_retaining
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,7 @@ class Stream:
             known,
         ) as capture:
             await follow_server(self._states, database.id, known, capture.server)
+            await require_slot_epoch(self._states, database.id, writer.slot_epoch)
             appender = Appender(writer, self._backfills)
             ready()
             while True:
