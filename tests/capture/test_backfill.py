@@ -82,7 +82,9 @@ def test_marks_of_several_senders_all_come_back(source: Source) -> None:
     asyncio.run(scenario())
     marks = [(m.prefix, m.content) for part in source.parts() for m in part.messages]
     assert sorted(marks) == sorted(
-        (f"triggerkit.{sender}", str(number).encode()) for sender in range(3) for number in range(20)
+        (f"triggerkit.{sender}", str(number).encode())
+        for sender in range(3)
+        for number in range(20)
     )
 
 

@@ -30,6 +30,7 @@ MODULES: Final = {
     "check": "project",
     "plan": "apply",
     "apply": "apply",
+    "databases": "databases",
     "consumers": "consumers",
     "status": "project",
     "tasks": "project",

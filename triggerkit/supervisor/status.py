@@ -27,7 +27,7 @@ async def read_status(
     health: dict[str, list[dict[str, Any]]] = {"databases": [], "consumers": []}
     problem: str | None = None
     try:
-        health = await _health(settings)
+        health = await read_health(settings)
     except (TriggerkitError, psycopg.Error) as error:
         problem = str(error)
     try:
@@ -48,7 +48,7 @@ async def read_status(
     }
 
 
-async def _health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     """The health of databases and consumers; a source that does not answer is a problem of it."""
     async with AsyncExitStack() as stack:
         state = await connect(settings.state_dsn, "triggerkit status")
