@@ -238,7 +238,8 @@ def test_an_endpoint_that_does_not_exist_is_named(source: Settings) -> None:
         "a", changes("posts").model_copy(update={"endpoint": "local"}), managed_by="file"
     )
     with pytest.raises(ConfigurationError, match="no endpoint is named 'local'"):
-        applied(source, lost)
+        applied(source, of_code(changes("posts"), "before"), lost)
+    assert stored(source, "SELECT name FROM triggerkit.consumers") == [], "nothing was made"
 
 
 def test_a_declared_replay_is_made_once(source: Settings) -> None:

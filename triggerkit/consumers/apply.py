@@ -143,11 +143,12 @@ async def apply(
     declarations = declared if isinstance(declared, Declarations) else Declarations(declared)
     await require_logical(source)
     planned = await plan(source, state, declarations)
+    endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
+    await endpoints.check(declarations.endpoints, declarations.consumers)
     database, identity = await ensure_database(source, state)
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
     await ensure_publication(source, database.publication_name, tables)
     done = await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
-    endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
     done += await endpoints.declare(declarations.endpoints)
     for consumer in declarations.consumers:
         # The address of our own routes may have changed, whatever else did not.

@@ -39,6 +39,23 @@ class EndpointSteps:
         self._keyring = keyring
         self._public_url = public_url
 
+    async def check(
+        self, endpoints: Sequence[DeclaredEndpoint], consumers: Sequence[Declared]
+    ) -> None:
+        """See that all of them can be made, before any is.
+
+        Raises:
+            InvalidEndpoint: an endpoint cannot be used.
+            ConfigurationError: a consumer names an endpoint that does not exist.
+        """
+        for endpoint in endpoints:
+            validate(self._wanted(endpoint))
+        declared = {endpoint.name for endpoint in endpoints}
+        for consumer in consumers:
+            name = consumer.definition.endpoint
+            if consumer.path is None and name is not None and name not in declared:
+                await self._named(consumer, name)
+
     async def declare(self, endpoints: Sequence[DeclaredEndpoint]) -> list[str]:
         """Make the file's endpoints so; returns what changed.
 
@@ -48,10 +65,7 @@ class EndpointSteps:
         """
         done = []
         for declared in endpoints:
-            url = declared.url
-            if url.startswith("/"):
-                url = f"{self._public_url}{url}"
-            wanted = Endpoint(0, declared.name, url, declared.headers, declared.signing_secret)
+            wanted = self._wanted(declared)
             validate(wanted)
             before = await self._find(declared.name)
             if before is None or _differs(before.open(self._keyring), wanted):
@@ -75,15 +89,20 @@ class EndpointSteps:
         if route is not None:
             return route
         name = declared.definition.endpoint
-        if name is None:
-            return None
+        return None if name is None else (await self._named(declared, name)).id
+
+    def _wanted(self, declared: DeclaredEndpoint) -> Endpoint:
+        url = f"{self._public_url}{declared.url}" if declared.url[:1] == "/" else declared.url
+        return Endpoint(0, declared.name, url, declared.headers, declared.signing_secret)
+
+    async def _named(self, declared: Declared, name: str) -> SealedEndpoint:
         found = await self._find(name)
         if found is None:
             raise ConfigurationError(
                 f"{declared.where} endpoint: no endpoint is named {name!r}; declare it in "
                 "triggerkit.toml, or make it with: triggerkit endpoints create"
             )
-        return found.id
+        return found
 
     async def ensure_route(self, declared: Declared) -> int | None:
         """The endpoint of a consumer that a task declares, at the address of its route now."""
