@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import Servers
 from triggerkit.settings import Settings
-from triggerkit.worker.task import declared
+from triggerkit.worker.declare import declared
 
 #: What the tests' routes and pushes authorize themselves by.
 WEBHOOK_SECRET = "a webhook secret for the tests only"

@@ -13,26 +13,40 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from triggerkit.consumers.definition import changes, rows
-    from triggerkit.errors import AbortRun, RetryAfter, TriggerkitError
+    from triggerkit.errors import AbortRun, RetryAfter, RunFailed, TriggerkitError
     from triggerkit.message import UNCHANGED, BatchResult, Change, ItemFailure, Metadata
     from triggerkit.runs.run import Handle
+    from triggerkit.runs.schedules import Cron, Tick
     from triggerkit.web.webhook import webhook
-    from triggerkit.worker.task import Retry, Task, task
+    from triggerkit.worker.context import RunContext, current_run, span
+    from triggerkit.worker.declare import task
+    from triggerkit.worker.limits import Queue
+    from triggerkit.worker.retry import Retry
+    from triggerkit.worker.task import Task
+    from triggerkit.worker.triggering import Debounce
 
 __all__ = [
     "UNCHANGED",
     "AbortRun",
     "BatchResult",
     "Change",
+    "Cron",
+    "Debounce",
     "Handle",
     "ItemFailure",
     "Metadata",
+    "Queue",
     "Retry",
     "RetryAfter",
+    "RunContext",
+    "RunFailed",
     "Task",
+    "Tick",
     "TriggerkitError",
     "changes",
+    "current_run",
     "rows",
+    "span",
     "task",
     "webhook",
 ]
@@ -40,11 +54,17 @@ __all__ = [
 # Imported when first asked for: the processes import this package too, and none needs it all.
 _MODULES = {
     "consumers.definition": ("changes", "rows"),
-    "errors": ("AbortRun", "RetryAfter", "TriggerkitError"),
+    "errors": ("AbortRun", "RetryAfter", "RunFailed", "TriggerkitError"),
     "message": ("UNCHANGED", "BatchResult", "Change", "ItemFailure", "Metadata"),
     "runs.run": ("Handle",),
+    "runs.schedules": ("Cron", "Tick"),
     "web.webhook": ("webhook",),
-    "worker.task": ("Retry", "Task", "task"),
+    "worker.context": ("RunContext", "current_run", "span"),
+    "worker.declare": ("task",),
+    "worker.limits": ("Queue",),
+    "worker.retry": ("Retry",),
+    "worker.task": ("Task",),
+    "worker.triggering": ("Debounce",),
 }
 
 

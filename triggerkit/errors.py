@@ -26,6 +26,8 @@
     ├── Fenced                      another writer took over this database
     ├── InvalidPayload              a payload that does not fit its task's type
     ├── NotDurable                  a run could not be made durable; send it again
+    ├── RunFailed                   a run that was waited for ended without success
+    ├── UnknownRun                  no run has this id                           (exit 1)
     └── TaskError                   raised by tasks to steer their retry
         ├── AbortRun
         └── RetryAfter
@@ -182,6 +184,19 @@ class InvalidPayload(TriggerkitError):
 
 class NotDurable(TriggerkitError):
     """The run could not be written to the state database; send it again later."""
+
+
+class RunFailed(TriggerkitError):
+    """A run that was waited for ended without success."""
+
+    def __init__(self, run_id: str, status: str, error: str | None) -> None:
+        super().__init__(f"{run_id} is {status}" + (f": {error}" if error else ""))
+        self.run_id = run_id
+        self.status = status
+
+
+class UnknownRun(TriggerkitError):
+    """No run has this id; `triggerkit runs list` shows them."""
 
 
 class TaskError(TriggerkitError):

@@ -64,6 +64,8 @@ class Settings(BaseModel):
     triggerkit_allow_networks: str = ""
     triggerkit_log_keep: str = "7d"
     triggerkit_log_max_bytes: str = "20GB"
+    triggerkit_runs_keep: str = "7d"
+    triggerkit_broker_url: SecretStr | None = None
     triggerkit_metrics_token: SecretStr | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
@@ -102,7 +104,7 @@ class Settings(BaseModel):
                 )
         return value
 
-    @field_validator("triggerkit_log_keep")
+    @field_validator("triggerkit_log_keep", "triggerkit_runs_keep")
     @classmethod
     def _duration(cls, value: str) -> str:
         _seconds(value)
@@ -203,6 +205,11 @@ class Settings(BaseModel):
     def log_max_bytes(self) -> int:
         """How large the log may become; what is oldest goes then, whoever has not got it."""
         return _bytes(self.triggerkit_log_max_bytes)
+
+    @property
+    def runs_keep(self) -> timedelta:
+        """How long finished runs are kept."""
+        return timedelta(seconds=_seconds(self.triggerkit_runs_keep))
 
     @property
     def public_url(self) -> str:

@@ -80,7 +80,7 @@ def hold(method: str, path: str, answer: Answer) -> None:
 
 @contextmanager
 def api(
-    settings: Settings, tasks: Sequence[Task[Any, Any]] = (), **given: str
+    settings: Settings, tasks: Sequence[Task[Any, Any, Any]] = (), **given: str
 ) -> Iterator[ApiSite]:
     """The application of `serve` with a key for its API; `given` are other settings."""
     values = settings.environment()

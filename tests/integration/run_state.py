@@ -15,8 +15,8 @@ from psycopg import sql
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.client import Client, installation
-from triggerkit.runs.queue import queue_key
-from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, RunError
+from triggerkit.runs.redis_transport import task_key
+from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, ReadyRun, RunError
 from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
 
@@ -90,6 +90,15 @@ class RunState:
         [row] = self.rows("SELECT to_jsonb(r) FROM triggerkit.runs r WHERE id = %s", run_id)
         return dict(row)
 
+    def attempts(self, run_id: str) -> list[Any]:
+        """A run's attempts: number, status, worker."""
+        return self.rows(
+            "SELECT attempt, status, worker FROM (SELECT run_id, attempt, status, worker FROM "
+            "triggerkit.attempts UNION SELECT id, attempt, status, worker FROM triggerkit.runs "
+            "WHERE status IN ('completed', 'executing')) a WHERE run_id = %s ORDER BY attempt",
+            run_id,
+        )
+
     def statuses(self) -> list[str]:
         """The runs' statuses in order of arrival."""
         return self.rows("SELECT status FROM triggerkit.runs ORDER BY seq")
@@ -112,15 +121,27 @@ class RunState:
         """Keys that are stuck or run twice at once."""
         return self.rows(_BROKEN_KEYS)
 
-    def pushed(self, queue: str = QUEUE) -> list[str]:
-        """The ids in Redis, oldest first."""
-        return [i.decode() for i in self.redis.lrange(queue_key(self.namespace, queue), 0, -1)]  # type: ignore[union-attr]
+    def pushed(self, task: str = TASK) -> list[str]:
+        """The ids in Redis, in the order in which they are taken."""
+        found: Any = self.redis.zrange(task_key(self.namespace, task), 0, -1)
+        return [run_id.decode() for run_id in found]
 
-    def take(self, queue: str = QUEUE) -> list[str]:
+    def push(self, *ids: str | bytes, task: str = TASK) -> None:
+        """Put ids into Redis, whatever they are, after those that are there."""
+        now = time.time_ns() // 1000
+        ranks: Any = {run_id: now + place for place, run_id in enumerate(ids)}
+        self.redis.zadd(task_key(self.namespace, task), ranks)
+
+    def take(self, task: str = TASK) -> list[str]:
         """Take all ids out of Redis, as workers do."""
-        ids = self.pushed(queue)
-        self.redis.delete(queue_key(self.namespace, queue))
+        ids = self.pushed(task)
+        self.redis.delete(task_key(self.namespace, task))
         return ids
+
+
+def ids_of(ready: Sequence[ReadyRun]) -> list[str]:
+    """The ids of runs that are to be pushed."""
+    return [run.id for run in ready]
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def test_a_repeated_idempotency_key_answers_the_first_handle_and_starts_nothing(
         Handle(first.id, first.task, duplicate=True),
         Handle(other_task.id, "other"),
     ]
-    assert state.pushed() == [first.id, other_task.id]
+    assert state.pushed() == [first.id]
+    assert state.pushed("other") == [other_task.id]
 
 
 def test_a_key_repeated_within_one_request_makes_one_run(state: RunState) -> None:
@@ -80,7 +81,8 @@ def test_of_one_key_only_the_first_run_is_pushed_and_the_others_wait(state: RunS
     other_row, other_task = new_run("other"), new_run("row", task="other")
     state.accept(first, second, other_row)
     state.accept(third, other_task)
-    assert state.pushed() == [first.id, other_row.id, other_task.id]
+    assert state.pushed() == [first.id, other_row.id]
+    assert state.pushed("other") == [other_task.id]
     waiting = state.rows("SELECT id FROM triggerkit.runs WHERE blocked ORDER BY seq")
     assert waiting == [second.id, third.id]
 

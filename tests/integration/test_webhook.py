@@ -114,7 +114,7 @@ def test_a_message_that_does_not_fit_is_a_422_that_names_the_fields(
 def test_a_message_starts_a_run_and_is_answered_by_its_handle(site: Site, state: RunState) -> None:
     answer = site.post(SINGLE, message(5))
     assert answer.status == 200
-    assert answer.json == {"id": state.pushed()[0], "task": "route_single"}
+    assert answer.json == {"id": state.pushed("route_single")[0], "task": "route_single"}
     run = state.run(answer.json["id"])
     assert (run["items"], run["idempotency_key"]) == (None, "key-5")
     assert run["concurrency_key"] == f"row/{row_key(5)}"
@@ -134,7 +134,7 @@ def test_a_batch_for_a_batch_task_is_one_run_and_its_handle_repeats(
 ) -> None:
     ours = {"triggerkit-attempt": "1", "webhook-id": "msg_1"}
     answer = site.post(BATCH, {"data": [message(1), message(2), message(1, "key-3")]}, ours)
-    [run_id] = state.pushed()
+    [run_id] = state.pushed("route_batch")
     assert answer.json == {"data": [{"id": run_id, "task": "route_batch"}] * 3}
     run = state.run(run_id)
     assert (run["items"], run["idempotency_key"]) == (3, "msg_1")
@@ -151,7 +151,7 @@ def test_a_batch_for_another_task_is_a_run_per_message(site: Site, state: RunSta
         "key-2",
         "key-3",
     ]
-    assert state.pushed() == [handles[0]["id"], handles[1]["id"]]
+    assert state.pushed("route_single") == [handles[0]["id"], handles[1]["id"]]
     answer = site.post(PLAIN, {"data": [{"number": 1}, {"number": 2}]})
     assert len({handle["id"] for handle in answer.json["data"]}) == 2
 

@@ -26,7 +26,7 @@ def state(settings: Settings) -> Iterator[RunState]:
         yield state
 
 
-def batch_run(of: Task[Any, Any], *messages: dict[str, Any]) -> NewRun:
+def batch_run(of: Task[Any, Any, Any], *messages: dict[str, Any]) -> NewRun:
     """A batch as the webhook route accepts it: one partition's batches one after another."""
     run = of.new_run({"data": list(messages)})
     return replace(run, concurrency_key="consumer/0", source={"consumer": "consumer"})

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import redis
 from pydantic import BaseModel
+from triggerkit.runs.queue import queue_key
 
 from tests.integration.run_state import (
     QUEUE,
@@ -25,7 +26,6 @@ from tests.integration.run_state import (
 from tests.integration.worker_thread import executing, working
 from triggerkit import Task, task
 from triggerkit.runs.claim import RunClaims
-from triggerkit.runs.queue import queue_key
 from triggerkit.runs.run import ClaimedRun, Outcome, new_run_id
 from triggerkit.settings import Settings
 from triggerkit.worker.completions import Completions
@@ -46,7 +46,7 @@ def state(settings: Settings) -> Iterator[RunState]:
         yield state
 
 
-def meeting(name: str) -> Task[Any, Any]:
+def meeting(name: str) -> Task[Any, Any, Any]:
     """A task whose runs end only when as many execute at once as there are slots."""
     together = threading.Barrier(SLOTS)
 
@@ -57,7 +57,7 @@ def meeting(name: str) -> Task[Any, Any]:
     return meet
 
 
-def assert_every_slot_works(state: RunState, meet: Task[Any, Any]) -> None:
+def assert_every_slot_works(state: RunState, meet: Task[Any, Any, Any]) -> None:
     runs = [meet.new_run({"number": n}) for n in range(SLOTS)]
     state.accept(*runs)
     state.wait_for_status("completed", *(run.id for run in runs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from tests.integration.run_state import RunState
+from triggerkit.runs.members import Member, Members
 from triggerkit.settings import Settings
-from triggerkit.worker.process import Lease, execute_runs, keep, new_worker_id
+from triggerkit.supervisor.worker import keep
+from triggerkit.worker.process import Place, Worker, execute_runs, new_worker_id
 from triggerkit.worker.task import Task
 
 
@@ -43,47 +46,65 @@ def row_key(row_id: int) -> str:
 def executing(
     settings: Settings,
     namespace: str,
-    *tasks: Task[Any, Any],
+    *tasks: Task[Any, Any, Any],
     threads: int = 4,
+    async_runs: int = 20,
     worker_id: str = "worker-1",
-) -> Iterator[None]:
+) -> Iterator[Worker]:
     """Execute runs of `tasks`, without lease and keeper; on leaving, drain."""
     stop, ready = threading.Event(), threading.Event()
+    started: list[Worker] = []
+
+    def is_ready(worker: Worker) -> None:
+        started.append(worker)
+        ready.set()
+
     thread = threading.Thread(
         target=execute_runs,
-        args=[settings, {task.name: task for task in tasks}],
-        kwargs={
-            "worker_id": worker_id,
-            "namespace": namespace,
-            "queues": sorted({task.queue for task in tasks}),
-            "threads": threads,
-            "ready": ready.set,
-            "stop": stop,
-        },
+        args=[
+            settings,
+            {task.name: task for task in tasks},
+            Place(worker_id, namespace, threads, async_runs),
+        ],
+        kwargs={"ready": is_ready, "stop": stop},
     )
     thread.start()
     assert ready.wait(10)
     try:
-        yield
+        yield started[0]
     finally:
         stop.set()
         thread.join()
 
 
 @contextmanager
-def working(state: RunState, *tasks: Task[Any, Any], threads: int = 4) -> Iterator[None]:
+def working(
+    state: RunState, *tasks: Task[Any, Any, Any], threads: int = 4, async_runs: int = 20
+) -> Iterator[Worker]:
     """A whole worker."""
     stop = threading.Event()
     worker_id = new_worker_id()
-    lease = Lease(state.settings, worker_id, ["default"], threads)
-    kept = keep(state.settings, state.namespace, lease, stop)
-    assert lease.held.wait(10)
+    members = Members()
+    workers: list[Worker] = []
+
+    def cancel(run_id: str) -> None:
+        workers[0].cancel(run_id)
+
+    members.join(Member(worker_id, os.getpid(), [], threads, async_runs, cancel))
+    keeping = keep(state.settings, state.namespace, members, stop)
+    assert members.held.wait(10)
     try:
         with executing(
-            state.settings, state.namespace, *tasks, threads=threads, worker_id=worker_id
-        ):
-            yield
+            state.settings,
+            state.namespace,
+            *tasks,
+            threads=threads,
+            async_runs=async_runs,
+            worker_id=worker_id,
+        ) as worker:
+            workers.append(worker)
+            yield worker
     finally:
         stop.set()
-        for thread in kept:
-            thread.join()
+        members.wake()
+        keeping.join()

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from triggerkit import UNCHANGED, Change, Handle, Metadata, Retry, Task, rows, task
 from triggerkit.errors import ConfigurationError, DuplicateTask, InvalidPayload
-from triggerkit.worker.task import declared
+from triggerkit.worker.declare import declared
 
 
 class Post(BaseModel):
@@ -32,7 +32,7 @@ class Order:
 
 
 @pytest.fixture(autouse=True)
-def tasks() -> Iterator[dict[str, Task[Any, Any]]]:
+def tasks() -> Iterator[dict[str, Task[Any, Any, Any]]]:
     """The declared tasks, put back after the test."""
     before = dict(declared)
     declared.clear()
@@ -69,7 +69,7 @@ def test_a_direct_call_runs_the_function_in_place() -> None:
 
 
 def test_names_queues_and_attempts_have_defaults_and_can_be_chosen(
-    tasks: dict[str, Task[Any, Any]],
+    tasks: dict[str, Task[Any, Any, Any]],
 ) -> None:
     @task
     def plain(order: Order) -> None: ...

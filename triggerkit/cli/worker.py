@@ -11,7 +11,7 @@ from triggerkit.cli.options import Tasks
 from triggerkit.cli.process import prepare, ready
 from triggerkit.embedded import lifeline
 from triggerkit.settings import Project
-from triggerkit.supervisor.worker import run_child, run_worker
+from triggerkit.supervisor.worker import Sizes, run_child, run_worker
 from triggerkit.supervisor.workers import Forked
 
 
@@ -26,8 +26,15 @@ def worker(
         int, typer.Option(envvar="TRIGGERKIT_PROCESSES", min=1, max=256, help="Child processes.")
     ] = 1,
     threads: Annotated[
-        int, typer.Option(envvar="TRIGGERKIT_THREADS", min=1, max=1024, help="Runs at a time each.")
+        int,
+        typer.Option(envvar="TRIGGERKIT_THREADS", min=1, max=1024, help="Runs of sync tasks each."),
     ] = 8,
+    async_runs: Annotated[
+        int,
+        typer.Option(
+            envvar="TRIGGERKIT_ASYNC_RUNS", min=1, max=10_000, help="Runs of async tasks each."
+        ),
+    ] = 100,
     queue: Annotated[
         list[str] | None, typer.Option("--queue", help="Only this queue; repeatable.")
     ] = None,
@@ -36,16 +43,9 @@ def worker(
     """Execute runs of the project's tasks."""
     settings = prepare()
     project = Project.load(tasks=tasks)
+    sizes = Sizes(processes, threads, async_runs, queue)
     if not child:
         with contextlib.suppress(Forked):
-            code = run_worker(
-                settings,
-                project,
-                processes=processes,
-                threads=threads,
-                queues=queue,
-                ready=ready,
-            )
-            raise typer.Exit(code)
+            raise typer.Exit(run_worker(settings, project, sizes, ready=ready))
     lifeline.watch()
-    run_child(settings, project, threads=threads, queues=queue)
+    run_child(settings, project, sizes)

@@ -1,8 +1,9 @@
-"""Accepting runs: durable in Postgres before the answer, pushed to Redis after it."""
+"""Accepting runs: durable in Postgres before the answer, pushed to the workers after it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -11,44 +12,92 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import FieldProblem, InvalidPayload, NotDurable
 from triggerkit.failpoints import reach
-from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
-from triggerkit.runs.queue import RunQueue
-from triggerkit.runs.run import Handle, NewRun
-from triggerkit.state.turn import in_one_turn_async
+from triggerkit.runs.keys import (
+    GATE,
+    LOCK,
+    NOW_RANK,
+    UNBLOCK,
+    admit_statements,
+    admitted,
+    gates_of,
+    lock_parameters,
+    unblock_parameters,
+    unblocked_ready,
+)
+from triggerkit.runs.run import Handle, NewRun, Options, ReadyRun
+from triggerkit.runs.transport import AsyncTransport
+from triggerkit.state.turn import Rows, in_one_turn_async
 
 #: Seconds to wait for a connection of the pool; then the sender is told to come again.
 POOL_TIMEOUT_S = 5.0
 
+#: Most runs that one transaction accepts: one round trip for each thousand.
+CHUNK = 1000
+
 #: A run is blocked behind an unfinished run of its key, here or earlier in the same statement.
-INSERT = """
+INSERT = f"""
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, attempt, payload, items,
-    idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked)
-SELECT n.id, n.task, n.queue, n.status, n.max_attempts, n.attempt, n.payload, n.items,
-    n.idempotency_key, n.concurrency_key, n.item_key, n.source::jsonb, n.error::jsonb,
-    CASE WHEN n.delay_s > 0 THEN clock_timestamp() + n.delay_s * interval '1 second' END,
-    CASE WHEN n.status = 'failed' THEN clock_timestamp() END,
-    n.concurrency_key IS NOT NULL AND n.status <> 'failed' AND (
+    idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked,
+    gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
+    parent_id, traceparent, replay_of, awaited)
+SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.items,
+    r.idempotency_key, r.concurrency_key, r.item_key, r.source::jsonb, r.error::jsonb,
+    CASE WHEN r.delay_s > 0 THEN clock_timestamp() + r.delay_s * interval '1 second' END,
+    CASE WHEN r.status = 'failed' THEN clock_timestamp() END,
+    r.concurrency_key IS NOT NULL AND r.status <> 'failed' AND (
         row_number() OVER (
-            PARTITION BY n.task, n.concurrency_key, n.status = 'failed' ORDER BY n.ord) > 1
-        OR (SELECT true FROM triggerkit.runs r WHERE r.task = n.task
-            AND r.concurrency_key = n.concurrency_key AND r.finished_at IS NULL LIMIT 1) IS TRUE)
+            PARTITION BY r.task, r.concurrency_key, r.status = 'failed' ORDER BY r.ord) > 1
+        OR (SELECT true FROM triggerkit.runs e WHERE e.task = r.task
+            AND e.concurrency_key = r.concurrency_key AND e.finished_at IS NULL LIMIT 1) IS TRUE),
+    CASE WHEN r.status = 'queued' THEN {GATE} END,
+    coalesce(o.priority_s, 0), {NOW_RANK} - coalesce(o.priority_s, 0) * 1000000::bigint + r.ord,
+    clock_timestamp() + o.ttl_s * interval '1 second',
+    clock_timestamp() + o.idempotency_ttl_s * interval '1 second',
+    o.debounce_key, coalesce(o.tags, '{{}}'), coalesce(o.metadata, '{{}}'), o.parent_id,
+    o.traceparent, o.replay_of, coalesce(o.awaited, false)
 FROM ROWS FROM (
     unnest(%(id)s::text[]), unnest(%(task)s::text[]), unnest(%(queue)s::text[]),
     unnest(%(max_attempts)s::int[]), unnest(%(attempt)s::int[]), unnest(%(payload)b::text[]),
     unnest(%(items)s::int[]), unnest(%(idempotency_key)s::text[]),
     unnest(%(concurrency_key)s::text[]), unnest(%(item_key)s::text[]),
     unnest(%(source)s::text[]), unnest(%(error)s::text[]), unnest(%(delay_s)s::float[]),
-    unnest(%(status)s::text[]))
-    WITH ORDINALITY AS n (id, task, queue, max_attempts, attempt, payload, items,
-        idempotency_key, concurrency_key, item_key, source, error, delay_s, status, ord)
-ORDER BY n.ord
-ON CONFLICT (task, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-RETURNING id, queue, status = 'queued' AND NOT blocked
+    unnest(%(status)s::text[]), unnest(%(options)s::text[]))
+    WITH ORDINALITY AS r (id, task, queue, max_attempts, attempt, payload, items,
+        idempotency_key, concurrency_key, item_key, source, error, delay_s, status, options, ord)
+LEFT JOIN LATERAL jsonb_to_record(r.options::jsonb) AS o (priority_s int, ttl_s float,
+    idempotency_ttl_s float, debounce_key text, tags text[], metadata jsonb, parent_id text,
+    traceparent text, replay_of text, awaited boolean) ON r.options IS NOT NULL
+ORDER BY r.ord
+"""  # noqa: S608 - of constants
+
+_RETURNING = """
+RETURNING task, id, rank, status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held', queue,
+    gate
 """
 
-_FIRST = """
-SELECT r.task, r.idempotency_key, r.id FROM triggerkit.runs r
+#: A run whose idempotency key its task knows is not made again.
+INSERT_ONCE = f"""{INSERT}
+ON CONFLICT (task, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+{_RETURNING}"""
+
+#: A delayed run of the debounce key waits anew and takes the new payload.
+INSERT_DEBOUNCED = f"""{INSERT}
+ON CONFLICT (task, debounce_key) WHERE debounce_key IS NOT NULL AND status = 'delayed'
+DO UPDATE SET payload = excluded.payload, scheduled_at = least(excluded.scheduled_at,
+    runs.created_at + %(debounce_max_s)s::float * interval '1 second')
+{_RETURNING}"""
+
+#: The runs that hold the idempotency keys, and whether each key's time is over.
+FIRST = """
+SELECT r.task, r.idempotency_key, r.id,
+    coalesce(r.idempotency_expires_at < clock_timestamp(), false)
+FROM triggerkit.runs r
 JOIN unnest(%s::text[], %s::text[]) AS k (task, idempotency_key) USING (task, idempotency_key)
+"""
+
+#: Lets a key be used again.
+FREE_KEYS = """
+UPDATE triggerkit.runs SET idempotency_key = NULL WHERE id = ANY (%s) AND idempotency_key = ANY (%s)
 """
 
 
@@ -69,19 +118,40 @@ def insert_parameters(runs: Sequence[NewRun]) -> dict[str, list[object]]:
         "error": [_json(None if r.error is None else r.error.as_json()) for r in runs],
         "delay_s": [float(r.delay_s) for r in runs],
         "status": [r.status for r in runs],
+        "options": [_options(r.options) for r in runs],
     }
 
 
-def _json(value: dict[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
+def insert_statement(runs: Sequence[NewRun]) -> tuple[str, dict[str, Any]]:
+    """The statement that makes `runs`, and its parameters. A debounced run stands alone."""
+    options = runs[0].options
+    parameters: dict[str, Any] = insert_parameters(runs)
+    if options is None or options.debounce_key is None:
+        return INSERT_ONCE, parameters
+    return INSERT_DEBOUNCED, {**parameters, "debounce_max_s": options.debounce_max_s}
+
+
+@dataclass(slots=True)
+class Inserted:
+    """What a statement that makes runs made: their ids, those to push, and the gates to look at."""
+
+    ids: list[str] = field(default_factory=list)
+    ready: list[ReadyRun] = field(default_factory=list)
+    gates: set[str] = field(default_factory=set)
+
+    def add(self, rows: Rows, unblocked: Rows) -> None:
+        """Take in rows of `INSERT…RETURNING`, and of `UNBLOCK`."""
+        self.ids += [row[1] for row in rows]
+        self.ready += unblocked_ready([*rows, *unblocked])
+        self.gates |= gates_of([*rows, *unblocked])
 
 
 class Acceptor:
     """Accepts runs. Accepted means durable: Redis may be away, Postgres may not."""
 
-    def __init__(self, pool: AsyncConnectionPool, queue: RunQueue) -> None:
+    def __init__(self, pool: AsyncConnectionPool, transport: AsyncTransport) -> None:
         self._pool = pool
-        self._queue = queue
+        self._transport = transport
 
     async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         """Make `runs` durable, push those that can run, and return a handle for each, in order.
@@ -90,55 +160,107 @@ class Acceptor:
         first one's.
 
         Raises:
-            NotDurable: Postgres is away; nothing was accepted.
-            InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
+            NotDurable: Postgres is away; of a thousand runs all or none were accepted.
+            InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
         """
+        handles: list[Handle] = []
+        for start in range(0, len(runs), CHUNK):
+            handles += await self._accept(runs[start : start + CHUNK])
+        return handles
+
+    async def _accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         try:
             async with self._pool.connection(timeout=POOL_TIMEOUT_S) as connection:
-                inserted, ready = await self._insert(connection, runs)
-                first = await self._first(connection, [r for r in runs if r.id not in inserted])
+                handles, ready = await accept_on(connection, runs)
         except psycopg.OperationalError as error:
             # The pool's other connections are probably broken too: this answer is enough.
             await self._pool.check()
             raise NotDurable from error
-        except psycopg.DataError:
-            raise InvalidPayload([FieldProblem((), "has a text that cannot be stored")]) from None
         reach("run-inserted")
-        await self._queue.push(ready)
+        await self._transport.push(ready)
         reach("run-pushed")
-        return [
-            Handle(r.id, r.task)
-            if r.id in inserted
-            else Handle(first[r.task, r.idempotency_key], r.task, duplicate=True)
-            for r in runs
-        ]
+        return handles
 
-    @staticmethod
-    async def _insert(
-        connection: psycopg.AsyncConnection, runs: Sequence[NewRun]
-    ) -> tuple[set[str], list[tuple[str, str]]]:
-        """The ids of the runs that were made, and (queue, run id) of runs that can run now."""
-        keys = [(run.task, run.concurrency_key) for run in runs]
-        # Of several runs one may be counted as standing before others of its key, and not be made.
-        held_up = keys if len(runs) > 1 else []
-        _, inserted, unblocked = await in_one_turn_async(
-            connection,
-            [
-                (LOCK, lock_parameters(keys)),
-                (INSERT, insert_parameters(runs)),
-                (UNBLOCK, unblock_parameters(held_up)),
-            ],
-        )
-        ready = [(queue, run_id) for run_id, queue, can_run in inserted if can_run]
-        return {run_id for run_id, _, _ in inserted}, ready + runnable(unblocked)
 
-    @staticmethod
-    async def _first(
-        connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
-    ) -> dict[tuple[str, str | None], str]:
-        if not repeated:
-            return {}
-        cursor = await connection.execute(
-            _FIRST, [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
-        )
-        return {(task, key): run_id for task, key, run_id in await cursor.fetchall()}
+async def accept_on(
+    connection: psycopg.AsyncConnection, runs: Sequence[NewRun]
+) -> tuple[list[Handle], list[ReadyRun]]:
+    """Make `runs` in one transaction of an idle connection; their handles, and what is to push.
+
+    Raises:
+        InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
+    """
+    try:
+        inserted = await _insert(connection, runs)
+    except psycopg.DataError:
+        raise InvalidPayload([FieldProblem((), "has a text that cannot be stored")]) from None
+    if runs[0].options is not None and runs[0].options.debounce_key is not None:
+        [run_id] = inserted.ids
+        return [Handle(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready
+    made = set(inserted.ids)
+    repeated = [run for run in runs if run.id not in made]
+    first, again = await _first(connection, repeated) if repeated else ({}, [])
+    handles: list[Handle] = []
+    if again:
+        # Keys whose time is over are free now, but somebody may be quicker.
+        handles, ready = await accept_on(connection, again)
+        inserted.ready += ready
+    answered = {r.id: Handle(r.id, r.task) for r in runs if r.id in made}
+    for run in repeated:
+        key = (run.task, run.idempotency_key)
+        if key in first:
+            answered[run.id] = Handle(first[key], run.task, duplicate=True)
+    answered.update(zip((run.id for run in again), handles, strict=True))
+    return [answered[run.id] for run in runs], inserted.ready
+
+
+async def _insert(connection: psycopg.AsyncConnection, runs: Sequence[NewRun]) -> Inserted:
+    keys = [(run.task, run.concurrency_key) for run in runs]
+    # Of several runs one may be counted as standing before others of its key, and not be made.
+    held_up = keys if len(runs) > 1 else []
+    _, rows, unblocked = await in_one_turn_async(
+        connection,
+        [
+            (LOCK, lock_parameters(keys)),
+            insert_statement(runs),
+            (UNBLOCK, unblock_parameters(held_up)),
+        ],
+    )
+    inserted = Inserted()
+    inserted.add(rows, unblocked)
+    if inserted.gates:
+        inserted.ready += await admit_on(connection, inserted.gates)
+    return inserted
+
+
+async def admit_on(connection: psycopg.AsyncConnection, queues: Iterable[str]) -> list[ReadyRun]:
+    """Let through the gates of `queues` what there is room for; it is to be pushed."""
+    _, rows = await in_one_turn_async(connection, admit_statements(queues))
+    return admitted(rows)
+
+
+async def _first(
+    connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
+) -> tuple[dict[tuple[str, str | None], str], list[NewRun]]:
+    """The first run of each key, and the runs whose key has become free."""
+    keys = [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
+    rows = await (await connection.execute(FIRST, keys)).fetchall()
+    over = {(task, key): run_id for task, key, run_id, is_over in rows if is_over}
+    if over:
+        await connection.execute(FREE_KEYS, [list(over.values()), [key for _, key in over]])
+    first: dict[tuple[str, str | None], str] = {
+        (task, key): run_id for task, key, run_id, is_over in rows if not is_over
+    }
+    return first, [r for r in repeated if (r.task, r.idempotency_key) not in first]
+
+
+def _options(options: Options | None) -> str | None:
+    if options is None:
+        return None
+    given = {name: getattr(options, name) for name in Options.__slots__}
+    # Postgres reads an array from JSON, and the bound of a debounce is a parameter of its own.
+    return orjson.dumps({k: v for k, v in given.items() if v is not None}).decode()
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()

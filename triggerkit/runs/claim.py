@@ -4,45 +4,50 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import orjson
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import RowMaker
 
-from triggerkit.runs.accept import INSERT, insert_parameters
+from triggerkit.runs.accept import INSERT_ONCE, Inserted, insert_parameters
 from triggerkit.runs.keys import (
     LOCK,
     UNBLOCK,
     Key,
+    admit_statements,
+    admitted,
     lock_parameters,
-    runnable,
     unblock_parameters,
 )
-from triggerkit.runs.run import ClaimedRun, NewRun, Outcome
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, ReadyRun
 from triggerkit.state.turn import in_one_turn
 
 logger = logging.getLogger(__name__)
 
-#: The columns of a `ClaimedRun`.
+#: The columns of a `ClaimedRun`, in order.
 _CLAIMED = """
-    id, seq, task, queue, attempt, max_attempts, payload, items, concurrency_key, item_key,
-    source, started_at,
+    id, seq, task, queue, attempt, max_attempts, waits, payload, items, concurrency_key, item_key,
+    source, started_at, gate IS NOT NULL, tags, metadata, traceparent,
     CASE WHEN items IS NULL THEN '{}' ELSE ARRAY(
         SELECT h.item_key FROM triggerkit.runs h
-        WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END AS held_rows
+        WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END
 """
 
-#: Gives queued runs to a worker. A run another worker has, or one that is not runnable, is not
+#: Gives ready runs to a worker. A run another worker has, or one that is not ready, is not
 #: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
 #: another claim are left to it: two claims of the same ids cannot wait for each other. The status
 #: is compared such that no index of the queued runs fits: it would be read from end to end.
 _CLAIM = f"""
 UPDATE triggerkit.runs r
 SET status = 'executing', attempt = attempt + 1, started_at = clock_timestamp(), worker = %s,
-    claim = %s
+    version = %s, claim = %s
 WHERE id = ANY (ARRAY(
     SELECT id FROM triggerkit.runs
     WHERE id = ANY (%s) AND task = ANY (%s) AND status || '' = 'queued' AND NOT blocked
+        AND gate IS DISTINCT FROM 'held'
+        AND queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
+        AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
     FOR UPDATE SKIP LOCKED))
 RETURNING {_CLAIMED}
 """  # noqa: S608 - of constants
@@ -59,16 +64,20 @@ SELECT given.id FROM unnest(%s::text[]) AS given (id)
 WHERE NOT EXISTS (SELECT FROM triggerkit.runs r WHERE r.id = given.id)
 """
 
-#: Writes outcomes and their attempts, fenced by the attempt's number: a late worker cannot complete
-#: a run that was given to another.
+#: Writes outcomes, fenced by the attempt's number: a late worker cannot complete a run that was
+#: given to another. Of attempts, those that did not succeed are noted beside: one that did is told
+#: by its run.
 _COMPLETE = """
 WITH o AS (
-    SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float[])
-        AS o (id, attempt, status, output, error, retry_in_s)),
+    SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float[],
+        %s::int[]) AS o (id, attempt, status, output, error, retry_in_s, waited)),
 done AS (
     UPDATE triggerkit.runs r
-    SET status = o.status, output = o.output, error = o.error::jsonb,
-        finished_at = CASE WHEN o.retry_in_s IS NULL THEN clock_timestamp() END,
+    SET status = CASE WHEN o.retry_in_s IS NOT NULL AND r.cancel_requested_at IS NOT NULL
+            THEN 'canceled' ELSE o.status END,
+        output = o.output, error = o.error::jsonb, gate = NULL, waits = r.waits + o.waited,
+        finished_at = CASE WHEN o.retry_in_s IS NULL OR r.cancel_requested_at IS NOT NULL
+            THEN clock_timestamp() END,
         scheduled_at = clock_timestamp() + o.retry_in_s * interval '1 second',
         worker = CASE WHEN o.retry_in_s IS NULL THEN r.worker END
     FROM o
@@ -78,91 +87,132 @@ done AS (
 noted AS (
     INSERT INTO triggerkit.attempts
         (run_id, attempt, status, started_at, finished_at, worker, error)
-    SELECT id, attempt, status, started_at, clock_timestamp(), %s, error FROM done
+    SELECT id, attempt, CASE WHEN status = 'retrying' THEN 'failed' ELSE status END, started_at,
+        clock_timestamp(), %s, error
+    FROM done WHERE status <> 'completed'
     ON CONFLICT DO NOTHING)
 SELECT id FROM done
 """
+
+#: Puts runs back that this worker claimed and did not begin: as if it had never claimed them.
+_GIVE_BACK = """
+UPDATE triggerkit.runs r SET status = 'queued', attempt = r.attempt - 1, worker = NULL, claim = NULL
+FROM unnest(%s::text[], %s::int[]) AS g (id, attempt)
+WHERE r.id = ANY (%s) AND r.id = g.id AND r.attempt = g.attempt AND r.status || '' = 'executing'
+    AND r.worker = %s
+RETURNING r.task, r.id, r.rank
+"""
+
+
+def _claimed_run(_: object) -> RowMaker[ClaimedRun]:
+    return ClaimedRun._make
 
 
 class RunClaims:
     """The worker's side of the runs: claims and completions over one connection."""
 
     def __init__(
-        self, connection: psycopg.Connection, worker_id: str, tasks: Sequence[str]
+        self,
+        connection: psycopg.Connection,
+        worker_id: str,
+        tasks: Sequence[str],
+        version: str | None = None,
     ) -> None:
         """`connection` is in autocommit mode; this object is not for several threads.
 
         Only runs of `tasks` are claimed: others stay queued for a worker that knows theirs.
+        `version` is the code's, and is noted with each run.
         """
         self._connection = connection
         self._worker_id = worker_id
         self._tasks = list(tasks)
+        self._version = version
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
     def claim(self, run_ids: Sequence[str], name: str | None = None) -> list[ClaimedRun]:
-        """Claim what can be claimed of `run_ids`; durable before it returns, in arrival order.
+        """Claim what can be claimed of `run_ids`; durable before it returns, in the given order.
 
         `name` is the claim's own: when this raises, `given` tells by it what was claimed.
         """
         ids = list(run_ids)
-        claimed = self._claimed(_CLAIM, [self._worker_id, name, ids, self._tasks])
+        claimed = self._claimed(_CLAIM, [self._worker_id, self._version, name, ids, self._tasks])
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)
-        return claimed
+        place = {run_id: number for number, run_id in enumerate(ids)}
+        return sorted(claimed, key=lambda run: place[run.id])
 
     def given(self, name: str) -> list[ClaimedRun]:
         """What the claim `name` claimed, if it was done and none of it is completed since."""
         return self._claimed(_GIVEN, [self._worker_id, name])
 
     def _claimed(self, query: str, parameters: Sequence[object]) -> list[ClaimedRun]:
-        with self._connection.cursor(row_factory=class_row(ClaimedRun)) as cursor:
+        with self._connection.cursor(row_factory=_claimed_run) as cursor:
             cursor.execute(query, parameters)
-            return sorted(cursor.fetchall(), key=lambda run: run.seq)
+            return cursor.fetchall()
 
-    def complete(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    def give_back(self, runs: Sequence[ClaimedRun]) -> list[ReadyRun]:
+        """Undo the claim of `runs`, whose attempts did not begin; they are to be pushed."""
+        ids = [run.id for run in runs]
+        rows = self._connection.execute(
+            _GIVE_BACK, [ids, [run.attempt for run in runs], ids, self._worker_id]
+        )
+        return [ReadyRun(*row) for row in rows.fetchall()]
+
+    def complete(self, outcomes: Sequence[Outcome]) -> list[ReadyRun]:
         """Write `outcomes` with their attempts and successors in one transaction.
 
-        Returns (queue, run id) of runs that became runnable: push them.
+        Returns the runs that became ready: push them.
         """
         spawned = any(o.spawned for o in outcomes)
-        done, ready = (self._complete_spawning if spawned else self._complete)(outcomes)
+        done, inserted = (self._complete_spawning if spawned else self._complete)(outcomes)
         _warn_of_late(outcomes, done)
-        return ready
+        gates = inserted.gates | {o.run.queue for o in outcomes if o.run.open}
+        if gates:
+            inserted.ready += self._admit(gates)
+        return inserted.ready
 
-    def _complete(self, outcomes: Sequence[Outcome]) -> tuple[set[str], list[tuple[str, str]]]:
-        _, completed, unblocked = in_one_turn(
-            self._connection,
-            [
-                (LOCK, lock_parameters(_keys(outcomes))),
-                (_COMPLETE, self._columns(outcomes)),
-                (UNBLOCK, unblock_parameters(_keys(_ended(outcomes)))),
-            ],
-        )
-        return {run_id for (run_id,) in completed}, runnable(unblocked)
+    def _complete(self, outcomes: Sequence[Outcome]) -> tuple[set[str], Inserted]:
+        inserted = Inserted()
+        if not any(o.run.concurrency_key for o in outcomes):
+            rows = self._connection.execute(_COMPLETE, self._columns(outcomes)).fetchall()
+        else:
+            _, rows, unblocked = in_one_turn(
+                self._connection,
+                [
+                    (LOCK, lock_parameters(_keys(outcomes))),
+                    (_COMPLETE, self._columns(outcomes)),
+                    (UNBLOCK, unblock_parameters(_keys(outcomes))),
+                ],
+            )
+            inserted.add([], unblocked)
+        return {run_id for (run_id,) in rows}, inserted
 
-    def _complete_spawning(
-        self, outcomes: Sequence[Outcome]
-    ) -> tuple[set[str], list[tuple[str, str]]]:
-        """`_complete` where there are items that become runs: only those of runs that are done."""
+    def _complete_spawning(self, outcomes: Sequence[Outcome]) -> tuple[set[str], Inserted]:
+        """What is made depends on which outcomes count: that takes turns."""
         execute = self._connection.execute
+        inserted = Inserted()
         spawned = [(run.task, run.concurrency_key) for o in outcomes for run in o.spawned]
         with self._connection.transaction():
             execute(LOCK, lock_parameters([*_keys(outcomes), *spawned]))
             completed = execute(_COMPLETE, self._columns(outcomes)).fetchall()
             done = {run_id for (run_id,) in completed}
             written = [o for o in outcomes if o.run.id in done]
-            ready = self._spawn([run for o in written for run in o.spawned])
-            unblocked = execute(UNBLOCK, unblock_parameters(_keys(_ended(written)))).fetchall()
-        return done, ready + runnable(unblocked)
+            made = self._spawn([run for o in written for run in o.spawned])
+            unblocked = execute(UNBLOCK, unblock_parameters(_keys(written))).fetchall()
+            inserted.add(made, unblocked)
+        return done, inserted
 
-    def _spawn(self, spawned: Sequence[NewRun]) -> list[tuple[str, str]]:
+    def _spawn(self, spawned: Sequence[NewRun]) -> list[tuple[Any, ...]]:
         if not spawned:
             return []
-        cursor = self._connection.execute(INSERT, insert_parameters(spawned))
-        return [(queue, run_id) for run_id, queue, can_run in cursor.fetchall() if can_run]
+        return self._connection.execute(INSERT_ONCE, insert_parameters(spawned)).fetchall()
+
+    def _admit(self, queues: Iterable[str]) -> list[ReadyRun]:
+        _, rows = in_one_turn(self._connection, admit_statements(queues))
+        return admitted(rows)
 
     def _columns(self, outcomes: Sequence[Outcome]) -> list[object]:
         return [
@@ -172,6 +222,7 @@ class RunClaims:
             [None if o.output is None else o.output.decode() for o in outcomes],
             [_error(o) for o in outcomes],
             [o.retry_in_s for o in outcomes],
+            [int(o.waited) for o in outcomes],
             [o.run.id for o in outcomes],
             self._worker_id,
         ]
@@ -191,10 +242,6 @@ def _warn_of_late(outcomes: Sequence[Outcome], done: set[str]) -> None:
 
 def _keys(outcomes: Iterable[Outcome]) -> list[Key]:
     return [(o.run.task, o.run.concurrency_key) for o in outcomes]
-
-
-def _ended(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    return [o for o in outcomes if o.retry_in_s is None]
 
 
 def _error(outcome: Outcome) -> str | None:

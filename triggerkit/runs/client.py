@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, TypeVar
 
-import redis.asyncio
 from psycopg_pool import AsyncConnectionPool
-from redis.backoff import NoBackoff
-from redis.retry import Retry as RedisRetry
 
 from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.runs.accept import Acceptor
-from triggerkit.runs.queue import RunQueue
+from triggerkit.runs.ends import End, Ends
+from triggerkit.runs.redis_transport import AsyncRedisTransport
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.runs.session import by_index
+from triggerkit.runs.transport import AsyncTransport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
-#: Seconds Redis may take to answer before it counts as away.
-REDIS_TIMEOUT_S = 2.0
+T = TypeVar("T")
 
 #: Connections of one process to the state database.
 POOL_SIZE = 8
+
+#: Has an idempotency key of a task forgotten.
+_FORGET_KEY = """
+UPDATE triggerkit.runs SET idempotency_key = NULL WHERE task = %s AND idempotency_key = %s
+"""
 
 
 @dataclass(slots=True)
@@ -34,8 +37,9 @@ class Client:
 
     settings: Settings
     pool: AsyncConnectionPool
-    redis: redis.asyncio.Redis
+    transport: AsyncTransport
     acceptor: Acceptor
+    ends: Ends
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -48,17 +52,14 @@ class Client:
         namespace = await installation(settings)
         states = pool(by_index(settings.state_dsn), "triggerkit client", size=POOL_SIZE)
         await states.open()
-        client = redis.asyncio.Redis.from_url(
-            settings.broker_dsn,
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
-            retry=RedisRetry(NoBackoff(), 1),
-        )
-        return cls(settings, states, client, Acceptor(states, RunQueue(client, namespace)))
+        transport = AsyncRedisTransport(settings.broker_dsn, namespace)
+        ends = Ends(settings.state_dsn, states)
+        return cls(settings, states, transport, Acceptor(states, transport), ends)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.redis.aclose()
+        await self.ends.close()
+        await self.transport.close()
         await self.pool.close()
 
     async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
@@ -96,12 +97,23 @@ class Portal:
 
     def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         """Accept `runs` and wait for the handles; see `Acceptor.accept`."""
-        return asyncio.run_coroutine_threadsafe(self._accept(runs), self._running_loop()).result()
+        return self._run(self._accept(runs))
 
     async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
         """The same from any event loop, without blocking it."""
-        future = asyncio.run_coroutine_threadsafe(self._accept(runs), self._running_loop())
-        return await asyncio.wrap_future(future)
+        return await self._run_async(self._accept(runs))
+
+    def wait(self, run_id: str, timeout_s: float | None) -> End:
+        """Wait for the end of an awaited run; see `Ends.of`."""
+        return self._run(self._wait(run_id, timeout_s))
+
+    async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
+        """The same from any event loop, without blocking it."""
+        return await self._run_async(self._wait(run_id, timeout_s))
+
+    def forget_key(self, task: str, key: str) -> bool:
+        """Have an idempotency key of `task` forgotten; False when no run has it."""
+        return self._run(self._forget_key(task, key))
 
     async def client(self) -> Client:
         """The open client; only for use on the portal's own loop."""
@@ -114,6 +126,20 @@ class Portal:
         """Close the client; a later use opens it again."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+
+    async def _run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        return await asyncio.wrap_future(future)
+
+    async def _wait(self, run_id: str, timeout_s: float | None) -> End:
+        return await (await self.client()).ends.of(run_id, timeout_s)
+
+    async def _forget_key(self, task: str, key: str) -> bool:
+        async with (await self.client()).pool.connection() as connection:
+            return (await connection.execute(_FORGET_KEY, [task, key])).rowcount > 0
 
     async def _accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         return await (await self.client()).accept(runs)

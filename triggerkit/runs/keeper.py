@@ -1,30 +1,48 @@
-"""The keeper: looks every second for what is due, who is dead, and what Redis lost.
+"""The keeper: beats for its own worker, and looks for what is due, who is dead, and what was lost.
 
-One process keeps at a time, by advisory lock. It decides by Postgres's clock what is due, and by
-its own monotonic clock who is dead.
+Every worker's parent has one. All beat; one of them, by advisory lock, leads and looks after the
+runs. It decides by Postgres's clock what is due, and by its own monotonic clock who is dead. It
+asks once a second, and is woken by whoever cannot wait for that.
 """
 
 from __future__ import annotations
 
 import logging
+import select
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import psycopg
-import redis
 from psycopg.rows import class_row
 
-from triggerkit.runs.queue import push, queue_key
-from triggerkit.runs.recover import CHUNK, SETTLING_S, promote, return_runs, strays
-from triggerkit.runs.run import is_run_id
+from triggerkit.runs.ending import admit
+from triggerkit.runs.keys import NOW_RANK, READY
+from triggerkit.runs.members import Members
+from triggerkit.runs.recover import (
+    CHUNK,
+    SETTLING_S,
+    expire,
+    promote,
+    ready_among,
+    return_runs,
+    strays,
+)
+from triggerkit.runs.retention import Retention
+from triggerkit.runs.run import ReadyRun, is_run_id
+from triggerkit.runs.schedules import make_due_runs
+from triggerkit.runs.transport import Transport, TransportAway
 from triggerkit.runs.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-#: Advisory lock of the keeper.
+#: Advisory lock of the keeper that leads.
 KEEPER_LOCK = 0x74726B_02
+
+#: Notified to have every keeper look at once; ids of runs in it, joined by commas, are pushed.
+WAKE_CHANNEL = "triggerkit_wake"
 
 #: Seconds between two looks, and seconds without a beat after which a worker is dead.
 TICK_S = 1.0
@@ -33,36 +51,76 @@ LEASE_S = 8.0
 #: The shortest time between two looks, in seconds, however much is due.
 SHORTEST_TICK_S = 0.005
 
-#: How many of a queue's first ids in Redis tell how old its oldest run there is.
-HEAD = 20
+#: Beats, and tells what is to be canceled. `leads`: whether this keeper looks after the runs.
+_BEAT = """
+beat AS (
+    INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, queues, slots, async_slots)
+    SELECT m.id, %(hostname)s, m.pid, %(parent_pid)s, string_to_array(m.queues, ','), m.slots,
+        m.async_slots
+    FROM unnest(%(ids)s::text[], %(pids)s::int[], %(queues)s::text[], %(slots)s::int[],
+        %(async_slots)s::int[]) AS m (id, pid, queues, slots, async_slots)
+    ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1),
+canceled AS (
+    SELECT coalesce(jsonb_object_agg(id, worker), '{}') AS runs FROM triggerkit.runs
+    WHERE status = 'executing' AND worker = ANY (%(ids)s) AND cancel_requested_at IS NOT NULL)
+"""
 
-#: All there is to look at, in one statement: an idle installation costs one query a tick. The
-#: queues are found by steps through the index, however many runs wait in each.
-_LOOK = """
-WITH RECURSIVE waiting AS (
-    (SELECT queue, queued_at FROM triggerkit.runs WHERE status = 'queued' AND NOT blocked
-     ORDER BY queue, queued_at LIMIT 1)
+_FOLLOW = f"""
+WITH {_BEAT}
+SELECT runs AS canceled, pg_try_advisory_lock({KEEPER_LOCK}) AS leads FROM canceled
+"""  # noqa: S608 - of constants
+
+#: All there is to look at, in one statement: an idle installation costs one query a tick. The tasks
+#: are found by steps through the index, however many runs wait of each.
+_LOOK = f"""
+WITH RECURSIVE {_BEAT},
+waiting AS (
+    (SELECT r.task, r.rank + r.priority * 1000000::bigint AS since FROM triggerkit.runs r
+     WHERE {READY} ORDER BY r.task, r.rank LIMIT 1)
     UNION ALL
-    SELECT oldest.* FROM waiting, LATERAL (
-        SELECT queue, queued_at FROM triggerkit.runs
-        WHERE status = 'queued' AND NOT blocked AND queue > waiting.queue
-        ORDER BY queue, queued_at LIMIT 1) AS oldest)
+    SELECT next.* FROM waiting, LATERAL (
+        SELECT r.task, r.rank + r.priority * 1000000::bigint FROM triggerkit.runs r
+        WHERE {READY} AND r.task > waiting.task ORDER BY r.task, r.rank LIMIT 1) AS next),
+gated AS (
+    SELECT q.name, CASE WHEN q.rate_limit IS NULL THEN 0 ELSE coalesce((
+        SELECT extract(epoch FROM a.at - clock_timestamp())::float + q.rate_period_s
+        FROM triggerkit.admissions a WHERE a.queue = q.name ORDER BY a.at DESC
+        OFFSET q.rate_limit - 1 LIMIT 1), 0) END AS due_s
+    FROM triggerkit.queues q
+    WHERE q.paused_at IS NULL AND EXISTS (
+        SELECT FROM triggerkit.runs r WHERE r.queue = q.name AND r.status = 'queued'
+            AND NOT r.blocked AND r.gate = 'held'))
 SELECT
+    (SELECT runs FROM canceled) AS canceled,
     (SELECT extract(epoch FROM min(scheduled_at) - clock_timestamp())::float
      FROM triggerkit.runs WHERE status IN ('delayed', 'retrying')) AS due_s,
-    (SELECT coalesce(jsonb_object_agg(id, beat), '{}') FROM triggerkit.workers) AS beats,
+    (SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float
+     FROM triggerkit.runs WHERE expires_at IS NOT NULL AND status IN ('delayed', 'queued')
+        AND attempt = 0) AS expiring_s,
+    (SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float
+     FROM triggerkit.schedules WHERE paused_at IS NULL) AS tick_s,
+    (SELECT coalesce(jsonb_object_agg(name, due_s), '{{}}') FROM gated) AS gates,
+    (SELECT coalesce(jsonb_object_agg(id, beat), '{{}}') FROM triggerkit.workers) AS beats,
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
-    ARRAY(SELECT queue FROM waiting
-          WHERE queued_at < clock_timestamp() - %s * interval '1 second') AS queues
-"""
+    ARRAY(SELECT task FROM waiting WHERE since < {NOW_RANK} - {int(SETTLING_S * 1e6)}) AS tasks
+"""  # noqa: S608 - of constants
+
+
+class _Follow(NamedTuple):
+    canceled: Mapping[str, str]
+    leads: bool
 
 
 class _Look(NamedTuple):
+    canceled: Mapping[str, str]
     due_s: float | None
-    beats: dict[str, int]
+    expiring_s: float | None
+    tick_s: float | None
+    gates: Mapping[str, float]
+    beats: Mapping[str, int]
     abandoned: bool
-    queues: list[str]
+    tasks: list[str]
 
 
 @dataclass(slots=True)
@@ -70,9 +128,10 @@ class Keeper:
     """Runs in the worker's parent process until `stop` is set."""
 
     dsn: dict[str, Any]
-    client: redis.Redis
-    namespace: str
+    transport: Transport
+    members: Members
     stop: threading.Event
+    retention: Retention
     lease_s: float = LEASE_S
 
     def run(self) -> None:
@@ -80,54 +139,98 @@ class Keeper:
         while not self.stop.is_set():
             try:
                 with psycopg.connect(**self.dsn, autocommit=True) as connection:
+                    connection.execute(f"LISTEN {WAKE_CHANNEL}")
                     self._keep(connection)
+                    self._remove(connection)
             except psycopg.Error as error:
-                logger.warning("the keeper lost its connection (%s); it tries again", error)
+                logger.warning("the worker's lease waits for Postgres (%s)", error)
                 self.stop.wait(TICK_S)
 
     def _keep(self, connection: psycopg.Connection) -> None:
-        while not self._leads(connection):
-            if self.stop.wait(TICK_S):
-                return
         # A watch of its own for each connection: while Postgres was away, no worker could beat.
-        watch = Watch(self.lease_s)
+        watch: Watch | None = None
         while not self.stop.is_set():
-            self.stop.wait(self.tick(connection, watch))
+            if watch is None:
+                watch = Watch(self.lease_s) if self._follow(connection) else None
+                wait_s = TICK_S if watch is None else 0.0
+            else:
+                wait_s = self.tick(connection, watch)
+            pushed = self._wait(connection, wait_s)
+            if watch is not None and pushed:
+                self._push(ready_among(connection, pushed))
 
-    @staticmethod
-    def _leads(connection: psycopg.Connection) -> bool:
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [KEEPER_LOCK]).fetchone()
-        return row is not None and bool(row[0])
+    def _follow(self, connection: psycopg.Connection) -> bool:
+        """Beat, and try to lead."""
+        self._forget(connection)
+        with connection.cursor(row_factory=class_row(_Follow)) as cursor:
+            [seen] = cursor.execute(_FOLLOW, self.members.rows()).fetchall()
+        self._beaten(seen.canceled)
+        return seen.leads
 
     def tick(self, connection: psycopg.Connection, watch: Watch) -> float:
         """Do what is to be done and return the seconds until the next look."""
+        self._forget(connection)
         with connection.cursor(row_factory=class_row(_Look)) as cursor:
-            [look] = cursor.execute(_LOOK, [SETTLING_S]).fetchall()
+            [look] = cursor.execute(_LOOK, self.members.rows()).fetchall()
+        self._beaten(look.canceled)
         dead = watch.dead(look.beats, time.monotonic())
         if dead or look.abandoned:
             self._push(return_runs(connection, dead))
-        if look.due_s is not None and look.due_s <= 0:
+        if _is_due(look.tick_s):
+            self._push(make_due_runs(connection))
+        if _is_due(look.due_s):
             self._push(promote(connection))
-        refilled = [self._refill(connection, queue) for queue in look.queues]
+        if _is_due(look.expiring_s):
+            self._push(expire(connection))
+        if open_gates := {queue for queue, due_s in look.gates.items() if due_s <= 0}:
+            self._push(admit(connection, open_gates))
+        refilled = [self._refill(connection, task) for task in look.tasks]
+        self.retention.apply(connection)
         if CHUNK in refilled:
             return SHORTEST_TICK_S
-        return TICK_S if look.due_s is None else min(TICK_S, max(SHORTEST_TICK_S, look.due_s))
+        coming = [look.due_s, look.expiring_s, look.tick_s]
+        coming += [due_s for due_s in look.gates.values() if due_s > 0]
+        return min(TICK_S, *(max(SHORTEST_TICK_S, s) for s in coming if s is not None), TICK_S)
 
-    def _refill(self, connection: psycopg.Connection, queue: str) -> int:
-        """Push a chunk of what Redis lost of `queue`; returns how many were pushed."""
-        head = self._head(queue)
-        lost = [] if head is None else strays(connection, queue, head)
+    def _forget(self, connection: psycopg.Connection) -> None:
+        """Members that died lose their lease at once."""
+        if gone := self.members.gone():
+            connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [gone])
+
+    def _beaten(self, canceled: Mapping[str, str]) -> None:
+        self.members.held.set()
+        for run_id, member_id in canceled.items():
+            self.members.cancel(run_id, member_id)
+
+    def _remove(self, connection: psycopg.Connection) -> None:
+        """On the way out: nothing is executed here any more."""
+        ids = [*self.members.rows()["ids"], *self.members.gone()]
+        connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [ids])
+
+    def _wait(self, connection: psycopg.Connection, seconds: float) -> list[str]:
+        """Wait so long, or until woken; the ids of runs that are to be pushed."""
+        readable, _, _ = select.select(
+            [connection.fileno(), self.members.fileno()], [], [], seconds
+        )
+        if self.members.fileno() in readable:
+            self.members.drain()
+        if connection.fileno() not in readable:
+            return []
+        told = connection.notifies(timeout=0)
+        return [i for notify in told for i in notify.payload.split(",") if is_run_id(i)]
+
+    def _refill(self, connection: psycopg.Connection, task: str) -> int:
+        """Push a chunk of what the transport lost of `task`; returns how many were pushed."""
+        try:
+            lost = strays(connection, task, self.transport.first_rank(task))
+        except TransportAway as error:
+            logger.warning("no runs of %s can be pushed (%s); they wait", task, error)
+            return 0
         return len(lost) if self._push(lost) else 0
 
-    def _head(self, queue: str) -> list[str] | None:
-        """The first ids in Redis; None when Redis is away, or what is there are no ids."""
-        try:
-            first: Any = self.client.lrange(queue_key(self.namespace, queue), 0, HEAD - 1)
-        except redis.RedisError as error:
-            logger.warning("Redis is away (%s); the runs of %s wait", error, queue)
-            return None
-        ids = [run_id for run_id in first if is_run_id(run_id)]
-        return ids if ids or not first else None
+    def _push(self, runs: list[ReadyRun]) -> bool:
+        return self.transport.push(runs)
 
-    def _push(self, runs: list[tuple[str, str]]) -> bool:
-        return push(self.client, self.namespace, runs)
+
+def _is_due(seconds: float | None) -> bool:
+    return seconds is not None and seconds <= 0

@@ -1,6 +1,8 @@
-"""Concurrency keys: of a key's unfinished runs exactly one, the first that arrived, is not blocked.
+"""Concurrency keys and gates: which of the waiting runs may start.
 
-Whoever adds or ends a run of a key holds the key's lock until its transaction ends.
+Per key, exactly the first unfinished run is not blocked: whoever adds or ends a run of a key holds
+the key's lock until its transaction ends. Per queue with a limit, as many runs are let through as
+there is room for: whoever lets through holds the queue's row.
 """
 
 from __future__ import annotations
@@ -8,8 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+from triggerkit.runs.run import ReadyRun
+from triggerkit.state.turn import Statement
+
 #: A task's name and one of its concurrency keys, None for a run that has none.
 Key: TypeAlias = tuple[str, str | None]
+
+#: Now, as a rank: microseconds since 1970.
+NOW_RANK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+#: What a run `r` is that can be executed now; index runs_ready has the same.
+READY = "r.status = 'queued' AND NOT r.blocked AND r.gate IS DISTINCT FROM 'held'"
+
+#: The gate a run of queue `r.queue` waits at.
+GATE = """
+(SELECT 'held' FROM triggerkit.queues q WHERE q.name = r.queue AND (
+    q.concurrency IS NOT NULL OR q.rate_limit IS NOT NULL OR q.paused_at IS NOT NULL))
+"""
 
 #: Takes the keys' locks, in one order everywhere: two transactions cannot wait in a ring.
 LOCK = """
@@ -19,15 +36,50 @@ SELECT pg_advisory_xact_lock(number) FROM (
 """
 
 #: Lets the first unfinished run of each key go on; it may be waiting for a retry, then none does.
-UNBLOCK = """
-UPDATE triggerkit.runs SET blocked = false, queued_at = clock_timestamp()
-WHERE blocked AND id = ANY (ARRAY(
-    SELECT (SELECT r.id FROM triggerkit.runs r
-            WHERE r.task = k.task AND r.concurrency_key = k.key AND r.finished_at IS NULL
-            ORDER BY r.seq LIMIT 1)
+UNBLOCK = f"""
+UPDATE triggerkit.runs r SET blocked = false, rank = {NOW_RANK} - r.priority * 1000000::bigint
+WHERE r.blocked AND r.id = ANY (ARRAY(
+    SELECT (SELECT f.id FROM triggerkit.runs f
+            WHERE f.task = k.task AND f.concurrency_key = k.key AND f.finished_at IS NULL
+            ORDER BY f.seq LIMIT 1)
     FROM unnest(%s::text[], %s::text[]) AS k (task, key)))
-RETURNING queue, id, status
+RETURNING r.task, r.id, r.rank, r.status = 'queued' AND r.gate IS DISTINCT FROM 'held', r.queue,
+    r.gate
+"""  # noqa: S608 - of constants
+
+#: Most runs let through a queue's gate at once.
+MOST_ADMITTED = 1000
+
+#: Takes the queues' rows, in one order everywhere.
+LOCK_QUEUES = """
+SELECT name FROM triggerkit.queues WHERE name = ANY (%s) ORDER BY name FOR UPDATE
 """
+
+#: Lets through what there is room for, first those that waited longest. An admission counts against
+#: the rate of its queue for the whole period, so that none has more than its limit in any.
+ADMIT = f"""
+WITH room AS (
+    SELECT q.name, q.rate_limit, greatest(0, least(%s,
+        CASE WHEN q.paused_at IS NOT NULL THEN 0 END,
+        q.concurrency - (SELECT count(*) FROM triggerkit.runs o
+                         WHERE o.queue = q.name AND o.gate = 'open'),
+        q.rate_limit - (SELECT count(*) FROM triggerkit.admissions a WHERE a.queue = q.name
+            AND a.at > clock_timestamp() - q.rate_period_s * interval '1 second'))) AS places
+    FROM triggerkit.queues q WHERE q.name = ANY (%s)),
+admitted AS (
+    UPDATE triggerkit.runs r SET gate = 'open', rank = {NOW_RANK} - r.priority * 1000000::bigint
+    WHERE r.id = ANY (ARRAY(
+        SELECT w.id FROM room, LATERAL (
+            SELECT h.id FROM triggerkit.runs h
+            WHERE h.queue = room.name AND h.status = 'queued' AND NOT h.blocked AND h.gate = 'held'
+            ORDER BY h.rank LIMIT room.places) AS w))
+    RETURNING r.task, r.id, r.rank, r.queue),
+counted AS (
+    INSERT INTO triggerkit.admissions (queue, at)
+    SELECT a.queue, clock_timestamp() FROM admitted a JOIN room ON room.name = a.queue
+    WHERE room.rate_limit IS NOT NULL)
+SELECT task, id, rank FROM admitted
+"""  # noqa: S608 - of constants
 
 
 def lock_parameters(keys: Iterable[Key]) -> list[list[str]]:
@@ -41,6 +93,22 @@ def unblock_parameters(keys: Iterable[Key]) -> list[list[str]]:
     return [[task for task, _ in with_key], [key for _, key in with_key]]
 
 
-def runnable(unblocked: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
-    """What of `UNBLOCK`'s rows is to be pushed, as (queue, run id)."""
-    return [(queue, run_id) for queue, run_id, status in unblocked if status == "queued"]
+def unblocked_ready(unblocked: Sequence[tuple[Any, ...]]) -> list[ReadyRun]:
+    """What of `UNBLOCK`'s rows is to be pushed."""
+    return [ReadyRun(*row[:3]) for row in unblocked if row[3]]
+
+
+def gates_of(unblocked: Sequence[tuple[Any, ...]]) -> set[str]:
+    """The queues at whose gates runs of `UNBLOCK`'s rows wait now."""
+    return {row[4] for row in unblocked if row[5] == "held"}
+
+
+def admit_statements(queues: Iterable[str]) -> list[Statement]:
+    """Let through what `queues` have room for; the last statement's rows are to be pushed."""
+    names = sorted(queues)
+    return [(LOCK_QUEUES, [names]), (ADMIT, [MOST_ADMITTED, names])]
+
+
+def admitted(rows: Sequence[tuple[Any, ...]]) -> list[ReadyRun]:
+    """What of `ADMIT`'s rows is to be pushed: all."""
+    return [ReadyRun(*row) for row in rows]

@@ -1,111 +1,157 @@
-"""Runs that go on: those that are due, those of dead workers, and those that Redis lost.
+"""Runs that go on: those that are due, those of dead workers, and those that the transport lost.
 
-Each function changes runs in Postgres and returns (queue, run id) of what is to be pushed.
+Each function changes runs in Postgres and returns those that are to be pushed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import psycopg
 
-from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, runnable, unblock_parameters
+from triggerkit.runs.ending import admit, end
+from triggerkit.runs.keys import GATE, NOW_RANK, READY
+from triggerkit.runs.run import ReadyRun
 
 logger = logging.getLogger(__name__)
 
 #: Attempts in which its worker died after which a run is given up.
 MAX_CRASHES = 3
 
-#: A queued run younger than this many seconds may still be on its way to Redis.
+#: A ready run younger than this many seconds may still be on its way to the transport.
 SETTLING_S = 1.0
 
 #: Most runs changed by one statement.
 CHUNK = 10_000
 
-_PROMOTE = """
-UPDATE triggerkit.runs SET status = 'queued', queued_at = clock_timestamp()
+_PROMOTE = f"""
+UPDATE triggerkit.runs r
+SET status = 'queued', gate = {GATE}, rank = {NOW_RANK} - r.priority * 1000000::bigint
 WHERE id = ANY (ARRAY(
     SELECT id FROM triggerkit.runs
     WHERE status IN ('delayed', 'retrying') AND scheduled_at <= clock_timestamp()
     ORDER BY scheduled_at LIMIT %s FOR UPDATE SKIP LOCKED))
-RETURNING queue, id, blocked
+RETURNING task, id, rank, blocked, gate, queue
+"""  # noqa: S608 - of constants
+
+#: Runs whose time to start is over.
+_OVERDUE = """
+SELECT id FROM triggerkit.runs
+WHERE expires_at <= clock_timestamp() AND status IN ('delayed', 'queued') AND attempt = 0
+ORDER BY expires_at LIMIT %s
 """
 
-#: The keys of runs that are executed by nobody.
-_ABANDONED_KEYS = """
-SELECT task, concurrency_key FROM triggerkit.runs
-WHERE status = 'executing' AND concurrency_key IS NOT NULL AND (
+_EXPIRE = """
+UPDATE triggerkit.runs r SET status = 'expired', finished_at = clock_timestamp(), gate = NULL
+FROM (SELECT id, gate FROM triggerkit.runs WHERE id = ANY (%s) FOR UPDATE) AS before
+WHERE r.id = before.id AND r.status IN ('delayed', 'queued') AND r.attempt = 0
+RETURNING r.task, r.concurrency_key, r.queue, before.gate = 'open'
+"""
+
+#: The runs that are executed by nobody.
+_ABANDONED = """
+SELECT id FROM triggerkit.runs
+WHERE status = 'executing' AND (
     worker = ANY (%s) OR worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers)))
+LIMIT %s
 """
 
 #: Every executing run of a worker that is gone is queued again, or given up.
-_RETURN = """
-WITH gone AS (
-    UPDATE triggerkit.runs
-    SET crashes = crashes + 1,
-        status = CASE WHEN crashes + 1 >= %(most)s THEN 'crashed' ELSE 'queued' END,
-        finished_at = CASE WHEN crashes + 1 >= %(most)s THEN clock_timestamp() END,
-        queued_at = clock_timestamp(),
-        error = jsonb_build_object('type', 'WorkerDied', 'message',
-            'the worker ' || worker || ' died while it executed this run', 'traceback', '')
-    WHERE status = 'executing' AND (
+_RETURN = f"""
+WITH found AS (
+    SELECT id, gate, CASE WHEN cancel_requested_at IS NOT NULL THEN 'canceled'
+        WHEN crashes + 1 >= %(most)s THEN 'crashed' ELSE 'queued' END AS status
+    FROM triggerkit.runs
+    WHERE id = ANY (%(ids)s) AND status || '' = 'executing' AND (
         worker = ANY (%(dead)s) OR worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers)))
-    RETURNING id, task, queue, status, attempt, started_at, worker, error, concurrency_key),
+    FOR UPDATE),
+gone AS (
+    UPDATE triggerkit.runs r
+    SET crashes = r.crashes + 1, status = found.status,
+        finished_at = CASE WHEN found.status <> 'queued' THEN clock_timestamp() END,
+        gate = CASE WHEN found.status = 'queued' THEN {GATE} END,
+        rank = {NOW_RANK} - r.priority * 1000000::bigint,
+        error = jsonb_build_object('type', 'WorkerDied', 'message',
+            'the worker ' || r.worker || ' died while it executed this run', 'traceback', '')
+    FROM found WHERE r.id = found.id
+    RETURNING r.task, r.concurrency_key, r.queue, found.gate = 'open' AS was_open, r.id, r.rank,
+        r.status, r.gate, r.attempt, r.started_at, r.worker, r.error),
 noted AS (
     INSERT INTO triggerkit.attempts (run_id, attempt, status, started_at, finished_at, worker,
         error)
     SELECT id, attempt, 'crashed', started_at, clock_timestamp(), worker, error FROM gone
     ON CONFLICT DO NOTHING)
-SELECT queue, id, status, task, concurrency_key, worker FROM gone
-"""
+SELECT task, concurrency_key, queue, was_open OR gate = 'held', id, rank, status, gate, worker
+FROM gone
+"""  # noqa: S608 - of constants
 
-#: A queue's list in Redis is first in, first out, so a run that was pushed clearly before the
-#: list's first ones (%(head)s) is no longer in it; of an empty list every run is missing that is
-#: not on its way. They go to the list's end, and so count as pushed now.
-_STRAYS = """
-UPDATE triggerkit.runs SET queued_at = clock_timestamp()
-WHERE id = ANY (ARRAY(
-    SELECT id FROM triggerkit.runs
-    WHERE status = 'queued' AND NOT blocked AND queue = %(queue)s
-      AND queued_at < CASE WHEN %(head)s::text[] = '{}' THEN clock_timestamp() ELSE (
-          SELECT min(queued_at) FROM triggerkit.runs
-          WHERE id = ANY (%(head)s) AND status || '' = 'queued' AND NOT blocked
-      ) END - %(settling_s)s * interval '1 second'
-    ORDER BY queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-RETURNING queue, id
-"""
+#: The transport gives a task's runs in the order of their ranks, so one that stands before the
+#: first there (%(first)s) is not in it; when it has none, every run is missing that is not on its
+#: way. They are pushed with the ranks they have.
+_STRAYS = f"""
+SELECT r.task, r.id, r.rank FROM triggerkit.runs r
+WHERE r.task = %(task)s AND {READY} AND r.rank < %(first)s
+    AND r.rank + r.priority * 1000000::bigint < {NOW_RANK} - %(settling_us)s
+    AND r.queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
+ORDER BY r.rank LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+#: Those of given runs that are ready.
+_READY = f"SELECT r.task, r.id, r.rank FROM triggerkit.runs r WHERE r.id = ANY (%s) AND {READY}"  # noqa: S608
+
+_SETTLING_US = int(SETTLING_S * 1_000_000)
+
+#: Greater than every rank.
+_LAST_RANK = 2**63 - 1
 
 
-def promote(connection: psycopg.Connection) -> list[tuple[str, str]]:
+def promote(connection: psycopg.Connection) -> list[ReadyRun]:
     """Queue the runs whose time has come, at most `CHUNK` of them."""
     due = connection.execute(_PROMOTE, [CHUNK]).fetchall()
-    return [(queue, run_id) for queue, run_id, blocked in due if not blocked]
+    ready = [ReadyRun(*row[:3]) for row in due if not row[3] and row[4] is None]
+    return ready + admit(connection, {row[5] for row in due if row[4] is not None})
 
 
-def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[tuple[str, str]]:
+def expire(connection: psycopg.Connection) -> list[ReadyRun]:
+    """End the runs that did not start in time, at most `CHUNK` of them."""
+    overdue = [run_id for (run_id,) in connection.execute(_OVERDUE, [CHUNK]).fetchall()]
+    return end(connection, overdue, _EXPIRE, [overdue])[1] if overdue else []
+
+
+def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[ReadyRun]:
     """Take the runs from workers that are `dead` or not there, and forget those workers."""
     workers = list(dead)
-    with connection.transaction():
-        # The keys are locked before the rows, as a completion does that comes too late.
-        held = connection.execute(_ABANDONED_KEYS, [workers]).fetchall()
-        connection.execute(LOCK, lock_parameters(held))
-        gone = connection.execute(_RETURN, {"dead": workers, "most": MAX_CRASHES}).fetchall()
-        connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [workers])
-        given_up = unblock_parameters((t, k) for _, _, s, t, k, _ in gone if s == "crashed")
-        unblocked = connection.execute(UNBLOCK, given_up).fetchall()
-    for _, run_id, status, _, _, worker in gone:
-        logger.warning("the worker %s died while it executed %s: %s", worker, run_id, status)
-    queued = [(queue, run_id) for queue, run_id, status, *_ in gone if status == "queued"]
-    return queued + runnable(unblocked)
+    ready: list[ReadyRun] = []
+    while found := connection.execute(_ABANDONED, [workers, CHUNK]).fetchall():
+        ids = [run_id for (run_id,) in found]
+        parameters = {"ids": ids, "dead": workers, "most": MAX_CRASHES}
+        gone, freed = end(connection, ids, _RETURN, parameters)
+        for _, _, _, _, run_id, _, status, _, worker in gone:
+            logger.warning("the worker %s died while it executed %s: %s", worker, run_id, status)
+        ready += freed
+        ready += [
+            ReadyRun(task, run_id, rank)
+            for task, _, _, _, run_id, rank, status, gate, _ in gone
+            if status == "queued" and gate is None
+        ]
+    connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [workers])
+    return ready
 
 
-def strays(
-    connection: psycopg.Connection, queue: str, head: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Runs of `queue` that Redis lost, at most `CHUNK`, given the first ids of its list.
+def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list[ReadyRun]:
+    """Runs of `task` that the transport lost, at most `CHUNK`, given the first rank it has."""
+    parameters = {
+        "task": task,
+        # What was just taken and is not claimed yet stands close before the first.
+        "first": _LAST_RANK if math.isinf(first_rank) else int(first_rank) - _SETTLING_US,
+        "limit": CHUNK,
+        "settling_us": _SETTLING_US,
+    }
+    return [ReadyRun(*row) for row in connection.execute(_STRAYS, parameters).fetchall()]
 
-    None are found while no id of `head` is a queued run's: workers take such ids away first.
-    """
-    parameters = {"queue": queue, "head": list(head), "limit": CHUNK, "settling_s": SETTLING_S}
-    return [(name, run_id) for name, run_id in connection.execute(_STRAYS, parameters).fetchall()]
+
+def ready_among(connection: psycopg.Connection, run_ids: Sequence[str]) -> list[ReadyRun]:
+    """Those of `run_ids` that are ready."""
+    return [ReadyRun(*row) for row in connection.execute(_READY, [list(run_ids)]).fetchall()]

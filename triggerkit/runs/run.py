@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import randbits
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 Status = Literal[
     "delayed", "queued", "executing", "retrying",
@@ -28,8 +29,16 @@ _RUN_ID = re.compile(f"run_[{_ALPHABET}]{{26}}")
 
 def new_run_id() -> str:
     """`run_` and 26 characters that sort by time: 48 bits of milliseconds, 80 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | randbits(80)
-    return "run_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return _encoded((time.time_ns() // 1_000_000) << 80 | randbits(80))
+
+
+def _encoded(value: int) -> str:
+    return "run_" + "".join([_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5)])
+
+
+def first_run_id_at(seconds: float) -> str:
+    """The least id that a run made at `seconds` since 1970 can have."""
+    return _encoded(int(seconds * 1000) << 80)
 
 
 def is_run_id(text: str) -> bool:
@@ -56,6 +65,29 @@ def storable(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What a trigger may ask for beside the payload. Times are in seconds.
+
+    `priority_s` lets a run start as if it had been queued so much earlier. A run that did not start
+    within `ttl_s` expires. `idempotency_ttl_s` is how long a key is remembered. `metadata` is JSON.
+    A `debounce_key` has a delayed run of its key wait anew, with the new payload, until at most
+    `debounce_max_s` after it was made.
+    """
+
+    priority_s: int = 0
+    ttl_s: float | None = None
+    idempotency_ttl_s: float | None = None
+    debounce_key: str | None = None
+    debounce_max_s: float | None = None
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] | None = None
+    parent_id: str | None = None
+    traceparent: str | None = None
+    replay_of: str | None = None
+    awaited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """A run to accept. `payload` is JSON; `items` counts the messages of a batch.
 
@@ -76,6 +108,7 @@ class NewRun:
     attempt: int = 0
     error: RunError | None = None
     failed: bool = False
+    options: Options | None = None
     id: str = field(default_factory=new_run_id)
 
     @property
@@ -102,12 +135,20 @@ class Handle:
         return {**named, "duplicate": True} if self.duplicate else named
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRun:
+class ReadyRun(NamedTuple):
+    """A run that can be executed now: its id goes to Redis, ordered by `rank` (microseconds)."""
+
+    task: str
+    id: str
+    rank: int
+
+
+class ClaimedRun(NamedTuple):
     """A run given to this worker: only this attempt may complete it.
 
-    `held_rows` are rows of which an earlier item failed and is still to be tried: their items in
-    this run wait behind it.
+    `waits` counts attempts that use up none of `max_attempts`. `open` tells that it takes up room
+    in a queue with a limit. `held_rows` are rows of which an earlier item failed and is still to be
+    tried: their items in this run wait behind it.
     """
 
     id: str
@@ -116,21 +157,32 @@ class ClaimedRun:
     queue: str
     attempt: int
     max_attempts: int
+    waits: int
     payload: str
     items: int | None
     concurrency_key: str | None
     item_key: str | None
     source: dict[str, Any] | None
     started_at: datetime
+    open: bool = False
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Any] = MappingProxyType({})
+    traceparent: str | None = None
     held_rows: Sequence[str] = ()
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether no attempt is left after this one."""
+        return self.attempt - self.waits >= self.max_attempts
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one attempt of a run ended. `output` is JSON.
 
-    `retry_in_s` is set when the status is `retrying`. `spawned` are runs of single items that
-    failed in a batch: they are made in the transaction that completes the batch.
+    `retry_in_s` is set when the status is `retrying`; `waited` says that the attempt asked for
+    that, and uses up none of the run's. `spawned` are runs of single items that failed in a batch:
+    they are made in the transaction that completes the batch.
     """
 
     run: ClaimedRun
@@ -138,4 +190,5 @@ class Outcome:
     output: bytes | None = None
     error: RunError | None = None
     retry_in_s: float | None = None
+    waited: bool = False
     spawned: tuple[NewRun, ...] = ()

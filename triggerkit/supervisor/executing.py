@@ -16,11 +16,11 @@ PATIENCE_S = 2.0
 
 _EXECUTING = """
 SELECT count(*) FROM triggerkit.runs r JOIN triggerkit.workers w ON w.id = r.worker
-WHERE r.status = 'executing' AND w.hostname = %s AND w.pid = ANY (%s)
+WHERE r.status = 'executing' AND w.hostname = %s AND w.parent_pid = ANY (%s)
 """
 
 #: What has no lease is queued again at the keeper's next look, instead of when the lease is over.
-_FORGET = "DELETE FROM triggerkit.workers WHERE hostname = %s AND pid = ANY (%s)"
+_FORGET = "DELETE FROM triggerkit.workers WHERE hostname = %s AND parent_pid = ANY (%s)"
 
 
 async def count_executing(dsn: str, workers: Sequence[int]) -> int | None:

@@ -17,7 +17,7 @@ from triggerkit.worker.registry import load_app, load_tasks
 from triggerkit.worker.task import Task
 
 
-def load_project(project: Project) -> tuple[dict[str, Task[Any, Any]], Any]:
+def load_project(project: Project) -> tuple[dict[str, Task[Any, Any, Any]], Any]:
     """The project's tasks by name, and its ASGI app, None when it has none.
 
     Raises:
@@ -28,7 +28,7 @@ def load_project(project: Project) -> tuple[dict[str, Task[Any, Any]], Any]:
         return load_tasks(project), load_app(project)
 
 
-def load_project_tasks(project: Project) -> dict[str, Task[Any, Any]]:
+def load_project_tasks(project: Project) -> dict[str, Task[Any, Any, Any]]:
     """The project's tasks alone; raises as `load_project` does."""
     with _own_line(project.folder):
         return load_tasks(project)

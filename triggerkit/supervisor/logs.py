@@ -10,11 +10,16 @@ from typing import Any
 
 import orjson
 
+from triggerkit.worker.output import Echo
+
 #: Set by `dev` for its children.
 FORMAT_VARIABLE = "TRIGGERKIT_LOG_FORMAT"
 
 #: The logger that tells the supervisor what a process does.
 lifecycle = logging.getLogger("triggerkit.lifecycle")
+
+#: The logger that passes on what the project prints.
+output = logging.getLogger("triggerkit.output")
 
 
 class JsonLines(logging.Formatter):
@@ -56,6 +61,19 @@ def configure(*, json_lines: bool, quiet: bool = False) -> None:
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     # Runs that fail are told by triggerkit.runs, with the task's own frames.
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
+
+
+def echo_output() -> Echo | None:
+    """How a child of `dev` passes on what the project prints: as a line of ours, so that lines of
+    several runs cannot run into each other. None in other processes: it is printed."""
+    if not is_child():
+        return None
+
+    def echo(line: str, run_id: str | None) -> None:
+        facts = {"event": "output", "run": run_id}
+        output.info("%s", line, extra={"facts": facts})
+
+    return echo
 
 
 def announce(state: str, **facts: Any) -> None:

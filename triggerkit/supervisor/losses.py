@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from triggerkit.runs.transport import TransportAway
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 
@@ -36,7 +37,13 @@ QUIET_S = 5.0
 #: Errors of a server that refuses everybody: it shuts down, crashed, or starts.
 _SERVER_AWAY = ("57P01", "57P02", "57P03")
 
-_LOST = (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError, OSError)
+_LOST = (
+    psycopg.OperationalError,
+    redis.ConnectionError,
+    redis.TimeoutError,
+    TransportAway,
+    OSError,
+)
 
 #: Connects, yields once, and then waits for the loss, which it raises.
 Hold = Callable[[], Iterator[None]]

@@ -3,82 +3,213 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from triggerkit.embedded import lifeline
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.client import installation
+from triggerkit.runs.keeper import Keeper
+from triggerkit.runs.members import Member, Members
+from triggerkit.runs.retention import Retention
+from triggerkit.runs.session import by_index
 from triggerkit.settings import Project, Settings
+from triggerkit.state.connect import pinned
 from triggerkit.supervisor.loading import load_project_tasks
+from triggerkit.supervisor.logs import echo_output
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
 from triggerkit.supervisor.workers import (
     WORKER_VARIABLE,
     Child,
-    start_children,
+    hear_cancellations,
+    start_child,
     tell_ready,
     wait_to_go,
 )
-from triggerkit.worker.process import Lease, execute_runs, keep, new_worker_id, stop_on_signals
+from triggerkit.worker.output import capture_output
+from triggerkit.worker.process import (
+    Place,
+    Worker,
+    execute_runs,
+    new_worker_id,
+    open_transport,
+    stop_on_signals,
+)
+from triggerkit.worker.version import code_version
+
+logger = logging.getLogger("triggerkit.worker")
 
 #: Seconds between two looks for a signal while the lease waits for Postgres.
 LOOK_S = 0.5
 
+#: Seconds before a child that died is replaced: the first wait and the longest.
+FIRST_WAIT_S = 0.2
+LONGEST_WAIT_S = 10.0
+
+#: Seconds a child lives after which its death counts as a first one again.
+HEALTHY_S = 30.0
+
+#: The exit code of a child in which code of a run does not end.
+STUCK = 75
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many processes a worker has, and how many runs each takes at once: of sync tasks in
+    threads, of async tasks on an event loop. Only of `queues`, when they are named."""
+
+    processes: int
+    threads: int
+    async_runs: int
+    queues: Sequence[str] | None = None
+
+    def arguments(self) -> list[str]:
+        """The same as options of the command."""
+        given = [f"--queue={queue}" for queue in self.queues or ()]
+        return ["--threads", str(self.threads), "--async-runs", str(self.async_runs), *given]
+
+
+class _Crew:
+    """The children of a worker: one that dies is replaced."""
+
+    def __init__(self, project: Project, sizes: Sizes, members: Members) -> None:
+        self._project = project
+        self._sizes = sizes
+        self._members = members
+        self._worker_id = new_worker_id()
+        self._started = 0
+        self._children: list[Child] = []
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Start all, before there is any thread; they claim nothing before they are let go."""
+        self._children = [self._start() for _ in range(self._sizes.processes)]
+
+    def join(self) -> None:
+        """Take them into the lease."""
+        for child in self._children:
+            self._join(child)
+
+    def go(self) -> bool:
+        """Let them claim runs; False when one ended before it was ready."""
+        for child in self._children:
+            child.go()
+        ready = [child.wait_until_ready() for child in self._children]
+        return all(ready)
+
+    def watch(self) -> None:
+        """Replace those that die, until `stop`."""
+        for place, child in enumerate(self._children):
+            threading.Thread(target=self._keep, args=[place, child], daemon=True).start()
+
+    def stop(self) -> int:
+        """Have them finish what they have; returns the worst exit code."""
+        self._stopping.set()
+        for child in self._children:
+            child.ask_to_end()
+        return max((abs(child.wait()) for child in self._children), default=0)
+
+    def _start(self) -> Child:
+        self._started += 1
+        worker_id = f"{self._worker_id}/{self._started}"
+        return start_child(self._project, worker_id, self._sizes.arguments())
+
+    def _join(self, child: Child) -> None:
+        self._members.join(
+            Member(
+                child.worker_id,
+                child.pid,
+                list(self._sizes.queues or ()),
+                self._sizes.threads,
+                self._sizes.async_runs,
+                child.cancel,
+            )
+        )
+
+    def _keep(self, place: int, child: Child) -> None:
+        wait_s = FIRST_WAIT_S
+        while True:
+            started = time.monotonic()
+            code = child.wait()
+            if self._stopping.is_set():
+                return
+            lived_s = time.monotonic() - started
+            wait_s = FIRST_WAIT_S if lived_s > HEALTHY_S else min(wait_s * 2, LONGEST_WAIT_S)
+            self._members.leave(child.worker_id)
+            logger.warning(
+                "a process of the worker ended %s; its runs are queued again, and another follows "
+                "in %.1f s",
+                "since code of a run did not end" if code == STUCK else f"with code {code}",
+                wait_s,
+            )
+            child.close()
+            if self._stopping.wait(wait_s):
+                return
+            child = self._children[place] = self._start()
+            self._join(child)
+            child.go()
+            child.wait_until_ready()
+
 
 def run_worker(
-    settings: Settings,
-    project: Project,
-    *,
-    processes: int,
-    threads: int,
-    queues: Sequence[str] | None,
-    ready: Callable[[], None],
+    settings: Settings, project: Project, sizes: Sizes, *, ready: Callable[[], None]
 ) -> int:
     """Work until a signal; returns the exit code.
 
     The parent imports no task: a task that blocks the interpreter cannot stop the heartbeat.
     """
-    worker_id = new_worker_id()
-    arguments = ["--threads", str(threads), *(f"--queue={q}" for q in queues or ())]
-    # Started first, before there is any thread, and since they take longest. They claim nothing
-    # before the lease is held.
-    children = start_children(project, worker_id, arguments, processes)
+    members = Members()
+    crew = _Crew(project, sizes, members)
+    # Started first, before there is any thread, and since they take longest.
+    crew.start()
     lifeline.watch()
-    stop, stop_lease = threading.Event(), threading.Event()
+    stop, stop_keeping = threading.Event(), threading.Event()
     stop_on_signals(stop)
-    namespace = asyncio.run(installation(settings))
-    lease = Lease(settings, worker_id, list(queues or ()), processes * threads)
-    kept = keep(settings, namespace, lease, stop_lease)
+    crew.join()
+    keeping = keep(settings, asyncio.run(installation(settings)), members, stop_keeping)
     watch_connections(settings)
+    code = 0
     try:
-        while not (lease.held.wait(LOOK_S) or stop.is_set()):
+        while not (members.held.wait(LOOK_S) or stop.is_set()):
             pass
-        for child in children:
-            child.go()
-        for child in children:
-            if not child.wait_until_ready():
-                stop.set()
-        if not stop.is_set():
+        if crew.go() and not stop.is_set():
             ready()
-        _wait(children, stop)
+            crew.watch()
+            stop.wait()
     finally:
-        for child in children:
-            child.ask_to_end()
-        codes = [child.wait() for child in children]
-        stop_lease.set()
-        for thread in kept:
-            thread.join()
-    return max((abs(code) for code in codes), default=0)
+        code = crew.stop()
+        stop_keeping.set()
+        members.wake()
+        keeping.join()
+    return code
 
 
-def run_child(
-    settings: Settings, project: Project, *, threads: int, queues: Sequence[str] | None
-) -> None:
+def keep(
+    settings: Settings, namespace: str, members: Members, stop: threading.Event
+) -> threading.Thread:
+    """Start the keeper of a worker."""
+    keeper = Keeper(
+        pinned(by_index(settings.state_dsn), "triggerkit keeper"),
+        open_transport(settings, namespace),
+        members,
+        stop,
+        Retention(settings.runs_keep),
+    )
+    thread = threading.Thread(target=keeper.run, name="keeper")
+    thread.start()
+    return thread
+
+
+def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     """Execute runs in this process, for the parent that started it."""
     stop = threading.Event()
     stop_on_signals(stop)
     leave_losses_to_watch()
+    capture_output(echo_output())
     tasks = load_project_tasks(project)
     if not tasks:
         raise ConfigurationError(
@@ -86,26 +217,20 @@ def run_child(
         )
     if not wait_to_go():
         return
-    namespace = asyncio.run(installation(settings))
-    execute_runs(
-        settings,
-        tasks,
-        worker_id=os.environ[WORKER_VARIABLE],
-        namespace=namespace,
-        queues=list(queues or sorted({task.queue for task in tasks.values()})),
-        threads=threads,
-        ready=tell_ready,
-        stop=stop,
+    place = Place(
+        os.environ[WORKER_VARIABLE],
+        asyncio.run(installation(settings)),
+        sizes.threads,
+        sizes.async_runs,
+        code_version(tasks.values()),
     )
 
+    def ready(worker: Worker) -> None:
+        hear_cancellations(worker.cancel)
+        tell_ready()
 
-def _wait(children: Sequence[Child], stop: threading.Event) -> None:
-    """Return when a signal came or a child ended."""
-
-    def watch(child: Child) -> None:
-        child.wait()
-        stop.set()
-
-    for child in children:
-        threading.Thread(target=watch, args=[child], daemon=True).start()
-    stop.wait()
+    wanted = {n: t for n, t in tasks.items() if not sizes.queues or t.queue in sizes.queues}
+    if execute_runs(settings, wanted, place, ready=ready, stop=stop):
+        # Threads that do not end would hold the process up.
+        logging.shutdown()
+        os._exit(STUCK)

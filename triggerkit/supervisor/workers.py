@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from triggerkit.embedded import lifeline
 from triggerkit.settings import Project
@@ -25,10 +25,11 @@ class Forked(BaseException):
 
 
 class Child:
-    """A child process: told by its standard input to go, it tells by a pipe that it is ready."""
+    """A child process: told by its standard input what to do, and telling by a pipe when ready."""
 
-    def __init__(self, pid: int, go_fd: int, ready_fd: int) -> None:
-        self._pid = pid
+    def __init__(self, worker_id: str, pid: int, go_fd: int, ready_fd: int) -> None:
+        self.worker_id = worker_id
+        self.pid = pid
         self._go_fd = go_fd
         self._ready_fd = ready_fd
         self._waiting = threading.Lock()
@@ -36,33 +37,43 @@ class Child:
 
     def go(self) -> None:
         """Let it claim runs, once it is ready."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._go_fd, b"1")
+        self._tell("go")
+
+    def cancel(self, run_id: str) -> None:
+        """Have it cancel a run."""
+        self._tell(f"cancel {run_id}")
 
     def wait_until_ready(self) -> bool:
         """Wait; False when it ended instead."""
         with os.fdopen(self._ready_fd, "rb") as pipe:
             return bool(pipe.read(1))
 
+    def close(self) -> None:
+        """It has ended: close what it was told by."""
+        with contextlib.suppress(OSError):
+            os.close(self._go_fd)
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError, OSError):
+            os.write(self._go_fd, f"{line}\n".encode())
+
     def ask_to_end(self) -> None:
         """Send SIGTERM, if it has not ended."""
         if self._code is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
+                os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:
         """Wait until it has ended; its exit code. Any thread may wait."""
         with self._waiting:
             if self._code is None:
-                _, status = os.waitpid(self._pid, 0)
+                _, status = os.waitpid(self.pid, 0)
                 self._code = os.waitstatus_to_exitcode(status)
             return self._code
 
 
-def start_children(
-    project: Project, worker_id: str, arguments: Sequence[str], count: int
-) -> list[Child]:
-    """Start `triggerkit worker --child ARGUMENTS` so many times; they end with this process.
+def start_child(project: Project, worker_id: str, arguments: Sequence[str]) -> Child:
+    """Start `triggerkit worker --child ARGUMENTS`; it ends with this process.
 
     Raises:
         Forked: in a child; its command goes on from there.
@@ -71,12 +82,24 @@ def start_children(
     command = ["worker", "--child", *arguments]
     for name in project.tasks:
         command += ["--tasks", name]
-    return [_start(command, worker_id, line) for _ in range(count)]
+    return _start(command, worker_id, line)
 
 
 def wait_to_go() -> bool:
     """In a child, wait until its parent lets it go; False when the parent is gone."""
-    return bool(sys.stdin.buffer.read(1))
+    return sys.stdin.buffer.readline() == b"go\n"
+
+
+def hear_cancellations(cancel: Callable[[str], None]) -> None:
+    """In a child, call `cancel` with each run that the parent says, from a thread."""
+
+    def hear() -> None:
+        for line in iter(sys.stdin.buffer.readline, b""):
+            word, _, run_id = line.decode().strip().partition(" ")
+            if word == "cancel":
+                cancel(run_id)
+
+    threading.Thread(target=hear, name="cancellations", daemon=True).start()
 
 
 def tell_ready() -> None:
@@ -115,4 +138,4 @@ def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> C
         ).pid
     for fd in (go_read, ready_write):
         os.close(fd)
-    return Child(pid, go_write, ready_read)
+    return Child(worker_id, pid, go_write, ready_read)

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
-import redis
 from psycopg_pool import PoolTimeout
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from triggerkit.runs.client import Client
+from triggerkit.runs.transport import TransportAway
 from triggerkit.settings import Settings
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.operation import DatabaseHealthOf
@@ -31,7 +31,7 @@ class Application:
     def __init__(
         self,
         settings: Settings,
-        tasks: Iterable[Task[Any, Any]],
+        tasks: Iterable[Task[Any, Any, Any]],
         user_app: ASGIApp | None,
         database_health: DatabaseHealthOf | None = None,
     ) -> None:
@@ -89,8 +89,8 @@ class Application:
         except (psycopg.Error, PoolTimeout):
             missing.append("postgres")
         try:
-            await client.redis.ping()
-        except (redis.RedisError, OSError):
+            await client.transport.check()
+        except TransportAway:
             missing.append("redis")
         return missing
 

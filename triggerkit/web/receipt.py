@@ -37,7 +37,7 @@ class _Keyed(msgspec.Struct):
 class Receipt:
     """One request's messages."""
 
-    def __init__(self, task: Task[Any, Any], headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, task: Task[Any, Any, Any], headers: Mapping[str, str], body: bytes) -> None:
         """`headers` maps lower-case names to values; `body` is JSON: one message, or
         `{"data": [message, …]}`.
 

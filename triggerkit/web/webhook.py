@@ -28,7 +28,7 @@ TEST_HEADER = "triggerkit-test"
 class WebhookRoute(Route):
     """A Starlette route that starts runs of one task, whatever the payload says."""
 
-    def __init__(self, path: str, task: Task[Any, Any]) -> None:
+    def __init__(self, path: str, task: Task[Any, Any, Any]) -> None:
         super().__init__(path, self._handle, methods=["POST"], name=f"webhook:{task.name}")
         self.task = task
         self._settings: Settings | None = None
@@ -60,7 +60,7 @@ class WebhookRoute(Route):
         return self._settings
 
 
-def webhook(path: str, *, task: Task[Any, Any]) -> WebhookRoute:
+def webhook(path: str, *, task: Task[Any, Any, Any]) -> WebhookRoute:
     """A route for any ASGI app: `POST path` with one message or `{"data": [message, …]}` starts
     runs of `task`, if it carries `Authorization: Bearer` and the webhook secret, or a signature by
     the webhook signing secret."""

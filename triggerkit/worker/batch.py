@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -62,12 +62,13 @@ def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:
 
 def item_failure(run: ClaimedRun, failure: ItemFailure) -> Failure:
     """What the failure of one item means; with no attempt left it is final."""
-    permanent = failure.permanent or run.max_attempts <= 1
+    waits = failure.retry_after_s is not None or isinstance(failure.error, RetryAfter)
+    permanent = failure.permanent or (run.max_attempts <= 1 and not waits)
     return failure_of(failure.error, permanent=permanent, retry_after_s=failure.retry_after_s)
 
 
-def bisect(
-    run: ClaimedRun, items: list[BatchItem], call: Callable[[list[BatchItem]], Any]
+async def bisect(
+    run: ClaimedRun, items: list[BatchItem], call: Callable[[list[BatchItem]], Awaitable[Any]]
 ) -> BatchResult:
     """Call with ever smaller halves, in order, so that only items that fail alone are left.
 
@@ -83,7 +84,7 @@ def bisect(
         if not part:
             continue
         try:
-            output, failures = _output_and_failures(call(part))
+            output, failures = _output_and_failures(await call(part))
             outputs.append(output)
         except Exception as error:
             if len(part) > 1 and not isinstance(error, RetryAfter):

@@ -1,29 +1,56 @@
-"""The Dramatiq broker: hands the runs of an intake to Dramatiq's threads."""
+"""The Dramatiq broker: its threads execute the runs of sync tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
 
-from triggerkit.runs.run import ClaimedRun
-from triggerkit.worker.intake import Intake
+from triggerkit.runs.run import ClaimedRun, ReadyRun
+from triggerkit.worker.finish import Attempts
+from triggerkit.worker.intake import WAIT_S, Intake
+from triggerkit.worker.slots import Slots
 
-#: The one queue Dramatiq sees; the runs' own queues are lists in Redis.
-DRAMATIQ_QUEUE = "runs"
+logger = logging.getLogger(__name__)
+
+#: The one queue Dramatiq sees, and its one actor: a message of it is a turn of a thread, which
+#: executes what is claimed until nothing is.
+QUEUE = "runs"
+ACTOR = "turn"
+
+#: Seconds that a claimed run may wait for a thread; then it is put back, for another worker.
+STALE_S = 0.25
 
 
 class RunBroker(dramatiq.Broker):
     """Consumes runs. Nothing is enqueued through it: `.trigger()` accepts runs in Postgres."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        slots: Slots,
+        attempts: Attempts,
+        push: Callable[[list[ReadyRun]], bool],
+    ) -> None:
         super().__init__(middleware=[])
-        self._intake = intake
+        self.consumer = RunConsumer(intake, slots, attempts, push)
+        dramatiq.Actor(
+            self.consumer.turn,
+            broker=self,
+            actor_name=ACTOR,
+            queue_name=QUEUE,
+            priority=0,
+            options={},
+        )
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> RunConsumer:  # noqa: ARG002
-        return RunConsumer(self._intake)
+        return self.consumer
 
     def declare_queue(self, queue_name: str) -> None:
         if queue_name not in self.queues:
@@ -50,34 +77,92 @@ class RunBroker(dramatiq.Broker):
 
 
 class RunConsumer(Consumer):
-    """Dramatiq's side of an intake. It keeps nothing, so that nothing is lost with it."""
+    """Gives threads their turns. What is claimed waits here for a thread, and not for long."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        slots: Slots,
+        attempts: Attempts,
+        push: Callable[[list[ReadyRun]], bool],
+    ) -> None:
         self._intake = intake
+        self._slots = slots
+        self._attempts = attempts
+        self._push = push
+        self._claimed: deque[ClaimedRun] = deque()
+        self._claimed_at = 0.0
+        self._turns = 0
+        #: Held from before a claim until its slots are taken.
+        self._claiming = threading.Lock()
+
+    def drain(self) -> None:
+        """Take nothing more, and wait until what was claimed is done."""
+        self._intake.stop()
+        # Once the lock is free, what was being claimed has its slots.
+        with self._claiming:
+            self._slots.wait_until_all_free()
 
     def __next__(self) -> MessageProxy | None:
-        run = self._intake.next()
-        return None if run is None else _message(run)
+        if not self._turns:
+            with self._claiming:
+                self._claim()
+        if not self._turns:
+            return None
+        self._turns -= 1
+        message: dramatiq.Message[Any] = dramatiq.Message(QUEUE, ACTOR, (), {}, {}, "turn", 0)
+        return MessageProxy(message)
 
-    def ack(self, message: MessageProxy) -> None:  # noqa: ARG002
-        self._intake.done()
+    def ack(self, message: MessageProxy) -> None:
+        """Nothing to do: a run's outcome is written by itself."""
 
     def nack(self, message: MessageProxy) -> None:
-        self.ack(message)
+        """Nothing to do."""
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Nothing to do: a worker stops only once its intake is drained."""
+        """Nothing to do: a worker stops only once nothing is claimed."""
 
+    def turn(self) -> None:
+        """Execute what is claimed, on a thread that has a slot for it."""
+        try:
+            while True:
+                try:
+                    run = self._claimed.popleft()
+                except IndexError:
+                    return
+                attempt, executor = self._attempts.begin(run)
+                started = time.monotonic()
+                outcome = executor.execute(attempt)
+                if not self._attempts.end(attempt, outcome, time.monotonic() - started):
+                    # It was given up, and its slot with it.
+                    self._slots.take()
+        finally:
+            self._slots.release()
 
-def _message(run: ClaimedRun) -> MessageProxy:
-    # The run itself travels with the message: it is never encoded, as nothing is enqueued.
-    message: dramatiq.Message[Any] = dramatiq.Message(
-        queue_name=DRAMATIQ_QUEUE,
-        actor_name=run.task,
-        args=(run,),
-        kwargs={},
-        options={},
-        message_id=run.id,
-        message_timestamp=0,
-    )
-    return MessageProxy(message)
+    def _claim(self) -> None:
+        if self._claimed:
+            self._give_back_stale()
+            return
+        if self._intake.is_stopped:
+            self._intake.wait_until_closed(WAIT_S)
+            return
+        runs = self._intake.claim(WAIT_S)
+        if not runs:
+            return
+        self._claimed_at = time.monotonic()
+        self._claimed.extend(runs)
+        each = self._attempts.pace.runs_per_slot(runs[0].task)
+        self._turns = min(self._slots.wait(0), -(-len(runs) // each)) or 1
+        self._slots.take(self._turns)
+
+    def _give_back_stale(self) -> None:
+        """Threads are busy with what takes longer than expected: others may be free."""
+        waited_s = time.monotonic() - self._claimed_at
+        if waited_s < STALE_S:
+            time.sleep(min(0.02, STALE_S - waited_s))
+            return
+        stale: list[ClaimedRun] = []
+        while self._claimed:
+            stale.append(self._claimed.pop())
+        if stale:
+            self._push(self._intake.give_back(stale))

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import psycopg
-import redis
 
 from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
-from triggerkit.runs.queue import push
-from triggerkit.runs.run import Outcome, RunError, storable
+from triggerkit.runs.run import Outcome, ReadyRun, RunError, storable
+from triggerkit.runs.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +30,10 @@ _UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, ValueError, TypeError)
 class Completions:
     """A thread that writes outcomes; `put` never blocks."""
 
-    def __init__(
-        self, open_claims: Callable[[], RunClaims], client: redis.Redis, namespace: str
-    ) -> None:
+    def __init__(self, open_claims: Callable[[], RunClaims], transport: Transport) -> None:
         """`open_claims` makes a connection of the thread's own, again after each loss."""
         self._open_claims = open_claims
-        self._client = client
-        self._namespace = namespace
+        self._transport = transport
         self._claims: RunClaims | None = None
         self._queue: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="completions")
@@ -87,18 +83,22 @@ class Completions:
                 for outcome in outcomes:
                     self._write([outcome])
         else:
-            push(self._client, self._namespace, ready)
+            self._push(ready)
 
     def _write_failed(self, outcome: Outcome, error: Exception) -> None:
         logger.error("the outcome of %s cannot be stored: %s", outcome.run.id, error)
         text = f"the outcome cannot be stored: {storable(str(error))}"
         failed = Outcome(outcome.run, "failed", error=RunError(type(error).__name__, text, ""))
         try:
-            push(self._client, self._namespace, self._complete([failed]))
+            self._push(self._complete([failed]))
         except _UNSTORABLE:
             logger.exception("%s stays as it is until its worker ends", outcome.run.id)
 
-    def _complete(self, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    def _push(self, ready: list[ReadyRun]) -> None:
+        if ready:
+            self._transport.push(ready)
+
+    def _complete(self, outcomes: Sequence[Outcome]) -> list[ReadyRun]:
         while True:
             try:
                 self._claims = self._claims or self._open_claims()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -22,6 +22,20 @@ class EventLoopThread:
         if error is not None:
             raise error
         return value
+
+    def call(self, function: Callable[..., object], *given: object) -> None:
+        """Call `function` there, soon."""
+        self._loop.call_soon_threadsafe(function, *given)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        return self._loop
+
+    @property
+    def thread_id(self) -> int:
+        """The thread it runs on."""
+        return self._thread.ident or 0
 
     def stop(self) -> None:
         """End the loop; what tasks left running on it is canceled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,8 +12,9 @@ import orjson
 from pydantic_core import to_jsonable_python
 
 from triggerkit.errors import AbortRun, RetryAfter
-from triggerkit.message import BatchResult, ItemFailure
+from triggerkit.message import BatchResult
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome
+from triggerkit.worker.attempt import Attempt, Canceled, TimedOut
 from triggerkit.worker.batch import (
     BatchItem,
     bisect,
@@ -21,40 +23,121 @@ from triggerkit.worker.batch import (
     spawn_failed,
     spawn_held,
 )
-from triggerkit.worker.failure import Failure, failure_of
+from triggerkit.worker.context import Notes, RunContext, running
+from triggerkit.worker.failure import Failure, failure_of, message_of, stopped
+from triggerkit.worker.output import finish_lines
+from triggerkit.worker.slots import Slots
 from triggerkit.worker.task import Task
+from triggerkit.worker.telemetry import otel_attempt, otel_failed
 
 logger = logging.getLogger(__name__)
 
 #: Outputs larger than this are not stored.
 MAX_OUTPUT_BYTES = 1024 * 1024
 
-#: Runs a coroutine to its end on the worker's event loop.
+#: Runs a coroutine to its end on the worker's event loop, from another thread.
 RunAsync = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 class Executor:
     """Executes runs of one task."""
 
-    def __init__(self, task: Task[Any, Any], run_async: RunAsync) -> None:
+    def __init__(
+        self,
+        task: Task[Any, Any, Any],
+        notes: Notes,
+        run_async: RunAsync,
+        slots: Slots | None = None,
+    ) -> None:
         self._task = task
+        self._notes = notes
         self._run_async = run_async
+        self._slots = slots
+        self._pid = os.getpid()
 
-    def execute(self, run: ClaimedRun) -> Outcome:
-        """Make one attempt. Whatever the task raises becomes part of the outcome."""
+    def execute(self, attempt: Attempt) -> Outcome:
+        """Make one attempt of a sync task on this thread."""
+        attempt.enter_thread()
+        executing = self.aexecute(attempt)
         try:
-            if run.items is None:
-                result = self._call(self._task.payload_type.read(run.payload))
-                return _completed(run, result)
-            return self._execute_batch(run)
+            # Nothing that a sync task has called waits in the coroutine, so that one step ends it.
+            executing.send(None)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        raise AssertionError("a sync task cannot wait on an event loop")
+
+    async def aexecute(self, attempt: Attempt) -> Outcome:
+        """Make one attempt. Whatever the task raises becomes part of the outcome."""
+        run = attempt.run
+        context = RunContext(run, self._notes, self._slots)
+        token = running.set(context)
+        try:
+            with otel_attempt(run):
+                return await self._attempted(attempt, context)
+        finally:
+            finish_lines()
+            running.reset(token)
+
+    async def _attempted(self, attempt: Attempt, context: RunContext) -> Outcome:
+        run = attempt.run
+        try:
+            try:
+                if self._task.hooks.start:
+                    await self._task.hooks.call("start", self._invoke, context)
+                outcome = await self._made(run)
+            finally:
+                attempt.leave()
+                if os.getpid() != self._pid:
+                    # The task has forked, and this is the child: it must not go on as a worker.
+                    os._exit(0)
         except BaseException as error:
-            return self._failed(run, failure_of(error))
+            return await self._ended_by(error, attempt, context)
+        if self._task.hooks.success and outcome.status == "completed":
+            output = None if outcome.output is None else orjson.loads(outcome.output)
+            await self._task.hooks.call("success", self._invoke, context, output)
+        return outcome
 
-    def _call(self, payload: Any) -> Any:
-        result = self._task.function(payload)
-        return self._run_async(result) if inspect.iscoroutine(result) else result
+    async def _made(self, run: ClaimedRun) -> Outcome:
+        if run.items is None:
+            payload = self._task.payload_type.read(run.payload)
+            if self._task.payload_type.shape == "none":
+                return _completed(run, await self._invoke(self._task.function))
+            return _completed(run, await self._invoke(self._task.function, payload))
+        return await self._made_batch(run)
 
-    def _execute_batch(self, run: ClaimedRun) -> Outcome:
+    async def _ended_by(
+        self, error: BaseException, attempt: Attempt, context: RunContext
+    ) -> Outcome:
+        run = attempt.run
+        if attempt.reason is not None:
+            otel_failed(attempt.reason.__name__)
+            if attempt.reason is Canceled:
+                await self._task.hooks.call("cancel", self._invoke, context)
+                return Outcome(run, "canceled", error=stopped(Canceled, self._task.max_duration_s))
+            outcome = Outcome(run, "timed_out", error=stopped(TimedOut, self._task.max_duration_s))
+        else:
+            otel_failed(message_of(error))
+            decided = await self._decided(error, context)
+            outcome = self._failed(run, failure_of(error, decided=decided))
+        if outcome.status != "retrying":
+            await self._task.hooks.call("failure", self._invoke, context, error)
+        return outcome
+
+    async def _decided(self, error: BaseException, context: RunContext) -> BaseException | None:
+        """What a hook says about the error."""
+        if not self._task.hooks.error:
+            return None
+        answers = await self._task.hooks.call("error", self._invoke, context, error)
+        return next((a for a in answers if isinstance(a, AbortRun | RetryAfter)), None)
+
+    async def _invoke(self, function: Callable[..., Any], *given: Any) -> Any:
+        result = function(*given)
+        if not inspect.iscoroutine(result):
+            return result
+        return await result if self._task.is_async else self._run_async(result)
+
+    async def _made_batch(self, run: ClaimedRun) -> Outcome:
         items = read_items(run, self._task.payload_type)
         ready = items
         spawned: tuple[NewRun, ...] = ()
@@ -63,25 +146,23 @@ class Executor:
             spawned = spawn_held(run, [item for item in items if item.row in rows_held])
         if not ready:
             return _completed(run, None, spawned)
-        return self._completed_batch(run, ready, self._call_batch(run, ready), spawned)
+        return self._completed_batch(run, ready, await self._call_batch(run, ready), spawned)
 
-    def _call_batch(self, run: ClaimedRun, items: list[BatchItem]) -> Any:
+    async def _call_batch(self, run: ClaimedRun, items: list[BatchItem]) -> Any:
         try:
-            return self._call_items(items)
-        except AbortRun:
+            return await self._call_items(items)
+        except (AbortRun, RetryAfter):
             raise
         except Exception as error:
-            if len(items) == 1 or run.attempt < run.max_attempts:
+            if len(items) == 1 or not run.is_last_attempt:
                 raise
-            if isinstance(error, RetryAfter):
-                return BatchResult(failed=tuple(ItemFailure(i.change, error) for i in items))
             logger.warning(
                 "%s fails as a batch (%s); trying halves", run.task, type(error).__name__
             )
-            return bisect(run, items, self._call_items)
+            return await bisect(run, items, self._call_items)
 
-    def _call_items(self, items: list[BatchItem]) -> Any:
-        return self._call([item.change for item in items])
+    async def _call_items(self, items: list[BatchItem]) -> Any:
+        return await self._invoke(self._task.function, [item.change for item in items])
 
     def _completed_batch(
         self, run: ClaimedRun, items: list[BatchItem], result: Any, spawned: tuple[NewRun, ...]
@@ -95,10 +176,13 @@ class Executor:
         return _completed(run, result.output, (*spawned, *failed))
 
     def _failed(self, run: ClaimedRun, failure: Failure) -> Outcome:
-        if failure.final or run.attempt >= run.max_attempts:
+        waited = failure.wait_s is not None
+        if failure.final or (run.is_last_attempt and not waited):
             return Outcome(run, "failed", error=failure.error)
-        wait_s = self._task.retry.delay_s(run.attempt) if failure.wait_s is None else failure.wait_s
-        return Outcome(run, "retrying", error=failure.error, retry_in_s=wait_s)
+        wait_s = failure.wait_s
+        if wait_s is None:
+            wait_s = self._task.retry.delay_s(run.attempt - run.waits)
+        return Outcome(run, "retrying", error=failure.error, retry_in_s=wait_s, waited=waited)
 
 
 def _completed(run: ClaimedRun, result: Any, spawned: tuple[NewRun, ...] = ()) -> Outcome:
@@ -107,6 +191,8 @@ def _completed(run: ClaimedRun, result: Any, spawned: tuple[NewRun, ...] = ()) -
 
 def _output(run: ClaimedRun, result: Any) -> bytes:
     """`result` as JSON, or a note: what was done is done, whether or not it can be shown."""
+    if result is None:
+        return b"null"
     try:
         output = orjson.dumps(to_jsonable_python(result, fallback=repr))
     except Exception as error:

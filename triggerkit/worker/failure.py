@@ -8,6 +8,7 @@ from traceback import StackSummary, TracebackException
 
 from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter
 from triggerkit.runs.run import RunError, storable
+from triggerkit.worker.attempt import Stopped, TimedOut
 
 #: Longest message and traceback that are stored, in characters; of a traceback its end.
 MAX_MESSAGE = 10_000
@@ -30,16 +31,31 @@ class Failure:
 
 
 def failure_of(
-    error: BaseException, *, permanent: bool = False, retry_after_s: float | None = None
+    error: BaseException,
+    *,
+    permanent: bool = False,
+    retry_after_s: float | None = None,
+    decided: BaseException | None = None,
 ) -> Failure:
-    """What `error` means; `permanent` and `retry_after_s` as an `ItemFailure` says."""
-    if isinstance(error, RetryAfter):
-        retry_after_s = error.seconds
+    """What `error` means; `permanent` and `retry_after_s` as an `ItemFailure` says, and `decided`
+    as a hook does, by `AbortRun` or `RetryAfter`."""
+    verdict = error if decided is None else decided
+    if isinstance(verdict, RetryAfter):
+        retry_after_s = verdict.seconds
     return Failure(
         error=run_error(error),
-        final=permanent or isinstance(error, AbortRun | InvalidPayload),
+        final=permanent or isinstance(verdict, AbortRun | InvalidPayload),
         wait_s=_seconds(retry_after_s),
     )
+
+
+def stopped(reason: type[Stopped], max_duration_s: float | None) -> RunError:
+    """The error of an attempt that was stopped from outside."""
+    if issubclass(reason, TimedOut):
+        text = f"it took longer than its max_duration of {max_duration_s or 0:g} s"
+    else:
+        text = "it was canceled while it executed"
+    return RunError(reason.__name__, text, "")
 
 
 def run_error(error: BaseException) -> RunError:
@@ -48,7 +64,7 @@ def run_error(error: BaseException) -> RunError:
     _leave_out_own_frames(told)
     return RunError(
         type(error).__name__,
-        storable(_message(error))[:MAX_MESSAGE],
+        storable(message_of(error))[:MAX_MESSAGE],
         storable("".join(told.format()))[-MAX_TRACEBACK:],
     )
 
@@ -68,7 +84,8 @@ def _seconds(asked: float | None) -> float | None:
         return None
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Its text, whatever its class does."""
     try:
         return str(error)
     except Exception:

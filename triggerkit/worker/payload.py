@@ -14,8 +14,8 @@ from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.message import Change, Envelope
 from triggerkit.worker.record import RecordType
 
-#: What a task takes: one change, a list of changes, or a payload of its own.
-Shape = Literal["change", "batch", "plain"]
+#: What a task takes: one change, a list of changes, a payload of its own, or nothing.
+Shape = Literal["change", "batch", "plain", "none"]
 
 #: JSON that is not parsed yet.
 Json = bytes | str | msgspec.Raw
@@ -30,16 +30,16 @@ class PayloadType:
         """Read the annotation of `function`'s first parameter.
 
         Raises:
-            ConfigurationError: it takes no parameter, or more than one without a default.
+            ConfigurationError: it takes more than one parameter without a default.
         """
         annotation = _annotation(function)
-        self.shape: Shape = "plain"
+        self.shape: Shape = "none" if annotation is None else "plain"
         if get_origin(annotation) is list and _is_change(get_args(annotation)[0]):
             self.shape = "batch"
             annotation = get_args(annotation)[0]
         elif _is_change(annotation):
             self.shape = "change"
-        if self.shape != "plain":
+        if self.shape in ("batch", "change"):
             annotation = (get_args(annotation) or (dict[str, Any],))[0]
         try:
             self._plain: TypeAdapter[Any] = TypeAdapter(annotation)
@@ -55,12 +55,14 @@ class PayloadType:
         Raises:
             InvalidPayload: it does not fit; `problems` names the fields.
         """
-        if self.shape == "plain":
+        if self.shape in ("plain", "none"):
             return self.parse(_decoded(msgspec.json.decode, raw))
         return self.changes([read_envelope(raw)])[0]
 
     def parse(self, raw: Any) -> Any:
         """`read` for JSON that is parsed already."""
+        if self.shape == "none":
+            return None
         if self.shape == "plain":
             try:
                 return self._plain.validate_python(raw)
@@ -144,12 +146,15 @@ def _has_whole_record(envelope: Envelope) -> bool:
 
 
 def _annotation(function: Callable[..., Any]) -> Any:
+    """The type of the function's parameter; None when it takes none."""
     parameters = list(inspect.signature(function).parameters.values())
     required = [p for p in parameters if p.default is p.empty]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if not parameters or len(required) > 1 or parameters[0].kind not in positional:
+    if not parameters:
+        return None
+    if len(required) > 1 or parameters[0].kind not in positional:
         raise ConfigurationError(
-            f"task {function.__name__} must take one parameter, its payload: "
+            f"task {function.__name__} must take one parameter, its payload, or none: "
             f"def {function.__name__}(change: Change[Model]) or (batch: list[Change[Model]])"
         )
     try:

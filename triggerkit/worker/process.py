@@ -1,4 +1,4 @@
-"""The worker's processes: a parent that holds the lease and keeps, children that execute."""
+"""A process that executes runs: what it consists of, and how it starts and ends."""
 
 from __future__ import annotations
 
@@ -9,33 +9,58 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
 import dramatiq
 import psycopg
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry as RedisRetry
 
 from triggerkit.runs.claim import RunClaims
-from triggerkit.runs.keeper import Keeper
+from triggerkit.runs.redis_transport import RedisTransport
 from triggerkit.runs.session import by_index
+from triggerkit.runs.transport import Transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-from triggerkit.worker.actor import declare_actor
-from triggerkit.worker.broker import RunBroker
+from triggerkit.worker.broker import RunBroker, RunConsumer
 from triggerkit.worker.completions import Completions
+from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.intake import WAIT_S, Intake
+from triggerkit.worker.finish import Attempts
+from triggerkit.worker.intake import Intake
+from triggerkit.worker.journal import Journal
+from triggerkit.worker.notes import RunNotes
+from triggerkit.worker.slots import Slots
 from triggerkit.worker.task import Task
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two beats of a worker's parent; its lease is several of them.
-BEAT_S = 1.0
+#: Threads beyond the slots, for sync runs that wait for runs of their own.
+SPARE_THREADS = 16
+
+#: Milliseconds after which an idle thread of Dramatiq looks around; a turn wakes it at once.
+IDLE_MS = 10_000
+
+#: Tells which tasks a worker knows.
+_KNOWS = """
+UPDATE triggerkit.workers SET tasks = %s, queues = %s, version = %s WHERE id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process stands: its worker's name, the installation's, and what it takes.
+
+    `slots` and `async_slots` bound how many runs of sync and of async tasks it executes at once.
+    """
+
+    worker_id: str
+    namespace: str
+    slots: int
+    async_slots: int
+    version: str | None = None
 
 
 def new_worker_id() -> str:
@@ -43,61 +68,161 @@ def new_worker_id() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
 
 
-def redis_client(settings: Settings) -> redis.Redis:
-    """A client whose blocking waits end before its socket's timeout, and that fails fast."""
-    return redis.Redis.from_url(
-        settings.broker_dsn,
-        socket_timeout=WAIT_S + 2,
-        socket_connect_timeout=2,
-        retry=RedisRetry(NoBackoff(), 1),
-        decode_responses=True,
-        encoding_errors="replace",
-    )
+def open_transport(settings: Settings, namespace: str) -> Transport:
+    """What carries ready runs to workers."""
+    return RedisTransport(settings.broker_dsn, namespace)
+
+
+class Worker:
+    """Executes runs in this process, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: dict[str, Task[Any, Any, Any]],
+        place: Place,
+        replace: Callable[[], None],
+    ) -> None:
+        """`replace` is called when the process has to be replaced."""
+        self._settings = settings
+        self._tasks = tasks
+        self._place = place
+        self._transport = open_transport(settings, place.namespace)
+        self._event_loop = EventLoopThread()
+        self._completions = Completions(self._open_claims, self._transport)
+        self._journal = Journal(self._connect)
+        self._notes = RunNotes(self._journal, self._connect)
+        slots, async_slots = Slots(place.slots), Slots(place.async_slots)
+        executors = {
+            task.name: (
+                task,
+                Executor(
+                    task,
+                    self._notes,
+                    self._event_loop.run,
+                    async_slots if task.is_async else slots,
+                ),
+            )
+            for task in tasks.values()
+        }
+        self._attempts = Attempts(executors, self._completions, self._journal, replace)
+        self._attempts.abandoned = lambda attempt: (
+            async_slots if tasks[attempt.run.task].is_async else slots
+        ).release()
+        self._threads = self._make_threads(slots)
+        self._coroutines = self._make_coroutines(async_slots)
+
+    def start(self) -> None:
+        """Prepare the tasks, and take runs."""
+        _prepare(self._tasks, self._event_loop)
+        self._completions.start()
+        self._journal.start()
+        watchdog = self._attempts.watchdog
+        watchdog.watch_loop(self._event_loop.loop, self._event_loop.thread_id)
+        watchdog.start()
+        self._tell_tasks()
+        if self._threads is not None:
+            self._threads.worker.start()
+        if self._coroutines is not None:
+            self._coroutines.start()
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel a run that executes here."""
+        self._attempts.watchdog.cancel(run_id)
+
+    def stop(self) -> None:
+        """Take no more runs; returns when those that execute have their outcomes written."""
+        if self._coroutines is not None:
+            self._coroutines.drain()
+        if self._threads is not None:
+            self._threads.drain()
+        self._attempts.watchdog.stop()
+        self._completions.stop()
+        self._journal.stop()
+        self._event_loop.stop()
+        self._notes.close()
+        self._transport.close()
+
+    def _make_threads(self, slots: Slots) -> _Threads | None:
+        names = [task.name for task in self._tasks.values() if not task.is_async]
+        if not names:
+            return None
+        intake = Intake(
+            self._transport.source(names), self._open_claims, slots, self._attempts.pace
+        )
+        broker = RunBroker(intake, slots, self._attempts, self._transport.push)
+        threads = self._place.slots + SPARE_THREADS
+        worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=IDLE_MS)
+        return _Threads(worker, intake, broker.consumer)
+
+    def _make_coroutines(self, slots: Slots) -> Coroutines | None:
+        names = [task.name for task in self._tasks.values() if task.is_async]
+        if not names:
+            return None
+        intake = Intake(self._transport.source(names), self._open_claims, slots)
+        return Coroutines(intake, slots, self._attempts, self._event_loop)
+
+    def _open_claims(self) -> RunClaims:
+        place = self._place
+        return RunClaims(self._connect(), place.worker_id, list(self._tasks), place.version)
+
+    def _connect(self) -> psycopg.Connection:
+        parameters: dict[str, Any] = pinned(by_index(self._settings.state_dsn), "triggerkit worker")
+        return psycopg.connect(**parameters, autocommit=True)
+
+    def _tell_tasks(self) -> None:
+        queues = sorted({task.queue for task in self._tasks.values()})
+        with self._connect() as connection:
+            connection.execute(
+                _KNOWS, [sorted(self._tasks), queues, self._place.version, self._place.worker_id]
+            )
+
+
+@dataclass(slots=True)
+class _Threads:
+    """Dramatiq's worker and what it takes runs from."""
+
+    worker: dramatiq.Worker
+    intake: Intake
+    consumer: RunConsumer
+
+    def drain(self) -> None:
+        """Take nothing more, and wait until what was claimed is done."""
+        self.consumer.drain()
+        # Nothing is in hand any more: the threads are told to end and not waited for.
+        self.worker.stop(timeout=0)
+        self.intake.close()
 
 
 def execute_runs(
     settings: Settings,
-    tasks: dict[str, Task[Any, Any]],
+    tasks: dict[str, Task[Any, Any, Any]],
+    place: Place,
     *,
-    worker_id: str,
-    namespace: str,
-    queues: Sequence[str],
-    threads: int,
-    ready: Callable[[], None],
+    ready: Callable[[Worker], None],
     stop: threading.Event,
-) -> None:
-    """Execute runs in this process until `stop` is set; returns when all outcomes are written."""
+) -> bool:
+    """Execute runs in this process until `stop` is set; returns when all outcomes are written.
 
-    def open_claims() -> RunClaims:
-        parameters: dict[str, Any] = pinned(by_index(settings.state_dsn), "triggerkit worker")
-        connection = psycopg.connect(**parameters, autocommit=True)
-        return RunClaims(connection, worker_id, list(tasks))
+    Returns whether the process has to be replaced: code of a run does not end in it.
+    """
+    is_stuck = threading.Event()
 
-    client = redis_client(settings)
-    completions = Completions(open_claims, client, namespace)
-    intake = Intake(client, open_claims, queues, namespace=namespace, slots=threads)
-    event_loop = EventLoopThread()
-    broker = RunBroker(intake)
-    for task in tasks.values():
-        declare_actor(broker, task.name, Executor(task, event_loop.run), completions)
-    worker = dramatiq.Worker(broker, worker_threads=threads)
-    _prepare(tasks, event_loop)
-    completions.start()
+    def replace() -> None:
+        is_stuck.set()
+        stop.set()
+
+    worker = Worker(settings, tasks, place, replace)
     worker.start()
     try:
-        ready()
+        ready(worker)
         stop.wait()
     finally:
-        intake.drain()
-        # Nothing is in hand any more: the threads are told to end and not waited for.
-        worker.stop(timeout=0)
-        completions.stop()
-        event_loop.stop()
-        intake.close()
-        client.close()
+        worker.stop()
+    return is_stuck.is_set()
 
 
-def _prepare(tasks: dict[str, Task[Any, Any]], event_loop: EventLoopThread) -> None:
+def _prepare(tasks: dict[str, Task[Any, Any, Any]], event_loop: EventLoopThread) -> None:
     """Open what the tasks need. What cannot be opened now is the first run's matter."""
     for prepare in dict.fromkeys(task.prepare for task in tasks.values() if task.prepare):
         try:
@@ -106,59 +231,6 @@ def _prepare(tasks: dict[str, Task[Any, Any]], event_loop: EventLoopThread) -> N
                 event_loop.run(opening)
         except Exception as error:
             logger.warning("preparing a task failed: %s: %s", type(error).__name__, error)
-
-
-class Lease:
-    """The worker's row in the state: raised every second as long as this process lives."""
-
-    def __init__(
-        self, settings: Settings, worker_id: str, queues: Sequence[str], slots: int
-    ) -> None:
-        self._parameters: dict[str, Any] = pinned(settings.state_dsn, "triggerkit lease")
-        self._row = [worker_id, socket.gethostname(), os.getpid(), list(queues), slots]
-        #: Set once the row is there: a run claimed before would count as a dead worker's.
-        self.held = threading.Event()
-
-    def hold(self, stop: threading.Event) -> None:
-        """Beat until `stop`, through losses of the connection; then remove the row."""
-        while not stop.is_set():
-            try:
-                with psycopg.connect(**self._parameters, autocommit=True) as connection:
-                    self._beat(connection, stop)
-            except psycopg.Error as error:
-                logger.warning("the worker's lease waits for Postgres (%s)", error)
-                stop.wait(BEAT_S)
-
-    def _beat(self, connection: psycopg.Connection, stop: threading.Event) -> None:
-        while not stop.is_set():
-            connection.execute(
-                "INSERT INTO triggerkit.workers (id, hostname, pid, queues, slots) "
-                "VALUES (%s, %s, %s, %s, %s) "
-                "ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1",
-                self._row,
-            )
-            self.held.set()
-            stop.wait(BEAT_S)
-        connection.execute("DELETE FROM triggerkit.workers WHERE id = %s", self._row[:1])
-
-
-def keep(
-    settings: Settings, namespace: str, lease: Lease, stop: threading.Event
-) -> list[threading.Thread]:
-    """Start the parent's threads: the lease and the keeper."""
-    keeper = Keeper(
-        pinned(by_index(settings.state_dsn), "triggerkit keeper"),
-        redis_client(settings),
-        namespace,
-        stop,
-    )
-    threads = [
-        threading.Thread(target=lease.hold, args=[stop], name="lease"),
-        threading.Thread(target=keeper.run, name="keeper"),
-    ]
-    for thread in threads:
-        thread.start()
-    return threads
 
 
 def stop_on_signals(stop: threading.Event) -> None:

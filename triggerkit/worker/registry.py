@@ -11,10 +11,11 @@ from typing import Any
 from triggerkit.consumers.declaration import Declared
 from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError
 from triggerkit.settings import Project
-from triggerkit.worker.task import Task, declared
+from triggerkit.worker.declare import declared
+from triggerkit.worker.task import Task
 
 
-def load_tasks(project: Project) -> dict[str, Task[Any, Any]]:
+def load_tasks(project: Project) -> dict[str, Task[Any, Any, Any]]:
     """Import the project's task modules, packages with all their modules, and return the tasks.
 
     Raises:
@@ -69,7 +70,7 @@ def load_app(project: Project) -> Any:
         ) from None
 
 
-def declared_consumers(tasks: dict[str, Task[Any, Any]]) -> list[Declared]:
+def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
     """The consumers that tasks declare by `on=`."""
     return [
         Declared(name=task.on.name or task.name, definition=task.on, path=task.path)

@@ -1,22 +1,31 @@
-"""`@task`: a function that can be triggered, and still be called."""
+"""`Task`: a function that can be triggered, and still be called."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import random
-import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+
+import psycopg
 
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.errors import ConfigurationError, DuplicateTask, FieldProblem, InvalidPayload
+from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.client import portal
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import Handle, NewRun, Options
+from triggerkit.runs.schedules import Cron
+from triggerkit.runs.within import accept_within, accept_within_async
+from triggerkit.worker.context import running
 from triggerkit.worker.encode import encode, ready_for_json
+from triggerkit.worker.hooks import HookDecorators, Hooks
+from triggerkit.worker.limits import Queue
 from triggerkit.worker.payload import PayloadType
+from triggerkit.worker.retry import Retry
+from triggerkit.worker.triggering import TriggerOptions, scoped_key, with_options
+from triggerkit.worker.waiting import check_wait, output_of, without_slot
 
+T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -24,63 +33,60 @@ R = TypeVar("R")
 Prepare = Callable[[], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often and when a failing run is tried again. Delays are in seconds.
+#: The payload of a task that takes none.
+_NOTHING: Any = None
 
-    The wait after attempt n is `min_delay_s * factor ** (n - 1)`, times a random number between 1
-    and 2 when `jitter` is on, and at most `max_delay_s`.
+
+class Task(HookDecorators, Generic[T, P, R]):
+    """A task: its function, its name, and how its runs are executed.
+
+    `T` is the type of its payload, None when it takes none.
     """
-
-    max_attempts: int = 3
-    factor: float = 2.0
-    min_delay_s: float = 1.0
-    max_delay_s: float = 60.0
-    jitter: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_attempts < 1 or self.factor < 1 or min(self.min_delay_s, self.max_delay_s) < 0:
-            raise ConfigurationError(
-                "Retry needs max_attempts and factor of 1 or more, and no negative delay"
-            )
-
-    def delay_s(self, attempt: int) -> float:
-        """Seconds to wait after `attempt` (from 1) failed."""
-        spread = random.uniform(1, 2) if self.jitter else 1.0  # noqa: S311 - jitter, not a secret
-        try:
-            return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))
-        except OverflowError:
-            return self.max_delay_s
-
-
-class Task(Generic[P, R]):
-    """A task: its function, its name, and how its runs are executed."""
 
     def __init__(
         self,
-        function: Callable[P, R],
+        function: Callable[..., R],
         *,
         name: str,
-        queue: str,
+        queue: Queue,
         retry: Retry,
-        on: ConsumerDefinition | None,
+        on: ConsumerDefinition | None = None,
         prepare: Prepare | None = None,
+        max_duration_s: float | None = None,
+        ttl_s: float | None = None,
+        priority: int = 0,
+        schedule: Cron | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.queue = queue
+        self.limits = queue
         self.retry = retry
         self.on = on
         self.prepare = prepare
+        self.max_duration_s = max_duration_s
+        self.ttl_s = ttl_s
+        self.priority = priority
+        self.schedule = schedule
+        self.hooks = Hooks()
         self.payload_type = PayloadType(function)
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(self: Task[None, P, R]) -> R: ...
+    @overload
+    def __call__(self, payload: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc] # takes all
         """Run the function in place, as plain Python."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
+
+    @property
+    def queue(self) -> str:
+        """The name of its queue."""
+        return self.limits.name
 
     @property
     def path(self) -> str:
@@ -93,20 +99,108 @@ class Task(Generic[P, R]):
         code = inspect.unwrap(self.function).__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 
-    def trigger(self, *args: P.args, **kwargs: P.kwargs) -> Handle:
-        """Have the function run by a worker, with the same arguments as a call takes.
-
-        Durable when it returns.
+    @overload
+    def trigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    @overload
+    def trigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    def trigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle:
+        """Have a worker call the function with `payload`. Durable when it returns, or, with
+        `connection=`, when the transaction of that is committed.
 
         Raises:
-            InvalidPayload: the argument does not fit the parameter's type.
+            InvalidPayload: the payload does not fit the parameter's type.
+            ConfigurationError: an option does not fit.
             NotDurable: the state database is away.
         """
-        return portal.accept([self._run(*args, **kwargs)])[0]
+        connection = options.pop("connection", None)
+        run = self._run(payload, options)
+        if connection is None:
+            return portal.accept([run])[0]
+        if isinstance(connection, psycopg.AsyncConnection):
+            raise ConfigurationError("an AsyncConnection is for `await task.atrigger(…)`")
+        return accept_within(connection, [run])[0]
 
-    async def atrigger(self, *args: P.args, **kwargs: P.kwargs) -> Handle:
+    @overload
+    async def atrigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    @overload
+    async def atrigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    async def atrigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle:
         """`trigger` for async callers."""
-        return (await portal.accept_async([self._run(*args, **kwargs)]))[0]
+        connection = options.pop("connection", None)
+        run = self._run(payload, options)
+        if connection is None:
+            return (await portal.accept_async([run]))[0]
+        if isinstance(connection, psycopg.Connection):
+            raise ConfigurationError("a sync connection is for `task.trigger(…)`")
+        return (await accept_within_async(connection, [run]))[0]
+
+    def trigger_many(
+        self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
+    ) -> list[Handle]:
+        """`trigger` for each of `payloads`, in order: one round trip for each thousand.
+
+        Each thousand is accepted whole or not at all. An idempotency key counts for each payload
+        by its place.
+        """
+        connection = options.pop("connection", None)
+        runs = self._runs(payloads, options)
+        if connection is None:
+            return portal.accept(runs)
+        if isinstance(connection, psycopg.AsyncConnection):
+            raise ConfigurationError("an AsyncConnection is for `await task.atrigger_many(…)`")
+        return accept_within(connection, runs)
+
+    async def atrigger_many(
+        self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
+    ) -> list[Handle]:
+        """`trigger_many` for async callers."""
+        connection = options.pop("connection", None)
+        runs = self._runs(payloads, options)
+        if connection is None:
+            return await portal.accept_async(runs)
+        if isinstance(connection, psycopg.Connection):
+            raise ConfigurationError("a sync connection is for `task.trigger_many(…)`")
+        return await accept_within_async(connection, runs)
+
+    def trigger_and_wait(
+        self,
+        payload: T = _NOTHING,
+        /,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[TriggerOptions],
+    ) -> Any:
+        """`trigger`, then wait for the run's end and return its output, as JSON has it.
+
+        Inside of a run the slot is free for others meanwhile.
+
+        Raises:
+            RunFailed: it ended without success.
+            TimeoutError: it did not end within `timeout` seconds; it goes on.
+        """
+        run = self._awaited(payload, options)
+        with without_slot():
+            handle = portal.accept([run])[0]
+            return output_of(portal.wait(handle.id, timeout))
+
+    async def atrigger_and_wait(
+        self,
+        payload: T = _NOTHING,
+        /,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[TriggerOptions],
+    ) -> Any:
+        """`trigger_and_wait` for async callers."""
+        run = self._awaited(payload, options)
+        with without_slot():
+            handle = (await portal.accept_async([run]))[0]
+            return output_of(await portal.wait_async(handle.id, timeout))
+
+    def reset_idempotency_key(self, key: str) -> bool:
+        """Forget a key that counts everywhere: the next trigger with it makes a run. False when no
+        run had it."""
+        return portal.forget_key(self.name, scoped_key(key, "global", None))
 
     def new_run(self, payload: object) -> NewRun:
         """A run of this task with a payload that is ready for JSON.
@@ -123,21 +217,45 @@ class Task(Generic[P, R]):
 
     def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
         """A run with a payload that was checked before."""
+        options = None
+        if self.ttl_s is not None or self.priority:
+            options = Options(ttl_s=self.ttl_s, priority_s=self.priority)
         return NewRun(
             task=self.name,
             queue=self.queue,
             max_attempts=self.retry.max_attempts,
             payload=payload,
             items=items,
+            options=options,
         )
 
-    def _run(self, *args: P.args, **kwargs: P.kwargs) -> NewRun:
-        if len(args) + len(kwargs) > 1:
-            raise TypeError(f"a run of {self.name} carries its first argument alone")
-        bound = inspect.signature(self.function).bind(*args, **kwargs)
-        bound.apply_defaults()
-        payload = ready_for_json(next(iter(bound.arguments.values())))
-        return self.new_run({"data": payload} if self.payload_type.shape == "batch" else payload)
+    def _run(self, payload: Any, options: TriggerOptions) -> NewRun:
+        if self.payload_type.shape == "none":
+            if payload is not None:
+                raise TypeError(f"{self.name} takes no payload")
+            run = self.run_of(b"null")
+        else:
+            ready = ready_for_json(payload)
+            run = self.new_run({"data": ready} if self.payload_type.shape == "batch" else ready)
+        return with_options(run, options, self.ttl_s, self.priority)
+
+    def _runs(self, payloads: Sequence[Any], options: TriggerOptions) -> list[NewRun]:
+        if "debounce" in options:
+            raise ConfigurationError("debounce= is for one trigger at a time")
+        runs = [self._run(payload, options) for payload in payloads]
+        if "idempotency_key" in options:
+            return [
+                replace(run, idempotency_key=f"{run.idempotency_key}/{number}")
+                for number, run in enumerate(runs)
+            ]
+        return runs
+
+    def _awaited(self, payload: Any, options: TriggerOptions) -> NewRun:
+        if "connection" in options:
+            raise ConfigurationError("who waits for a run cannot have it wait for a commit")
+        run = self._run(payload, options)
+        check_wait(run, running.get())
+        return replace(run, options=replace(run.options or Options(), awaited=True))
 
     def _messages(self, payload: object) -> list[Any]:
         if self.payload_type.shape != "batch" or not (
@@ -150,106 +268,4 @@ class Task(Generic[P, R]):
         raise InvalidPayload([FieldProblem(("data",), "must be a list of one message or more")])
 
 
-#: The tasks declared by the modules imported so far, by name.
-declared: dict[str, Task[Any, Any]] = {}
-
-
-@overload
-def task(function: Callable[P, R], /) -> Task[P, R]: ...
-
-
-@overload
-def task(
-    *,
-    name: str | None = None,
-    queue: str = "default",
-    retry: Retry | int | None = None,
-    batch_size: int | None = None,
-    on: ConsumerDefinition | None = None,
-    prepare: Prepare | None = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-
-
-def task(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    queue: str = "default",
-    retry: Retry | int | None = None,
-    batch_size: int | None = None,
-    on: ConsumerDefinition | None = None,
-    prepare: Prepare | None = None,
-) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
-    """Declare a task.
-
-    The function takes one parameter: a `Change`, a list of `Change`, or a payload of its own
-    (pydantic model, dataclass, TypedDict, dict). It may be async. `on` names the tables whose
-    changes run it; `batch_size` is the largest number of changes it gets at once. `prepare` is
-    called once in each worker process before it takes runs: it opens what the first run would
-    otherwise wait for.
-
-    Raises:
-        ConfigurationError: an option does not fit the function.
-        DuplicateTask: another function has this name.
-    """
-
-    def declare(function: Callable[P, R]) -> Task[P, R]:
-        made = Task(
-            function,
-            name=_checked(name or function.__name__, "task"),
-            queue=_checked(queue, "queue"),
-            retry=Retry(max_attempts=retry) if isinstance(retry, int) else retry or Retry(),
-            on=None,
-            prepare=prepare,
-        )
-        made.on = _consumer(made, on, batch_size)
-        _declare(made)
-        return made
-
-    return declare if function is None else declare(function)
-
-
-def _checked(name: str, what: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}", name):
-        raise ConfigurationError(f"{name!r} is not a {what}'s name: letters, digits, _ . - only")
-    return name
-
-
-def _consumer(
-    made: Task[Any, Any], on: ConsumerDefinition | None, batch_size: int | None
-) -> ConsumerDefinition | None:
-    shape = made.payload_type.shape
-    if batch_size is not None and shape != "batch":
-        raise ConfigurationError(
-            f"task {made.name}: batch_size needs a parameter that is a list, "
-            "such as batch: list[Change[Model]]"
-        )
-    if on is None:
-        return None
-    if shape == "plain" and on.transform is None:
-        raise ConfigurationError(
-            f"task {made.name}: on= sends changes, so its parameter must be a Change[Model] or "
-            "a list[Change[Model]]; or give on= a transform that makes what it takes"
-        )
-    if shape != "plain" and on.transform is not None:
-        raise ConfigurationError(
-            f"task {made.name}: with a transform its parameter is what the transform returns, "
-            "not a Change"
-        )
-    size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
-    changed = {"name": on.name or made.name, "batch_size": size if shape == "batch" else 1}
-    return on.model_copy(update=changed)
-
-
-def _declare(made: Task[Any, Any]) -> None:
-    other = declared.get(made.name)
-    if other is not None and other.place != made.place:
-        raise DuplicateTask(
-            f"two tasks are named {made.name!r}: {other.place} and {made.place}; "
-            "rename one of them with @task(name=...)"
-        )
-    declared[made.name] = made
-
-
-AnyTask = Task[Any, Any] | Task[..., Awaitable[Any]]
+AnyTask = Task[Any, Any, Any] | Task[Any, ..., Awaitable[Any]]

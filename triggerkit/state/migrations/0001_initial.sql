@@ -187,54 +187,90 @@ CREATE TABLE backfills (
 CREATE INDEX backfills_open ON backfills (consumer_id) WHERE state IN ('active', 'paused');
 
 -- An accepted execution of a task. seq is the order of arrival; a run is blocked while an earlier
--- run of its concurrency key is unfinished, so that per key exactly one is not. queued_at is when
--- its id was last to be pushed to Redis. claim names the statement that gave it to its worker: if
--- the answer to that statement is lost, the worker finds by it what it was given.
+-- run of its concurrency key is unfinished, so that per key exactly one is not. gate is set in queues
+-- that have a limit or are paused: held, until there is room; open, from then to the attempt's end.
+-- A run that is queued, not blocked and not held is ready: its id is in Redis, or on its way there.
+-- rank is its place among the ready: when it was last queued, in microseconds since 1970, less its
+-- priority. claim names the statement that gave it to its worker: if the answer to that statement is
+-- lost, the worker finds by it what it was given. waits counts attempts that asked to be made again
+-- later, which use up none of max_attempts.
 CREATE TABLE runs (
-    id               text COLLATE "C" PRIMARY KEY,
-    seq              bigint GENERATED ALWAYS AS IDENTITY,
-    task             text NOT NULL,
-    queue            text NOT NULL,
-    status           text NOT NULL CHECK (status IN ('delayed', 'queued', 'executing', 'retrying',
-                         'completed', 'failed', 'crashed', 'canceled', 'expired', 'timed_out')),
-    blocked          boolean NOT NULL DEFAULT false,
-    attempt          int NOT NULL DEFAULT 0,
-    max_attempts     int NOT NULL,
-    crashes          int NOT NULL DEFAULT 0,
-    payload          text NOT NULL,
-    items            int,
-    output           text,
-    error            jsonb,
-    idempotency_key  text,
-    concurrency_key  text,
-    tags             text[] NOT NULL DEFAULT '{}',
-    metadata         jsonb NOT NULL DEFAULT '{}',
-    source           jsonb,
-    item_key         text,
-    created_at       timestamptz NOT NULL DEFAULT now(),
-    queued_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
-    scheduled_at     timestamptz,
-    started_at       timestamptz,
-    finished_at      timestamptz,
-    worker           text,
-    claim            text,
-    version          text,
-    replay_of        text
+    id                      text COLLATE "C" PRIMARY KEY,
+    seq                     bigint GENERATED ALWAYS AS IDENTITY,
+    task                    text NOT NULL,
+    queue                   text NOT NULL,
+    status                  text NOT NULL CHECK (status IN ('delayed', 'queued', 'executing',
+                                'retrying', 'completed', 'failed', 'crashed', 'canceled', 'expired',
+                                'timed_out')),
+    blocked                 boolean NOT NULL DEFAULT false,
+    gate                    text CHECK (gate IN ('held', 'open')),
+    priority                int NOT NULL DEFAULT 0,
+    rank                    bigint NOT NULL
+                                DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    attempt                 int NOT NULL DEFAULT 0,
+    max_attempts            int NOT NULL,
+    waits                   int NOT NULL DEFAULT 0,
+    crashes                 int NOT NULL DEFAULT 0,
+    payload                 text NOT NULL,
+    items                   int,
+    output                  text,
+    error                   jsonb,
+    idempotency_key         text,
+    idempotency_expires_at  timestamptz,
+    concurrency_key         text,
+    debounce_key            text,
+    tags                    text[] NOT NULL DEFAULT '{}',
+    metadata                jsonb NOT NULL DEFAULT '{}',
+    source                  jsonb,
+    item_key                text,
+    created_at              timestamptz NOT NULL DEFAULT now(),
+    scheduled_at            timestamptz,
+    expires_at              timestamptz,
+    started_at              timestamptz,
+    finished_at             timestamptz,
+    cancel_requested_at     timestamptz,
+    worker                  text,
+    claim                   text,
+    version                 text,
+    replay_of               text,
+    parent_id               text,
+    traceparent             text,
+    awaited                 boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 70);
 -- Payloads are JSON already validated at the door: compressing them costs more than it saves.
 ALTER TABLE runs ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX runs_idempotency ON runs (task, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX runs_ready ON runs (queue, queued_at) WHERE status = 'queued' AND NOT blocked;
+CREATE UNIQUE INDEX runs_debounce ON runs (task, debounce_key)
+    WHERE debounce_key IS NOT NULL AND status = 'delayed';
+CREATE INDEX runs_ready ON runs (task, rank)
+    WHERE status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held';
+CREATE INDEX runs_held ON runs (queue, rank)
+    WHERE status = 'queued' AND NOT blocked AND gate = 'held';
+CREATE INDEX runs_open ON runs (queue) WHERE gate = 'open';
 CREATE INDEX runs_key ON runs (task, concurrency_key, seq)
     WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_item ON runs (task, item_key) WHERE item_key IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_due ON runs (scheduled_at) WHERE status IN ('delayed', 'retrying');
+CREATE INDEX runs_expiring ON runs (expires_at)
+    WHERE expires_at IS NOT NULL AND status IN ('delayed', 'queued') AND attempt = 0;
 CREATE INDEX runs_worker ON runs (worker) WHERE status = 'executing';
-CREATE INDEX runs_seq ON runs (seq);
+CREATE INDEX runs_unsuccessful ON runs (status, id)
+    WHERE status IN ('failed', 'crashed', 'canceled', 'expired', 'timed_out');
 
+-- Whoever waits for a run's end listens here.
+CREATE FUNCTION tell_of_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('triggerkit_ended', NEW.id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER runs_awaited AFTER UPDATE OF finished_at ON runs FOR EACH ROW
+    WHEN (NEW.awaited AND NEW.finished_at IS NOT NULL AND OLD.finished_at IS NULL)
+    EXECUTE FUNCTION triggerkit.tell_of_end();
+
+-- The attempts that did not succeed; one that did is in its run's own row.
 CREATE TABLE attempts (
-    run_id       text COLLATE "C" NOT NULL REFERENCES runs ON DELETE CASCADE,
+    run_id       text COLLATE "C" NOT NULL,
     attempt      int NOT NULL,
     status       text NOT NULL,
     started_at   timestamptz NOT NULL,
@@ -244,19 +280,71 @@ CREATE TABLE attempts (
     PRIMARY KEY (run_id, attempt)
 );
 
--- beat is raised by the worker's parent process. A worker is dead when an observer saw its beat
--- unchanged for the whole lease on the observer's own clock: no wall clock decides.
+-- What a run said: spans of its own, and lines that it logged or printed. parent is the id of the
+-- span around it. ended_at is null of a line.
+CREATE TABLE spans (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id      text COLLATE "C" NOT NULL,
+    attempt     int NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('span', 'log')),
+    span_id     text,
+    parent      text,
+    name        text NOT NULL,
+    level       text,
+    attributes  jsonb NOT NULL DEFAULT '{}',
+    error       text,
+    started_at  timestamptz NOT NULL,
+    ended_at    timestamptz
+);
+CREATE INDEX spans_run ON spans (run_id, id);
+
+-- A process that executes runs. beat is raised by its parent process. It is dead when an observer saw
+-- its beat unchanged for the whole lease on the observer's own clock: no wall clock decides. tasks are
+-- those it knows; slots and async_slots are how many runs of sync and of async tasks it takes at once.
 CREATE TABLE workers (
-    id          text PRIMARY KEY,
-    hostname    text NOT NULL,
-    pid         int NOT NULL,
-    queues      text[] NOT NULL,
-    slots       int NOT NULL,
-    beat        bigint NOT NULL DEFAULT 0,
-    started_at  timestamptz NOT NULL DEFAULT now()
+    id           text PRIMARY KEY,
+    hostname     text NOT NULL,
+    pid          int NOT NULL,
+    parent_pid   int NOT NULL,
+    queues       text[] NOT NULL DEFAULT '{}',
+    tasks        text[] NOT NULL DEFAULT '{}',
+    version      text,
+    slots        int NOT NULL,
+    async_slots  int NOT NULL DEFAULT 0,
+    beat         bigint NOT NULL DEFAULT 0,
+    started_at   timestamptz NOT NULL DEFAULT now()
 );
 
+-- Queues with a limit, and queues that are paused; others need no row. At most rate_limit runs are let
+-- through in any rate_period_s seconds.
 CREATE TABLE queues (
-    name       text PRIMARY KEY,
-    paused_at  timestamptz
+    name           text PRIMARY KEY,
+    concurrency    int CHECK (concurrency > 0),
+    rate_limit     int CHECK (rate_limit > 0),
+    rate_period_s  float CHECK (rate_period_s > 0),
+    paused_at      timestamptz
 );
+
+-- When runs of queues with a rate limit were let through.
+CREATE TABLE admissions (
+    queue  text NOT NULL,
+    at     timestamptz NOT NULL
+);
+CREATE INDEX admissions_queue ON admissions (queue, at);
+
+-- Runs made by the clock. next_at is the tick to come, and fences it: whoever makes its run moves it.
+CREATE TABLE schedules (
+    name          text PRIMARY KEY,
+    task          text NOT NULL,
+    queue         text NOT NULL,
+    max_attempts  int NOT NULL,
+    cron          text NOT NULL,
+    timezone      text NOT NULL,
+    catch_up      boolean NOT NULL DEFAULT false,
+    payload       text NOT NULL DEFAULT 'null',
+    paused_at     timestamptz,
+    next_at       timestamptz NOT NULL,
+    last_at       timestamptz,
+    last_run      text
+);
+CREATE INDEX schedules_due ON schedules (next_at) WHERE paused_at IS NULL;

@@ -50,7 +50,7 @@ class Api(Mount):
 
     def __init__(
         self,
-        tasks: Iterable[Task[Any, Any]],
+        tasks: Iterable[Task[Any, Any, Any]],
         others: Sequence[BaseRoute] = (),
         database_health: DatabaseHealthOf | None = None,
     ) -> None:
@@ -74,7 +74,7 @@ class Api(Mount):
 class _Known(NamedTuple):
     """What every call is given."""
 
-    tasks: Sequence[Task[Any, Any]]
+    tasks: Sequence[Task[Any, Any, Any]]
     database_health: DatabaseHealthOf | None
 
 

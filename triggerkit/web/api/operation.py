@@ -55,7 +55,7 @@ class Call:
     """What an operation works with."""
 
     client: Client
-    tasks: Sequence[Task[Any, Any]]
+    tasks: Sequence[Task[Any, Any, Any]]
     database_health: DatabaseHealthOf | None = None
 
     @property

@@ -1,0 +1,55 @@
+"""Ending runs that nobody executes: each end lets the next run of its key and queue go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from triggerkit.runs.accept import Inserted
+from triggerkit.runs.keys import (
+    LOCK,
+    UNBLOCK,
+    admit_statements,
+    admitted,
+    lock_parameters,
+    unblock_parameters,
+)
+from triggerkit.runs.run import ReadyRun
+from triggerkit.state.turn import in_one_turn
+
+_KEYS = """
+SELECT task, concurrency_key FROM triggerkit.runs
+WHERE id = ANY (%s) AND concurrency_key IS NOT NULL
+"""
+
+
+def end(
+    connection: psycopg.Connection, run_ids: Sequence[str], query: str, parameters: Any
+) -> tuple[list[tuple[Any, ...]], list[ReadyRun]]:
+    """Run `query`, which changes the runs `run_ids` or some of them, under their keys' locks.
+
+    The first columns of its rows are task, concurrency key, queue and whether the run held a place
+    in its queue. Returns the rows, and the runs that became ready by it: push them.
+    """
+    keys = connection.execute(_KEYS, [list(run_ids)]).fetchall()
+    _, rows, unblocked = in_one_turn(
+        connection,
+        [
+            (LOCK, lock_parameters(keys)),
+            (query, parameters),
+            (UNBLOCK, unblock_parameters(keys)),
+        ],
+    )
+    freed = Inserted()
+    freed.add([], unblocked)
+    return rows, freed.ready + admit(connection, freed.gates | {row[2] for row in rows if row[3]})
+
+
+def admit(connection: psycopg.Connection, queues: set[str]) -> list[ReadyRun]:
+    """Let through the gates of `queues` what there is room for; it is to be pushed."""
+    if not queues:
+        return []
+    _, rows = in_one_turn(connection, admit_statements(queues))
+    return admitted(rows)

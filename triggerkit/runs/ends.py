@@ -1,0 +1,109 @@
+"""Waiting for runs to end: one connection listens for all who wait in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from typing import NamedTuple
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.errors import TriggerkitError
+from triggerkit.state.connect import connect
+
+#: Notified with the id of a run that ended, if somebody waits for it.
+ENDED_CHANNEL = "triggerkit_ended"
+
+#: Seconds between tries while Postgres is away.
+RETRY_S = 0.5
+
+_STATE = "SELECT status, output, error ->> 'message', finished_at IS NOT NULL FROM triggerkit.runs"
+
+
+class End(NamedTuple):
+    """How a run ended. `output` is JSON, `error` the last attempt's message."""
+
+    run_id: str
+    status: str
+    output: str | None
+    error: str | None
+
+
+class Ends:
+    """For use on one event loop."""
+
+    def __init__(self, dsn: str, pool: AsyncConnectionPool) -> None:
+        self._dsn = dsn
+        self._pool = pool
+        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._listening = asyncio.Event()
+        self._listener: asyncio.Task[None] | None = None
+
+    async def of(self, run_id: str, timeout_s: float | None) -> End:
+        """The end of a run that was made `awaited`; waits for it.
+
+        Raises:
+            TimeoutError: it did not come within `timeout_s`.
+            TriggerkitError: there is no such run.
+        """
+        async with asyncio.timeout(timeout_s):
+            while True:
+                told = asyncio.get_running_loop().create_future()
+                self._waiting[run_id].add(told)
+                try:
+                    await self._listen()
+                    if end := await self._look(run_id):
+                        return end
+                    await told
+                finally:
+                    self._waiting[run_id].discard(told)
+                    if not self._waiting[run_id]:
+                        del self._waiting[run_id]
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+
+    async def _look(self, run_id: str) -> End | None:
+        while True:
+            try:
+                async with self._pool.connection() as connection:
+                    cursor = await connection.execute(f"{_STATE} WHERE id = %s", [run_id])
+                    row = await cursor.fetchone()
+                break
+            except psycopg.OperationalError:
+                await asyncio.sleep(RETRY_S)
+        if row is None:
+            raise TriggerkitError(f"no run has the id {run_id!r}; was it removed by retention?")
+        status, output, error, is_finished = row
+        return End(run_id, status, output, error) if is_finished else None
+
+    async def _listen(self) -> None:
+        if self._listener is None or self._listener.done():
+            self._listener = asyncio.create_task(self._hear())
+        await self._listening.wait()
+
+    async def _hear(self) -> None:
+        """Listen as long as somebody waits, through losses of the connection."""
+        while self._waiting:
+            with contextlib.suppress(psycopg.OperationalError, TriggerkitError):
+                async with await connect(self._dsn, "triggerkit ends") as connection:
+                    await connection.execute(f"LISTEN {ENDED_CHANNEL}")
+                    self._listening.set()
+                    # What ended while nobody listened is seen by looking.
+                    self._tell(*self._waiting)
+                    while self._waiting:
+                        async for notify in connection.notifies(timeout=RETRY_S, stop_after=1):
+                            self._tell(notify.payload)
+            self._listening.clear()
+            await asyncio.sleep(RETRY_S if self._waiting else 0)
+
+    def _tell(self, *run_ids: str) -> None:
+        for run_id in run_ids:
+            for told in self._waiting.get(run_id, ()):
+                if not told.done():
+                    told.set_result(None)

@@ -1,0 +1,177 @@
+"""Schedules: runs made by the clock, exactly one for each tick.
+
+A schedule's row holds its next tick. Whoever makes that tick's run moves the row on in the same
+transaction, so that several processes, or one that dies, make none twice and none too few.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+import psycopg
+from cronsim import CronSim, CronSimError
+from psycopg.rows import class_row
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.runs.accept import INSERT_ONCE, Inserted, insert_parameters
+from triggerkit.runs.ending import admit
+from triggerkit.runs.run import NewRun, ReadyRun
+
+logger = logging.getLogger(__name__)
+
+#: A tick that is later than so many seconds was missed: no process was there to see it.
+MISSED_S = 60.0
+
+#: Most ticks of one schedule that are caught up at once; the others at the next look.
+MOST_TICKS = 100
+
+_DUE = """
+SELECT name, task, queue, max_attempts, cron, timezone, catch_up, next_at, last_at,
+    clock_timestamp() AS now
+FROM triggerkit.schedules
+WHERE next_at <= clock_timestamp() AND paused_at IS NULL
+ORDER BY next_at LIMIT 100 FOR UPDATE SKIP LOCKED
+"""
+
+_MOVE = """
+UPDATE triggerkit.schedules SET next_at = %s, last_at = coalesce(%s, last_at),
+    last_run = coalesce(%s, last_run)
+WHERE name = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """When a task runs by the clock: a cron expression of five fields, in a time zone.
+
+    Ticks that nobody saw, since no worker was running, are skipped, or made up for when `catch_up`
+    is set. Raises ConfigurationError when the expression or the zone is not understood.
+    """
+
+    expression: str
+    timezone: str = "UTC"
+    catch_up: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            next(CronSim(self.expression, datetime.now(ZoneInfo(self.timezone))), None)
+        except CronSimError as error:
+            raise ConfigurationError(
+                f"{self.expression!r} is not a cron expression ({error}); an example is "
+                "'30 6 * * 1-5': at half past six, Monday to Friday"
+            ) from error
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigurationError(
+                f"there is no time zone {self.timezone!r}; an example is 'Europe/Berlin'"
+            ) from error
+
+    def after(self, moment: datetime) -> Iterator[datetime]:
+        """The ticks after `moment`, in UTC."""
+        for tick in CronSim(self.expression, moment.astimezone(ZoneInfo(self.timezone))):
+            yield tick.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What a scheduled task gets, if it takes a parameter: the tick that its run is for."""
+
+    schedule: str
+    at: datetime
+    last_at: datetime | None = None
+
+
+class _Due(NamedTuple):
+    name: str
+    task: str
+    queue: str
+    max_attempts: int
+    cron: str
+    timezone: str
+    catch_up: bool
+    next_at: datetime
+    last_at: datetime | None
+    now: datetime
+
+
+def make_due_runs(connection: psycopg.Connection) -> list[ReadyRun]:
+    """Make the runs of the ticks that are due, and return them: they are to be pushed."""
+    inserted = Inserted()
+    with connection.transaction():
+        with connection.cursor(row_factory=class_row(_Due)) as cursor:
+            due = cursor.execute(_DUE).fetchall()
+        for schedule in due:
+            runs, next_at = _runs(schedule)
+            if runs:
+                made = connection.execute(INSERT_ONCE, insert_parameters(runs)).fetchall()
+                inserted.add(made, [])
+            last = runs[-1] if runs else None
+            last_at = None if last is None else (last.source or {})["tick"]
+            connection.execute(
+                _MOVE, [next_at, last_at, None if last is None else last.id, schedule.name]
+            )
+    return inserted.ready + admit(connection, inserted.gates)
+
+
+def run_now(connection: psycopg.Connection, name: str) -> tuple[str, list[ReadyRun]] | None:
+    """Make a run of a schedule beside its ticks: its id, and what is to push. None: unknown."""
+    with connection.cursor(row_factory=class_row(_Due)) as cursor:
+        found = cursor.execute(
+            "SELECT name, task, queue, max_attempts, cron, timezone, catch_up, next_at, last_at, "
+            "clock_timestamp() AS now FROM triggerkit.schedules WHERE name = %s",
+            [name],
+        ).fetchone()
+    if found is None:
+        return None
+    run = _run(found, found.now, found.last_at, key=None)
+    inserted = Inserted()
+    inserted.add(connection.execute(INSERT_ONCE, insert_parameters([run])).fetchall(), [])
+    return run.id, inserted.ready + admit(connection, inserted.gates)
+
+
+def _runs(schedule: _Due) -> tuple[list[NewRun], datetime]:
+    """The runs that are due, and the tick to wait for after them."""
+    ticks = [schedule.next_at]
+    following = Cron(schedule.cron, schedule.timezone).after(schedule.next_at)
+    next_at = schedule.next_at
+    for next_at in islice(following, MOST_TICKS if schedule.catch_up else None):
+        if next_at > schedule.now:
+            break
+        ticks.append(next_at)
+    if not schedule.catch_up:
+        ticks = _in_time(schedule, ticks)
+    elif next_at <= schedule.now:
+        ticks.pop()
+    before = [schedule.last_at, *ticks]
+    return [
+        _run(schedule, tick, last, key=f"schedule/{schedule.name}/{tick.isoformat()}")
+        for last, tick in zip(before, ticks, strict=False)
+    ], next_at
+
+
+def _in_time(schedule: _Due, ticks: Sequence[datetime]) -> list[datetime]:
+    late = timedelta(seconds=MISSED_S)
+    kept = [tick for tick in ticks if schedule.now - tick <= late]
+    if len(kept) < len(ticks):
+        logger.warning(
+            "the schedule %s missed %d ticks, and skips them", schedule.name, len(ticks) - len(kept)
+        )
+    return kept
+
+
+def _run(schedule: _Due, tick: datetime, last_at: datetime | None, *, key: str | None) -> NewRun:
+    payload: dict[str, Any] = {"schedule": schedule.name, "at": tick, "last_at": last_at}
+    return NewRun(
+        task=schedule.task,
+        queue=schedule.queue,
+        max_attempts=schedule.max_attempts,
+        payload=orjson.dumps(payload),
+        idempotency_key=key,
+        source={"schedule": schedule.name, "tick": tick.isoformat()},
+    )

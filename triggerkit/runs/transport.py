@@ -1,0 +1,98 @@
+"""What carries the ids of ready runs to workers: transport only, Postgres remembers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from triggerkit.runs.run import ReadyRun
+
+logger = logging.getLogger(__name__)
+
+
+class TransportAway(Exception):
+    """The transport does not answer. Its runs are safe, and start when it is back."""
+
+
+class Taken(NamedTuple):
+    """Ids of one task, first the one to start first. `at_once`: they had been waiting."""
+
+    task: str
+    ids: list[str]
+    at_once: bool
+
+
+class Source(Protocol):
+    """Where one intake of a worker takes ids from; for one thread, but for `wake`."""
+
+    def take(self, timeout_s: float) -> Taken | None:
+        """Wait for a ready run of any of the tasks; None when none came, or `wake` was called.
+
+        Raises:
+            TransportAway: it does not answer.
+        """
+
+    def more(self, count: int) -> list[str]:
+        """At most `count` more ids of the task of the last `take`, without waiting.
+
+        Raises:
+            TransportAway: it does not answer.
+        """
+
+    def settle(self) -> None:
+        """What was taken is claimed in Postgres: the transport may forget it."""
+
+    def wake(self) -> None:
+        """End a `take` that waits, from any thread."""
+
+    def close(self) -> None:
+        """Take nothing more."""
+
+
+class Transport(Protocol):
+    """Carries ids. It may lose some and give some twice: the keeper pushes again what is missing,
+    and a run that is claimed already is not claimed again."""
+
+    def push(self, runs: Iterable[ReadyRun]) -> bool:
+        """Push `runs`; False when the transport is away, of which it warns.
+
+        A push that failed is not lost: the keeper pushes what the transport lacks.
+        """
+
+    def first_rank(self, task: str) -> float:
+        """The rank of the run of `task` that would be taken next; infinite when there is none.
+
+        Whatever is ready and stands before it is not in the transport.
+
+        Raises:
+            TransportAway: it does not answer.
+        """
+
+    def source(self, tasks: Sequence[str]) -> Source:
+        """A source of ready runs of `tasks`."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class AsyncTransport(Protocol):
+    """The pushing side of a `Transport`, for an event loop."""
+
+    async def push(self, runs: Iterable[ReadyRun]) -> bool:
+        """See `Transport.push`."""
+
+    async def check(self) -> None:
+        """Ask whether it is there.
+
+        Raises:
+            TransportAway: it does not answer.
+        """
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+def warn_away(name: str, error: Exception) -> None:
+    """Tell that the transport `name` is away."""
+    logger.warning("%s is away (%s); the runs are safe and start when it is back", name, error)

@@ -1,0 +1,121 @@
+"""Accepting runs in a transaction of the caller's: they are accepted if it commits.
+
+Nothing is pushed before that, and nobody knows of the commit but Postgres: it wakes the keeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
+from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
+from triggerkit.runs.keeper import WAKE_CHANNEL
+from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
+from triggerkit.runs.run import Handle, NewRun
+from triggerkit.state.turn import Statement
+
+#: Most ids in one notification, which may have 8,000 bytes; what is not named is found later.
+_MOST_NAMED = 200
+
+_WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
+
+_NO_SCHEMA = (
+    "the schema triggerkit is not in the database of connection=: a run can be accepted in a "
+    "transaction of the state database only (TRIGGERKIT_STATE_URL, else DATABASE_URL)"
+)
+
+
+def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -> list[Handle]:
+    """Make `runs` in the transaction that `connection` is in; handles as of `Acceptor.accept`.
+
+    A connection in autocommit mode that is in no transaction commits them at once.
+
+    Raises:
+        ConfigurationError: it is a connection to another database.
+        InvalidPayload: Postgres cannot store a text of it.
+    """
+    handles: list[Handle] = []
+    for start in range(0, len(runs), CHUNK):
+        part = runs[start : start + CHUNK]
+        with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
+            try:
+                rows = [cursor.execute(*s).fetchall() for s in _statements(part)]
+                first = cursor.execute(FIRST, _repeated(part, rows[1])).fetchall()
+                cursor.execute(_WAKE, [_named(rows[1])])
+            except psycopg.Error as error:
+                raise _told(error) from error
+        handles += _handles(part, rows[1], first)
+    return handles
+
+
+async def accept_within_async(
+    connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
+) -> list[Handle]:
+    """`accept_within` for an asynchronous connection."""
+    handles: list[Handle] = []
+    for start in range(0, len(runs), CHUNK):
+        part = runs[start : start + CHUNK]
+        async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
+            try:
+                rows = []
+                for statement in _statements(part):
+                    await cursor.execute(*statement)
+                    rows.append(await cursor.fetchall())
+                await cursor.execute(FIRST, _repeated(part, rows[1]))
+                first = await cursor.fetchall()
+                await cursor.execute(_WAKE, [_named(rows[1])])
+            except psycopg.Error as error:
+                raise _told(error) from error
+        handles += _handles(part, rows[1], first)
+    return handles
+
+
+_plain = psycopg.rows.tuple_row
+
+
+def _statements(runs: Sequence[NewRun]) -> list[Statement]:
+    keys = [(run.task, run.concurrency_key) for run in runs]
+    return [
+        (LOCK, lock_parameters(keys)),
+        insert_statement(runs),
+        (UNBLOCK, unblock_parameters(keys if len(runs) > 1 else [])),
+    ]
+
+
+def _repeated(runs: Sequence[NewRun], made: list[tuple[Any, ...]]) -> list[list[str | None]]:
+    ids = {row[1] for row in made}
+    repeated = [run for run in runs if run.id not in ids and run.idempotency_key is not None]
+    return [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
+
+
+def _handles(
+    runs: Sequence[NewRun], made: list[tuple[Any, ...]], first: list[tuple[Any, ...]]
+) -> list[Handle]:
+    ids = {row[1] for row in made}
+    known = {(task, key): run_id for task, key, run_id, _ in first}
+    debounced = [row[1] for row in made if len(runs) == 1 and row[1] != runs[0].id]
+    return [
+        Handle(run.id, run.task)
+        if run.id in ids
+        else Handle(
+            debounced[0] if debounced else known[run.task, run.idempotency_key],
+            run.task,
+            duplicate=True,
+        )
+        for run in runs
+    ]
+
+
+def _named(made: list[tuple[Any, ...]]) -> str:
+    return ",".join(row[1] for row in made[:_MOST_NAMED])
+
+
+def _told(error: psycopg.Error) -> Exception:
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return ConfigurationError(_NO_SCHEMA)
+    if isinstance(error, psycopg.DataError):
+        return InvalidPayload([FieldProblem((), "has a text that cannot be stored")])
+    return error

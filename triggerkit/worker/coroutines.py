@@ -1,0 +1,67 @@
+"""Executes the runs of async tasks: many at a time on one event loop, without a thread for each."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from triggerkit.runs.run import ClaimedRun, Outcome
+from triggerkit.worker.attempt import Canceled
+from triggerkit.worker.event_loop import EventLoopThread
+from triggerkit.worker.failure import run_error, stopped
+from triggerkit.worker.finish import Attempts
+from triggerkit.worker.intake import WAIT_S, Intake
+from triggerkit.worker.slots import Slots
+
+
+class Coroutines:
+    """A thread that claims runs of async tasks and starts them on the event loop."""
+
+    def __init__(
+        self, intake: Intake, slots: Slots, attempts: Attempts, event_loop: EventLoopThread
+    ) -> None:
+        self._intake = intake
+        self._slots = slots
+        self._attempts = attempts
+        self._event_loop = event_loop
+        self._running: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="async intake")
+
+    def start(self) -> None:
+        """Start claiming."""
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Claim nothing more, and wait until what was claimed is done."""
+        self._intake.stop()
+        self._thread.join()
+        self._slots.wait_until_all_free()
+
+    def _run(self) -> None:
+        while not self._intake.is_stopped:
+            runs = self._intake.claim(WAIT_S)
+            if runs:
+                self._slots.take(len(runs))
+                self._event_loop.call(self._begin, runs)
+
+    def _begin(self, runs: list[ClaimedRun]) -> None:
+        for run in runs:
+            task = asyncio.create_task(self._execute(run), name=run.id)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _execute(self, run: ClaimedRun) -> None:
+        attempt, executor = self._attempts.begin(run)
+        attempt.enter_task()
+        started = time.monotonic()
+        try:
+            outcome = await executor.aexecute(attempt)
+        except BaseException as error:
+            # Stopped outside of the task's own code, in the steps before or after it.
+            if attempt.reason is Canceled:
+                outcome = Outcome(run, "canceled", error=stopped(Canceled, None))
+            else:
+                outcome = Outcome(run, "failed", error=run_error(error))
+        if self._attempts.end(attempt, outcome, time.monotonic() - started):
+            self._slots.release()

@@ -1,0 +1,147 @@
+"""What runs say: spans, and lines that they log or print, written to the state in bulk."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import orjson
+import psycopg
+
+from triggerkit.runs.run import storable
+
+logger = logging.getLogger(__name__)
+
+#: Longest line that is kept, in characters, and most entries of one attempt.
+MAX_LINE = 8_000
+MAX_ENTRIES = 2_000
+
+#: Most entries that wait to be written; what comes while so many wait is counted and left out.
+MAX_WAITING = 20_000
+
+#: Seconds for which entries are gathered, and between tries while Postgres is away.
+GATHER_S = 0.1
+RETRY_S = 0.5
+
+_COPY = """
+COPY triggerkit.spans (run_id, attempt, kind, span_id, parent, name, level, attributes, error,
+    started_at, ended_at) FROM STDIN
+"""
+
+
+class Entry(NamedTuple):
+    """A row of `spans`: of a line, `name` is its text."""
+
+    run_id: str
+    attempt: int
+    kind: Literal["span", "log"]
+    span_id: str | None
+    parent: str | None
+    name: str
+    level: str | None
+    attributes: str
+    error: str | None
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(slots=True)
+class _Counts:
+    entries: int = 0
+    left_out: int = 0
+
+
+@dataclass(slots=True)
+class Journal:
+    """A thread that writes entries; `put` never blocks."""
+
+    connect: Callable[[], psycopg.Connection]
+    _queue: queue.SimpleQueue[Entry | None] = field(default_factory=queue.SimpleQueue)
+    _counts: dict[tuple[str, int], _Counts] = field(default_factory=dict)
+    _connection: psycopg.Connection | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start writing."""
+        self._thread = threading.Thread(target=self._run, name="journal")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, then end."""
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def put(self, entry: Entry) -> None:
+        """Have `entry` written, unless its attempt has said too much already."""
+        counts = self._counts.setdefault((entry.run_id, entry.attempt), _Counts())
+        if counts.entries >= MAX_ENTRIES or self._queue.qsize() >= MAX_WAITING:
+            counts.left_out += 1
+            return
+        counts.entries += 1
+        self._queue.put(_storable(entry))
+
+    def close(self, run_id: str, attempt: int, now: datetime) -> None:
+        """An attempt has ended: tell what was left out of it."""
+        counts = self._counts.pop((run_id, attempt), None)
+        if counts is not None and counts.left_out:
+            text = f"… {counts.left_out} more lines and spans were left out"
+            self._queue.put(
+                Entry(run_id, attempt, "log", None, None, text, "warning", "{}", None, now, None)
+            )
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            entries: list[Entry] = []
+            item = self._queue.get()
+            until = time.monotonic() + GATHER_S
+            while item is not None and len(entries) < MAX_ENTRIES:
+                entries.append(item)
+                try:
+                    item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+                except queue.Empty:
+                    break
+            ended = item is None
+            if entries:
+                self._write(entries)
+        self._disconnect()
+
+    def _write(self, entries: list[Entry]) -> None:
+        while True:
+            try:
+                self._connection = self._connection or self.connect()
+                with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+                    for entry in entries:
+                        copy.write_row(entry)
+                return
+            except psycopg.OperationalError as error:
+                logger.warning("what runs say waits for Postgres (%s)", error)
+                self._disconnect()
+                time.sleep(RETRY_S)
+            except psycopg.Error:
+                logger.exception("%d lines and spans of runs cannot be stored", len(entries))
+                return
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _storable(entry: Entry) -> Entry:
+    name = storable(entry.name)
+    if len(name) > MAX_LINE:
+        name = f"{name[:MAX_LINE]}… ({len(name):,} characters, the rest was left out)"
+    return entry._replace(name=name)
+
+
+def as_attributes(attributes: dict[str, Any]) -> str:
+    """`attributes` as JSON that Postgres stores, whatever their values are."""
+    return storable(orjson.dumps(attributes, default=str, option=orjson.OPT_NON_STR_KEYS).decode())

@@ -1,0 +1,37 @@
+"""How often and when a failing run is tried again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from triggerkit.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and when a failing run is tried again. Delays are in seconds.
+
+    The wait after attempt n is `min_delay_s * factor ** (n - 1)`, times a random number between 1
+    and 2 when `jitter` is on, and at most `max_delay_s`.
+    """
+
+    max_attempts: int = 3
+    factor: float = 2.0
+    min_delay_s: float = 1.0
+    max_delay_s: float = 60.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1 or self.factor < 1 or min(self.min_delay_s, self.max_delay_s) < 0:
+            raise ConfigurationError(
+                "Retry needs max_attempts and factor of 1 or more, and no negative delay"
+            )
+
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait after `attempt` (from 1) failed."""
+        spread = random.uniform(1, 2) if self.jitter else 1.0  # noqa: S311 - jitter, not a secret
+        try:
+            return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))
+        except OverflowError:
+            return self.max_delay_s

@@ -1,0 +1,63 @@
+"""OpenTelemetry, where it is installed: attempts and spans go to the project's exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from triggerkit.runs.run import ClaimedRun
+
+try:
+    from opentelemetry import trace
+    from opentelemetry.trace import Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError:  # pragma: no cover - the packages are an extra
+    trace = None  # type: ignore[assignment]
+
+#: Finds the provider that the project sets up, whenever it does.
+_tracer = None if trace is None else trace.get_tracer("triggerkit")
+
+#: Values that an attribute of a span can have.
+_SCALARS = (str, bool, int, float)
+
+
+@contextmanager
+def otel_span(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """A span of the tracer that the project has set up; nothing without OpenTelemetry."""
+    if _tracer is None:
+        yield
+        return
+    with _tracer.start_as_current_span(name, attributes=_scalars(attributes)):
+        yield
+
+
+@contextmanager
+def otel_attempt(run: ClaimedRun) -> Iterator[None]:
+    """The span of an attempt, in the trace that the run's request came with."""
+    if _tracer is None:
+        yield
+        return
+    carrier = {} if run.traceparent is None else {"traceparent": run.traceparent}
+    parent = TraceContextTextMapPropagator().extract(carrier)
+    facts: dict[str, Any] = {
+        "messaging.operation.type": "process",
+        "messaging.destination.name": run.queue,
+        "messaging.message.id": run.id,
+        "triggerkit.task": run.task,
+        "triggerkit.attempt": run.attempt,
+    }
+    with _tracer.start_as_current_span(
+        f"run {run.task}", context=parent, kind=trace.SpanKind.CONSUMER, attributes=facts
+    ):
+        yield
+
+
+def otel_failed(message: str) -> None:
+    """The span of the attempt that ends now failed."""
+    if trace is not None:
+        trace.get_current_span().set_status(Status(StatusCode.ERROR, message[:200]))
+
+
+def _scalars(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, _SCALARS) else str(v) for k, v in attributes.items()}
