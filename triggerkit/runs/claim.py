@@ -81,7 +81,7 @@ done AS (
         scheduled_at = clock_timestamp() + o.retry_in_s * interval '1 second',
         worker = CASE WHEN o.retry_in_s IS NULL THEN r.worker END
     FROM o
-    WHERE r.id = ANY (%s) AND r.id = o.id AND r.attempt = o.attempt
+    WHERE r.id = o.id AND r.attempt = o.attempt
         AND r.status || '' = 'executing'
     RETURNING r.id, r.attempt, r.status, r.started_at, r.error),
 noted AS (
@@ -98,7 +98,7 @@ SELECT id FROM done
 _GIVE_BACK = """
 UPDATE triggerkit.runs r SET status = 'queued', attempt = r.attempt - 1, worker = NULL, claim = NULL
 FROM unnest(%s::text[], %s::int[]) AS g (id, attempt)
-WHERE r.id = ANY (%s) AND r.id = g.id AND r.attempt = g.attempt AND r.status || '' = 'executing'
+WHERE r.id = g.id AND r.attempt = g.attempt AND r.status || '' = 'executing'
     AND r.worker = %s
 RETURNING r.task, r.id, r.rank
 """
@@ -157,7 +157,7 @@ class RunClaims:
         """Undo the claim of `runs`, whose attempts did not begin; they are to be pushed."""
         ids = [run.id for run in runs]
         rows = self._connection.execute(
-            _GIVE_BACK, [ids, [run.attempt for run in runs], ids, self._worker_id]
+            _GIVE_BACK, [ids, [run.attempt for run in runs], self._worker_id]
         )
         return [ReadyRun(*row) for row in rows.fetchall()]
 
@@ -223,7 +223,6 @@ class RunClaims:
             [_error(o) for o in outcomes],
             [o.retry_in_s for o in outcomes],
             [int(o.waited) for o in outcomes],
-            [o.run.id for o in outcomes],
             self._worker_id,
         ]
 

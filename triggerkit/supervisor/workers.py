@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from triggerkit.embedded import lifeline
 from triggerkit.settings import Project
@@ -87,19 +87,32 @@ def start_child(project: Project, worker_id: str, arguments: Sequence[str]) -> C
 
 def wait_to_go() -> bool:
     """In a child, wait until its parent lets it go; False when the parent is gone."""
-    return sys.stdin.buffer.readline() == b"go\n"
+    return next(_told, "") == "go"
 
 
 def hear_cancellations(cancel: Callable[[str], None]) -> None:
     """In a child, call `cancel` with each run that the parent says, from a thread."""
 
     def hear() -> None:
-        for line in iter(sys.stdin.buffer.readline, b""):
-            word, _, run_id = line.decode().strip().partition(" ")
+        for line in _told:
+            word, _, run_id = line.partition(" ")
             if word == "cancel":
                 cancel(run_id)
 
     threading.Thread(target=hear, name="cancellations", daemon=True).start()
+
+
+def _lines() -> Iterator[str]:
+    """What the parent says, line by line, from the descriptor itself: a thread that waits in
+    `sys.stdin` would have the interpreter abort at its end."""
+    rest = b""
+    while part := os.read(0, 4096):
+        *lines, rest = (rest + part).split(b"\n")
+        yield from (line.decode() for line in lines)
+
+
+#: What the parent has said and nobody has heard yet.
+_told = _lines()
 
 
 def tell_ready() -> None:

@@ -17,8 +17,8 @@ from triggerkit.runs.transport import Transport
 
 logger = logging.getLogger(__name__)
 
-#: Most outcomes in one transaction. Postgres compares each with each: more are slower.
-MAX_OUTCOMES = 200
+#: Most outcomes in one transaction.
+MAX_OUTCOMES = 1000
 
 #: Seconds between tries while Postgres is away.
 RETRY_S = 0.5

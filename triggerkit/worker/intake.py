@@ -31,7 +31,7 @@ UNANSWERED_S = 60.0
 RETRY_S = 0.5
 
 #: Most runs of one claim.
-MAX_CLAIM = 250
+MAX_CLAIM = 500
 
 
 class Intake:
