@@ -46,6 +46,10 @@ class Servers:
         """Start both and make the template: pgvector and the schema `triggerkit`."""
         self._background.run(self._start())
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work`, which is about a server, on the event loop that the servers have."""
+        return self._background.run(work)
+
     def stop(self) -> None:
         """Stop both."""
         self._background.run(self.redis.stop())

@@ -103,7 +103,7 @@ SELECT
     (SELECT coalesce(jsonb_object_agg(id, beat), '{{}}') FROM triggerkit.workers) AS beats,
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
-    ARRAY(SELECT task FROM waiting WHERE since < {NOW_RANK} - {int(SETTLING_S * 1e6)}) AS tasks
+    ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - since) > {int(SETTLING_S * 1e6)}) AS tasks
 """  # noqa: S608 - of constants
 
 

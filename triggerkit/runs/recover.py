@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 #: Attempts in which its worker died after which a run is given up.
 MAX_CRASHES = 3
 
-#: A ready run younger than this many seconds may still be on its way to the transport.
+#: A ready run younger than this many seconds may still be on its way to the transport. One that is
+#: from the future is from before the clock was set back.
 SETTLING_S = 1.0
 
 #: Most runs changed by one statement.
@@ -58,7 +59,8 @@ WHERE status = 'executing' AND (
 LIMIT %s
 """
 
-#: Every executing run of a worker that is gone is queued again, or given up.
+#: Every executing run of a worker that is gone is queued again, at its old place: it has waited once;
+#: or it is given up.
 _RETURN = f"""
 WITH found AS (
     SELECT id, gate, CASE WHEN cancel_requested_at IS NOT NULL THEN 'canceled'
@@ -72,7 +74,6 @@ gone AS (
     SET crashes = r.crashes + 1, status = found.status,
         finished_at = CASE WHEN found.status <> 'queued' THEN clock_timestamp() END,
         gate = CASE WHEN found.status = 'queued' THEN {GATE} END,
-        rank = {NOW_RANK} - r.priority * 1000000::bigint,
         error = jsonb_build_object('type', 'WorkerDied', 'message',
             'the worker ' || r.worker || ' died while it executed this run', 'traceback', '')
     FROM found WHERE r.id = found.id
@@ -93,7 +94,7 @@ FROM gone
 _STRAYS = f"""
 SELECT r.task, r.id, r.rank FROM triggerkit.runs r
 WHERE r.task = %(task)s AND {READY} AND r.rank < %(first)s
-    AND r.rank + r.priority * 1000000::bigint < {NOW_RANK} - %(settling_us)s
+    AND abs({NOW_RANK} - r.rank - r.priority * 1000000::bigint) > %(settling_us)s
     AND r.queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
 ORDER BY r.rank LIMIT %(limit)s
 """  # noqa: S608 - of constants

@@ -1,0 +1,173 @@
+"""Ten thousand runs while workers are killed, Redis restarted, flushed and stopped, and Postgres
+restarted: every run ends, none is lost, none is executed twice at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from tests.faults.crew import Crew, overlaps, recoveries
+from tests.servers import Servers
+from triggerkit.runs.client import Client
+from triggerkit.runs.run import NewRun
+from triggerkit.settings import Settings
+
+RUNS = 10_000
+
+#: Seconds for which Redis is away in the midst of it.
+AWAY_S = 10.0
+
+#: Seconds within which a killed worker's runs execute again, servers being there.
+RECOVERY_S = 15.0
+
+DRAIN_S = 180.0
+
+
+@pytest.fixture
+def own_servers(tmp_path: Path) -> Iterator[Servers]:
+    """Servers that no other test uses, since they are restarted."""
+    servers = Servers(tmp_path / "servers")
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
+    own_servers: Servers, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("TRIGGERKIT_TEST_SEED", random.randrange(10**6)))
+    print("seed", seed)
+    rng = random.Random(seed)
+    url = own_servers.new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO triggerkit.installation DEFAULT VALUES")
+        connection.execute("CREATE TABLE public.effects (number int PRIMARY KEY)")
+    environment = {"DATABASE_URL": url, "REDIS_URL": own_servers.redis.url}
+    own_servers.run(_accept(environment))
+    crew = Crew(tmp_path, environment)
+    crew.start()
+    try:
+        faults = _faults(own_servers)
+        away = _with_kills(crew, rng, url, faults)
+        assert _drained(url, DRAIN_S), _states(url)
+    finally:
+        crew.stop()
+
+    states = _states(url)
+    print("states", states, "deaths", len(crew.deaths))
+    assert sum(states.values()) == RUNS
+    # A run that was there at three deaths of its workers is given up, and says so.
+    assert set(states) <= {"completed", "crashed"}
+    with psycopg.connect(url, autocommit=True) as connection:
+        without = connection.execute(
+            "SELECT count(*) FROM triggerkit.runs WHERE status = 'completed' AND "
+            "(payload::jsonb ->> 'number')::int NOT IN (SELECT number FROM public.effects)"
+        ).fetchone()
+        effects = connection.execute("SELECT count(*) FROM public.effects").fetchone()
+    assert without == (0,)
+    assert effects is not None
+    assert states["completed"] <= effects[0] <= RUNS
+
+    notes = crew.notes()
+    assert list(overlaps(notes, crew.deaths)) == []
+    undisturbed = [
+        seconds
+        for death in crew.deaths
+        if not any(start - RECOVERY_S < death.at_s < end for start, end in away)
+        for seconds in recoveries(notes, [death])
+    ]
+    print("recovered", len(undisturbed), "slowest", max(undisturbed))
+    assert len(crew.deaths) >= 20
+    assert max(undisturbed) <= RECOVERY_S
+
+
+async def _accept(environment: dict[str, str]) -> None:
+    client = await Client.open(Settings.parse(environment))
+    await client.accept(
+        [
+            NewRun(
+                task="on_loop" if number % 2 else "in_thread",
+                queue="default",
+                max_attempts=60,
+                payload=b'{"number":%d}' % number,
+                concurrency_key=f"row/{number % 700}" if number % 10 == 0 else None,
+            )
+            for number in range(RUNS)
+        ]
+    )
+    await client.close()
+
+
+def _faults(servers: Servers) -> list[tuple[str, Callable[[], None]]]:
+    def flush() -> None:
+        redis.Redis.from_url(servers.redis.url).flushall()
+
+    def restart_redis(away_s: float = 0.0) -> None:
+        servers.run(servers.redis.stop(force=True))
+        time.sleep(away_s)
+        servers.run(servers.redis.start())
+
+    def restart_postgres() -> None:
+        servers.run(servers.postgres.stop(force=True))
+        servers.run(servers.postgres.start())
+
+    return [
+        ("Redis flushed", flush),
+        ("Redis restarted", restart_redis),
+        ("Redis away", lambda: restart_redis(AWAY_S)),
+        ("Postgres restarted", restart_postgres),
+    ]
+
+
+def _with_kills(
+    crew: Crew, rng: random.Random, url: str, faults: list[tuple[str, Callable[[], None]]]
+) -> list[tuple[float, float]]:
+    """Kill a worker every second until little is left, each server's fault once in between; when
+    servers were away (monotonic seconds)."""
+    away: list[tuple[float, float]] = []
+    started = time.monotonic()
+    due = [started + 6 * (place + 1) for place in range(len(faults))]
+    while due or _unfinished(url) > RUNS / 20:
+        time.sleep(1.0)
+        crew.kill_one(rng)
+        if due and time.monotonic() > due[0]:
+            due.pop(0)
+            name, fault = faults.pop(0)
+            began = time.monotonic()
+            fault()
+            away.append((began, time.monotonic() + 1.0))
+            print(name, f"{away[-1][1] - began:.1f} s, unfinished", _unfinished(url))
+        assert time.monotonic() < started + 300, _states(url)
+    return away
+
+
+def _drained(url: str, deadline_s: float) -> bool:
+    until = time.monotonic() + deadline_s
+    while time.monotonic() < until:
+        if _unfinished(url) == 0:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _unfinished(url: str) -> int:
+    return int(_ask(url, "SELECT count(*) FROM triggerkit.runs WHERE finished_at IS NULL")[0][0])
+
+
+def _states(url: str) -> Counter[str]:
+    return Counter(dict(_ask(url, "SELECT status, count(*) FROM triggerkit.runs GROUP BY 1")))
+
+
+def _ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(query).fetchall()
