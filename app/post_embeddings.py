@@ -135,6 +135,22 @@ RETURNING e.post_id
 """
 
 
+# Posts whose embedding is missing, or of another text than the present one, and embeddings of posts
+# that are gone or have no text: for `triggerkit verify`.
+OUT_OF_STEP = """
+SELECT coalesce(p.id, e.post_id), CASE
+    WHEN e.post_id IS NULL THEN 'missing' WHEN p.id IS NULL THEN 'orphaned' ELSE 'stale'
+END
+FROM (
+    SELECT id, encode(sha256(convert_to(
+        concat_ws(E'\\n\\n', nullif(title, ''), nullif(body, '')), 'UTF8')), 'hex') AS content_hash
+    FROM public.posts WHERE title <> '' OR body <> ''
+) AS p
+FULL JOIN public.post_embeddings AS e ON e.post_id = p.id
+WHERE p.content_hash IS DISTINCT FROM e.content_hash
+"""
+
+
 class PostEmbeddings:
     """The embeddings of one model, over a connection that commits each statement."""
 
