@@ -43,8 +43,11 @@ ASKED: Final = 5_000
 Message: TypeAlias = dict[str, Any]
 
 _PLACE = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
-_NEWEST = "SELECT txid_snapshot_xmax(txid_current_snapshot())"
-_ALL_VISIBLE = "SELECT txid_snapshot_xmin(txid_current_snapshot()) >= %s"
+
+# A transaction of our own: whichever has committed before it was given a lower id. A snapshot's own
+# end would not do, since one that is open may be beyond it.
+_NEWEST = "SELECT txid_current()"
+_ALL_VISIBLE = "SELECT txid_snapshot_xmin(txid_current_snapshot()) > %s"
 
 _UNFINISHED = """
 SELECT count(*) FROM triggerkit.runs WHERE id = ANY (%s) AND finished_at IS NULL

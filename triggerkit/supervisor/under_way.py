@@ -23,9 +23,12 @@ MOST_RUNS: Final = 2_000
 CAPTURE_S: Final = 2.0
 CAPTURE_CHECK_S: Final = 0.02
 
-_CONSUMER = """
-SELECT c.id, d.id, d.slot_epoch, d.name, d.slot_name, d.next_position
-FROM triggerkit.consumers c JOIN triggerkit.databases d ON d.id = c.database_id WHERE c.name = %s
+# The consumer's database, or the one of this name where there is no such consumer.
+_DATABASE = """
+SELECT d.id, d.name, d.slot_epoch, d.slot_name, d.next_position, c.id
+FROM triggerkit.databases d
+LEFT JOIN triggerkit.consumers c ON c.database_id = d.id AND c.name = %s
+WHERE c.id IS NOT NULL OR d.name = %s ORDER BY c.id LIMIT 1
 """
 
 # The messages of the table that the consumer has before it. `k.partition` is -1 where one cursor
@@ -111,19 +114,21 @@ class Pipeline:
         self._task = task
         self._table = table
         self._facts: dict[str, Any] | None = None
-        #: The source database and the consumer as messages name them; None without a consumer.
+        #: The source database and the consumer as messages name them; None where not known.
         self.database: dict[str, Any] | None = None
         self.consumer: dict[str, Any] | None = None
         self._slot = ""
 
-    async def open(self, consumer: str) -> None:
-        """Look up the consumer; it may not be there yet."""
+    async def open(self, consumer: str, database: str) -> None:
+        """Look up the consumer and its database; they may not be there yet."""
         async with self._states.connection() as state:
-            row = await (await state.execute(_CONSUMER, [consumer])).fetchone()
+            row = await (await state.execute(_DATABASE, [consumer, database])).fetchone()
         if row is None:
             return
-        consumer_id, database_id, epoch, name, self._slot, head = row
+        database_id, name, epoch, self._slot, head, consumer_id = row
         self.database = {"id": str(database_id), "name": name, "epoch": epoch}
+        if consumer_id is None:
+            return
         self.consumer = {"id": str(consumer_id), "name": consumer}
         self._facts = {
             "consumer": consumer_id,

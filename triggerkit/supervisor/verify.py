@@ -89,7 +89,7 @@ async def verify(settings: Settings, client: Client, found: Verifiable, limit: i
     """
     async with await connect(settings.source_dsn, "triggerkit verify") as source:
         reader = await _reader(source, found)
-        return await _Look(found, limit).run(source, await _pipeline(client, found), reader)
+        return await _Look(found, limit).run(source, await _pipeline(client, source, found), reader)
 
 
 async def fix(
@@ -105,13 +105,13 @@ async def fix(
         await connect(settings.source_dsn, "triggerkit verify") as rows,
     ):
         reader = await _reader(rows, found)
-        pipeline = await _pipeline(client, found)
+        pipeline = await _pipeline(client, source, found)
         repair = Repair(rows, client, found, reader, pipeline)
         before = await _Look(found, limit, repair).run(source, pipeline, reader)
         is_over = await repair.wait(wait_s)
         after = before
         if repair.run_ids:
-            pipeline = await _pipeline(client, found)
+            pipeline = await _pipeline(client, source, found)
             after = await _Look(found, limit).run(source, pipeline, reader)
         return Fixed(before, repair, is_over, after)
 
@@ -172,9 +172,9 @@ class _Look:
         return row_key(*self._found.table, found.key)
 
 
-async def _pipeline(client: Client, found: Verifiable) -> Pipeline:
+async def _pipeline(client: Client, source: psycopg.AsyncConnection, found: Verifiable) -> Pipeline:
     pipeline = Pipeline(client.pool, found.task.name, found.table)
-    await pipeline.open(found.consumer)
+    await pipeline.open(found.consumer, source.info.dbname)
     return pipeline
 
 
