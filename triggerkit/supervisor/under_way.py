@@ -176,10 +176,12 @@ class Pipeline:
         return {f"{self._table}:{key}" for (key,) in rows}
 
     async def _unfinished(self, state: psycopg.AsyncConnection) -> tuple[int, set[str]]:
-        cursor = await state.execute(_RUNS, [self._task, MOST_RUNS])
-        rows = await cursor.fetchall()
-        keys = {key for payload, _ in rows for key in _rows_of(payload)}
-        return (rows[0][1] if rows else 0), keys
+        runs, rows = 0, set[str]()
+        # One by one: all the payloads together may be large.
+        async with state.cursor() as cursor:
+            async for payload, runs in cursor.stream(_RUNS, [self._task, MOST_RUNS]):
+                rows |= _rows_of(payload)
+        return runs, rows
 
 
 def _rows_of(payload: str) -> set[str]:
