@@ -179,8 +179,9 @@ class Pipeline:
         runs, rows = 0, set[str]()
         # One by one: all the payloads together may be large.
         async with state.cursor() as cursor:
-            async for payload, runs in cursor.stream(_RUNS, [self._task, MOST_RUNS]):
+            async for payload, total in cursor.stream(_RUNS, [self._task, MOST_RUNS]):
                 rows |= _rows_of(payload)
+                runs = total
         return runs, rows
 
 
