@@ -69,7 +69,8 @@ async def create_embedding_for_post(batch: list[Change[Post]]) -> BatchResult:
     counts = Counter(standing.values())
     output = {how: counts[how] for how in ("embedded", "unchanged", "superseded", "gone")}
     output |= {"removed": removed, "failed": len(failed), "inputs": answer.inputs}
-    return BatchResult(output=output, failed=tuple(failed))
+    cut = Counter(by for name, by in answer.cut.items() if name in answer.vectors)
+    return BatchResult(output={**output, "cut": dict(cut)}, failed=tuple(failed))
 
 
 def _refused(

@@ -84,6 +84,6 @@ def run(*batch: Change[Post]) -> BatchResult:
     return asyncio.run(once())
 
 
-def counts(result: BatchResult) -> dict[str, int]:
+def counts(result: BatchResult) -> dict[str, Any]:
     """The output, without its zeros."""
     return {name: count for name, count in result.output.items() if count}

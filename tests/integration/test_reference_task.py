@@ -375,7 +375,8 @@ def test_a_text_too_long_for_the_model_is_cut_until_it_fits(
     text = "0123456789" * 3000
     post(database, 1, text)
     post(database, 2, "short")
-    assert counts(run(change(1, text), change(2, "short"))) == {"embedded": 2, "inputs": 2}
+    result = run(change(1, text), change(2, "short"))
+    assert counts(result) == {"embedded": 2, "inputs": 2, "cut": {"refusal": 1}}
     assert max(len(text) for text in api.inputs) <= 2000
     assert embedded(database)[1] == content_hash(text)
 
