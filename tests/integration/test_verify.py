@@ -55,7 +55,7 @@ def state(settings: Settings) -> Iterator[RunState]:
         yield state
 
 
-def declared(query: Any = QUERY) -> Task[Any, Any]:
+def declared(query: Any = QUERY) -> Task[Any, Any, Any]:
     """A batch task that does nothing: the tests look at its runs."""
 
     @task(verify=query, on=rows("public.notes"), batch_size=2)
@@ -71,7 +71,7 @@ class Note(BaseModel):
     detail: dict[str, int] | None = None
 
 
-def look(settings: Settings, looked_at: Task[Any, Any], limit: int = 20) -> Verification:
+def look(settings: Settings, looked_at: Task[Any, Any, Any], limit: int = 20) -> Verification:
     async def once() -> Verification:
         client = await Client.open(settings)
         try:
@@ -82,7 +82,7 @@ def look(settings: Settings, looked_at: Task[Any, Any], limit: int = 20) -> Veri
     return asyncio.run(once())
 
 
-def fixed(settings: Settings, looked_at: Task[Any, Any], wait_s: float = 0) -> Fixed:
+def fixed(settings: Settings, looked_at: Task[Any, Any, Any], wait_s: float = 0) -> Fixed:
     async def once() -> Fixed:
         client = await Client.open(settings)
         try:
@@ -93,7 +93,7 @@ def fixed(settings: Settings, looked_at: Task[Any, Any], wait_s: float = 0) -> F
     return asyncio.run(once())
 
 
-def copying(settings: Settings) -> Task[Any, Any]:
+def copying(settings: Settings) -> Task[Any, Any, Any]:
     """A task whose effect is a copy of each row."""
 
     @task(verify=QUERY, on=rows("public.notes"), batch_size=100)

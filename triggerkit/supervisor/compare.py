@@ -41,13 +41,13 @@ class Found(NamedTuple):
 class Verifiable(NamedTuple):
     """A task that says how it is verified, and the one table whose rows it is about."""
 
-    task: Task[Any, Any]
+    task: Task[Any, Any, Any]
     verify: Verify
     table: TableName
     consumer: str
 
 
-def verifiable(task: Task[Any, Any]) -> Verifiable:
+def verifiable(task: Task[Any, Any, Any]) -> Verifiable:
     """The task with what its verification needs.
 
     Raises:
