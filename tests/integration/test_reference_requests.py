@@ -10,9 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from tasks.create_embedding_for_post import create_embedding_for_post
 from tests.integration.openai_server import Failure, OpenAIServer
 from tests.integration.reference import DIMENSIONS, change, counts, post, reference_tables, run
+from tests.integration.run_state import run_state
+from tests.integration.worker_thread import working
 from triggerkit import RetryAfter
+from triggerkit.settings import Settings
 
 #: So long that a request holds no more than a few of them.
 LONG = "x" * 23_000
@@ -167,3 +171,26 @@ def test_each_text_of_a_post_is_paid_for_once_whatever_is_delivered_and_how_ofte
         run(*(change(i, text, action="read", at=at) for i, text in texts.items()))
     assert len(api.inputs) / len(paid_for) == 1.0
     assert len(set(api.inputs)) == len(api.inputs)
+
+
+def test_a_long_rate_limit_uses_up_no_attempts(
+    database: psycopg.Connection[Any], api: OpenAIServer, settings: Settings
+) -> None:
+    attempts = create_embedding_for_post.retry.max_attempts
+    post(database, 1, "text")
+    limited = Failure(429, headers={"retry-after-ms": "1"})
+    api.failures = [limited] * (attempts + 2)
+    message = {
+        "record": {"id": 1, "title": "text"},
+        "changes": None,
+        "action": "insert",
+        "metadata": {"table_schema": "public", "table_name": "posts", "record_pks": ["1"]},
+    }
+    with run_state(settings) as state:
+        new = create_embedding_for_post.new_run({"data": [message]})
+        state.accept(new)
+        with working(state, create_embedding_for_post):
+            state.wait_for(lambda: state.run(new.id)["finished_at"], seconds=30)
+        assert state.run(new.id)["status"] == "completed"
+    assert len(api.requests) == attempts + 3
+    assert api.inputs == ["text"]
