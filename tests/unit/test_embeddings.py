@@ -8,11 +8,11 @@ from base64 import b64encode
 import orjson
 import pytest
 
+from app.embedding_answer import Item
 from app.embeddings import (
     MAX_INPUTS,
     MAX_REQUEST_BYTES,
     Input,
-    Item,
     split_into_requests,
 )
 
