@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from array import array
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from struct import pack
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import httpx2
 import openai
 from pgvector import Vector
-from pydantic import BaseModel, ConfigDict, Field
 
+from app.embedding_answer import Answer
 from app.errors import EmbeddingError
 from app.rate_limits import asked_wait_s
 from app.settings import Settings
+from app.text_limit import Bound, Cut, cut, may_be_long
 from triggerkit.errors import CannotConnect, RetryAfter
 
 #: The API's own limit of inputs in one request.
 MAX_INPUTS = 2048
 
-#: The API also limits a request's tokens, all inputs together, to 300,000.
-MAX_REQUEST_CHARS = 600_000
-
-#: Longer texts are cut here: the models read 8,191 tokens, and a token of prose or code has three
-#: or four characters. A denser script is refused at this length, and then halved until it fits.
-MAX_TEXT_CHARS = 24_000
+#: The API also limits a request's tokens, all inputs together, to 300,000. One that is refused for
+#: its size all the same is halved.
+MAX_REQUEST_BYTES = 600_000
 
 #: A text as short as this was not refused for its length.
 MIN_CUT_CHARS = 256
@@ -36,6 +33,9 @@ REFUSALS = frozenset({400, 413, 422})
 
 #: The answers that may say after how long to ask again.
 WAITS = frozenset({408, 409, 429, *range(500, 600)})
+
+#: The answer of a limit that is reached.
+RATE_LIMITED = 429
 
 #: Parameters that come from the settings: when one of them is wrong, no text is to blame.
 SETTINGS_PARAMS = frozenset({"model", "dimensions", "encoding_format"})
@@ -58,41 +58,15 @@ class Embedded:
     """What the API answered, by the texts' names.
 
     `refused` texts cannot be embedded. After `interrupted` the rest was not asked for: the whole
-    is to be tried again, but what is here need not be paid for twice.
+    is to be tried again, but what is here need not be paid for twice. `cut` says of texts that
+    are too long what they were cut by.
     """
 
     vectors: dict[str, Vector] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
     interrupted: Exception | None = None
     inputs: int = 0
-
-
-class Item(BaseModel):
-    """One embedding: the base64 of little-endian float4s, or the numbers, as some servers send."""
-
-    model_config = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
-
-    index: int
-    embedding: Annotated[bytes | list[float], Field(union_mode="left_to_right")]
-
-    def vector(self) -> Vector:
-        """The embedding as pgvector takes it.
-
-        Raises:
-            ValueError: the bytes are not float4s.
-        """
-        if isinstance(self.embedding, list):
-            return Vector(self.embedding)
-        floats = array("f", self.embedding)
-        floats.byteswap()
-        # pgvector's binary format: the dimensions and 0 as big-endian int16, then the float4s.
-        return Vector.from_binary(pack(">HH", len(floats), 0) + floats.tobytes())
-
-
-class Answer(BaseModel):
-    """What counts of the API's answer."""
-
-    data: list[Item]
+    cut: dict[str, Bound] = field(default_factory=dict)
 
 
 class Embedder:
@@ -101,6 +75,8 @@ class Embedder:
     def __init__(self, settings: Settings) -> None:
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
+        #: Of all runs of this process together.
+        self._requests = asyncio.Semaphore(settings.embedding_requests)
         self._client = openai.AsyncOpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
@@ -112,13 +88,15 @@ class Embedder:
         await self._client.close()
 
     async def embed(self, texts: Mapping[str, str]) -> Embedded:
-        """Embed named texts in as few requests as the API allows. Never raises the API's errors."""
+        """Embed named texts in as few requests as the API allows, several of them at a time.
+
+        Never raises the API's errors.
+        """
         embedded = Embedded()
-        try:
-            for inputs in split_into_requests(Input(*item) for item in texts.items()):
-                await self._embed(inputs, embedded)
-        except (openai.OpenAIError, EmbeddingError) as error:
-            embedded.interrupted = _with_asked_wait(error)
+        inputs = await self._cut(texts, embedded)
+        await asyncio.gather(
+            *(self._embed_in_turn(request, embedded) for request in split_into_requests(inputs))
+        )
         return embedded
 
     async def embed_query(self, text: str) -> Vector:
@@ -135,6 +113,30 @@ class Embedder:
             raise CannotConnect(f"the embeddings API does not answer at {url}") from error
         except openai.OpenAIError as error:
             raise EmbeddingError(f"the embeddings API refused: {error}") from error
+
+    async def _cut(self, texts: Mapping[str, str], embedded: Embedded) -> list[Input]:
+        """The texts as they are sent; long ones are cut in a thread, where they hold up no run."""
+        long = [name for name, text in texts.items() if may_be_long(text)]
+        cuts: dict[str, Cut] = {}
+        if long:
+            cuts = await asyncio.to_thread(
+                lambda: {name: cut(texts[name], self._model) for name in long}
+            )
+            embedded.cut = {name: made.by for name, made in cuts.items() if made.by is not None}
+        return [
+            Input(name, cuts[name].text if name in cuts else text) for name, text in texts.items()
+        ]
+
+    async def _embed_in_turn(self, inputs: list[Input], embedded: Embedded) -> None:
+        async with self._requests:
+            if embedded.interrupted is not None:
+                return
+            try:
+                await self._embed(inputs, embedded)
+            except (openai.OpenAIError, EmbeddingError) as error:
+                known = embedded.interrupted
+                new = _with_asked_wait(error)
+                embedded.interrupted = new if known is None else max(known, new, key=_asked_s)
 
     async def _embed(self, inputs: list[Input], embedded: Embedded) -> None:
         try:
@@ -157,6 +159,7 @@ class Embedder:
             await self._embed(inputs[:middle], embedded)
             await self._embed(inputs[middle:], embedded)
         elif _is_too_long(refusal) and len(text) > MIN_CUT_CHARS:
+            embedded.cut[name] = "refusal"
             await self._embed([Input(name, text[: len(text) // 2])], embedded)
         else:
             embedded.refused[name] = refusal
@@ -192,16 +195,16 @@ class Embedder:
 
 
 def split_into_requests(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """Group inputs, each cut to a length the models read, so that no request is too large."""
+    """Group inputs so that no request is too large."""
     request: list[Input] = []
     size = 0
-    for name, text in inputs:
-        cut = text[:MAX_TEXT_CHARS]
-        if request and (len(request) == MAX_INPUTS or size + len(cut) > MAX_REQUEST_CHARS):
+    for one in inputs:
+        own = len(one.text) if one.text.isascii() else len(one.text.encode())
+        if request and (len(request) == MAX_INPUTS or size + own > MAX_REQUEST_BYTES):
             yield request
             request, size = [], 0
-        request.append(Input(name, cut))
-        size += len(cut)
+        request.append(one)
+        size += own
     if request:
         yield request
 
@@ -217,9 +220,13 @@ def _with_asked_wait(error: Exception) -> Exception:
     """The error itself, or the retry it asks for when it says how long to wait."""
     if not isinstance(error, openai.APIStatusError) or error.status_code not in WAITS:
         return error
-    wait_s = asked_wait_s(error.response.headers)
+    wait_s = asked_wait_s(error.response.headers, limited=error.status_code == RATE_LIMITED)
     if wait_s is None:
         return error
     retry = RetryAfter(wait_s, f"the embeddings API asks to wait {wait_s:g} s: {error}")
     retry.__cause__ = error
     return retry
+
+
+def _asked_s(error: Exception) -> float:
+    return error.seconds if isinstance(error, RetryAfter) else 0.0

@@ -55,7 +55,7 @@ class Draft:
 # Remove the embeddings of deleted posts and of posts without text.
 REMOVE = """
 DELETE FROM post_embeddings AS e
-USING unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[]) AS i(post_id, epoch, lsn, idx)
+USING unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS i(post_id, epoch, lsn, idx)
 WHERE e.post_id = i.post_id
   AND (e.source_epoch, e.source_lsn, e.source_idx) <= (i.epoch, i.lsn, i.idx)
 """
@@ -71,7 +71,7 @@ WHERE (source_epoch, source_lsn, source_idx) <= (%s::bigint, %s::bigint, %s::big
 READ_TEXTS = """
 SELECT i.post_id, p.title, p.body,
        coalesce(txid_visible_in_snapshot(i.xid, txid_current_snapshot()), true)
-FROM unnest(%b::bigint[], %b::bigint[]) AS i(post_id, xid)
+FROM unnest(%s::bigint[], %s::bigint[]) AS i(post_id, xid)
 LEFT JOIN posts AS p ON p.id = i.post_id
 """
 
@@ -80,7 +80,7 @@ LEFT JOIN posts AS p ON p.id = i.post_id
 SETTLE = """
 WITH incoming AS (
     SELECT * FROM unnest(
-        %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[]
+        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[]
     ) AS i(post_id, epoch, lsn, idx, xid, content_hash)
 ), unchanged AS (
     UPDATE post_embeddings AS e
@@ -109,7 +109,7 @@ LEFT JOIN posts AS p ON p.id = i.post_id
 WRITE = """
 WITH present AS MATERIALIZED (
     SELECT id FROM posts
-    WHERE id = ANY(%b::bigint[]) AND (title <> '' OR body <> '')
+    WHERE id = ANY(%s::bigint[]) AND (title <> '' OR body <> '')
     ORDER BY id FOR KEY SHARE SKIP LOCKED
 )
 INSERT INTO post_embeddings AS e (
@@ -117,7 +117,7 @@ INSERT INTO post_embeddings AS e (
 )
 SELECT i.*, %b
 FROM unnest(
-    %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[], %b::vector[]
+    %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %b::vector[]
 ) AS i(post_id, epoch, lsn, idx, content_hash, embedding)
 JOIN present ON present.id = i.post_id
 ORDER BY i.post_id
@@ -132,6 +132,22 @@ ON CONFLICT (post_id) DO UPDATE SET
 WHERE (e.source_epoch, e.source_lsn, e.source_idx)
    <= (excluded.source_epoch, excluded.source_lsn, excluded.source_idx)
 RETURNING e.post_id
+"""
+
+
+# Posts whose embedding is missing, or of another text than the present one, and embeddings of posts
+# that are gone or have no text: for `triggerkit verify`.
+OUT_OF_STEP = """
+SELECT coalesce(p.id, e.post_id), CASE
+    WHEN e.post_id IS NULL THEN 'missing' WHEN p.id IS NULL THEN 'orphaned' ELSE 'stale'
+END
+FROM (
+    SELECT id, encode(sha256(convert_to(
+        concat_ws(E'\\n\\n', nullif(title, ''), nullif(body, '')), 'UTF8')), 'hex') AS content_hash
+    FROM public.posts WHERE title <> '' OR body <> ''
+) AS p
+FULL JOIN public.post_embeddings AS e ON e.post_id = p.id
+WHERE p.content_hash IS DISTINCT FROM e.content_hash
 """
 
 
@@ -158,7 +174,7 @@ class PostEmbeddings:
         """The posts' texts as they are now, without those whose change is still hidden."""
         if not sources:
             return {}
-        ids, xids = [s.post_id for s in sources], [s.xid for s in sources]
+        ids, xids = _array(s.post_id for s in sources), _array(s.xid for s in sources)
         rows = await (await self._connection.execute(READ_TEXTS, (ids, xids))).fetchall()
         return {post_id: embedded_text(title, body) for post_id, title, body, seen in rows if seen}
 
@@ -167,9 +183,9 @@ class PostEmbeddings:
         if not drafts:
             return {}
         sources = [draft.source for draft in drafts]
-        hashes = [draft.content_hash for draft in drafts]
+        xids, hashes = _array(s.xid for s in sources), _array(d.content_hash for d in drafts)
         cursor = await self._connection.execute(
-            SETTLE, (*_columns(sources), [s.xid for s in sources], hashes, self._model)
+            SETTLE, (*_columns(sources), xids, hashes, self._model)
         )
         return dict(await cursor.fetchall())
 
@@ -180,8 +196,8 @@ class PostEmbeddings:
         if not drafts:
             return {}
         columns = _columns([draft.source for draft in drafts])
-        hashes = [draft.content_hash for draft in drafts]
-        embeddings = [vectors[content_hash] for content_hash in hashes]
+        hashes = _array(draft.content_hash for draft in drafts)
+        embeddings = [vectors[draft.content_hash] for draft in drafts]
         cursor = await self._connection.execute(
             WRITE, (columns[0], self._model, *columns, hashes, embeddings)
         )
@@ -195,7 +211,13 @@ class PostEmbeddings:
         return written
 
 
-def _columns(sources: Iterable[Source]) -> list[list[int]]:
+def _columns(sources: Iterable[Source]) -> list[str]:
     """Post ids, epochs, LSNs and indexes, each as an array parameter."""
     rows = [(source.post_id, *source.position) for source in sources]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return [_array(column) for column in zip(*rows, strict=True)]
+
+
+def _array(values: Iterable[int | str | None]) -> str:
+    """The text of an array of numbers or hashes: psycopg takes longer for it, value by value."""
+    listed = ",".join(["NULL" if value is None else str(value) for value in values])
+    return f"{{{listed}}}"

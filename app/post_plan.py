@@ -98,6 +98,9 @@ def position_of(change: Change[PostT]) -> Position:
 
 def carries_text(change: Change[PostT]) -> bool:
     """Whether both columns are in the change: a large value that did not change may not be."""
-    columns: tuple[object, ...] = (change.record.title, change.record.body)
-    missing = {"title", "body"}.intersection(change.metadata.unchanged)
-    return not missing and UNCHANGED not in columns
+    title: object = change.record.title
+    body: object = change.record.body
+    if title is UNCHANGED or body is UNCHANGED:
+        return False
+    unchanged = change.metadata.unchanged
+    return not unchanged or not {"title", "body"}.intersection(unchanged)

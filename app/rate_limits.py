@@ -13,11 +13,14 @@ PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def asked_wait_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+def asked_wait_s(
+    headers: Mapping[str, str], *, limited: bool = True, now: datetime | None = None
+) -> float | None:
     """Seconds to wait before the next request, None when the answer does not say.
 
-    `retry-after-ms` is exacter than `retry-after`, and both are meant for this request; the resets
-    of the rate limits are the next best, the latest of them.
+    `retry-after-ms` is exacter than `retry-after`, and both are meant for this request. When a
+    limit is reached (`limited`), the resets of the limits are the next best, the latest of them;
+    they are in all answers, and say nothing about a failure of another kind.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -26,6 +29,8 @@ def asked_wait_s(headers: Mapping[str, str], now: datetime | None = None) -> flo
     if retry_after is not None:
         seconds = _number(retry_after)
         return _until(retry_after, now or datetime.now(UTC)) if seconds is None else seconds
+    if not limited:
+        return None
     resets = (
         parse_duration_s(headers.get(f"x-ratelimit-reset-{limit}", ""))
         for limit in ("requests", "tokens")

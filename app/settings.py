@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = None
     embedding_model: str = "text-embedding-3-small"
     embedding_dimensions: int = Field(default=1536, ge=1, le=16000)
+    embedding_requests: int = Field(default=8, ge=1, le=1000)
 
     @classmethod
     def settings_customise_sources(

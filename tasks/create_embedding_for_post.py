@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from app.post_embeddings import Draft, Standing
+from app.post_embeddings import OUT_OF_STEP, Draft, Standing
 from app.post_plan import Plan, plan
 from app.resources import resources
 from triggerkit import BatchResult, Change, ItemFailure, Retry, rows, task
@@ -36,6 +36,7 @@ NOT_READY = {
     queue="embeddings",
     batch_size=256,
     prepare=resources,
+    verify=OUT_OF_STEP,
     on=rows(
         "public.posts", sort_by="updated_at", start="beginning", when_changed=["title", "body"]
     ),
@@ -68,7 +69,8 @@ async def create_embedding_for_post(batch: list[Change[Post]]) -> BatchResult:
     counts = Counter(standing.values())
     output = {how: counts[how] for how in ("embedded", "unchanged", "superseded", "gone")}
     output |= {"removed": removed, "failed": len(failed), "inputs": answer.inputs}
-    return BatchResult(output=output, failed=tuple(failed))
+    cut = Counter(by for name, by in answer.cut.items() if name in answer.vectors)
+    return BatchResult(output={**output, "cut": dict(cut)}, failed=tuple(failed))
 
 
 def _refused(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from triggerkit.worker.retry import Retry
     from triggerkit.worker.task import Task
     from triggerkit.worker.triggering import Debounce
+    from triggerkit.worker.verification import Mismatch
 
 __all__ = [
     "UNCHANGED",
@@ -35,6 +36,7 @@ __all__ = [
     "Handle",
     "ItemFailure",
     "Metadata",
+    "Mismatch",
     "Queue",
     "Retry",
     "RetryAfter",
@@ -65,6 +67,7 @@ _MODULES = {
     "worker.retry": ("Retry",),
     "worker.task": ("Task",),
     "worker.triggering": ("Debounce",),
+    "worker.verification": ("Mismatch",),
 }
 
 

@@ -329,6 +329,45 @@ def test_a_task_is_triggered_by_command(project: ReferenceProject) -> None:
     assert wait_for_run(project, orjson.loads(command.stdout)["id"])["status"] == "completed"
 
 
+def verified(project: ReferenceProject, *options: str) -> tuple[int, dict[str, Any]]:
+    """The exit code of `triggerkit verify` and what it found of the reference task."""
+    command = project.triggerkit("verify", "--json", *options)
+    (found,) = orjson.loads(command.stdout)
+    return command.returncode, found
+
+
+def test_an_embedding_that_is_missing_stale_or_orphaned_is_found_and_fixed(
+    project: ReferenceProject, database: Connection
+) -> None:
+    gone, changed = insert_post(database, "Its embedding goes"), insert_post(database, "Damaged")
+    wait_for_text(database, gone, "Its embedding goes")
+    wait_for_text(database, changed, "Damaged")
+    eventually(lambda: unfinished_runs(database) == 0, 10, "quiet")
+    code, found = verified(project)
+    assert (code, found["true"]) == (0, True), found
+    assert found["rows"] == one(database, "SELECT count(*) FROM posts")
+
+    database.execute(
+        "INSERT INTO post_embeddings SELECT -1, embedding, content_hash, model, source_epoch,"
+        " source_lsn, source_idx FROM post_embeddings WHERE post_id = %s",
+        [gone],
+    )
+    database.execute("DELETE FROM post_embeddings WHERE post_id = %s", [gone])
+    damage = "UPDATE post_embeddings SET content_hash = 'damaged' WHERE post_id = %s"
+    database.execute(damage, [changed])
+    code, found = verified(project)
+    assert code == 1
+    problems = {row["key"][0]: row["problem"] for row in found["listed"]}
+    assert problems == {str(gone): "missing", str(changed): "stale", "-1": "orphaned"}
+
+    code, found = verified(project, "--fix")
+    assert (code, found["true"], found["fixed"]["rows"]) == (0, True, 3), found
+    assert one(database, OUT_OF_STEP) == 0
+    assert stored_hash(database, gone) == content_hash("Its embedding goes")
+    assert stored_hash(database, -1) is None
+    assert project.triggerkit("verify").returncode == 0
+
+
 def test_settings_left_empty_in_the_file_do_not_hide_those_of_dev(
     project: ReferenceProject,
 ) -> None:

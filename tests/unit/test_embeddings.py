@@ -8,12 +8,11 @@ from base64 import b64encode
 import orjson
 import pytest
 
+from app.embedding_answer import Item
 from app.embeddings import (
     MAX_INPUTS,
-    MAX_REQUEST_CHARS,
-    MAX_TEXT_CHARS,
+    MAX_REQUEST_BYTES,
     Input,
-    Item,
     split_into_requests,
 )
 
@@ -25,17 +24,13 @@ def test_a_request_holds_no_more_inputs_than_the_api_takes() -> None:
     assert [one for request in requests for one in request] == inputs
 
 
-def test_a_request_holds_no_more_characters_than_the_api_takes() -> None:
-    inputs = [Input(str(n), "x" * 20_000) for n in range(100)]
+@pytest.mark.parametrize("text", ["x" * 20_000, "é" * 10_000])
+def test_a_request_holds_no_more_bytes_than_the_api_takes(text: str) -> None:
+    inputs = [Input(str(n), text) for n in range(100)]
     requests = list(split_into_requests(inputs))
     assert [one for request in requests for one in request] == inputs
-    assert all(sum(len(text) for _, text in r) <= MAX_REQUEST_CHARS for r in requests)
+    assert all(sum(len(text.encode()) for _, text in r) <= MAX_REQUEST_BYTES for r in requests)
     assert len(requests) == 4
-
-
-def test_a_long_text_is_cut() -> None:
-    ((cut,),) = split_into_requests([Input("long", "x" * 100_000)])
-    assert cut == Input("long", "x" * MAX_TEXT_CHARS)
 
 
 def test_nothing_makes_no_request() -> None:

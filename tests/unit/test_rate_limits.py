@@ -44,4 +44,10 @@ def test_durations_are_parsed(text: str, seconds: float | None) -> None:
     ],
 )
 def test_the_exactest_header_counts(headers: dict[str, str], seconds: float | None) -> None:
-    assert asked_wait_s(headers, NOW) == seconds
+    assert asked_wait_s(headers, now=NOW) == seconds
+
+
+def test_the_resets_of_the_limits_count_only_when_one_is_reached() -> None:
+    reset = {"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}
+    assert asked_wait_s(reset, limited=False) is None
+    assert asked_wait_s({**reset, "retry-after": "2"}, limited=False) == 2

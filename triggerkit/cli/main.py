@@ -39,6 +39,7 @@ MODULES: Final = {
     "trigger": "runs",
     "runs": "runs",
     "trace": "trace",
+    "verify": "verify",
     "messages": "messages",
     "endpoints": "endpoints",
     "models": "models",

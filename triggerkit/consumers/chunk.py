@@ -129,6 +129,7 @@ class ChunkReader:
         self._bounds = bounds
         self._most_rows = most_rows
         self._columns: list[str] = []
+        self._types: dict[str, int] = {}
         #: Of types that are not built in; the stream has the same.
         self._decoders: dict[int, Decoder] = {}
         self._key: list[str] = []
@@ -142,9 +143,9 @@ class ChunkReader:
                 hide rows from the role.
         """
         cursor = await self._connection.execute(_COLUMNS, self._table)
-        types: dict[str, int] = dict(await cursor.fetchall())
-        self._columns = [*types]
-        self._decoders = await type_decoders(self._connection, types.values())
+        self._types = dict(await cursor.fetchall())
+        self._columns = [*self._types]
+        self._decoders = await type_decoders(self._connection, self._types.values())
         cursor = await self._connection.execute(_KEY_ORDER, self._table)
         self._key = [name for (name,) in await cursor.fetchall()]
         if not self._columns or not self._key:
@@ -156,6 +157,11 @@ class ChunkReader:
             )
         await self._refuse_policies()
         await self._find_operators()
+
+    @property
+    def key(self) -> Sequence[str]:
+        """The columns of the primary key, in order."""
+        return self._key
 
     async def last_place(self, *, nulls: bool) -> Place | None:
         """The last place in the reading order now; None where there are no rows.
@@ -221,6 +227,26 @@ class ChunkReader:
         self._adapt(len(rows), size_bytes, monotonic() - started)
         return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes)
 
+    async def rows_of(self, keys: Sequence[Key]) -> list[Row]:
+        """The rows that there are of `keys`, whose values are as Postgres prints them."""
+        if not keys:
+            return []
+        values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
+        query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
+            self._list(self._columns),
+            sql.Identifier(*self._table),
+            self._list(self._key),
+            sql.SQL(", ").join(values),
+        )
+        return self._rows(await self._connection.execute(query), self._key)[0]
+
+    def key_record(self, key: Key) -> Record:
+        """The columns of the primary key alone, as the message of a delete has them."""
+        return {
+            name: self._decoder(self._types[name])(value.encode())
+            for name, value in zip(self._key, key, strict=True)
+        }
+
     @property
     def _order(self) -> list[str]:
         if self._sort_by is None:
@@ -249,8 +275,7 @@ class ChunkReader:
         result = cursor.pgresult
         assert result is not None
         columns = range(len(self._columns))
-        types = [result.ftype(i) for i in columns]
-        decoders = [self._decoders.get(oid) or decoder_for(oid) for oid in types]
+        decoders = [self._decoder(result.ftype(i)) for i in columns]
         key_at = [self._columns.index(name) for name in self._key]
         order_at = [self._columns.index(name) for name in order]
         rows, size_bytes = [], 0
@@ -264,6 +289,9 @@ class ChunkReader:
             key = tuple((raw[i] or b"").decode() for i in key_at)
             rows.append(Row(key, record, [(raw[i] or b"").decode() for i in order_at]))
         return rows, size_bytes
+
+    def _decoder(self, type_oid: int) -> Decoder:
+        return self._decoders.get(type_oid) or decoder_for(type_oid)
 
     def _adapt(self, rows: int, size_bytes: int, seconds: float) -> None:
         if rows == 0:

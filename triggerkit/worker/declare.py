@@ -14,6 +14,7 @@ from triggerkit.worker.limits import Queue
 from triggerkit.worker.retry import Retry
 from triggerkit.worker.task import Prepare, Task
 from triggerkit.worker.triggering import Seconds
+from triggerkit.worker.verification import Verify
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -49,6 +50,7 @@ def task(
     ttl: Seconds | None = None,
     priority: int = 0,
     schedule: Cron | str | None = None,
+    verify: Verify | None = None,
 ) -> Decorator: ...
 
 
@@ -66,6 +68,7 @@ def task(
     ttl: Seconds | None = None,
     priority: int = 0,
     schedule: Cron | str | None = None,
+    verify: Verify | None = None,
 ) -> Any:
     """Declare a task.
 
@@ -75,7 +78,9 @@ def task(
     is when the clock runs it. `prepare` is called once in each worker process before it takes runs:
     it opens what the first run would otherwise wait for. An attempt that takes longer than
     `max_duration` is stopped, and the run is `timed_out`. `ttl` and `priority` are for triggers
-    that do not say. Times are in seconds, or timedeltas.
+    that do not say. Times are in seconds, or timedeltas. `verify` finds the rows whose effect is
+    missing, stale or orphaned, for `triggerkit verify`: a query on the source database, or a
+    function.
 
     Raises:
         ConfigurationError: an option does not fit the function.
@@ -93,6 +98,7 @@ def task(
             ttl_s=_positive(ttl, "ttl"),
             priority=priority,
             schedule=Cron(schedule) if isinstance(schedule, str) else schedule,
+            verify=verify,
         )
         made.on = _consumer(made, on, batch_size)
         if made.schedule is not None and made.payload_type.shape in ("change", "batch"):

@@ -23,6 +23,7 @@ from triggerkit.worker.limits import Queue
 from triggerkit.worker.payload import PayloadType
 from triggerkit.worker.retry import Retry
 from triggerkit.worker.triggering import TriggerOptions, scoped_key, with_options
+from triggerkit.worker.verification import Verify
 from triggerkit.worker.waiting import check_wait, output_of, without_slot
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         ttl_s: float | None = None,
         priority: int = 0,
         schedule: Cron | None = None,
+        verify: Verify | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -68,6 +70,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         self.ttl_s = ttl_s
         self.priority = priority
         self.schedule = schedule
+        self.verify = verify
         self.hooks = Hooks()
         self.payload_type = PayloadType(function)
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))

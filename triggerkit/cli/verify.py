@@ -1,0 +1,138 @@
+"""The command `verify`: whether each row has its effect, and none is without its row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from triggerkit.cli.options import Json, Tasks
+from triggerkit.errors import ConfigurationError, UnknownTask
+from triggerkit.runs.client import Client
+from triggerkit.settings import Project, Settings
+from triggerkit.supervisor.compare import PROBLEMS, Verifiable, verifiable
+from triggerkit.supervisor.verify import Fixed, Verification, fix, verify
+from triggerkit.worker.registry import load_tasks
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("verify")(verify_command)
+
+
+def verify_command(
+    task: Annotated[
+        str | None, typer.Argument(help="Only of this task; else of all that say how.")
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Trigger the task for what is out of step.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds that --fix waits for its runs at most.")
+    ] = 60.0,
+    limit: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Rows that are printed at most.")
+    ] = 20,
+    tasks: Tasks = None,
+    json: Json = False,
+) -> None:
+    """Show the rows whose effect is missing or stale, and the effects without a row."""
+    found = _chosen(Project.load(tasks=tasks), task)
+    answers = asyncio.run(_answers(Settings.load(), found, limit, wait if fix else None))
+    if json:
+        print(orjson.dumps([_as_json(answer) for answer in answers]).decode())
+    else:
+        for answer in answers:
+            for line in _lines(answer):
+                console.print(line)
+    if not all(_last(answer).is_true for answer in answers):
+        raise typer.Exit(1)
+
+
+def _chosen(project: Project, name: str | None) -> list[Verifiable]:
+    known = load_tasks(project)
+    if name is not None:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UnknownTask(f"no task is named {name!r}; found: {listed}")
+        return [verifiable(known[name])]
+    chosen = [verifiable(task) for task in known.values() if task.verify is not None]
+    if not chosen:
+        raise ConfigurationError(
+            "no task says what its effects are; add @task(verify=...) to one, see docs/verify.md"
+        )
+    return chosen
+
+
+async def _answers(
+    settings: Settings, chosen: list[Verifiable], limit: int, wait_s: float | None
+) -> list[Verification | Fixed]:
+    client = await Client.open(settings)
+    try:
+        if wait_s is None:
+            return [await verify(settings, client, found, limit) for found in chosen]
+        return [await fix(settings, client, found, limit, wait_s) for found in chosen]
+    finally:
+        await client.close()
+
+
+def _last(answer: Verification | Fixed) -> Verification:
+    return answer.after if isinstance(answer, Fixed) else answer
+
+
+def _as_json(answer: Verification | Fixed) -> dict[str, Any]:
+    if isinstance(answer, Verification):
+        return answer.as_json()
+    repair = answer.repair
+    fixed = {"rows": repair.triggered, "runs": len(repair.run_ids), "refused": repair.refused}
+    return {**answer.after.as_json(), "before": answer.before.as_json(), "fixed": fixed}
+
+
+def _lines(answer: Verification | Fixed) -> Iterator[str]:
+    if isinstance(answer, Verification):
+        yield from _of_look(answer)
+        return
+    yield from _of_look(answer.before)
+    repair = answer.repair
+    if repair.refused:
+        refusal = escape(repair.refusal or "")
+        yield f"  {repair.refused:,} rows do not fit the task's type: {refusal}"
+    if repair.run_ids:
+        yield f"triggered {len(repair.run_ids):,} runs for {repair.triggered:,} rows"
+        if not answer.is_over:
+            yield "  not all of them have ended yet; is a worker running? Look again later"
+        yield from _of_look(answer.after)
+
+
+def _of_look(found: Verification) -> Iterator[str]:
+    mark = "[green]✓[/]" if found.is_true else "[red]✗[/]"
+    counts = [f"{found.problems[p]:,} {p}" for p in PROBLEMS if found.problems[p]]
+    state = ", ".join(counts) or "every effect in step"
+    yield f"{mark} {escape(found.task)}: {found.rows:,} rows of {escape(found.table)}, {state}"
+    for row in found.listed:
+        yield f"    {row.problem:<8}  {escape(', '.join(row.key))}"
+    more = found.problems.total() - len(found.listed)
+    if more and found.listed:
+        yield f"    and {more:,} more"
+    yield from _of_way(found)
+
+
+def _of_way(found: Verification) -> Iterator[str]:
+    way = found.under_way
+    facts = []
+    if way.messages:
+        facts.append(f"changes of {way.messages:,} rows to deliver")
+    if way.runs:
+        facts.append(f"{way.runs:,} unfinished runs")
+    if way.backfill:
+        facts.append("a backfill")
+    if found.pending or facts:
+        under_way = f"; under way: {', '.join(facts)}" if facts else ""
+        yield f"    {found.pending:,} rows pending, whose change or run is on its way{under_way}"

@@ -1,0 +1,196 @@
+"""What is on its way to a task: rows whose effect is not late yet, but to come."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.definition import TableName
+from triggerkit.log.entry import PARTITIONS
+from triggerkit.message import row_key
+
+#: Messages and runs that are looked at, of each. What is beyond is counted, its rows not known.
+MOST_MESSAGES: Final = 100_000
+MOST_RUNS: Final = 2_000
+
+#: Seconds the stream may take to have all that was committed before a look, and how often to ask.
+CAPTURE_S: Final = 2.0
+CAPTURE_CHECK_S: Final = 0.02
+
+# The consumer's database, or the one of this name where there is no such consumer.
+_DATABASE = """
+SELECT d.id, d.name, d.slot_epoch, d.slot_name, d.next_position, c.id
+FROM triggerkit.databases d
+LEFT JOIN triggerkit.consumers c ON c.database_id = d.id AND c.name = %s
+WHERE c.id IS NOT NULL OR d.name = %s ORDER BY c.id LIMIT 1
+"""
+
+# The messages of the table that the consumer has before it. `k.partition` is -1 where one cursor
+# stands for all partitions.
+_MESSAGES = """
+SELECT e.key FROM triggerkit.cursors k
+JOIN generate_series(0, %(partitions)s - 1) n (partition) ON k.partition IN (n.partition, -1)
+JOIN triggerkit.events e ON e.database_id = %(database)s AND e.partition = n.partition
+    AND e.position > k.position
+WHERE k.consumer_id = %(consumer)s AND e.schema_name = %(schema)s AND e.table_name = %(table)s
+    AND coalesce(e.consumer_id, %(consumer)s) = %(consumer)s
+LIMIT %(most)s
+"""
+
+# What the log got since a position, delivered or not.
+_SINCE = """
+SELECT e.key FROM generate_series(0, %(partitions)s - 1) n (partition)
+JOIN triggerkit.events e ON e.database_id = %(database)s AND e.partition = n.partition
+    AND e.position >= %(position)s
+WHERE e.schema_name = %(schema)s AND e.table_name = %(table)s
+LIMIT %(most)s
+"""
+
+_PARKED = """
+SELECT key FROM triggerkit.parked
+WHERE consumer_id = %(consumer)s AND state IN ('failing', 'waiting') LIMIT %(most)s
+"""
+
+_BACKFILL = """
+SELECT EXISTS (SELECT FROM triggerkit.backfills WHERE consumer_id = %(consumer)s
+    AND state = 'active' AND schema_name = %(schema)s AND table_name = %(table)s)
+"""
+
+_RUNS = """
+SELECT payload, count(*) OVER () FROM triggerkit.runs
+WHERE task = %s AND finished_at IS NULL ORDER BY seq LIMIT %s
+"""
+
+_CONFIRMED = """
+SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What was on its way at a moment: messages before the consumer, unfinished runs, a backfill.
+
+    `rows` has the identities (`row_key`) of those rows that are known; under a backfill any row
+    may be still to come.
+    """
+
+    rows: frozenset[str] = frozenset()
+    messages: int = 0
+    runs: int = 0
+    backfill: bool = False
+
+
+class _Metadata(msgspec.Struct):
+    table_schema: str
+    table_name: str
+    record_pks: tuple[str | int, ...] = ()
+
+
+class _Message(msgspec.Struct):
+    metadata: _Metadata
+
+
+class _Payload(msgspec.Struct):
+    """A batch, or one message."""
+
+    data: list[_Message] | None = None
+    metadata: _Metadata | None = None
+
+
+_decode = msgspec.json.Decoder(_Payload).decode
+
+
+class Pipeline:
+    """The way from a table to a task, as the state has it. Without a consumer it has runs alone."""
+
+    def __init__(self, states: AsyncConnectionPool, task: str, table: TableName) -> None:
+        self._states = states
+        self._task = task
+        self._table = table
+        self._facts: dict[str, Any] | None = None
+        #: The source database and the consumer as messages name them; None where not known.
+        self.database: dict[str, Any] | None = None
+        self.consumer: dict[str, Any] | None = None
+        self._slot = ""
+
+    async def open(self, consumer: str, database: str) -> None:
+        """Look up the consumer and its database; they may not be there yet."""
+        async with self._states.connection() as state:
+            row = await (await state.execute(_DATABASE, [consumer, database])).fetchone()
+        if row is None:
+            return
+        database_id, name, epoch, self._slot, head, consumer_id = row
+        self.database = {"id": str(database_id), "name": name, "epoch": epoch}
+        if consumer_id is None:
+            return
+        self.consumer = {"id": str(consumer_id), "name": consumer}
+        self._facts = {
+            "consumer": consumer_id,
+            "database": database_id,
+            "schema": self._table.schema,
+            "table": self._table.name,
+            "partitions": PARTITIONS,
+            "most": MOST_MESSAGES,
+            "position": head,
+        }
+
+    async def under_way(self) -> UnderWay:
+        """What is on its way now."""
+        async with self._states.connection() as state:
+            # The messages first: one that becomes a run meanwhile is then in both, not in neither.
+            messages, parked, backfill = await self._before_consumer(state)
+            runs, rows = await self._unfinished(state)
+        return UnderWay(frozenset({*messages, *parked, *rows}), len(messages), runs, backfill)
+
+    async def captured_since_open(self, source: psycopg.AsyncConnection, lsn: str) -> set[str]:
+        """The rows changed since `open`, once the stream has what was committed before `lsn`."""
+        if self._facts is None:
+            return set()
+        deadline = monotonic() + CAPTURE_S
+        while monotonic() < deadline:
+            row = await (await source.execute(_CONFIRMED, [lsn, self._slot])).fetchone()
+            if row is None or row[0]:
+                break
+            await asyncio.sleep(CAPTURE_CHECK_S)
+        async with self._states.connection() as state:
+            return await self._keys(state, _SINCE)
+
+    async def _before_consumer(
+        self, state: psycopg.AsyncConnection
+    ) -> tuple[set[str], set[str], bool]:
+        if self._facts is None:
+            return set(), set(), False
+        messages = await self._keys(state, _MESSAGES)
+        parked = await (await state.execute(_PARKED, self._facts)).fetchall()
+        backfill = await (await state.execute(_BACKFILL, self._facts)).fetchone()
+        return messages, {key for (key,) in parked}, bool(backfill and backfill[0])
+
+    async def _keys(self, state: psycopg.AsyncConnection, query: str) -> set[str]:
+        rows = await (await state.execute(query, self._facts)).fetchall()
+        return {f"{self._table}:{key}" for (key,) in rows}
+
+    async def _unfinished(self, state: psycopg.AsyncConnection) -> tuple[int, set[str]]:
+        runs, rows = 0, set[str]()
+        # One by one: all the payloads together may be large.
+        async with state.cursor() as cursor:
+            async for payload, total in cursor.stream(_RUNS, [self._task, MOST_RUNS]):
+                rows |= _rows_of(payload)
+                runs = total
+        return runs, rows
+
+
+def _rows_of(payload: str) -> set[str]:
+    try:
+        read = _decode(payload)
+    except msgspec.DecodeError:
+        return set()
+    found = [message.metadata for message in read.data or ()]
+    if read.metadata is not None:
+        found.append(read.metadata)
+    return {row_key(m.table_schema, m.table_name, m.record_pks) for m in found}
