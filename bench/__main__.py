@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import growth, latency, memory, pull, runs, source, startup, throughput
+from bench import backfill, growth, latency, memory, pull, runs, source, startup, throughput
 from bench.figures import Report, Scale, shown
 from bench.machine import load_average, machine, versions
 
@@ -23,6 +23,7 @@ RESULTS = Path(__file__).parent / "results.json"
 
 BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T1": throughput.run,
+    "T2": backfill.run,
     "T3": runs.run,
     "T4": latency.run,
     "T5": source.run,

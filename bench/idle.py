@@ -22,7 +22,7 @@ TARGET = Target("≤", 1)
 SETTLING_S = 2.0
 
 #: One statement in the server's log; a prepared one is `execute NAME`.
-_STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*): (.*)")
+_STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*):\s*(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def measure_idle(
 
 
 def _commands(client: redis.Redis) -> Counter[str]:
-    statistics: dict[str, Any] = client.info("commandstats")  # type: ignore[assignment]
+    statistics: dict[str, Any] = client.info("commandstats")
     return Counter(
         {name.removeprefix("cmdstat_"): values["calls"] for name, values in statistics.items()}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ def run(scale: Scale) -> Report:
 
 
 def _in_turns(
-    ways: dict[str, Callable[[int], float]], count: int, rounds: int
+    ways: Mapping[str, Callable[[int], float]], count: int, rounds: int
 ) -> dict[str, list[float]]:
     measured: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
@@ -111,12 +111,12 @@ def _compared(measured: dict[str, list[float]]) -> list[Figure]:
         return Figure("  by Dramatiq's", middle([our / its for our, its in pairs]), "x", TARGET)
 
     return [
-        figure("dramatiq queued", "Dramatiq, 2 × 8, queued before it starts"),
+        figure("dramatiq queued", "Dramatiq, 2 x 8, queued before it starts"),
         figure("triggers queued", "one run per trigger, queued before"),
         ratio("triggers queued", "dramatiq queued"),
         figure("rows queued", "one run per row, queued before"),
         ratio("rows queued", "dramatiq queued"),
-        figure("dramatiq sent", "Dramatiq, 2 × 8, sent while it works"),
+        figure("dramatiq sent", "Dramatiq, 2 x 8, sent while it works"),
         figure("triggers running", "one run per trigger, triggered meanwhile"),
         ratio("triggers running", "dramatiq sent"),
         figure("rows running", "one run per row, committed → completed"),

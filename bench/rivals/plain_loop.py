@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import openai
@@ -55,7 +56,7 @@ def embed_all(dsn: str) -> float:
         return time.perf_counter() - started
 
 
-def write(connection: psycopg.Connection[Any], rows: list[tuple[int, list[float]]]) -> None:
+def write(connection: psycopg.Connection[Any], rows: Iterable[tuple[int, list[float]]]) -> None:
     """Insert or replace the embeddings, in one transaction."""
     with connection.transaction(), connection.cursor() as cursor:
         with cursor.copy(COPY) as copy:
