@@ -14,7 +14,18 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import backfill, growth, latency, memory, pull, runs, source, startup, throughput
+from bench import (
+    backfill,
+    growth,
+    latency,
+    memory,
+    pull,
+    runs,
+    source,
+    startup,
+    throughput,
+    waste,
+)
 from bench.figures import Report, Scale, shown
 from bench.machine import load_average, machine, versions
 
@@ -30,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T6": memory.run,
     "T7": startup.run,
     "T9": growth.run,
+    "T10": waste.run,
     "pull": pull.run,
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import time
 from array import array
 from base64 import b64encode
@@ -149,6 +150,8 @@ async def serve(latency_s: float) -> None:
 
 
 if __name__ == "__main__":
+    # Ends at once, also where it was started in the background, which has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parser = argparse.ArgumentParser(description="A fake embeddings API.")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     uvloop.run(serve(parser.parse_args().latency_ms / 1000))
