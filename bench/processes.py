@@ -135,11 +135,6 @@ class Program:
         self._process.kill()
         self._process.wait()
 
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
-        assert self._process is not None
-        return self._process.poll() is None
-
     def printed(self) -> str:
         """What it has printed until now."""
         return self._log.read_text()
