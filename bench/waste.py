@@ -47,7 +47,7 @@ def run(scale: Scale) -> Report:
             "TRIGGERKIT_PORT": "8396",
         }
         project = reference_project(folder / "project")
-        make_posts(settings["DATABASE_URL"], count)
+        make_posts(settings["DATABASE_URL"], 1)
         run_to_end(project, ["triggerkit", "apply"], settings)
         with (
             connect(settings["DATABASE_URL"]) as connection,
@@ -95,6 +95,7 @@ class Waste:
         with self._program("stream") as stream:
             self._killed_after_its_effect()
             with self._program("worker"):
+                add_posts(self._connection, self._count - 1, 2)
                 self._update()
                 stream.kill()
                 with self._program("stream"):
@@ -129,11 +130,10 @@ class Waste:
         return Program(self._project, ["triggerkit", command], self._settings)
 
     def _killed_after_its_effect(self) -> None:
-        """One run at a time, so that no other one's answer is lost with it."""
+        """Of the only run there is, so that no other one's answer is lost with it."""
         fired = self._project / "fired"
         fail_point = {VARIABLE: f"effect-done={fired}"}
-        command = ["triggerkit", "worker", "--processes", "1", "--threads", "1"]
-        with Program(self._project, command, {**self._settings, **fail_point}):
+        with Program(self._project, ["triggerkit", "worker"], {**self._settings, **fail_point}):
             wait_until(fired.exists, STEP_S, "a run's effect is done", 0.01)
         assert one(self._connection, _EMBEDDED) > 0
 
