@@ -14,7 +14,18 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import growth, latency, memory, pull, source, startup, throughput
+from bench import (
+    backfill,
+    growth,
+    latency,
+    memory,
+    pull,
+    runs,
+    source,
+    startup,
+    throughput,
+    waste,
+)
 from bench.figures import Report, Scale, shown
 from bench.machine import load_average, machine, versions
 
@@ -23,11 +34,14 @@ RESULTS = Path(__file__).parent / "results.json"
 
 BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T1": throughput.run,
+    "T2": backfill.run,
+    "T3": runs.run,
     "T4": latency.run,
     "T5": source.run,
     "T6": memory.run,
     "T7": startup.run,
     "T9": growth.run,
+    "T10": waste.run,
     "pull": pull.run,
 }
 

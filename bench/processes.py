@@ -129,6 +129,16 @@ class Program:
             self._process.kill()
             self._process.wait()
 
+    def kill(self) -> None:
+        """Kill it as the kernel does, without a word; its own children are its own matter."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def printed(self) -> str:
+        """What it has printed until now."""
+        return self._log.read_text()
+
     def peak_memory_mb(self) -> float:
         """The most physical memory it ever held, in MB (10⁶ bytes), as the kernel counted it."""
         status = Path(f"/proc/{self.pid}/status").read_text()

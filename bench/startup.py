@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from bench.figures import Figure, Report, Scale, Target, middle
+from bench.posts import reference_project
 from bench.processes import wait_until
-from bench.project import ROOT, connect, dev, dev_database, one, work_folder
+from bench.project import connect, dev, dev_database, one, work_folder
 
 #: Seconds the sample posts may take to get their embeddings.
 BACKFILL_S = 120.0
@@ -22,7 +20,7 @@ def run(scale: Scale) -> Report:
     """Start the reference project once, let it finish its work, then start it again."""
     times = scale.pick(2, 5)
     with work_folder() as folder:
-        project = _reference_project(folder / "project")
+        project = reference_project(folder / "project")
         with dev(project) as first:
             first_s = first.started_s
             with connect(dev_database(project)) as connection:
@@ -38,12 +36,3 @@ def run(scale: Scale) -> Report:
         Figure("dev → ready, next starts", middle(again_s), "s", Target("≤", 3)),
     ]
     return Report(figures, {"first_s": first_s, "next_s": again_s})
-
-
-def _reference_project(folder: Path) -> Path:
-    folder.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", ".*")
-    for name in ("app", "tasks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    shutil.copy(ROOT / "triggerkit.toml", folder)
-    return folder

@@ -1,0 +1,52 @@
+"""What the benchmarks count with: the fake embeddings API, and the entries of Dramatiq's actor."""
+
+from __future__ import annotations
+
+from array import array
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from bench.rivals.embeddings_server import DIMENSIONS, Api
+from bench.rivals.plain_dramatiq import entries
+
+
+@pytest.fixture(scope="module")
+def api() -> Api:
+    return Api(latency_s=0.0)
+
+
+def ask(api: Api, **request: Any) -> list[Any]:
+    _, pieces = api.answer(b"/v1/embeddings", orjson.dumps(request))
+    data = orjson.loads(b"".join(pieces))["data"]
+    assert [item["index"] for item in data] == list(range(len(data)))
+    return [item["embedding"] for item in data]
+
+
+def test_the_fake_api_answers_the_same_vectors_in_base64_and_in_floats(api: Api) -> None:
+    encoded = ask(api, input=["a", "b", "c"], encoding_format="base64")
+    floats = ask(api, input=["a", "b", "c"])
+    assert [len(vector) for vector in floats] == [DIMENSIONS] * 3
+    for text, vector in zip(encoded, floats, strict=True):
+        assert array("f", b64decode(text)).tolist() == pytest.approx(vector, abs=1e-7)
+
+
+def test_the_fake_api_counts_every_input_and_each_text_once(api: Api) -> None:
+    api.answer(b"/reset", b"")
+    ask(api, input=["a", "b"], encoding_format="base64")
+    ask(api, input="a")
+    _, pieces = api.answer(b"/counts", b"")
+    counts = orjson.loads(b"".join(pieces))
+    assert (counts["requests"], counts["inputs"], counts["distinct"]) == (2, 3, 2)
+
+
+def test_entries_are_summed_over_processes_from_the_first_to_the_last(tmp_path: Path) -> None:
+    assert entries(tmp_path) == (0, 0, 0)
+    (tmp_path / "1").write_text("3 200 500")
+    (tmp_path / "2").write_text("4 100 400")
+    # Another process has only begun to write.
+    (tmp_path / "3").write_text("")
+    assert entries(tmp_path) == (7, 100, 500)
