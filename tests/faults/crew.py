@@ -178,8 +178,17 @@ def overlaps(notes: list[Note], deaths: list[Death]) -> Iterator[str]:
                 yield f"attempts {one.attempt} and {next_one.attempt} of {run_id} overlap"
 
 
-def recoveries(notes: list[Note], deaths: list[Death]) -> list[float]:
-    """Seconds from the death of a worker to the next attempt of each run it had begun."""
+class Recovery(NamedTuple):
+    """A run that was cut by the death of its process, until its next attempt."""
+
+    run_id: str
+    attempt: int
+    died_at_s: float
+    took_s: float
+
+
+def recoveries(notes: list[Note], deaths: list[Death]) -> list[Recovery]:
+    """How long each run that a killed process had begun took to begin again."""
     died = {death.pid: death.at_s for death in deaths}
     ended = {(n.run_id, n.attempt, n.pid) for n in notes if n.event == "end"}
     following: dict[str, list[float]] = defaultdict(list)
@@ -192,5 +201,6 @@ def recoveries(notes: list[Note], deaths: list[Death]) -> list[float]:
         if note.event == "begin" and was_cut:
             later = [at for at in following[note.run_id] if at > died[note.pid]]
             if later:
-                found.append(later[0] - died[note.pid])
+                at_s = died[note.pid]
+                found.append(Recovery(note.run_id, note.attempt, at_s, later[0] - at_s))
     return found

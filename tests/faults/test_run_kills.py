@@ -81,14 +81,14 @@ def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
     notes = crew.notes()
     assert list(overlaps(notes, crew.deaths)) == []
     undisturbed = [
-        seconds
-        for death in crew.deaths
-        if not any(start - RECOVERY_S < death.at_s < end for start, end in away)
-        for seconds in recoveries(notes, [death])
+        found
+        for found in recoveries(notes, crew.deaths)
+        if not any(start - RECOVERY_S < found.died_at_s < end for start, end in away)
     ]
-    print("recovered", len(undisturbed), "slowest", max(undisturbed))
+    slowest = sorted(undisturbed, key=lambda found: -found.took_s)[:5]
+    print("recovered", len(undisturbed), "slowest", slowest, "away", away)
     assert len(crew.deaths) >= 20
-    assert max(undisturbed) <= RECOVERY_S
+    assert slowest[0].took_s <= RECOVERY_S
 
 
 async def _accept(environment: dict[str, str]) -> None:
