@@ -15,7 +15,7 @@ from triggerkit.runs.run import Options
 from triggerkit.settings import Settings
 
 #: Runs in every state: most completed, a backlog of queued ones, a key with a long tail, a queue
-#: with a limit at whose gate many wait.
+#: with a limit at whose gate many wait. Of what has its time, five are due.
 MANY = """
 INSERT INTO triggerkit.runs (id, task, queue, status, blocked, gate, attempt, max_attempts, payload,
     idempotency_key, concurrency_key, finished_at, worker, expires_at)
@@ -25,6 +25,11 @@ SELECT 'run_' || lpad(n::text, 26, '0'), 'work', CASE WHEN n % 5 = 0 THEN 'limit
     'message-' || n, CASE WHEN n % 9 = 0 THEN 'hot' ELSE 'row/' || n END,
     CASE WHEN n % 3 > 0 THEN now() END, 'worker-1', now() + interval '1 hour'
 FROM generate_series(1, 20000) n;
+INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, payload, scheduled_at)
+SELECT 'run_' || lpad((20000 + n)::text, 26, '0'), 'work', 'default', 'delayed', 3, '{}',
+    now() + (n - 5) * interval '1 minute' FROM generate_series(1, 2000) n;
+INSERT INTO triggerkit.admissions (queue, at)
+SELECT 'limited', now() - n * interval '1 minute' FROM generate_series(1, 2000) n;
 INSERT INTO triggerkit.attempts (run_id, attempt, status, started_at, finished_at, worker)
 SELECT id, 1, 'failed', now(), now(), 'worker-1' FROM triggerkit.runs;
 INSERT INTO triggerkit.spans (run_id, attempt, kind, name, started_at)
@@ -37,7 +42,7 @@ SELECT 'schedule-' || n, 'work', 'default', 3, '* * * * *', 'UTC',
 """
 
 #: Tables that no statement reads through.
-LARGE = ("runs", "attempts", "spans", "schedules")
+LARGE = ("runs", "attempts", "spans", "admissions", "schedules")
 
 #: Rows a statement about ten runs may look at.
 ENOUGH = 150

@@ -211,7 +211,7 @@ def test_arguments_that_a_run_cannot_carry_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="'urgent' is no option of a trigger"):
         pay.trigger(Order(1), urgent=True)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
-        pay.trigger(Order(1), True)  # type: ignore[call-overload]
+        pay.trigger(Order(1), True)  # type: ignore[call-arg, arg-type]
     with pytest.raises(TypeError, match="tidy takes no payload"):
         tidy.trigger(Order(1))  # type: ignore[call-overload]
 

@@ -23,7 +23,9 @@ MAX_CRASHES = 3
 #: A ready run younger than this many seconds may still be on its way to the transport.
 SETTLING_S = 1.0
 
-#: Most runs changed by one statement.
+#: Most runs changed by one statement. What is due is compared with the time of the statement, which
+#: an index can be searched for; of `clock_timestamp()` Postgres must take that it changes from row
+#: to row, and would read what is not due, too.
 CHUNK = 10_000
 
 _PROMOTE = f"""
@@ -31,7 +33,7 @@ UPDATE triggerkit.runs r
 SET status = 'queued', gate = {GATE}, rank = {NOW_RANK} - r.priority * 1000000::bigint
 WHERE id = ANY (ARRAY(
     SELECT id FROM triggerkit.runs
-    WHERE status IN ('delayed', 'retrying') AND scheduled_at <= clock_timestamp()
+    WHERE status IN ('delayed', 'retrying') AND scheduled_at <= statement_timestamp()
     ORDER BY scheduled_at LIMIT %s FOR UPDATE SKIP LOCKED))
 RETURNING task, id, rank, blocked, gate, queue
 """  # noqa: S608 - of constants
@@ -39,7 +41,7 @@ RETURNING task, id, rank, blocked, gate, queue
 #: Runs whose time to start is over.
 _OVERDUE = """
 SELECT id FROM triggerkit.runs
-WHERE expires_at <= clock_timestamp() AND status IN ('delayed', 'queued') AND attempt = 0
+WHERE expires_at <= statement_timestamp() AND status IN ('delayed', 'queued') AND attempt = 0
 ORDER BY expires_at LIMIT %s
 """
 
