@@ -100,8 +100,12 @@ WHERE r.task = %(task)s AND {READY} AND r.rank < %(first)s
 ORDER BY r.rank LIMIT %(limit)s
 """  # noqa: S608 - of constants
 
-#: Those of given runs that are ready.
-_READY = f"SELECT r.task, r.id, r.rank FROM triggerkit.runs r WHERE r.id = ANY (%s) AND {READY}"  # noqa: S608
+#: Those of given runs that are ready. The status is compared such that no index of the ready runs
+#: fits: it would be read from end to end.
+_READY = """
+SELECT task, id, rank FROM triggerkit.runs
+WHERE id = ANY (%s) AND status || '' = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'
+"""
 
 _SETTLING_US = int(SETTLING_S * 1_000_000)
 
