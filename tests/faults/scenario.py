@@ -99,7 +99,7 @@ FROM triggerkit.cursors c JOIN triggerkit.events e
 GROUP BY c.*
 UNION ALL
 SELECT 'run ' || row_to_json(r) FROM (
-    SELECT id, task, queue, status, blocked, attempt, crashes, concurrency_key, queued_at,
+    SELECT id, task, queue, status, blocked, attempt, crashes, concurrency_key, rank,
         scheduled_at, started_at, worker, clock_timestamp() AS now
     FROM triggerkit.runs WHERE finished_at IS NULL ORDER BY seq LIMIT 10) AS r
 UNION ALL

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from email.utils import formatdate
 
 import pytest
@@ -16,10 +17,13 @@ from tests.integration.run_state import new_run, run_state
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.runs.keeper import Keeper
+from triggerkit.runs.members import Members
+from triggerkit.runs.retention import Retention
+from triggerkit.runs.session import by_index
 from triggerkit.runs.watch import Watch
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-from triggerkit.worker.process import redis_client
+from triggerkit.worker.process import open_transport
 
 TABLE = "CREATE TABLE items (id bigint PRIMARY KEY, name text)"
 
@@ -80,12 +84,15 @@ def test_deliveries_and_their_retries_take_no_notice(
 def test_a_live_worker_is_not_taken_for_dead_nor_a_dead_one_for_alive(
     settings: Settings, set_clock: SetClock, step_s: float
 ) -> None:
-    dsn = pinned(settings.state_dsn, "triggerkit keeper")
+    dsn = pinned(by_index(settings.state_dsn), "triggerkit keeper")
     with run_state(settings) as state:
-        keeper = Keeper(dsn, redis_client(settings), state.namespace, threading.Event())
+        transport = open_transport(settings, state.namespace)
+        retention = Retention(timedelta(days=7))
+        keeper = Keeper(dsn, transport, Members(), threading.Event(), retention)
         [handle] = state.accept(new_run())
         state.connection.execute(
-            "INSERT INTO triggerkit.workers VALUES ('worker', 'host', 1, '{}', 1, 1)"
+            "INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, slots)"
+            " VALUES ('worker', 'host', 2, 1, 1)"
         )
         with state.claims("worker") as claims:
             claims.claim([handle.id])

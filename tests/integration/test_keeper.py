@@ -5,28 +5,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.run_state import QUEUE, RunState, failed_attempt, new_run, run_state
+from tests.integration.run_state import TASK, RunState, failed_attempt, new_run, run_state
 from triggerkit.runs.keeper import KEEPER_LOCK, TICK_S, Keeper
-from triggerkit.runs.queue import queue_key
-from triggerkit.runs.recover import MAX_CRASHES
+from triggerkit.runs.members import Members
+from triggerkit.runs.recover import CHUNK, MAX_CRASHES
+from triggerkit.runs.redis_transport import task_key
+from triggerkit.runs.retention import Retention
 from triggerkit.runs.run import NewRun
+from triggerkit.runs.session import by_index
 from triggerkit.runs.watch import LONGEST_GAP_S, Watch
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-from triggerkit.worker.process import redis_client
+from triggerkit.worker.process import open_transport
 
-MAKE_OLDER = "UPDATE triggerkit.runs SET queued_at = queued_at - interval '1 minute'"
+MAKE_OLDER = "UPDATE triggerkit.runs SET rank = rank - 60000000"
 
 #: Waiting runs as a large backlog has them.
 BACKLOG = """
-INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, payload, queued_at)
+INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, payload, rank)
 SELECT 'run_' || lpad(n::text, 26, '0'), 'work', 'default', 'queued', 3, '{}',
-    clock_timestamp() - interval '1 minute' + n * interval '1 microsecond'
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 60000000 + n
 FROM generate_series(1, %s) n
 """
 
@@ -39,8 +43,15 @@ def state(settings: Settings) -> Iterator[RunState]:
 
 @pytest.fixture
 def keeper(settings: Settings, state: RunState) -> Keeper:
-    dsn = pinned(settings.state_dsn, "triggerkit keeper")
-    return Keeper(dsn, redis_client(settings), state.namespace, threading.Event(), lease_s=0.0)
+    return new_keeper(settings, state, lease_s=0.0)
+
+
+def new_keeper(settings: Settings, state: RunState, **given: Any) -> Keeper:
+    """A keeper without members."""
+    dsn = pinned(by_index(settings.state_dsn), "triggerkit keeper")
+    transport = open_transport(settings, state.namespace)
+    retention = Retention(timedelta(days=7))
+    return Keeper(dsn, transport, Members(), threading.Event(), retention, **given)
 
 
 def tick(keeper: Keeper, state: RunState, times: int = 1) -> float:
@@ -53,8 +64,8 @@ def executing(state: RunState, run: NewRun, worker: str, beat: int | None = 1) -
     """Have `run` executed by `worker`, which has a lease unless `beat` is None."""
     if beat is not None:
         state.connection.execute(
-            "INSERT INTO triggerkit.workers VALUES (%s, 'host', 1, '{}', 1, %s)"
-            " ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
+            "INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, slots, beat)"
+            " VALUES (%s, 'host', 2, 1, 1, %s) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
             [worker, beat],
         )
     with state.claims(worker) as claims:
@@ -166,7 +177,7 @@ def test_what_a_worker_took_and_never_claimed_is_found_under_any_backlog(
     state.connection.execute(MAKE_OLDER)
     state.accept(*waiting)
     tick(keeper, state, times=2)
-    assert state.pushed() == [run.id for run in [*waiting, *lost]]
+    assert state.pushed() == [run.id for run in [*lost, *waiting]]
 
 
 def test_a_backlog_that_is_in_redis_is_not_pushed_again(state: RunState, keeper: Keeper) -> None:
@@ -183,15 +194,18 @@ def test_wrong_ids_at_the_head_neither_disturb_nor_multiply_runs(
 ) -> None:
     run, lost = new_run(), new_run()
     state.accept(lost)
-    key = queue_key(state.namespace, QUEUE)
+    key = task_key(state.namespace, TASK)
     state.redis.delete(key)
-    state.redis.rpush(key, wrong)
+    state.redis.zadd(key, {wrong: 0})
     state.connection.execute(MAKE_OLDER)
     tick(keeper, state, times=2)
-    assert state.redis.lrange(key, 0, -1) == [wrong]  # a worker takes it away first
+    assert state.redis.zrange(key, 0, -1) == [wrong]  # a worker takes it away first
     state.accept(run)
     tick(keeper, state, times=2)
-    assert state.redis.lrange(key, 0, -1) == [wrong, run.id.encode(), lost.id.encode()]
+    assert state.redis.zrange(key, 0, -1) == [wrong, run.id.encode()]
+    state.redis.zrem(key, wrong)
+    tick(keeper, state, times=2)
+    assert state.pushed() == [lost.id, run.id]
 
 
 def test_without_redis_postgres_is_kept_and_redis_filled_when_it_is_back(
@@ -201,7 +215,7 @@ def test_without_redis_postgres_is_kept_and_redis_filled_when_it_is_back(
     state.accept(run)
     time.sleep(0.01)
     nowhere = Settings.parse({**settings.environment(), "REDIS_URL": "unix:///nowhere/redis.sock"})
-    away = Keeper(keeper.dsn, redis_client(nowhere), state.namespace, keeper.stop)
+    away = new_keeper(nowhere, state)
     tick(away, state)
     state.connection.execute(MAKE_OLDER)
     tick(away, state)
@@ -210,22 +224,34 @@ def test_without_redis_postgres_is_kept_and_redis_filled_when_it_is_back(
     assert state.pushed() == [run.id]
 
 
-def test_a_large_backlog_costs_a_look_no_more_and_is_refilled_whole(
+def test_a_large_backlog_that_was_lost_is_refilled_in_order_as_it_is_worked_off(
     state: RunState, keeper: Keeper
 ) -> None:
+    state.connection.execute(BACKLOG, [3 * CHUNK - 1])
+    taken: list[str] = []
+    while tick(keeper, state) < TICK_S or state.pushed():
+        taken += (chunk := state.take())
+        state.connection.execute(
+            "UPDATE triggerkit.runs SET status = 'completed', finished_at = now() "
+            "WHERE id = ANY (%s)",
+            [chunk],
+        )
+    assert taken == [f"run_{number:026}" for number in range(1, 3 * CHUNK)]
+
+
+def test_a_large_backlog_costs_a_look_no_more(state: RunState, keeper: Keeper) -> None:
     state.connection.execute(BACKLOG, [100_000])
-    while tick(keeper, state) < TICK_S:
-        pass
-    assert len(state.pushed()) == 100_000
+    in_redis = [f"run_{number:026}" for number in range(1, 1001)]
+    state.redis.zadd(task_key(state.namespace, TASK), dict.fromkeys(in_redis, 0))
     state.connection.execute("VACUUM ANALYZE triggerkit.runs")
-    state.connection.execute(MAKE_OLDER)
+    tick(keeper, state)
     started = time.monotonic()
     tick(keeper, state, times=5)
     each_s = (time.monotonic() - started) / 5
     print(f"{each_s * 1000:.1f} ms a look")
-    # Refilling takes seconds. The bound leaves room for a busy machine.
-    assert each_s < 0.3
-    assert len(state.pushed()) == 100_000
+    # Reading them all takes longer. The bound leaves room for a busy machine.
+    assert each_s < 0.05
+    assert state.pushed() == in_redis
 
 
 def test_an_idle_look_is_one_query_and_no_command_to_redis(state: RunState, keeper: Keeper) -> None:
@@ -236,6 +262,7 @@ def test_an_idle_look_is_one_query_and_no_command_to_redis(state: RunState, keep
 
     queries: list[Any] = []
     state.accept(new_run(delay_s=60.0))
+    tick(keeper, state)  # the first one also looks for what retention removes
     state.connection.cursor_factory = Counting
     before = state.redis.info("stats")["total_commands_processed"]
     tick(keeper, state, times=10)

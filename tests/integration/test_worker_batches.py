@@ -146,22 +146,24 @@ def test_later_versions_in_the_same_batch_are_worked_on_again_behind_a_failed_on
     assert seen == [["v1", "x", "v2"], ["v1"], ["v2"]]
 
 
-def test_retry_after_blames_no_item_and_is_not_answered_by_more_calls(state: RunState) -> None:
-    sizes: list[int] = []
+def test_retry_after_blames_no_item_and_the_whole_batch_waits_without_using_up_attempts(
+    state: RunState,
+) -> None:
+    seen: list[list[str]] = []
 
     @task(retry=2)
     def throttled(batch: list[Change[Row]]) -> None:
-        sizes.append(len(batch))
-        raise RetryAfter(0 if len(batch) > 1 else 60, "slow down")
+        seen.append(texts(batch))
+        if len(seen) <= 3:
+            raise RetryAfter(0, "slow down")
 
-    run = batch_run(throttled, *(message(n) for n in range(4)))
+    run = batch_run(throttled, *(message(n, f"{n}") for n in range(4)))
     state.accept(run)
     with working(state, throttled):
-        state.wait_for_status("completed", run.id)
-        state.wait_for_status("retrying", *state.rows(ITEM_RUNS))
-    assert sizes[:2] == [4, 4]
-    assert set(sizes[2:]) <= {1}
-    assert len(state.rows(ITEM_RUNS)) == 4
+        [row] = state.wait_for_status("completed", run.id)
+    assert seen == [["0", "1", "2", "3"]] * 4
+    assert state.rows(ITEM_RUNS) == []
+    assert (row["attempt"], row["waits"]) == (4, 3)
 
 
 def test_a_failure_that_names_no_change_of_the_batch_is_an_error_of_the_task(

@@ -10,12 +10,9 @@ from typing import Any
 import orjson
 import psycopg
 import pytest
-import redis
 from pydantic import BaseModel
-from triggerkit.runs.queue import queue_key
 
 from tests.integration.run_state import (
-    QUEUE,
     TASK,
     RunState,
     completed,
@@ -26,10 +23,13 @@ from tests.integration.run_state import (
 from tests.integration.worker_thread import executing, working
 from triggerkit import Task, task
 from triggerkit.runs.claim import RunClaims
+from triggerkit.runs.redis_transport import RedisTransport
 from triggerkit.runs.run import ClaimedRun, Outcome, new_run_id
 from triggerkit.settings import Settings
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.intake import Intake
+from triggerkit.worker.process import open_transport
+from triggerkit.worker.slots import Slots
 
 SLOTS = 4
 
@@ -79,12 +79,12 @@ def test_what_ends_or_is_taken_while_postgres_is_away_goes_on_when_it_is_back(
     during, taken = slow.new_run({"number": 0}), slow.new_run({"number": 1})
     with run_state(settings) as before:
         before.accept(taken)
-        before.take()
+        before.take("slow")
         with working(before, slow, meet, threads=SLOTS):
             before.accept(during)
             assert entered.wait(10)
             with postgres_away(settings):
-                before.redis.rpush(queue_key(before.namespace, QUEUE), taken.id)
+                before.push(taken.id, task="slow")
                 go_on.set()
                 for what in ("no runs can be taken", "outcomes wait", "the worker's lease waits"):
                     before.wait_for(lambda what=what: what in caplog.text)  # type: ignore[misc]
@@ -107,30 +107,30 @@ def test_a_worker_whose_redis_connections_break_goes_on_with_all_its_slots(
 
 def take_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an intake look for more at each take, however long Redis took to answer."""
-    monkeypatch.setattr("triggerkit.worker.intake.AT_ONCE_S", 60.0)
+    monkeypatch.setattr("triggerkit.runs.redis_transport.AT_ONCE_S", 60.0)
+    monkeypatch.setattr("triggerkit.worker.intake.RETRY_S", 0.0)
 
 
-def test_slots_are_free_again_when_redis_fails_between_two_takes(
+def test_what_was_taken_when_redis_failed_is_still_queued_and_the_next_take_is_whole(
     state: RunState, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_all_there_is(monkeypatch)
-    user, password = "without_lpop", "a password for the tests only"
+    user, password = "without_zpopmin", "for-the-tests-only"
     state.redis.acl_setuser(
-        user, enabled=True, passwords=[f"+{password}"], keys=["*"], commands=["+@all", "-lpop"]
+        user, enabled=True, passwords=[f"+{password}"], keys=["*"], commands=["+@all", "-zpopmin"]
     )
     socket = state.redis.connection_pool.connection_kwargs["path"]
-    limited = redis.Redis(
-        unix_socket_path=socket, username=user, password=password, decode_responses=True
-    )
+    limited = RedisTransport(f"unix://{user}:{password}@{socket}", state.namespace)
     runs = [new_run() for _ in range(2 * SLOTS)]
     state.accept(*runs)
     with state.claims() as claims:
-        intake = Intake(limited, lambda: claims, [QUEUE], namespace=state.namespace, slots=SLOTS)
-        assert [intake.next() for _ in range(3)] == [None] * 3
-        state.redis.acl_setuser(user, commands=["+lpop"])
-        given = [intake.next() for _ in range(SLOTS)]
-    assert [run.id for run in given if run] == [run.id for run in runs[3 : 3 + SLOTS]]
+        intake = Intake(limited.source([TASK]), lambda: claims, Slots(SLOTS))
+        assert [intake.claim() for _ in range(3)] == [[]] * 3
+        state.redis.acl_setuser(user, commands=["+zpopmin"])
+        given = intake.claim()
+    assert [run.id for run in given] == [run.id for run in runs[3 : 3 + SLOTS]]
     assert state.pushed() == [run.id for run in runs[3 + SLOTS :]]
+    assert state.statuses() == ["queued"] * 3 + ["executing"] * SLOTS + ["queued"] * (SLOTS - 3)
     state.redis.acl_deluser(user)
 
 
@@ -145,7 +145,6 @@ class Unanswered(RunClaims):
 def test_runs_whose_claim_was_done_but_not_answered_are_executed(
     state: RunState, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triggerkit.worker.intake.RETRY_S", 0.0)
     take_all_there_is(monkeypatch)
     kinds = [Unanswered, Unanswered]
 
@@ -155,15 +154,13 @@ def test_runs_whose_claim_was_done_but_not_answered_are_executed(
 
     runs = [new_run() for _ in range(2 * SLOTS)]
     state.accept(*runs)
-    with redis.Redis.from_url(settings.broker_dsn, decode_responses=True) as client:
-        intake = Intake(client, open_claims, [QUEUE], namespace=state.namespace, slots=SLOTS)
-        given = [intake.next() for _ in range(1 + SLOTS)]
-        assert [run.id for run in given if run] == [run.id for run in runs[:SLOTS]]
-        for _ in range(SLOTS):
-            intake.done()
-        given = [intake.next() for _ in range(1 + SLOTS)]
-        assert [run.id for run in given if run] == [run.id for run in runs[SLOTS:]]
-        intake.close()
+    transport = open_transport(settings, state.namespace)
+    intake = Intake(transport.source([TASK]), open_claims, Slots(SLOTS))
+    for part in (runs[:SLOTS], runs[SLOTS:]):
+        assert intake.claim() == []
+        given = intake.claim()
+        assert [(run.id, run.attempt) for run in given] == [(run.id, 1) for run in part]
+    intake.close()
 
 
 def test_what_is_no_run_in_redis_is_dropped_and_runs_beside_it_execute(
@@ -177,14 +174,14 @@ def test_what_is_no_run_in_redis_is_dropped_and_runs_beside_it_execute(
 
     runs = [count.new_run({"number": n}) for n in range(3)]
     state.accept(*runs)
-    state.take()
+    state.take("count")
     unknown = new_run_id()
-    wrong = [b"\xff\xfe", b"a\x00b", b"", b"run_1", unknown.encode()]
-    twice = [run.id for run in runs for _ in range(2)]
-    state.redis.rpush(queue_key(state.namespace, QUEUE), *wrong, *twice)
+    ids = [run.id for run in runs]
+    state.push(b"\xff\xfe", b"a\x00b", b"", b"run_1", unknown, *ids, task="count")
     with executing(state.settings, state.namespace, count):
-        state.wait_for_status("completed", *(run.id for run in runs))
-        state.wait_for(lambda: state.pushed() == [])
+        state.wait_for_status("completed", *ids)
+        state.push(*ids, task="count")
+        state.wait_for(lambda: state.pushed("count") == [])
     assert sorted(calls) == [0, 1, 2]
     assert unknown in caplog.text
 
@@ -200,7 +197,9 @@ def test_an_outcome_that_cannot_be_stored_fails_its_run_and_holds_up_no_other(
         Outcome(claimed[0], "completed", spawned=(new_run("row/1", item_key="a\x00b"),)),
         replace(completed(claimed[1]), status="nonsense"),  # type: ignore[arg-type]
     ]
-    completions = Completions(lambda: open_claims(state), state.redis, state.namespace)
+    completions = Completions(
+        lambda: open_claims(state), open_transport(state.settings, state.namespace)
+    )
     for outcome in (*bad, completed(claimed[2])):
         completions.put(outcome)
     completions.start()

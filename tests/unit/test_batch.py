@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +42,7 @@ def batch(*rows: str, max_attempts: int = 3) -> tuple[ClaimedRun, list[BatchItem
         queue="default",
         attempt=max_attempts,
         max_attempts=max_attempts,
+        waits=0,
         payload=orjson.dumps({"data": messages}).decode(),
         items=len(messages),
         concurrency_key="consumer/0",
@@ -61,7 +63,7 @@ def halve(
     """The calls that halving makes when each of `failing` raises, and the versions that failed."""
     calls: list[list[str]] = []
 
-    def call(items: list[BatchItem]) -> int:
+    async def call(items: list[BatchItem]) -> int:
         calls.append(versions(items))
         for version in calls[-1]:
             if version in failing:
@@ -69,7 +71,7 @@ def halve(
         return len(items)
 
     run, items = batch(*rows, max_attempts=max_attempts)
-    result = bisect(run, items, call)
+    result = asyncio.run(bisect(run, items, call))
     return calls, [failure.change.record["version"] for failure in result.failed]
 
 
@@ -120,7 +122,11 @@ def test_halving_stops_where_no_item_is_to_blame() -> None:
 def test_items_named_as_failed_in_a_half_are_kept_with_the_others() -> None:
     run, items = batch("a1", "b1")
     results = iter([BatchResult("one", tuple(failures(items, "a1"))), "two"])
-    result = bisect(run, items, lambda part: next(results))
+
+    async def call(part: list[BatchItem]) -> object:
+        return next(results)
+
+    result = asyncio.run(bisect(run, items, call))
     assert result.output == ["one", "two"]
     assert [failure.change for failure in result.failed] == [items[0].change]
 

@@ -188,9 +188,6 @@ def test_only_a_truncate_has_no_record() -> None:
     ]
 
 
-def no_parameter() -> None: ...
-
-
 def two_parameters(a: Model, b: Model) -> None: ...
 
 
@@ -203,12 +200,16 @@ def any_number(*payload: Model) -> None: ...
 def not_a_type(payload: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
-@pytest.mark.parametrize(
-    "function", [no_parameter, two_parameters, keyword_only, any_number, not_a_type]
-)
+@pytest.mark.parametrize("function", [two_parameters, keyword_only, any_number, not_a_type])
 def test_a_function_that_cannot_take_a_payload_is_refused(function: Any) -> None:
     with pytest.raises(ConfigurationError, match=function.__name__):
         PayloadType(function)
+
+
+def test_a_function_without_a_parameter_takes_no_payload() -> None:
+    def work() -> None: ...
+
+    assert (PayloadType(work).shape, PayloadType(work).parse({"id": 1})) == ("none", None)
 
 
 def test_a_second_parameter_may_have_a_default() -> None:

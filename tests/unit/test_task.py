@@ -102,7 +102,7 @@ def test_two_functions_with_one_name_are_refused_naming_both_places() -> None:
 
 
 def test_a_module_imported_again_declares_its_tasks_anew() -> None:
-    def declare() -> Task[[Order], None]:
+    def declare() -> Task[Order, [], None]:
         @task
         def reloaded(order: Order) -> None: ...
 
@@ -158,9 +158,8 @@ def test_trigger_takes_what_a_call_takes() -> None:
     @task
     def index_all(batch: list[Change[Post]]) -> None: ...
 
-    assert orjson.loads(pay._run(Order(1)).payload) == {"number": 1}
-    assert orjson.loads(pay._run(order=Order(2)).payload) == {"number": 2}
-    [payload, batch] = [index._run(change()), index_all._run([change(1), change(2)])]
+    assert orjson.loads(pay._run(Order(1), {}).payload) == {"number": 1}
+    [payload, batch] = [index._run(change(), {}), index_all._run([change(1), change(2)], {})]
     assert index.payload_type.parse(orjson.loads(payload.payload)) == change()
     assert (batch.items, len(orjson.loads(batch.payload)["data"])) == (2, 2)
 
@@ -171,7 +170,7 @@ def test_a_change_with_an_unchanged_column_is_triggered_as_it_was() -> None:
 
     partial = change(unchanged=("title",))
     partial.record.title = UNCHANGED  # type: ignore[assignment]
-    run = index._run(partial)
+    run = index._run(partial, {})
     assert index.payload_type.parse(orjson.loads(run.payload)).record.title is UNCHANGED
 
 
@@ -190,7 +189,7 @@ def test_a_payload_that_is_no_json_is_refused(value: Any) -> None:
     def anything(payload: dict[str, Any]) -> None: ...
 
     with pytest.raises(InvalidPayload):
-        anything._run({"value": value})
+        anything._run({"value": value}, {})
 
 
 @pytest.mark.parametrize("payload", [{"data": []}, {"data": 3}, {"data": [{}]}, [], None])
@@ -206,8 +205,15 @@ def test_arguments_that_a_run_cannot_carry_are_refused() -> None:
     @task
     def pay(order: Order, urgent: bool = False) -> None: ...
 
-    with pytest.raises(TypeError, match="carries its first argument alone"):
-        pay._run(Order(1), urgent=True)
+    @task
+    def tidy() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="'urgent' is no option of a trigger"):
+        pay.trigger(Order(1), urgent=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        pay.trigger(Order(1), True)  # type: ignore[call-arg, arg-type]
+    with pytest.raises(TypeError, match="tidy takes no payload"):
+        tidy.trigger(Order(1))  # type: ignore[call-overload]
 
 
 def test_types_reach_the_caller() -> None:
@@ -223,7 +229,7 @@ def test_types_reach_the_caller() -> None:
         assert_type(pay(Order(1)), int)
         assert_type(await pay_later(Order(1)), str)
         assert_type(pay.trigger(Order(1)), Handle)
-        assert_type(await pay_later.atrigger(order=Order(1)), Handle)
+        assert_type(await pay_later.atrigger(Order(1)), Handle)
         pay.trigger("no order")  # type: ignore[arg-type]
         pay.trigger()  # type: ignore[call-arg]
 

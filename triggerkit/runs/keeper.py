@@ -71,7 +71,8 @@ SELECT runs AS canceled, pg_try_advisory_lock({KEEPER_LOCK}) AS leads FROM cance
 """  # noqa: S608 - of constants
 
 #: All there is to look at, in one statement: an idle installation costs one query a tick. The tasks
-#: are found by steps through the index, however many runs wait of each.
+#: are found by steps through the index, however many runs wait of each; and of a gate, whether one
+#: run waits there: by EXISTS all that wait would be read.
 _LOOK = f"""
 WITH RECURSIVE {_BEAT},
 waiting AS (
@@ -87,9 +88,9 @@ gated AS (
         FROM triggerkit.admissions a WHERE a.queue = q.name ORDER BY a.at DESC
         OFFSET q.rate_limit - 1 LIMIT 1), 0) END AS due_s
     FROM triggerkit.queues q
-    WHERE q.paused_at IS NULL AND EXISTS (
-        SELECT FROM triggerkit.runs r WHERE r.queue = q.name AND r.status = 'queued'
-            AND NOT r.blocked AND r.gate = 'held'))
+    WHERE q.paused_at IS NULL AND (
+        SELECT true FROM triggerkit.runs r WHERE r.queue = q.name AND r.status = 'queued'
+            AND NOT r.blocked AND r.gate = 'held' LIMIT 1))
 SELECT
     (SELECT runs FROM canceled) AS canceled,
     (SELECT extract(epoch FROM min(scheduled_at) - clock_timestamp())::float

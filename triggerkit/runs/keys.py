@@ -64,7 +64,7 @@ WITH room AS (
         q.concurrency - (SELECT count(*) FROM triggerkit.runs o
                          WHERE o.queue = q.name AND o.gate = 'open'),
         q.rate_limit - (SELECT count(*) FROM triggerkit.admissions a WHERE a.queue = q.name
-            AND a.at > clock_timestamp() - q.rate_period_s * interval '1 second'))) AS places
+            AND a.at > statement_timestamp() - q.rate_period_s * interval '1 second'))) AS places
     FROM triggerkit.queues q WHERE q.name = ANY (%s)),
 admitted AS (
     UPDATE triggerkit.runs r SET gate = 'open', rank = {NOW_RANK} - r.priority * 1000000::bigint

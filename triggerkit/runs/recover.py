@@ -24,7 +24,9 @@ MAX_CRASHES = 3
 #: from the future is from before the clock was set back.
 SETTLING_S = 1.0
 
-#: Most runs changed by one statement.
+#: Most runs changed by one statement. What is due is compared with the time of the statement, which
+#: an index can be searched for; of `clock_timestamp()` Postgres must take that it changes from row
+#: to row, and would read what is not due, too.
 CHUNK = 10_000
 
 _PROMOTE = f"""
@@ -32,7 +34,7 @@ UPDATE triggerkit.runs r
 SET status = 'queued', gate = {GATE}, rank = {NOW_RANK} - r.priority * 1000000::bigint
 WHERE id = ANY (ARRAY(
     SELECT id FROM triggerkit.runs
-    WHERE status IN ('delayed', 'retrying') AND scheduled_at <= clock_timestamp()
+    WHERE status IN ('delayed', 'retrying') AND scheduled_at <= statement_timestamp()
     ORDER BY scheduled_at LIMIT %s FOR UPDATE SKIP LOCKED))
 RETURNING task, id, rank, blocked, gate, queue
 """  # noqa: S608 - of constants
@@ -40,7 +42,7 @@ RETURNING task, id, rank, blocked, gate, queue
 #: Runs whose time to start is over.
 _OVERDUE = """
 SELECT id FROM triggerkit.runs
-WHERE expires_at <= clock_timestamp() AND status IN ('delayed', 'queued') AND attempt = 0
+WHERE expires_at <= statement_timestamp() AND status IN ('delayed', 'queued') AND attempt = 0
 ORDER BY expires_at LIMIT %s
 """
 
@@ -99,8 +101,12 @@ WHERE r.task = %(task)s AND {READY} AND r.rank < %(first)s
 ORDER BY r.rank LIMIT %(limit)s
 """  # noqa: S608 - of constants
 
-#: Those of given runs that are ready.
-_READY = f"SELECT r.task, r.id, r.rank FROM triggerkit.runs r WHERE r.id = ANY (%s) AND {READY}"  # noqa: S608
+#: Those of given runs that are ready. The status is compared such that no index of the ready runs
+#: fits: it would be read from end to end.
+_READY = """
+SELECT task, id, rank FROM triggerkit.runs
+WHERE id = ANY (%s) AND status || '' = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'
+"""
 
 _SETTLING_US = int(SETTLING_S * 1_000_000)
 

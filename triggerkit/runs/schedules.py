@@ -36,7 +36,7 @@ _DUE = """
 SELECT name, task, queue, max_attempts, cron, timezone, catch_up, next_at, last_at,
     clock_timestamp() AS now
 FROM triggerkit.schedules
-WHERE next_at <= clock_timestamp() AND paused_at IS NULL
+WHERE next_at <= statement_timestamp() AND paused_at IS NULL
 ORDER BY next_at LIMIT 100 FOR UPDATE SKIP LOCKED
 """
 

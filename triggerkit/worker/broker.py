@@ -105,8 +105,12 @@ class RunConsumer(Consumer):
 
     def __next__(self) -> MessageProxy | None:
         if not self._turns:
-            with self._claiming:
-                self._claim()
+            if self._intake.is_stopped and not self._claimed:
+                # Not with the lock held, which `drain` waits for.
+                self._intake.wait_until_closed(WAIT_S)
+            else:
+                with self._claiming:
+                    self._claim()
         if not self._turns:
             return None
         self._turns -= 1
@@ -142,9 +146,6 @@ class RunConsumer(Consumer):
     def _claim(self) -> None:
         if self._claimed:
             self._give_back_stale()
-            return
-        if self._intake.is_stopped:
-            self._intake.wait_until_closed(WAIT_S)
             return
         runs = self._intake.claim(WAIT_S)
         if not runs:

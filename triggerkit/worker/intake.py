@@ -83,9 +83,18 @@ class Intake:
             return []
 
     def give_back(self, runs: list[ClaimedRun]) -> list[ReadyRun]:
-        """Undo the claim of runs that did not begin; they are to be pushed."""
-        with self._connected() as claims:
-            return claims.give_back(runs)
+        """Undo the claim of runs that did not begin; they are to be pushed.
+
+        It is tried until Postgres has answered: nobody else would take them from a worker that
+        lives. What was given back before, without an answer, is not this worker's any more.
+        """
+        while True:
+            try:
+                with self._connected() as claims:
+                    return claims.give_back(runs)
+            except psycopg.Error as error:
+                logger.warning("runs that no thread is free for wait for Postgres (%s)", error)
+                time.sleep(RETRY_S)
 
     def stop(self) -> None:
         """Take nothing more."""
