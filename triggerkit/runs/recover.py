@@ -61,8 +61,8 @@ WHERE status = 'executing' AND (
 LIMIT %s
 """
 
-#: Every executing run of a worker that is gone is queued again, at its old place: it has waited once;
-#: or it is given up.
+#: Every executing run of a worker that is gone is queued again, at its old place, since it has
+#: waited once; or it is given up.
 _RETURN = f"""
 WITH found AS (
     SELECT id, gate, CASE WHEN cancel_requested_at IS NOT NULL THEN 'canceled'

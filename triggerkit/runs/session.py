@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-#: Reading a table through is never right here, nor is sorting all that waits to take the first of it;
-#: what is joined with given values is looked up by its index for each of them; and an array's length
-#: tells the planner nothing that is worth planning each statement anew, which takes longer than most.
+#: Reading a table through is never right here, nor is sorting all that waits to take the first of
+#: it; what is joined with given values is looked up by its index for each of them; and an array's
+#: length tells the planner nothing that is worth planning each statement anew.
 _OPTIONS = (
     "-c enable_seqscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off "
     "-c plan_cache_mode=force_generic_plan"
