@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from tests.integration.run_state import TASK, RunState, failed_attempt, new_run, run_state
 from triggerkit.runs.keeper import KEEPER_LOCK, TICK_S, Keeper
+from triggerkit.runs.local import home, started
 from triggerkit.runs.members import Members
 from triggerkit.runs.recover import CHUNK, MAX_CRASHES
 from triggerkit.runs.redis_transport import task_key
@@ -307,3 +309,37 @@ def test_an_observer_that_stood_still_declares_nobody_dead() -> None:
     watch = Watch(lease_s=LONGEST_GAP_S + 1)
     watch.dead({"w": 1}, 100)
     assert watch.dead({"w": 1}, 1000) == []
+
+
+def test_a_process_of_this_machine_that_has_ended_is_dead_before_its_lease_is_over(
+    settings: Settings, state: RunState
+) -> None:
+    keeper = new_keeper(settings, state)
+    executing(state, new_run(), "alive", beat=1)
+    executing(state, new_run(), "ended", beat=1)
+    executing(state, new_run(), "elsewhere", beat=1)
+    place = "UPDATE triggerkit.workers SET home = %s, pid = %s, pid_started = %s WHERE id = %s"
+    with subprocess.Popen(["sleep", "60"]) as alive, subprocess.Popen(["sleep", "60"]) as ended:
+        for process, name in ((alive, "alive"), (ended, "ended")):
+            given = [home(), process.pid, started(process.pid), name]
+            state.connection.execute(place, given)
+        state.connection.execute(place, ["another machine", ended.pid, 1, "elsewhere"])
+        tick(keeper, state)
+        assert state.statuses() == ["executing"] * 3
+        ended.kill()
+        # Not waited for: a process that nobody has asked how it ended is dead all the same.
+        state.wait_for(lambda: started(ended.pid) is None)
+        tick(keeper, state)
+        assert state.statuses() == ["executing", "queued", "executing"]
+        alive.kill()
+
+
+def test_who_takes_over_knows_who_was_silent_before(settings: Settings, state: RunState) -> None:
+    keeper = new_keeper(settings, state, lease_s=0.0)
+    executing(state, new_run(), "silent", beat=1)
+    watch = Watch(0.0)
+    with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
+        for _ in range(2):
+            keeper._follow(follower, watch)
+        keeper.tick(follower, watch)
+    assert state.statuses() == ["queued"]

@@ -20,6 +20,7 @@ from psycopg.rows import class_row
 
 from triggerkit.runs.ending import admit
 from triggerkit.runs.keys import NOW_RANK, READY
+from triggerkit.runs.local import started
 from triggerkit.runs.members import Members
 from triggerkit.runs.recover import (
     CHUNK,
@@ -54,12 +55,19 @@ SHORTEST_TICK_S = 0.005
 #: Beats, and tells what is to be canceled. `leads`: whether this keeper looks after the runs.
 _BEAT = """
 beat AS (
-    INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, queues, slots, async_slots)
-    SELECT m.id, %(hostname)s, m.pid, %(parent_pid)s, string_to_array(m.queues, ','), m.slots,
-        m.async_slots
-    FROM unnest(%(ids)s::text[], %(pids)s::int[], %(queues)s::text[], %(slots)s::int[],
-        %(async_slots)s::int[]) AS m (id, pid, queues, slots, async_slots)
+    INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, home, pid_started, queues, slots,
+        async_slots)
+    SELECT m.id, %(hostname)s, m.pid, %(parent_pid)s, %(home)s, m.started,
+        string_to_array(m.queues, ','), m.slots, m.async_slots
+    FROM unnest(%(ids)s::text[], %(pids)s::int[], %(started)s::bigint[], %(queues)s::text[],
+        %(slots)s::int[], %(async_slots)s::int[])
+        AS m (id, pid, started, queues, slots, async_slots)
     ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1),
+workers AS (
+    SELECT coalesce(jsonb_object_agg(id, beat), '{}') AS beats,
+        coalesce(jsonb_object_agg(id, ARRAY[pid, pid_started])
+            FILTER (WHERE home = %(home)s AND pid_started IS NOT NULL), '{}') AS neighbours
+    FROM triggerkit.workers),
 canceled AS (
     SELECT coalesce(jsonb_object_agg(id, worker), '{}') AS runs FROM triggerkit.runs
     WHERE status = 'executing' AND worker = ANY (%(ids)s) AND cancel_requested_at IS NOT NULL)
@@ -67,7 +75,8 @@ canceled AS (
 
 _FOLLOW = f"""
 WITH {_BEAT}
-SELECT runs AS canceled, pg_try_advisory_lock({KEEPER_LOCK}) AS leads FROM canceled
+SELECT canceled.runs AS canceled, workers.beats, pg_try_advisory_lock({KEEPER_LOCK}) AS leads
+FROM canceled, workers
 """  # noqa: S608 - of constants
 
 #: All there is to look at, in one statement: an idle installation costs one query a tick. The tasks
@@ -101,7 +110,8 @@ SELECT
     (SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float
      FROM triggerkit.schedules WHERE paused_at IS NULL) AS tick_s,
     (SELECT coalesce(jsonb_object_agg(name, due_s), '{{}}') FROM gated) AS gates,
-    (SELECT coalesce(jsonb_object_agg(id, beat), '{{}}') FROM triggerkit.workers) AS beats,
+    (SELECT beats FROM workers) AS beats,
+    (SELECT neighbours FROM workers) AS neighbours,
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
     ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - since) > {int(SETTLING_S * 1e6)}) AS tasks
@@ -110,6 +120,7 @@ SELECT
 
 class _Follow(NamedTuple):
     canceled: Mapping[str, str]
+    beats: Mapping[str, int]
     leads: bool
 
 
@@ -120,6 +131,7 @@ class _Look(NamedTuple):
     tick_s: float | None
     gates: Mapping[str, float]
     beats: Mapping[str, int]
+    neighbours: Mapping[str, list[int]]
     abandoned: bool
     tasks: list[str]
 
@@ -148,24 +160,27 @@ class Keeper:
                 self.stop.wait(TICK_S)
 
     def _keep(self, connection: psycopg.Connection) -> None:
-        # A watch of its own for each connection: while Postgres was away, no worker could beat.
-        watch: Watch | None = None
+        # A watch of its own for each connection: while Postgres was away, no worker could beat. Who
+        # does not lead watches too, so that who takes over knows what the one before it knew.
+        watch = Watch(self.lease_s)
+        leads = False
         while not self.stop.is_set():
-            if watch is None:
-                watch = Watch(self.lease_s) if self._follow(connection) else None
-                wait_s = TICK_S if watch is None else 0.0
-            else:
+            if leads:
                 wait_s = self.tick(connection, watch)
+            else:
+                leads = self._follow(connection, watch)
+                wait_s = 0.0 if leads else TICK_S
             pushed = self._wait(connection, wait_s)
-            if watch is not None and pushed:
+            if leads and pushed:
                 self._push(ready_among(connection, pushed))
 
-    def _follow(self, connection: psycopg.Connection) -> bool:
+    def _follow(self, connection: psycopg.Connection, watch: Watch) -> bool:
         """Beat, and try to lead."""
         self._forget(connection)
         with connection.cursor(row_factory=class_row(_Follow)) as cursor:
             [seen] = cursor.execute(_FOLLOW, self.members.rows()).fetchall()
         self._beaten(seen.canceled)
+        watch.dead(seen.beats, time.monotonic())
         return seen.leads
 
     def tick(self, connection: psycopg.Connection, watch: Watch) -> float:
@@ -175,6 +190,7 @@ class Keeper:
             [look] = cursor.execute(_LOOK, self.members.rows()).fetchall()
         self._beaten(look.canceled)
         dead = watch.dead(look.beats, time.monotonic())
+        dead += [i for i, (pid, at) in look.neighbours.items() if started(pid) != at]
         if dead or look.abandoned:
             self._push(return_runs(connection, dead))
         if _is_due(look.tick_s):

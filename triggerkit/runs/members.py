@@ -13,10 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from triggerkit.runs.local import home
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process that executes runs. `cancel` is called with the id of a run it is to cancel."""
+    """A process that executes runs. `cancel` is called with the id of a run it is to cancel.
+
+    `started` tells it from another process that gets its id later; see `local.started`.
+    """
 
     id: str
     pid: int
@@ -24,6 +29,7 @@ class Member:
     slots: int
     async_slots: int
     cancel: Callable[[str], None]
+    started: int | None = None
 
 
 class Members:
@@ -33,6 +39,7 @@ class Members:
         self._lock = threading.Lock()
         self._members: dict[str, Member] = {}
         self._gone: list[str] = []
+        self.home = home()
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
         #: Set once the rows are there: a run claimed before would count as a dead worker's.
@@ -57,18 +64,20 @@ class Members:
             gone, self._gone = self._gone, []
             return gone
 
-    def rows(self) -> dict[str, list[Any]]:
+    def rows(self) -> dict[str, Any]:
         """The members' rows, as a column of values per name."""
         with self._lock:
             members = list(self._members.values())
         return {
             "ids": [m.id for m in members],
             "pids": [m.pid for m in members],
+            "started": [m.started for m in members],
             "queues": [",".join(m.queues) for m in members],
             "slots": [m.slots for m in members],
             "async_slots": [m.async_slots for m in members],
-            "hostname": socket.gethostname(),  # type: ignore[dict-item]
-            "parent_pid": os.getpid(),  # type: ignore[dict-item]
+            "hostname": socket.gethostname(),
+            "home": self.home,
+            "parent_pid": os.getpid(),
         }
 
     def cancel(self, run_id: str, member_id: str) -> None:

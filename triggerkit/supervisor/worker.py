@@ -14,6 +14,7 @@ from triggerkit.embedded import lifeline
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.client import installation
 from triggerkit.runs.keeper import Keeper
+from triggerkit.runs.local import started
 from triggerkit.runs.members import Member, Members
 from triggerkit.runs.retention import Retention
 from triggerkit.runs.session import by_index
@@ -127,6 +128,7 @@ class _Crew:
                 self._sizes.threads,
                 self._sizes.async_runs,
                 child.cancel,
+                started(child.pid),
             )
         )
 

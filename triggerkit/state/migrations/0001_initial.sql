@@ -299,13 +299,16 @@ CREATE TABLE spans (
 CREATE INDEX spans_run ON spans (run_id, id);
 
 -- A process that executes runs. beat is raised by its parent process. It is dead when an observer saw
--- its beat unchanged for the whole lease on the observer's own clock: no wall clock decides. tasks are
--- those it knows; slots and async_slots are how many runs of sync and of async tasks it takes at once.
+-- its beat unchanged for the whole lease on the observer's own clock: no wall clock decides. An observer
+-- of the same home (a boot and a space of process ids) also sees whether the process pid, which started
+-- at pid_started, is there. tasks are those it knows; slots and async_slots are how many runs of sync and of async tasks it takes at once.
 CREATE TABLE workers (
     id           text PRIMARY KEY,
     hostname     text NOT NULL,
     pid          int NOT NULL,
     parent_pid   int NOT NULL,
+    home         text,
+    pid_started  bigint,
     queues       text[] NOT NULL DEFAULT '{}',
     tasks        text[] NOT NULL DEFAULT '{}',
     version      text,
