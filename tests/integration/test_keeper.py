@@ -315,9 +315,10 @@ def test_a_process_of_this_machine_that_has_ended_is_dead_before_its_lease_is_ov
     settings: Settings, state: RunState
 ) -> None:
     keeper = new_keeper(settings, state)
-    executing(state, new_run(), "alive", beat=1)
-    executing(state, new_run(), "ended", beat=1)
-    executing(state, new_run(), "elsewhere", beat=1)
+    runs = [new_run() for _ in range(3)]
+    state.accept(*runs)
+    for run, name in zip(runs, ("alive", "ended", "elsewhere"), strict=True):
+        executing(state, run, name)
     place = "UPDATE triggerkit.workers SET home = %s, pid = %s, pid_started = %s WHERE id = %s"
     with subprocess.Popen(["sleep", "60"]) as alive, subprocess.Popen(["sleep", "60"]) as ended:
         for process, name in ((alive, "alive"), (ended, "ended")):
@@ -336,7 +337,9 @@ def test_a_process_of_this_machine_that_has_ended_is_dead_before_its_lease_is_ov
 
 def test_who_takes_over_knows_who_was_silent_before(settings: Settings, state: RunState) -> None:
     keeper = new_keeper(settings, state, lease_s=0.0)
-    executing(state, new_run(), "silent", beat=1)
+    run = new_run()
+    state.accept(run)
+    executing(state, run, "silent")
     watch = Watch(0.0)
     with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
         for _ in range(2):
