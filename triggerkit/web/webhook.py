@@ -19,7 +19,7 @@ from triggerkit.web.body import Refused
 from triggerkit.web.receipt import Receipt
 from triggerkit.worker.task import Task
 
-#: Where `serve` puts its client in the ASGI scope; in another app they go through the process's door.
+#: Where `serve` puts its client in the ASGI scope; without it runs go through the process's door.
 CLIENT_SCOPE_KEY = "triggerkit.client"
 
 #: A request with this header is answered, but starts nothing.
