@@ -22,6 +22,15 @@ _MOST_NAMED = 200
 
 _WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
 
+#: Lets keys whose time is over be used again.
+_FREE_OVER = """
+UPDATE triggerkit.runs r SET idempotency_key = NULL
+FROM unnest(%s::text[], %s::text[]) AS k (task, idempotency_key)
+WHERE r.task = k.task AND r.idempotency_key = k.idempotency_key
+    AND r.idempotency_expires_at < clock_timestamp()
+RETURNING r.id
+"""
+
 _NO_SCHEMA = (
     "the schema triggerkit is not in the database of connection=: a run can be accepted in a "
     "transaction of the state database only (TRIGGERKIT_STATE_URL, else DATABASE_URL)"
@@ -42,12 +51,12 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
         part = runs[start : start + CHUNK]
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
-                rows = [cursor.execute(*s).fetchall() for s in _statements(part)]
-                first = cursor.execute(FIRST, _repeated(part, rows[1])).fetchall()
-                cursor.execute(_WAKE, [_named(rows[1])])
+                _, _, made, _ = [cursor.execute(*s).fetchall() for s in _statements(part)]
+                first = cursor.execute(FIRST, _repeated(part, made)).fetchall()
+                cursor.execute(_WAKE, [_named(made)])
             except psycopg.Error as error:
                 raise _told(error) from error
-        handles += _handles(part, rows[1], first)
+        handles += _handles(part, made, first)
     return handles
 
 
@@ -64,12 +73,13 @@ async def accept_within_async(
                 for statement in _statements(part):
                     await cursor.execute(*statement)
                     rows.append(await cursor.fetchall())
-                await cursor.execute(FIRST, _repeated(part, rows[1]))
+                _, _, made, _ = rows
+                await cursor.execute(FIRST, _repeated(part, made))
                 first = await cursor.fetchall()
-                await cursor.execute(_WAKE, [_named(rows[1])])
+                await cursor.execute(_WAKE, [_named(made)])
             except psycopg.Error as error:
                 raise _told(error) from error
-        handles += _handles(part, rows[1], first)
+        handles += _handles(part, made, first)
     return handles
 
 
@@ -80,6 +90,7 @@ def _statements(runs: Sequence[NewRun]) -> list[Statement]:
     keys = [(run.task, run.concurrency_key) for run in runs]
     return [
         (LOCK, lock_parameters(keys)),
+        (_FREE_OVER, _known_keys([run for run in runs if run.idempotency_key is not None])),
         insert_statement(runs),
         (UNBLOCK, unblock_parameters(keys if len(runs) > 1 else [])),
     ]
@@ -87,8 +98,11 @@ def _statements(runs: Sequence[NewRun]) -> list[Statement]:
 
 def _repeated(runs: Sequence[NewRun], made: list[tuple[Any, ...]]) -> list[list[str | None]]:
     ids = {row[1] for row in made}
-    repeated = [run for run in runs if run.id not in ids and run.idempotency_key is not None]
-    return [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
+    return _known_keys([r for r in runs if r.id not in ids and r.idempotency_key is not None])
+
+
+def _known_keys(runs: Sequence[NewRun]) -> list[list[str | None]]:
+    return [[r.task for r in runs], [r.idempotency_key for r in runs]]
 
 
 def _handles(
