@@ -28,14 +28,18 @@ class Clock:
         Raises:
             ConfigurationError: it is in the past, or has no time zone.
         """
-        moment = _aware(moment)
-        if moment < self._now:
-            raise ConfigurationError(f"the clock is at {self._now}, and does not go back")
-        self._now = moment
+        self._now = self.to_come(moment)
 
     def after(self, span: float | timedelta) -> datetime:
         """The time `span` from now, in seconds or a timedelta."""
         return self._now + (span if isinstance(span, timedelta) else timedelta(seconds=span))
+
+    def to_come(self, moment: datetime) -> datetime:
+        """`moment` in UTC, if the clock can be moved to it; raises as `move_to`."""
+        moment = _aware(moment)
+        if moment < self._now:
+            raise ConfigurationError(f"the clock is at {self._now}, and does not go back")
+        return moment
 
 
 def _aware(moment: datetime) -> datetime:

@@ -187,9 +187,9 @@ class Memory:
         raise TimeoutError
 
     def _moment(self, until: datetime | timedelta | float | None) -> datetime | None:
-        if until is None or isinstance(until, datetime):
-            return until
-        return self.clock.after(until)
+        if until is None:
+            return None
+        return self.clock.to_come(until if isinstance(until, datetime) else self.clock.after(until))
 
 
 def _endless(made: Counter[str]) -> str:
