@@ -396,6 +396,23 @@ def test_items_of_a_batch_that_fail_become_runs_of_their_own_in_order(world: Wor
     assert calls[1:] == [[(1, "once")], [(1, "last")], [(9, "")]]
 
 
+def test_a_row_that_failed_holds_its_items_of_later_batches(world: World) -> None:
+    calls: list[list[str]] = []
+
+    @task(retry=Retry(max_attempts=2, min_delay_s=0.5, jitter=False))
+    def index(batch: list[Change[Row]]) -> BatchResult:
+        calls.append([change.record.text for change in batch])
+        first = [c for c in batch if c.record.text == "a1" and current_run().attempt == 1]
+        return BatchResult(None, tuple(ItemFailure(c, ValueError("a1")) for c in first))
+
+    with world.working(index):
+        world.came_to("completed", index.trigger([fake_change(Row(id=1, text="a1"))]))
+        rows = [Row(id=1, text="a2"), Row(id=2, text="b1")]
+        world.came_to("completed", index.trigger([fake_change(row) for row in rows]))
+        world.ended(index.trigger([fake_change(Row(id=3, text="c1"))], delay=2))
+    assert calls == [["a1"], ["b1"], ["a1"], ["a2"], ["c1"]]
+
+
 def test_a_batch_that_raises_at_its_last_attempt_is_tried_in_halves(world: World) -> None:
     calls: list[list[int]] = []
 

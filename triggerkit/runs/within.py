@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
@@ -22,13 +23,14 @@ _MOST_NAMED = 200
 
 _WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
 
-#: Lets keys whose time is over be used again.
-_FREE_OVER = """
+#: Begins the caller's transaction: a block would commit what it begins itself.
+_BEGIN = "SELECT"
+
+_FREE_EXPIRED = """
 UPDATE triggerkit.runs r SET idempotency_key = NULL
 FROM unnest(%s::text[], %s::text[]) AS k (task, idempotency_key)
 WHERE r.task = k.task AND r.idempotency_key = k.idempotency_key
     AND r.idempotency_expires_at < clock_timestamp()
-RETURNING r.id
 """
 
 _NO_SCHEMA = (
@@ -49,14 +51,17 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
+        if _is_to_begin(connection):
+            connection.execute(_BEGIN)
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
-                _, _, made, _ = [cursor.execute(*s).fetchall() for s in _statements(part)]
-                first = cursor.execute(FIRST, _repeated(part, made)).fetchall()
-                cursor.execute(_WAKE, [_named(made)])
+                cursor.execute(*_freeing(part))
+                rows = [cursor.execute(*s).fetchall() for s in _statements(part)]
+                first = cursor.execute(FIRST, _repeated(part, rows[1])).fetchall()
+                cursor.execute(_WAKE, [_named(rows[1])])
             except psycopg.Error as error:
                 raise _told(error) from error
-        handles += _handles(part, made, first)
+        handles += _handles(part, rows[1], first)
     return handles
 
 
@@ -67,30 +72,43 @@ async def accept_within_async(
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
+        if _is_to_begin(connection):
+            await connection.execute(_BEGIN)
         async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
+                await cursor.execute(*_freeing(part))
                 rows = []
                 for statement in _statements(part):
                     await cursor.execute(*statement)
                     rows.append(await cursor.fetchall())
-                _, _, made, _ = rows
-                await cursor.execute(FIRST, _repeated(part, made))
+                await cursor.execute(FIRST, _repeated(part, rows[1]))
                 first = await cursor.fetchall()
-                await cursor.execute(_WAKE, [_named(made)])
+                await cursor.execute(_WAKE, [_named(rows[1])])
             except psycopg.Error as error:
                 raise _told(error) from error
-        handles += _handles(part, made, first)
+        handles += _handles(part, rows[1], first)
     return handles
 
 
 _plain = psycopg.rows.tuple_row
 
 
+def _is_to_begin(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    return (
+        not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
+    )
+
+
+def _freeing(runs: Sequence[NewRun]) -> Statement:
+    """Lets keys whose time is over be used again."""
+    with_key = [run for run in runs if run.idempotency_key is not None]
+    return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
+
+
 def _statements(runs: Sequence[NewRun]) -> list[Statement]:
     keys = [(run.task, run.concurrency_key) for run in runs]
     return [
         (LOCK, lock_parameters(keys)),
-        (_FREE_OVER, _known_keys([run for run in runs if run.idempotency_key is not None])),
         insert_statement(runs),
         (UNBLOCK, unblock_parameters(keys if len(runs) > 1 else [])),
     ]
@@ -98,11 +116,8 @@ def _statements(runs: Sequence[NewRun]) -> list[Statement]:
 
 def _repeated(runs: Sequence[NewRun], made: list[tuple[Any, ...]]) -> list[list[str | None]]:
     ids = {row[1] for row in made}
-    return _known_keys([r for r in runs if r.id not in ids and r.idempotency_key is not None])
-
-
-def _known_keys(runs: Sequence[NewRun]) -> list[list[str | None]]:
-    return [[r.task for r in runs], [r.idempotency_key for r in runs]]
+    repeated = [run for run in runs if run.id not in ids and run.idempotency_key is not None]
+    return [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
 
 
 def _handles(
