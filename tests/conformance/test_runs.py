@@ -20,6 +20,7 @@ from triggerkit import (
     Retry,
     RetryAfter,
     RunFailed,
+    Tick,
     current_run,
     span,
     task,
@@ -440,3 +441,14 @@ def test_many_are_triggered_with_a_key_for_each_place(world: World) -> None:
     assert [h.id for h in work.trigger_many(orders, idempotency_key="k")] == [h.id for h in handles]
     with world.working(work):
         assert [seen.output for seen in world.ended(*handles)] == [0, 1, 2]
+
+
+def test_a_tick_of_a_schedule_makes_a_run_that_knows_it(world: World) -> None:
+    @task(schedule="* * * * *")
+    def every_minute(tick: Tick) -> tuple[str, int, bool]:
+        return tick.schedule, tick.at.second, tick.last_at is None
+
+    with world.working(every_minute):
+        world.start_schedule(every_minute)
+        [seen] = world.ended(world.first())
+    assert seen.output == ["every_minute", 0, True]

@@ -52,8 +52,14 @@ class World(Protocol):
     def count(self) -> int:
         """How many runs there are."""
 
+    def first(self) -> Handle:
+        """The first run; waits for it."""
+
     def transaction(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         """A connection to trigger with; its transaction commits in the end."""
+
+    def start_schedule(self, task: Task[Any, Any, Any]) -> None:
+        """Have `task` run by its schedule, one tick of which is due."""
 
     def failed_items(self, handle: Handle) -> list[tuple[str, str, bool]]:
         """Of the items of a batch that failed alone: row, error's message, whether tried again."""
@@ -93,9 +99,18 @@ class InMemory:
     def count(self) -> int:
         return len(self._runs.all)
 
+    def first(self) -> Handle:
+        self._runs.drain()
+        run = self._runs.all[0]
+        return Handle(run.id, run.task.name)
+
     def transaction(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         connection: Any = object()
         return nullcontext(connection)
+
+    def start_schedule(self, task: Task[Any, Any, Any]) -> None:
+        self._runs.start_schedule(task)
+        self._runs.clock.advance(60)
 
     def failed_items(self, handle: Handle) -> list[tuple[str, str, bool]]:
         return [
@@ -136,10 +151,24 @@ class OnServers:
     def count(self) -> int:
         return len(self._state.statuses())
 
+    def first(self) -> Handle:
+        query = "SELECT id, task FROM triggerkit.runs ORDER BY seq LIMIT 1"
+        [row] = self._state.wait_for(lambda: self._state.rows(query))
+        return Handle(*row)
+
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
         with psycopg.connect(self._state.settings.state_dsn) as connection:
             yield connection
+
+    def start_schedule(self, task: Task[Any, Any, Any]) -> None:
+        assert task.schedule is not None
+        self._state.connection.execute(
+            "INSERT INTO triggerkit.schedules "
+            "(name, task, queue, max_attempts, cron, timezone, catch_up, next_at) "
+            "VALUES (%s, %s, %s, 1, %s, 'UTC', false, date_trunc('minute', now()))",
+            [task.name, task.name, task.queue, task.schedule.expression],
+        )
 
     def failed_items(self, handle: Handle) -> list[tuple[str, str, bool]]:
         return self._state.rows(
