@@ -28,6 +28,7 @@
     ├── NotDurable                  a run could not be made durable; send it again
     ├── RunFailed                   a run that was waited for ended without success
     ├── UnknownRun                  no run has this id                           (exit 1)
+    ├── NotDrained                  runs in a test's memory do not come to an end
     └── TaskError                   raised by tasks to steer their retry
         ├── AbortRun
         └── RetryAfter
@@ -197,6 +198,10 @@ class RunFailed(TriggerkitError):
 
 class UnknownRun(TriggerkitError):
     """No run has this id; `triggerkit runs list` shows them."""
+
+
+class NotDrained(TriggerkitError):
+    """The runs in memory do not come to an end."""
 
 
 class TaskError(TriggerkitError):

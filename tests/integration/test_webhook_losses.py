@@ -13,6 +13,7 @@ from tests.integration.run_state import RunState, postgres_away, run_state
 from tests.integration.serving import serving
 from triggerkit import task
 from triggerkit.runs.client import Portal
+from triggerkit.runs.door import through
 from triggerkit.settings import Settings
 from triggerkit.web.application import Application
 from triggerkit.web.webhook import webhook
@@ -65,12 +66,11 @@ def test_a_route_in_an_app_of_the_users_own_opens_its_client_by_itself(
     settings: Settings, state: RunState, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     portal = Portal()
-    monkeypatch.setattr("triggerkit.web.webhook.portal", portal)
     monkeypatch.chdir(tmp_path)
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     try:
-        with serving(orders()) as site:
+        with through(portal), serving(orders()) as site:
             assert site.post(ORDERS, {"number": 1}, authorized=False).status == 401
             assert site.post(ORDERS, {"number": 1}).status == 200
     finally:

@@ -13,6 +13,7 @@ from tasks.create_embedding_for_post import Post
 from triggerkit import UNCHANGED, Change
 from triggerkit.change import Action
 from triggerkit.message import Metadata, Ref
+from triggerkit.testing import fake_change
 
 
 def change(
@@ -22,13 +23,12 @@ def change(
     at: int = 1,
     changes: dict[str, Any] | None = None,
 ) -> Change[Post]:
-    metadata = Metadata(
-        table_schema="public", table_name="posts", commit_lsn=at, commit_idx=2, xid=at
-    )
     record: Any = None
     if action != "truncate":
         record = Post.model_construct(id=post_id, title=title, body=None)
-    return Change(record, changes, action, metadata)
+    return fake_change(
+        record, action=action, changes=changes, commit_lsn=at, commit_idx=2, xid=at, database=None
+    )
 
 
 def texts(planned: Plan[Post]) -> dict[int, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import CannotConnect, PreflightFailed
@@ -17,6 +19,7 @@ from triggerkit.runs.redis_transport import AsyncRedisTransport
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport import AsyncTransport
+from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
@@ -86,14 +89,19 @@ async def installation(settings: Settings) -> str:
 class Portal:
     """A client for callers without an event loop of their own: it has one in a thread.
 
-    Opened by its first use, with the settings of the working directory.
+    Opened by its first use, with the settings of the working directory. It is the usual `Door`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, load: Callable[[], Settings] = Settings.load) -> None:
+        self._load = load
         self._lock = threading.Lock()
         self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
+
+    def now(self) -> datetime:
+        """The time that delays are counted from."""
+        return datetime.now(UTC)
 
     def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         """Accept `runs` and wait for the handles; see `Acceptor.accept`."""
@@ -102,6 +110,18 @@ class Portal:
     async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
         """The same from any event loop, without blocking it."""
         return await self._run_async(self._accept(runs))
+
+    def accept_within(
+        self, connection: psycopg.Connection[Any], runs: Sequence[NewRun]
+    ) -> list[Handle]:
+        """Accept `runs` in the transaction of `connection`; see `accept_within`."""
+        return accept_within(connection, runs)
+
+    async def accept_within_async(
+        self, connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
+    ) -> list[Handle]:
+        """The same for an asynchronous connection."""
+        return await accept_within_async(connection, runs)
 
     def wait(self, run_id: str, timeout_s: float | None) -> End:
         """Wait for the end of an awaited run; see `Ends.of`."""
@@ -119,7 +139,7 @@ class Portal:
         """The open client; only for use on the portal's own loop."""
         async with self._opening:
             if self._client is None:
-                self._client = await Client.open(Settings.load())
+                self._client = await Client.open(self._load())
             return self._client
 
     def close(self) -> None:

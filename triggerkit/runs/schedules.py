@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
@@ -150,7 +150,7 @@ def _runs(schedule: _Due) -> tuple[list[NewRun], datetime]:
         ticks.pop()
     before = [schedule.last_at, *ticks]
     return [
-        _run(schedule, tick, last, key=f"schedule/{schedule.name}/{tick.isoformat()}")
+        _run(schedule, tick, last, key=key_of_tick(schedule.name, tick))
         for last, tick in zip(before, ticks, strict=False)
     ], next_at
 
@@ -166,12 +166,22 @@ def _in_time(schedule: _Due, ticks: Sequence[datetime]) -> list[datetime]:
 
 
 def _run(schedule: _Due, tick: datetime, last_at: datetime | None, *, key: str | None) -> NewRun:
-    payload: dict[str, Any] = {"schedule": schedule.name, "at": tick, "last_at": last_at}
-    return NewRun(
+    run = NewRun(
         task=schedule.task,
         queue=schedule.queue,
         max_attempts=schedule.max_attempts,
-        payload=orjson.dumps(payload),
+        payload=b"null",
         idempotency_key=key,
-        source={"schedule": schedule.name, "tick": tick.isoformat()},
     )
+    return for_tick(run, Tick(schedule.name, tick, last_at))
+
+
+def for_tick(run: NewRun, tick: Tick) -> NewRun:
+    """`run` with what a scheduled run carries."""
+    source = {"schedule": tick.schedule, "tick": tick.at.isoformat()}
+    return replace(run, payload=orjson.dumps(tick), source=source)
+
+
+def key_of_tick(schedule: str, at: datetime) -> str:
+    """The idempotency key of a tick's run: there is one for each tick."""
+    return f"schedule/{schedule}/{at.isoformat()}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
@@ -21,6 +22,16 @@ from triggerkit.state.turn import Statement
 _MOST_NAMED = 200
 
 _WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
+
+#: Begins the caller's transaction: a block would commit what it begins itself.
+_BEGIN = "SELECT"
+
+_FREE_EXPIRED = """
+UPDATE triggerkit.runs r SET idempotency_key = NULL
+FROM unnest(%s::text[], %s::text[]) AS k (task, idempotency_key)
+WHERE r.task = k.task AND r.idempotency_key = k.idempotency_key
+    AND r.idempotency_expires_at < clock_timestamp()
+"""
 
 _NO_SCHEMA = (
     "the schema triggerkit is not in the database of connection=: a run can be accepted in a "
@@ -40,8 +51,11 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
+        if _is_to_begin(connection):
+            connection.execute(_BEGIN)
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
+                cursor.execute(*_freeing(part))
                 rows = [cursor.execute(*s).fetchall() for s in _statements(part)]
                 first = cursor.execute(FIRST, _repeated(part, rows[1])).fetchall()
                 cursor.execute(_WAKE, [_named(rows[1])])
@@ -58,8 +72,11 @@ async def accept_within_async(
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
+        if _is_to_begin(connection):
+            await connection.execute(_BEGIN)
         async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
+                await cursor.execute(*_freeing(part))
                 rows = []
                 for statement in _statements(part):
                     await cursor.execute(*statement)
@@ -74,6 +91,18 @@ async def accept_within_async(
 
 
 _plain = psycopg.rows.tuple_row
+
+
+def _is_to_begin(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    return (
+        not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
+    )
+
+
+def _freeing(runs: Sequence[NewRun]) -> Statement:
+    """Lets keys whose time is over be used again."""
+    with_key = [run for run in runs if run.idempotency_key is not None]
+    return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
 
 
 def _statements(runs: Sequence[NewRun]) -> list[Statement]:

@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from triggerkit.errors import CannotConnect, InvalidPayload, NotDurable
-from triggerkit.runs.client import Client, portal
+from triggerkit.runs.client import Client
+from triggerkit.runs.door import door
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.settings import Settings
 from triggerkit.web.auth import authorized_body, unauthorized
@@ -18,7 +19,7 @@ from triggerkit.web.body import Refused
 from triggerkit.web.receipt import Receipt
 from triggerkit.worker.task import Task
 
-#: Where `serve` puts its client in the ASGI scope; in another app the process's portal stands in.
+#: Where `serve` puts its client in the ASGI scope; without it runs go through the process's door.
 CLIENT_SCOPE_KEY = "triggerkit.client"
 
 #: A request with this header is answered, but starts nothing.
@@ -71,7 +72,7 @@ async def _accept(client: Client | None, runs: list[NewRun]) -> list[Handle]:
     if client is not None:
         return await client.accept(runs)
     try:
-        return await portal.accept_async(runs)
+        return await door().accept_async(runs)
     except CannotConnect as error:
         raise NotDurable from error
 

@@ -112,16 +112,24 @@ class RunHandler(logging.Handler):
             self.handleError(record)
 
 
-def capture_output(echo: Echo | None) -> None:
+def capture_output(echo: Echo | None) -> Callable[[], None]:
     """From now on, in this process, what is printed and logged belongs to the run that executes.
 
     `echo` passes printed lines on; without it they go to the real streams. Call it before the
-    project's modules are imported: they may keep the streams they find.
+    project's modules are imported: they may keep the streams they find. What it returns undoes it.
     """
-    for name in ("stdout", "stderr"):
-        stream: Any = getattr(sys, name)
+    streams: dict[str, Any] = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
         setattr(sys, name, LineWriter(stream, name, echo or _echo_to(stream)))
-    logging.getLogger().addHandler(RunHandler())
+    handler = RunHandler()
+    logging.getLogger().addHandler(handler)
+
+    def release() -> None:
+        for name, stream in streams.items():
+            setattr(sys, name, stream)
+        logging.getLogger().removeHandler(handler)
+
+    return release
 
 
 def finish_lines() -> None:

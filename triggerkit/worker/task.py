@@ -12,10 +12,9 @@ import psycopg
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
-from triggerkit.runs.client import portal
+from triggerkit.runs.door import door
 from triggerkit.runs.run import Handle, NewRun, Options
 from triggerkit.runs.schedules import Cron
-from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.worker.context import running
 from triggerkit.worker.encode import encode, ready_for_json
 from triggerkit.worker.hooks import HookDecorators, Hooks
@@ -118,10 +117,10 @@ class Task(HookDecorators, Generic[T, P, R]):
         connection = options.pop("connection", None)
         run = self._run(payload, options)
         if connection is None:
-            return portal.accept([run])[0]
+            return door().accept([run])[0]
         if isinstance(connection, psycopg.AsyncConnection):
             raise ConfigurationError("an AsyncConnection is for `await task.atrigger(…)`")
-        return accept_within(connection, [run])[0]
+        return door().accept_within(connection, [run])[0]
 
     @overload
     async def atrigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
@@ -132,10 +131,10 @@ class Task(HookDecorators, Generic[T, P, R]):
         connection = options.pop("connection", None)
         run = self._run(payload, options)
         if connection is None:
-            return (await portal.accept_async([run]))[0]
+            return (await door().accept_async([run]))[0]
         if isinstance(connection, psycopg.Connection):
             raise ConfigurationError("a sync connection is for `task.trigger(…)`")
-        return (await accept_within_async(connection, [run]))[0]
+        return (await door().accept_within_async(connection, [run]))[0]
 
     def trigger_many(
         self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
@@ -148,10 +147,10 @@ class Task(HookDecorators, Generic[T, P, R]):
         connection = options.pop("connection", None)
         runs = self._runs(payloads, options)
         if connection is None:
-            return portal.accept(runs)
+            return door().accept(runs)
         if isinstance(connection, psycopg.AsyncConnection):
             raise ConfigurationError("an AsyncConnection is for `await task.atrigger_many(…)`")
-        return accept_within(connection, runs)
+        return door().accept_within(connection, runs)
 
     async def atrigger_many(
         self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
@@ -160,10 +159,10 @@ class Task(HookDecorators, Generic[T, P, R]):
         connection = options.pop("connection", None)
         runs = self._runs(payloads, options)
         if connection is None:
-            return await portal.accept_async(runs)
+            return await door().accept_async(runs)
         if isinstance(connection, psycopg.Connection):
             raise ConfigurationError("a sync connection is for `task.trigger_many(…)`")
-        return await accept_within_async(connection, runs)
+        return await door().accept_within_async(connection, runs)
 
     def trigger_and_wait(
         self,
@@ -183,8 +182,8 @@ class Task(HookDecorators, Generic[T, P, R]):
         """
         run = self._awaited(payload, options)
         with without_slot():
-            handle = portal.accept([run])[0]
-            return output_of(portal.wait(handle.id, timeout))
+            handle = door().accept([run])[0]
+            return output_of(door().wait(handle.id, timeout))
 
     async def atrigger_and_wait(
         self,
@@ -197,13 +196,13 @@ class Task(HookDecorators, Generic[T, P, R]):
         """`trigger_and_wait` for async callers."""
         run = self._awaited(payload, options)
         with without_slot():
-            handle = (await portal.accept_async([run]))[0]
-            return output_of(await portal.wait_async(handle.id, timeout))
+            handle = (await door().accept_async([run]))[0]
+            return output_of(await door().wait_async(handle.id, timeout))
 
     def reset_idempotency_key(self, key: str) -> bool:
         """Forget a key that counts everywhere: the next trigger with it makes a run. False when no
         run had it."""
-        return portal.forget_key(self.name, scoped_key(key, "global", None))
+        return door().forget_key(self.name, scoped_key(key, "global", None))
 
     def new_run(self, payload: object) -> NewRun:
         """A run of this task with a payload that is ready for JSON.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
 import psycopg
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs.door import door
 from triggerkit.runs.run import NewRun, Options
 from triggerkit.worker.context import RunContext, checked_metadata, checked_tags, running
 
@@ -138,7 +139,7 @@ def _delay_s(delay: Seconds | datetime) -> float:
             raise ConfigurationError(
                 "delay= needs a time with a time zone: datetime(…, tzinfo=UTC)"
             )
-        return max(0.0, (delay - datetime.now(UTC)).total_seconds())
+        return max(0.0, (delay - door().now()).total_seconds())
     return _seconds(delay, "delay")
 
 

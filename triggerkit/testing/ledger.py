@@ -1,0 +1,171 @@
+"""Runs in memory and how they move on: what the state database does for real ones.
+
+The tests in `tests/conformance` hold both to the same behaviour.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
+from triggerkit.testing.recorded import RecordedRun
+from triggerkit.worker.task import Task
+
+#: A task's name and one of its keys.
+_Key = tuple[str, str | None]
+
+
+class Ledger:
+    """All runs, by id. Times are given, so that they are the clock's."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, RecordedRun] = {}
+        #: Runs that can start, in the order in which they do; others may be among them.
+        self._ready: list[tuple[float, int, RecordedRun]] = []
+        #: Unfinished runs that have a time: to start, to be tried again, or to expire.
+        self._timed: dict[str, RecordedRun] = {}
+        self._unfinished: defaultdict[_Key, dict[str, RecordedRun]] = defaultdict(dict)
+        self._items: dict[str, RecordedRun] = {}
+        self._known: dict[_Key, tuple[RecordedRun, datetime | None]] = {}
+        self._debounced: dict[_Key, RecordedRun] = {}
+
+    def add(self, task: Task[Any, Any, Any], new: NewRun, now: datetime) -> RecordedRun:
+        """Make a run, or find the one that stands for it already."""
+        if found := self._known_run(new, now) or self._debounced_run(new, now):
+            return found
+        options = new.options
+        run = RecordedRun(
+            task, new, len(self.runs), now, new.status, new.attempt, 0.0,
+            payload_json=new.payload, error=new.error,
+        )  # fmt: skip
+        run.tags, run.metadata = list(run.options.tags), dict(run.options.metadata or {})
+        self.runs[run.id] = run
+        if run.is_finished:
+            run.finished_at = now
+            return run
+        self._remember_keys(run, now)
+        if new.delay_s > 0:
+            run.scheduled_at = _later(now, new.delay_s)
+            self._timed[run.id] = run
+        if options is not None and options.ttl_s is not None:
+            run.expires_at = _later(now, options.ttl_s)
+            self._timed[run.id] = run
+        if run.status == "queued":
+            self._push(run, now)
+        return run
+
+    def claim(self, now: datetime) -> ClaimedRun | None:
+        """Begin an attempt of the run that is next; None when none is due."""
+        self._look_at_times(now)
+        while self._ready:
+            rank, _, run = heapq.heappop(self._ready)
+            if run.status == "queued" and run.rank == rank:
+                return self.begin(run, now)
+        return None
+
+    def begin(self, run: RecordedRun, now: datetime) -> ClaimedRun:
+        """Begin an attempt of `run`, whatever it waits for."""
+        run.status, run.started_at, run.attempt = "executing", now, run.attempt + 1
+        self._timed.pop(run.id, None)
+        held = [r.new.item_key or "" for r in self._items.values() if r.task is run.task]
+        return run.claimed(now, [] if run.new.items is None else held)
+
+    def give_back(self, run: RecordedRun) -> None:
+        """Undo the beginning of an attempt."""
+        run.status, run.attempt = "queued", run.attempt - 1
+        heapq.heappush(self._ready, (run.rank, run.seq, run))
+
+    def complete(self, outcome: Outcome, now: datetime) -> None:
+        """Note how an attempt ended."""
+        run = self.runs[outcome.run.id]
+        run.take_in(outcome)
+        if outcome.retry_in_s is None:
+            self._finish(run, outcome.status, now)
+        else:
+            run.status, run.scheduled_at = "retrying", _later(now, outcome.retry_in_s)
+            self._timed[run.id] = run
+        for new in outcome.spawned:
+            self.add(run.task, new, now)
+
+    def next_at(self) -> datetime | None:
+        """When something is due next, after all that is due now was claimed."""
+        times = [_start_of(run) for run in self._timed.values()]
+        times += [_expiry_of(run) for run in self._timed.values()]
+        return min((at for at in times if at is not None), default=None)
+
+    def forget_key(self, task: str, key: str) -> bool:
+        """Forget an idempotency key; False when no run has it."""
+        return self._known.pop((task, key), None) is not None
+
+    def _known_run(self, new: NewRun, now: datetime) -> RecordedRun | None:
+        run, until = self._known.get((new.task, new.idempotency_key), (None, None))
+        return None if until is not None and until < now else run
+
+    def _debounced_run(self, new: NewRun, now: datetime) -> RecordedRun | None:
+        if new.options is None or new.options.debounce_key is None or new.status != "delayed":
+            return None
+        run = self._debounced.get((new.task, new.options.debounce_key))
+        if run is None or run.status != "delayed":
+            return None
+        run.payload_json = new.payload
+        run.scheduled_at = _later(now, new.delay_s)
+        if new.options.debounce_max_s is not None:
+            latest = _later(run.created_at, new.options.debounce_max_s)
+            run.scheduled_at = min(run.scheduled_at, latest)
+        return run
+
+    def _remember_keys(self, run: RecordedRun, now: datetime) -> None:
+        new, options = run.new, run.options
+        if new.idempotency_key is not None:
+            ttl_s = options.idempotency_ttl_s
+            until = None if ttl_s is None else _later(now, ttl_s)
+            self._known[new.task, new.idempotency_key] = run, until
+        if options.debounce_key is not None:
+            self._debounced[new.task, options.debounce_key] = run
+        if new.concurrency_key is not None:
+            self._unfinished[new.task, new.concurrency_key][run.id] = run
+        if new.item_key is not None:
+            self._items[run.id] = run
+
+    def _look_at_times(self, now: datetime) -> None:
+        for run in list(self._timed.values()):
+            start, expiry = _start_of(run), _expiry_of(run)
+            if expiry is not None and expiry <= now:
+                self._finish(run, "expired", now)
+            elif start is not None and start <= now:
+                run.status = "queued"
+                self._push(run, now)
+
+    def _finish(self, run: RecordedRun, status: Status, now: datetime) -> None:
+        run.status, run.finished_at = status, now
+        self._timed.pop(run.id, None)
+        self._items.pop(run.id, None)
+        waiting = self._unfinished[run.new.task, run.new.concurrency_key]
+        waiting.pop(run.id, None)
+        for following in waiting.values():
+            if following.status == "queued":
+                self._push(following, now)
+            break
+
+    def _push(self, run: RecordedRun, now: datetime) -> None:
+        """It can start, unless it is behind another one of its key."""
+        of_key = self._unfinished.get((run.new.task, run.new.concurrency_key), {})
+        if run.id == next(iter(of_key), run.id):
+            run.rank = now.timestamp() - run.options.priority_s
+            heapq.heappush(self._ready, (run.rank, run.seq, run))
+
+
+def _start_of(run: RecordedRun) -> datetime | None:
+    return run.scheduled_at if run.status in ("delayed", "retrying") else None
+
+
+def _expiry_of(run: RecordedRun) -> datetime | None:
+    waits = run.status in ("delayed", "queued") and run.attempt == 0
+    return run.expires_at if waits else None
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    return moment + timedelta(seconds=seconds)
