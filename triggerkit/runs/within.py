@@ -20,6 +20,8 @@ from triggerkit.state.turn import Statement
 #: Most ids in one notification, which may have 8,000 bytes; what is not named is found later.
 _MOST_NAMED = 200
 
+_IDLE = psycopg.pq.TransactionStatus.IDLE
+
 _WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
 
 _NO_SCHEMA = (
@@ -37,6 +39,8 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
         ConfigurationError: it is a connection to another database.
         InvalidPayload: Postgres cannot store a text of it.
     """
+    if _begins(connection):
+        connection.execute(_BEGIN)
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
@@ -55,6 +59,8 @@ async def accept_within_async(
     connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
 ) -> list[Handle]:
     """`accept_within` for an asynchronous connection."""
+    if _begins(connection):
+        await connection.execute(_BEGIN)
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
@@ -74,6 +80,15 @@ async def accept_within_async(
 
 
 _plain = psycopg.rows.tuple_row
+
+#: Any statement: psycopg sends BEGIN before the first one.
+_BEGIN = "SELECT"
+
+
+def _begins(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether this is the first of the caller's transaction: `transaction()` would make, and
+    commit, one of its own."""
+    return not connection.autocommit and connection.info.transaction_status == _IDLE
 
 
 def _statements(runs: Sequence[NewRun]) -> list[Statement]:
