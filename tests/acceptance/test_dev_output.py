@@ -166,7 +166,9 @@ def test_lines_of_runs_that_print_at_once_and_our_own_arrive_whole(project: Smal
     assert sorted(line["error"]["message"] for line in failed) == sorted(
         f"no more of {row}" for row in rows
     )
-    printed = [(line["run"], line["message"]) for line in project.events("output")]
+    printed = [
+        (line["run"], line["message"]) for line in project.events("output", process="worker")
+    ]
     expected = [
         (line["run"], f"{word} {number} of {line['error']['message'].split()[-1]}")
         for line in failed
