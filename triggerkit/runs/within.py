@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
@@ -20,9 +21,10 @@ from triggerkit.state.turn import Statement
 #: Most ids in one notification, which may have 8,000 bytes; what is not named is found later.
 _MOST_NAMED = 200
 
-_IDLE = psycopg.pq.TransactionStatus.IDLE
-
 _WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
+
+#: Begins the caller's transaction: a block would commit what it begins itself.
+_BEGIN = "SELECT"
 
 _NO_SCHEMA = (
     "the schema triggerkit is not in the database of connection=: a run can be accepted in a "
@@ -39,11 +41,11 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
         ConfigurationError: it is a connection to another database.
         InvalidPayload: Postgres cannot store a text of it.
     """
-    if _begins(connection):
-        connection.execute(_BEGIN)
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
+        if _is_to_begin(connection):
+            connection.execute(_BEGIN)
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
                 rows = [cursor.execute(*s).fetchall() for s in _statements(part)]
@@ -59,11 +61,11 @@ async def accept_within_async(
     connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
 ) -> list[Handle]:
     """`accept_within` for an asynchronous connection."""
-    if _begins(connection):
-        await connection.execute(_BEGIN)
     handles: list[Handle] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
+        if _is_to_begin(connection):
+            await connection.execute(_BEGIN)
         async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
                 rows = []
@@ -81,14 +83,11 @@ async def accept_within_async(
 
 _plain = psycopg.rows.tuple_row
 
-#: Any statement: psycopg sends BEGIN before the first one.
-_BEGIN = "SELECT"
 
-
-def _begins(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Whether this is the first of the caller's transaction: `transaction()` would make, and
-    commit, one of its own."""
-    return not connection.autocommit and connection.info.transaction_status == _IDLE
+def _is_to_begin(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    return (
+        not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
+    )
 
 
 def _statements(runs: Sequence[NewRun]) -> list[Statement]:
