@@ -35,7 +35,8 @@ from triggerkit.worker.intake import Intake
 from triggerkit.worker.process import open_transport
 from triggerkit.worker.slots import Slots
 
-SLOTS = 4
+#: Threads of a worker that are given many runs at once.
+MANY_SLOTS = 40
 
 
 class Order(BaseModel):
@@ -161,13 +162,14 @@ def test_runs_claimed_for_quick_threads_that_became_slow_are_begun_by_free_ones(
             assert go_on.wait(20)
 
     quick = [slowing.new_run({"number": 0}) for _ in range(50)]
-    slow = [slowing.new_run({"number": n}) for n in range(1, SLOTS + 3)]
+    slow = [slowing.new_run({"number": n}) for n in range(1, MANY_SLOTS + 3)]
     try:
-        with executing(state.settings, state.namespace, slowing, threads=SLOTS):
+        with executing(state.settings, state.namespace, slowing, threads=MANY_SLOTS):
             state.accept(*quick)
             state.wait_for_status("completed", *ids_of_runs(quick))
             state.accept(*slow)
-            state.wait_for(lambda: len(begun) == SLOTS, 5)
+            # Were as many claimed again for each thread, it would take ten seconds.
+            state.wait_for(lambda: len(begun) == MANY_SLOTS, 5)
             # Those that no slot is free for are in Redis, where other workers find them.
             state.wait_for(lambda: len(state.pushed("slowing")) == 2, 5)
             assert state.statuses().count("queued") == 2
