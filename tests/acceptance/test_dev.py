@@ -65,9 +65,12 @@ def test_code_that_cannot_be_loaded_keeps_the_old_and_shows_the_line(
     assert f"{broken}:{number}: {line}\n  {error}: " in told[0]
     assert "Traceback" not in told[0]
     assert project.output_of_new_row() == before
+    # One change after the other, so that no reload is still at it when the next test changes code.
+    since = len(project.dev.lines)
+    project.write_task(f"mended {how}")
+    eventually(lambda: project.said("the old goes on", since), 20, "another refusal")
     since = len(project.dev.lines)
     broken.unlink()
-    project.write_task(f"mended {how}")
     eventually(lambda: project.said("reloaded in", since), 20, "the reload of the mended code")
     assert project.output_of_new_row() == f"mended {how}"
 

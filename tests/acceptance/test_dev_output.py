@@ -36,6 +36,22 @@ def talk(change: Change[dict[str, Any]]) -> None:
         raise ValueError("no such gate")
 """
 
+#: Prints lines in pieces, as `print` does, and fails; eight threads of a worker do at once.
+SHOUTING = """
+import sys
+from typing import Any
+from triggerkit import Change, Retry, rows, task
+
+@task(on=rows("public.items"), retry=Retry(max_attempts=1))
+def shout(change: Change[dict[str, Any]]) -> None:
+    row = change.record["id"]
+    for number in range(200):
+        print("line", number, "of", row)
+        sys.stderr.write(f"error {number}")
+        sys.stderr.write(f" of {row}\\n")
+    raise ValueError(f"no more of {row}")
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[SmallProject]:
@@ -138,3 +154,25 @@ def test_quiet_json_has_ready_and_what_fails(project: SmallProject) -> None:
     eventually(lambda: project.events("run", status="failed"), 20, "the failed run")
     assert project.dev.interrupt() == 0
     assert [line["event"] for line in project.dev.lines] == ["ready", "run"]
+
+
+def test_lines_of_runs_that_print_at_once_and_our_own_arrive_whole(project: SmallProject) -> None:
+    (project.folder / "tasks" / "note.py").write_text(SHOUTING)
+    project.dev.start()
+    rows = project.insert(64)
+    eventually(lambda: len(project.events("run", status="failed")) == len(rows), 40, "all runs")
+    assert project.dev.interrupt() == 0
+    failed = project.events("run", status="failed")
+    assert sorted(line["error"]["message"] for line in failed) == sorted(
+        f"no more of {row}" for row in rows
+    )
+    printed = [
+        (line["run"], line["message"]) for line in project.events("output", process="worker")
+    ]
+    expected = [
+        (line["run"], f"{word} {number} of {line['error']['message'].split()[-1]}")
+        for line in failed
+        for number in range(200)
+        for word in ("line", "error")
+    ]
+    assert sorted(printed) == sorted(expected)

@@ -256,3 +256,18 @@ def test_a_run_starts_within_milliseconds_where_a_worker_waits(state: RunState) 
     )
     print(state.rows(waits_ms))
     assert min(state.rows(waits_ms)) < 150
+
+
+def test_a_worker_with_nothing_to_do_stops_at_once(state: RunState) -> None:
+    @task
+    def idle(order: Order) -> None: ...
+
+    @task
+    async def idle_too(order: Order) -> None: ...
+
+    with executing(state.settings, state.namespace, idle, idle_too):
+        first = idle.new_run({"number": 1})
+        state.accept(first)
+        state.wait_for_status("completed", first.id)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2

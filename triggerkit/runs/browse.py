@@ -30,6 +30,16 @@ SELECT r.id, r.task, r.queue, r.status, r.attempt, r.max_attempts, r.payload, r.
 FROM triggerkit.runs r
 """
 
+#: Of the attempt that succeeded, or that is being made, the run's own row tells.
+_ATTEMPTS = """
+SELECT attempt, status, started_at, finished_at, worker, error
+FROM triggerkit.attempts WHERE run_id = %s
+UNION ALL
+SELECT attempt, status, started_at, finished_at, worker, NULL
+FROM triggerkit.runs WHERE id = %s AND status IN ('completed', 'executing')
+ORDER BY attempt
+"""
+
 
 async def list_runs(
     connection: psycopg.AsyncConnection,
@@ -61,11 +71,7 @@ async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str
         row = await cursor.fetchone()
         if row is None:
             return None
-        await cursor.execute(
-            "SELECT attempt, status, started_at, finished_at, worker, error "
-            "FROM triggerkit.attempts WHERE run_id = %s ORDER BY attempt",
-            [run_id],
-        )
+        await cursor.execute(_ATTEMPTS, [run_id, run_id])
         attempts = await cursor.fetchall()
     row["payload"] = orjson.loads(row["payload"])
     row["output"] = None if row["output"] is None else orjson.loads(row["output"])

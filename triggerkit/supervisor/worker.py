@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -112,7 +113,9 @@ class _Crew:
         self._stopping.set()
         for child in self._children:
             child.ask_to_end()
-        return max((abs(child.wait()) for child in self._children), default=0)
+        codes = [child.wait() for child in self._children]
+        # One that was only starting ends by the signal itself.
+        return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
     def _start(self) -> Child:
         self._started += 1

@@ -166,4 +166,6 @@ class RunConsumer(Consumer):
         while self._claimed:
             stale.append(self._claimed.pop())
         if stale:
+            # Else as many would be claimed again for the next slot.
+            self._attempts.pace.took(stale[0].task, waited_s)
             self._push(self._intake.give_back(stale))

@@ -1,0 +1,116 @@
+"""`triggerkit worker` by itself: its processes, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.acceptance.project import clean_environment, eventually
+from tests.integration.run_state import RunState, new_run, run_state
+from triggerkit.runs.run import NewRun
+from triggerkit.settings import Settings
+
+#: Its runs wait for the file `gate`, if they are told to, after they have told their process.
+TASKS = """
+import os
+import time
+from pathlib import Path
+from typing import Any
+from triggerkit import task
+
+@task
+def note(payload: dict[str, Any]) -> int:
+    if payload["waits"]:
+        Path(f"begun.{os.getpid()}").touch()
+        while not Path("gate").exists():
+            time.sleep(0.01)
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[RunState]:
+    with run_state(settings) as state:
+        yield state
+
+
+@contextmanager
+def worker(folder: Path, settings: Settings, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a project of one task, once it is ready."""
+    (folder / "tasks.py").write_text(TASKS)
+    (folder / "triggerkit.toml").write_text('tasks = ["tasks"]\n')
+    with (folder / "worker.log").open("wb") as log:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "triggerkit", "worker", *options],
+            cwd=folder,
+            env={**clean_environment(), **settings.environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        eventually(lambda: "ready" in said(folder), 30, "a worker that is ready")
+        yield command
+    finally:
+        command.kill()
+        command.wait()
+
+
+def said(folder: Path) -> str:
+    return (folder / "worker.log").read_text()
+
+
+def note(*, waits: bool) -> NewRun:
+    return new_run(task="note", payload=orjson.dumps({"waits": waits}))
+
+
+def output(row: dict[str, Any]) -> Any:
+    return orjson.loads(row["output"])
+
+
+def test_asked_to_end_it_finishes_what_it_has_and_says_nothing_more(
+    tmp_path: Path, settings: Settings, state: RunState
+) -> None:
+    run = note(waits=True)
+    with worker(tmp_path, settings, "--processes", "2") as command:
+        state.accept(run)
+        eventually(lambda: list(tmp_path.glob("begun.*")), 20, "the run's begin")
+        command.send_signal(signal.SIGTERM)
+        (tmp_path / "gate").touch()
+        assert command.wait(20) == 0, said(tmp_path)
+    assert state.run(run.id)["status"] == "completed"
+    assert state.rows("SELECT id FROM triggerkit.workers") == []
+    assert "Fatal" not in said(tmp_path)
+
+
+def test_a_process_that_dies_is_replaced_and_its_runs_go_to_the_others(
+    tmp_path: Path, settings: Settings, state: RunState
+) -> None:
+    run, later = note(waits=True), note(waits=False)
+    with worker(tmp_path, settings, "--processes", "2") as command:
+        processes = "SELECT pid FROM triggerkit.workers ORDER BY pid"
+        before = set(state.rows(processes))
+        assert len(before) == 2
+        state.accept(run)
+        [begun] = eventually(lambda: list(tmp_path.glob("begun.*")), 20, "the run's begin")
+        died = int(begun.suffix[1:])
+        os.kill(died, signal.SIGKILL)
+        (tmp_path / "gate").touch()
+        [row] = state.wait_for_status("completed", run.id)
+        assert (row["attempt"], row["crashes"]) == (2, 1)
+        assert output(row) != died
+        state.wait_for(lambda: len(set(state.rows(processes)) - before) == 1)
+        assert died not in state.rows(processes)
+        state.accept(later)
+        state.wait_for_status("completed", later.id)
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(20) == 0, said(tmp_path)
