@@ -146,8 +146,9 @@ class FaultyDev(DevProcess):
         return f"{shown}\n{(self.folder / 'dev.stderr').read_text()}"
 
     def deaths(self) -> list[dict[str, Any]]:
-        """What it said about processes that ended unasked."""
-        return self._of("died")
+        """What it said about processes that ended unasked, those that a worker replaced too."""
+        replaced = "a process of the worker ended"
+        return self._of("died") + [x for x in self.lines if replaced in str(x.get("message"))]
 
 
 class Sampler:
