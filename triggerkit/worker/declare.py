@@ -146,8 +146,8 @@ def _consumer(
             f"task {made.name}: with a transform its parameter is what the transform returns, "
             "not a Change"
         )
-    # Of single changes, too, a push has many: each becomes a run of its own, in one transaction. What
-    # a transform makes goes alone, since a payload of its own may look like a batch.
+    # Of single changes, too, a push has many: each becomes a run of its own, in one transaction.
+    # What a transform makes goes alone, since a payload of its own may look like a batch.
     size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
     changed = {"name": on.name or made.name, "batch_size": 1 if shape == "plain" else size}
     return on.model_copy(update=changed)
