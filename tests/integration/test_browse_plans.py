@@ -44,9 +44,11 @@ def state(settings: Settings) -> Iterator[RunState]:
         yield state
 
 
-def rows_read(state: RunState, query: str, parameters: Any) -> int:
+def rows_read(state: RunState, query: str, parameters: Any, *, is_page: bool = False) -> int:
     """The most rows that one node of the query's plan looked at; it runs and is undone."""
     with state.connection.transaction(force_rollback=True):
+        if is_page:
+            state.connection.execute(browse.LOOKING.format(ms=10_000).encode())
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"
         row = state.connection.execute(explain.encode(), parameters).fetchone()
     assert row is not None
@@ -63,7 +65,7 @@ def looked_at(node: dict[str, Any]) -> Iterator[int]:
 
 def page(state: RunState, *statuses: Status, after: str = "run_~") -> int:
     query, given = RunFilter(statuses=statuses).ids("r.id < %(after)s", 21)
-    return rows_read(state, query, {**given, "after": after})
+    return rows_read(state, query, {**given, "after": after}, is_page=True)
 
 
 @pytest.mark.parametrize(
