@@ -29,6 +29,8 @@
     ├── RunFailed                   a run that was waited for ended without success
     ├── UnknownRun                  no run has this id                           (exit 1)
     ├── NotDrained                  runs in a test's memory do not come to an end
+    ├── UnknownQueue                nothing is known of a queue of this name     (exit 1)
+    ├── UnknownSchedule             no schedule has this name                    (exit 1)
     └── TaskError                   raised by tasks to steer their retry
         ├── AbortRun
         └── RetryAfter
@@ -202,6 +204,14 @@ class UnknownRun(TriggerkitError):
 
 class NotDrained(TriggerkitError):
     """The runs in memory do not come to an end."""
+
+
+class UnknownQueue(TriggerkitError):
+    """Nothing is known of a queue of this name; `triggerkit queues list` shows those that are."""
+
+
+class UnknownSchedule(TriggerkitError):
+    """No schedule has this name; `triggerkit schedules list` shows them."""
 
 
 class TaskError(TriggerkitError):

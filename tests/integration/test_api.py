@@ -433,7 +433,8 @@ def test_the_commands_of_the_documentation_do_what_they_say(
     assert actions == [
         "endpoint.create", "endpoint.edit", "create", "change", "pause", "resume", "replay",
         "backfill pause", "backfill resume", "backfill cancel", "backfill start",
-        "retry messages", "discard messages", "delete", "endpoint.delete",
+        "retry messages", "discard messages", "cancel runs", "replay runs", "pause queue",
+        "resume queue", "limit queue", "delete", "endpoint.delete",
     ]  # fmt: skip
     assert orjson.loads((tmp_path / "openapi.json").read_bytes()) == describe_all()
 

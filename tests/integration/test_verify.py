@@ -19,10 +19,10 @@ from tests.integration.worker_thread import working
 from tests.receiver import Received, Receiver
 from triggerkit import Change, Mismatch, Task, changes, rows, task
 from triggerkit.cli.main import application
+from triggerkit.consumers import current
 from triggerkit.errors import ConfigurationError, PreflightFailed, TriggerkitError
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
-from triggerkit.supervisor import repair
 from triggerkit.supervisor.compare import verifiable
 from triggerkit.supervisor.verify import Fixed, Verification, fix, verify
 
@@ -267,7 +267,7 @@ def test_fix_does_not_take_a_place_in_the_wal_whose_past_cannot_be_seen_yet(
     settings: Settings, database: Connection, state: RunState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(database)
-    monkeypatch.setattr(repair, "VISIBLE_S", 0.2)
+    monkeypatch.setattr(current, "VISIBLE_S", 0.2)
     with psycopg.connect(settings.source_dsn) as application:
         application.execute("UPDATE notes SET text = 'not yet' WHERE id = 3")
         with pytest.raises(TriggerkitError, match="has been writing"):

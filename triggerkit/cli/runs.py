@@ -1,124 +1,198 @@
-"""Commands about runs: trigger, runs list, runs show."""
+"""`runs`: list, show, tail, cancel, replay, errors."""
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
-from pathlib import Path
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from triggerkit.cli.options import Json, Tasks
-from triggerkit.errors import ConfigurationError, TriggerkitError, UnknownTask
-from triggerkit.runs.browse import list_runs, show_run
-from triggerkit.runs.client import portal
-from triggerkit.runs.run import RUN_ID_CHARS, Status
+from triggerkit.cli.run_options import filtered, moment
+from triggerkit.cli.run_view import print_run, print_runs, when
+from triggerkit.cli.running import (
+    actor,
+    console,
+    json_given,
+    print_json,
+    progress_of,
+    with_client,
+    with_state,
+)
+from triggerkit.cli.tail import tail
+from triggerkit.errors import ConfigurationError, UnknownRun
+from triggerkit.runs.browse import MAX_LIMIT, count_of, list_runs, show_run
+from triggerkit.runs.client import Client
+from triggerkit.runs.control import UNFINISHED, Canceled, cancel_run, cancel_runs
+from triggerkit.runs.errors import group_errors
+from triggerkit.runs.filter import RunFilter
+from triggerkit.runs.run import Status
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect
 from triggerkit.worker.registry import load_tasks
+from triggerkit.worker.replay import FINISHED, Edited, Replayed, Replayer
 
-console = Console(highlight=False, soft_wrap=True)
+#: Runs that are counted before something is done to them; more are told as so many.
+MOST_COUNTED = 1_000_000
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]...", help="run_…")]
+All = Annotated[bool, typer.Option("--all", help="All runs that can be.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command()(trigger)
-    group = typer.Typer(help="Runs: list and show.", no_args_is_help=True)
-    group.command("list")(list_command)
-    group.command("show")(show)
+    """Add the group to `app`."""
+    group = typer.Typer(help="Look at runs, cancel and replay them.", no_args_is_help=True)
+    group.command("list")(filtered(list_command))
+    group.command()(show)
+    group.command()(filtered(tail))
+    group.command()(filtered(cancel))
+    group.command()(filtered(replay))
+    group.command()(errors)
     app.add_typer(group, name="runs")
 
 
-def trigger(
-    task: Annotated[str, typer.Argument(help="The task's name.")],
-    payload: Annotated[str, typer.Option(help="JSON, or @file to read it from a file.")] = "{}",
-    tasks: Tasks = None,
-) -> None:
-    """Run a task with a payload; prints the run's handle."""
-    known = load_tasks(Project.load(tasks=tasks))
-    if task not in known:
-        raise UnknownTask(f"no task is named {task!r}; found: {', '.join(sorted(known)) or 'none'}")
-    run = known[task].new_run(_payload(payload))
-    handle = portal.accept([run])[0]
-    print(orjson.dumps(handle.as_json()).decode())
-
-
 def list_command(
-    task: Annotated[str | None, typer.Option("--task", help="Only of this task.")] = None,
-    status: Annotated[Status | None, typer.Option("--status", help="Only in this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20,
+    wanted: RunFilter,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="At most this many.")] = 20,
+    after: Annotated[str | None, typer.Option(help="Go on after this run's id.")] = None,
     json: Json = False,
 ) -> None:
-    """List the latest runs."""
-
-    async def connected() -> list[dict[str, Any]]:
-        async with await connect(Settings.load().state_dsn, "triggerkit runs") as state:
-            return await list_runs(state, task=task, status=status, limit=limit)
-
-    runs = asyncio.run(connected())
+    """List runs, the newest first, and why those that wait do."""
+    found, following = with_state(lambda state: list_runs(state, wanted, limit=limit, after=after))
     if json:
-        print(orjson.dumps(runs).decode())
+        print_json(found)
         return
-    # Ids are shown whole: they are what one copies.
-    table = Table(Column("run", min_width=RUN_ID_CHARS), box=None, pad_edge=False)
-    for name in ("task", "status", "row", "attempt", "created", "took"):
-        table.add_column(name)
-    for run in runs:
-        attempt = f"{run['attempt']}/{run['max_attempts']}"
-        created = f"{run['created_at']:%H:%M:%S}"
-        table.add_row(
-            run["id"], run["task"], run["status"], _row(run), attempt, created, _took(run)
-        )
-    console.print(table)
+    print_runs(console, found)
+    if following is not None:
+        console.print(f"more: --after {following}", markup=False)
 
 
 def show(run_id: Annotated[str, typer.Argument(help="run_…")], json: Json = False) -> None:
-    """Show one run."""
-
-    async def connected() -> dict[str, Any] | None:
-        async with await connect(Settings.load().state_dsn, "triggerkit runs") as state:
-            return await show_run(state, run_id)
-
-    run = asyncio.run(connected())
+    """Show one run: payload, output, error, and its way with attempts, spans and lines."""
+    run = with_state(lambda state: show_run(state, run_id))
     if run is None:
-        raise TriggerkitError(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+        raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
     if json:
-        print(orjson.dumps(run).decode())
+        print_json(run)
+    else:
+        print_run(console, run)
+
+
+def cancel(wanted: RunFilter, run_ids: Ids = None, every: All = False, yes: Yes = False) -> None:
+    """Cancel runs: those that wait at once, those that execute by their workers."""
+    _one_way(wanted, run_ids, every)
+    if run_ids:
+        for run_id in dict.fromkeys(run_ids):
+            done = with_client(partial(cancel_run, run_id=run_id, actor=actor()))
+            told = "its worker stops it" if done.asked else "canceled"
+            console.print(f"{run_id}: {told}", markup=False)
         return
-    for name, value in run.items():
-        if value in (None, [], {}):
-            continue
-        shown = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
-        console.print(f"{name:<16} {shown[:2000]}", markup=False)
+    total = _asked("Cancel", wanted, UNFINISHED, yes)
+    with progress_of("canceling", total) as progress:
+
+        def work(client: Client) -> Any:
+            return cancel_runs(client, wanted, actor(), progress=progress)
+
+        canceled: Canceled = with_client(work)
+    console.print(f"canceled {canceled.canceled:,}, asked the workers of {canceled.asked:,}")
 
 
-def _payload(text: str) -> Any:
-    source = "--payload"
-    if text.startswith("@"):
-        source = text[1:]
-        try:
-            text = Path(source).read_text()
-        except OSError as error:
-            raise ConfigurationError(f"{source}: {error.strerror}") from error
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ConfigurationError(f"{source} is not JSON: {error}") from error
+def replay(
+    wanted: RunFilter,
+    run_ids: Ids = None,
+    payload: Annotated[
+        str | None, typer.Option(help="Another payload: JSON, or @file. Of one run.")
+    ] = None,
+    current: Annotated[
+        bool, typer.Option("--current", help="With the rows as they are now.")
+    ] = False,
+    every: All = False,
+    yes: Yes = False,
+    tasks: Tasks = None,
+    json: Json = False,
+) -> None:
+    """Make new runs of old ones: with the same payload, another, or the current rows."""
+    _one_way(wanted, run_ids, every)
+    if payload is not None and (current or len(run_ids or ()) != 1):
+        raise ConfigurationError("--payload is for one run, and without --current")
+    edited = None if payload is None else Edited(json_given(payload, "--payload"))
+    total = 0 if run_ids else _asked("Replay", wanted, FINISHED, yes)
+    known = load_tasks(Project.load(tasks=tasks))
+
+    async def work(client: Client) -> Replayed | list[dict[str, Any]]:
+        replayer = Replayer(client, known, actor())
+        async with AsyncExitStack() as stack:
+            source = None
+            if current:
+                dsn = Settings.load().source_dsn
+                source = await stack.enter_async_context(await connect(dsn, "triggerkit replay"))
+            if run_ids:
+                return [
+                    (await replayer.replay(run_id, edited, source)).as_json()
+                    for run_id in dict.fromkeys(run_ids)
+                ]
+            with progress_of("replaying", total) as progress:
+                return await replayer.replay_all(wanted, current=source, progress=progress)
+
+    done = with_client(work)
+    if json:
+        print_json(done)
+    elif isinstance(done, Replayed):
+        console.print(f"replayed {done.runs:,} runs")
+    else:
+        for handle in done:
+            console.print(f"{handle['id']} {handle['task']}", markup=False)
+    if isinstance(done, Replayed) and done.refused:
+        console.print(f"not replayed: {done.refused:,}; the first: {done.refusal}", markup=False)
+        raise typer.Exit(1)
 
 
-def _row(run: dict[str, Any]) -> str:
-    if (run["items"] or 0) > 1:
-        return f"{run['items']} changes"
-    source = run["source"] or {}
-    return str(source.get("key") or source.get("table") or "")
+def errors(
+    task: Annotated[str | None, typer.Option("--task", help="Only of this task.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Accepted since: 90s, 15m, 2h, 7d or a time.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Group the errors of runs that ended without success, by type and place."""
+    first = moment(since, "--since")
+    found = with_state(lambda state: group_errors(state, since=first, task=task))
+    if json:
+        print_json(found)
+        return
+    for group in found:
+        console.print(f"{group.count:>6,}  {group.type}: {group.message[:200]}", markup=False)
+        console.print(f"        {group.place or 'no place is known'}", markup=False, style="dim")
+        console.print(
+            f"        {', '.join(group.tasks)}, {when(group.first_at)} to {when(group.last_at)}, "
+            f"last: {group.run_id}",
+            markup=False,
+            style="dim",
+        )
 
 
-def _took(run: dict[str, Any]) -> str:
-    if run["started_at"] is None:
-        return ""
-    end = run["finished_at"] or datetime.now(UTC)
-    return f"{(end - run['started_at']).total_seconds() * 1000:.0f} ms"
+def _one_way(wanted: RunFilter, run_ids: list[str] | None, every: bool) -> None:
+    ways = [bool(run_ids), not wanted.is_empty, every]
+    if sum(ways) != 1:
+        raise ConfigurationError("give the ids of runs, or options that say which, or --all")
+
+
+def _asked(verb: str, wanted: RunFilter, possible: tuple[Status, ...], yes: bool) -> int:
+    """How many runs it is about, once who calls has agreed."""
+    statuses = tuple(s for s in wanted.statuses or possible if s in possible)
+    if not statuses:
+        raise ConfigurationError(f"{verb.lower()} is for runs that are {', '.join(possible)}")
+    meant = RunFilter(**{**_given(wanted), "statuses": statuses})
+    count = with_state(lambda state: count_of(state, meant, MOST_COUNTED))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(f"{verb.lower()} {count:,} runs? Say so by --yes")
+        typer.confirm(f"{verb} {count:,} runs?", abort=True)
+    return count
+
+
+def _given(wanted: RunFilter) -> dict[str, Any]:
+    return {name: getattr(wanted, name) for name in RunFilter.__slots__}

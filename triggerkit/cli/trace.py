@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import orjson
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
 from triggerkit.cli.options import Json
-from triggerkit.consumers.trace import ConsumerTrace, Trace, TracedRun, position_of_run, trace
+from triggerkit.cli.waterfall import RunWay, Step, draw, steps_of_run
+from triggerkit.consumers.trace import ConsumerTrace, Trace, position_of_run, trace
+from triggerkit.consumers.traced_runs import TracedRun
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, pool
 
 #: As wide as a line gets: a terminal wraps it, where rich would cut off what was measured.
 console = Console(highlight=False, soft_wrap=True, width=240)
 
-#: Characters of the bar that shows when something happened between the commit and the end.
-BAR_CHARS = 24
-
 #: Characters of a value in the difference that is shown.
 VALUE_CHARS = 60
 
 _DATABASE = "SELECT id FROM triggerkit.databases ORDER BY name = %s DESC, id LIMIT 1"
-
-
-class Step(NamedTuple):
-    """A bar of the waterfall; what has not ended yet has no end."""
-
-    what: str
-    start: datetime
-    end: datetime | None
-    outcome: str = ""
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +52,7 @@ def trace_command(
 
 
 async def _find(settings: Settings, run_or_position: str, consumer: str | None) -> Trace:
+    run_id = None if run_or_position.isdecimal() else run_or_position
     async with await connect(settings.state_dsn, "triggerkit trace") as state:
         if run_or_position.isdecimal():
             database_id, position = await _database(state, settings), int(run_or_position)
@@ -72,7 +60,7 @@ async def _find(settings: Settings, run_or_position: str, consumer: str | None) 
             database_id, position, own = await position_of_run(state, run_or_position)
             consumer = consumer or own
     async with pool(settings.state_dsn, "triggerkit trace", size=2) as states:
-        return await trace(states, database_id, position, consumer)
+        return await trace(states, database_id, position, consumer, run_id=run_id)
 
 
 async def _database(state: psycopg.AsyncConnection, settings: Settings) -> int:
@@ -93,21 +81,7 @@ def _print(found: Trace) -> None:
     )
     for line in _difference(found):
         console.print(f"    {line}", markup=False)
-    steps = list(_steps(found))
-    end = max(step.end or step.start for step in steps)
-    whole: dict[str, Any] = {"no_wrap": True, "overflow": "ignore"}
-    table = Table(Column("ms", justify="right"), box=None, pad_edge=False)
-    for name in ("", "what", "took", "outcome"):
-        table.add_column(name, **whole)
-    for step in steps:
-        table.add_row(
-            f"{_ms(found.committed_at, step.start):,.1f}",
-            _bar(found.committed_at, end, step),
-            escape(step.what),
-            "" if step.end in (None, step.start) else f"{_ms(step.start, step.end):,.1f} ms",
-            escape(step.outcome),
-        )
-    console.print(table)
+    draw(list(_steps(found)))
     for way in found.consumers:
         reason = f": {way.reason}" if way.reason else ""
         until = f" until {way.lease_until:%H:%M:%S}" if way.lease_until else ""
@@ -151,32 +125,7 @@ def _of_consumer(way: ConsumerTrace) -> Iterator[Step]:
 
 
 def _of_run(run: TracedRun) -> Iterator[Step]:
-    yield Step(f"{run.id}: accepted", run.created_at, run.created_at, f"{run.task}, {run.status}")
-    first = run.attempts[0]["started_at"] if run.attempts else run.started_at
-    if first is not None:
-        yield Step("  queued", run.created_at, _time(first), run.queue)
-    for attempt in run.attempts:
-        outcome = attempt["status"] if attempt["error"] is None else attempt["error"]
-        yield Step(
-            f"  attempt {attempt['attempt']}",
-            _time(attempt["started_at"]),
-            _time(attempt["finished_at"]),
-            outcome,
-        )
-    if not run.attempts and run.started_at is not None:
-        yield Step("  executing", run.started_at, run.finished_at, run.status)
-
-
-def _time(value: datetime | str) -> datetime:
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _ms(start: datetime, end: datetime | None) -> float:
-    return 0.0 if end is None else (end - start).total_seconds() * 1000
-
-
-def _bar(start: datetime, end: datetime, step: Step) -> str:
-    whole = max(_ms(start, end), 0.001)
-    first = min(BAR_CHARS - 1, max(0, int(BAR_CHARS * _ms(start, step.start) / whole)))
-    last = min(BAR_CHARS, max(first + 1, int(BAR_CHARS * _ms(start, step.end or end) / whole)))
-    return f"{' ' * first}{'█' * (last - first)}{' ' * (BAR_CHARS - last)}"
+    yield Step(f"{run.id}: accepted", run.created_at, run.created_at, run.task)
+    way = RunWay(**{name: getattr(run, name) for name in RunWay._fields})
+    for step in steps_of_run(way):
+        yield step._replace(what=f"  {step.what}")

@@ -17,6 +17,7 @@ from triggerkit.consumers.cursor import CursorStore
 from triggerkit.consumers.filter import Filter
 from triggerkit.consumers.render import idempotency_key
 from triggerkit.consumers.selection import Selection
+from triggerkit.consumers.traced_runs import TracedRun, runs_made
 from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
@@ -54,23 +55,6 @@ SELECT batch_id, attempt, messages, sent_at, answered_at, status, error FROM (
 WHERE first_position <= %(position)s ORDER BY sent_at, id
 """
 
-#: By the index of idempotency keys, which begins with the task: each task there is, one look.
-_RUNS = """
-WITH RECURSIVE tasks (task) AS (
-    (SELECT task FROM triggerkit.runs WHERE idempotency_key IS NOT NULL ORDER BY task LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.task FROM triggerkit.runs r
-            WHERE r.idempotency_key IS NOT NULL AND r.task > t.task ORDER BY r.task LIMIT 1)
-    FROM tasks t WHERE t.task IS NOT NULL)
-SELECT r.id, r.task, r.queue, r.status, r.items, r.created_at, r.started_at, r.finished_at,
-    coalesce((SELECT jsonb_agg(jsonb_build_object('attempt', a.attempt, 'status', a.status,
-        'started_at', a.started_at, 'finished_at', a.finished_at, 'worker', a.worker,
-        'error', a.error ->> 'type') ORDER BY a.attempt)
-     FROM triggerkit.attempts a WHERE a.run_id = r.id), '[]') AS attempts
-FROM tasks t JOIN triggerkit.runs r ON r.task = t.task AND r.idempotency_key = ANY (%s)
-ORDER BY r.seq
-"""
-
 State = Literal[
     "not wanted",
     "before it began",
@@ -106,21 +90,6 @@ class Parked:
     status: int | None
     parked_at: datetime
     due_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class TracedRun:
-    """A run that the change made, alone or with others; `attempts` as objects, in order."""
-
-    id: str
-    task: str
-    queue: str
-    status: str
-    items: int | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    attempts: Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +132,11 @@ async def trace(
     database_id: int,
     position: int,
     consumer: str | None = None,
+    *,
+    run_id: str | None = None,
 ) -> Trace:
-    """The way of the change at `position`, at all consumers of its table or at the one named.
+    """The way of the change at `position`, at all consumers of its table or at the one named; with
+    `run_id` that run is in it, too, by whatever way it came of the change.
 
     It is known as long as the log keeps the change. A few indexed queries per consumer.
 
@@ -186,7 +158,7 @@ async def trace(
         if (found.name == consumer if consumer is not None else _follows(found, entry))
     ]
     async with states.connection() as connection:
-        ways = [await _way(connection, found, entry, times[1]) for found in followers]
+        ways = [await _way(connection, found, entry, times[1], run_id) for found in followers]
     return Trace(
         database=database[0],
         position=position,
@@ -221,7 +193,10 @@ async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> t
     if row is None:
         raise TriggerkitError(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
     if None in row:
-        raise TriggerkitError(f"{run_id} was made by no change of a consumer that exists")
+        raise TriggerkitError(
+            f"{run_id} was made by no change of a consumer that exists; its own way is shown by: "
+            f"triggerkit runs show {run_id}"
+        )
     return row[0], row[1], row[2]
 
 
@@ -257,6 +232,7 @@ async def _way(
     consumer: Consumer,
     entry: Entry,
     captured_at: datetime,
+    run_id: str | None,
 ) -> ConsumerTrace:
     place = [consumer.id, entry.partition]
     async with connection.cursor(row_factory=class_row(Attempt)) as cursor:
@@ -277,7 +253,7 @@ async def _way(
     state, reason, lease_until = _state(consumer, entry, row, attempts, captured_at)
     if parked is not None:
         state, reason, lease_until = "parked", f"{parked.state}: {parked.reason}", None
-    runs = await _runs(connection, consumer, entry, attempts)
+    runs = await _runs(connection, consumer, entry, attempts, run_id)
     return ConsumerTrace(consumer.name, state, reason, lease_until, attempts, parked, runs)
 
 
@@ -341,15 +317,14 @@ async def _runs(
     consumer: Consumer,
     entry: Entry,
     attempts: Sequence[Attempt],
+    run_id: str | None,
 ) -> list[TracedRun]:
     """The runs that our own route made of it: known by the batch's id, or the message's own key."""
-    if not attempts:
+    if not attempts and run_id is None:
         return []
     now = idempotency_key(consumer, entry)
     tail = now.removeprefix(f"{consumer.id}.{consumer.replay_epoch}")
     first = max(0, consumer.replay_epoch - REPLAYS)
     keys = [f"{consumer.id}.{n}{tail}" for n in range(first, consumer.replay_epoch + 1)]
     keys += dict.fromkeys(attempt.batch_id for attempt in attempts)
-    async with connection.cursor(row_factory=class_row(TracedRun)) as cursor:
-        await cursor.execute(_RUNS, [keys])
-        return await cursor.fetchall()
+    return await runs_made(connection, keys, [] if run_id is None else [run_id])

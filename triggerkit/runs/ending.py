@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from triggerkit.runs.accept import Inserted
+from triggerkit.runs.accept import Inserted, admit_on
 from triggerkit.runs.keys import (
     LOCK,
     UNBLOCK,
@@ -17,7 +17,7 @@ from triggerkit.runs.keys import (
     unblock_parameters,
 )
 from triggerkit.runs.run import ReadyRun
-from triggerkit.state.turn import in_one_turn
+from triggerkit.state.turn import Rows, Statement, in_one_turn, in_one_turn_async
 
 _KEYS = """
 SELECT task, concurrency_key FROM triggerkit.runs
@@ -34,17 +34,21 @@ def end(
     in its queue. Returns the rows, and the runs that became ready by it: push them.
     """
     keys = connection.execute(_KEYS, [list(run_ids)]).fetchall()
-    _, rows, unblocked = in_one_turn(
-        connection,
-        [
-            (LOCK, lock_parameters(keys)),
-            (query, parameters),
-            (UNBLOCK, unblock_parameters(keys)),
-        ],
-    )
-    freed = Inserted()
-    freed.add([], unblocked)
-    return rows, freed.ready + admit(connection, freed.gates | {row[2] for row in rows if row[3]})
+    _, rows, unblocked = in_one_turn(connection, _statements(keys, query, parameters))
+    freed = _freed(rows, unblocked)
+    return rows, freed.ready + admit(connection, freed.gates)
+
+
+async def end_on(
+    connection: psycopg.AsyncConnection, run_ids: Sequence[str], query: str, parameters: Any
+) -> tuple[list[tuple[Any, ...]], list[ReadyRun]]:
+    """`end` for an asynchronous connection."""
+    keys = await (await connection.execute(_KEYS, [list(run_ids)])).fetchall()
+    _, rows, unblocked = await in_one_turn_async(connection, _statements(keys, query, parameters))
+    freed = _freed(rows, unblocked)
+    if freed.gates:
+        freed.ready += await admit_on(connection, freed.gates)
+    return rows, freed.ready
 
 
 def admit(connection: psycopg.Connection, queues: set[str]) -> list[ReadyRun]:
@@ -53,3 +57,18 @@ def admit(connection: psycopg.Connection, queues: set[str]) -> list[ReadyRun]:
         return []
     _, rows = in_one_turn(connection, admit_statements(queues))
     return admitted(rows)
+
+
+def _statements(keys: Rows, query: str, parameters: Any) -> list[Statement]:
+    return [
+        (LOCK, lock_parameters(keys)),
+        (query, parameters),
+        (UNBLOCK, unblock_parameters(keys)),
+    ]
+
+
+def _freed(rows: Rows, unblocked: Rows) -> Inserted:
+    freed = Inserted()
+    freed.add([], unblocked)
+    freed.gates |= {row[2] for row in rows if row[3]}
+    return freed

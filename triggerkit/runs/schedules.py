@@ -32,10 +32,15 @@ MISSED_S = 60.0
 #: Most ticks of one schedule that are caught up at once; the others at the next look.
 MOST_TICKS = 100
 
-_DUE = """
+_COLUMNS = """
 SELECT name, task, queue, max_attempts, cron, timezone, catch_up, next_at, last_at,
     clock_timestamp() AS now
 FROM triggerkit.schedules
+"""
+
+_FIND = f"{_COLUMNS} WHERE name = %s"
+
+_DUE = f"""{_COLUMNS}
 WHERE next_at <= statement_timestamp() AND paused_at IS NULL
 ORDER BY next_at LIMIT 100 FOR UPDATE SKIP LOCKED
 """
@@ -119,20 +124,11 @@ def make_due_runs(connection: psycopg.Connection) -> list[ReadyRun]:
     return inserted.ready + admit(connection, inserted.gates)
 
 
-def run_now(connection: psycopg.Connection, name: str) -> tuple[str, list[ReadyRun]] | None:
-    """Make a run of a schedule beside its ticks: its id, and what is to push. None: unknown."""
-    with connection.cursor(row_factory=class_row(_Due)) as cursor:
-        found = cursor.execute(
-            "SELECT name, task, queue, max_attempts, cron, timezone, catch_up, next_at, last_at, "
-            "clock_timestamp() AS now FROM triggerkit.schedules WHERE name = %s",
-            [name],
-        ).fetchone()
-    if found is None:
-        return None
-    run = _run(found, found.now, found.last_at, key=None)
-    inserted = Inserted()
-    inserted.add(connection.execute(INSERT_ONCE, insert_parameters([run])).fetchall(), [])
-    return run.id, inserted.ready + admit(connection, inserted.gates)
+async def run_beside(connection: psycopg.AsyncConnection, name: str) -> NewRun | None:
+    """A run of a schedule beside its ticks, to be accepted. None: there is no such schedule."""
+    async with connection.cursor(row_factory=class_row(_Due)) as cursor:
+        found = await (await cursor.execute(_FIND, [name])).fetchone()
+    return None if found is None else _run(found, found.now, found.last_at, key=None)
 
 
 def _runs(schedule: _Due) -> tuple[list[NewRun], datetime]:

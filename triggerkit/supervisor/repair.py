@@ -1,9 +1,4 @@
-"""Triggering a task for rows that are out of step: messages of the rows as they are now.
-
-A message carries a place in the WAL, and a task may take one of a lower place for late. So the
-place is one of which all that was committed before it is visible: never after a change whose row a
-SELECT does not show yet, which a task would then take for the late one.
-"""
+"""Triggering a task for rows that are out of step: messages of the rows as they are now."""
 
 from __future__ import annotations
 
@@ -21,16 +16,14 @@ import psycopg
 
 from triggerkit.change import Record
 from triggerkit.consumers.chunk import ChunkReader
-from triggerkit.errors import ConfigurationError, InvalidPayload, TriggerkitError
+from triggerkit.consumers.current import visible_place
+from triggerkit.errors import ConfigurationError, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import row_key
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import NewRun
 from triggerkit.supervisor.compare import Found, Verifiable
 from triggerkit.supervisor.under_way import Pipeline
-
-#: Seconds that transactions may take which were open when the repair began.
-VISIBLE_S: Final = 30.0
 
 #: How often to look, at first and at last.
 LOOK_S: Final = 0.01
@@ -41,13 +34,6 @@ ASKED: Final = 5_000
 
 #: A message, before it is JSON.
 Message: TypeAlias = dict[str, Any]
-
-_PLACE = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
-
-# A transaction of our own: whichever has committed before it was given a lower id. A snapshot's own
-# end would not do, since one that is open may be beyond it.
-_NEWEST = "SELECT txid_current()"
-_ALL_VISIBLE = "SELECT txid_snapshot_xmin(txid_current_snapshot()) > %s"
 
 _UNFINISHED = """
 SELECT count(*) FROM triggerkit.runs WHERE id = ANY (%s) AND finished_at IS NULL
@@ -85,16 +71,7 @@ class Repair:
                 f"task {self.found.task.name} gets what its transform makes, which --fix does not "
                 f"make; read the table anew by: triggerkit backfill start {self.found.consumer}"
             )
-        self._place = await _one(self.source, _PLACE)
-        newest, deadline, wait_s = await _one(self.source, _NEWEST), monotonic() + VISIBLE_S, LOOK_S
-        while not await _one(self.source, _ALL_VISIBLE, newest):
-            if monotonic() > deadline:
-                raise TriggerkitError(
-                    f"a transaction has been writing for {VISIBLE_S:g} s and more, and what it "
-                    "commits cannot be seen yet; end it (pg_stat_activity shows it), or try again"
-                )
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, LOOK_MOST_S)
+        self._place = await visible_place(self.source)
 
     async def trigger(self, batch: Sequence[Found]) -> None:
         """Trigger the task for these mismatches, each with its row as it is now."""

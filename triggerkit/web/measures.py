@@ -20,13 +20,13 @@ from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.retention import table_partitions
 from triggerkit.replication.slot_state import read_slot
+from triggerkit.runs.queues import count_runs
 
 #: Upper bounds of the delivery durations' buckets, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: Deliveries taken in by one scrape at most, and runs of one kind that are counted.
+#: Deliveries taken in by one scrape at most.
 MOST_DELIVERIES = 1_000_000
-MOST_RUNS = 100_000
 
 PARKED_STATES = ("failing", "waiting", "blocked", "dead")
 
@@ -56,19 +56,6 @@ _BACKFILLS = """
 SELECT c.name, b.schema_name || '.' || b.table_name, b.rows_read, b.rows_estimated
 FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id
 WHERE b.state IN ('active', 'paused') ORDER BY 1, 2
-"""
-
-#: Each kind by its own index, which holds no finished run.
-_RUNS = """
-SELECT queue, status, count(*) FROM (
-    (SELECT queue, status FROM triggerkit.runs
-     WHERE status = 'queued' AND NOT blocked LIMIT %(most)s)
-    UNION ALL
-    (SELECT queue, status FROM triggerkit.runs
-     WHERE status IN ('delayed', 'retrying') LIMIT %(most)s)
-    UNION ALL
-    (SELECT queue, status FROM triggerkit.runs WHERE status = 'executing' LIMIT %(most)s)) r
-GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
@@ -239,8 +226,7 @@ async def _runs(state: psycopg.AsyncConnection) -> Metric:
     runs = _gauge(
         "triggerkit_queue_runs", "Unfinished runs that wait for no other.", ["queue", "status"]
     )
-    cursor = await state.execute(_RUNS, {"most": MOST_RUNS})
-    for queue, status, count in await cursor.fetchall():
+    for (queue, status), count in (await count_runs(state)).items():
         runs.add_metric([queue, status], count)
     return runs
 

@@ -254,6 +254,7 @@ CREATE INDEX runs_item ON runs (task, item_key) WHERE item_key IS NOT NULL AND f
 CREATE INDEX runs_due ON runs (scheduled_at) WHERE status IN ('delayed', 'retrying');
 CREATE INDEX runs_expiring ON runs (expires_at)
     WHERE expires_at IS NOT NULL AND status IN ('delayed', 'queued') AND attempt = 0;
+CREATE INDEX runs_parent ON runs (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX runs_worker ON runs (worker) WHERE status = 'executing';
 CREATE INDEX runs_unsuccessful ON runs (status, id)
     WHERE status IN ('failed', 'crashed', 'canceled', 'expired', 'timed_out');

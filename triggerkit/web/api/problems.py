@@ -24,6 +24,7 @@ from triggerkit.errors import (
     DeclaredElsewhere,
     EndpointConflict,
     FieldProblem,
+    InvalidPayload,
     NameTaken,
     NotDurable,
     NotRetryable,
@@ -32,6 +33,9 @@ from triggerkit.errors import (
     UnknownConsumer,
     UnknownEndpoint,
     UnknownMessage,
+    UnknownQueue,
+    UnknownRun,
+    UnknownSchedule,
     WouldLose,
 )
 from triggerkit.web.body import Refused
@@ -68,6 +72,10 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownConsumer, 404),
     (UnknownEndpoint, 404),
     (UnknownMessage, 404),
+    (UnknownRun, 404),
+    (UnknownQueue, 404),
+    (UnknownSchedule, 404),
+    (InvalidPayload, 422),
     (NotRetryable, 409),
     (NameTaken, 409),
     (EndpointConflict, 409),
@@ -99,11 +107,18 @@ def answer_to(error: Exception, where: str) -> Response:
         if isinstance(error, kind):
             body: dict[str, object] = {"error": str(error)}
             if status == 422:
-                body["detail"] = problems_of(str(error))
+                body["detail"] = _details(error)
             return answer(status, body)
     if isinstance(error, TriggerkitError):
         return answer(409, {"error": str(error)})
     return _unexpected(error, where)
+
+
+def _details(error: Exception) -> list[dict[str, object]]:
+    if isinstance(error, InvalidPayload):
+        found = error.problems[:MAX_PROBLEMS]
+        return [{"loc": ["payload", *problem.loc], "msg": problem.msg} for problem in found]
+    return problems_of(str(error))
 
 
 def problems_of(message: str) -> list[dict[str, object]]:

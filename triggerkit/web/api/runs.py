@@ -1,16 +1,25 @@
-"""Runs and tasks through the API: what was accepted, and what can be."""
+"""Runs and tasks through the API: looked at, canceled, replayed."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+import psycopg
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
-from triggerkit.runs.browse import MAX_LIMIT, list_runs, show_run
-from triggerkit.runs.run import Status
-from triggerkit.web.api.operation import Call, Given, Page
-from triggerkit.web.api.problems import NotFound
+from triggerkit.errors import UnknownRun
+from triggerkit.runs.browse import list_runs, show_run
+from triggerkit.runs.control import cancel_run, cancel_runs
+from triggerkit.runs.errors import group_errors
+from triggerkit.web.api.operation import ACTOR, Call, Given, Page
+from triggerkit.web.api.run_models import Run, RunSummary, Text, Wanted, WantedPage
+from triggerkit.worker.replay import Edited, Replayer
+
+#: Most runs that one request cancels or replays.
+MOST_AT_ONCE = 10_000
 
 
 class Task(BaseModel):
@@ -24,82 +33,144 @@ class Task(BaseModel):
     tables: list[str]
 
 
-class RunFailure(BaseModel):
-    """Why the last attempt failed."""
+class ReplayOf(Given):
+    """What the new run gets: the old one's payload, or another, or, with `current`, a message of
+    each of its rows as it is now."""
 
-    type: str
-    message: str
-    traceback: str
+    payload: Any = None
+    current: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ReplayOf:
+        if self.current and "payload" in self.model_fields_set:
+            raise ValueError("payload and current exclude each other")
+        return self
 
 
-class RunSummary(BaseModel):
-    """A run without its payload and output; `reason` says why it is not running."""
+class RunHandle(BaseModel):
+    """The run that was made."""
 
     id: str
     task: str
-    queue: str
-    status: Status
-    reason: str | None
-    attempt: int
-    max_attempts: int
-    crashes: int
-    items: int | None
-    error: RunFailure | None
-    idempotency_key: str | None
-    concurrency_key: str | None
-    tags: list[str]
-    metadata: dict[str, Any]
-    source: dict[str, Any] | None
-    created_at: datetime
-    scheduled_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    worker: str | None
-    version: str | None
-    replay_of: str | None
 
 
-class RunAttempt(BaseModel):
-    """One try of a run."""
+class CanceledRuns(BaseModel):
+    """How many waiting runs were canceled, and of how many executing ones it was asked: their
+    workers stop them. With `next`, `cursor` asks for what follows."""
 
-    attempt: int
-    status: str
-    started_at: datetime
-    finished_at: datetime
-    worker: str
-    error: RunFailure | None
+    canceled: int
+    asked: int
+    next: str | None = None
 
 
-class Run(RunSummary):
-    """A run whole, with its attempts."""
+class ReplayedRuns(BaseModel):
+    """How many runs were made, and how many could not be, with the first one's error. With `next`,
+    `cursor` asks for what follows."""
 
-    payload: Any
-    output: Any
-    attempts: list[RunAttempt]
-
-
-class RunFilter(Given):
-    """Which runs are listed."""
-
-    task: str | None = None
-    status: Status | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 20
+    runs: int
+    refused: int
+    refusal: str | None
+    next: str | None
 
 
-async def list_all_runs(call: Call, query: RunFilter) -> Page[RunSummary]:
-    """The latest runs, newest first, without payloads and outputs."""
+class Several(Wanted):
+    """Which runs it is done to: those that fit all that is given; all of them need `all`."""
+
+    all: bool = False
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = MOST_AT_ONCE
+    cursor: Annotated[str | None, Field(pattern=r"^run_\w{1,40}(/run_\w{1,40})?$")] = None
+
+    @model_validator(mode="after")
+    def _not_by_mistake(self) -> Several:
+        if self.filter().is_empty and not self.all:
+            raise ValueError("say which runs, or all")
+        return self
+
+
+class SeveralReplayed(Several):
+    """Which runs are replayed, and whether with their rows as they are now."""
+
+    current: bool = False
+
+
+class ErrorFilter(Given):
+    """Whose errors are shown: of runs accepted since then, of one task."""
+
+    since: AwareDatetime | None = None
+    task: Text | None = None
+
+
+class RunErrors(BaseModel):
+    """Runs that ended by one type of error at one place. `place` is the project's own last frame.
+    `message` and `run_id` are the last one's."""
+
+    type: str
+    place: str | None
+    message: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    run_id: str
+    tasks: list[str]
+
+
+async def list_all_runs(call: Call, query: WantedPage) -> Page[RunSummary]:
+    """Runs without payloads and outputs, newest first."""
     async with call.state() as state:
-        found = await list_runs(state, task=query.task, status=query.status, limit=query.limit)
-    return Page(data=[RunSummary.model_validate(row) for row in found])
+        found, following = await list_runs(
+            state, query.filter(), limit=query.limit, after=query.cursor
+        )
+    return Page(data=[RunSummary.model_validate(row) for row in found], next=following)
 
 
 async def show_one_run(call: Call, id: str) -> Run:  # noqa: A002 - the path's name
-    """One run whole, with its payload, its output and its attempts."""
+    """One run whole, with its payload, its output, its attempts and what it said."""
     async with call.state() as state:
         found = await show_run(state, id)
     if found is None:
-        raise NotFound(f"no run has the id {id!r}; GET /api/v1/runs lists them")
+        raise UnknownRun(f"no run has the id {id!r}; GET /api/v1/runs lists them")
     return Run.model_validate(found)
+
+
+async def cancel_one_run(call: Call, id: str) -> CanceledRuns:  # noqa: A002
+    """Cancel a run: one that waits at once; one that executes is stopped by its worker, within a
+    second or so. One that has ended is a 409."""
+    return CanceledRuns(**asdict(await cancel_run(call.client, id, ACTOR)))
+
+
+async def replay_one_run(call: Call, id: str, body: ReplayOf) -> RunHandle:  # noqa: A002
+    """Make a new run of an old one, with the same payload, another, or the current rows. A payload
+    that its task does not take is a 422."""
+    edited = Edited(body.payload) if "payload" in body.model_fields_set else None
+    async with AsyncExitStack() as stack:
+        handle = await _replayer(call).replay(id, edited, await _source(call, stack, body.current))
+    return RunHandle(id=handle.id, task=handle.task)
+
+
+async def cancel_several(call: Call, body: Several) -> CanceledRuns:
+    """Cancel the unfinished runs that fit, newest first."""
+    done = await cancel_runs(call.client, body.filter(), ACTOR, most=body.limit, after=body.cursor)
+    return CanceledRuns(**asdict(done))
+
+
+async def replay_several(call: Call, body: SeveralReplayed) -> ReplayedRuns:
+    """Make new runs of the finished ones that fit, oldest first."""
+    async with AsyncExitStack() as stack:
+        done = await _replayer(call).replay_all(
+            body.filter(),
+            current=await _source(call, stack, body.current),
+            most=body.limit,
+            cursor=body.cursor,
+        )
+    return ReplayedRuns(**asdict(done))
+
+
+async def list_errors(call: Call, query: ErrorFilter) -> Page[RunErrors]:
+    """The errors of runs that ended as failed, crashed or timed_out, by type and place, those with
+    most runs first; the newest 5,000 runs of each status are looked at."""
+    async with call.state() as state:
+        found = await group_errors(state, since=query.since, task=query.task)
+    return Page(data=[RunErrors(**asdict(group)) for group in found])
 
 
 async def list_tasks(call: Call) -> Page[Task]:
@@ -116,3 +187,13 @@ async def list_tasks(call: Call) -> Page[Task]:
             for task in sorted(call.tasks, key=lambda task: task.name)
         ]
     )
+
+
+def _replayer(call: Call) -> Replayer:
+    return Replayer(call.client, {task.name: task for task in call.tasks}, ACTOR)
+
+
+async def _source(
+    call: Call, stack: AsyncExitStack, wanted: bool
+) -> psycopg.AsyncConnection | None:
+    return await stack.enter_async_context(call.source()) if wanted else None

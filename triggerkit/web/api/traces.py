@@ -30,8 +30,9 @@ async def show_trace(call: Call, position: str, query: TraceFilter) -> Trace:
         if query.consumer is not None:
             await Consumers(state, ACTOR).find(query.consumer)
         database_id, at, consumer = await _place(state, position, query)
+    run_id = position if position.startswith("run_") else None
     try:
-        return await trace(call.client.pool, database_id, at, consumer)
+        return await trace(call.client.pool, database_id, at, consumer, run_id=run_id)
     except TriggerkitError as error:
         raise NotFound(str(error)) from None
 

@@ -1,0 +1,71 @@
+"""`trigger`: makes a run of a task by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from triggerkit.cli.options import Tasks
+from triggerkit.cli.running import json_given, print_json
+from triggerkit.errors import UnknownTask
+from triggerkit.runs.client import portal
+from triggerkit.settings import Project
+from triggerkit.worker.registry import load_tasks
+from triggerkit.worker.triggering import Debounce, TriggerOptions, with_options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(trigger)
+
+
+def trigger(
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    payload: Annotated[
+        str | None, typer.Option(help="JSON, or @file to read it from a file.")
+    ] = None,
+    delay: Annotated[float | None, typer.Option(help="Start so many seconds later.")] = None,
+    ttl: Annotated[
+        float | None, typer.Option(help="Expire if not started within so many seconds.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Make no second run for this key.")
+    ] = None,
+    idempotency_ttl: Annotated[
+        float | None, typer.Option(help="Remember the key for so many seconds.")
+    ] = None,
+    debounce: Annotated[
+        str | None, typer.Option(help="Triggers of this key make one run, --delay after the last.")
+    ] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="Runs of this key execute one at a time, in order.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="Start as if triggered so many seconds earlier.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; repeatable.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object, or @file.")] = None,
+    tasks: Tasks = None,
+) -> None:
+    """Run a task with a payload; prints the run's handle."""
+    known = load_tasks(Project.load(tasks=tasks))
+    if task not in known:
+        raise UnknownTask(f"no task is named {task!r}; found: {', '.join(sorted(known)) or 'none'}")
+    found = known[task]
+    takes_none = found.payload_type.shape == "none"
+    given = json_given(payload or ("null" if takes_none else "{}"), "--payload")
+    asked: dict[str, Any] = {
+        "delay": None if debounce is not None else delay,
+        "ttl": ttl,
+        "idempotency_key": idempotency_key,
+        "idempotency_ttl": idempotency_ttl,
+        "debounce": None if debounce is None else Debounce(debounce, delay or 0.0),
+        "concurrency_key": concurrency_key,
+        "priority": priority,
+        "tags": tag,
+        "metadata": None if metadata is None else json_given(metadata, "--metadata"),
+    }
+    options = cast("TriggerOptions", {n: v for n, v in asked.items() if v is not None})
+    run = with_options(found.new_run(given), options, found.ttl_s, found.priority)
+    print_json(portal.accept([run])[0].as_json())

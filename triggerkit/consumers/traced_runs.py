@@ -1,0 +1,68 @@
+"""The runs in the trace of a change: their waits, attempts and spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+#: Spans and lines of one run that are shown.
+MOST_SPANS = 500
+
+#: By the index of idempotency keys, which begins with the task: each task there is, one look.
+_RUNS = """
+WITH RECURSIVE tasks (task) AS (
+    (SELECT task FROM triggerkit.runs WHERE idempotency_key IS NOT NULL ORDER BY task LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.task FROM triggerkit.runs r
+            WHERE r.idempotency_key IS NOT NULL AND r.task > t.task ORDER BY r.task LIMIT 1)
+    FROM tasks t WHERE t.task IS NOT NULL)
+SELECT r.id, r.task, r.queue, r.status, r.items, r.created_at,
+    to_timestamp((r.rank + r.priority * 1000000::bigint) / 1000000.0) AS queued_at,
+    r.started_at, r.finished_at,
+    coalesce((SELECT jsonb_agg(jsonb_build_object('attempt', a.attempt, 'status', a.status,
+        'started_at', a.started_at, 'finished_at', a.finished_at, 'worker', a.worker,
+        'error', a.error ->> 'type') ORDER BY a.attempt)
+     FROM (SELECT attempt, status, started_at, finished_at, worker, error
+           FROM triggerkit.attempts WHERE run_id = r.id
+           UNION ALL SELECT r.attempt, r.status, r.started_at, r.finished_at, r.worker, NULL
+           WHERE r.status IN ('completed', 'executing')) a), '[]') AS attempts,
+    coalesce((SELECT jsonb_agg(to_jsonb(s) - 'run_id' ORDER BY s.id)
+     FROM (SELECT * FROM triggerkit.spans WHERE run_id = r.id ORDER BY id LIMIT %s) s), '[]')
+        AS spans
+FROM triggerkit.runs r WHERE r.id = ANY (ARRAY(
+    SELECT k.id FROM tasks t JOIN triggerkit.runs k
+        ON k.task = t.task AND k.idempotency_key = ANY (%s)) || %s::text[])
+ORDER BY r.seq
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRun:
+    """A run that the change made, alone or with others; `attempts` and `spans`, those with the
+    lines that it logged, as objects, in order. It was last queued at `queued_at`."""
+
+    id: str
+    task: str
+    queue: str
+    status: str
+    items: int | None
+    created_at: datetime
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: Sequence[dict[str, Any]]
+    spans: Sequence[dict[str, Any]]
+
+
+async def runs_made(
+    connection: psycopg.AsyncConnection, keys: Sequence[str], run_ids: Sequence[str]
+) -> list[TracedRun]:
+    """The runs with one of these idempotency keys, of whatever task, and those of these ids."""
+    async with connection.cursor(row_factory=class_row(TracedRun)) as cursor:
+        await cursor.execute(_RUNS, [MOST_SPANS, list(keys), list(run_ids)])
+        return await cursor.fetchall()

@@ -1,0 +1,117 @@
+"""Which runs are meant: what lists, bulk operations and counts are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from triggerkit.runs.run import Status, first_run_id_at
+
+#: Each status by conditions of which each fits one of the indexes of unfinished or unsuccessful
+#: runs; together they say the status. Those that are completed are nearly all runs.
+_BRANCHES: Final[dict[Status, tuple[str, ...]]] = {
+    "queued": (
+        "r.status = 'queued' AND NOT r.blocked AND r.gate IS DISTINCT FROM 'held'",
+        "r.status = 'queued' AND NOT r.blocked AND r.gate = 'held'",
+        """r.status = 'queued' AND r.blocked
+            AND r.concurrency_key IS NOT NULL AND r.finished_at IS NULL""",
+    ),
+    "delayed": ("r.status = 'delayed'",),
+    "retrying": ("r.status = 'retrying'",),
+    "executing": ("r.status = 'executing'",),
+    "completed": ("r.status = 'completed'",),
+    "failed": ("r.status = 'failed'",),
+    "crashed": ("r.status = 'crashed'",),
+    "canceled": ("r.status = 'canceled'",),
+    "expired": ("r.status = 'expired'",),
+    "timed_out": ("r.status = 'timed_out'",),
+}
+
+#: What a field of a filter asks of a run.
+_CONDITIONS: Final = {
+    "task": "r.task = %(task)s",
+    "queue": "r.queue = %(queue)s",
+    "tag": "r.tags @> ARRAY[%(tag)s::text]",
+    "consumer": "r.source ->> 'consumer' = %(consumer)s",
+    "table": "r.source ->> 'table' = %(table)s",
+    "key": "(r.source ->> 'key' = %(key)s OR r.item_key = %(key)s)",
+    "error": "r.error ->> 'type' = %(error)s",
+    "schedule": "r.source ->> 'schedule' = %(schedule)s",
+    "batch": "r.source ->> 'batch' = %(batch)s",
+    "text": "position(%(text)s in r.id) > 0",
+    "since": "r.id >= %(since)s",
+    "until": "r.id < %(until)s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Runs that fit every field that is given, and one of the statuses.
+
+    `key` is a row: its identity as in `source`, or with `table` the values of its primary key.
+    `error` is the type of the last error, `batch` the run that an item was part of, `text` a part
+    of the id. `since` and `until` bound when a run was accepted.
+    """
+
+    task: str | None = None
+    queue: str | None = None
+    statuses: tuple[Status, ...] = ()
+    tag: str | None = None
+    consumer: str | None = None
+    table: str | None = None
+    key: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    error: str | None = None
+    schedule: str | None = None
+    batch: str | None = None
+    text: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self == RunFilter()
+
+    def as_json(self) -> dict[str, Any]:
+        """What is given, for the audit."""
+        given = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in given.items()
+            if value not in (None, ())
+        }
+
+    def ids(
+        self, bound: str, limit: int, *, oldest_first: bool = False
+    ) -> tuple[str, dict[str, Any]]:
+        """A query for the newest ids that fit, at most `limit`, and its parameters.
+
+        `bound` is one more condition on the run `r`.
+        """
+        order = "ASC" if oldest_first else "DESC"
+        conditions, parameters = self._conditions()
+        conditions.append(bound)
+        parts = [
+            "(SELECT r.id FROM triggerkit.runs r WHERE "  # noqa: S608 - of constants
+            f"{' AND '.join([branch, *conditions])} ORDER BY r.id {order} LIMIT {limit})"
+            for branch in self._branches()
+        ]
+        together = " UNION ALL ".join(parts)
+        return f"SELECT id FROM ({together}) f ORDER BY id {order} LIMIT {limit}", parameters  # noqa: S608
+
+    def _branches(self) -> tuple[str, ...]:
+        wanted = dict.fromkeys(self.statuses)
+        return tuple(b for status in wanted for b in _BRANCHES[status]) or ("true",)
+
+    def _conditions(self) -> tuple[list[str], dict[str, Any]]:
+        given = self.as_json()
+        given.pop("statuses", None)
+        for name in ("since", "until"):
+            if (moment := getattr(self, name)) is not None:
+                given[name] = first_run_id_at(moment.timestamp())
+        if self.key is not None and self.table is not None and ":[" not in self.key:
+            given["key"] = f"{self.table}:{orjson.dumps(self.key.split(',')).decode()}"
+        return [_CONDITIONS[name] for name in given], given

@@ -1,0 +1,180 @@
+"""Why runs are not running, each with what can be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import class_row
+
+#: After so long a free worker has taken a run, unless nothing brings it there.
+SETTLED = timedelta(seconds=5)
+
+_NOW = "SELECT clock_timestamp()"
+
+_WORKERS = """
+SELECT w.tasks, w.slots, w.async_slots,
+    (SELECT count(*)::int FROM triggerkit.runs e
+     WHERE e.status = 'executing' AND e.worker = w.id) AS executing
+FROM triggerkit.workers w
+"""
+
+#: Of the queues that have limits or are paused. free_at is when their rate lets one more through.
+_QUEUES = """
+SELECT q.name, q.paused_at, q.concurrency, q.rate_limit, q.rate_period_s,
+    (SELECT count(*)::int FROM triggerkit.runs o
+     WHERE o.queue = q.name AND o.gate = 'open') AS open,
+    (SELECT a.at + q.rate_period_s * interval '1 second' FROM triggerkit.admissions a
+     WHERE q.rate_limit IS NOT NULL AND a.queue = q.name ORDER BY a.at DESC
+     OFFSET greatest(q.rate_limit - 1, 0) LIMIT 1) AS free_at
+FROM triggerkit.queues q WHERE q.name = ANY (%s)
+"""
+
+#: The first unfinished run of each key.
+_HOLDERS = """
+SELECT k.task, k.key, h.id, h.status FROM unnest(%s::text[], %s::text[]) AS k (task, key),
+LATERAL (SELECT f.id, f.status FROM triggerkit.runs f
+    WHERE f.task = k.task AND f.concurrency_key = k.key AND f.finished_at IS NULL
+    ORDER BY f.seq LIMIT 1) AS h
+"""
+
+#: A run as it is asked about: a row of `runs`.
+Row = Mapping[str, Any]
+
+
+class _Worker(NamedTuple):
+    tasks: list[str]
+    slots: int
+    async_slots: int
+    executing: int
+
+
+class _Queue(NamedTuple):
+    name: str
+    paused_at: datetime | None
+    concurrency: int | None
+    rate_limit: int | None
+    rate_period_s: float | None
+    open: int
+    free_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the reasons of some runs follow from."""
+
+    now: datetime
+    workers: Sequence[_Worker]
+    queues: Mapping[str, _Queue]
+    holders: Mapping[tuple[str, str], tuple[str, str]]
+
+    def reason(self, run: Row) -> str | None:
+        """Why `run` is not running, and what helps; None of one that executes or is finished."""
+        if run["status"] in ("delayed", "retrying"):
+            return self._until(run)
+        if run["status"] != "queued":
+            return None
+        return (
+            self._key(run)
+            or self._pause(run)
+            or self._worker(run)
+            or self._gate(run)
+            or self._slots(run)
+        )
+
+    def _until(self, run: Row) -> str:
+        if run["scheduled_at"] <= self.now and not self.workers:
+            return f"due since {_told(run['scheduled_at'])}; {_NO_WORKER}"
+        if run["status"] == "delayed":
+            return f"delayed until {_told(run['scheduled_at'])}"
+        return f"retry at {_told(run['scheduled_at'])}, after attempt {run['attempt']} failed"
+
+    def _key(self, run: Row) -> str | None:
+        if not run["blocked"]:
+            return None
+        held = self.holders.get((run["task"], run["concurrency_key"]))
+        if held is None or held[0] == run["id"]:
+            return "its key has just become free"
+        return f"its key is held by {held[0]} ({held[1]})"
+
+    def _pause(self, run: Row) -> str | None:
+        queue = self.queues.get(run["queue"])
+        if queue is None or queue.paused_at is None:
+            return None
+        return (
+            f"the queue {queue.name} is paused since {_told(queue.paused_at)}; "
+            f"go on with: triggerkit queues resume {queue.name}"
+        )
+
+    def _worker(self, run: Row) -> str | None:
+        if not self.workers:
+            return f"waiting since {_told(run['queued_at'])}; {_NO_WORKER}"
+        if any(run["task"] in worker.tasks for worker in self.workers):
+            return None
+        return (
+            f"no worker for its task {run['task']} (queue {run['queue']}) since "
+            f"{_told(run['queued_at'])}: none of {len(self.workers)} takes it. It is kept; start a "
+            f"worker that has the task, or end it with: triggerkit runs cancel {run['id']}"
+        )
+
+    def _gate(self, run: Row) -> str | None:
+        queue = self.queues.get(run["queue"])
+        if queue is None or run["gate"] != "held":
+            return None
+        if queue.concurrency is not None and queue.open >= queue.concurrency:
+            return (
+                f"limit {queue.open}/{queue.concurrency} of the queue {queue.name}: it starts when "
+                f"one of those ends; more with: triggerkit queues limit {queue.name} --concurrency"
+            )
+        if queue.free_at is not None and queue.free_at > self.now:
+            return (
+                f"rate limit {queue.rate_limit} in {queue.rate_period_s:g} s of the queue "
+                f"{queue.name}: the next one may start at {_told(queue.free_at)}"
+            )
+        return f"about to be let through by the queue {queue.name}"
+
+    def _slots(self, run: Row) -> str:
+        able = [worker for worker in self.workers if run["task"] in worker.tasks]
+        busy = sum(worker.executing for worker in able)
+        if busy == 0 and self.now - run["queued_at"] > SETTLED:
+            return (
+                f"waiting since {_told(run['queued_at'])} though {len(able)} workers are idle; "
+                "what carries runs to them may be away, see: triggerkit check"
+            )
+        return (
+            f"waiting for a free slot: {busy} runs execute in {len(able)} "
+            f"{'process' if len(able) == 1 else 'processes'} with "
+            f"{sum(worker.slots for worker in able)} slots for sync and "
+            f"{sum(worker.async_slots for worker in able)} for async tasks; "
+            "more with: triggerkit worker"
+        )
+
+
+_NO_WORKER = "no worker is running; start one with: triggerkit worker"
+
+
+async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) -> Facts:
+    """What the reasons of `runs` follow from; nothing is asked when none of them waits."""
+    waiting = [run for run in runs if run["status"] in ("queued", "delayed", "retrying")]
+    if not waiting:
+        return Facts(datetime.max, (), {}, {})
+    row = await (await connection.execute(_NOW)).fetchone()
+    assert row is not None
+    async with connection.cursor(row_factory=class_row(_Worker)) as workers:
+        found = await (await workers.execute(_WORKERS)).fetchall()
+    async with connection.cursor(row_factory=class_row(_Queue)) as queues:
+        await queues.execute(_QUEUES, [list({run["queue"] for run in waiting})])
+        limited = {queue.name: queue for queue in await queues.fetchall()}
+    keys = {(run["task"], run["concurrency_key"]) for run in waiting if run["blocked"]}
+    holders: dict[tuple[str, str], tuple[str, str]] = {}
+    if keys:
+        cursor = await connection.execute(_HOLDERS, [[t for t, _ in keys], [k for _, k in keys]])
+        holders = {(task, key): (i, status) for task, key, i, status in await cursor.fetchall()}
+    return Facts(row[0], found, limited, holders)
+
+
+def _told(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,105 @@
+"""What runs run by, through the API: queues, schedules, workers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from triggerkit.runs.queues import (
+    QueueInfo,
+    find_queue,
+    limit_queue,
+    list_queues,
+    pause_queue,
+    resume_queue,
+)
+from triggerkit.runs.scheduling import (
+    ScheduleInfo,
+    list_schedules,
+    pause_schedule,
+    resume_schedule,
+    run_schedule,
+)
+from triggerkit.runs.workers import WorkerInfo, list_workers
+from triggerkit.web.api.operation import ACTOR, Call, Given, Page
+from triggerkit.web.api.runs import RunHandle
+from triggerkit.worker.limits import Queue
+
+
+class QueueLimits(Given):
+    """The limits that are set; null is none, and what is not given stays. `rate` is such as
+    "100/m", "5/s", or "100/15s"."""
+
+    concurrency: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
+    rate: Annotated[str | None, Field(max_length=40)] = None
+
+
+class Watch(Given):
+    """For how many seconds the workers are watched, to see whether they beat."""
+
+    watch_s: Annotated[float, Field(ge=0, le=10)] = 2.5
+
+
+async def list_all_queues(call: Call) -> Page[QueueInfo]:
+    """The queues that have runs, workers, limits or a pause, by name."""
+    async with call.state() as state:
+        return Page(data=await list_queues(state))
+
+
+async def edit_queue(call: Call, name: str, body: QueueLimits) -> QueueInfo:
+    """Set limits of a queue. Those that code declares are set anew by `triggerkit apply`."""
+    asked = Queue(name, body.concurrency, body.rate)
+    async with call.state() as state:
+        known = {queue.name: queue for queue in await list_queues(state)}.get(name)
+    given = body.model_fields_set
+    rate, concurrency = asked.rate_limit, asked.concurrency
+    if known is not None and "concurrency" not in given:
+        concurrency = known.concurrency
+    if known is not None and "rate" not in given and known.rate_limit and known.rate_period_s:
+        rate = (known.rate_limit, known.rate_period_s)
+    return await limit_queue(call.client, name, ACTOR, concurrency=concurrency, rate=rate)
+
+
+async def show_queue(call: Call, name: str) -> QueueInfo:
+    """One queue."""
+    async with call.state() as state:
+        return await find_queue(state, name)
+
+
+async def pause_one_queue(call: Call, name: str) -> QueueInfo:
+    """Start no more runs of a queue; those that execute go on."""
+    return await pause_queue(call.client, Queue(name).name, ACTOR)
+
+
+async def resume_one_queue(call: Call, name: str) -> QueueInfo:
+    """Start runs of a paused queue again."""
+    return await resume_queue(call.client, name, ACTOR)
+
+
+async def list_all_schedules(call: Call) -> Page[ScheduleInfo]:
+    """The schedules, by name."""
+    async with call.state() as state:
+        return Page(data=await list_schedules(state))
+
+
+async def pause_one_schedule(call: Call, name: str) -> ScheduleInfo:
+    """Make no more runs by the clock."""
+    return await pause_schedule(call.client, name, ACTOR)
+
+
+async def resume_one_schedule(call: Call, name: str) -> ScheduleInfo:
+    """Make runs by the clock again: from the next tick on, or, of one that catches up, from the
+    first that it missed."""
+    return await resume_schedule(call.client, name, ACTOR)
+
+
+async def run_one_schedule(call: Call, name: str) -> RunHandle:
+    """Make a run of a schedule now, beside its ticks."""
+    handle = await run_schedule(call.client, name, ACTOR)
+    return RunHandle(id=handle.id, task=handle.task)
+
+
+async def list_all_workers(call: Call, query: Watch) -> Page[WorkerInfo]:
+    """The processes that execute runs, watched until each has raised its beat."""
+    return Page(data=await list_workers(call.client.pool, query.watch_s))
