@@ -18,6 +18,9 @@ from triggerkit.worker.context import RunContext, checked_metadata, checked_tags
 #: A time span: seconds, or a timedelta.
 Seconds = float | timedelta
 
+#: Longest time that can be asked for: ten years.
+LONGEST_S = 10 * 366 * 86400
+
 #: Longest key that a caller may give, in characters; longer ones are hashed.
 MAX_KEY = 500
 
@@ -81,7 +84,7 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
         idempotency_key=_idempotency_key(asked, context) or run.idempotency_key,
         concurrency_key=_key(asked.get("concurrency_key")) or run.concurrency_key,
         options=Options(
-            priority_s=asked.get("priority", priority),
+            priority_s=checked_priority(asked.get("priority", priority)),
             ttl_s=_seconds(asked["ttl"], "ttl") if "ttl" in asked else ttl_s,
             idempotency_ttl_s=_given_seconds(asked, "idempotency_ttl"),
             debounce_key=None if debounce is None else _key(debounce.key),
@@ -99,7 +102,7 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
 
 
 def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str | None:
-    key = _key(asked.get("idempotency_key"))
+    key = asked.get("idempotency_key")
     scope = asked.get("idempotency_scope", "global")
     if scope not in ("global", "run", "attempt"):
         raise ConfigurationError(f"idempotency_scope is global, run or attempt, not {scope!r}")
@@ -111,18 +114,30 @@ def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str |
 
 
 def scoped_key(
-    key: str, scope: Literal["global", "run", "attempt"], context: RunContext | None
-) -> str:
+    key: str | None, scope: Literal["global", "run", "attempt"], context: RunContext | None
+) -> str | None:
     """The key as it is stored.
 
     Raises:
-        ConfigurationError: the scope is a run, and none executes here.
+        ConfigurationError: the scope is a run, and none executes here; or it is no key.
     """
-    if scope == "global":
+    key = _key(key)
+    if key is None or scope == "global":
         return key
     if context is None:
         raise ConfigurationError(f"idempotency_scope={scope!r} is for triggers inside of a run")
     return f"{context.id}/{context.attempt}/{key}" if scope == "attempt" else f"{context.id}/{key}"
+
+
+def checked_priority(priority: int) -> int:
+    """`priority`, if a run may have it.
+
+    Raises:
+        ConfigurationError: it is no whole number, or beyond ten years.
+    """
+    if not isinstance(priority, int) or abs(priority) >= LONGEST_S:
+        raise ConfigurationError("priority= is a number of seconds, at most ten years of them")
+    return priority
 
 
 def _key(key: str | None) -> str | None:
@@ -149,6 +164,6 @@ def _given_seconds(asked: TriggerOptions, name: Literal["idempotency_ttl"]) -> f
 
 def _seconds(value: Seconds, name: str) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 10 * 366 * 86400:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < LONGEST_S:
         raise ConfigurationError(f"{name}= is a time in seconds, from 0 to ten years")
     return float(seconds)
