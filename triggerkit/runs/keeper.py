@@ -92,11 +92,15 @@ waiting AS (
         SELECT r.task, r.rank + r.priority * 1000000::bigint FROM triggerkit.runs r
         WHERE {READY} AND r.task > waiting.task ORDER BY r.task, r.rank LIMIT 1) AS next),
 gated AS (
-    SELECT q.name, CASE WHEN q.rate_limit IS NULL THEN 0 ELSE coalesce((
-        SELECT extract(epoch FROM a.at - clock_timestamp())::float + q.rate_period_s
-        FROM triggerkit.admissions a WHERE a.queue = q.name ORDER BY a.at DESC
-        OFFSET q.rate_limit - 1 LIMIT 1), 0) END AS due_s
-    FROM triggerkit.queues q
+    SELECT q.name, CASE WHEN q.rate_limit IS NULL THEN 0 WHEN free.room <= 0 THEN {TICK_S}
+        ELSE coalesce((
+            SELECT extract(epoch FROM s.at - clock_timestamp())::float + q.rate_period_s
+            FROM triggerkit.starts s WHERE s.queue = q.name ORDER BY s.at DESC
+            OFFSET free.room - 1 LIMIT 1), 0) END AS due_s
+    FROM triggerkit.queues q, LATERAL (
+        SELECT q.rate_limit - count(*) AS room FROM triggerkit.runs o
+        WHERE o.queue = q.name AND o.gate = 'open' AND o.status || '' = 'queued'
+            AND q.rate_limit IS NOT NULL) AS free
     WHERE q.paused_at IS NULL AND (
         SELECT true FROM triggerkit.runs r WHERE r.queue = q.name AND r.status = 'queued'
             AND NOT r.blocked AND r.gate = 'held' LIMIT 1))
