@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import WEBHOOK_SECRET
 from tests.integration.run_state import RunState, run_state
 from triggerkit.runs.client import portal
 from triggerkit.settings import Settings
@@ -31,6 +32,7 @@ def triggers(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("TRIGGERKIT_WEBHOOK_SECRET", WEBHOOK_SECRET)
     monkeypatch.delenv("TRIGGERKIT_STATE_URL", raising=False)
     yield state
     portal.close()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -128,7 +129,7 @@ def test_many_are_accepted_in_one_round_trip_for_each_thousand(
     handles = process.trigger_many([Order(number=n) for n in range(2500)])
     assert len({handle.id for handle in handles}) == 2500
     # Of one turn each: BEGIN, the keys' locks, the runs, what they let go on, COMMIT.
-    assert [later - one for one, later in zip(turns, turns[1:], strict=False)] == [5, 5]
+    assert [later - one for one, later in pairwise(turns)] == [5, 5]
     assert statements.count("COMMIT") == len(turns) == 3
     transactions = "SELECT count(DISTINCT xmin::text)::int FROM triggerkit.runs"
     assert triggers.rows(transactions) == [3]
@@ -234,7 +235,7 @@ def test_runs_of_one_concurrency_key_execute_in_order_and_never_together(
     with working(triggers, slow):
         triggers.wait_for_status("completed", *(handle.id for handle in handles))
     assert [number for number, _, _ in spans] == list(range(5))
-    assert all(end <= start for (_, _, end), (_, start, _) in zip(spans, spans[1:], strict=False))
+    assert all(end <= start for (_, _, end), (_, start, _) in pairwise(spans))
 
 
 def test_a_run_of_higher_priority_starts_first(triggers: RunState) -> None:

@@ -124,11 +124,12 @@ def _consented(settings: Settings, declarations: Declarations) -> bool:
 
 
 def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:
-    for step in (*planned.steps, *of_runs):
+    steps: list[Step | RunStep] = [*planned.steps, *of_runs]
+    for step in steps:
         _print_step(step)
     for warning in planned.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
-    if not planned.steps and not of_runs:
+    if not steps:
         console.print("nothing to change")
 
 

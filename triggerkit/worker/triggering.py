@@ -14,6 +14,7 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.runs.door import door
 from triggerkit.runs.run import NewRun, Options
 from triggerkit.worker.context import RunContext, checked_metadata, checked_tags, running
+from triggerkit.worker.telemetry import current_traceparent
 
 #: A time span: seconds, or a timedelta.
 Seconds = float | timedelta
@@ -72,7 +73,8 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
         known = ", ".join(sorted(TriggerOptions.__optional_keys__))
         raise ConfigurationError(f"{min(unknown)!r} is no option of a trigger; there are {known}")
     context = running.get()
-    if not asked and context is None and ttl_s is None and not priority:
+    traceparent = current_traceparent() or (None if context is None else context.traceparent)
+    if not (asked or context or traceparent or priority) and ttl_s is None:
         return run
     debounce = asked.get("debounce")
     if debounce is not None and ("idempotency_key" in asked or "delay" in asked):
@@ -96,7 +98,7 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
             tags=tuple(checked_tags(list(asked.get("tags", ())))),
             metadata=checked_metadata(asked["metadata"]) if "metadata" in asked else None,
             parent_id=None if context is None else context.id,
-            traceparent=None if context is None else context.traceparent,
+            traceparent=traceparent,
         ),
     )
 
