@@ -222,6 +222,8 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         raise ConfigurationError(
             f"no task was found in {', '.join(project.tasks)}; decorate a function with @task"
         )
+    # The project's modules may have set handlers of their own.
+    stop_on_signals(stop)
     if not wait_to_go():
         return
     if not is_child():

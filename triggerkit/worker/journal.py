@@ -102,19 +102,25 @@ class Journal:
     def _run(self) -> None:
         ended = False
         while not ended:
-            entries: list[Entry] = []
-            item = self._queue.get()
-            until = time.monotonic() + GATHER_S
-            while item is not None and len(entries) < MAX_ENTRIES:
-                entries.append(item)
-                try:
-                    item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
-                except queue.Empty:
-                    break
-            ended = item is None
+            entries, ended = self._gather()
             if entries:
                 self._write(entries)
         self._disconnect()
+
+    def _gather(self) -> tuple[list[Entry], bool]:
+        """What comes within a moment, and whether nothing comes any more."""
+        entries: list[Entry] = []
+        item = self._queue.get()
+        until = time.monotonic() + GATHER_S
+        while item is not None:
+            entries.append(item)
+            if len(entries) >= MAX_ENTRIES:
+                return entries, False
+            try:
+                item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return entries, False
+        return entries, True
 
     def _write(self, entries: list[Entry]) -> None:
         while True:
