@@ -58,11 +58,11 @@ def test_a_hook_that_throws_is_told_of_in_the_runs_log_and_ignored(
 
     made: Any = task(name="act")(aact if is_async else act)
 
-    @made.on_start
-    @made.on_success
     def throws(*given: Any) -> None:
         raise error
 
+    made.on_start(throws)
+    made.on_success(throws)
     handle = made.trigger()
     with working(triggers, made):
         triggers.wait_for_status("completed", handle.id)

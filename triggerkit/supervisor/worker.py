@@ -113,9 +113,9 @@ class _Crew:
     def stop(self) -> int:
         """Have them finish what they have; returns the worst exit code."""
         self._stopping.set()
-        for child in self._children:
-            child.ask_to_end()
-        codes = [child.wait() for child in self._children]
+        # What ended before, and waits for its successor, was told of then.
+        asked = [child for child in self._children if child.ask_to_end()]
+        codes = [child.wait() for child in asked]
         # One that was only starting ends by the signal itself.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
