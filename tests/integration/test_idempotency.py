@@ -11,19 +11,19 @@ from triggerkit import Handle, Retry, task
 from triggerkit.errors import ConfigurationError
 
 
-@task
+@task(name="once_note")
 def note() -> None:
     """Does nothing."""
 
 
-@task(name="other_note")
+@task(name="once_other")
 def other() -> None:
     """Does nothing either."""
 
 
 def test_a_key_makes_one_run_of_its_task(triggers: RunState) -> None:
     first = note.trigger(idempotency_key="order 7")
-    assert note.trigger(idempotency_key="order 7") == Handle(first.id, "note", duplicate=True)
+    assert note.trigger(idempotency_key="order 7") == Handle(first.id, "once_note", duplicate=True)
     assert other.trigger(idempotency_key="order 7").id != first.id
     assert len(triggers.statuses()) == 2
 
@@ -47,7 +47,7 @@ def test_a_key_of_a_scope_counts_in_its_run_or_its_attempt(triggers: RunState) -
         handles.append(parent.trigger())
         triggers.wait_for_status("completed", handles[1].id)
     assert not made["run"][4].duplicate
-    parents = "SELECT DISTINCT parent_id FROM triggerkit.runs WHERE task = 'note' ORDER BY 1"
+    parents = "SELECT DISTINCT parent_id FROM triggerkit.runs WHERE task = 'once_note' ORDER BY 1"
     assert triggers.rows(parents) == [handle.id for handle in handles]
 
 

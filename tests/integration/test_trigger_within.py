@@ -16,7 +16,7 @@ from triggerkit import Debounce, task
 from triggerkit.errors import ConfigurationError, InvalidPayload
 
 
-@task
+@task(name="greet_within")
 def greet(name: dict[str, Any]) -> str:
     """Greets."""
     return f"hello {name['name']}"

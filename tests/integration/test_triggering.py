@@ -41,7 +41,7 @@ class Named(TypedDict):
     name: str
 
 
-@task
+@task(name="triggered")
 def process(order: Order) -> int:
     """Returns the order's number."""
     return order.number
@@ -135,7 +135,7 @@ def test_many_are_accepted_in_one_round_trip_for_each_thousand(
     assert triggers.rows(transactions) == [3]
     order = "SELECT (payload::jsonb ->> 'number')::int FROM triggerkit.runs ORDER BY rank"
     assert triggers.rows(order) == list(range(2500))
-    assert triggers.pushed("process") == triggers.rows(
+    assert triggers.pushed("triggered") == triggers.rows(
         "SELECT id FROM triggerkit.runs ORDER BY seq"
     )
 
@@ -191,7 +191,7 @@ def test_a_run_that_did_not_start_in_its_ttl_expires_and_frees_its_key(
 
     with working(triggers, other):
         triggers.wait_for_status("expired", asked.id, own.id)
-    assert triggers.pushed("process") == [asked.id, waiting.id]
+    assert triggers.pushed("triggered") == [asked.id, waiting.id]
     with working(triggers, process):
         triggers.wait_for_status("completed", waiting.id)
     assert triggers.run(asked.id)["attempt"] == 0

@@ -14,13 +14,13 @@ from triggerkit import RunFailed, task
 from triggerkit.errors import ConfigurationError
 
 
-@task
+@task(name="awaited_double")
 def double(given: dict[str, int]) -> dict[str, int]:
     """Doubles n."""
     return {"n": given["n"] * 2}
 
 
-@task
+@task(name="awaited_adouble")
 async def adouble(given: dict[str, int]) -> int:
     """Doubles n."""
     await asyncio.sleep(0.01)
