@@ -19,7 +19,7 @@ from triggerkit.runs.members import Members
 from triggerkit.runs.recover import CHUNK, MAX_CRASHES
 from triggerkit.runs.redis_transport import task_key
 from triggerkit.runs.retention import Retention
-from triggerkit.runs.run import NewRun
+from triggerkit.runs.run import NewRun, Options
 from triggerkit.runs.session import by_index
 from triggerkit.runs.watch import LONGEST_GAP_S, Watch
 from triggerkit.settings import Settings
@@ -346,3 +346,38 @@ def test_who_takes_over_knows_who_was_silent_before(settings: Settings, state: R
             keeper._follow(follower, watch)
         keeper.tick(follower, watch)
     assert state.statuses() == ["queued"]
+
+
+def test_a_run_that_was_taken_and_never_claimed_is_missed_amid_others_of_its_age(
+    settings: Settings, state: RunState
+) -> None:
+    keeper = new_keeper(settings, state)
+    runs = [new_run() for _ in range(5)]
+    state.accept(*runs)
+    state.connection.execute(MAKE_OLDER)
+    state.take()
+    ranks: Any = {
+        run_id: rank for run_id, rank in state.rows("SELECT id, rank FROM triggerkit.runs")
+    }
+    lost = ranks.pop(runs[0].id)
+    state.redis.zadd(task_key(state.namespace, TASK), ranks)
+    assert lost < min(ranks.values())
+    watch = Watch(keeper.lease_s)
+    keeper.tick(state.connection, watch)
+    assert runs[0].id not in state.pushed()
+    keeper.tick(state.connection, watch)
+    assert state.pushed() == [run.id for run in runs]
+
+
+def test_young_runs_of_high_priority_do_not_hide_older_ones_that_were_lost(
+    settings: Settings, state: RunState
+) -> None:
+    keeper = new_keeper(settings, state)
+    old, urgent = new_run(), new_run(options=Options(priority_s=3600))
+    state.accept(old)
+    state.connection.execute(MAKE_OLDER)
+    state.take()
+    state.accept(urgent)
+    state.take()
+    tick(keeper, state)
+    assert old.id in state.pushed()

@@ -28,7 +28,7 @@ FROM generate_series(1, 20000) n;
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, payload, scheduled_at)
 SELECT 'run_' || lpad((20000 + n)::text, 26, '0'), 'work', 'default', 'delayed', 3, '{}',
     now() + (n - 5) * interval '1 minute' FROM generate_series(1, 2000) n;
-INSERT INTO triggerkit.admissions (queue, at)
+INSERT INTO triggerkit.starts (queue, at)
 SELECT 'limited', now() - n * interval '1 minute' FROM generate_series(1, 2000) n;
 INSERT INTO triggerkit.attempts (run_id, attempt, status, started_at, finished_at, worker)
 SELECT id, 1, 'failed', now(), now(), 'worker-1' FROM triggerkit.runs;
@@ -42,7 +42,7 @@ SELECT 'schedule-' || n, 'work', 'default', 3, '* * * * *', 'UTC',
 """
 
 #: Tables that no statement reads through.
-LARGE = ("runs", "attempts", "spans", "admissions", "schedules")
+LARGE = ("runs", "attempts", "spans", "starts", "schedules")
 
 #: Rows a statement about ten runs may look at.
 ENOUGH = 150

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,11 @@ from triggerkit.consumers.declaration import Declarations
 from triggerkit.consumers.plan import Plan, Step
 from triggerkit.encryption import Keyring
 from triggerkit.errors import TriggerkitError
+from triggerkit.runs.declared import DeclaredRuns, RunStep, apply_runs, plan_runs
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
-from triggerkit.supervisor.declarations import load_declarations
+from triggerkit.supervisor.declarations import load_all_declarations
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -38,12 +40,14 @@ def register(app: typer.Typer) -> None:
 
 def plan(tasks: Tasks = None, json: Json = False) -> None:
     """Show what `apply` would change."""
-    declarations = load_declarations(Project.load(tasks=tasks))
-    planned = asyncio.run(_plan(Settings.load(), declarations))
+    declarations, runs = load_all_declarations(Project.load(tasks=tasks))
+    settings = Settings.load()
+    planned = asyncio.run(_plan(settings, declarations))
+    of_runs = asyncio.run(_plan_runs(settings, runs))
     if json:
-        print(orjson.dumps(_as_json(planned)).decode())
+        print(orjson.dumps(_as_json(planned, of_runs)).decode())
         return
-    _print(planned)
+    _print(planned, of_runs)
 
 
 def apply(
@@ -58,13 +62,14 @@ def apply(
         bool, typer.Option("--keep", help="Leave out steps that lose something.")
     ] = False,
 ) -> None:
-    """Make the consumers and endpoints so that code and triggerkit.toml declare."""
+    """Make the consumers, endpoints, queue limits and schedules so that code and triggerkit.toml
+    declare."""
     if setup is not None:
         _run_module(setup)
     settings = Settings.load()
-    declarations = load_declarations(Project.load(tasks=tasks))
+    declarations, runs = load_all_declarations(Project.load(tasks=tasks))
     may_lose = yes or (not keep and _consented(settings, declarations))
-    for line in asyncio.run(_apply(settings, declarations, may_lose)):
+    for line in asyncio.run(_apply(settings, declarations, runs, may_lose)):
         print(line)
 
 
@@ -76,13 +81,20 @@ async def _plan(settings: Settings, declarations: Declarations) -> Plan:
         return await plan_declarations(source, state, declarations)
 
 
-async def _apply(settings: Settings, declarations: Declarations, may_lose: bool) -> list[str]:
+async def _plan_runs(settings: Settings, runs: DeclaredRuns) -> list[RunStep]:
+    async with await connect(settings.state_dsn, "triggerkit plan") as state:
+        return await plan_runs(state, runs)
+
+
+async def _apply(
+    settings: Settings, declarations: Declarations, runs: DeclaredRuns, may_lose: bool
+) -> list[str]:
     async with (
         await connect(settings.source_dsn, "triggerkit apply") as source,
         await connect(settings.state_dsn, "triggerkit apply") as state,
     ):
         await migrate(state)
-        return await apply_declarations(
+        done = await apply_declarations(
             source,
             state,
             declarations,
@@ -90,6 +102,7 @@ async def _apply(settings: Settings, declarations: Declarations, may_lose: bool)
             keyring=Keyring(settings.encryption_keys),
             may_lose=may_lose,
         )
+        return done + [step.done for step in await apply_runs(state, runs)]
 
 
 def _consented(settings: Settings, declarations: Declarations) -> bool:
@@ -110,16 +123,17 @@ def _consented(settings: Settings, declarations: Declarations) -> bool:
     return typer.confirm("Make all of it so?", abort=True)
 
 
-def _print(planned: Plan) -> None:
-    for step in planned.steps:
+def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:
+    steps: list[Step | RunStep] = [*planned.steps, *of_runs]
+    for step in steps:
         _print_step(step)
     for warning in planned.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
-    if not planned.steps:
+    if not steps:
         console.print("nothing to change")
 
 
-def _print_step(step: Step) -> None:
+def _print_step(step: Step | RunStep) -> None:
     color = _COLORS.get(step.verb, "cyan")
     first, *rest = str(step).splitlines()
     console.print(f"[{color}]{step.verb}[/]{escape(first.removeprefix(step.verb))}")
@@ -127,10 +141,13 @@ def _print_step(step: Step) -> None:
         console.print(line, markup=False)
 
 
-def _as_json(planned: Plan) -> dict[str, object]:
-    steps = [
+def _as_json(planned: Plan, of_runs: Sequence[RunStep]) -> dict[str, object]:
+    steps: list[dict[str, object]] = [
         {"verb": s.verb, "consumer": s.name, "details": s.details, "loses": s.loses}
         for s in planned.steps
+    ]
+    steps += [
+        {"verb": s.verb, s.kind: s.name, "details": s.details, "loses": None} for s in of_runs
     ]
     return {"steps": steps, "warnings": planned.warnings}
 

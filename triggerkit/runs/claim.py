@@ -28,17 +28,19 @@ logger = logging.getLogger(__name__)
 #: The columns of a `ClaimedRun`, in order.
 _CLAIMED = """
     id, seq, task, queue, attempt, max_attempts, waits, payload, items, concurrency_key, item_key,
-    source, started_at, gate IS NOT NULL, tags, metadata, traceparent,
+    source, started_at, gate IS NOT NULL AS open, tags, metadata, traceparent,
     CASE WHEN items IS NULL THEN '{}' ELSE ARRAY(
         SELECT h.item_key FROM triggerkit.runs h
-        WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END
+        WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END AS held_rows
 """
 
 #: Gives ready runs to a worker. A run another worker has, or one that is not ready, is not
 #: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
 #: another claim are left to it: two claims of the same ids cannot wait for each other. The status
-#: is compared such that no index of the queued runs fits: it would be read from end to end.
+#: is compared such that no index of the queued runs fits: it would be read from end to end. Starts
+#: of a queue with a rate are counted.
 _CLAIM = f"""
+WITH claimed AS (
 UPDATE triggerkit.runs r
 SET status = 'executing', attempt = attempt + 1, started_at = clock_timestamp(), worker = %s,
     version = %s, claim = %s
@@ -49,7 +51,12 @@ WHERE id = ANY (ARRAY(
         AND queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
         AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
     FOR UPDATE SKIP LOCKED))
-RETURNING {_CLAIMED}
+RETURNING {_CLAIMED}),
+counted AS (
+    INSERT INTO triggerkit.starts (queue, at)
+    SELECT c.queue, c.started_at FROM claimed c JOIN triggerkit.queues q ON q.name = c.queue
+    WHERE q.rate_limit IS NOT NULL)
+SELECT * FROM claimed
 """  # noqa: S608 - of constants
 
 #: What a claim gave whose answer was lost.

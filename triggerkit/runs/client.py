@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 #: Connections of one process to the state database.
 POOL_SIZE = 8
+
+#: Seconds for which a thread waits in one go: a run that waits for another can be stopped then.
+LOOK_S = 0.25
 
 #: Has an idempotency key of a task forgotten.
 _FORGET_KEY = """
@@ -148,7 +152,14 @@ class Portal:
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        try:
+            # In one long wait, nothing that is raised in this thread from outside would be seen.
+            while not wait([future], LOOK_S).done:
+                pass
+            return future.result()
+        finally:
+            future.cancel()
 
     async def _run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())

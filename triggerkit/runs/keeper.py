@@ -8,11 +8,12 @@ asks once a second, and is woken by whoever cannot wait for that.
 from __future__ import annotations
 
 import logging
+import math
 import select
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import psycopg
@@ -85,18 +86,22 @@ FROM canceled, workers
 _LOOK = f"""
 WITH RECURSIVE {_BEAT},
 waiting AS (
-    (SELECT r.task, r.rank + r.priority * 1000000::bigint AS since FROM triggerkit.runs r
+    (SELECT r.task, r.rank FROM triggerkit.runs r
      WHERE {READY} ORDER BY r.task, r.rank LIMIT 1)
     UNION ALL
     SELECT next.* FROM waiting, LATERAL (
-        SELECT r.task, r.rank + r.priority * 1000000::bigint FROM triggerkit.runs r
+        SELECT r.task, r.rank FROM triggerkit.runs r
         WHERE {READY} AND r.task > waiting.task ORDER BY r.task, r.rank LIMIT 1) AS next),
 gated AS (
-    SELECT q.name, CASE WHEN q.rate_limit IS NULL THEN 0 ELSE coalesce((
-        SELECT extract(epoch FROM a.at - clock_timestamp())::float + q.rate_period_s
-        FROM triggerkit.admissions a WHERE a.queue = q.name ORDER BY a.at DESC
-        OFFSET q.rate_limit - 1 LIMIT 1), 0) END AS due_s
-    FROM triggerkit.queues q
+    SELECT q.name, CASE WHEN q.rate_limit IS NULL THEN 0 WHEN free.room <= 0 THEN {TICK_S}
+        ELSE coalesce((
+            SELECT extract(epoch FROM s.at - clock_timestamp())::float + q.rate_period_s
+            FROM triggerkit.starts s WHERE s.queue = q.name ORDER BY s.at DESC
+            OFFSET free.room - 1 LIMIT 1), 0) END AS due_s
+    FROM triggerkit.queues q, LATERAL (
+        SELECT q.rate_limit - count(*) AS room FROM triggerkit.runs o
+        WHERE o.queue = q.name AND o.gate = 'open' AND o.status || '' = 'queued'
+            AND q.rate_limit IS NOT NULL) AS free
     WHERE q.paused_at IS NULL AND (
         SELECT true FROM triggerkit.runs r WHERE r.queue = q.name AND r.status = 'queued'
             AND NOT r.blocked AND r.gate = 'held' LIMIT 1))
@@ -114,7 +119,7 @@ SELECT
     (SELECT neighbours FROM workers) AS neighbours,
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
-    ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - since) > {int(SETTLING_S * 1e6)}) AS tasks
+    ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - rank) > {int(SETTLING_S * 1e6)}) AS tasks
 """  # noqa: S608 - of constants
 
 
@@ -146,6 +151,8 @@ class Keeper:
     stop: threading.Event
     retention: Retention
     lease_s: float = LEASE_S
+    #: By task, the ready runs that the transport did not have at the last look.
+    _missing: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Keep until stopped; connections that break are made again."""
@@ -239,10 +246,17 @@ class Keeper:
     def _refill(self, connection: psycopg.Connection, task: str) -> int:
         """Push a chunk of what the transport lost of `task`; returns how many were pushed."""
         try:
-            lost = strays(connection, task, self.transport.first_rank(task))
+            first_rank = self.transport.first_rank(task)
         except TransportAway as error:
             logger.warning("no runs of %s can be pushed (%s); they wait", task, error)
             return 0
+        missing = strays(connection, task, first_rank)
+        # What is missing at one look may be being claimed; at the next one it is lost. Where the
+        # transport has nothing, pushing too much costs nothing.
+        before = self._missing.pop(task, frozenset())
+        lost = missing if math.isinf(first_rank) else [run for run in missing if run.id in before]
+        if len(lost) < len(missing):
+            self._missing[task] = frozenset(run.id for run in missing)
         return len(lost) if self._push(lost) else 0
 
     def _push(self, runs: list[ReadyRun]) -> bool:

@@ -55,16 +55,19 @@ LOCK_QUEUES = """
 SELECT name FROM triggerkit.queues WHERE name = ANY (%s) ORDER BY name FOR UPDATE
 """
 
-#: Lets through what there is room for, first those that waited longest. An admission counts against
-#: the rate of its queue for the whole period, so that none has more than its limit in any.
+#: Lets through what there is room for, first those that waited longest. Against the rate of its
+#: queue counts what was let through and has not started, and what started less than a period ago:
+#: so that none has more starts than its limit in any period.
 ADMIT = f"""
 WITH room AS (
-    SELECT q.name, q.rate_limit, greatest(0, least(%s,
+    SELECT q.name, greatest(0, least(%s,
         CASE WHEN q.paused_at IS NOT NULL THEN 0 END,
         q.concurrency - (SELECT count(*) FROM triggerkit.runs o
                          WHERE o.queue = q.name AND o.gate = 'open'),
-        q.rate_limit - (SELECT count(*) FROM triggerkit.admissions a WHERE a.queue = q.name
-            AND a.at > statement_timestamp() - q.rate_period_s * interval '1 second'))) AS places
+        q.rate_limit - (SELECT count(*) FROM triggerkit.runs o
+                        WHERE o.queue = q.name AND o.gate = 'open' AND o.status || '' = 'queued')
+            - (SELECT count(*) FROM triggerkit.starts s WHERE s.queue = q.name
+               AND s.at > statement_timestamp() - q.rate_period_s * interval '1 second'))) AS places
     FROM triggerkit.queues q WHERE q.name = ANY (%s)),
 admitted AS (
     UPDATE triggerkit.runs r SET gate = 'open', rank = {NOW_RANK} - r.priority * 1000000::bigint
@@ -73,11 +76,7 @@ admitted AS (
             SELECT h.id FROM triggerkit.runs h
             WHERE h.queue = room.name AND h.status = 'queued' AND NOT h.blocked AND h.gate = 'held'
             ORDER BY h.rank LIMIT room.places) AS w))
-    RETURNING r.task, r.id, r.rank, r.queue),
-counted AS (
-    INSERT INTO triggerkit.admissions (queue, at)
-    SELECT a.queue, clock_timestamp() FROM admitted a JOIN room ON room.name = a.queue
-    WHERE room.rate_limit IS NOT NULL)
+    RETURNING r.task, r.id, r.rank)
 SELECT task, id, rank FROM admitted
 """  # noqa: S608 - of constants
 

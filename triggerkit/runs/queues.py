@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.errors import TriggerkitError, UnknownQueue
+from triggerkit.errors import DeclaredElsewhere, TriggerkitError, UnknownQueue
 from triggerkit.runs.accept import admit_on
 from triggerkit.runs.client import Client
 from triggerkit.runs.keys import READY
@@ -63,6 +63,7 @@ INSERT INTO triggerkit.queues (name, concurrency, rate_limit, rate_period_s)
 VALUES (%(name)s, %(concurrency)s, %(rate_limit)s, %(rate_period_s)s)
 ON CONFLICT (name) DO UPDATE SET concurrency = excluded.concurrency,
     rate_limit = excluded.rate_limit, rate_period_s = excluded.rate_period_s
+WHERE queues.managed_by = 'api'
 RETURNING concurrency IS NOT NULL OR rate_limit IS NOT NULL, paused_at IS NOT NULL
 """
 
@@ -191,7 +192,11 @@ async def limit_queue(
     concurrency: int | None,
     rate: tuple[int, float] | None,
 ) -> QueueInfo:
-    """Set both limits of a queue; None is no limit. `rate` is runs and seconds."""
+    """Set both limits of a queue; None is no limit. `rate` is runs and seconds.
+
+    Raises:
+        DeclaredElsewhere: tasks declare them.
+    """
     rate_limit, rate_period_s = (None, None) if rate is None else rate
     limits = {
         "concurrency": concurrency,
@@ -200,7 +205,11 @@ async def limit_queue(
     }
     async with client.pool.connection() as connection:
         row = await (await connection.execute(_LIMIT, {"name": name, **limits})).fetchone()
-        assert row is not None
+        if row is None:
+            raise DeclaredElsewhere(
+                f"the limits of the queue {name} are declared in code, by Queue({name!r}, …); "
+                "change them there and run: triggerkit apply"
+            )
         has_limits, is_paused = row
         await note(connection, actor, "limit queue", f"queue {name}", limits)
         if has_limits:

@@ -27,7 +27,7 @@ _QUEUES = """
 SELECT q.name, q.paused_at, q.concurrency, q.rate_limit, q.rate_period_s,
     (SELECT count(*)::int FROM triggerkit.runs o
      WHERE o.queue = q.name AND o.gate = 'open') AS open,
-    (SELECT a.at + q.rate_period_s * interval '1 second' FROM triggerkit.admissions a
+    (SELECT a.at + q.rate_period_s * interval '1 second' FROM triggerkit.starts a
      WHERE q.rate_limit IS NOT NULL AND a.queue = q.name ORDER BY a.at DESC
      OFFSET greatest(q.rate_limit - 1, 0) LIMIT 1) AS free_at
 FROM triggerkit.queues q WHERE q.name = ANY (%s)

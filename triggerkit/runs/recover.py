@@ -148,11 +148,11 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[Rea
 
 
 def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list[ReadyRun]:
-    """Runs of `task` that the transport lost, at most `CHUNK`, given the first rank it has."""
+    """Ready runs of `task` that the transport does not have, at most `CHUNK`, given the first rank it
+    has: they are lost, or were just taken and are being claimed."""
     parameters = {
         "task": task,
-        # What was just taken and is not claimed yet stands close before the first.
-        "first": _LAST_RANK if math.isinf(first_rank) else int(first_rank) - _SETTLING_US,
+        "first": _LAST_RANK if math.isinf(first_rank) else int(first_rank),
         "limit": CHUNK,
         "settling_us": _SETTLING_US,
     }

@@ -25,9 +25,9 @@ spans AS (DELETE FROM triggerkit.spans WHERE run_id IN (SELECT id FROM old))
 DELETE FROM triggerkit.runs WHERE id IN (SELECT id FROM old)
 """
 
-_FORGET_ADMISSIONS = """
-DELETE FROM triggerkit.admissions a USING triggerkit.queues q
-WHERE q.name = a.queue AND a.at < clock_timestamp() - q.rate_period_s * interval '1 second'
+_FORGET_STARTS = """
+DELETE FROM triggerkit.starts s USING triggerkit.queues q
+WHERE q.name = s.queue AND s.at < clock_timestamp() - q.rate_period_s * interval '1 second'
 """
 
 
@@ -47,6 +47,6 @@ class Retention:
         before = first_run_id_at(time.time() - self.keep.total_seconds())
         parameters = {"before": before, "keep": self.keep, "limit": CHUNK}
         removed = connection.execute(_REMOVE, parameters).rowcount
-        connection.execute(_FORGET_ADMISSIONS)
+        connection.execute(_FORGET_STARTS)
         self._next_look = now + (self.look_s if removed < CHUNK else 0.0)
         return removed

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from triggerkit.consumers.declaration import Declarations, read_file
+from triggerkit.runs.declared import DeclaredRuns
 from triggerkit.settings import Project, own_environment, running_environment
-from triggerkit.worker.registry import declared_consumers, load_tasks
+from triggerkit.worker.registry import declared_consumers, declared_runs, load_tasks
 
 
 def load_declarations(project: Project) -> Declarations:
-    """The consumers of the project's tasks and of its triggerkit.toml, and its endpoints.
+    """The first part of what `load_all_declarations` gives."""
+    return load_all_declarations(project)[0]
+
+
+def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]:
+    """The consumers of the project's tasks and of its triggerkit.toml, and its endpoints; and the
+    limits of its queues and the schedules of its tasks.
 
     Raises:
         ConfigurationError: a task cannot be imported, or the file says something wrong.
     """
     environment = {**running_environment(project.folder), **own_environment(project.folder)}
     of_file, endpoints = read_file(project.endpoints, project.consumers, environment)
-    return Declarations([*declared_consumers(load_tasks(project)), *of_file], endpoints)
+    tasks = load_tasks(project)
+    declarations = Declarations([*declared_consumers(tasks), *of_file], endpoints)
+    return declarations, declared_runs(tasks)

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from triggerkit.embedded import lifeline
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.client import installation
+from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
 from triggerkit.runs.keeper import Keeper
 from triggerkit.runs.local import started
 from triggerkit.runs.members import Member, Members
 from triggerkit.runs.retention import Retention
 from triggerkit.runs.session import by_index
 from triggerkit.settings import Project, Settings
-from triggerkit.state.connect import pinned
+from triggerkit.state.connect import connect, pinned
 from triggerkit.supervisor.loading import load_project_tasks
-from triggerkit.supervisor.logs import echo_output
+from triggerkit.supervisor.logs import echo_output, is_child
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
 from triggerkit.supervisor.workers import (
     WORKER_VARIABLE,
@@ -41,6 +42,7 @@ from triggerkit.worker.process import (
     open_transport,
     stop_on_signals,
 )
+from triggerkit.worker.registry import declared_runs
 from triggerkit.worker.version import code_version
 
 logger = logging.getLogger("triggerkit.worker")
@@ -111,9 +113,9 @@ class _Crew:
     def stop(self) -> int:
         """Have them finish what they have; returns the worst exit code."""
         self._stopping.set()
-        for child in self._children:
-            child.ask_to_end()
-        codes = [child.wait() for child in self._children]
+        # What ended before, and waits for its successor, was told of then.
+        asked = [child for child in self._children if child.ask_to_end()]
+        codes = [child.wait() for child in asked]
         # One that was only starting ends by the signal itself.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
@@ -220,8 +222,12 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         raise ConfigurationError(
             f"no task was found in {', '.join(project.tasks)}; decorate a function with @task"
         )
+    # The project's modules may have set handlers of their own.
+    stop_on_signals(stop)
     if not wait_to_go():
         return
+    if not is_child():
+        _warn_of_differences(settings, declared_runs(tasks))
     place = Place(
         os.environ[WORKER_VARIABLE],
         asyncio.run(installation(settings)),
@@ -239,3 +245,17 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         # Threads that do not end would hold the process up.
         logging.shutdown()
         os._exit(STUCK)
+
+
+def _warn_of_differences(settings: Settings, declared: DeclaredRuns) -> None:
+    """A worker changes nothing, but tells when the limits and schedules are others than its code's.
+
+    `dev` applies on each start: its workers have nothing to tell.
+    """
+
+    async def differences() -> list[RunStep]:
+        async with await connect(settings.state_dsn, "triggerkit worker") as state:
+            return await plan_runs(state, declared)
+
+    for step in asyncio.run(differences()):
+        logger.warning("not as the code declares it, until `triggerkit apply`: %s", step)

@@ -57,11 +57,13 @@ class Child:
         with contextlib.suppress(BrokenPipeError, OSError):
             os.write(self._go_fd, f"{line}\n".encode())
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, if it has not ended."""
-        if self._code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+    def ask_to_end(self) -> bool:
+        """Send SIGTERM; False when it is known to have ended."""
+        if self._code is not None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        return True
 
     def wait(self) -> int:
         """Wait until it has ended; its exit code. Any thread may wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,13 +15,16 @@ import orjson
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Envelope, Metadata, row_key
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import Handle, NewRun, Options
 from triggerkit.web.body import Refused, split
 from triggerkit.worker.payload import Json, read_envelope, read_envelopes
 from triggerkit.worker.task import Task
 
 #: Most messages in one request.
 MAX_MESSAGES = 1000
+
+#: A W3C trace context, as the header `traceparent` has it.
+TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 #: Most problems of fields that one answer lists.
 MAX_PROBLEMS = 100
@@ -47,6 +51,7 @@ class Receipt:
         self._task = task
         self._webhook_id = headers.get("webhook-id")
         self._sender_is_ours = "triggerkit-attempt" in headers
+        self._traceparent = _trace_context(headers.get("traceparent"))
         self._body = body
         self._is_batch, self._messages = split(body)
         #: The good messages of a task that takes changes, by their place in the request.
@@ -121,7 +126,7 @@ class Receipt:
         metadata = [self._envelopes[i].metadata for i in good]
         key = self._webhook_id if self._is_batch else None
         return replace(
-            self._task.run_of(self._payload(good), items=len(good)),
+            self._run_of(self._payload(good), items=len(good)),
             idempotency_key=key or _joined([self._key(i) for i in good]),
             concurrency_key=self._batch_key(metadata[0]),
             source=_source(metadata),
@@ -134,13 +139,21 @@ class Receipt:
 
     def _message_run(self, index: int) -> NewRun:
         payload = bytes(self._messages[index])
-        run = replace(self._task.run_of(payload), idempotency_key=self._key(index))
+        run = replace(self._run_of(payload), idempotency_key=self._key(index))
         if index not in self._envelopes:
             return run
         metadata = self._envelopes[index].metadata
         row = row_key(metadata.table_schema, metadata.table_name, metadata.record_pks)
         key = f"row/{row}" if metadata.group is None else f"group/{metadata.group}"
         return replace(run, concurrency_key=key, source={**_source([metadata]), "key": row})
+
+    def _run_of(self, payload: bytes, items: int | None = None) -> NewRun:
+        run = self._task.run_of(payload, items)
+        if self._traceparent is None:
+            return run
+        return replace(
+            run, options=replace(run.options or Options(), traceparent=self._traceparent)
+        )
 
     def _key(self, index: int) -> str | None:
         """A message is known by its own key, else by the request's id and its place there."""
@@ -160,6 +173,11 @@ class Receipt:
             return consumer
         key = orjson.dumps([str(pk) for pk in metadata.record_pks]).decode()
         return f"{consumer}/{partition_of(metadata.table_schema, metadata.table_name, key)}"
+
+
+def _trace_context(header: str | None) -> str | None:
+    """The request's W3C trace context, if it is one."""
+    return header if header is not None and TRACEPARENT.fullmatch(header) else None
 
 
 def _source(metadata: Sequence[Metadata]) -> dict[str, Any]:

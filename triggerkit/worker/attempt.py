@@ -46,7 +46,13 @@ class Attempt:
         """The task's code runs in this asyncio task from now on."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-        self._enter(lambda _: _call_soon(loop, task.cancel), task.uncancel)
+
+        def cancel() -> None:
+            # Once the code has ended, what follows it must not be canceled.
+            if self._raise is not None:
+                task.cancel()
+
+        self._enter(lambda _: _call_soon(loop, cancel), task.uncancel)
 
     def leave(self) -> None:
         """The task's code has ended: nothing is raised in it any more. Called where it ran."""

@@ -6,10 +6,8 @@ import asyncio
 import threading
 import time
 
-from triggerkit.runs.run import ClaimedRun, Outcome
-from triggerkit.worker.attempt import Canceled
+from triggerkit.runs.run import ClaimedRun
 from triggerkit.worker.event_loop import EventLoopThread
-from triggerkit.worker.failure import run_error, stopped
 from triggerkit.worker.finish import Attempts
 from triggerkit.worker.intake import WAIT_S, Intake
 from triggerkit.worker.slots import Slots
@@ -55,13 +53,6 @@ class Coroutines:
         attempt, executor = self._attempts.begin(run)
         attempt.enter_task()
         started = time.monotonic()
-        try:
-            outcome = await executor.aexecute(attempt)
-        except BaseException as error:
-            # Stopped outside of the task's own code, in the steps before or after it.
-            if attempt.reason is Canceled:
-                outcome = Outcome(run, "canceled", error=stopped(Canceled, None))
-            else:
-                outcome = Outcome(run, "failed", error=run_error(error))
+        outcome = await executor.aexecute(attempt)
         if self._attempts.end(attempt, outcome, time.monotonic() - started):
             self._slots.release()

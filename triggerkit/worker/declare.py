@@ -13,7 +13,7 @@ from triggerkit.runs.schedules import Cron
 from triggerkit.worker.limits import Queue
 from triggerkit.worker.retry import Retry
 from triggerkit.worker.task import Prepare, Task
-from triggerkit.worker.triggering import Seconds
+from triggerkit.worker.triggering import Seconds, checked_priority
 from triggerkit.worker.verification import Verify
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def task(
             prepare=prepare,
             max_duration_s=_positive(max_duration, "max_duration"),
             ttl_s=_positive(ttl, "ttl"),
-            priority=priority,
+            priority=checked_priority(priority),
             schedule=Cron(schedule) if isinstance(schedule, str) else schedule,
             verify=verify,
         )

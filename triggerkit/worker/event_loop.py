@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+#: Seconds that what is canceled at the end may take.
+END_S = 2.0
+
 
 class EventLoopThread:
     """An event loop in a thread of its own."""
@@ -38,9 +41,10 @@ class EventLoopThread:
         return self._thread.ident or 0
 
     def stop(self) -> None:
-        """End the loop; what tasks left running on it is canceled."""
+        """End the loop; what tasks left running on it is canceled, and not waited for if it refuses
+        to end."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._thread.join(END_S)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

@@ -13,8 +13,8 @@ from pydantic_core import to_jsonable_python
 
 from triggerkit.errors import AbortRun, RetryAfter
 from triggerkit.message import BatchResult
-from triggerkit.runs.run import ClaimedRun, NewRun, Outcome
-from triggerkit.worker.attempt import Attempt, Canceled, TimedOut
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
+from triggerkit.worker.attempt import Attempt, Canceled, Stopped
 from triggerkit.worker.batch import (
     BatchItem,
     bisect,
@@ -24,7 +24,7 @@ from triggerkit.worker.batch import (
     spawn_held,
 )
 from triggerkit.worker.context import Notes, RunContext, running
-from triggerkit.worker.failure import Failure, failure_of, message_of, stopped
+from triggerkit.worker.failure import Failure, failure_of, message_of, run_error, stopped
 from triggerkit.worker.output import finish_lines
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.task import Task
@@ -75,6 +75,11 @@ class Executor:
         try:
             with otel_attempt(run):
                 return await self._attempted(attempt, context)
+        except BaseException as error:
+            # Stopped outside of the task's own code, in the steps before or after it.
+            if attempt.reason is not None:
+                return self._stopped(run, attempt.reason)
+            return Outcome(run, "failed", error=run_error(error))
         finally:
             finish_lines()
             running.reset(token)
@@ -87,10 +92,10 @@ class Executor:
                     await self._task.hooks.call("start", self._invoke, context)
                 outcome = await self._made(run)
             finally:
-                attempt.leave()
                 if os.getpid() != self._pid:
                     # The task has forked, and this is the child: it must not go on as a worker.
                     os._exit(0)
+                attempt.leave()
         except BaseException as error:
             return await self._ended_by(error, attempt, context)
         if self._task.hooks.success and outcome.status == "completed":
@@ -112,10 +117,10 @@ class Executor:
         run = attempt.run
         if attempt.reason is not None:
             otel_failed(attempt.reason.__name__)
+            outcome = self._stopped(run, attempt.reason)
             if attempt.reason is Canceled:
                 await self._task.hooks.call("cancel", self._invoke, context)
-                return Outcome(run, "canceled", error=stopped(Canceled, self._task.max_duration_s))
-            outcome = Outcome(run, "timed_out", error=stopped(TimedOut, self._task.max_duration_s))
+                return outcome
         else:
             otel_failed(message_of(error))
             decided = await self._decided(error, context)
@@ -123,6 +128,10 @@ class Executor:
         if outcome.status != "retrying":
             await self._task.hooks.call("failure", self._invoke, context, error)
         return outcome
+
+    def _stopped(self, run: ClaimedRun, reason: type[Stopped]) -> Outcome:
+        status: Status = "canceled" if reason is Canceled else "timed_out"
+        return Outcome(run, status, error=stopped(reason, self._task.max_duration_s))
 
     async def _decided(self, error: BaseException, context: RunContext) -> BaseException | None:
         """What a hook says about the error."""

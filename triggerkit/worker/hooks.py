@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from triggerkit.worker.attempt import Stopped
 from triggerkit.worker.context import RunContext
 from triggerkit.worker.failure import message_of
 
@@ -34,7 +36,9 @@ class Hooks:
         for hook in getattr(self, at):
             try:
                 answers.append(await invoke(hook, context, *given))
-            except Exception as error:
+            except (Stopped, asyncio.CancelledError):
+                raise
+            except BaseException as error:
                 logger.exception("the %s hook of %s failed; it is ignored", at, context.task)
                 context.log(
                     f"the {at} hook failed: {type(error).__name__}: {message_of(error)}", "error"

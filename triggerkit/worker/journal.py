@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 MAX_LINE = 8_000
 MAX_ENTRIES = 2_000
 
+#: Largest attributes that are kept, in characters of JSON.
+MAX_ATTRIBUTES = 16_000
+
 #: Most entries that wait to be written; what comes while so many wait is counted and left out.
 MAX_WAITING = 20_000
 
@@ -99,19 +102,25 @@ class Journal:
     def _run(self) -> None:
         ended = False
         while not ended:
-            entries: list[Entry] = []
-            item = self._queue.get()
-            until = time.monotonic() + GATHER_S
-            while item is not None and len(entries) < MAX_ENTRIES:
-                entries.append(item)
-                try:
-                    item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
-                except queue.Empty:
-                    break
-            ended = item is None
+            entries, ended = self._gather()
             if entries:
                 self._write(entries)
         self._disconnect()
+
+    def _gather(self) -> tuple[list[Entry], bool]:
+        """What comes within a moment, and whether nothing comes any more."""
+        entries: list[Entry] = []
+        item = self._queue.get()
+        until = time.monotonic() + GATHER_S
+        while item is not None:
+            entries.append(item)
+            if len(entries) >= MAX_ENTRIES:
+                return entries, False
+            try:
+                item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return entries, False
+        return entries, True
 
     def _write(self, entries: list[Entry]) -> None:
         while True:
@@ -125,8 +134,13 @@ class Journal:
                 logger.warning("what runs say waits for Postgres (%s)", error)
                 self._disconnect()
                 time.sleep(RETRY_S)
-            except psycopg.Error:
-                logger.exception("%d lines and spans of runs cannot be stored", len(entries))
+            except psycopg.Error as error:
+                if len(entries) > 1:
+                    # One that cannot be stored must not take others with it.
+                    for entry in entries:
+                        self._write([entry])
+                else:
+                    logger.error("a line of %s cannot be stored: %s", entries[0].run_id, error)
                 return
 
     def _disconnect(self) -> None:
@@ -139,9 +153,18 @@ def _storable(entry: Entry) -> Entry:
     name = storable(entry.name)
     if len(name) > MAX_LINE:
         name = f"{name[:MAX_LINE]}… ({len(name):,} characters, the rest was left out)"
-    return entry._replace(name=name)
+    return entry._replace(name=name, error=None if entry.error is None else storable(entry.error))
 
 
 def as_attributes(attributes: dict[str, Any]) -> str:
     """`attributes` as JSON that Postgres stores, whatever their values are."""
-    return storable(orjson.dumps(attributes, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
+    try:
+        text = orjson.dumps(attributes, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        text = "\\u0000"
+    if "\\u0000" in text:
+        shown = {storable(str(name)): storable(repr(value)) for name, value in attributes.items()}
+        text = orjson.dumps(shown).decode()
+    if len(text) > MAX_ATTRIBUTES:
+        return orjson.dumps({"left out": f"attributes of {len(text):,} characters"}).decode()
+    return text

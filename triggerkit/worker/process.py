@@ -37,9 +37,6 @@ from triggerkit.worker.task import Task
 
 logger = logging.getLogger(__name__)
 
-#: Threads beyond the slots, for sync runs that wait for runs of their own.
-SPARE_THREADS = 16
-
 #: Milliseconds after which an idle thread of Dramatiq looks around; a turn wakes it at once.
 IDLE_MS = 10_000
 
@@ -151,8 +148,8 @@ class Worker:
             self._transport.source(names), self._open_claims, slots, self._attempts.pace
         )
         broker = RunBroker(intake, slots, self._attempts, self._transport.push)
-        threads = self._place.slots + SPARE_THREADS
-        worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=IDLE_MS)
+        worker = dramatiq.Worker(broker, worker_threads=self._place.slots, worker_timeout=IDLE_MS)
+        slots.more = worker._add_worker
         return _Threads(worker, intake, broker.consumer)
 
     def _make_coroutines(self, slots: Slots) -> Coroutines | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from triggerkit.consumers.declaration import Declared
 from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError
+from triggerkit.runs.declared import DeclaredRuns, Limits, Schedule
 from triggerkit.settings import Project
 from triggerkit.worker.declare import declared
 from triggerkit.worker.task import Task
@@ -77,6 +78,35 @@ def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
         for task in tasks.values()
         if task.on is not None
     ]
+
+
+def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:
+    """The limits of queues and the schedules that tasks declare.
+
+    Raises:
+        ConfigurationError: two tasks declare different limits of one queue.
+    """
+    queues: dict[str, Limits] = {}
+    schedules: dict[str, Schedule] = {}
+    for task in tasks.values():
+        if task.limits.has_limits:
+            limits = Limits(task.limits.concurrency, *(task.limits.rate_limit or (None, None)))
+            if queues.setdefault(task.queue, limits) != limits:
+                raise ConfigurationError(
+                    f"task {task.name}: another task declares other limits of the queue "
+                    f"{task.queue}; declare the Queue once and give it to both"
+                )
+        if task.schedule is not None:
+            cron = task.schedule
+            schedules[task.name] = Schedule(
+                task.name,
+                task.queue,
+                task.retry.max_attempts,
+                cron.expression,
+                cron.timezone,
+                cron.catch_up,
+            )
+    return DeclaredRuns(queues, schedules)
 
 
 def _user_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Slots:
@@ -13,6 +14,10 @@ class Slots:
         self._free = count
         self._changed = threading.Condition()
         self._closed = False
+        self._lent = 0
+        self._most_lent = 0
+        #: Called when more slots are lent than ever before: each needs a thread of its own.
+        self.more: Callable[[], object] = lambda: None
 
     def wait(self, timeout_s: float) -> int:
         """Wait until a slot is free; how many are, 0 after `timeout_s`."""
@@ -27,7 +32,7 @@ class Slots:
             self._changed.notify_all()
 
     def take(self, count: int = 1) -> None:
-        """Take slots, also where none is free: who comes back from waiting goes on at once."""
+        """Take slots, also where none is free."""
         with self._changed:
             self._free -= count
 
@@ -37,7 +42,24 @@ class Slots:
             self._free += count
             self._changed.notify_all()
 
-    def wait_until_all_free(self) -> None:
-        """Wait until nothing executes."""
+    def lend(self) -> None:
+        """The run that has this slot waits for another one: its slot is for others meanwhile."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= self._count)
+            self._lent += 1
+            is_most = self._lent > self._most_lent
+            self._most_lent = max(self._lent, self._most_lent)
+        if is_most:
+            self.more()
+        self.release()
+
+    def take_back(self) -> None:
+        """The run goes on, also when no slot is free."""
+        with self._changed:
+            self._lent -= 1
+            self._free -= 1
+            self._changed.notify_all()
+
+    def wait_until_all_free(self) -> None:
+        """Wait until nothing executes, nor waits for a run of its own."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= self._count and not self._lent)

@@ -202,7 +202,7 @@ class Task(HookDecorators, Generic[T, P, R]):
     def reset_idempotency_key(self, key: str) -> bool:
         """Forget a key that counts everywhere: the next trigger with it makes a run. False when no
         run had it."""
-        return door().forget_key(self.name, scoped_key(key, "global", None))
+        return door().forget_key(self.name, scoped_key(key, "global", None) or "")
 
     def new_run(self, payload: object) -> NewRun:
         """A run of this task with a payload that is ready for JSON.

@@ -53,6 +53,15 @@ def otel_attempt(run: ClaimedRun) -> Iterator[None]:
         yield
 
 
+def current_traceparent() -> str | None:
+    """The W3C trace context of the span that is open here, None when none is."""
+    if trace is None:
+        return None
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")
+
+
 def otel_failed(message: str) -> None:
     """The span of the attempt that ends now failed."""
     if trace is not None:

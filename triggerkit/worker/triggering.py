@@ -14,9 +14,13 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.runs.door import door
 from triggerkit.runs.run import NewRun, Options
 from triggerkit.worker.context import RunContext, checked_metadata, checked_tags, running
+from triggerkit.worker.telemetry import current_traceparent
 
 #: A time span: seconds, or a timedelta.
 Seconds = float | timedelta
+
+#: Longest time that can be asked for: ten years.
+LONGEST_S = 10 * 366 * 86400
 
 #: Longest key that a caller may give, in characters; longer ones are hashed.
 MAX_KEY = 500
@@ -69,7 +73,8 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
         known = ", ".join(sorted(TriggerOptions.__optional_keys__))
         raise ConfigurationError(f"{min(unknown)!r} is no option of a trigger; there are {known}")
     context = running.get()
-    if not asked and context is None and ttl_s is None and not priority:
+    traceparent = current_traceparent() or (None if context is None else context.traceparent)
+    if not (asked or context or traceparent or priority) and ttl_s is None:
         return run
     debounce = asked.get("debounce")
     if debounce is not None and ("idempotency_key" in asked or "delay" in asked):
@@ -81,7 +86,7 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
         idempotency_key=_idempotency_key(asked, context) or run.idempotency_key,
         concurrency_key=_key(asked.get("concurrency_key")) or run.concurrency_key,
         options=Options(
-            priority_s=asked.get("priority", priority),
+            priority_s=checked_priority(asked.get("priority", priority)),
             ttl_s=_seconds(asked["ttl"], "ttl") if "ttl" in asked else ttl_s,
             idempotency_ttl_s=_given_seconds(asked, "idempotency_ttl"),
             debounce_key=None if debounce is None else _key(debounce.key),
@@ -93,13 +98,13 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
             tags=tuple(checked_tags(list(asked.get("tags", ())))),
             metadata=checked_metadata(asked["metadata"]) if "metadata" in asked else None,
             parent_id=None if context is None else context.id,
-            traceparent=None if context is None else context.traceparent,
+            traceparent=traceparent,
         ),
     )
 
 
 def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str | None:
-    key = _key(asked.get("idempotency_key"))
+    key = asked.get("idempotency_key")
     scope = asked.get("idempotency_scope", "global")
     if scope not in ("global", "run", "attempt"):
         raise ConfigurationError(f"idempotency_scope is global, run or attempt, not {scope!r}")
@@ -111,18 +116,30 @@ def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str |
 
 
 def scoped_key(
-    key: str, scope: Literal["global", "run", "attempt"], context: RunContext | None
-) -> str:
+    key: str | None, scope: Literal["global", "run", "attempt"], context: RunContext | None
+) -> str | None:
     """The key as it is stored.
 
     Raises:
-        ConfigurationError: the scope is a run, and none executes here.
+        ConfigurationError: the scope is a run, and none executes here; or it is no key.
     """
-    if scope == "global":
+    key = _key(key)
+    if key is None or scope == "global":
         return key
     if context is None:
         raise ConfigurationError(f"idempotency_scope={scope!r} is for triggers inside of a run")
     return f"{context.id}/{context.attempt}/{key}" if scope == "attempt" else f"{context.id}/{key}"
+
+
+def checked_priority(priority: int) -> int:
+    """`priority`, if a run may have it.
+
+    Raises:
+        ConfigurationError: it is no whole number, or beyond ten years.
+    """
+    if not isinstance(priority, int) or abs(priority) >= LONGEST_S:
+        raise ConfigurationError("priority= is a number of seconds, at most ten years of them")
+    return priority
 
 
 def _key(key: str | None) -> str | None:
@@ -149,6 +166,6 @@ def _given_seconds(asked: TriggerOptions, name: Literal["idempotency_ttl"]) -> f
 
 def _seconds(value: Seconds, name: str) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 10 * 366 * 86400:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < LONGEST_S:
         raise ConfigurationError(f"{name}= is a time in seconds, from 0 to ten years")
     return float(seconds)

@@ -23,11 +23,11 @@ def without_slot() -> Iterator[None]:
     if slots is None:
         yield
         return
-    slots.release()
+    slots.lend()
     try:
         yield
     finally:
-        slots.take()
+        slots.take_back()
 
 
 def check_wait(run: NewRun, context: RunContext | None) -> None:

@@ -319,22 +319,23 @@ CREATE TABLE workers (
     started_at   timestamptz NOT NULL DEFAULT now()
 );
 
--- Queues with a limit, and queues that are paused; others need no row. At most rate_limit runs are let
--- through in any rate_period_s seconds.
+-- Queues with a limit, and queues that are paused; others need no row. At most rate_limit runs start in
+-- any rate_period_s seconds. managed_by says who set the limits: only that one changes them.
 CREATE TABLE queues (
     name           text PRIMARY KEY,
     concurrency    int CHECK (concurrency > 0),
     rate_limit     int CHECK (rate_limit > 0),
     rate_period_s  float CHECK (rate_period_s > 0),
+    managed_by     text NOT NULL DEFAULT 'api' CHECK (managed_by IN ('code', 'api')),
     paused_at      timestamptz
 );
 
--- When runs of queues with a rate limit were let through.
-CREATE TABLE admissions (
+-- When runs of queues with a rate limit started.
+CREATE TABLE starts (
     queue  text NOT NULL,
     at     timestamptz NOT NULL
 );
-CREATE INDEX admissions_queue ON admissions (queue, at);
+CREATE INDEX starts_queue ON starts (queue, at);
 
 -- Runs made by the clock. next_at is the tick to come, and fences it: whoever makes its run moves it.
 CREATE TABLE schedules (

@@ -1,0 +1,136 @@
+"""Waiting for a run's end: from outside, and inside of runs, which must not block each other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from tests.integration.run_state import RunState
+from tests.integration.worker_thread import executing, working
+from triggerkit import RunFailed, task
+from triggerkit.errors import ConfigurationError
+
+
+@task(name="awaited_double")
+def double(given: dict[str, int]) -> dict[str, int]:
+    """Doubles n."""
+    return {"n": given["n"] * 2}
+
+
+@task(name="awaited_adouble")
+async def adouble(given: dict[str, int]) -> int:
+    """Doubles n."""
+    await asyncio.sleep(0.01)
+    return given["n"] * 2
+
+
+def test_the_output_comes_back_to_sync_and_async_callers(triggers: RunState) -> None:
+    with working(triggers, double, adouble):
+        assert double.trigger_and_wait({"n": 2}) == {"n": 4}
+        assert asyncio.run(adouble.atrigger_and_wait({"n": 4}, timeout=10)) == 8
+
+
+def test_a_run_that_ends_without_success_raises(triggers: RunState) -> None:
+    @task(retry=1)
+    def doomed() -> None:
+        raise ValueError("no luck")
+
+    with working(triggers, doomed):
+        with pytest.raises(RunFailed, match="is failed: no luck") as raised:
+            doomed.trigger_and_wait()
+        assert raised.value.status == "failed"
+        with pytest.raises(RunFailed, match="is expired"):
+            double.trigger_and_wait({"n": 1}, ttl=0.2)
+
+
+def test_a_wait_that_takes_too_long_ends_and_the_run_goes_on(triggers: RunState) -> None:
+    with pytest.raises(TimeoutError):
+        double.trigger_and_wait({"n": 1}, timeout=0.2)
+    assert triggers.statuses() == ["queued"]
+
+
+def test_more_runs_wait_for_runs_of_their_own_than_there_are_slots(triggers: RunState) -> None:
+    count = 40
+
+    @task
+    def patient(given: dict[str, int]) -> Any:
+        return parent_of.trigger_and_wait(given)
+
+    @task
+    def parent_of(given: dict[str, int]) -> Any:
+        return double.trigger_and_wait(given, delay=0.5)
+
+    @task
+    async def aparent(given: dict[str, int]) -> Any:
+        return await adouble.atrigger_and_wait(given)
+
+    tasks = (patient, parent_of, aparent, double, adouble)
+    with working(triggers, *tasks, threads=2, async_runs=2):
+        numbers = [{"n": n} for n in range(count)]
+        handles = patient.trigger_many(numbers)
+        ahandles = aparent.trigger_many(numbers)
+        triggers.wait_for(lambda: len(set(triggers.statuses())) == 1, 60)
+        triggers.wait_for_status("completed", *(h.id for h in [*handles, *ahandles]))
+
+
+def test_a_worker_that_stops_has_waiting_runs_finish(triggers: RunState) -> None:
+    @task
+    def parent() -> Any:
+        return double.trigger_and_wait({"n": 2})
+
+    handle = parent.trigger()
+
+    def leave(work: Any) -> None:
+        with work:
+            triggers.wait_for(lambda: len(triggers.statuses()) == 2)
+
+    with working(triggers, task(name="idle")(lambda: None)):
+        worker = executing(triggers.settings, triggers.namespace, parent, worker_id=known(triggers))
+        stopping = threading.Thread(target=leave, args=[worker])
+        stopping.start()
+        triggers.wait_for(lambda: len(triggers.statuses()) == 2)
+        stopping.join(0.5)
+        assert stopping.is_alive()
+        with executing(triggers.settings, triggers.namespace, double, worker_id=known(triggers)):
+            stopping.join(20)
+    [row] = triggers.wait_for_status("completed", handle.id)
+    assert (row["output"], row["crashes"]) == ('{"n":4}', 0)
+
+
+def known(state: RunState) -> str:
+    """The id of the worker whose lease is kept."""
+    return str(state.rows("SELECT id FROM triggerkit.workers")[0])
+
+
+def test_waiting_for_a_run_of_ones_own_key_or_limited_queue_is_refused(
+    triggers: RunState,
+) -> None:
+    triggers.connection.execute(
+        "INSERT INTO triggerkit.queues (name, concurrency) VALUES ('narrow', 5)"
+    )
+
+    @task(queue="narrow")
+    def inner() -> None: ...
+
+    @task(queue="narrow", retry=1)
+    def in_queue() -> Any:
+        return inner.trigger_and_wait()
+
+    @task(retry=1)
+    def with_key(again: bool) -> Any:
+        return with_key.trigger_and_wait(again, concurrency_key="k")
+
+    handles = [in_queue.trigger(), with_key.trigger(True, concurrency_key="k")]
+    with working(triggers, inner, in_queue, with_key):
+        rows = triggers.wait_for_status("failed", *(handle.id for handle in handles))
+    assert [row["error"]["type"] for row in rows] == ["ConfigurationError"] * 2
+    assert "give the other task a queue of its own" in rows[0]["error"]["message"]
+    assert "its own concurrency key" in rows[1]["error"]["message"]
+
+
+def test_who_waits_cannot_have_the_run_wait_for_a_commit(triggers: RunState) -> None:
+    with pytest.raises(ConfigurationError, match="cannot have it wait for a commit"):
+        double.trigger_and_wait({"n": 1}, connection=triggers.connection)
