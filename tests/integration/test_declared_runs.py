@@ -17,8 +17,10 @@ from tests.integration.run_state import RunState, completed, new_run
 from tests.integration.worker_thread import working
 from triggerkit import Cron, Queue, task
 from triggerkit.cli.main import application
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, DeclaredElsewhere
+from triggerkit.runs.client import Client
 from triggerkit.runs.declared import DeclaredRuns, Limits, apply_runs, plan_runs
+from triggerkit.runs.queues import limit_queue
 from triggerkit.state.connect import connect
 from triggerkit.worker.declare import declared
 from triggerkit.worker.registry import declared_runs
@@ -60,7 +62,7 @@ def test_applying_twice_changes_nothing_and_a_change_is_told_by_field(state: Run
     done = ["created limits of queue mail", "created schedule report"]
     assert apply(state, send, report) == done
     assert apply(state, send, report) == []
-    assert state.rows("SELECT * FROM triggerkit.queues") == [("mail", 2, 10, 60.0, None)]
+    assert state.rows("SELECT * FROM triggerkit.queues") == [("mail", 2, 10, 60.0, "code", None)]
     changed = DeclaredRuns({"mail": Limits(concurrency=3)})
     planned = on_state(state, lambda c: plan_runs(c, changed))
     assert [str(step) for step in planned] == [
@@ -154,7 +156,9 @@ def test_plan_shows_and_apply_makes_what_the_project_declares(
     (tmp_path / "declaring_tasks.py").write_text(PROJECT)
     (tmp_path / "triggerkit.toml").write_text('tasks = ["declaring_tasks"]\n')
     invoke = CliRunner().invoke
-    shown = invoke(application(), ["plan"]).output
+    planned = invoke(application(), ["plan"])
+    assert planned.exception is None, planned.exception
+    shown = planned.output
     assert "create limits of queue mail\n    concurrency: 2" in shown
     assert "create schedule report" in shown
     steps = orjson.loads(invoke(application(), ["plan", "--json"]).output)["steps"]
@@ -168,3 +172,25 @@ def test_plan_shows_and_apply_makes_what_the_project_declares(
         "created schedule report",
     ]
     assert invoke(application(), ["plan"]).output == "nothing to change\n"
+
+
+def test_limits_that_tasks_declare_are_not_changed_by_a_command_nor_others_by_apply(
+    state: RunState,
+) -> None:
+    @task(queue=Queue("mail", concurrency=2))
+    def send() -> None: ...
+
+    async def limit(name: str, concurrency: int) -> None:
+        client = await Client.open(state.settings)
+        try:
+            await limit_queue(client, name, "test", concurrency=concurrency, rate=None)
+        finally:
+            await client.close()
+
+    apply(state, send)
+    asyncio.run(limit("other", 7))
+    with pytest.raises(DeclaredElsewhere, match="limits of the queue mail are declared in code"):
+        asyncio.run(limit("mail", 7))
+    assert apply(state) == ["deleted limits of queue mail"]
+    limits = "SELECT name, concurrency FROM triggerkit.queues ORDER BY 1"
+    assert state.rows(limits) == [("mail", None), ("other", 7)]

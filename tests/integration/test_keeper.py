@@ -356,9 +356,7 @@ def test_a_run_that_was_taken_and_never_claimed_is_missed_amid_others_of_its_age
     state.accept(*runs)
     state.connection.execute(MAKE_OLDER)
     state.take()
-    ranks: Any = {
-        run_id: rank for run_id, rank in state.rows("SELECT id, rank FROM triggerkit.runs")
-    }
+    ranks: Any = dict(state.rows("SELECT id, rank FROM triggerkit.runs"))
     lost = ranks.pop(runs[0].id)
     state.redis.zadd(task_key(state.namespace, TASK), ranks)
     assert lost < min(ranks.values())

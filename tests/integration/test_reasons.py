@@ -120,9 +120,11 @@ def test_a_rate_says_when_it_frees(state: RunState) -> None:
     limit(state, rate_limit=1, rate_period_s=600)
     state.accept(new_run())
     state.accept(new_run())
+    with state.claims() as claims:
+        claims.claim(state.take())
     [free_at] = state.rows(
         "SELECT to_char((max(at) + interval '600 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') "
-        "FROM triggerkit.admissions"
+        "FROM triggerkit.starts"
     )
     assert (
         reasons(state)[1] == "rate limit 1 in 600 s of the queue default: the next one may start "
