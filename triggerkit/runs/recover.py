@@ -149,6 +149,8 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[Rea
 
 def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list[ReadyRun]:
     """Runs of `task` that the transport lost, at most `CHUNK`, given the first rank it has."""
+    if first_rank == -math.inf:
+        return []
     parameters = {
         "task": task,
         # What was just taken and is not claimed yet stands close before the first.

@@ -132,6 +132,8 @@ class RedisSource:
 class AsyncRedisTransport:
     """See `AsyncTransport`."""
 
+    name = "redis"
+
     def __init__(self, url: str, namespace: str) -> None:
         self._client = redis.asyncio.Redis.from_url(
             url,
