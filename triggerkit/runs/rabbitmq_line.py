@@ -93,11 +93,14 @@ class Line:
                 # The client raises all kinds when a connection breaks under it.
                 self._drop()
                 self._lost(as_away(error))
+        with contextlib.suppress(Exception):
+            if self._connection is not None:
+                self._do_jobs()
         self._drop()
 
     def _do_jobs(self) -> None:
         self._there.clear()
-        while self._jobs and not self._closing:
+        while self._jobs:
             future, job = self._jobs.popleft()
             if not future.set_running_or_notify_cancel():
                 continue

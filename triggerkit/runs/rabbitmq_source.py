@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dramatiq.errors import ConnectionClosed
-
 from triggerkit.runs.rabbitmq_broker import IdBroker, ids_in, queue_of
 from triggerkit.runs.rabbitmq_line import WAIT_S, Line
 from triggerkit.runs.transport import Taken, TransportAway
@@ -157,7 +155,7 @@ class RabbitmqSource:
 
     def _between(self) -> float:
         if self._channel is not None and (self._is_canceled or not self._channel.is_open):
-            raise ConnectionClosed("a queue is gone")
+            raise OSError("a queue is gone")
         with self._changed:
             for task, delivery in self._arrived:
                 self._held[task].append(delivery)
