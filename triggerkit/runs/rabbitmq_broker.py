@@ -110,13 +110,12 @@ def as_away(error: BaseException) -> TransportAway:
     return TransportAway(str(cause or error) or type(error).__name__)
 
 
-def hold(url: str) -> Iterator[None]:
+def hold(broker: IdBroker) -> Iterator[None]:
     """Connect, yield once, and wait for the loss of the connection.
 
     Raises:
         TransportAway: it cannot be made, or is lost.
     """
-    broker = IdBroker(url)
     try:
         connection: pika.BlockingConnection = broker.connection
         yield
@@ -125,4 +124,4 @@ def hold(url: str) -> Iterator[None]:
     except AWAY as error:
         raise as_away(error) from error
     finally:
-        broker.close()
+        del broker.connection
