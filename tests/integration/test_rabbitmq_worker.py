@@ -222,7 +222,6 @@ def test_runs_of_a_worker_that_is_killed_with_their_ids_are_executed(
 ) -> None:
     (tmp_path / "tasks.py").write_text(NOTE)
     runs = [new_run(payload=b'{"n": 1}') for _ in range(20)]
-    state.accept(*runs)
     fired = tmp_path / "fired"
     environment = {
         **clean_environment(),
@@ -238,6 +237,8 @@ def test_runs_of_a_worker_that_is_killed_with_their_ids_are_executed(
             stderr=log,
         )
     try:
+        state.wait_for(lambda: "ready" in (tmp_path / "log").read_text(), 40)
+        state.accept(*runs)
         state.wait_for(lambda: set(state.statuses()) == {"completed"}, 40)
     except AssertionError as error:
         error.add_note((tmp_path / "log").read_text())
