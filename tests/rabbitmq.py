@@ -67,6 +67,12 @@ class RabbitmqServer:
         finally:
             self.start()
 
+    def lose_data(self) -> None:
+        """Kill it, and start it as if it were new."""
+        self.stop(force=True)
+        shutil.rmtree(self._home / "data")
+        self.start()
+
     async def _start(self) -> None:
         self._process = await GuardedProcess.start(self._program())
         await self._process.until_ready(self._answers, _START_TIMEOUT_S)
