@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from tests.rabbitmq import RabbitmqServer, running_rabbitmq
 from tests.servers import Servers
 from triggerkit.settings import Settings
 from triggerkit.worker.declare import declared
@@ -47,6 +48,12 @@ def database_url(servers: Servers) -> Iterator[str]:
 def redis_url(servers: Servers) -> str:
     """The session's Redis; keys carry the installation's id, so that tests do not meet."""
     return servers.redis.url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitmqServer]:
+    """A real RabbitMQ; its queues carry the installation's id, so that tests do not meet."""
+    yield from running_rabbitmq()
 
 
 @pytest.fixture

@@ -175,6 +175,24 @@ class Settings(BaseModel):
         return self._required("redis_url", "redis://host:6379/0")
 
     @property
+    def rabbitmq_dsn(self) -> str | None:
+        """Connection string of RabbitMQ, None where Redis carries the runs.
+
+        Raises:
+            ConfigurationError: TRIGGERKIT_BROKER_URL leads to something else.
+        """
+        if self.triggerkit_broker_url is None:
+            return None
+        url = self.triggerkit_broker_url.get_secret_value()
+        if not all(part.startswith(("amqp://", "amqps://")) for part in url.split(";")):
+            # Nothing of the URL is repeated: it may hold a password.
+            raise ConfigurationError(
+                "TRIGGERKIT_BROKER_URL is not understood; it looks like "
+                "amqp://user:password@host:5672/%2F, and for Redis there is REDIS_URL"
+            )
+        return url
+
+    @property
     def webhook_secrets(self) -> list[str]:
         """The bearer secrets the webhook routes accept; the first one is what we send.
 

@@ -20,10 +20,10 @@ from triggerkit.runs.keeper import Keeper
 from triggerkit.runs.members import Members
 from triggerkit.runs.retention import Retention
 from triggerkit.runs.session import by_index
+from triggerkit.runs.transports import open_transport
 from triggerkit.runs.watch import Watch
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-from triggerkit.worker.process import open_transport
 
 TABLE = "CREATE TABLE items (id bigint PRIMARY KEY, name text)"
 

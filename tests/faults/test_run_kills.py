@@ -1,5 +1,5 @@
-"""Ten thousand runs while workers are killed, Redis restarted, flushed and stopped, and Postgres
-restarted: every run ends, none is lost, none is executed twice at once."""
+"""Ten thousand runs while workers are killed, Redis or RabbitMQ restarted, emptied and stopped, and
+Postgres restarted: every run ends, none is lost, none is executed twice at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from tests.faults.crew import Crew, overlaps, recoveries
+from tests.rabbitmq import RabbitmqServer, running_rabbitmq
 from tests.servers import Servers
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import NewRun
@@ -23,13 +24,16 @@ from triggerkit.settings import Settings
 
 RUNS = 10_000
 
-#: Seconds for which Redis is away in the midst of it.
+#: Seconds for which Redis or RabbitMQ is away in the midst of it.
 AWAY_S = 10.0
 
 #: Seconds within which a killed worker's runs execute again, servers being there.
 RECOVERY_S = 15.0
 
 DRAIN_S = 180.0
+
+#: What is done to a server, and its name.
+Fault = tuple[str, Callable[[], None]]
 
 
 @pytest.fixture
@@ -41,9 +45,29 @@ def own_servers(tmp_path: Path) -> Iterator[Servers]:
     servers.stop()
 
 
+@pytest.fixture
+def own_rabbitmq() -> Iterator[RabbitmqServer]:
+    """The same of RabbitMQ."""
+    yield from running_rabbitmq()
+
+
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
     own_servers: Servers, tmp_path: Path
+) -> None:
+    transport = {"REDIS_URL": own_servers.redis.url}
+    _judge(own_servers, tmp_path, transport, _redis_faults(own_servers))
+
+
+@pytest.mark.timeout(600)
+def test_the_same_over_rabbitmq(
+    own_servers: Servers, own_rabbitmq: RabbitmqServer, tmp_path: Path
+) -> None:
+    _judge(own_servers, tmp_path, own_rabbitmq.settings(), _rabbitmq_faults(own_rabbitmq))
+
+
+def _judge(
+    own_servers: Servers, tmp_path: Path, transport: dict[str, str], faults: list[Fault]
 ) -> None:
     seed = int(os.environ.get("TRIGGERKIT_TEST_SEED", random.randrange(10**6)))
     print("seed", seed)
@@ -52,13 +76,13 @@ def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("INSERT INTO triggerkit.installation DEFAULT VALUES")
         connection.execute("CREATE TABLE public.effects (number int PRIMARY KEY)")
-    environment = {"DATABASE_URL": url, "REDIS_URL": own_servers.redis.url}
+    environment = {"DATABASE_URL": url, **transport}
     own_servers.run(_accept(environment))
     crew = Crew(tmp_path, environment)
     crew.start()
     try:
-        faults = _faults(own_servers)
-        away = _with_kills(crew, rng, url, faults)
+        restart = ("Postgres restarted", lambda: _restart_postgres(own_servers))
+        away = _with_kills(crew, rng, url, [*faults, restart])
         assert _drained(url, DRAIN_S), _states(url)
     finally:
         crew.stop()
@@ -108,29 +132,41 @@ async def _accept(environment: dict[str, str]) -> None:
     await client.close()
 
 
-def _faults(servers: Servers) -> list[tuple[str, Callable[[], None]]]:
+def _redis_faults(servers: Servers) -> list[Fault]:
     def flush() -> None:
         redis.Redis.from_url(servers.redis.url).flushall()
 
-    def restart_redis(away_s: float = 0.0) -> None:
+    def restart(away_s: float = 0.0) -> None:
         servers.run(servers.redis.stop(force=True))
         time.sleep(away_s)
         servers.run(servers.redis.start())
 
-    def restart_postgres() -> None:
-        servers.run(servers.postgres.stop(force=True))
-        servers.run(servers.postgres.start())
-
     return [
         ("Redis flushed", flush),
-        ("Redis restarted", restart_redis),
-        ("Redis away", lambda: restart_redis(AWAY_S)),
-        ("Postgres restarted", restart_postgres),
+        ("Redis restarted", restart),
+        ("Redis away", lambda: restart(AWAY_S)),
     ]
 
 
+def _rabbitmq_faults(server: RabbitmqServer) -> list[Fault]:
+    def restart(away_s: float = 0.0) -> None:
+        with server.away(force=True):
+            time.sleep(away_s)
+
+    return [
+        ("RabbitMQ emptied", server.lose_data),
+        ("RabbitMQ restarted", restart),
+        ("RabbitMQ away", lambda: restart(AWAY_S)),
+    ]
+
+
+def _restart_postgres(servers: Servers) -> None:
+    servers.run(servers.postgres.stop(force=True))
+    servers.run(servers.postgres.start())
+
+
 def _with_kills(
-    crew: Crew, rng: random.Random, url: str, faults: list[tuple[str, Callable[[], None]]]
+    crew: Crew, rng: random.Random, url: str, faults: list[Fault]
 ) -> list[tuple[float, float]]:
     """Kill a worker every second until little is left, each server's fault once in between; when
     servers were away (monotonic seconds)."""

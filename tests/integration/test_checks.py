@@ -26,6 +26,7 @@ from starlette.routing import Route
 from tests.acceptance.project import eventually, run_command
 from tests.integration.pipeline import declare, execute, streaming
 from tests.integration.serving import serving
+from tests.rabbitmq import RabbitmqServer
 from tests.receiver import Receiver
 from triggerkit.consumers.apply import apply
 from triggerkit.consumers.declaration import Declared
@@ -630,6 +631,43 @@ def test_a_redis_that_forgets(settings: Settings) -> None:
             assert checked(settings)["redis eviction policy"].ok
         finally:
             client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_rabbitmq_that_answers(settings: Settings, rabbitmq_server: RabbitmqServer) -> None:
+    update = {"triggerkit_broker_url": SecretStr(rabbitmq_server.url), "redis_url": None}
+    checks = checked(settings.model_copy(update=update))
+    assert checks["rabbitmq reachable"].ok
+    assert "guest" not in checks["rabbitmq reachable"].detail
+    assert not any("redis" in name for name in checks)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://user:hunter2@127.0.0.1:1/%2F",
+        "amqp://user:hunter2@127.0.0.1:port/",
+        "amqp://user:hunter2@127.0.0.1:1/?heartbeat=hunter2",
+        "kafka://user:hunter2@127.0.0.1/",
+        "redis://:hunter2@127.0.0.1/0",
+    ],
+)
+def test_a_rabbitmq_that_does_not_answer(settings: Settings, url: str) -> None:
+    update = {"triggerkit_broker_url": SecretStr(url)}
+    check = checked(settings.model_copy(update=update))["rabbitmq reachable"]
+    assert check.failed
+    assert "TRIGGERKIT_BROKER_URL" in (check.remedy or "")
+    assert "hunter2" not in f"{check.detail} {check.remedy}"
+
+
+def test_a_rabbitmq_that_refuses_the_password(
+    settings: Settings, rabbitmq_server: RabbitmqServer
+) -> None:
+    url = rabbitmq_server.url.replace("guest:guest", "guest:hunter2")
+    update = {"triggerkit_broker_url": SecretStr(url)}
+    check = checked(settings.model_copy(update=update))["rabbitmq reachable"]
+    assert check.failed
+    assert "ACCESS_REFUSED" in check.detail
+    assert "hunter2" not in f"{check.detail} {check.remedy}"
 
 
 def test_a_webhook_secret_that_is_not_set(settings: Settings, tmp_path: Path) -> None:

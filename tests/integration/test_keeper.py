@@ -21,10 +21,10 @@ from triggerkit.runs.redis_transport import task_key
 from triggerkit.runs.retention import Retention
 from triggerkit.runs.run import NewRun, Options
 from triggerkit.runs.session import by_index
+from triggerkit.runs.transports import open_transport
 from triggerkit.runs.watch import LONGEST_GAP_S, Watch
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-from triggerkit.worker.process import open_transport
 
 MAKE_OLDER = "UPDATE triggerkit.runs SET rank = rank - 60000000"
 

@@ -28,11 +28,11 @@ from triggerkit.runs.keeper import LEASE_S, WAKE_CHANNEL
 from triggerkit.runs.members import Member, Members
 from triggerkit.runs.retention import Retention
 from triggerkit.runs.run import ClaimedRun, ReadyRun, first_run_id_at
+from triggerkit.runs.transports import open_transport
 from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
 from triggerkit.worker.intake import Intake
-from triggerkit.worker.process import open_transport
 from triggerkit.worker.slots import Slots
 
 #: Threads of a worker that are given many runs at once.

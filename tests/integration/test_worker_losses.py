@@ -25,10 +25,10 @@ from triggerkit import Task, task
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.redis_transport import RedisTransport
 from triggerkit.runs.run import ClaimedRun, Outcome, new_run_id
+from triggerkit.runs.transports import open_transport
 from triggerkit.settings import Settings
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.intake import Intake
-from triggerkit.worker.process import open_transport
 from triggerkit.worker.slots import Slots
 
 SLOTS = 4

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs import transports
 from triggerkit.settings import Project, Settings, running_dev
 
 SECRET = "s" * 24
@@ -99,6 +100,30 @@ def test_dotenv_wins_over_a_running_dev_and_the_environment_over_both(
     assert settings.source_dsn == "dev"
     assert settings.broker_dsn == "dotenv"
     assert settings.triggerkit_host == "environment"
+
+
+@pytest.mark.parametrize("url", ["redis://host", "kafka://u:pass-word@h", "amqp://h;http://h"])
+def test_a_broker_url_of_another_kind_is_named_and_not_shown(url: str) -> None:
+    settings = Settings.parse({"TRIGGERKIT_BROKER_URL": url})
+    with pytest.raises(ConfigurationError, match="TRIGGERKIT_BROKER_URL") as raised:
+        _ = settings.rabbitmq_dsn
+    assert "pass-word" not in str(raised.value)
+
+
+def test_rabbitmq_is_used_where_its_url_is_set() -> None:
+    assert Settings.parse({}).rabbitmq_dsn is None
+    url = "amqps://one;amqp://two"
+    assert Settings.parse({"TRIGGERKIT_BROKER_URL": url}).rabbitmq_dsn == url
+
+
+def test_without_its_client_rabbitmq_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transports, "find_spec", lambda name: None)
+    settings = Settings.parse({"TRIGGERKIT_BROKER_URL": "amqp://host"})
+    for open_one in (transports.open_transport, transports.open_async_transport):
+        with pytest.raises(ConfigurationError, match=r"pip install 'triggerkit\[rabbitmq\]'"):
+            open_one(settings, "installation")
 
 
 def test_the_state_of_a_dev_that_is_gone_is_not_used(tmp_path: Path) -> None:

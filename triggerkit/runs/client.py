@@ -1,4 +1,4 @@
-"""What triggering needs: the state database, Redis and the settings, opened together."""
+"""What triggering needs: the state database, the transport and the settings, opened together."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.runs.accept import Acceptor
 from triggerkit.runs.ends import End, Ends
-from triggerkit.runs.redis_transport import AsyncRedisTransport
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport import AsyncTransport
+from triggerkit.runs.transports import open_async_transport
 from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
@@ -59,7 +59,7 @@ class Client:
         namespace = await installation(settings)
         states = pool(by_index(settings.state_dsn), "triggerkit client", size=POOL_SIZE)
         await states.open()
-        transport = AsyncRedisTransport(settings.broker_dsn, namespace)
+        transport = open_async_transport(settings, namespace)
         ends = Ends(settings.state_dsn, states)
         return cls(settings, states, transport, Acceptor(states, transport), ends)
 

@@ -150,6 +150,8 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[Rea
 def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list[ReadyRun]:
     """Ready runs of `task` that the transport does not have, at most `CHUNK`, given the first rank
     that it has: they are lost, or were just taken and are being claimed."""
+    if first_rank == -math.inf:
+        return []
     parameters = {
         "task": task,
         "first": _LAST_RANK if math.isinf(first_rank) else int(first_rank),

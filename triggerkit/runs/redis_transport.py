@@ -27,6 +27,9 @@ WAIT_S = 5.0
 #: Seconds Redis may take to answer before it counts as away.
 TIMEOUT_S = 2.0
 
+#: Connections of one event loop; who comes while all are in use waits for one.
+CONNECTIONS = 16
+
 #: Redis answers within so many seconds when something was there already.
 AT_ONCE_S = 0.005
 
@@ -132,13 +135,18 @@ class RedisSource:
 class AsyncRedisTransport:
     """See `AsyncTransport`."""
 
+    name = "redis"
+
     def __init__(self, url: str, namespace: str) -> None:
-        self._client = redis.asyncio.Redis.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT_S,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 1),
         )
+        self._client = redis.asyncio.Redis.from_pool(pool)
         self._namespace = namespace
 
     async def push(self, runs: Iterable[ReadyRun]) -> bool:

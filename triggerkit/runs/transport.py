@@ -16,7 +16,7 @@ class TransportAway(Exception):
 
 
 class Taken(NamedTuple):
-    """Ids of one task, first the one to start first. `at_once`: they had been waiting."""
+    """Ids of one task, first the one to start first. `at_once`: there may be more at hand."""
 
     task: str
     ids: list[str]
@@ -63,7 +63,8 @@ class Transport(Protocol):
     def first_rank(self, task: str) -> float:
         """The rank of the run of `task` that would be taken next; infinite when there is none.
 
-        Whatever is ready and stands before it is not in the transport.
+        Whatever is ready and stands before it is not in the transport. One that cannot tell answers
+        negative infinity while it has anything: then nothing counts as missing.
 
         Raises:
             TransportAway: it does not answer.
@@ -77,7 +78,9 @@ class Transport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """The pushing side of a `Transport`, for an event loop."""
+    """The pushing side of a `Transport`, for an event loop. `name` is what is behind it."""
+
+    name: str
 
     async def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `Transport.push`."""

@@ -1,4 +1,4 @@
-"""Says once that this process lost Postgres or Redis, and once that it is back.
+"""Says once that this process lost Postgres or the transport, and once that it is back.
 
 One idle connection to each is watched. What else in the process meets the same loss need not tell
 of it: `FewWords` leaves that out, unless it lasts.
@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from triggerkit.runs.transport import TransportAway
+from triggerkit.runs.transports import rabbitmq
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 
@@ -50,12 +51,16 @@ Hold = Callable[[], Iterator[None]]
 
 
 def watch_connections(settings: Settings) -> None:
-    """Watch Postgres and Redis for this process, in threads that end with it."""
+    """Watch Postgres and the transport for this process, in threads that end with it."""
     leave_losses_to_watch()
     holds: dict[str, Hold] = {
         "Postgres": partial(_hold_postgres, pinned(settings.state_dsn, "triggerkit watch")),
-        "Redis": partial(_hold_redis, settings.broker_dsn),
     }
+    if (url := settings.rabbitmq_dsn) is None:
+        holds["Redis"] = partial(_hold_redis, settings.broker_dsn)
+    else:
+        module = rabbitmq("broker")
+        holds["RabbitMQ"] = partial(module.hold, module.IdBroker(url))
     for service, hold in holds.items():
         name = f"watch {service}"
         threading.Thread(target=_watch, args=[service, hold], name=name, daemon=True).start()

@@ -28,7 +28,8 @@ class EmbeddedServers:
 
     def __init__(self, state_dir: Path, settings: Settings) -> None:
         self._postgres = EmbeddedPostgres(state_dir) if settings.database_url is None else None
-        self._redis = EmbeddedRedis(state_dir) if settings.redis_url is None else None
+        has_broker = settings.redis_url is not None or settings.triggerkit_broker_url is not None
+        self._redis = None if has_broker else EmbeddedRedis(state_dir)
         is_offline = settings.openai_api_key is None and settings.openai_base_url is None
         self.embeddings_listener = listen("127.0.0.1", 0) if is_offline else None
 

@@ -20,6 +20,7 @@ from triggerkit.runs.local import started
 from triggerkit.runs.members import Member, Members
 from triggerkit.runs.retention import Retention
 from triggerkit.runs.session import by_index
+from triggerkit.runs.transports import open_transport
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, pinned
 from triggerkit.supervisor.loading import load_project_tasks
@@ -39,7 +40,6 @@ from triggerkit.worker.process import (
     Worker,
     execute_runs,
     new_worker_id,
-    open_transport,
     stop_on_signals,
 )
 from triggerkit.worker.registry import declared_runs

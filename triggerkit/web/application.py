@@ -91,7 +91,7 @@ class Application:
         try:
             await client.transport.check()
         except TransportAway:
-            missing.append("redis")
+            missing.append(client.transport.name)
         return missing
 
 

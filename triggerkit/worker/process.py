@@ -18,9 +18,8 @@ import dramatiq
 import psycopg
 
 from triggerkit.runs.claim import RunClaims
-from triggerkit.runs.redis_transport import RedisTransport
 from triggerkit.runs.session import by_index
-from triggerkit.runs.transport import Transport
+from triggerkit.runs.transports import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 from triggerkit.worker.broker import RunBroker, RunConsumer
@@ -63,11 +62,6 @@ class Place:
 def new_worker_id() -> str:
     """A name no other worker has: host, process and a random part."""
     return f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
-
-
-def open_transport(settings: Settings, namespace: str) -> Transport:
-    """What carries ready runs to workers."""
-    return RedisTransport(settings.broker_dsn, namespace)
 
 
 class Worker:

@@ -12,7 +12,7 @@ from triggerkit.replication.slot import slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.supervisor.checks.authorization import check_secrets
-from triggerkit.supervisor.checks.broker import check_redis
+from triggerkit.supervisor.checks.broker import check_broker
 from triggerkit.supervisor.checks.check import Check
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.server import check_pgvector, check_server
@@ -27,7 +27,7 @@ async def run_checks(
     settings: Settings, declared: Sequence[Declared], *, advise: bool = False
 ) -> list[Check]:
     """All checks, as far as they can be made. Without `advise` only what must hold is looked at,
-    which asks nobody but Postgres and Redis.
+    which asks nobody but Postgres and the transport.
 
     Raises:
         CannotConnect: the source's Postgres does not answer.
@@ -37,7 +37,7 @@ async def run_checks(
         checks = [Check("postgres reachable", True, redacted(settings.source_dsn))]
         checks += await _source(source, declared, advise=advise)
         checks += await check_state(settings, source)
-    checks += await check_redis(settings)
+    checks += await check_broker(settings)
     checks += check_secrets(settings)
     if advise:
         # Imported here: it needs an HTTP client, which `dev` and `apply` would wait for in vain.

@@ -1,11 +1,16 @@
-"""Redis: there, new enough, and forgetting nothing by itself."""
+"""What carries the runs: Redis there, new enough, and forgetting nothing; or RabbitMQ there."""
 
 from __future__ import annotations
+
+import asyncio
+from typing import Any
 
 import redis
 import redis.asyncio
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs.transport import TransportAway
+from triggerkit.runs.transports import rabbitmq
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
 
@@ -15,8 +20,31 @@ MIN_REDIS = (6, 2)
 TIMEOUT_S = 5.0
 
 
-async def check_redis(settings: Settings) -> list[Check]:
-    """Whether runs can be handed to workers through Redis."""
+async def check_broker(settings: Settings) -> list[Check]:
+    """Whether runs can be handed to workers."""
+    if settings.triggerkit_broker_url is None:
+        return await _check_redis(settings)
+    name = "rabbitmq reachable"
+    remedy = "correct TRIGGERKIT_BROKER_URL; it looks like amqp://user:password@host:5672/%2F"
+    try:
+        module = rabbitmq("broker")
+        broker = module.IdBroker(settings.rabbitmq_dsn)
+    except ConfigurationError as error:
+        return [Check(name, False, str(error), remedy)]
+    try:
+        await asyncio.to_thread(_connect, module, broker)
+    except TransportAway as error:
+        remedy = "start RabbitMQ, or correct TRIGGERKIT_BROKER_URL and what its user may do"
+        return [Check(name, False, str(error), remedy)]
+    return [Check(name, True, broker.place)]
+
+
+def _connect(module: Any, broker: Any) -> None:
+    for _ in module.hold(broker):
+        return
+
+
+async def _check_redis(settings: Settings) -> list[Check]:
     name = "redis reachable"
     try:
         dsn = settings.broker_dsn
