@@ -94,7 +94,7 @@ def _waits(
     queued = run.queued_at if is_last else since
     queued = min(max(queued, since), until)
     if (queued - since).total_seconds() > AT_ONCE_S:
-        yield Step("waits for its retry" if is_retry else "delayed", since, queued)
+        yield Step("waits for its retry" if is_retry else "not yet ready", since, queued)
     yield Step("queued", queued, until, run.queue)
 
 

@@ -223,7 +223,7 @@ CREATE TABLE runs (
     metadata                jsonb NOT NULL DEFAULT '{}',
     source                  jsonb,
     item_key                text,
-    created_at              timestamptz NOT NULL DEFAULT now(),
+    created_at              timestamptz NOT NULL DEFAULT clock_timestamp(),
     scheduled_at            timestamptz,
     expires_at              timestamptz,
     started_at              timestamptz,
