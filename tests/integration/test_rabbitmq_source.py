@@ -190,6 +190,14 @@ def test_messages_that_are_none_of_ours_are_dropped(hand: Hand, body: bytes) -> 
     until(lambda: hand.waiting() == 0)
 
 
+def test_what_is_overdue_goes_first(hand: Hand) -> None:
+    now = time.time_ns() // 1000
+    runs = [ReadyRun("work", new_run_id(), now) for _ in range(30)]
+    assert hand.transport.push(runs)
+    overdue = hand.push(3)
+    assert drained(hand.source(), 3)[:3] == overdue
+
+
 def test_a_queue_that_is_deleted_is_made_again(hand: Hand) -> None:
     source = hand.source()
     ids = hand.push(1)

@@ -37,6 +37,9 @@ ACTOR = "run"
 MESSAGES = 20
 MESSAGE_IDS = 100
 
+#: Messages of runs whose turn is over go before the others, which have priority 0.
+OVERDUE = 1
+
 
 class IdBroker(RabbitmqBroker):
     """Has a connection for each thread that uses it."""
@@ -77,15 +80,18 @@ class IdBroker(RabbitmqBroker):
 
     def waiting(self, queue_name: str) -> int:
         """How many messages of the queue are with no worker; makes it where it is missing."""
-        declared = self.channel.queue_declare(queue_name, durable=True)
+        declared = self.channel.queue_declare(
+            queue_name, durable=True, arguments={"x-max-priority": OVERDUE}
+        )
         return int(declared.method.message_count)
 
-    def push(self, queue_name: str, ids: Sequence[str]) -> None:
-        """Send `ids`, and wait until RabbitMQ has them."""
+    def push(self, queue_name: str, ids: Sequence[str], *, overdue: bool = False) -> None:
+        """Send `ids`, and wait until RabbitMQ has them. What is `overdue` goes before the rest."""
+        options = {"broker_priority": OVERDUE} if overdue else {}
         size = min(-(-len(ids) // MESSAGES), MESSAGE_IDS)
         for start in range(0, len(ids), size):
             part = list(ids[start : start + size])
-            self.enqueue(dramatiq.Message(queue_name, ACTOR, (part,), {}, {}))
+            self.enqueue(dramatiq.Message(queue_name, ACTOR, (part,), {}, options))
 
 
 def queue_of(namespace: str, task: str) -> str:

@@ -183,11 +183,11 @@ class RabbitmqSource:
         return held
 
     def _give_back(self, held: Sequence[tuple[str, _Delivery]]) -> None:
-        """RabbitMQ puts whole messages to their old places; of others, the rest is sent anew."""
+        """RabbitMQ puts whole messages to their old places; of others, the rest goes before all."""
         channel, self._channel = self._channel, None
         for task, delivery in held:
             if delivery.is_begun:
-                self._broker.push(self._queues[task], list(delivery.ids))
+                self._broker.push(self._queues[task], list(delivery.ids), overdue=True)
                 channel.basic_ack(delivery.tag)
         channel.close()
 

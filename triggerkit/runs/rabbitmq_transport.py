@@ -1,10 +1,12 @@
-"""Ready runs in RabbitMQ: a queue for each task, in the order in which they were pushed."""
+"""Ready runs in RabbitMQ: a queue for each task, in the order in which they were pushed, but that
+what is overdue goes before the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -15,6 +17,10 @@ from triggerkit.runs.rabbitmq_line import TIMEOUT_S, Line, answer
 from triggerkit.runs.rabbitmq_source import RabbitmqSource
 from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.transport import Source, TransportAway, warn_away
+
+#: A run that stands so many seconds before one of now goes before those that do not: it was taken
+#: before, by a worker that died, or lost, or it has a priority.
+OVERDUE_S = 2.0
 
 
 class RabbitmqTransport:
@@ -113,11 +119,12 @@ class _Pushes:
     def _push(self) -> None:
         with self._lock:
             runs, self._waiting, self._next = self._waiting, [], None
-        by_task: defaultdict[str, list[str]] = defaultdict(list)
-        for task, run_id, _ in sorted(runs, key=lambda run: run.rank):
-            by_task[task].append(run_id)
-        for task, ids in by_task.items():
-            self._broker.push(queue_of(self._namespace, task), ids)
+        overdue_rank = (time.time() - OVERDUE_S) * 1_000_000
+        parts: defaultdict[tuple[str, bool], list[str]] = defaultdict(list)
+        for task, run_id, rank in sorted(runs, key=lambda run: run.rank):
+            parts[task, rank < overdue_rank].append(run_id)
+        for (task, is_overdue), ids in parts.items():
+            self._broker.push(queue_of(self._namespace, task), ids, overdue=is_overdue)
 
 
 async def _answer(future: Future[None]) -> None:
