@@ -64,8 +64,8 @@ def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
 def test_the_same_over_rabbitmq(
     own_servers: Servers, own_rabbitmq: RabbitmqServer, tmp_path: Path
 ) -> None:
-    # But for the time of recovery: once RabbitMQ was emptied, a dead worker's runs wait with all others
-    # that were pushed again, since there they have no rank.
+    # But for the time of recovery: once RabbitMQ was emptied, runs of a dead worker wait with all
+    # others that were pushed again, since there they have no rank.
     _judge(own_servers, tmp_path, own_rabbitmq.settings(), _rabbitmq_faults(own_rabbitmq))
 
 
