@@ -18,8 +18,11 @@ WEBHOOK_SECRET = "a webhook secret for the tests only"
 
 @pytest.fixture(autouse=True)
 def declared_tasks() -> Iterator[None]:
-    """Tasks that a test declares are gone after it."""
+    """Tasks that a test declares are gone after it, and those of other tests' modules before."""
     before = dict(declared)
+    for name, task in before.items():
+        if task.function.__module__.startswith("tests."):
+            del declared[name]
     yield
     declared.clear()
     declared.update(before)

@@ -153,6 +153,7 @@ def test_two_tasks_with_other_limits_of_one_queue_are_refused() -> None:
 def test_plan_shows_and_apply_makes_what_the_project_declares(
     triggers: RunState, tmp_path: Path
 ) -> None:
+    declared.clear()
     (tmp_path / "declaring_tasks.py").write_text(PROJECT)
     (tmp_path / "triggerkit.toml").write_text('tasks = ["declaring_tasks"]\n')
     invoke = CliRunner().invoke
