@@ -76,7 +76,12 @@ class RunState:
     def claims(
         self, worker_id: str = "worker-1", tasks: Sequence[str] = (TASK,)
     ) -> Iterator[RunClaims]:
-        """A worker's side, on a connection of its own."""
+        """A worker's side, on a connection of its own; the worker has a lease."""
+        self.connection.execute(
+            "INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, slots) "
+            "VALUES (%s, 'host', 2, 1, 1) ON CONFLICT DO NOTHING",
+            [worker_id],
+        )
         with psycopg.connect(by_index(self.settings.state_dsn), autocommit=True) as connection:
             yield RunClaims(connection, worker_id, tasks)
 

@@ -64,15 +64,15 @@ def tick(keeper: Keeper, state: RunState, times: int = 1) -> float:
 
 def executing(state: RunState, run: NewRun, worker: str, beat: int | None = 1) -> None:
     """Have `run` executed by `worker`, which has a lease unless `beat` is None."""
-    if beat is not None:
-        state.connection.execute(
-            "INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, slots, beat)"
-            " VALUES (%s, 'host', 2, 1, 1, %s) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
-            [worker, beat],
-        )
     with state.claims(worker) as claims:
         assert [claimed.id for claimed in claims.claim([run.id])] == [run.id]
     state.take()
+    if beat is None:
+        state.connection.execute("DELETE FROM triggerkit.workers WHERE id = %s", [worker])
+    else:
+        state.connection.execute(
+            "UPDATE triggerkit.workers SET beat = %s WHERE id = %s", [beat, worker]
+        )
 
 
 def test_a_run_is_queued_when_its_time_has_come_and_not_before(

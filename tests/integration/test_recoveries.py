@@ -58,7 +58,7 @@ def keeping(state: RunState, *ids: str) -> Iterator[Members]:
     for number, member_id in enumerate(ids):
         members.join(Member(member_id, number, [], 1, 1, lambda _: None))
     thread = keep(state.settings, state.namespace, members, stop)
-    assert members.held.wait(10)
+    assert all(members.wait_until_held(member_id, 10) for member_id in ids)
     try:
         yield members
     finally:

@@ -94,7 +94,9 @@ def test_debouncing_a_run(state: RunState) -> None:
 def test_claiming_giving_back_and_completing_ten_runs(state: RunState) -> None:
     ids = [f"run_{n:026}" for n in range(6, 96, 9)]
     assert len(state.rows("SELECT id FROM triggerkit.runs WHERE id = ANY (%s)", ids)) == 10
-    claiming = ["worker-1", "version", "claim", ids, [TASK]]
+    claiming = ["worker-1", "version", "claim", ids, [TASK], "worker-1"]
+    with state.claims("worker-1"):
+        pass  # it has a lease now
     assert rows_read(state, claim._CLAIM, claiming) <= ENOUGH
     assert rows_read(state, claim._UNKNOWN, [ids]) <= ENOUGH
     state.connection.execute(claim._CLAIM, claiming)

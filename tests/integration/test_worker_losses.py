@@ -152,6 +152,8 @@ def test_runs_whose_claim_was_done_but_not_answered_are_executed(
         kind = kinds.pop(0) if kinds else RunClaims
         return kind(psycopg.connect(settings.state_dsn, autocommit=True), "worker-1", [TASK])
 
+    with state.claims("worker-1"):
+        pass  # it has a lease now
     runs = [new_run() for _ in range(2 * SLOTS)]
     state.accept(*runs)
     transport = open_transport(settings, state.namespace)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tests.integration.run_state import RunState
+from tests.integration.run_state import RunState, run_state
 from triggerkit.runs.members import Member, Members
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
@@ -52,6 +52,8 @@ def executing(
     worker_id: str = "worker-1",
 ) -> Iterator[Worker]:
     """Execute runs of `tasks`, without lease and keeper; on leaving, drain."""
+    with run_state(settings) as state, state.claims(worker_id):
+        pass  # it has a lease now
     stop, ready = threading.Event(), threading.Event()
     started: list[Worker] = []
 
@@ -92,7 +94,7 @@ def working(
 
     members.join(Member(worker_id, os.getpid(), [], threads, async_runs, cancel))
     keeping = keep(state.settings, state.namespace, members, stop)
-    assert members.held.wait(10)
+    assert members.wait_until_held(worker_id, 10)
     try:
         with executing(
             state.settings,

@@ -38,17 +38,18 @@ CHUNK = 1000
 INSERT = f"""
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, attempt, payload, items,
     idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked,
-    gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
+    pending, gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
     parent_id, traceparent, replay_of, awaited)
 SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.items,
     r.idempotency_key, r.concurrency_key, r.item_key, r.source::jsonb, r.error::jsonb,
     CASE WHEN r.delay_s > 0 THEN clock_timestamp() + r.delay_s * interval '1 second' END,
     CASE WHEN r.status = 'failed' THEN clock_timestamp() END,
-    r.concurrency_key IS NOT NULL AND r.status <> 'failed' AND (
+    r.concurrency_key IS NOT NULL AND r.status <> 'failed' AND (%(pending)s OR
         row_number() OVER (
             PARTITION BY r.task, r.concurrency_key, r.status = 'failed' ORDER BY r.ord) > 1
         OR (SELECT true FROM triggerkit.runs e WHERE e.task = r.task
             AND e.concurrency_key = r.concurrency_key AND e.finished_at IS NULL LIMIT 1) IS TRUE),
+    r.concurrency_key IS NOT NULL AND %(pending)s,
     CASE WHEN r.status = 'queued' THEN {GATE} END,
     coalesce(o.priority_s, 0), {NOW_RANK} - coalesce(o.priority_s, 0) * 1000000::bigint + r.ord,
     clock_timestamp() + o.ttl_s * interval '1 second',
@@ -83,8 +84,10 @@ ON CONFLICT (task, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 #: A delayed run of the debounce key waits anew and takes the new payload.
 INSERT_DEBOUNCED = f"""{INSERT}
 ON CONFLICT (task, debounce_key) WHERE debounce_key IS NOT NULL AND status = 'delayed'
-DO UPDATE SET payload = excluded.payload, scheduled_at = least(excluded.scheduled_at,
-    runs.created_at + %(debounce_max_s)s::float * interval '1 second')
+DO UPDATE SET payload = excluded.payload, expires_at = excluded.expires_at, tags = excluded.tags,
+    metadata = excluded.metadata, priority = excluded.priority,
+    scheduled_at = least(excluded.scheduled_at,
+        runs.created_at + %(debounce_max_s)s::float * interval '1 second')
 {_RETURNING}"""
 
 #: The runs that hold the idempotency keys, and whether each key's time is over.
@@ -101,9 +104,11 @@ UPDATE triggerkit.runs SET idempotency_key = NULL WHERE id = ANY (%s) AND idempo
 """
 
 
-def insert_parameters(runs: Sequence[NewRun]) -> dict[str, list[object]]:
-    """The parameters of `INSERT`: a column of values per name."""
+def insert_parameters(runs: Sequence[NewRun], *, pending: bool = False) -> dict[str, Any]:
+    """The parameters of `INSERT`: a column of values per name. Runs with a key are `pending` where
+    the key is not locked."""
     return {
+        "pending": pending,
         "id": [r.id for r in runs],
         "task": [r.task for r in runs],
         "queue": [r.queue for r in runs],
@@ -122,10 +127,12 @@ def insert_parameters(runs: Sequence[NewRun]) -> dict[str, list[object]]:
     }
 
 
-def insert_statement(runs: Sequence[NewRun]) -> tuple[str, dict[str, Any]]:
+def insert_statement(
+    runs: Sequence[NewRun], *, pending: bool = False
+) -> tuple[str, dict[str, Any]]:
     """The statement that makes `runs`, and its parameters. A debounced run stands alone."""
     options = runs[0].options
-    parameters: dict[str, Any] = insert_parameters(runs)
+    parameters = insert_parameters(runs, pending=pending)
     if options is None or options.debounce_key is None:
         return INSERT_ONCE, parameters
     return INSERT_DEBOUNCED, {**parameters, "debounce_max_s": options.debounce_max_s}

@@ -36,9 +36,10 @@ _CLAIMED = """
 
 #: Gives ready runs to a worker. A run another worker has, or one that is not ready, is not
 #: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
-#: another claim are left to it: two claims of the same ids cannot wait for each other. The status
-#: is compared such that no index of the queued runs fits: it would be read from end to end. Starts
-#: of a queue with a rate are counted.
+#: another claim are left to it: two claims of the same ids cannot wait for each other. A worker
+#: without a lease gets none: its runs would be taken from it at once. The status is compared such
+#: that no index of the queued runs fits: it would be read from end to end. Starts of a queue with a
+#: rate are counted.
 _CLAIM = f"""
 WITH claimed AS (
 UPDATE triggerkit.runs r
@@ -50,6 +51,7 @@ WHERE id = ANY (ARRAY(
         AND gate IS DISTINCT FROM 'held'
         AND queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
         AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
+        AND EXISTS (SELECT FROM triggerkit.workers WHERE id = %s)
     FOR UPDATE SKIP LOCKED))
 RETURNING {_CLAIMED}),
 counted AS (
@@ -101,13 +103,18 @@ noted AS (
 SELECT id FROM done
 """
 
-#: Puts runs back that this worker claimed and did not begin: as if it had never claimed them.
+#: Puts runs back that this worker claimed and did not begin: as if it had never claimed them. One
+#: that was canceled meanwhile has ended.
 _GIVE_BACK = """
-UPDATE triggerkit.runs r SET status = 'queued', attempt = r.attempt - 1, worker = NULL, claim = NULL
+UPDATE triggerkit.runs r
+SET status = CASE WHEN r.cancel_requested_at IS NULL THEN 'queued' ELSE 'canceled' END,
+    finished_at = CASE WHEN r.cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
+    gate = CASE WHEN r.cancel_requested_at IS NULL THEN r.gate END,
+    attempt = r.attempt - 1, worker = NULL, claim = NULL
 FROM unnest(%s::text[], %s::int[]) AS g (id, attempt)
 WHERE r.id = g.id AND r.attempt = g.attempt AND r.status || '' = 'executing'
     AND r.worker = %s
-RETURNING r.task, r.id, r.rank
+RETURNING r.task, r.id, r.rank, r.status = 'queued'
 """
 
 
@@ -145,7 +152,9 @@ class RunClaims:
         `name` is the claim's own: when this raises, `given` tells by it what was claimed.
         """
         ids = list(run_ids)
-        claimed = self._claimed(_CLAIM, [self._worker_id, self._version, name, ids, self._tasks])
+        claimed = self._claimed(
+            _CLAIM, [self._worker_id, self._version, name, ids, self._tasks, self._worker_id]
+        )
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)
         place = {run_id: number for number, run_id in enumerate(ids)}
@@ -162,11 +171,22 @@ class RunClaims:
 
     def give_back(self, runs: Sequence[ClaimedRun]) -> list[ReadyRun]:
         """Undo the claim of `runs`, whose attempts did not begin; they are to be pushed."""
-        ids = [run.id for run in runs]
-        rows = self._connection.execute(
-            _GIVE_BACK, [ids, [run.attempt for run in runs], self._worker_id]
+        keys = [(run.task, run.concurrency_key) for run in runs]
+        given = [[run.id for run in runs], [run.attempt for run in runs], self._worker_id]
+        _, rows, unblocked = in_one_turn(
+            self._connection,
+            [
+                (LOCK, lock_parameters(keys)),
+                (_GIVE_BACK, given),
+                (UNBLOCK, unblock_parameters(keys)),
+            ],
         )
-        return [ReadyRun(*row) for row in rows.fetchall()]
+        back = Inserted()
+        back.add([], unblocked)
+        ended = len(rows) - sum(row[3] for row in rows)
+        gates = back.gates | ({run.queue for run in runs if run.open} if ended else set())
+        ready = [ReadyRun(*row[:3]) for row in rows if row[3]] + back.ready
+        return ready + (self._admit(gates) if gates else [])
 
     def complete(self, outcomes: Sequence[Outcome]) -> list[ReadyRun]:
         """Write `outcomes` with their attempts and successors in one transaction.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import wait
@@ -139,6 +140,14 @@ class Portal:
         """Have an idempotency key of `task` forgotten; False when no run has it."""
         return self._run(self._forget_key(task, key))
 
+    def forget(self) -> None:
+        """In a process that was forked: the thread of the loop is in its parent alone, and so are
+        the connections."""
+        self._lock = threading.Lock()
+        self._opening = asyncio.Lock()
+        self._loop = None
+        self._client = None
+
     async def client(self) -> Client:
         """The open client; only for use on the portal's own loop."""
         async with self._opening:
@@ -193,3 +202,4 @@ class Portal:
 
 #: The process's portal; it connects when something is triggered, not before.
 portal = Portal()
+os.register_at_fork(after_in_child=portal.forget)

@@ -12,7 +12,7 @@ import math
 import select
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from triggerkit.runs.recover import (
     promote,
     ready_among,
     return_runs,
+    settle,
     strays,
 )
 from triggerkit.runs.retention import Retention
@@ -56,14 +57,14 @@ SHORTEST_TICK_S = 0.005
 #: Beats, and tells what is to be canceled. `leads`: whether this keeper looks after the runs.
 _BEAT = """
 beat AS (
-    INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, home, pid_started, queues, slots,
-        async_slots)
-    SELECT m.id, %(hostname)s, m.pid, %(parent_pid)s, %(home)s, m.started,
+    INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, home, pid_started, backend,
+        queues, slots, async_slots)
+    SELECT m.id, %(hostname)s, m.pid, %(parent_pid)s, %(home)s, m.started, pg_backend_pid(),
         string_to_array(m.queues, ','), m.slots, m.async_slots
     FROM unnest(%(ids)s::text[], %(pids)s::int[], %(started)s::bigint[], %(queues)s::text[],
         %(slots)s::int[], %(async_slots)s::int[])
         AS m (id, pid, started, queues, slots, async_slots)
-    ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1),
+    ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1, backend = excluded.backend),
 workers AS (
     SELECT coalesce(jsonb_object_agg(id, beat), '{}') AS beats,
         coalesce(jsonb_object_agg(id, ARRAY[pid, pid_started])
@@ -78,6 +79,14 @@ _FOLLOW = f"""
 WITH {_BEAT}
 SELECT canceled.runs AS canceled, workers.beats, pg_try_advisory_lock({KEEPER_LOCK}) AS leads
 FROM canceled, workers
+"""  # noqa: S608 - of constants
+
+#: Ends the connection of a keeper that leads and is silent: stopped, it would keep the lock.
+_UNSEAT = f"""
+SELECT pg_terminate_backend(l.pid) FROM pg_locks l
+WHERE l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {KEEPER_LOCK} AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.pid IN (SELECT backend FROM triggerkit.workers WHERE id = ANY (%s))
 """  # noqa: S608 - of constants
 
 #: All there is to look at, in one statement: an idle installation costs one query a tick. The tasks
@@ -119,6 +128,7 @@ SELECT
     (SELECT neighbours FROM workers) AS neighbours,
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
+    EXISTS (SELECT FROM triggerkit.runs WHERE pending) AS pending,
     ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - rank) > {int(SETTLING_S * 1e6)}) AS tasks
 """  # noqa: S608 - of constants
 
@@ -138,6 +148,7 @@ class _Look(NamedTuple):
     beats: Mapping[str, int]
     neighbours: Mapping[str, list[int]]
     abandoned: bool
+    pending: bool
     tasks: list[str]
 
 
@@ -165,6 +176,10 @@ class Keeper:
             except psycopg.Error as error:
                 logger.warning("the worker's lease waits for Postgres (%s)", error)
                 self.stop.wait(TICK_S)
+            except Exception:
+                # Whatever it is: without a keeper the worker would go on without a lease.
+                logger.exception("the keeper failed; it begins anew")
+                self.stop.wait(TICK_S)
 
     def _keep(self, connection: psycopg.Connection) -> None:
         # A watch of its own for each connection: while Postgres was away, no worker could beat. Who
@@ -179,50 +194,62 @@ class Keeper:
                 wait_s = 0.0 if leads else TICK_S
             pushed = self._wait(connection, wait_s)
             if leads and pushed:
-                self._push(ready_among(connection, pushed))
+                self._push(settle(connection) + ready_among(connection, pushed))
 
     def _follow(self, connection: psycopg.Connection, watch: Watch) -> bool:
         """Beat, and try to lead."""
         self._forget(connection)
+        rows = self.members.rows()
         with connection.cursor(row_factory=class_row(_Follow)) as cursor:
-            [seen] = cursor.execute(_FOLLOW, self.members.rows()).fetchall()
-        self._beaten(seen.canceled)
-        watch.dead(seen.beats, time.monotonic())
+            [seen] = cursor.execute(_FOLLOW, rows).fetchall()
+        self._beaten(rows["ids"], seen.canceled)
+        if dead := watch.dead(seen.beats, time.monotonic()):
+            connection.execute(_UNSEAT, [dead])
         return seen.leads
 
     def tick(self, connection: psycopg.Connection, watch: Watch) -> float:
         """Do what is to be done and return the seconds until the next look."""
         self._forget(connection)
+        rows = self.members.rows()
         with connection.cursor(row_factory=class_row(_Look)) as cursor:
-            [look] = cursor.execute(_LOOK, self.members.rows()).fetchall()
-        self._beaten(look.canceled)
+            [look] = cursor.execute(_LOOK, rows).fetchall()
+        self._beaten(rows["ids"], look.canceled)
         dead = watch.dead(look.beats, time.monotonic())
         dead += [i for i, (pid, at) in look.neighbours.items() if started(pid) != at]
         if dead or look.abandoned:
             self._push(return_runs(connection, dead))
+        if look.pending:
+            self._push(settle(connection))
+        has_moved = self._move_due(connection, look)
+        refilled = self._refill_all(connection, look.tasks)
+        self.retention.apply(connection)
+        if has_moved or refilled == CHUNK:
+            return SHORTEST_TICK_S
+        # What is due and was not moved is held by somebody's transaction: it is looked at again.
+        coming = [look.due_s, look.expiring_s, look.tick_s, *look.gates.values()]
+        return min([TICK_S, *(max(SHORTEST_TICK_S, s) for s in coming if s is not None and s > 0)])
+
+    def _move_due(self, connection: psycopg.Connection, look: _Look) -> bool:
+        """Move on what is due; whether anything was."""
+        count = 0
         if _is_due(look.tick_s):
             self._push(make_due_runs(connection))
-        if _is_due(look.due_s):
-            self._push(promote(connection))
-        if _is_due(look.expiring_s):
-            self._push(expire(connection))
+        for due_s, move in ((look.due_s, promote), (look.expiring_s, expire)):
+            if _is_due(due_s):
+                moved = move(connection)
+                self._push(moved.ready)
+                count += moved.moved
         if open_gates := {queue for queue, due_s in look.gates.items() if due_s <= 0}:
             self._push(admit(connection, open_gates))
-        refilled = [self._refill(connection, task) for task in look.tasks]
-        self.retention.apply(connection)
-        if CHUNK in refilled:
-            return SHORTEST_TICK_S
-        coming = [look.due_s, look.expiring_s, look.tick_s]
-        coming += [due_s for due_s in look.gates.values() if due_s > 0]
-        return min(TICK_S, *(max(SHORTEST_TICK_S, s) for s in coming if s is not None), TICK_S)
+        return count > 0
 
     def _forget(self, connection: psycopg.Connection) -> None:
         """Members that died lose their lease at once."""
         if gone := self.members.gone():
             connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [gone])
 
-    def _beaten(self, canceled: Mapping[str, str]) -> None:
-        self.members.held.set()
+    def _beaten(self, member_ids: Sequence[str], canceled: Mapping[str, str]) -> None:
+        self.members.hold(member_ids)
         for run_id, member_id in canceled.items():
             self.members.cancel(run_id, member_id)
 
@@ -243,13 +270,20 @@ class Keeper:
         told = connection.notifies(timeout=0)
         return [i for notify in told for i in notify.payload.split(",") if is_run_id(i)]
 
+    def _refill_all(self, connection: psycopg.Connection, tasks: Sequence[str]) -> int:
+        """Push a chunk of what the transport lost of each task; the most that was pushed of one."""
+        most = 0
+        for task in tasks:
+            try:
+                most = max(most, self._refill(connection, task))
+            except TransportAway as error:
+                # One that does not answer is not asked for each task: others wait for this look.
+                logger.warning("no runs can be pushed (%s); they wait", error)
+                break
+        return most
+
     def _refill(self, connection: psycopg.Connection, task: str) -> int:
-        """Push a chunk of what the transport lost of `task`; returns how many were pushed."""
-        try:
-            first_rank = self.transport.first_rank(task)
-        except TransportAway as error:
-            logger.warning("no runs of %s can be pushed (%s); they wait", task, error)
-            return 0
+        first_rank = self.transport.first_rank(task)
         missing = strays(connection, task, first_rank)
         # What is missing at one look may be being claimed; at the next one it is lost. Where the
         # transport has nothing, pushing too much costs nothing.

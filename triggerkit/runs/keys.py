@@ -35,14 +35,20 @@ SELECT pg_advisory_xact_lock(number) FROM (
 ) AS locks
 """
 
-#: Lets the first unfinished run of each key go on; it may be waiting for a retry, then none does.
+#: Lets the first unfinished run of each key go on, unless one does already: it executes, or waits
+#: for a retry. The first is not always the one that goes on: what is accepted in a transaction of
+#: the caller's comes in late.
 UNBLOCK = f"""
-UPDATE triggerkit.runs r SET blocked = false, rank = {NOW_RANK} - r.priority * 1000000::bigint
+UPDATE triggerkit.runs r SET blocked = false, pending = false,
+    gate = CASE WHEN r.status = 'queued' THEN coalesce(r.gate, {GATE}) ELSE r.gate END,
+    rank = {NOW_RANK} - r.priority * 1000000::bigint
 WHERE r.blocked AND r.id = ANY (ARRAY(
     SELECT (SELECT f.id FROM triggerkit.runs f
             WHERE f.task = k.task AND f.concurrency_key = k.key AND f.finished_at IS NULL
             ORDER BY f.seq LIMIT 1)
-    FROM unnest(%s::text[], %s::text[]) AS k (task, key)))
+    FROM unnest(%s::text[], %s::text[]) AS k (task, key)
+    WHERE (SELECT true FROM triggerkit.runs o WHERE o.task = k.task
+        AND o.concurrency_key = k.key AND o.finished_at IS NULL AND NOT o.blocked LIMIT 1) IS NULL))
 RETURNING r.task, r.id, r.rank, r.status = 'queued' AND r.gate IS DISTINCT FROM 'held', r.queue,
     r.gate
 """  # noqa: S608 - of constants

@@ -42,8 +42,9 @@ class Members:
         self.home = home()
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
-        #: Set once the rows are there: a run claimed before would count as a dead worker's.
-        self.held = threading.Event()
+        #: The members whose rows are there: a run claimed before would count as a dead worker's.
+        self._held: set[str] = set()
+        self._changed = threading.Condition()
 
     def join(self, member: Member) -> None:
         """From the next beat on, `member` is there."""
@@ -63,6 +64,17 @@ class Members:
         with self._lock:
             gone, self._gone = self._gone, []
             return gone
+
+    def hold(self, member_ids: Sequence[str]) -> None:
+        """The rows of these members are there."""
+        with self._changed:
+            self._held.update(member_ids)
+            self._changed.notify_all()
+
+    def wait_until_held(self, member_id: str, timeout_s: float) -> bool:
+        """Wait until the member's row is there; False after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: member_id in self._held, timeout_s)
 
     def rows(self) -> dict[str, Any]:
         """The members' rows, as a column of values per name."""

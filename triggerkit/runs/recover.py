@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import psycopg
 
@@ -39,6 +40,14 @@ WHERE id = ANY (ARRAY(
 RETURNING task, id, rank, blocked, gate, queue
 """  # noqa: S608 - of constants
 
+#: What callers' transactions have accepted and nobody has looked at.
+_PENDING = "SELECT id FROM triggerkit.runs WHERE pending ORDER BY seq LIMIT %s"
+
+_SETTLE = """
+UPDATE triggerkit.runs SET pending = false WHERE id = ANY (%s)
+RETURNING task, concurrency_key, queue, false
+"""
+
 #: Runs whose time to start is over.
 _OVERDUE = """
 SELECT id FROM triggerkit.runs
@@ -48,7 +57,7 @@ ORDER BY expires_at LIMIT %s
 
 _EXPIRE = """
 UPDATE triggerkit.runs r SET status = 'expired', finished_at = clock_timestamp(), gate = NULL
-FROM (SELECT id, gate FROM triggerkit.runs WHERE id = ANY (%s) FOR UPDATE) AS before
+FROM (SELECT id, gate FROM triggerkit.runs WHERE id = ANY (%s) FOR UPDATE SKIP LOCKED) AS before
 WHERE r.id = before.id AND r.status IN ('delayed', 'queued') AND r.attempt = 0
 RETURNING r.task, r.concurrency_key, r.queue, before.gate = 'open'
 """
@@ -114,17 +123,34 @@ _SETTLING_US = int(SETTLING_S * 1_000_000)
 _LAST_RANK = 2**63 - 1
 
 
-def promote(connection: psycopg.Connection) -> list[ReadyRun]:
+class Moved(NamedTuple):
+    """How many runs were changed, and which of them, or of those behind them, are to be pushed."""
+
+    moved: int
+    ready: list[ReadyRun]
+
+
+def settle(connection: psycopg.Connection) -> list[ReadyRun]:
+    """Take in the runs that callers' transactions have accepted, at most `CHUNK` of them."""
+    pending = [run_id for (run_id,) in connection.execute(_PENDING, [CHUNK]).fetchall()]
+    return end(connection, pending, _SETTLE, [pending])[1] if pending else []
+
+
+def promote(connection: psycopg.Connection) -> Moved:
     """Queue the runs whose time has come, at most `CHUNK` of them."""
     due = connection.execute(_PROMOTE, [CHUNK]).fetchall()
     ready = [ReadyRun(*row[:3]) for row in due if not row[3] and row[4] is None]
-    return ready + admit(connection, {row[5] for row in due if row[4] is not None})
+    gates = {row[5] for row in due if row[4] is not None}
+    return Moved(len(due), ready + admit(connection, gates))
 
 
-def expire(connection: psycopg.Connection) -> list[ReadyRun]:
+def expire(connection: psycopg.Connection) -> Moved:
     """End the runs that did not start in time, at most `CHUNK` of them."""
     overdue = [run_id for (run_id,) in connection.execute(_OVERDUE, [CHUNK]).fetchall()]
-    return end(connection, overdue, _EXPIRE, [overdue])[1] if overdue else []
+    if not overdue:
+        return Moved(0, [])
+    ended, ready = end(connection, overdue, _EXPIRE, [overdue])
+    return Moved(len(ended), ready)
 
 
 def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[ReadyRun]:

@@ -46,14 +46,9 @@ class RedisTransport:
     """See `Transport`. `namespace` keeps installations on one Redis apart."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self._client = redis.Redis.from_url(
-            url,
-            socket_timeout=WAIT_S + TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-            encoding_errors="replace",
-        )
+        # Who waits for runs is patient, who pushes is not: others wait for it meanwhile.
+        self._waiting = _client(url, WAIT_S + TIMEOUT_S)
+        self._client = _client(url, TIMEOUT_S)
         self._namespace = namespace
 
     def push(self, runs: Iterable[ReadyRun]) -> bool:
@@ -76,10 +71,11 @@ class RedisTransport:
 
     def source(self, tasks: Sequence[str]) -> Source:
         """See `Transport.source`."""
-        return RedisSource(self._client, self._namespace, tasks)
+        return RedisSource(self._waiting, self._namespace, tasks)
 
     def close(self) -> None:
         """See `Transport.close`."""
+        self._waiting.close()
         self._client.close()
 
 
@@ -169,6 +165,17 @@ class AsyncRedisTransport:
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
         await self._client.aclose()
+
+
+def _client(url: str, timeout_s: float) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),
+        decode_responses=True,
+        encoding_errors="replace",
+    )
 
 
 def _by_task(runs: Iterable[ReadyRun]) -> dict[str, Any]:

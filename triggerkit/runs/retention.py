@@ -19,6 +19,8 @@ _REMOVE = """
 WITH old AS (
     SELECT id FROM triggerkit.runs
     WHERE id < %(before)s AND finished_at < clock_timestamp() - %(keep)s
+        AND (idempotency_key IS NULL OR idempotency_expires_at IS NULL
+            OR idempotency_expires_at < clock_timestamp())
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
 attempts AS (DELETE FROM triggerkit.attempts WHERE run_id IN (SELECT id FROM old)),
 spans AS (DELETE FROM triggerkit.spans WHERE run_id IN (SELECT id FROM old))

@@ -106,13 +106,20 @@ class _Due(NamedTuple):
 
 
 def make_due_runs(connection: psycopg.Connection) -> list[ReadyRun]:
-    """Make the runs of the ticks that are due, and return them: they are to be pushed."""
+    """Make the runs of the ticks that are due, and return them: they are to be pushed.
+
+    A schedule that cannot be read here is told of, and looked at again a minute later.
+    """
     inserted = Inserted()
     with connection.transaction():
         with connection.cursor(row_factory=class_row(_Due)) as cursor:
             due = cursor.execute(_DUE).fetchall()
         for schedule in due:
-            runs, next_at = _runs(schedule)
+            try:
+                runs, next_at = _runs(schedule)
+            except ConfigurationError as error:
+                logger.error("the schedule %s makes no runs: %s", schedule.name, error)
+                runs, next_at = [], schedule.now + timedelta(seconds=MISSED_S)
             if runs:
                 made = connection.execute(INSERT_ONCE, insert_parameters(runs)).fetchall()
                 inserted.add(made, [])

@@ -1,6 +1,8 @@
 """Accepting runs in a transaction of the caller's: they are accepted if it commits.
 
 Nothing is pushed before that, and nobody knows of the commit but Postgres: it wakes the keeper.
+Runs with a concurrency key are pending until the keeper has seen them: a key that the transaction
+locked would be locked to its end, and what it sees of the key may be old.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from psycopg.pq import TransactionStatus
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
 from triggerkit.runs.keeper import WAKE_CHANNEL
-from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.state.turn import Statement
 
@@ -56,12 +57,12 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
                 cursor.execute(*_freeing(part))
-                rows = [cursor.execute(*s).fetchall() for s in _statements(part)]
-                first = cursor.execute(FIRST, _repeated(part, rows[1])).fetchall()
-                cursor.execute(_WAKE, [_named(rows[1])])
+                rows = cursor.execute(*insert_statement(part, pending=True)).fetchall()
+                first = cursor.execute(FIRST, _repeated(part, rows)).fetchall()
+                cursor.execute(_WAKE, [_named(rows)])
             except psycopg.Error as error:
                 raise _told(error) from error
-        handles += _handles(part, rows[1], first)
+        handles += _handles(part, rows, first)
     return handles
 
 
@@ -77,16 +78,14 @@ async def accept_within_async(
         async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
                 await cursor.execute(*_freeing(part))
-                rows = []
-                for statement in _statements(part):
-                    await cursor.execute(*statement)
-                    rows.append(await cursor.fetchall())
-                await cursor.execute(FIRST, _repeated(part, rows[1]))
+                await cursor.execute(*insert_statement(part, pending=True))
+                rows = await cursor.fetchall()
+                await cursor.execute(FIRST, _repeated(part, rows))
                 first = await cursor.fetchall()
-                await cursor.execute(_WAKE, [_named(rows[1])])
+                await cursor.execute(_WAKE, [_named(rows)])
             except psycopg.Error as error:
                 raise _told(error) from error
-        handles += _handles(part, rows[1], first)
+        handles += _handles(part, rows, first)
     return handles
 
 
@@ -103,15 +102,6 @@ def _freeing(runs: Sequence[NewRun]) -> Statement:
     """Lets keys whose time is over be used again."""
     with_key = [run for run in runs if run.idempotency_key is not None]
     return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
-
-
-def _statements(runs: Sequence[NewRun]) -> list[Statement]:
-    keys = [(run.task, run.concurrency_key) for run in runs]
-    return [
-        (LOCK, lock_parameters(keys)),
-        insert_statement(runs),
-        (UNBLOCK, unblock_parameters(keys if len(runs) > 1 else [])),
-    ]
 
 
 def _repeated(runs: Sequence[NewRun], made: list[tuple[Any, ...]]) -> list[list[str | None]]:

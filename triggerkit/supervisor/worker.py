@@ -50,6 +50,12 @@ logger = logging.getLogger("triggerkit.worker")
 #: Seconds between two looks for a signal while the lease waits for Postgres.
 LOOK_S = 0.5
 
+#: A line that is dead without being closed is noticed before the lease is over.
+NOTICE_SOON = {"tcp_user_timeout": 4000}
+
+#: Seconds a child in which code of a run does not end may take to finish what else it has.
+STUCK_S = 10.0
+
 #: Seconds before a child that died is replaced: the first wait and the longest.
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 10.0
@@ -98,9 +104,12 @@ class _Crew:
         for child in self._children:
             self._join(child)
 
-    def go(self) -> bool:
-        """Let them claim runs; False when one ended before it was ready."""
+    def go(self, stop: threading.Event) -> bool:
+        """Let them claim runs once they have their leases; False when one ended before it was
+        ready, or at `stop`."""
         for child in self._children:
+            if not self._wait_until_held(child, stop):
+                return False
             child.go()
         ready = [child.wait_until_ready() for child in self._children]
         return all(ready)
@@ -140,11 +149,11 @@ class _Crew:
     def _keep(self, place: int, child: Child) -> None:
         wait_s = FIRST_WAIT_S
         while True:
-            started = time.monotonic()
+            began = time.monotonic()
             code = child.wait()
             if self._stopping.is_set():
                 return
-            lived_s = time.monotonic() - started
+            lived_s = time.monotonic() - began
             wait_s = FIRST_WAIT_S if lived_s > HEALTHY_S else min(wait_s * 2, LONGEST_WAIT_S)
             self._members.leave(child.worker_id)
             logger.warning(
@@ -158,8 +167,16 @@ class _Crew:
                 return
             child = self._children[place] = self._start()
             self._join(child)
+            if not self._wait_until_held(child, self._stopping):
+                return
             child.go()
             child.wait_until_ready()
+
+    def _wait_until_held(self, child: Child, stop: threading.Event) -> bool:
+        while not stop.is_set():
+            if self._members.wait_until_held(child.worker_id, LOOK_S):
+                return True
+        return False
 
 
 def run_worker(
@@ -181,9 +198,7 @@ def run_worker(
     watch_connections(settings)
     code = 0
     try:
-        while not (members.held.wait(LOOK_S) or stop.is_set()):
-            pass
-        if crew.go() and not stop.is_set():
+        if crew.go(stop) and not stop.is_set():
             ready()
             crew.watch()
             stop.wait()
@@ -200,7 +215,7 @@ def keep(
 ) -> threading.Thread:
     """Start the keeper of a worker."""
     keeper = Keeper(
-        pinned(by_index(settings.state_dsn), "triggerkit keeper"),
+        {**pinned(by_index(settings.state_dsn), "triggerkit keeper"), **NOTICE_SOON},
         open_transport(settings, namespace),
         members,
         stop,
@@ -241,7 +256,14 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         tell_ready()
 
     wanted = {n: t for n, t in tasks.items() if not sizes.queues or t.queue in sizes.queues}
-    if execute_runs(settings, wanted, place, ready=ready, stop=stop):
+
+    def leave_soon() -> None:
+        # What a run that does not end does meanwhile, it does beside the next one of its key.
+        timer = threading.Timer(STUCK_S, os._exit, [STUCK])
+        timer.daemon = True
+        timer.start()
+
+    if execute_runs(settings, wanted, place, ready=ready, stop=stop, on_stuck=leave_soon):
         # Threads that do not end would hold the process up.
         logging.shutdown()
         os._exit(STUCK)

@@ -33,6 +33,9 @@ class Child:
         self._go_fd = go_fd
         self._ready_fd = ready_fd
         self._waiting = threading.Lock()
+        self._telling = threading.Lock()
+        # A child that does not hear must not hold up its parent, whose beat is the lease.
+        os.set_blocking(go_fd, False)
         self._code: int | None = None
 
     def go(self) -> None:
@@ -50,11 +53,12 @@ class Child:
 
     def close(self) -> None:
         """It has ended: close what it was told by."""
-        with contextlib.suppress(OSError):
+        with self._telling, contextlib.suppress(OSError):
             os.close(self._go_fd)
+            self._go_fd = -1
 
     def _tell(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError, OSError):
+        with self._telling, contextlib.suppress(OSError):
             os.write(self._go_fd, f"{line}\n".encode())
 
     def ask_to_end(self) -> bool:

@@ -192,16 +192,19 @@ def execute_runs(
     *,
     ready: Callable[[Worker], None],
     stop: threading.Event,
+    on_stuck: Callable[[], object] = lambda: None,
 ) -> bool:
     """Execute runs in this process until `stop` is set; returns when all outcomes are written.
 
-    Returns whether the process has to be replaced: code of a run does not end in it.
+    Returns whether the process has to be replaced: code of a run does not end in it. `on_stuck` is
+    called when that is known, and the process stops.
     """
     is_stuck = threading.Event()
 
     def replace() -> None:
         is_stuck.set()
         stop.set()
+        on_stuck()
 
     worker = Worker(settings, tasks, place, replace)
     worker.start()

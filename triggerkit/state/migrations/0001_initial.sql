@@ -187,7 +187,10 @@ CREATE TABLE backfills (
 CREATE INDEX backfills_open ON backfills (consumer_id) WHERE state IN ('active', 'paused');
 
 -- An accepted execution of a task. seq is the order of arrival; a run is blocked while an earlier
--- run of its concurrency key is unfinished, so that per key exactly one is not. gate is set in queues
+-- run of its concurrency key is unfinished, so that per key exactly one is not. A run with a key that
+-- was accepted in a transaction of the caller's is pending, and blocked, until the keeper has seen it
+-- committed: to look at the others of its key, that transaction would have to lock the key to its end,
+-- and may see the others as they were long before. gate is set in queues
 -- that have a limit or are paused: held, until there is room; open, from then to the attempt's end.
 -- A run that is queued, not blocked and not held is ready: its id is in Redis, or on its way there.
 -- rank is its place among the ready: when it was last queued, in microseconds since 1970, less its
@@ -203,6 +206,7 @@ CREATE TABLE runs (
                                 'retrying', 'completed', 'failed', 'crashed', 'canceled', 'expired',
                                 'timed_out')),
     blocked                 boolean NOT NULL DEFAULT false,
+    pending                 boolean NOT NULL DEFAULT false,
     gate                    text CHECK (gate IN ('held', 'open')),
     priority                int NOT NULL DEFAULT 0,
     rank                    bigint NOT NULL
@@ -250,6 +254,9 @@ CREATE INDEX runs_held ON runs (queue, rank)
 CREATE INDEX runs_open ON runs (queue) WHERE gate = 'open';
 CREATE INDEX runs_key ON runs (task, concurrency_key, seq)
     WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_going ON runs (task, concurrency_key)
+    WHERE concurrency_key IS NOT NULL AND finished_at IS NULL AND NOT blocked;
+CREATE INDEX runs_pending ON runs (seq) WHERE pending;
 CREATE INDEX runs_item ON runs (task, item_key) WHERE item_key IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_due ON runs (scheduled_at) WHERE status IN ('delayed', 'retrying');
 CREATE INDEX runs_expiring ON runs (expires_at)
@@ -302,7 +309,8 @@ CREATE INDEX spans_run ON spans (run_id, id);
 -- A process that executes runs. beat is raised by its parent process. It is dead when an observer saw
 -- its beat unchanged for the whole lease on the observer's own clock: no wall clock decides. An observer
 -- of the same home (a boot and a space of process ids) also sees whether the process pid, which started
--- at pid_started, is there. tasks are those it knows; slots and async_slots are how many runs of sync and of async tasks it takes at once.
+-- at pid_started, is there. backend is the
+-- server's process of its keeper. tasks are those it knows; slots and async_slots are how many runs of sync and of async tasks it takes at once.
 CREATE TABLE workers (
     id           text PRIMARY KEY,
     hostname     text NOT NULL,
@@ -310,6 +318,7 @@ CREATE TABLE workers (
     parent_pid   int NOT NULL,
     home         text,
     pid_started  bigint,
+    backend      int,
     queues       text[] NOT NULL DEFAULT '{}',
     tasks        text[] NOT NULL DEFAULT '{}',
     version      text,
