@@ -53,6 +53,14 @@ def test_without_a_worker_it_says_how_to_start_one(state: RunState) -> None:
     assert "no worker is running; start one with: triggerkit worker" in reason
 
 
+def test_a_worker_that_has_not_told_its_tasks_may_take_any(state: RunState) -> None:
+    worker(state)
+    state.accept(new_run())
+    [reason] = reasons(state)
+    assert reason is not None
+    assert reason.startswith("waiting for a free slot")
+
+
 def test_a_task_that_no_worker_has_is_kept_and_says_so(state: RunState) -> None:
     worker(state, "another")
     [handle] = state.accept(new_run())

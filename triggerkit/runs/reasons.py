@@ -51,6 +51,11 @@ class _Worker(NamedTuple):
     async_slots: int
     executing: int
 
+    def may_take(self, task: str) -> bool:
+        """Whether it takes runs of `task`. One that has not told its tasks may take any: it starts,
+        or its lease was made anew."""
+        return not self.tasks or task in self.tasks
+
 
 class _Queue(NamedTuple):
     name: str
@@ -112,7 +117,7 @@ class Facts:
     def _worker(self, run: Row) -> str | None:
         if not self.workers:
             return f"waiting since {_told(run['queued_at'])}; {_NO_WORKER}"
-        if any(run["task"] in worker.tasks for worker in self.workers):
+        if any(worker.may_take(run["task"]) for worker in self.workers):
             return None
         return (
             f"no worker for its task {run['task']} (queue {run['queue']}) since "
@@ -137,7 +142,7 @@ class Facts:
         return f"about to be let through by the queue {queue.name}"
 
     def _slots(self, run: Row) -> str:
-        able = [worker for worker in self.workers if run["task"] in worker.tasks]
+        able = [worker for worker in self.workers if worker.may_take(run["task"])]
         busy = sum(worker.executing for worker in able)
         if busy == 0 and self.now - run["queued_at"] > SETTLED:
             return (
