@@ -11,7 +11,10 @@ from starlette.applications import Starlette
 
 from tests.integration.run_state import RunState, postgres_away, run_state
 from tests.integration.serving import serving
+from tests.integration.worker_thread import working
+from tests.servers import Servers
 from triggerkit import task
+from triggerkit.embedded.redis import EmbeddedRedis
 from triggerkit.runs.client import Portal
 from triggerkit.runs.door import through
 from triggerkit.settings import Settings
@@ -48,6 +51,28 @@ def test_a_run_is_accepted_while_redis_is_away(settings: Settings, state: RunSta
         answer = site.request("GET", "/readyz")
         assert (answer.status, answer.json["missing"]) == (503, ["redis"])
     assert (state.statuses(), state.pushed()) == (["queued"], [])
+
+
+def test_what_is_triggered_while_redis_is_down_runs_once_it_is_back(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    own = EmbeddedRedis(tmp_path)
+    servers.run(own.start())
+    away = Settings.parse({**settings.environment(), "REDIS_URL": own.url})
+    try:
+        with (
+            run_state(away) as state,
+            working(state, take_order),
+            serving(Application(away, [], orders())) as site,
+        ):
+            servers.run(own.stop())
+            handle = site.post(ORDERS, {"number": 1})
+            assert handle.status == 200
+            assert state.statuses() == ["queued"]
+            servers.run(own.start())
+            state.wait_for_status("completed", handle.json["id"])
+    finally:
+        servers.run(own.stop())
 
 
 def test_while_postgres_is_away_the_sender_is_told_to_come_again(settings: Settings) -> None:
