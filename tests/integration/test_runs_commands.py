@@ -319,16 +319,17 @@ def test_tail_prints_runs_as_they_come(state: RunState, command: Command, tmp_pa
         stdout=subprocess.PIPE,
     )
     assert tailing.stdout is not None
+    output = tailing.stdout
     ids: set[str] = set()
 
     def accepted_and_told() -> bool:
         # It shows what comes after its beginning, and nothing tells when that is.
         ids.add(state.accept(new_run())[0].id)
-        return bool(select.select([tailing.stdout], [], [], 0.5)[0])
+        return bool(select.select([output], [], [], 0.5)[0])
 
     try:
         state.wait_for(accepted_and_told, 60)
-        told = orjson.loads(tailing.stdout.readline())
+        told = orjson.loads(output.readline())
         assert told["id"] in ids
         assert told["status"] == "queued"
     finally:
