@@ -14,7 +14,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import (
+from bench.figures import Report, Scale, shown
+from bench.machine import load_average, machine, versions
+from bench.targets import (
     backfill,
     growth,
     latency,
@@ -26,8 +28,6 @@ from bench import (
     throughput,
     waste,
 )
-from bench.figures import Report, Scale, shown
-from bench.machine import load_average, machine, versions
 
 #: Where a whole run keeps its results.
 RESULTS = Path(__file__).parent / "results.json"

@@ -10,7 +10,7 @@ import pytest
 from tests.rabbitmq import RabbitmqServer, running_rabbitmq
 from tests.servers import Servers
 from triggerkit.settings import Settings
-from triggerkit.worker.declare import declared
+from triggerkit.tasks.declare import declared
 
 #: What the tests' routes and pushes authorize themselves by.
 WEBHOOK_SECRET = "a webhook secret for the tests only"

@@ -16,7 +16,7 @@ import pytest
 
 from tests.servers import Background
 from triggerkit.embedded.process import GuardedProcess, Program
-from triggerkit.runs.rabbitmq_broker import AWAY, IdBroker
+from triggerkit.runs.transport.rabbitmq.broker import AWAY, IdBroker
 
 _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 

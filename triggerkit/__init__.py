@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from triggerkit.message import UNCHANGED, BatchResult, Change, ItemFailure, Metadata
     from triggerkit.runs.run import Handle
     from triggerkit.runs.schedules import Cron, Tick
+    from triggerkit.tasks.context import RunContext, current_run, span
+    from triggerkit.tasks.declare import task
+    from triggerkit.tasks.queue import Queue
+    from triggerkit.tasks.retry import Retry
+    from triggerkit.tasks.task import Task
+    from triggerkit.tasks.triggering import Debounce
+    from triggerkit.tasks.verification import Mismatch
     from triggerkit.web.webhook import webhook
-    from triggerkit.worker.context import RunContext, current_run, span
-    from triggerkit.worker.declare import task
-    from triggerkit.worker.limits import Queue
-    from triggerkit.worker.retry import Retry
-    from triggerkit.worker.task import Task
-    from triggerkit.worker.triggering import Debounce
-    from triggerkit.worker.verification import Mismatch
 
 __all__ = [
     "UNCHANGED",
@@ -61,13 +61,13 @@ _MODULES = {
     "runs.run": ("Handle",),
     "runs.schedules": ("Cron", "Tick"),
     "web.webhook": ("webhook",),
-    "worker.context": ("RunContext", "current_run", "span"),
-    "worker.declare": ("task",),
-    "worker.limits": ("Queue",),
-    "worker.retry": ("Retry",),
-    "worker.task": ("Task",),
-    "worker.triggering": ("Debounce",),
-    "worker.verification": ("Mismatch",),
+    "tasks.context": ("RunContext", "current_run", "span"),
+    "tasks.declare": ("task",),
+    "tasks.queue": ("Queue",),
+    "tasks.retry": ("Retry",),
+    "tasks.task": ("Task",),
+    "tasks.triggering": ("Debounce",),
+    "tasks.verification": ("Mismatch",),
 }
 
 

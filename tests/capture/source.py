@@ -14,7 +14,7 @@ import psycopg
 from tests.capture.server import Server
 from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
-from triggerkit.replication import heartbeat, origin, signal
+from triggerkit.replication import heartbeat, signal, source_server
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.slot import PUBLICATION, ensure_publication, ensure_slot
 from triggerkit.state.connect import connect
@@ -86,7 +86,7 @@ class Source:
         return [change for part in self.parts() for change in part.changes]
 
     @asynccontextmanager
-    async def capture(self, known: origin.Server | None = None) -> AsyncIterator[Capture]:
+    async def capture(self, known: source_server.Server | None = None) -> AsyncIterator[Capture]:
         """A capture of the slot; `known` is the server that was captured from before.
 
         After it the server has taken in what was confirmed, and the slot is free.

@@ -13,8 +13,8 @@ import pytest
 from tests.rabbitmq import RabbitmqServer
 from tests.servers import Background
 from triggerkit.embedded.redis import EmbeddedRedis
-from triggerkit.runs.transport import AsyncTransport, Source, Transport
-from triggerkit.runs.transports import open_async_transport, open_transport
+from triggerkit.runs.transport.base import AsyncTransport, Source, Transport
+from triggerkit.runs.transport.open import open_async_transport, open_transport
 from triggerkit.settings import Settings
 
 

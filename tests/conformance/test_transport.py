@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance.conftest import Broker
 from triggerkit.runs.run import ReadyRun, new_run_id
-from triggerkit.runs.transport import Source, Taken, Transport, TransportAway
+from triggerkit.runs.transport.base import Source, Taken, Transport, TransportAway
 
 #: Seconds within which what was pushed arrives, and a lost server is noticed.
 SOON_S = 10.0

@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 
 from triggerkit.cli.main import run
-from triggerkit.consumers.backfill import TableBackfill
-from triggerkit.consumers.chunk import Chunk
-from triggerkit.consumers.snapshot import TouchedKeys
+from triggerkit.consumers.backfill.chunk import Chunk
+from triggerkit.consumers.backfill.snapshot import TouchedKeys
+from triggerkit.consumers.backfill.table import TableBackfill
 from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.writer import LogWriter, Statement
 from triggerkit.replication import tuples

@@ -22,8 +22,8 @@ from tests.faults import truth
 from tests.faults.checker import check, explain
 from tests.faults.history import AckSample, Bounds, Effect, History, What
 from tests.faults.receiver import Behaviour, ReceiverProcess
-from triggerkit.consumers.apply import apply
-from triggerkit.consumers.declaration import Declared
+from triggerkit.consumers.declare.apply import apply
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import rows
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect

@@ -14,7 +14,7 @@ from tests.faults import truth
 from tests.faults.checker import check, explain
 from tests.faults.history import Bounds
 from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
-from triggerkit.consumers.backfills import BackfillStore
+from triggerkit.consumers.backfill.store import BackfillStore
 from triggerkit.state.connect import connect
 
 ROWS = 100_000

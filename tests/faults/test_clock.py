@@ -16,12 +16,12 @@ from tests.integration.pipeline import declare, execute, streaming
 from tests.integration.run_state import new_run, run_state
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
-from triggerkit.runs.keeper import Keeper
-from triggerkit.runs.members import Members
-from triggerkit.runs.retention import Retention
+from triggerkit.runs.keeper.keeper import Keeper
+from triggerkit.runs.keeper.liveness import Watch
+from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
-from triggerkit.runs.transports import open_transport
-from triggerkit.runs.watch import Watch
+from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 

@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 from tests.integration.serving import Answer, Site, serving
 from triggerkit.settings import Settings
 from triggerkit.supervisor.health import database_health
+from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import describe_all
 from triggerkit.web.application import Application
-from triggerkit.worker.task import Task
 
 KEY = "a secret key for the tests alone"
 

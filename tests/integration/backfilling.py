@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from triggerkit.consumers.backfills import BackfillStore, Progress
+from triggerkit.consumers.backfill.store import BackfillStore, Progress
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.receiver import Receiver
-from triggerkit.consumers.apply import apply
-from triggerkit.consumers.declaration import Declared
+from triggerkit.consumers.declare.apply import apply
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect

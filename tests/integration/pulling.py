@@ -12,11 +12,11 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.change import Action, RowChange, Transaction
+from triggerkit.consumers.declare.manage import partitions_of
 from triggerkit.consumers.definition import ConsumerDefinition, changes
-from triggerkit.consumers.manage import partitions_of
-from triggerkit.consumers.pull import Puller
-from triggerkit.consumers.pulled import in_order
-from triggerkit.consumers.receive import Received
+from triggerkit.consumers.pull.consumers import in_order
+from triggerkit.consumers.pull.receive import Received
+from triggerkit.consumers.pull.service import Puller
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import LogWriter
 from triggerkit.lsn import Lsn

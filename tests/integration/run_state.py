@@ -15,9 +15,9 @@ from psycopg import sql
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.client import Client, installation
-from triggerkit.runs.redis_transport import task_key
 from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, ReadyRun, RunError
 from triggerkit.runs.session import by_index
+from triggerkit.runs.transport.redis import task_key
 from triggerkit.settings import Settings
 
 T = TypeVar("T")

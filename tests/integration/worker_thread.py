@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from tests.integration.run_state import RunState, run_state
-from triggerkit.runs.members import Member, Members
+from triggerkit.runs.keeper.members import Member, Members
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
+from triggerkit.tasks.task import Task
 from triggerkit.worker.process import Place, Worker, execute_runs, new_worker_id
-from triggerkit.worker.task import Task
 
 
 class Row(BaseModel):

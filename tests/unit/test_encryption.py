@@ -14,7 +14,7 @@ from pydantic import SecretBytes
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotDecrypt, ConfigurationError
 from triggerkit.settings import Settings
-from triggerkit.supervisor.folder import StateFolder
+from triggerkit.supervisor.dev.folder import StateFolder
 
 PLACE = "endpoint/billing/headers"
 OLD, NEW = b"o" * 32, b"n" * 32

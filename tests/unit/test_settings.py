@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from triggerkit.errors import ConfigurationError
-from triggerkit.runs import transports
+from triggerkit.runs.transport import open as transports
 from triggerkit.settings import Project, Settings, running_dev
 
 SECRET = "s" * 24

@@ -23,6 +23,7 @@ from triggerkit import UNCHANGED, Change, RetryAfter, RunFailed, Tick, current_r
 from triggerkit.errors import ConfigurationError, NotDrained, UnknownRun, UnknownTask
 from triggerkit.runs.client import portal
 from triggerkit.runs.door import door
+from triggerkit.tasks.declare import declared
 from triggerkit.testing import (
     Clock,
     MemoryRuns,
@@ -32,7 +33,6 @@ from triggerkit.testing import (
     memory_runs,
     run_task,
 )
-from triggerkit.worker.declare import declared
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from triggerkit.cli.options import Json, Tasks
-from triggerkit.consumers.apply import apply as apply_declarations
-from triggerkit.consumers.apply import plan as plan_declarations
-from triggerkit.consumers.declaration import Declarations
-from triggerkit.consumers.plan import Plan, Step
+from triggerkit.consumers.declare.apply import apply as apply_declarations
+from triggerkit.consumers.declare.apply import plan as plan_declarations
+from triggerkit.consumers.declare.declaration import Declarations
+from triggerkit.consumers.declare.plan import Plan, Step
 from triggerkit.encryption import Keyring
 from triggerkit.errors import TriggerkitError
 from triggerkit.runs.declared import DeclaredRuns, RunStep, apply_runs, plan_runs

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from triggerkit.cli.options import Json
 from triggerkit.cli.progress import Shown, bar, shown, told
-from triggerkit.consumers.backfills import BackfillStore, Progress, Started
+from triggerkit.consumers.backfill.store import BackfillStore, Progress, Started
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings

@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from triggerkit.cli.options import Json
+from triggerkit.consumers.declare.editing import Editor
+from triggerkit.consumers.declare.manage import Consumers, cursors_of
 from triggerkit.consumers.definition import Kind
-from triggerkit.consumers.editing import Editor
 from triggerkit.consumers.health import consumer_health
-from triggerkit.consumers.manage import Consumers, cursors_of
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from triggerkit.cli.options import App, Host, Json, Port, Quiet, Tasks
-from triggerkit.supervisor.forks import ForkServer
+from triggerkit.supervisor.dev.forks import ForkServer
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def dev(
     forks = ForkServer.start()
     try:
         # Imported while the fork server imports: each of them takes a second.
-        from triggerkit.cli.development import develop
+        from triggerkit.cli.dev_project import develop
 
         develop(forks, app=app, tasks=tasks, host=host, port=port, json=json, quiet=quiet)
     finally:

@@ -16,11 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triggerkit.cli.given import headers_given, signing_given
 from triggerkit.cli.options import Json
-from triggerkit.consumers.endpoint_info import EndpointInfo
-from triggerkit.consumers.endpoint_store import EndpointStore
-from triggerkit.consumers.endpoints import Endpoint
+from triggerkit.cli.secret_input import headers_given, signing_given
+from triggerkit.consumers.endpoints.info import EndpointInfo
+from triggerkit.consumers.endpoints.model import Endpoint
+from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.delivery.credentials import credentials_of
 from triggerkit.delivery.network import Network, check_url, reachable
 from triggerkit.delivery.probe import Report, probe

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triggerkit.cli.options import Json
-from triggerkit.consumers.parked import (
+from triggerkit.consumers.parked.manage import (
     Attempt,
     Parked,
     ParkedState,

@@ -11,8 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from triggerkit import failpoints
-from triggerkit.embedded import lifeline
+from triggerkit import failpoints, lifeline
 from triggerkit.settings import Settings
 from triggerkit.supervisor.logs import announce, configure, is_child
 

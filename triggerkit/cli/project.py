@@ -19,7 +19,7 @@ from triggerkit.state.migrate import migrate, script
 from triggerkit.supervisor.checks import Check, run_checks
 from triggerkit.supervisor.declarations import load_declarations
 from triggerkit.supervisor.status import read_status
-from triggerkit.worker.registry import load_tasks
+from triggerkit.tasks.registry import load_tasks
 
 console = Console(highlight=False, soft_wrap=True)
 

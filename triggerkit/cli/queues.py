@@ -9,24 +9,31 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.options import Json
+from triggerkit.cli.run_client import (
+    actor,
+    console,
+    print_json,
+    print_table,
+    with_client,
+    with_state,
+)
 from triggerkit.cli.run_view import when
-from triggerkit.cli.running import actor, console, print_json, print_table, with_client, with_state
 from triggerkit.errors import ConfigurationError
-from triggerkit.runs.queues import (
+from triggerkit.runs.admin.queues import (
     QueueInfo,
     limit_queue,
     list_queues,
     pause_queue,
     resume_queue,
 )
+from triggerkit.runs.admin.workers import list_workers
 from triggerkit.runs.scheduling import (
     list_schedules,
     pause_schedule,
     resume_schedule,
     run_schedule,
 )
-from triggerkit.runs.workers import list_workers
-from triggerkit.worker.limits import Queue
+from triggerkit.tasks.queue import Queue
 
 QueueName = Annotated[str, typer.Argument(help="The queue's name.")]
 ScheduleName = Annotated[str, typer.Argument(help="The schedule's name.")]

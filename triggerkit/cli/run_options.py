@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from triggerkit.errors import ConfigurationError
-from triggerkit.runs.filter import RunFilter
+from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
 
 _STATUSES = get_args(Status)

@@ -10,9 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from triggerkit.cli.options import Json, Tasks
-from triggerkit.cli.run_options import filtered, moment
-from triggerkit.cli.run_view import print_run, print_runs, when
-from triggerkit.cli.running import (
+from triggerkit.cli.run_client import (
     actor,
     console,
     json_given,
@@ -21,18 +19,20 @@ from triggerkit.cli.running import (
     with_client,
     with_state,
 )
+from triggerkit.cli.run_options import filtered, moment
+from triggerkit.cli.run_view import print_run, print_runs, when
 from triggerkit.cli.tail import tail
 from triggerkit.errors import ConfigurationError, UnknownRun
-from triggerkit.runs.browse import MAX_LIMIT, count_of, list_runs, show_run
+from triggerkit.runs.admin.browse import MAX_LIMIT, count_of, list_runs, show_run
+from triggerkit.runs.admin.control import UNFINISHED, Canceled, cancel_run, cancel_runs
+from triggerkit.runs.admin.error_groups import group_errors
+from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
-from triggerkit.runs.control import UNFINISHED, Canceled, cancel_run, cancel_runs
-from triggerkit.runs.errors import group_errors
-from triggerkit.runs.filter import RunFilter
 from triggerkit.runs.run import Status
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect
-from triggerkit.worker.registry import load_tasks
-from triggerkit.worker.replay import FINISHED, Edited, Replayed, Replayer
+from triggerkit.tasks.registry import load_tasks
+from triggerkit.tasks.replay import FINISHED, Edited, Replayed, Replayer
 
 #: Runs that are counted before something is done to them; more are told as so many.
 MOST_COUNTED = 1_000_000

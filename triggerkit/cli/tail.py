@@ -9,10 +9,10 @@ import psycopg
 import typer
 
 from triggerkit.cli.options import Json
+from triggerkit.cli.run_client import console, print_json, with_state
 from triggerkit.cli.run_view import line_of, row_of, took
-from triggerkit.cli.running import console, print_json, with_state
-from triggerkit.runs.filter import RunFilter
-from triggerkit.runs.follow import Follower, RunFollower
+from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.admin.follow import Follower, RunFollower
 from triggerkit.runs.run import FINAL
 
 #: Seconds between two looks.

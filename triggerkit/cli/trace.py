@@ -14,8 +14,8 @@ from rich.console import Console
 
 from triggerkit.cli.options import Json
 from triggerkit.cli.waterfall import RunWay, Step, draw, steps_of_run
-from triggerkit.consumers.trace import ConsumerTrace, Trace, position_of_run, trace
-from triggerkit.consumers.traced_runs import TracedRun
+from triggerkit.consumers.trace.changes import ConsumerTrace, Trace, position_of_run, trace
+from triggerkit.consumers.trace.runs import TracedRun
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, pool
 

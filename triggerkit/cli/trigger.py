@@ -7,12 +7,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from triggerkit.cli.options import Tasks
-from triggerkit.cli.running import json_given, print_json
+from triggerkit.cli.run_client import json_given, print_json
 from triggerkit.errors import UnknownTask
 from triggerkit.runs.client import portal
 from triggerkit.settings import Project
-from triggerkit.worker.registry import load_tasks
-from triggerkit.worker.triggering import Debounce, TriggerOptions, with_options
+from triggerkit.tasks.registry import load_tasks
+from triggerkit.tasks.triggering import Debounce, TriggerOptions, with_options
 
 
 def register(app: typer.Typer) -> None:

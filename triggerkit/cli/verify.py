@@ -15,9 +15,9 @@ from triggerkit.cli.options import Json, Tasks
 from triggerkit.errors import ConfigurationError, UnknownTask
 from triggerkit.runs.client import Client
 from triggerkit.settings import Project, Settings
-from triggerkit.supervisor.compare import PROBLEMS, Verifiable, verifiable
-from triggerkit.supervisor.verify import Fixed, Verification, fix, verify
-from triggerkit.worker.registry import load_tasks
+from triggerkit.supervisor.verify.compare import PROBLEMS, Verifiable, verifiable
+from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
+from triggerkit.tasks.registry import load_tasks
 
 console = Console(highlight=False, soft_wrap=True)
 

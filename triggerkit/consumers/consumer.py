@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.consumers.endpoints import SealedEndpoint
+from triggerkit.consumers.endpoints.model import SealedEndpoint
 from triggerkit.log.entry import Entry
 
 # The partition of the one cursor of a consumer that is ordered as a whole.

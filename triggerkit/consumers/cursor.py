@@ -13,8 +13,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.consumers.endpoints import COLUMNS, SealedEndpoint
-from triggerkit.consumers.failing import ParkedMessage, ParkedStore, park
+from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
+from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
 
 _CONSUMERS = f"""
 SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,

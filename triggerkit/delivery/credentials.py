@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from triggerkit.consumers.endpoints import SealedEndpoint
+from triggerkit.consumers.endpoints.model import SealedEndpoint
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError
 from triggerkit.settings import Settings

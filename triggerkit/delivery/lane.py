@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import Cursor, Settled
-from triggerkit.consumers.failing import ParkedMessage
+from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
-from triggerkit.delivery.backoff import backoff_s
 from triggerkit.delivery.batch import Batch, collect
 from triggerkit.delivery.isolation import Suspicion
 from triggerkit.delivery.outlet import Outlet
 from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
+from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
 

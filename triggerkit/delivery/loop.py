@@ -12,8 +12,8 @@ from triggerkit.consumers.cursor import UNLOADABLE, CursorMoved, CursorStore
 from triggerkit.consumers.retention import Progress
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.outlet import CredentialsFor, Outlet
+from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
-from triggerkit.delivery.retrying import Retries
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.reader import LogReader
 

@@ -6,13 +6,13 @@ import math
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.consumers.failing import HeadState, ParkedMessage
+from triggerkit.consumers.parked.store import HeadState, ParkedMessage
 from triggerkit.consumers.render import idempotency_key
 from triggerkit.consumers.selection import Selection
-from triggerkit.delivery.backoff import backoff_s
 from triggerkit.delivery.batch import Batch, Held
 from triggerkit.delivery.push import Answer, Failed
 from triggerkit.log.entry import Entry
+from triggerkit.state.backoff import backoff_s
 
 
 def state_after(definition: ConsumerDefinition, failures: int) -> HeadState:

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from triggerkit.embedded import lifeline
+from triggerkit import lifeline
 
 if TYPE_CHECKING:
     from triggerkit.embedded.model import Model

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
 
-from triggerkit.embedded import lifeline
+from triggerkit import lifeline
 from triggerkit.embedded.account import Account
 from triggerkit.errors import CannotConnect
 

@@ -30,9 +30,9 @@ from triggerkit.replication.messages import (
     Truncate,
     Update,
 )
-from triggerkit.replication.origin import Server
 from triggerkit.replication.pgoutput import decode, iso_utc
 from triggerkit.replication.relations import RelationCache
+from triggerkit.replication.source_server import Server
 
 
 def full_xid(xid: int, reference: int) -> int:

@@ -14,7 +14,7 @@ from psycopg.pq import DiagnosticField
 
 from triggerkit.errors import CannotConnect
 from triggerkit.lsn import Lsn
-from triggerkit.replication import origin, remedies
+from triggerkit.replication import remedies, source_server
 from triggerkit.replication.frames import StandbyStatusUpdate
 from triggerkit.replication.signal import MESSAGES_FROM
 from triggerkit.state.connect import connect
@@ -65,7 +65,7 @@ class ReplicationConnection:
         connection: psycopg.AsyncConnection,
         slot_name: str,
         publication: str,
-        server: origin.Server,
+        server: source_server.Server,
         patience_s: float,
     ) -> None:
         self._connection = connection
@@ -87,7 +87,7 @@ class ReplicationConnection:
         dsn: str,
         slot_name: str,
         publication: str,
-        known: origin.Server | None = None,
+        known: source_server.Server | None = None,
         after: int = 0,
     ) -> Self:
         """Connect and start streaming from where the slot was confirmed.
@@ -104,7 +104,7 @@ class ReplicationConnection:
         except CannotConnect as error:
             raise remedies.not_allowed(error, slot_name) from error
         try:
-            server = await origin.require_same(connection, known, after, slot_name)
+            server = await source_server.require_same(connection, known, after, slot_name)
             return await cls._start(connection, slot_name, publication, server)
         except psycopg.Error as error:
             refusal = await remedies.refused(connection, error, slot_name)
@@ -120,7 +120,7 @@ class ReplicationConnection:
         connection: psycopg.AsyncConnection,
         slot_name: str,
         publication: str,
-        server: origin.Server,
+        server: source_server.Server,
     ) -> Self:
         options = [
             sql.SQL("proto_version '1'"),

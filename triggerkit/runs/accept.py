@@ -25,7 +25,7 @@ from triggerkit.runs.keys import (
     unblocked_ready,
 )
 from triggerkit.runs.run import Handle, NewRun, Options, ReadyRun
-from triggerkit.runs.transport import AsyncTransport
+from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.state.turn import Rows, in_one_turn_async
 
 #: Seconds to wait for a connection of the pool; then the sender is told to come again.

@@ -16,11 +16,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.runs.accept import Acceptor
-from triggerkit.runs.ends import End, Ends
+from triggerkit.runs.results import End, Ends
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.runs.session import by_index
-from triggerkit.runs.transport import AsyncTransport
-from triggerkit.runs.transports import open_async_transport
+from triggerkit.runs.transport.base import AsyncTransport
+from triggerkit.runs.transport.open import open_async_transport
 from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 
-from triggerkit.runs.keeper import WAKE_CHANNEL
+from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
 from triggerkit.runs.schedules import Cron
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import psycopg
 
 from triggerkit.runs.client import portal
-from triggerkit.runs.ends import End
+from triggerkit.runs.results import End
 from triggerkit.runs.run import Handle, NewRun
 
 

@@ -21,8 +21,8 @@ from psycopg.rows import class_row
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.accept import INSERT_ONCE, Inserted, insert_parameters
-from triggerkit.runs.ending import admit
 from triggerkit.runs.run import NewRun, ReadyRun
+from triggerkit.runs.transitions import admit
 
 logger = logging.getLogger(__name__)
 

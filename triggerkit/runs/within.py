@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
-from triggerkit.runs.keeper import WAKE_CHANNEL
+from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.state.turn import Statement
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from triggerkit.consumers.declaration import Declarations, read_file
+from triggerkit.consumers.declare.declaration import Declarations, read_file
 from triggerkit.runs.declared import DeclaredRuns
 from triggerkit.settings import Project, own_environment, running_environment
-from triggerkit.worker.registry import declared_consumers, declared_runs, load_tasks
+from triggerkit.tasks.registry import declared_consumers, declared_runs, load_tasks
 
 
 def load_declarations(project: Project) -> Declarations:

@@ -9,7 +9,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.consumers.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.health import Problem, Severity
 from triggerkit.consumers.retention import WARN_SHARE, Outlook, Policy, outlook

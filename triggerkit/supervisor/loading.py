@@ -13,8 +13,8 @@ from typing import Any
 
 from triggerkit.errors import TaskImportError
 from triggerkit.settings import Project
-from triggerkit.worker.registry import load_app, load_tasks
-from triggerkit.worker.task import Task
+from triggerkit.tasks.registry import load_app, load_tasks
+from triggerkit.tasks.task import Task
 
 
 def load_project(project: Project) -> tuple[dict[str, Task[Any, Any, Any]], Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from triggerkit.worker.output import Echo
+from triggerkit.worker.telemetry.output import Echo
 
 #: Set by `dev` for its children.
 FORMAT_VARIABLE = "TRIGGERKIT_LOG_FORMAT"

@@ -18,8 +18,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from triggerkit.runs.transport import TransportAway
-from triggerkit.runs.transports import rabbitmq
+from triggerkit.runs.transport.base import TransportAway
+from triggerkit.runs.transport.open import rabbitmq
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 

@@ -16,7 +16,7 @@ from triggerkit.settings import STATE_DIR, Project, Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.retaining import policy_of
-from triggerkit.worker.registry import load_tasks
+from triggerkit.tasks.registry import load_tasks
 
 
 async def read_status(

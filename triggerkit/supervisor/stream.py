@@ -12,18 +12,17 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.apply import Database, find_database
-from triggerkit.consumers.backfill import MARKER_PREFIX, Survivors, TableBackfill, fault_of
-from triggerkit.consumers.backfill_queue import Backfills
+from triggerkit.consumers.backfill.scheduler import Backfills
+from triggerkit.consumers.backfill.table import MARKER_PREFIX, Survivors, TableBackfill, fault_of
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.declare.apply import Database, find_database
 from triggerkit.consumers.gap import close_gaps
-from triggerkit.delivery.bell import Bell
+from triggerkit.consumers.pull.notifier import Bell
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import reachable
 from triggerkit.delivery.push import Pusher
-from triggerkit.delivery.recovery import Recovery
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.entry import Entry, Pending
@@ -34,9 +33,10 @@ from triggerkit.replication import heartbeat
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.state.recovery import Recovery
 from triggerkit.supervisor.leadership import leadership
-from triggerkit.supervisor.origin import follow_server, known_server, require_slot_epoch
 from triggerkit.supervisor.retaining import keep_retaining
+from triggerkit.supervisor.source_server import follow_server, known_server, require_slot_epoch
 
 logger = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from triggerkit.embedded import lifeline
+from triggerkit import lifeline
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
-from triggerkit.runs.keeper import Keeper
-from triggerkit.runs.local import started
-from triggerkit.runs.members import Member, Members
-from triggerkit.runs.retention import Retention
+from triggerkit.runs.keeper.keeper import Keeper
+from triggerkit.runs.keeper.local import started
+from triggerkit.runs.keeper.members import Member, Members
+from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
-from triggerkit.runs.transports import open_transport
+from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, pinned
 from triggerkit.supervisor.loading import load_project_tasks
@@ -34,7 +34,8 @@ from triggerkit.supervisor.workers import (
     tell_ready,
     wait_to_go,
 )
-from triggerkit.worker.output import capture_output
+from triggerkit.tasks.registry import declared_runs
+from triggerkit.tasks.version import code_version
 from triggerkit.worker.process import (
     Place,
     Worker,
@@ -42,8 +43,7 @@ from triggerkit.worker.process import (
     new_worker_id,
     stop_on_signals,
 )
-from triggerkit.worker.registry import declared_runs
-from triggerkit.worker.version import code_version
+from triggerkit.worker.telemetry.output import capture_output
 
 logger = logging.getLogger("triggerkit.worker")
 

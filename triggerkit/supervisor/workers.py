@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from triggerkit.embedded import lifeline
+from triggerkit import lifeline
 from triggerkit.settings import Project
 
 #: Names the worker to its children.

@@ -11,7 +11,7 @@ def test_a_title_is_indexed():
 
 from triggerkit.testing.changes import fake_change, fake_message
 from triggerkit.testing.clock import Clock
-from triggerkit.testing.one import arun_task, run_task
+from triggerkit.testing.one_task import arun_task, run_task
 from triggerkit.testing.recorded import FailedAttempt, FailedItem, Line, RecordedRun, Span
 from triggerkit.testing.runs import MemoryRuns, memory_runs
 

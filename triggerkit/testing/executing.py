@@ -13,12 +13,12 @@ from typing import Any
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.run import ClaimedRun, Outcome
+from triggerkit.tasks.context import Notes
+from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, TimedOut
-from triggerkit.worker.context import Notes
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.output import LineWriter, capture_output
-from triggerkit.worker.task import Task
+from triggerkit.worker.telemetry.output import LineWriter, capture_output
 
 
 @cache

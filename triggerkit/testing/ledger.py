@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
+from triggerkit.tasks.task import Task
 from triggerkit.testing.recorded import RecordedRun
-from triggerkit.worker.task import Task
 
 #: A task's name and one of its keys.
 _Key = tuple[str, str | None]

@@ -11,15 +11,15 @@ from typing import Any
 import orjson
 
 from triggerkit.errors import NotDrained, UnknownRun, UnknownTask
-from triggerkit.runs.ends import End
+from triggerkit.runs.results import End
 from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome
+from triggerkit.tasks.declare import declared
 from triggerkit.testing.clock import Clock
 from triggerkit.testing.executing import aexecute, execute
 from triggerkit.testing.ledger import Ledger
 from triggerkit.testing.recorded import RecordedRun
 from triggerkit.testing.schedules import Schedules
-from triggerkit.worker.declare import declared
-from triggerkit.worker.journal import Entry
+from triggerkit.worker.telemetry.journal import Entry
 
 #: Most attempts that are made at once.
 LIMIT = 10_000

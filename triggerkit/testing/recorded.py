@@ -10,8 +10,8 @@ import orjson
 
 from triggerkit.message import Change
 from triggerkit.runs.run import FINAL, ClaimedRun, NewRun, Options, Outcome, RunError, Status
-from triggerkit.worker.journal import Entry
-from triggerkit.worker.task import Task
+from triggerkit.tasks.task import Task
+from triggerkit.worker.telemetry.journal import Entry
 
 
 class Line(NamedTuple):

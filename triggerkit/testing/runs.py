@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from triggerkit.runs.door import through
+from triggerkit.tasks.task import Task
 from triggerkit.testing.clock import Clock
 from triggerkit.testing.executing import aexecute, execute
 from triggerkit.testing.memory import LIMIT, NEVER, Memory
 from triggerkit.testing.recorded import RecordedRun
-from triggerkit.worker.task import Task
 
 
 class MemoryRuns(Memory):

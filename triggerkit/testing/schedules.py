@@ -10,7 +10,7 @@ from typing import Any
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.run import NewRun
 from triggerkit.runs.schedules import Tick, for_tick, key_of_tick
-from triggerkit.worker.task import Task
+from triggerkit.tasks.task import Task
 
 
 @dataclass(slots=True)

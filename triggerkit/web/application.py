@@ -15,14 +15,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from triggerkit.runs.client import Client
-from triggerkit.runs.transport import TransportAway
+from triggerkit.runs.transport.base import TransportAway
 from triggerkit.settings import Settings
+from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.operation import DatabaseHealthOf
 from triggerkit.web.api.pull import PullApi
 from triggerkit.web.metrics import Metrics
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
-from triggerkit.worker.task import Task
 
 
 class Application:

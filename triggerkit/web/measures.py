@@ -20,7 +20,7 @@ from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.retention import table_partitions
 from triggerkit.replication.slot_state import read_slot
-from triggerkit.runs.queues import count_runs
+from triggerkit.runs.admin.queues import count_runs
 
 #: Upper bounds of the delivery durations' buckets, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -16,9 +16,9 @@ from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Envelope, Metadata, row_key
 from triggerkit.runs.run import Handle, NewRun, Options
+from triggerkit.tasks.payload import Json, read_envelope, read_envelopes
+from triggerkit.tasks.task import Task
 from triggerkit.web.body import Refused, split
-from triggerkit.worker.payload import Json, read_envelope, read_envelopes
-from triggerkit.worker.task import Task
 
 #: Most messages in one request.
 MAX_MESSAGES = 1000

@@ -14,10 +14,10 @@ from triggerkit.runs.client import Client
 from triggerkit.runs.door import door
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.settings import Settings
+from triggerkit.tasks.task import Task
 from triggerkit.web.auth import authorized_body, unauthorized
 from triggerkit.web.body import Refused
 from triggerkit.web.receipt import Receipt
-from triggerkit.worker.task import Task
 
 #: Where `serve` puts its client in the ASGI scope; without it runs go through the process's door.
 CLIENT_SCOPE_KEY = "triggerkit.client"

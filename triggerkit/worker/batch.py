@@ -11,8 +11,8 @@ import msgspec
 from triggerkit.errors import RetryAfter
 from triggerkit.message import BatchResult, Change, ItemFailure
 from triggerkit.runs.run import ClaimedRun, NewRun
+from triggerkit.tasks.payload import PayloadType, read_envelopes
 from triggerkit.worker.failure import Failure, failure_of
-from triggerkit.worker.payload import PayloadType, read_envelopes
 
 #: The shortest wait of an item that is tried again, in seconds: it is never simply queued, so that
 #: the runs list shows that it failed.

@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
 
 from triggerkit.runs.run import ClaimedRun, ReadyRun
-from triggerkit.worker.finish import Attempts
+from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.intake import WAIT_S, Intake
 from triggerkit.worker.slots import Slots
 

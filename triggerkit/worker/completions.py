@@ -13,7 +13,7 @@ import psycopg
 from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import Outcome, ReadyRun, RunError, storable
-from triggerkit.runs.transport import Transport
+from triggerkit.runs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
 

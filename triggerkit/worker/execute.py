@@ -14,6 +14,8 @@ from pydantic_core import to_jsonable_python
 from triggerkit.errors import AbortRun, RetryAfter
 from triggerkit.message import BatchResult
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
+from triggerkit.tasks.context import Notes, RunContext, running
+from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, Canceled, Stopped
 from triggerkit.worker.batch import (
     BatchItem,
@@ -23,12 +25,10 @@ from triggerkit.worker.batch import (
     spawn_failed,
     spawn_held,
 )
-from triggerkit.worker.context import Notes, RunContext, running
 from triggerkit.worker.failure import Failure, failure_of, message_of, run_error, stopped
-from triggerkit.worker.output import finish_lines
 from triggerkit.worker.slots import Slots
-from triggerkit.worker.task import Task
-from triggerkit.worker.telemetry import otel_attempt, otel_failed
+from triggerkit.worker.telemetry.otel import otel_attempt, otel_failed
+from triggerkit.worker.telemetry.output import finish_lines
 
 logger = logging.getLogger(__name__)
 

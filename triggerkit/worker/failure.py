@@ -8,6 +8,7 @@ from traceback import StackSummary, TracebackException
 
 from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter
 from triggerkit.runs.run import RunError, storable
+from triggerkit.tasks import task
 from triggerkit.worker.attempt import Stopped, TimedOut
 
 #: Longest message and traceback that are stored, in characters; of a traceback its end.
@@ -18,7 +19,7 @@ MAX_TRACEBACK = 20_000
 MAX_WAIT_S = 366 * 86400.0
 
 #: Frames of these files are ours, not the user's.
-_OWN_FOLDER = Path(__file__).parent
+_OWN_FOLDERS = (Path(__file__).parent, Path(task.__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def run_error(error: BaseException) -> RunError:
 
 def _leave_out_own_frames(told: TracebackException | None) -> None:
     while told is not None:
-        frames = [f for f in told.stack if Path(f.filename).parent != _OWN_FOLDER]
+        frames = [f for f in told.stack if Path(f.filename).parent not in _OWN_FOLDERS]
         told.stack = StackSummary.from_list(frames)
         told = told.__cause__ or told.__context__
 

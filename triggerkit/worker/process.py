@@ -19,20 +19,20 @@ import psycopg
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.session import by_index
-from triggerkit.runs.transports import open_transport
+from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
+from triggerkit.tasks.task import Task
+from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.broker import RunBroker, RunConsumer
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.finish import Attempts
 from triggerkit.worker.intake import Intake
-from triggerkit.worker.journal import Journal
-from triggerkit.worker.notes import RunNotes
 from triggerkit.worker.slots import Slots
-from triggerkit.worker.task import Task
+from triggerkit.worker.telemetry.journal import Journal
+from triggerkit.worker.telemetry.notes import RunNotes
 
 logger = logging.getLogger(__name__)
 

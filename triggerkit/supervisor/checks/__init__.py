@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import psycopg
 
-from triggerkit.consumers.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.replication.slot import slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted

@@ -9,8 +9,8 @@ import redis
 import redis.asyncio
 
 from triggerkit.errors import ConfigurationError
-from triggerkit.runs.transport import TransportAway
-from triggerkit.runs.transports import rabbitmq
+from triggerkit.runs.transport.base import TransportAway
+from triggerkit.runs.transport.open import rabbitmq
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
 

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from triggerkit.consumers.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.delivery.connection import CannotReach, HttpError
 from triggerkit.delivery.http import HttpClient
 from triggerkit.delivery.network import (

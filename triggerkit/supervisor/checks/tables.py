@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import psycopg
 
-from triggerkit.consumers.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import TableName
 from triggerkit.replication.slot import SourceTable, read_table
 from triggerkit.supervisor.checks.check import Check, quoted

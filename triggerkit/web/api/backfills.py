@@ -9,7 +9,7 @@ from typing import Annotated
 import psycopg
 from pydantic import BaseModel, ConfigDict, Field
 
-from triggerkit.consumers.backfills import BackfillStore, Progress, State
+from triggerkit.consumers.backfill.store import BackfillStore, Progress, State
 from triggerkit.consumers.definition import Table, TableName
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.problems import NotFound

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import psycopg
 from pydantic import BaseModel, Field, StrictInt, StrictStr, create_model
 
-from triggerkit.consumers.declaration import Manager
+from triggerkit.consumers.declare.declaration import Manager
+from triggerkit.consumers.declare.editing import Editor
+from triggerkit.consumers.declare.manage import Consumers, cursors_of
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.consumers.editing import Editor
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
-from triggerkit.consumers.manage import Consumers, cursors_of
 from triggerkit.consumers.retention import outlook
 from triggerkit.errors import UnknownConsumer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page

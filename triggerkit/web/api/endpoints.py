@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import psycopg
 from pydantic import BaseModel, SecretStr
 
-from triggerkit.consumers.endpoint_info import EndpointInfo
-from triggerkit.consumers.endpoint_store import EndpointStore
-from triggerkit.consumers.endpoints import Endpoint
+from triggerkit.consumers.endpoints.info import EndpointInfo
+from triggerkit.consumers.endpoints.model import Endpoint
+from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.network import Network, check_url, reachable
 from triggerkit.delivery.probe import Report, probe

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, Field
 
-from triggerkit.consumers.manage import Consumers
-from triggerkit.consumers.parked import (
+from triggerkit.consumers.declare.manage import Consumers
+from triggerkit.consumers.parked.manage import (
     Attempt,
     Parked,
     ParkedState,

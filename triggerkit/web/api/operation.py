@@ -17,7 +17,7 @@ from triggerkit.encryption import Keyring
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.worker.task import Task
+from triggerkit.tasks.task import Task
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 

@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from triggerkit.consumers.definition import MAX_BATCH_SIZE
-from triggerkit.consumers.pull import Puller
-from triggerkit.consumers.pulled import NotPulled, in_order
-from triggerkit.consumers.receive import Received
-from triggerkit.delivery.bell import Listener
+from triggerkit.consumers.pull.consumers import NotPulled, in_order
+from triggerkit.consumers.pull.notifier import Listener
+from triggerkit.consumers.pull.receive import Received
+from triggerkit.consumers.pull.service import Puller
 from triggerkit.errors import ConfigurationError, UnknownConsumer
 from triggerkit.runs.client import Client
 from triggerkit.state.connect import Pool, pool

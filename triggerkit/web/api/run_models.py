@@ -7,8 +7,8 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from triggerkit.runs.browse import MAX_LIMIT
-from triggerkit.runs.filter import RunFilter
+from triggerkit.runs.admin.browse import MAX_LIMIT
+from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
 from triggerkit.web.api.operation import Given
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from triggerkit.runs.queues import (
+from triggerkit.runs.admin.queues import (
     QueueInfo,
     find_queue,
     limit_queue,
@@ -14,6 +14,7 @@ from triggerkit.runs.queues import (
     pause_queue,
     resume_queue,
 )
+from triggerkit.runs.admin.workers import WorkerInfo, list_workers
 from triggerkit.runs.scheduling import (
     ScheduleInfo,
     list_schedules,
@@ -21,10 +22,9 @@ from triggerkit.runs.scheduling import (
     resume_schedule,
     run_schedule,
 )
-from triggerkit.runs.workers import WorkerInfo, list_workers
+from triggerkit.tasks.queue import Queue
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.runs import RunHandle
-from triggerkit.worker.limits import Queue
 
 
 class QueueLimits(Given):

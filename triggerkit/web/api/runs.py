@@ -11,12 +11,12 @@ import psycopg
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from triggerkit.errors import UnknownRun
-from triggerkit.runs.browse import list_runs, show_run
-from triggerkit.runs.control import cancel_run, cancel_runs
-from triggerkit.runs.errors import group_errors
+from triggerkit.runs.admin.browse import list_runs, show_run
+from triggerkit.runs.admin.control import cancel_run, cancel_runs
+from triggerkit.runs.admin.error_groups import group_errors
+from triggerkit.tasks.replay import Edited, Replayer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.run_models import Run, RunSummary, Text, Wanted, WantedPage
-from triggerkit.worker.replay import Edited, Replayer
 
 #: Most runs that one request cancels or replays.
 MOST_AT_ONCE = 10_000

@@ -1,0 +1,225 @@
+"""What comes between the steps of others: transactions of callers, limits set late, keepers that
+stand still, processes that fork."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.run_state import TASK, RunState, completed, new_run, run_state
+from triggerkit.runs.admin.queues import limit_queue
+from triggerkit.runs.client import Client, portal
+from triggerkit.runs.keeper.keeper import KEEPER_LOCK, Keeper
+from triggerkit.runs.keeper.liveness import Watch
+from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.retention import Retention
+from triggerkit.runs.run import Options
+from triggerkit.runs.session import by_index
+from triggerkit.runs.transport.open import open_transport
+from triggerkit.runs.within import accept_within
+from triggerkit.settings import Settings
+from triggerkit.state.connect import pinned
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[RunState]:
+    with run_state(settings) as state:
+        yield state
+
+
+@pytest.fixture
+def keeper(settings: Settings, state: RunState) -> Keeper:
+    dsn = pinned(by_index(settings.state_dsn), "triggerkit keeper")
+    transport = open_transport(settings, state.namespace)
+    retention = Retention(timedelta(days=7))
+    return Keeper(dsn, transport, Members(), threading.Event(), retention)
+
+
+def tick(keeper: Keeper, state: RunState) -> float:
+    return keeper.tick(state.connection, Watch(keeper.lease_s))
+
+
+def caller(settings: Settings, level: psycopg.IsolationLevel) -> psycopg.Connection[Any]:
+    connection = psycopg.connect(settings.state_dsn)
+    connection.isolation_level = level
+    return connection
+
+
+@pytest.mark.parametrize("level", list(psycopg.IsolationLevel))
+def test_a_run_of_a_callers_transaction_takes_its_turn_in_its_key_at_any_isolation(
+    state: RunState, keeper: Keeper, settings: Settings, level: psycopg.IsolationLevel
+) -> None:
+    before, during = new_run("row"), new_run("row")
+    state.accept(before)
+    with caller(settings, level) as connection:
+        connection.execute("SELECT count(*) FROM triggerkit.runs")
+        with state.claims() as claims:
+            claims.complete([completed(run) for run in claims.claim(state.take())])
+        state.accept(during)
+        accept_within(connection, [within := new_run("row")])
+        assert state.take() == [during.id]
+    tick(keeper, state)
+    assert state.take() == []
+    with state.claims() as claims:
+        claims.complete([completed(run) for run in claims.claim([during.id, within.id])])
+    assert state.run(during.id)["status"] == "completed"
+    with state.claims() as claims:
+        [last] = claims.claim([within.id])
+    assert last.id == within.id
+
+
+def test_an_open_transaction_of_a_caller_holds_up_nobody(
+    state: RunState, keeper: Keeper, settings: Settings
+) -> None:
+    expiring = new_run("row", delay_s=60.0, options=Options(ttl_s=0.01))
+    delayed = new_run(delay_s=0.01)
+    with caller(settings, psycopg.IsolationLevel.READ_COMMITTED) as connection:
+        accept_within(connection, [new_run("row"), new_run("other")])
+        state.accept(expiring, delayed)
+        state.wait_for(lambda: tick(keeper, state) and state.pushed() == [delayed.id], 5)
+        assert state.run(expiring.id)["status"] == "expired"
+        connection.rollback()
+
+
+def test_two_callers_that_trigger_the_same_keys_the_other_way_round_do_not_meet(
+    settings: Settings, state: RunState, keeper: Keeper
+) -> None:
+    level = psycopg.IsolationLevel.READ_COMMITTED
+    with caller(settings, level) as one, caller(settings, level) as two:
+        for connection, keys in ((one, "ab"), (two, "ba")):
+            connection.execute("SET lock_timeout = '2s'")
+            accept_within(connection, [new_run(keys[0])])
+        accept_within(one, [new_run("b")])
+        accept_within(two, [new_run("a")])
+    tick(keeper, state)
+    assert len(state.pushed()) == 2
+    assert state.rows("SELECT count(*) FROM triggerkit.runs WHERE pending") == [0]
+
+
+EXECUTING = "SELECT id FROM triggerkit.runs WHERE status = 'executing'"
+
+
+def test_a_limit_set_late_counts_for_runs_that_waited_behind_their_keys(
+    state: RunState, settings: Settings, keeper: Keeper
+) -> None:
+    runs = [new_run(f"row/{key}") for key in range(4) for _ in range(2)]
+    state.accept(*runs)
+
+    async def limit() -> None:
+        client = await Client.open(settings)
+        try:
+            await limit_queue(client, "default", "test", concurrency=1, rate=None)
+        finally:
+            await client.close()
+
+    with state.claims() as claims:
+        first = claims.claim(state.take())
+        assert len(first) == 4
+        asyncio.run(limit())
+        ready = claims.complete([completed(run) for run in first])
+        assert len(claims.claim([run.id for run in ready])) == 1
+        tick(keeper, state)
+        assert len(state.rows(EXECUTING)) == 1
+
+
+def test_a_keeper_that_leads_and_stands_still_is_unseated(
+    settings: Settings, state: RunState, keeper: Keeper
+) -> None:
+    with psycopg.connect(settings.state_dsn, autocommit=True) as still:
+        still.execute("SELECT pg_try_advisory_lock(%s)", [KEEPER_LOCK])
+        state.connection.execute(
+            "INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, slots, backend) "
+            "VALUES ('still', 'host', 1, 1, 1, %s)",
+            [still.info.backend_pid],
+        )
+        watch = Watch(lease_s=0.0)
+        with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
+            assert not keeper._follow(follower, watch)
+            state.wait_for(lambda: keeper._follow(follower, watch))
+
+
+def test_what_a_transaction_holds_back_is_looked_at_once_a_tick(
+    state: RunState, keeper: Keeper, settings: Settings
+) -> None:
+    run = new_run(delay_s=0.01)
+    state.accept(run)
+    with psycopg.connect(settings.state_dsn) as connection:
+        connection.execute("SELECT FROM triggerkit.runs WHERE id = %s FOR UPDATE", [run.id])
+        state.wait_for(lambda: tick(keeper, state) == 1.0)
+        assert state.pushed() == []
+    tick(keeper, state)
+    assert state.pushed() == [run.id]
+
+
+def test_a_worker_without_a_lease_claims_nothing(state: RunState) -> None:
+    run = new_run()
+    state.accept(run)
+    with state.claims("cut off") as claims:
+        state.connection.execute("DELETE FROM triggerkit.workers")
+        assert claims.claim([run.id]) == []
+    assert state.statuses() == ["queued"]
+
+
+def test_a_canceled_run_that_is_given_back_has_ended(state: RunState) -> None:
+    run, behind = new_run("row"), new_run("row")
+    state.accept(run, behind)
+    with state.claims() as claims:
+        claimed = claims.claim([run.id])
+        state.connection.execute(
+            "UPDATE triggerkit.runs SET cancel_requested_at = now() WHERE id = %s", [run.id]
+        )
+        assert [ready.id for ready in claims.give_back(claimed)] == [behind.id]
+    assert state.statuses() == ["canceled", "queued"]
+
+
+def test_a_key_outlives_the_retention_of_its_run_until_its_own_time_is_over(
+    state: RunState,
+) -> None:
+    keyed = new_run(idempotency_key="k", options=Options(idempotency_ttl_s=3600))
+    other = new_run()
+    state.accept(keyed, other)
+    with state.claims() as claims:
+        claims.complete([completed(run) for run in claims.claim(state.take())])
+    retention = Retention(timedelta(seconds=-60))
+    assert retention.apply(state.connection) == 1
+    assert state.rows("SELECT id FROM triggerkit.runs") == [keyed.id]
+
+
+def test_a_schedule_that_cannot_be_read_stops_no_other(state: RunState, keeper: Keeper) -> None:
+    state.connection.execute(
+        "INSERT INTO triggerkit.schedules (name, task, queue, max_attempts, cron, timezone, "
+        "next_at) SELECT name, %s, 'default', 1, '* * * * *', zone, now() - interval '1 second' "
+        "FROM (VALUES ('a', 'No/Where'), ('b', 'UTC')) AS s (name, zone)",
+        [TASK],
+    )
+    tick(keeper, state)
+    assert state.rows("SELECT source ->> 'schedule' FROM triggerkit.runs") == ["b"]
+
+
+def trigger_in_child(ids: Any) -> None:
+    [handle] = portal.accept([new_run()])
+    ids.put(handle.id)
+
+
+def test_a_forked_process_can_trigger(
+    settings: Settings, state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal.close()
+    monkeypatch.setattr(portal, "_load", lambda: settings)
+    try:
+        portal.accept([new_run()])
+        context = multiprocessing.get_context("fork")
+        ids = context.Queue()
+        child = context.Process(target=trigger_in_child, args=[ids])
+        child.start()
+        assert ids.get(timeout=10) in state.rows("SELECT id FROM triggerkit.runs")
+        child.join(10)
+    finally:
+        portal.close()

@@ -1,0 +1,81 @@
+"""Declarations of triggerkit.toml: what is wrong in them is named by its path."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from triggerkit.consumers.declare.declaration import Declarations, Declared, read_file
+from triggerkit.consumers.definition import changes
+from triggerkit.errors import ConfigurationError
+from triggerkit.settings import Project
+
+GOOD = """
+[endpoints.local]
+url = "http://127.0.0.1:3001/api/create-embedding-for-post"
+headers = { Authorization = "Bearer ${SECRET}" }
+
+[consumers.posts_push_consumer]
+kind = "rows"
+tables = ["posts"]
+sort_by = "updated_at"
+start = 2026-01-01
+filters = [["author", "!=", "bot"], { column = "id", operator = "in", value = [1, 2] }]
+endpoint = "local"
+batch_size = 100
+"""
+
+
+def read(text: str, **environment: str) -> tuple[list[Declared], dict[str, str]]:
+    values = tomllib.loads(text)
+    consumers, endpoints = read_file(
+        values.get("endpoints", {}), values.get("consumers", {}), environment
+    )
+    return consumers, {e.name: e.headers.get("Authorization", "") for e in endpoints}
+
+
+def test_a_file_declares_consumers_and_endpoints() -> None:
+    (consumer,), endpoints = read(GOOD, SECRET="s3cret")
+    assert endpoints == {"local": "Bearer s3cret"}
+    definition = consumer.definition
+    assert (consumer.name, consumer.managed_by) == ("posts_push_consumer", "file")
+    assert definition.tables == ("public.posts",)
+    assert definition.start == "2026-01-01"
+    assert [f.operator for f in definition.filters] == ["!=", "in"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[consumers.a]\ntables=["t"]\nbatchsize=3', "consumers.a batchsize: is not known"),
+        ('[consumers.a]\ntables=["t"]\nbatch_size=0', "consumers.a batch_size: "),
+        ("[consumers.a]\ntables=[]", "consumers.a tables: "),
+        ('[consumers.a]\ntables=["t"]\nfilters=[["n","~",1]]', "consumers.a filters.0.operator: "),
+        ('[consumers.a]\ntables=["t"]\nstart="2026"', "sort_by must name one"),
+        ('[endpoints.e]\nurl="http://x"\nheader={}', "endpoints.e.header: is not known"),
+        ("[endpoints.e]\nheaders={}", "endpoints.e.url: Field required"),
+        ('[endpoints.e]\nurl="${NOWHERE}"', "endpoints.e.url: the variable NOWHERE is not set"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        read(text)
+    assert problem in str(raised.value)
+
+
+def test_a_variable_may_have_a_default() -> None:
+    _, endpoints = read('[endpoints.e]\nurl="u"\nheaders={Authorization="${NO:-Bearer x}"}')
+    assert endpoints == {"e": "Bearer x"}
+
+
+def test_two_declarations_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="two consumers are named 'a'"):
+        Declarations([Declared("a", changes("t")), Declared("a", changes("t"), managed_by="file")])
+
+
+def test_a_file_with_an_unknown_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "triggerkit.toml").write_text("[consumer.a]\ntables = []\n")
+    with pytest.raises(ConfigurationError, match="unknown key 'consumer'; known are app, consum"):
+        Project.load(tmp_path)

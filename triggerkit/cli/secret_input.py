@@ -1,0 +1,70 @@
+"""Headers and signing secrets as a command is given them, mostly from elsewhere than its line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from triggerkit.consumers.endpoints.model import Endpoint
+from triggerkit.errors import InvalidEndpoint
+from triggerkit.signature import new_secret
+
+#: Where a value is read from instead: an optional first word such as `Bearer`, then the place.
+_PLACE = re.compile(r"(?P<first>\S+ +)?(?:env:(?P<name>\w+)|@(?P<path>.+))")
+
+
+def headers_given(given: list[str] | None) -> dict[str, str]:
+    """The headers of `--header`, by name.
+
+    Raises:
+        InvalidEndpoint: one has no colon or is given twice, or its value cannot be read.
+    """
+    headers: dict[str, str] = {}
+    for text in given or []:
+        name, colon, value = text.partition(":")
+        if not colon:
+            raise InvalidEndpoint("a header is given as --header 'Name: value'")
+        if name.strip().lower() in (known.lower() for known in headers):
+            raise InvalidEndpoint(f"the header {name.strip()} is given twice")
+        headers[name.strip()] = _value(value.strip(), f"the header {name.strip()}")
+    return headers
+
+
+def signing_given(text: str, before: Endpoint | None) -> str | None:
+    """The signing secrets that `--signing-secret` asks for; `before` is None of a new endpoint.
+
+    Raises:
+        InvalidEndpoint: the secret cannot be read.
+    """
+    secrets = before.signing_secrets if before else ()
+    if text == "generate":
+        return new_secret()
+    if before is not None and text == "rotate":
+        return ",".join((new_secret(), *secrets[:1]))
+    if before is not None and text == "retire":
+        return ",".join(secrets[:1]) or None
+    if before is not None and text == "none":
+        return None
+    return _value(text, "the signing secret")
+
+
+def _value(text: str, what: str) -> str:
+    place = _PLACE.fullmatch(text)
+    if place is None:
+        print(
+            f"warning: {what} is on the command line, where other users and the shell's history "
+            "can see it; give env:NAME or @file instead",
+            file=sys.stderr,
+        )
+        return text
+    first, name, path = place["first"] or "", place["name"], place["path"]
+    if name is not None:
+        if not os.environ.get(name):
+            raise InvalidEndpoint(f"{what}: the environment has no {name}")
+        return first + os.environ[name]
+    try:
+        return first + Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidEndpoint(f"{what}: {path} cannot be read: {error}") from None

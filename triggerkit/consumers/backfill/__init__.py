@@ -1,0 +1,1 @@
+"""Backfills: the rows that exist are read into the log, exactly beside live changes."""

@@ -1,0 +1,341 @@
+"""Reading a table in chunks, each with the snapshot it was read by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from triggerkit.change import Key, Record
+from triggerkit.consumers.backfill.snapshot import Snapshot
+from triggerkit.consumers.definition import TableName
+from triggerkit.errors import PreflightFailed
+from triggerkit.replication.catalog import type_decoders
+from triggerkit.values import Decoder, decoder_for
+
+#: Rows of the first chunk, and the most of any.
+FIRST_ROWS = 200
+MOST_ROWS = 5_000
+
+#: Tables of more bytes are not counted: the planner's estimate tells about how many rows there are.
+COUNTED_BYTES = 64 * 1024 * 1024
+
+#: A chunk should take no longer than this to read, and hold no more bytes than this.
+TARGET_S = 0.25
+TARGET_BYTES = 4 * 1024 * 1024
+
+#: A cursor or bound: the order columns' values as Postgres prints them.
+Place = list[str]
+
+#: The columns that the stream has too: of the generated ones those that are published, from 18 on.
+_COLUMNS = """
+SELECT a.attname, a.atttypid::bigint
+FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+  AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000 AND EXISTS (
+    SELECT FROM pg_publication_tables p WHERE p.pubname = 'triggerkit'
+    AND p.schemaname = n.nspname AND p.tablename = c.relname
+    AND to_jsonb(p) -> 'attnames' ? a.attname::text))
+ORDER BY a.attnum
+"""
+
+_KEY_ORDER = """
+SELECT a.attname FROM pg_index i
+JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ord)
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s AND k.ord <= i.indnkeyatts
+ORDER BY k.ord
+"""
+
+#: Row security is in effect when a policy may hide rows from this very role.
+_POLICIES = """
+SELECT row_security_active(c.oid), current_user::text FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+"""
+
+#: Where the operators of an extension's types are, such as citext's: without their schema in the
+#: path, a comparison would silently be by another order than ORDER BY is.
+_TYPE_SCHEMAS = """
+SELECT DISTINCT tn.nspname FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+JOIN pg_namespace tn ON tn.oid = b.typnamespace
+WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY (%s)
+  AND b.typtype = 'b' AND tn.nspname <> 'pg_catalog'
+"""
+
+_SIZE = """
+SELECT greatest(pg_relation_size(%(table)s::regclass),
+    (SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(table)s::regclass)))::bigint
+"""
+
+
+class Bounds(NamedTuple):
+    """Values of the sort column, as text: from `lower` on, and before `until`."""
+
+    lower: str | None = None
+    until: str | None = None
+
+    @property
+    def are_open(self) -> bool:
+        """Whether all rows are within, those without a sort value too."""
+        return self.lower is None and self.until is None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its primary key as text, its values, and its place in the reading order."""
+
+    key: Key
+    record: Record
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows read by one snapshot, in order; `finished` when the phase has no more after them."""
+
+    snapshot: Snapshot
+    rows: list[Row]
+    finished: bool
+    size_bytes: int = 0
+
+
+class ChunkReader:
+    """Reads one table by keyset pagination, ordered by a sort column and the primary key.
+
+    Places are compared by the server, by the same operators and collations as ORDER BY. Within
+    `bounds` there are only rows with a sort value. A chunk has at most `most_rows` rows.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection,
+        table: TableName,
+        sort_by: str | None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - immutable
+        most_rows: int = MOST_ROWS,
+    ) -> None:
+        self._connection = connection
+        self._table = table
+        self._sort_by = sort_by
+        self._bounds = bounds
+        self._most_rows = most_rows
+        self._columns: list[str] = []
+        self._types: dict[str, int] = {}
+        #: Of types that are not built in; the stream has the same.
+        self._decoders: dict[int, Decoder] = {}
+        self._key: list[str] = []
+        self._limit = min(FIRST_ROWS, most_rows)
+
+    async def open(self) -> None:
+        """Look up the table's columns.
+
+        Raises:
+            PreflightFailed: the table, its primary key or the sort column is missing, or policies
+                hide rows from the role.
+        """
+        cursor = await self._connection.execute(_COLUMNS, self._table)
+        self._types = dict(await cursor.fetchall())
+        self._columns = [*self._types]
+        self._decoders = await type_decoders(self._connection, self._types.values())
+        cursor = await self._connection.execute(_KEY_ORDER, self._table)
+        self._key = [name for (name,) in await cursor.fetchall()]
+        if not self._columns or not self._key:
+            raise PreflightFailed(f"table {self._table} does not exist or has no primary key")
+        if self._sort_by is not None and self._sort_by not in self._columns:
+            raise PreflightFailed(
+                f"table {self._table} has no column {self._sort_by!r} to sort by; "
+                f"it has {', '.join(self._columns)}"
+            )
+        await self._refuse_policies()
+        await self._find_operators()
+
+    @property
+    def key(self) -> Sequence[str]:
+        """The columns of the primary key, in order."""
+        return self._key
+
+    async def last_place(self, *, nulls: bool) -> Place | None:
+        """The last place in the reading order now; None where there are no rows.
+
+        With `nulls` it is that of the rows without a sort value, by their key.
+        """
+        order = self._key if nulls else self._order
+        conditions = [self._is_null()] if nulls else self._within()
+        query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT 1").format(
+            self._list(order),
+            sql.Identifier(*self._table),
+            self._where(conditions),
+            self._list(order, sql.SQL(" DESC")),
+        )
+        rows = await self._texts(query)
+        return rows[0] if rows else None
+
+    async def estimate(self) -> int:
+        """About how many rows are to be read; exact for a small table."""
+        table = sql.Identifier(*self._table)
+        conditions = [] if self._bounds.are_open else self._within()
+        rows = sql.SQL("FROM {} {}").format(table, self._where([sql.SQL("true"), *conditions]))
+        name = table.as_string(self._connection)
+        cursor = await self._connection.execute(_SIZE, {"table": name})
+        size = await cursor.fetchone()
+        if size and size[0] > COUNTED_BYTES:
+            query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT {}").format(rows)
+            cursor = await self._connection.execute(query)
+            plan = await cursor.fetchone()
+            return int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
+        cursor = await self._connection.execute(sql.SQL("SELECT count(*) {}").format(rows))
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def read(self, after: Place | None, last: Place | None, *, nulls: bool) -> Chunk:
+        """The next chunk: places after `after` up to `last`, with `nulls` without a sort value.
+
+        Nothing when `last` is None: there were no such rows.
+        """
+        order = self._key if nulls else self._order
+        conditions = [self._is_null()] if nulls else self._within()
+        if last is None:
+            conditions.append(sql.SQL("false"))
+        for operator, place in ((">", after), ("<=", last)):
+            if place is not None:
+                conditions.append(self._compare(order, operator, place))
+        query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT {}").format(
+            self._list(self._columns),
+            sql.Identifier(*self._table),
+            self._where(conditions),
+            self._list(order),
+            sql.Literal(self._limit),
+        )
+        started = monotonic()
+        async with self._connection.transaction():
+            await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor = await self._connection.execute("SELECT txid_current_snapshot()::text")
+            snapshot_row = await cursor.fetchone()
+            cursor = await self._connection.execute(query)
+        assert snapshot_row is not None
+        rows, size_bytes = self._rows(cursor, order)
+        finished = len(rows) < self._limit
+        self._adapt(len(rows), size_bytes, monotonic() - started)
+        return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes)
+
+    async def rows_of(self, keys: Sequence[Key]) -> list[Row]:
+        """The rows that there are of `keys`, whose values are as Postgres prints them."""
+        if not keys:
+            return []
+        values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
+        query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
+            self._list(self._columns),
+            sql.Identifier(*self._table),
+            self._list(self._key),
+            sql.SQL(", ").join(values),
+        )
+        return self._rows(await self._connection.execute(query), self._key)[0]
+
+    def key_record(self, key: Key) -> Record:
+        """The columns of the primary key alone, as the message of a delete has them."""
+        return {
+            name: self._decoder(self._types[name])(value.encode())
+            for name, value in zip(self._key, key, strict=True)
+        }
+
+    @property
+    def _order(self) -> list[str]:
+        if self._sort_by is None:
+            return self._key
+        return [self._sort_by, *(name for name in self._key if name != self._sort_by)]
+
+    async def _refuse_policies(self) -> None:
+        cursor = await self._connection.execute(_POLICIES, self._table)
+        row = await cursor.fetchone()
+        if row and row[0]:
+            role = sql.Identifier(row[1]).as_string(self._connection)
+            raise PreflightFailed(
+                f"row security hides rows of {self._table} from {row[1]}; let it read them all by "
+                f"ALTER ROLE {role} BYPASSRLS"
+            )
+
+    async def _find_operators(self) -> None:
+        cursor = await self._connection.execute(_TYPE_SCHEMAS, [*self._table, self._order])
+        schemas = [name for (name,) in await cursor.fetchall()]
+        if schemas:
+            path = self._list(["pg_catalog", *schemas])
+            await self._connection.execute(sql.SQL("SET search_path = {}").format(path))
+
+    def _rows(self, cursor: psycopg.AsyncCursor, order: list[str]) -> tuple[list[Row], int]:
+        # Raw texts, decoded as the stream's are, so that a value is the same from either side.
+        result = cursor.pgresult
+        assert result is not None
+        columns = range(len(self._columns))
+        decoders = [self._decoder(result.ftype(i)) for i in columns]
+        key_at = [self._columns.index(name) for name in self._key]
+        order_at = [self._columns.index(name) for name in order]
+        rows, size_bytes = [], 0
+        for number in range(result.ntuples):
+            raw = [result.get_value(number, i) for i in columns]
+            size_bytes += sum(len(value) for value in raw if value is not None)
+            record = {
+                name: None if value is None else decode(value)
+                for name, decode, value in zip(self._columns, decoders, raw, strict=True)
+            }
+            key = tuple((raw[i] or b"").decode() for i in key_at)
+            rows.append(Row(key, record, [(raw[i] or b"").decode() for i in order_at]))
+        return rows, size_bytes
+
+    def _decoder(self, type_oid: int) -> Decoder:
+        return self._decoders.get(type_oid) or decoder_for(type_oid)
+
+    def _adapt(self, rows: int, size_bytes: int, seconds: float) -> None:
+        if rows == 0:
+            return
+        by_time = self._limit * 2 if seconds < TARGET_S / 2 else rows * TARGET_S / seconds
+        by_size = TARGET_BYTES * rows / max(size_bytes, 1)
+        self._limit = max(1, min(self._most_rows, int(by_time), int(by_size)))
+
+    async def _texts(self, query: sql.Composed) -> list[Place]:
+        cursor = await self._connection.execute(query)
+        result = cursor.pgresult
+        assert result is not None
+        return [
+            [(result.get_value(row, i) or b"").decode() for i in range(result.nfields)]
+            for row in range(result.ntuples)
+        ]
+
+    # Places and bounds are written as constants without a type, which take their columns': as
+    # parameters they would have every % in a column's name taken for a placeholder.
+    def _compare(self, order: list[str], operator: str, place: Place) -> sql.Composable:
+        values = sql.SQL(", ").join(map(sql.Literal, place))
+        return sql.SQL("({}) {} ({})").format(self._list(order), sql.SQL(operator), values)
+
+    def _within(self) -> list[sql.Composable]:
+        conditions = [self._null_test(sql.SQL("IS NOT NULL"))]
+        if self._sort_by is not None:
+            for operator, bound in ((">=", self._bounds.lower), ("<", self._bounds.until)):
+                if bound is not None:
+                    conditions.append(self._compare([self._sort_by], operator, [bound]))
+        return conditions
+
+    def _is_null(self) -> sql.Composable:
+        return self._null_test(sql.SQL("IS NULL"))
+
+    def _null_test(self, test: sql.SQL) -> sql.Composable:
+        if self._sort_by is None:
+            return sql.SQL("true")
+        return sql.SQL("{} {}").format(sql.Identifier(self._sort_by), test)
+
+    @staticmethod
+    def _where(conditions: Sequence[sql.Composable]) -> sql.Composable:
+        return sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(conditions))
+
+    @staticmethod
+    def _list(names: Sequence[str], suffix: sql.SQL | None = None) -> sql.Composed:
+        suffix = suffix or sql.SQL("")
+        return sql.SQL(", ").join([sql.Identifier(n) + suffix for n in names])

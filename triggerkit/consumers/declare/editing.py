@@ -1,0 +1,100 @@
+"""Consumers made and edited one at a time, by commands and the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from triggerkit.consumers.declare.apply import ensure_capture_slot, ensure_database
+from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.consumers.declare.manage import Consumers, only_api
+from triggerkit.consumers.declare.plan import Stored, loss
+from triggerkit.consumers.declare.resolve import resolve
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.endpoints.declared import EndpointSteps
+from triggerkit.encryption import Keyring
+from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
+from triggerkit.replication.slot import ensure_publication, require_logical
+
+
+class Editor:
+    """Makes and edits consumers of the database behind `source`, on behalf of `actor`."""
+
+    def __init__(
+        self,
+        source: psycopg.AsyncConnection,
+        state: psycopg.AsyncConnection,
+        keyring: Keyring,
+        public_url: str,
+        actor: str,
+    ) -> None:
+        self._source = source
+        self._state = state
+        self._endpoints = EndpointSteps(state, keyring, public_url)
+        self._consumers = Consumers(state, actor)
+
+    async def create(self, name: str, values: dict[str, Any]) -> list[str]:
+        """Make the consumer `name`, `values` being the fields of its definition.
+
+        Returns what is to be warned of.
+
+        Raises:
+            ConfigurationError: a field does not fit; the message has its path.
+            NameTaken: there is one of this name.
+            PreflightFailed: the source cannot be captured from, or a table cannot be followed.
+        """
+        await self._require_free(name)
+        definition = ConsumerDefinition.parse({**values, "name": name}, name)
+        declared, warnings = await self._captured(name, definition)
+        endpoint_id = await self._endpoints.id_for(declared)
+        database, identity = await ensure_database(self._source, self._state)
+        await ensure_publication(self._source, database.publication_name, definition.table_names)
+        await ensure_capture_slot(self._source, self._state, database, identity)
+        await self._consumers.create(database.id, declared, endpoint_id)
+        return warnings
+
+    async def edit(self, name: str, values: dict[str, Any], *, may_lose: bool) -> list[str]:
+        """Set the fields `values` of a consumer; the others stay. Returns warnings.
+
+        Raises:
+            UnknownConsumer: there is none of this name.
+            ConfigurationError: a field does not fit.
+            DeclaredElsewhere: it is not a consumer of commands and API.
+            WouldLose: the change would lose something, and `may_lose` is false.
+                It stays as it was.
+        """
+        stored = await self._consumers.find(name)
+        only_api(stored)
+        merged = {**stored.definition.model_dump(mode="json"), **values, "name": name}
+        definition = ConsumerDefinition.parse(merged, name)
+        declared, warnings = await self._captured(name, definition)
+        lost = loss(stored.definition, declared.definition)
+        if lost is not None and not may_lose:
+            raise WouldLose(f"{name}: {lost}; say so by --yes (in the API: may_lose)")
+        endpoint_id = await self._endpoints.id_for(declared)
+        database, _ = await ensure_database(self._source, self._state)
+        await ensure_publication(self._source, database.publication_name, definition.table_names)
+        await self._consumers.change(stored, declared, endpoint_id)
+        await self._set_paused(stored, values.get("paused"))
+        return warnings
+
+    async def _set_paused(self, stored: Stored, paused: bool | None) -> None:
+        if paused is True and stored.state == "active":
+            await self._consumers.pause(stored)
+        elif paused is False and stored.state == "paused":
+            await self._consumers.resume(stored)
+
+    async def _captured(
+        self, name: str, definition: ConsumerDefinition
+    ) -> tuple[Declared, list[str]]:
+        await require_logical(self._source)
+        found = await resolve(self._source, definition, name)
+        return Declared(name, found.definition, managed_by="api"), found.warnings
+
+    async def _require_free(self, name: str) -> None:
+        try:
+            stored = await self._consumers.find(name)
+        except UnknownConsumer:
+            return
+        raise NameTaken(f"there is a consumer {name!r} already, made by {stored.managed_by}")

@@ -1,0 +1,1 @@
+"""Endpoints: where consumers push to, with encrypted headers and signing secrets."""

@@ -1,0 +1,58 @@
+"""Endpoints as they are shown: the names of their headers, and of secrets a fingerprint alone."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+
+from triggerkit.consumers.endpoints.model import SealedEndpoint
+from triggerkit.encryption import Keyring
+from triggerkit.errors import CannotDecrypt
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointInfo:
+    """An endpoint as it is shown: of secrets a fingerprint, of 8 hex digits, and never the value.
+
+    `headers` maps names to fingerprints, `signing` are those of the signing secrets, the newest
+    first. With a `problem` they cannot be decrypted, and are empty.
+    """
+
+    name: str
+    url: str
+    managed_by: str
+    disabled_at: datetime | None
+    consumers: list[str]
+    headers: dict[str, str]
+    signing: list[str]
+    problem: str | None
+
+
+def info_of(
+    sealed: SealedEndpoint, keyring: Keyring, salt: bytes, consumers: list[str]
+) -> EndpointInfo:
+    """How an endpoint is shown; `salt` keeps fingerprints of two installations apart."""
+    headers: dict[str, str] = {}
+    signing: list[str] = []
+    problem = None
+    try:
+        endpoint = sealed.open(keyring)
+        headers = {name: _fingerprint(salt, value) for name, value in endpoint.headers.items()}
+        signing = [_fingerprint(salt, secret) for secret in endpoint.signing_secrets]
+    except CannotDecrypt as error:
+        problem = str(error)
+    return EndpointInfo(
+        sealed.name,
+        sealed.url,
+        sealed.managed_by,
+        sealed.disabled_at,
+        consumers,
+        headers,
+        signing,
+        problem,
+    )
+
+
+def _fingerprint(salt: bytes, value: str) -> str:
+    return hmac.digest(salt, value.encode(), "sha256").hex()[:8]

@@ -1,0 +1,281 @@
+"""Parked messages as commands and the API see them: list, show, retry now, discard.
+
+What changes them leaves a line in the audit and notifies the stream, which takes it in while it
+runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from triggerkit.consumers.parked.store import promote
+from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
+
+#: failing: tried again at `due_at`; waiting: behind an earlier message of its key; blocked: given
+#: up, and its key waits for somebody; dead: given up, and its key went on without it.
+ParkedState = Literal["failing", "waiting", "blocked", "dead"]
+
+PARKED_STATES: tuple[ParkedState, ...] = get_args(ParkedState)
+
+_COLUMNS = (
+    "c.name AS consumer, p.position, p.key, p.state, p.reason, p.attempts, p.failures, p.status, "
+    "p.due_at, p.parked_at"
+)
+
+_LIST = f"""
+SELECT {_COLUMNS} FROM triggerkit.parked p JOIN triggerkit.consumers c ON c.id = p.consumer_id
+WHERE (%(consumer)s::text IS NULL OR c.name = %(consumer)s)
+  AND (%(state)s::text IS NULL OR p.state = %(state)s)
+  AND (%(after)s::text IS NULL OR (c.name, p.position) > (%(after)s, %(position)s::bigint))
+ORDER BY c.name, p.position LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+_SHOW = f"""
+SELECT {_COLUMNS}, p.body FROM triggerkit.parked p
+JOIN triggerkit.consumers c ON c.id = p.consumer_id WHERE c.name = %s AND p.position = %s
+"""  # noqa: S608 - of constants
+
+#: The pushes that carried a position, by itself and in batches. Looked for among the next thousand
+#: that end at or after it.
+_ATTEMPTS = """
+SELECT d.batch_id, d.attempt, d.messages, d.sent_at, d.answered_at, d.status, d.error
+FROM triggerkit.parked p CROSS JOIN LATERAL (
+    SELECT * FROM triggerkit.deliveries d
+    WHERE d.consumer_id = p.consumer_id AND d.partition = p.partition
+      AND d.last_position >= p.position
+    ORDER BY d.last_position LIMIT 1000) d
+JOIN triggerkit.consumers c ON c.id = p.consumer_id
+WHERE c.name = %s AND p.position = %s AND d.first_position <= p.position
+ORDER BY d.sent_at
+"""
+
+_LOCK_CURSORS = """
+SELECT FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition FOR NO KEY UPDATE
+"""
+
+#: What was given up without an attempt lacks what would be sent; what is leased is being tried.
+_RETRY = """
+UPDATE triggerkit.parked SET state = 'failing', failures = 0, due_at = clock_timestamp(),
+    lease_id = NULL
+WHERE consumer_id = %(consumer_id)s AND state <> 'waiting'
+  AND (%(position)s::bigint IS NULL OR position = %(position)s)
+  AND (%(state)s::text IS NULL OR state = %(state)s)
+  AND (state = 'failing' OR attempts > 0)
+  AND (lease_id IS NULL OR due_at <= clock_timestamp())
+"""
+
+_DISCARD = """
+DELETE FROM triggerkit.parked
+WHERE consumer_id = %(consumer_id)s
+  AND (%(position)s::bigint IS NULL OR position = %(position)s)
+  AND (%(state)s::text IS NULL OR state = %(state)s)
+RETURNING key
+"""
+
+_AUDIT = """
+INSERT INTO triggerkit.audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A parked message without its body. `failures` are the attempts that count."""
+
+    consumer: str
+    position: int
+    key: str
+    state: ParkedState
+    reason: str
+    attempts: int
+    failures: int
+    status: int | None
+    due_at: datetime
+    parked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A push that carried a message. `status` is None when no answer came."""
+
+    batch_id: str
+    attempt: int
+    messages: int
+    sent_at: datetime
+    answered_at: datetime | None
+    status: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedDetail(Parked):
+    """A parked message with its body, JSON before a transform."""
+
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedPage:
+    """Parked messages by consumer and position; `next` continues the list, None at its end."""
+
+    messages: list[Parked]
+    next: str | None
+
+
+async def list_parked(
+    connection: psycopg.AsyncConnection,
+    *,
+    consumer: str | None = None,
+    state: ParkedState | None = None,
+    after: str | None = None,
+    limit: int = 100,
+) -> ParkedPage:
+    """A page of parked messages; `after` is the `next` of the page before."""
+    name, _, position = (after or "").rpartition("/")
+    given = {
+        "consumer": consumer,
+        "state": state,
+        "after": name or None,
+        "position": int(position) if name and position.isdecimal() else 0,
+        "limit": limit + 1,
+    }
+    async with connection.cursor(row_factory=class_row(Parked)) as cursor:
+        await cursor.execute(_LIST, given)
+        found = await cursor.fetchall()
+    if len(found) <= limit:
+        return ParkedPage(found, None)
+    last = found[limit - 1]
+    return ParkedPage(found[:limit], f"{last.consumer}/{last.position}")
+
+
+async def show_parked(
+    connection: psycopg.AsyncConnection, consumer: str, position: int
+) -> tuple[ParkedDetail, list[Attempt]]:
+    """A parked message and the pushes that carried it, the first one first.
+
+    Raises:
+        UnknownMessage: it is not parked.
+    """
+    async with connection.cursor(row_factory=class_row(ParkedDetail)) as details:
+        await details.execute(_SHOW, [consumer, position])
+        found = await details.fetchone()
+    if found is None:
+        raise _unknown(consumer, position)
+    async with connection.cursor(row_factory=class_row(Attempt)) as attempts:
+        await attempts.execute(_ATTEMPTS, [consumer, position])
+        return found, await attempts.fetchall()
+
+
+async def retry_parked(
+    connection: psycopg.AsyncConnection,
+    consumer: str,
+    actor: str,
+    *,
+    position: int | None = None,
+    state: ParkedState | None = None,
+) -> int:
+    """Have one message tried now, or all of a consumer (in one state); returns how many.
+
+    Their attempts count anew. Those that wait behind others follow by themselves; what is dead goes
+    behind later messages of its key that were delivered since.
+
+    Raises:
+        UnknownConsumer, UnknownMessage: there is no such consumer or message.
+        NotRetryable: the one message waits behind another, or lacks what would be sent.
+    """
+    async with connection.transaction():
+        given = await _locked(connection, consumer, position, state)
+        cursor = await connection.execute(_RETRY, given)
+        if position is not None and cursor.rowcount == 0:
+            raise await _why_not(connection, consumer, position)
+        await _note(connection, actor, "retry", consumer, given, cursor.rowcount)
+        return cursor.rowcount
+
+
+async def discard_parked(
+    connection: psycopg.AsyncConnection,
+    consumer: str,
+    actor: str,
+    *,
+    position: int | None = None,
+    state: ParkedState | None = None,
+) -> int:
+    """Drop one message, or all of a consumer (in one state), for ever; returns how many.
+
+    What waited behind them is tried.
+
+    Raises:
+        UnknownConsumer, UnknownMessage: there is no such consumer or message.
+    """
+    async with connection.transaction():
+        given = await _locked(connection, consumer, position, state)
+        cursor = await connection.execute(_DISCARD, given)
+        keys = {key for (key,) in await cursor.fetchall()}
+        if position is not None and not keys:
+            raise _unknown(consumer, position)
+        await promote(connection, given["consumer_id"], keys)
+        await _note(connection, actor, "discard", consumer, given, cursor.rowcount)
+        return cursor.rowcount
+
+
+async def _locked(
+    connection: psycopg.AsyncConnection,
+    consumer: str,
+    position: int | None,
+    state: ParkedState | None,
+) -> dict[str, Any]:
+    """What is meant, with the consumer's cursors held: nothing is parked or taken meanwhile."""
+    cursor = await connection.execute(
+        "SELECT id FROM triggerkit.consumers WHERE name = %s", [consumer]
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
+        raise UnknownConsumer(consumer, [known for (known,) in await cursor.fetchall()])
+    await connection.execute(_LOCK_CURSORS, [row[0]])
+    return {"consumer_id": row[0], "position": position, "state": state}
+
+
+async def _why_not(
+    connection: psycopg.AsyncConnection, consumer: str, position: int
+) -> TriggerkitError:
+    try:
+        found, _ = await show_parked(connection, consumer, position)
+    except UnknownMessage as error:
+        return error
+    if found.state == "waiting":
+        return NotRetryable(
+            f"position {position} of {consumer} waits behind an earlier message of its key: retry "
+            "or discard that one, and it follows"
+        )
+    if found.state == "failing":
+        return NotRetryable(f"position {position} of {consumer} is being tried at this moment")
+    return NotRetryable(
+        f"position {position} of {consumer} cannot be sent: {found.reason}; discard it"
+    )
+
+
+async def _note(
+    connection: psycopg.AsyncConnection,
+    actor: str,
+    action: str,
+    consumer: str,
+    given: dict[str, Any],
+    count: int,
+) -> None:
+    detail = {"position": given["position"], "state": given["state"], "messages": count}
+    values = [actor, f"{action} messages", f"consumer {consumer}", Jsonb(detail)]
+    await connection.execute(_AUDIT, values)
+    await connection.execute("SELECT pg_notify('triggerkit_consumers', '')")
+
+
+def _unknown(consumer: str, position: int) -> UnknownMessage:
+    return UnknownMessage(
+        f"no message of {consumer} is parked at position {position}; "
+        f"those that are: triggerkit messages list --consumer {consumer}"
+    )

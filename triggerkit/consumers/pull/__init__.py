@@ -1,0 +1,1 @@
+"""Pulled consumers: receive, acknowledge, hand back, extend."""

@@ -1,0 +1,394 @@
+"""Receiving: what is free of a consumer's part of the log is read, rendered and leased."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import psycopg
+
+from triggerkit.consumers.pull import parking
+from triggerkit.consumers.pull.consumers import FIND, Pulled
+from triggerkit.consumers.pull.leases import HAS_MORE, ack_head, new_lease
+from triggerkit.consumers.pull.parking import SetAside
+from triggerkit.consumers.render import RowRenderer
+from triggerkit.consumers.selection import Faulty
+from triggerkit.log.entry import PARTITIONS, Entry
+from triggerkit.log.reader import STORED, entry_of_row
+
+#: The messages of one answer take about so much at most; one alone may be larger.
+MAX_BYTES = 8 * 1024 * 1024
+
+#: Seconds until what another caller had locked is looked at again.
+CONTENTION_S = 0.01
+
+#: Locks free cursors, the one furthest behind first, and reads on from them; a cursor without
+#: entries has a row of its own. Cursors behind the limit are not locked. A range of which some is
+#: settled already is read to its end first, so that what is settled in it stays few.
+_READ = """
+SELECT e.*, c.partition, c.bound
+FROM (
+    SELECT partition, position, settled, CASE WHEN settled <> '{{}}'
+        THEN greatest(batch_last, settled[cardinality(settled)]) END AS bound
+    FROM triggerkit.cursors
+    WHERE consumer_id = %(consumer_id)s
+      AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+    ORDER BY position, partition FOR NO KEY UPDATE SKIP LOCKED
+) c LEFT JOIN LATERAL ({entries}) e ON true
+LIMIT %(limit)s + {partitions}
+"""
+
+#: What of a row of `_READ` is behind the columns of `STORED`: whether values were left out since
+#: they are large, the cursor's partition, and where its bound is.
+_IS_CUT, _PARTITION, _BOUND = 17, 18, 19
+
+_BEHIND = """
+SELECT {columns} FROM triggerkit.events
+WHERE database_id = %(database_id)s AND partition = {partition} AND position > c.position
+  AND (c.bound IS NULL OR position <= c.bound AND position <> ALL (c.settled))
+ORDER BY position LIMIT %(limit)s
+"""
+
+#: All partitions in one order, as many entries of each.
+_BEHIND_WHOLE = f"""
+SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p
+CROSS JOIN LATERAL ({_BEHIND.format(columns="{columns}", partition="p")}) e
+ORDER BY e.position LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+#: Values of which as many as there may be rows are within the limit; others are left out, unread.
+_SMALL = {
+    name: f"CASE WHEN octet_length({name}) <= %(most_bytes)s THEN {name} END"
+    for name in ("record", "changes")
+}
+_CUT = "octet_length(record) > %(most_bytes)s OR octet_length(changes) > %(most_bytes)s AS is_cut"
+_SMALL_ENTRIES = f"{STORED.format(**_SMALL)}, {_CUT}"
+
+# Sizes are known without the values: what is beyond the limit is neither read nor sent. It is taken
+# of the entries in their final order, so that none before the last is left out.
+_ENTRIES = f"""
+SELECT {STORED.format(record="record", changes="changes")}, false AS is_cut FROM (
+    SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
+        OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM ({{behind}}) e
+) e
+WHERE coalesce(bytes_before, 0) <= {MAX_BYTES} ORDER BY position
+"""  # noqa: S608 - of constants
+
+
+def _read(behind: str, partitions: int) -> tuple[str, str]:
+    """The statement when all values are small, and the one for any values, which costs a third more
+    for counting bytes."""
+    small = behind.format(columns=_SMALL_ENTRIES, partition="c.partition")
+    entries = _ENTRIES.format(behind=behind.format(columns="*", partition="c.partition"))
+    return (
+        _READ.format(entries=small, partitions=partitions),
+        _READ.format(entries=entries, partitions=partitions),
+    )
+
+
+_READ_PARTITIONS = _read(_BEHIND, PARTITIONS)
+
+#: The same for the one cursor over all partitions.
+_READ_WHOLE = _read(_BEHIND_WHOLE, 1)
+
+#: Leases what is handed out; a range without messages is passed over.
+_LEASE = """
+WITH taken AS (
+    SELECT * FROM unnest(%(partitions)s::smallint[], %(firsts)s::bigint[], %(lasts)s::bigint[],
+        %(counts)s::int[]) AS t (partition, first, last, messages)
+), noted AS (
+    INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
+        batch_id, attempt, messages, sent_at)
+    SELECT c.consumer_id, t.partition, t.first, t.last, %(lease)s, c.attempt + 1, t.messages,
+        clock_timestamp()
+    FROM taken t JOIN triggerkit.cursors c
+        ON c.consumer_id = %(consumer_id)s AND c.partition = t.partition
+    WHERE t.messages > 0
+)
+UPDATE triggerkit.cursors c SET
+    position = CASE WHEN t.messages > 0 THEN c.position ELSE t.last END,
+    batch_id = CASE WHEN t.messages > 0 THEN %(lease)s END,
+    batch_last = CASE WHEN t.messages > 0 THEN t.last END,
+    lease_until = CASE WHEN t.messages > 0
+        THEN clock_timestamp() + make_interval(secs => %(timeout_s)s) END,
+    leased = t.messages,
+    attempt = CASE WHEN t.messages > 0 THEN c.attempt + 1 ELSE 0 END,
+    settled = CASE WHEN t.messages > 0 OR c.settled = '{}' THEN c.settled
+        ELSE ARRAY(SELECT s FROM unnest(c.settled) s WHERE s > t.last ORDER BY s) END
+FROM taken t
+WHERE c.consumer_id = %(consumer_id)s AND c.partition = t.partition
+"""
+
+_NOTE_SET_ASIDE = """
+UPDATE triggerkit.cursors c
+SET settled = ARRAY(SELECT DISTINCT s FROM unnest(c.settled || %s::bigint[]) s ORDER BY s)
+WHERE consumer_id = %s AND partition = %s AND batch_id IS NOT NULL
+"""
+
+#: When something that cannot be handed out now can be: seconds until a lease or a delay ends, None
+#: without any; and whether something can at once, which another caller had locked.
+_NEXT = f"""
+SELECT extract(epoch FROM least(
+        (SELECT min(lease_until) FROM triggerkit.cursors
+         WHERE consumer_id = %(consumer_id)s AND lease_until > clock_timestamp()),
+        (SELECT min(due_at) FROM triggerkit.parked
+         WHERE consumer_id = %(consumer_id)s AND state = 'failing' AND due_at > clock_timestamp())
+    ) - clock_timestamp())::float8,
+    EXISTS (
+        SELECT FROM triggerkit.cursors c
+        WHERE c.consumer_id = %(consumer_id)s
+          AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp())
+          AND {HAS_MORE})
+"""  # noqa: S608 - of constants
+
+
+class Changed(Exception):
+    """The consumer is not as it was known any more; nothing was done."""
+
+
+class Received(NamedTuple):
+    """What a try came to: messages to hand out, leased by now. Without any, `has_moved` when
+    cursors moved over what nobody wants, else `next_s`: the seconds until something may be free
+    again without anybody's doing, None for never."""
+
+    messages: list[bytes]
+    has_moved: bool = False
+    next_s: float | None = None
+
+    def body(self) -> bytes:
+        """The messages as JSON: `{"data": [message, …]}`."""
+        return b'{"data":[%b]}' % b",".join(self.messages)
+
+
+@dataclass(slots=True)
+class _Range:
+    """What is taken of one cursor: entries from `first` to `last`."""
+
+    first: int
+    last: int
+    messages: int = 0
+
+
+class Receiving:
+    """One try to receive at most `batch_size` messages, within a transaction."""
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection,
+        pulled: Pulled,
+        batch_size: int,
+        is_gone: Callable[[], bool],
+    ) -> None:
+        """When `is_gone` says that the caller is, nothing is handed out."""
+        self._connection = connection
+        self._pulled = pulled
+        self._consumer = pulled.consumer
+        self._batch_size = batch_size
+        self._is_gone = is_gone
+        self._lease = new_lease()
+        self._is_transformed = self._consumer.definition.transform is not None
+        self._messages: list[bytes] = []
+        self._size_bytes = 0
+        self._kinds: dict[tuple[str, str, str], bool | Faulty] = {}
+        self._ranges: dict[int, _Range] = {}
+        self._set_aside: list[SetAside] = []
+
+    async def run(self, scan: int) -> Received:
+        """Try with at most `scan` entries of each free cursor. The transaction is over after it.
+
+        Raises:
+            Changed: the consumer changed since it was loaded.
+        """
+        rows, is_any_set_aside = await self._read(scan)
+        waiting_keys: set[str] = set()
+        if is_any_set_aside:
+            await self._take_due()
+            entries = (entry_of_row(row) for row in rows if row[0] is not None)
+            keys = {self._consumer.key_of(entry) for entry in entries}
+            waiting_keys = await parking.set_aside_keys(self._connection, self._consumer.id, keys)
+        self._take(rows, waiting_keys)
+        if not self._messages and not self._ranges:
+            return await self._nothing()
+        if self._is_gone():
+            await self._connection.rollback()
+            return Received([])
+        await self._keep()
+        return Received(self._messages, has_moved=not self._messages)
+
+    async def _read(self, scan: int) -> tuple[list[Any], bool]:
+        consumer = self._consumer
+        given = {
+            "consumer_id": consumer.id,
+            "database_id": consumer.database_id,
+            "limit": scan,
+            "most_bytes": MAX_BYTES // scan,
+        }
+        small, large = _READ_WHOLE if self._pulled.is_ordered_as_a_whole else _READ_PARTITIONS
+        rows, is_any_set_aside = await self._read_by(small, given, begin=True)
+        if any(map(itemgetter(_IS_CUT), rows)):
+            rows, is_any_set_aside = await self._read_by(large, given, begin=False)
+        return rows, is_any_set_aside
+
+    async def _read_by(
+        self, statement: str, given: dict[str, int], *, begin: bool
+    ) -> tuple[list[Any], bool]:
+        connection = self._connection
+        async with connection.pipeline():
+            if begin:
+                await connection.execute("BEGIN")
+            rows = await connection.execute(statement, given, binary=True)
+            # After the cursors are locked: a replay moves them in the transaction that it is in.
+            found = await connection.execute(FIND, [self._consumer.name])
+        row = await found.fetchone()
+        if row is None or row[:-1] != self._pulled.found:
+            await connection.rollback()
+            raise Changed
+        return await rows.fetchall(), row[-1]
+
+    async def _take_due(self) -> None:
+        """Hand out again what was handed back, if it is time."""
+        connection, consumer = self._connection, self._consumer
+        due = await parking.due(connection, consumer.id, self._batch_size)
+        await parking.lease(connection, consumer, self._lease, due)
+        for message in due:
+            verdict = self._pulled.selection.passes(message.body)
+            # One that passes no filter any more is handed out all the same: it was wanted.
+            sent = (
+                verdict
+                if isinstance(verdict, Faulty)
+                else self._pulled.selection.sent(message.body)
+            )
+            if isinstance(sent, Faulty):
+                await parking.block(connection, consumer.id, message, sent.reason)
+            else:
+                head = ack_head(message.partition, self._lease, parked=True)
+                self._hand_out(head, message.position, sent)
+
+    def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
+        """Take entries until the batch is full; those of `waiting_keys` are set aside."""
+        for partition, of_cursor in groupby(rows, itemgetter(_PARTITION)):
+            if self._is_full:
+                return
+            behind = list(of_cursor)
+            first = behind[0]
+            if first[0] is None:
+                # All that was left of a range was settled before.
+                if first[_BOUND] is not None:
+                    self._ranges[partition] = _Range(first[_BOUND], first[_BOUND])
+                continue
+            taken = self._ranges[partition] = _Range(first[0], first[0])
+            self._take_behind(partition, taken, iter(behind), waiting_keys)
+
+    def _take_behind(
+        self, partition: int, taken: _Range, rows: Iterator[Any], waiting_keys: set[str]
+    ) -> None:
+        """Take entries of one cursor, all at once as long as none has to be looked at."""
+        head = ack_head(partition, self._lease)
+        renderer = None if waiting_keys else self._pulled.selection.rows
+        while not self._is_full:
+            if renderer is None:
+                row = next(rows, None)
+            else:
+                row = self._render(renderer, rows, head, taken)
+            if row is None:
+                return
+            entry = entry_of_row(row)
+            taken.last = entry.position
+            wanted = self._wants(entry)
+            if wanted is False:
+                continue
+            aside = self._take_one(head, entry, wanted, waiting_keys)
+            if aside is None:
+                taken.messages += 1
+            else:
+                self._set_aside.append(aside._replace(partition=partition))
+                # There may be more of its key behind it.
+                renderer = None
+
+    def _render(
+        self, renderer: RowRenderer, rows: Iterator[Any], head: str, taken: _Range
+    ) -> Any | None:
+        """Hand out entries up to one that has to be looked at, which is returned."""
+        messages, room_bytes = self._messages, MAX_BYTES - self._size_bytes
+        count, room = len(messages), self._batch_size - len(messages)
+        last, faulty = renderer.render(rows, head, messages, room, room_bytes)
+        if last is not None:
+            taken.last = last
+        taken.messages += len(messages) - count
+        self._size_bytes += sum(map(len, messages[count:]))
+        return faulty
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES
+
+    def _wants(self, entry: Entry) -> bool | Faulty:
+        if not self._pulled.is_by_kind or entry.consumer_id is not None or entry.fault:
+            return self._pulled.selection.wants(entry)
+        kind = entry.schema, entry.table, entry.action
+        wanted = self._kinds.get(kind)
+        if wanted is None:
+            wanted = self._kinds[kind] = self._pulled.selection.wants(entry)
+        return wanted
+
+    def _take_one(
+        self, head: str, entry: Entry, wanted: bool | Faulty, waiting_keys: set[str]
+    ) -> SetAside | None:
+        """Hand out `entry`, or return it when it must be set aside."""
+        selection, consumer = self._pulled.selection, self._consumer
+        message = selection.message(entry)
+        if waiting_keys and consumer.key_of(entry) in waiting_keys:
+            return parking.waiting(entry, consumer.key_of(entry), message)
+        sent = wanted if isinstance(wanted, Faulty) else selection.sent(message)
+        if isinstance(sent, bytes):
+            self._hand_out(head, entry.position, sent)
+            return None
+        faulty = parking.faulty(consumer, entry, message, sent)
+        if faulty.state == "blocked":
+            waiting_keys.add(faulty.key)
+        return faulty
+
+    def _hand_out(self, head: str, position: int, sent: bytes) -> None:
+        # Of the message, an object, all but its first brace.
+        name, rest = (b'"message":', sent + b"}") if self._is_transformed else (b"", sent[1:])
+        self._messages.append(b'{"ack_id":"%b%d",%b%b' % (head.encode(), position, name, rest))
+        self._size_bytes += len(sent)
+
+    async def _keep(self) -> None:
+        """Make it so: what is handed out is leased, what is not is passed over."""
+        connection, consumer, ranges = self._connection, self._consumer, self._ranges
+        if self._set_aside:
+            await parking.put(connection, consumer.id, self._set_aside)
+        given = {
+            "consumer_id": consumer.id,
+            "partitions": list(ranges),
+            "firsts": [taken.first for taken in ranges.values()],
+            "lasts": [taken.last for taken in ranges.values()],
+            "counts": [taken.messages for taken in ranges.values()],
+            "lease": self._lease,
+            "timeout_s": consumer.definition.timeout_s,
+        }
+        async with connection.pipeline():
+            if not self._set_aside:
+                # With a lease that a crash of the server forgets, its messages come again.
+                await connection.execute("SET LOCAL synchronous_commit = off")
+            if ranges:
+                await connection.execute(_LEASE, given)
+            for partition in {one.partition for one in self._set_aside}:
+                positions = [m.position for m in self._set_aside if m.partition == partition]
+                await connection.execute(_NOTE_SET_ASIDE, [positions, consumer.id, partition])
+            await connection.execute("COMMIT")
+
+    async def _nothing(self) -> Received:
+        connection, consumer = self._connection, self._consumer
+        given = {"consumer_id": consumer.id, "database_id": consumer.database_id}
+        cursor = await connection.execute(_NEXT, given)
+        row = await cursor.fetchone()
+        await connection.commit()
+        assert row is not None
+        next_s, is_more = row
+        return Received([], next_s=CONTENTION_S if is_more else next_s)

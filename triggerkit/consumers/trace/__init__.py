@@ -1,0 +1,1 @@
+"""The way of one change, from its commit to the spans of its run."""

@@ -1,0 +1,330 @@
+"""The way of one change: captured, wanted by a consumer or not, delivered, and the runs it made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+import psycopg
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.filter import Filter
+from triggerkit.consumers.render import idempotency_key
+from triggerkit.consumers.selection import Selection
+from triggerkit.consumers.trace.runs import TracedRun, runs_made
+from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.log.entry import Entry
+from triggerkit.log.reader import ALL_PARTITIONS, LogReader
+
+#: Attempts looked through after a position: those that carried it are the first of them.
+NEAR_ATTEMPTS = 1000
+
+#: Replays whose runs are looked for, the latest ones.
+REPLAYS = 20
+
+_LOG = "SELECT name, retained_from, next_position FROM triggerkit.databases WHERE id = %s"
+
+_CAPTURED = """
+SELECT commit_at, captured_at FROM triggerkit.events
+WHERE database_id = %s AND partition = %s AND position = %s
+"""
+
+_STANDING = """
+SELECT k.position, k.batch_id, k.batch_last, k.lease_until, k.settled, c.created_at
+FROM triggerkit.cursors k JOIN triggerkit.consumers c ON c.id = k.consumer_id
+WHERE k.consumer_id = %s AND k.partition IN (%s, -1)
+"""
+
+_PARKED = """
+SELECT state, reason, attempts, status, parked_at, due_at FROM triggerkit.parked
+WHERE consumer_id = %s AND partition IN (%s, -1) AND position = %s
+"""
+
+_ATTEMPTS = """
+SELECT batch_id, attempt, messages, sent_at, answered_at, status, error FROM (
+    SELECT * FROM triggerkit.deliveries
+    WHERE consumer_id = %(consumer)s AND partition IN (%(partition)s, -1)
+      AND last_position >= %(position)s
+    ORDER BY last_position LIMIT %(near)s) d
+WHERE first_position <= %(position)s ORDER BY sent_at, id
+"""
+
+State = Literal[
+    "not wanted",
+    "before it began",
+    "waiting",
+    "delivering",
+    "leased",
+    "delivered",
+    "parked",
+    "passed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One delivery attempt of a batch that carried the change."""
+
+    batch_id: str
+    attempt: int
+    messages: int
+    sent_at: datetime
+    answered_at: datetime | None
+    status: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """How the message is set aside."""
+
+    state: str
+    reason: str
+    attempts: int
+    status: int | None
+    parked_at: datetime
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerTrace:
+    """What became of the change at one consumer. `reason` says why in words where there is more to
+    say than the state."""
+
+    consumer: str
+    state: State
+    reason: str | None = None
+    lease_until: datetime | None = None
+    attempts: Sequence[Attempt] = ()
+    parked: Parked | None = None
+    runs: Sequence[TracedRun] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A change and its way. `record` is the row after it, `changes` has old values."""
+
+    database: str
+    position: int
+    partition: int
+    table: str
+    key: list[Any]
+    action: str
+    commit_lsn: int
+    commit_idx: int
+    xid: int | None
+    committed_at: datetime
+    captured_at: datetime
+    record: dict[str, Any] | None
+    changes: dict[str, Any] | None
+    fault: str | None
+    consumers: Sequence[ConsumerTrace]
+
+
+async def trace(
+    states: AsyncConnectionPool,
+    database_id: int,
+    position: int,
+    consumer: str | None = None,
+    *,
+    run_id: str | None = None,
+) -> Trace:
+    """The way of the change at `position`, at all consumers of its table or at the one named; with
+    `run_id` that run is in it, too, by whatever way it came of the change.
+
+    It is known as long as the log keeps the change. A few indexed queries per consumer.
+
+    Raises:
+        TriggerkitError: the log has no such position, or not any more.
+    """
+    entry = await _entry(states, database_id, position)
+    store = CursorStore(states, database_id)
+    async with states.connection() as connection:
+        cursor = await connection.execute(_LOG, [database_id])
+        database = await cursor.fetchone()
+        cursor = await connection.execute(_CAPTURED, [database_id, entry.partition, position])
+        times = await cursor.fetchone()
+    assert database is not None
+    assert times is not None
+    followers = [
+        found
+        for found in await store.consumers()
+        if (found.name == consumer if consumer is not None else _follows(found, entry))
+    ]
+    async with states.connection() as connection:
+        ways = [await _way(connection, found, entry, times[1], run_id) for found in followers]
+    return Trace(
+        database=database[0],
+        position=position,
+        partition=entry.partition,
+        table=f"{entry.schema}.{entry.table}",
+        key=orjson.loads(entry.key),
+        action=entry.action,
+        commit_lsn=entry.commit_lsn,
+        commit_idx=entry.commit_idx,
+        xid=entry.xid,
+        committed_at=times[0],
+        captured_at=times[1],
+        record=None if entry.record is None else orjson.loads(entry.record),
+        changes=None if entry.changes is None else orjson.loads(entry.changes),
+        fault=entry.fault,
+        consumers=ways,
+    )
+
+
+async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> tuple[int, int, str]:
+    """The database, the position and the consumer that a run came from; of several the first.
+
+    Raises:
+        TriggerkitError: there is no such run, or no change made it.
+    """
+    cursor = await connection.execute(
+        "SELECT c.database_id, (r.source ->> 'position')::bigint, c.name FROM triggerkit.runs r "
+        "LEFT JOIN triggerkit.consumers c ON c.name = r.source ->> 'consumer' WHERE r.id = %s",
+        [run_id],
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise TriggerkitError(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+    if None in row:
+        raise TriggerkitError(
+            f"{run_id} was made by no change of a consumer that exists; its own way is shown by: "
+            f"triggerkit runs show {run_id}"
+        )
+    return row[0], row[1], row[2]
+
+
+async def _entry(states: AsyncConnectionPool, database_id: int, position: int) -> Entry:
+    reader = LogReader(states, database_id, position)
+    found = await reader.read_stored(ALL_PARTITIONS, position - 1, position, 1)
+    if found:
+        return found[0]
+    async with states.connection() as connection:
+        cursor = await connection.execute(_LOG, [database_id])
+        row = await cursor.fetchone()
+    if row is None:
+        raise TriggerkitError("nothing was captured yet; `triggerkit apply` makes the consumers")
+    _, retained_from, next_position = row
+    if 0 < position < retained_from:
+        raise TriggerkitError(
+            f"position {position} was dropped from the log, which begins at {retained_from}; "
+            "TRIGGERKIT_LOG_KEEP says how long it keeps what was delivered"
+        )
+    raise TriggerkitError(
+        f"the log has no position {position}: it goes from {retained_from} to {next_position - 1}"
+    )
+
+
+def _follows(consumer: Consumer, entry: Entry) -> bool:
+    if entry.consumer_id is not None:
+        return entry.consumer_id == consumer.id
+    return f"{entry.schema}.{entry.table}" in consumer.definition.tables
+
+
+async def _way(
+    connection: psycopg.AsyncConnection,
+    consumer: Consumer,
+    entry: Entry,
+    captured_at: datetime,
+    run_id: str | None,
+) -> ConsumerTrace:
+    place = [consumer.id, entry.partition]
+    async with connection.cursor(row_factory=class_row(Attempt)) as cursor:
+        around = {"position": entry.position, "near": NEAR_ATTEMPTS}
+        await cursor.execute(
+            _ATTEMPTS, {"consumer": consumer.id, "partition": entry.partition, **around}
+        )
+        attempts = await cursor.fetchall()
+    async with connection.cursor(row_factory=class_row(Parked)) as cursor:
+        await cursor.execute(_PARKED, [*place, entry.position])
+        parked = await cursor.fetchone()
+    unwanted = _why_not(consumer, entry)
+    if unwanted is not None and parked is None:
+        # A batch's attempt spans what is between its messages, too.
+        return ConsumerTrace(consumer.name, "not wanted", unwanted)
+    standing = await connection.execute(_STANDING, place)
+    row = await standing.fetchone()
+    state, reason, lease_until = _state(consumer, entry, row, attempts, captured_at)
+    if parked is not None:
+        state, reason, lease_until = "parked", f"{parked.state}: {parked.reason}", None
+    runs = await _runs(connection, consumer, entry, attempts, run_id)
+    return ConsumerTrace(consumer.name, state, reason, lease_until, attempts, parked, runs)
+
+
+def _why_not(consumer: Consumer, entry: Entry) -> str | None:
+    """Why the consumer does not get `entry`, by its definition as it is now; None if it does."""
+    definition = consumer.definition
+    if not _follows(consumer, entry):
+        return f"it does not follow {entry.schema}.{entry.table}"
+    if definition.actions is not None and entry.action not in definition.actions:
+        return f"{entry.action} is not among its actions ({', '.join(definition.actions)})"
+    if not consumer.wants(entry):
+        return (
+            f"none of its columns when_changed changed ({', '.join(definition.when_changed or ())})"
+        )
+    try:
+        wanted = Selection(consumer).wants(entry)
+    except ConfigurationError:
+        # A function that only the stream can load: what was delivered tells more.
+        return None
+    if wanted is False:
+        by = [*map(_told, definition.filters), *filter(None, [definition.filter])]
+        return f"filtered by {'; '.join(by)}"
+    return None
+
+
+def _told(given: Filter) -> str:
+    value = "" if given.value is None else f" {given.value}"
+    return f"{given.column} {given.operator}{value}"
+
+
+def _state(
+    consumer: Consumer,
+    entry: Entry,
+    row: tuple[Any, ...] | None,
+    attempts: Sequence[Attempt],
+    captured_at: datetime,
+) -> tuple[State, str | None, datetime | None]:
+    if row is None:
+        return "waiting", "the consumer has no cursor yet", None
+    position, batch_id, batch_last, lease_until, settled, created_at = row
+    accepted = [a for a in attempts if a.status is not None and 200 <= a.status <= 299]
+    if entry.position <= position or entry.position in settled:
+        if accepted or (attempts and consumer.target is None):
+            return "delivered", None, None
+        if captured_at < created_at and entry.consumer_id is None:
+            return "before it began", "the consumer was made after this change", None
+        return "passed", "its cursor is past it, and no attempt of it is kept", None
+    if consumer.state != "active":
+        return "waiting", f"the consumer is {consumer.state}", None
+    if batch_id is not None and entry.position <= batch_last:
+        if lease_until is not None and lease_until < datetime.now(UTC):
+            return "waiting", "received by a caller, not acknowledged in time", None
+        if lease_until is not None:
+            return "leased", "received by a caller, not acknowledged yet", lease_until
+        return "delivering", attempts[-1].error if attempts else None, None
+    return "waiting", f"its cursor is at position {position}", None
+
+
+async def _runs(
+    connection: psycopg.AsyncConnection,
+    consumer: Consumer,
+    entry: Entry,
+    attempts: Sequence[Attempt],
+    run_id: str | None,
+) -> list[TracedRun]:
+    """The runs that our own route made of it: known by the batch's id, or the message's own key."""
+    if not attempts and run_id is None:
+        return []
+    now = idempotency_key(consumer, entry)
+    tail = now.removeprefix(f"{consumer.id}.{consumer.replay_epoch}")
+    first = max(0, consumer.replay_epoch - REPLAYS)
+    keys = [f"{consumer.id}.{n}{tail}" for n in range(first, consumer.replay_epoch + 1)]
+    keys += dict.fromkeys(attempt.batch_id for attempt in attempts)
+    return await runs_made(connection, keys, [] if run_id is None else [run_id])

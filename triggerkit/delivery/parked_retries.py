@@ -1,0 +1,222 @@
+"""Parked messages of one consumer tried again, each alone, the first of each key when it is due."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.parked.store import Head, HeadState, Tried
+from triggerkit.consumers.render import batch_body
+from triggerkit.consumers.selection import Faulty
+from triggerkit.delivery.lane import Lane
+from triggerkit.delivery.outlet import Outlet
+from triggerkit.delivery.parking import asked_s, state_after
+from triggerkit.delivery.push import Answer
+from triggerkit.state.backoff import backoff_s
+
+logger = logging.getLogger(__name__)
+
+
+class _Metadata(msgspec.Struct):
+    idempotency_key: str
+
+
+class _Identity(msgspec.Struct):
+    metadata: _Metadata
+
+
+_identity = msgspec.json.Decoder(_Identity).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A retry that was sent: what the endpoint failed with, None if it took the message."""
+
+    batch_id: str
+    sent_at: datetime
+    answer: Answer
+    error: str | None
+    #: Whether the message is to blame; else the endpoint failed.
+    is_blamed: bool
+    asked_s: float | None
+
+
+class Retries:
+    """Tries the parked messages of a consumer again, for ever.
+
+    At most half of the consumer's pushes under way are retries, so that neither a thousand keys
+    that are due at once nor one that always fails hold up the lanes. Only what is being sent is
+    in memory. An attempt counts towards `max_attempts` when the message is to blame: refused for
+    its content, named as failed, or failed at by an endpoint that took the push it answered next.
+    """
+
+    def __init__(self, outlet: Outlet, lanes: Sequence[Lane]) -> None:
+        self._outlet = outlet
+        self._lanes = lanes
+        self._store = outlet.store.parked
+        #: Keys of which a message is being sent.
+        self._busy: set[str] = set()
+
+    @property
+    def _consumer(self) -> Consumer:
+        return self._outlet.consumer
+
+    async def run(self) -> None:
+        """Try what is due, until canceled."""
+        for lane in self._lanes:
+            await lane.ready.wait()
+        retry = self._outlet.retry
+        async with asyncio.TaskGroup() as group:
+            while True:
+                retry.clear()
+                self._outlet.is_awaited = False
+                wait_s = await self._start_due(group)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await retry.wait()
+
+    async def _start_due(self, group: asyncio.TaskGroup) -> float | None:
+        """Start what is due, as far as there is room; returns the seconds until there is more."""
+        # Keys that wait for their lane: they take no room from those due after them.
+        held: set[str] = set()
+        while True:
+            room = max(1, self._consumer.definition.concurrency // 2) - len(self._busy)
+            if room <= 0:
+                return None
+            heads = await self._store.due(self._consumer.id, room, self._busy | held)
+            if not (heads or held or self._busy):
+                await self._let_all_go()
+            count_before = len(held)
+            for head in heads:
+                if head.due_in_s > 0:
+                    return head.due_in_s
+                # From here on the key's later messages are parked; one that was collected before
+                # is waited for.
+                self._outlet.parked_keys.add(head.key)
+                if any(lane.holds(head.key) for lane in self._lanes):
+                    self._outlet.is_awaited = True
+                    held.add(head.key)
+                else:
+                    self._busy.add(head.key)
+                    group.create_task(self._retry(head), name=f"retry {self._consumer.name}")
+            if len(held) == count_before:
+                return None
+
+    async def _let_all_go(self) -> None:
+        """Forget keys whose messages were discarded by a command."""
+        async with self._outlet.parking:
+            if self._outlet.parked_keys and await self._store.is_empty(self._consumer.id):
+                self._outlet.parked_keys.clear()
+
+    async def _retry(self, head: Head) -> None:
+        try:
+            await self._try(head)
+        finally:
+            self._busy.discard(head.key)
+            self._outlet.retry.set()
+
+    async def _try(self, head: Head) -> None:
+        failures = head.failures + self._outlet.health.is_blamed(head.position)
+        state = state_after(self._consumer.definition, failures)
+        if state != "failing":
+            await self._settle(head, Tried(state, failures))
+            return
+        async with self._outlet.slots:
+            body = await self._store.begin(self._consumer.id, head, failures)
+            if body is None:
+                await self._release(head.key)
+                return
+            head = replace(head, attempts=head.attempts + 1, failures=failures)
+            sent = await self._send(head, body)
+        if sent is not None:
+            await self._sent(head, sent)
+
+    async def _send(self, head: Head, body: bytes) -> _Sent | None:
+        """Send a message as the consumer's functions would have it now; None when they fail."""
+        selection, definition = self._outlet.selection, self._consumer.definition
+        verdict = selection.passes(body)
+        if verdict is False:
+            logger.info("%s: position %d passes no filter now", head.key, head.position)
+            await self._settle(head, Tried(None, head.failures))
+            return None
+        made = verdict if isinstance(verdict, Faulty) else selection.sent(body)
+        if isinstance(made, Faulty):
+            await self._settle(head, self._blamed(head, made.reason, None))
+            return None
+        identity = _identity(body).metadata.idempotency_key
+        batch_id = f"msg_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
+        health = self._outlet.health
+        health.sent += 1
+        number = health.sent
+        sent_at = datetime.now(UTC)
+        pushed = batch_body([made], single=definition.batch_size == 1)
+        answer = await self._outlet.push(pushed, batch_id, head.attempts)
+        named = next((i for i in answer.failed if i.idempotency_key == identity), None)
+        if named is not None:
+            wait_s = asked_s(named.retry_after_s)
+            return _Sent(batch_id, sent_at, answer, named.error, is_blamed=True, asked_s=wait_s)
+        if answer.verdict == "delivered":
+            health.witnessed(number, ok=True)
+        elif answer.verdict == "endpoint_failed" and answer.is_suspect:
+            health.failed_alone(head.position, number)
+        is_refused = answer.verdict == "content_refused"
+        return _Sent(batch_id, sent_at, answer, answer.error, is_refused, answer.retry_after_s)
+
+    async def _sent(self, head: Head, sent: _Sent) -> None:
+        if sent.is_blamed:
+            tried = self._blamed(head, sent.error, sent.asked_s)
+        elif sent.answer.verdict == "delivered":
+            tried = Tried(None, head.failures)
+        else:
+            wait_s = backoff_s(head.attempts, sent.asked_s)
+            tried = Tried("failing", head.failures, due_in_s=wait_s)
+        tried = replace(
+            tried,
+            batch_id=sent.batch_id,
+            sent_at=sent.sent_at,
+            status=sent.answer.status,
+            error=sent.error,
+        )
+        await self._settle(head, tried)
+        if sent.answer.verdict == "gone":
+            logger.error("%s: the endpoint is gone (410); disabled", self._consumer.name)
+            await self._outlet.store.disable(self._consumer.id)
+
+    def _blamed(self, head: Head, reason: str | None, wait_s: float | None) -> Tried:
+        """The message failed by its own fault."""
+        failures = head.failures + 1
+        state = state_after(self._consumer.definition, failures)
+        return Tried(state, failures, reason, backoff_s(head.attempts, wait_s))
+
+    async def _settle(self, head: Head, tried: Tried) -> None:
+        if tried.state is not None:
+            _tell(self._consumer, head, tried.state, tried)
+        async with self._outlet.parking:
+            if not await self._store.settle(self._consumer.id, head, tried):
+                self._outlet.parked_keys.discard(head.key)
+
+    async def _release(self, key: str) -> None:
+        """A message was discarded as it was about to be sent."""
+        async with self._outlet.parking:
+            if not await self._store.has(self._consumer.id, key):
+                self._outlet.parked_keys.discard(key)
+
+
+def _tell(consumer: Consumer, head: Head, state: HeadState, tried: Tried) -> None:
+    what = tried.error or tried.reason or "failed"
+    ends = {
+        "failing": f"attempt {head.attempts + 1} in {tried.due_in_s:.1f} s",
+        "blocked": "attempts used up; its key waits: triggerkit messages retry, or discard",
+        "dead": "attempts used up; set aside for good",
+    }
+    level = logging.INFO if state == "failing" else logging.WARNING
+    name, position = consumer.name, head.position
+    logger.log(level, "parked message %d of %s: %s; %s", position, name, what, ends[state])

@@ -1,0 +1,185 @@
+"""Looking at runs: lists and one run, as the CLI and the API show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.rows import dict_row
+
+from triggerkit.errors import TriggerkitError
+from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.admin.reasons import facts_about
+
+#: Most runs in one page, and most spans and lines, and children, shown with a run.
+MAX_LIMIT = 1000
+MOST_SPANS = 5_000
+MOST_CHILDREN = 100
+
+#: Milliseconds that a look through the runs may take.
+LOOK_MS = 10_000
+
+#: The few runs that are in a status may be sorted: else, to have them in order, all runs are read.
+LOOKING = "SET LOCAL statement_timeout = {ms}; SET LOCAL enable_sort = on"
+
+#: Greater than every id.
+_BEYOND = "run_~"
+
+_SUMMARY = """
+r.id, r.task, r.queue, r.status, r.attempt, r.max_attempts, r.waits, r.crashes, r.items, r.error,
+r.idempotency_key, r.concurrency_key, r.tags, r.metadata, r.source, r.priority, r.created_at,
+r.scheduled_at, to_timestamp((r.rank + r.priority * 1000000::bigint) / 1000000.0) AS queued_at,
+r.expires_at, r.started_at, r.finished_at, r.cancel_requested_at, r.worker, r.version, r.replay_of,
+r.parent_id, r.blocked, r.gate
+"""
+
+#: What is looked up for the reason alone.
+_INWARD = ("blocked", "gate")
+
+_ONE = f"SELECT {_SUMMARY}, r.payload, r.output FROM triggerkit.runs r WHERE r.id = %s"  # noqa: S608
+
+_SEVERAL = f"SELECT {_SUMMARY} FROM triggerkit.runs r WHERE r.id = ANY (%s)"  # noqa: S608
+
+#: The one that succeeded or is under way is in its run's own row.
+_ATTEMPTS = """
+SELECT attempt, status, started_at, finished_at, worker, error FROM triggerkit.attempts
+WHERE run_id = %(id)s
+UNION ALL
+SELECT attempt, status, started_at, finished_at, worker, NULL FROM triggerkit.runs
+WHERE id = %(id)s AND status || '' IN ('completed', 'executing')
+ORDER BY attempt
+"""
+
+_SPANS = """
+SELECT id, attempt, kind, span_id, parent, name, level, attributes, error, started_at, ended_at
+FROM triggerkit.spans WHERE run_id = %s AND id > %s ORDER BY id LIMIT %s
+"""
+
+_CHILDREN = """
+SELECT id, task, status FROM triggerkit.runs WHERE parent_id = %s ORDER BY id LIMIT %s
+"""
+
+
+async def list_runs(
+    connection: psycopg.AsyncConnection,
+    wanted: RunFilter = RunFilter(),  # noqa: B008 - immutable
+    *,
+    limit: int = 20,
+    after: str | None = None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The newest runs that fit, without payloads and outputs, and what `after` is for more.
+
+    Raises:
+        TriggerkitError: they are not found in time.
+    """
+    limit = min(limit, MAX_LIMIT)
+    query, parameters = wanted.ids("r.id < %(after)s", limit + 1)
+    rows = await _within_time(
+        connection,
+        f"SELECT {_SUMMARY} FROM triggerkit.runs r WHERE r.id = ANY (ARRAY({query})) "  # noqa: S608
+        "ORDER BY r.id DESC",
+        {**parameters, "after": _BEYOND if after is None else after},
+    )
+    more = rows[limit - 1]["id"] if len(rows) > limit else None
+    facts = await facts_about(connection, rows)
+    return [_shown(row, facts.reason(row)) for row in rows[:limit]], more
+
+
+async def summaries_of(
+    connection: psycopg.AsyncConnection, run_ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The runs of these ids, as in a list."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(_SEVERAL, [list(run_ids)])).fetchall()
+    facts = await facts_about(connection, rows)
+    return [_shown(row, facts.reason(row)) for row in rows]
+
+
+async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str, Any] | None:
+    """One run whole, with its attempts, what it said, and the runs that it made; None when there is
+    none of this id."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_ONE, [run_id])
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        attempts = await (await cursor.execute(_ATTEMPTS, {"id": run_id})).fetchall()
+        await cursor.execute(_CHILDREN, [run_id, MOST_CHILDREN])
+        children = await cursor.fetchall()
+    facts = await facts_about(connection, [row])
+    row["payload"] = orjson.loads(row["payload"])
+    row["output"] = None if row["output"] is None else orjson.loads(row["output"])
+    return {
+        **_shown(row, facts.reason(row)),
+        "attempts": attempts,
+        "children": children,
+        "spans": await spans_of(connection, run_id),
+    }
+
+
+async def spans_of(
+    connection: psycopg.AsyncConnection, run_id: str, after: int = 0
+) -> list[dict[str, Any]]:
+    """What a run said, spans and lines as they were written, after the one of number `after`."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        return await (await cursor.execute(_SPANS, [run_id, after, MOST_SPANS])).fetchall()
+
+
+async def newest_ids(
+    connection: psycopg.AsyncConnection, wanted: RunFilter, *, limit: int, before: str | None
+) -> list[str]:
+    """The newest ids that fit and are before `before`.
+
+    Raises:
+        TriggerkitError: they are not found in time.
+    """
+    query, parameters = wanted.ids("r.id < %(before)s", limit)
+    given = {**parameters, "before": _BEYOND if before is None else before}
+    return [row["id"] for row in await _within_time(connection, query, given)]
+
+
+async def oldest_ids(
+    connection: psycopg.AsyncConnection, wanted: RunFilter, *, limit: int, after: str, before: str
+) -> list[str]:
+    """The oldest ids that fit, between `after` and `before`.
+
+    Raises:
+        TriggerkitError: they are not found in time.
+    """
+    bound = "r.id > %(after)s AND r.id < %(before)s"
+    query, parameters = wanted.ids(bound, limit, oldest_first=True)
+    given = {**parameters, "after": after, "before": before}
+    return [row["id"] for row in await _within_time(connection, query, given)]
+
+
+async def count_of(connection: psycopg.AsyncConnection, wanted: RunFilter, most: int) -> int:
+    """How many runs fit; no more than `most` are counted.
+
+    Raises:
+        TriggerkitError: they are not found in time.
+    """
+    query, parameters = wanted.ids("true", most)
+    counted = f"SELECT count(*) AS runs FROM ({query}) c"  # noqa: S608 - of constants
+    [row] = await _within_time(connection, counted, parameters)
+    return int(row["runs"])
+
+
+async def _within_time(
+    connection: psycopg.AsyncConnection, query: str, parameters: dict[str, Any]
+) -> Sequence[dict[str, Any]]:
+    try:
+        async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(LOOKING.format(ms=LOOK_MS))
+            return await (await cursor.execute(query, parameters)).fetchall()
+    except psycopg.errors.QueryCanceled:
+        raise TriggerkitError(
+            f"too many runs were looked through in {LOOK_MS // 1000} s; narrow it by a time "
+            "(since, until) or by a status"
+        ) from None
+
+
+def _shown(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    shown = {name: value for name, value in row.items() if name not in _INWARD}
+    return {**shown, "reason": reason}

@@ -1,0 +1,140 @@
+"""Canceling runs: those that wait at once, those that execute by their workers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from triggerkit.errors import TriggerkitError, UnknownRun
+from triggerkit.runs.admin.browse import newest_ids
+from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.client import Client
+from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
+from triggerkit.runs.run import ReadyRun, Status
+from triggerkit.runs.transitions import end_on
+from triggerkit.state.audit import note
+
+#: Most runs changed by one statement.
+CHUNK = 1_000
+
+#: How often it is tried to get hold of runs that are being completed.
+TRIES = 5
+
+#: The statuses that a run can be canceled in.
+UNFINISHED: tuple[Status, ...] = ("delayed", "queued", "retrying", "executing")
+
+#: One statement for all, so that none slips through on its way from one status to another.
+_CANCEL = """
+WITH found AS (
+    SELECT id, gate, status = 'executing' AS executes FROM triggerkit.runs
+    WHERE id = ANY (%s) AND finished_at IS NULL ORDER BY id FOR UPDATE)
+UPDATE triggerkit.runs r
+SET cancel_requested_at = coalesce(r.cancel_requested_at, clock_timestamp()),
+    status = CASE WHEN found.executes THEN r.status ELSE 'canceled' END,
+    finished_at = CASE WHEN NOT found.executes THEN clock_timestamp() END,
+    gate = CASE WHEN found.executes THEN r.gate END
+FROM found WHERE r.id = found.id
+RETURNING r.task, r.concurrency_key, r.queue, NOT found.executes AND found.gate = 'open', r.id,
+    found.executes
+"""
+
+_WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', '')"
+
+_STATUS = "SELECT status FROM triggerkit.runs WHERE id = %s"
+
+#: Told how many runs were looked at since it was told last.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """How many runs were canceled, and of how many that execute it was asked."""
+
+    canceled: int = 0
+    asked: int = 0
+    next: str | None = None
+
+
+async def cancel_run(client: Client, run_id: str, actor: str) -> Canceled:
+    """Cancel one run. A task that executes is stopped by its worker, within a second or so.
+
+    Raises:
+        UnknownRun: there is none of this id.
+        TriggerkitError: it is finished.
+    """
+    async with client.pool.connection() as connection:
+        row = await (await connection.execute(_STATUS, [run_id])).fetchone()
+        if row is None:
+            raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+        canceled = await _cancel(client, connection, [run_id])
+        if canceled == Canceled():
+            row = await (await connection.execute(_STATUS, [run_id])).fetchone()
+            raise TriggerkitError(f"{run_id} is {row[0] if row else 'gone'}: it has ended already")
+        await note(connection, actor, "cancel run", f"run {run_id}")
+    return canceled
+
+
+async def cancel_runs(
+    client: Client,
+    wanted: RunFilter,
+    actor: str,
+    *,
+    most: int | None = None,
+    after: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Canceled:
+    """Cancel the unfinished runs that fit, newest first, a chunk at a time; at most `most`.
+
+    Raises:
+        TriggerkitError: the runs are not found in time.
+    """
+    statuses = tuple(s for s in wanted.statuses or UNFINISHED if s in UNFINISHED)
+    total = Canceled(next=after)
+    if not statuses:
+        return total
+    unfinished = replace(wanted, statuses=statuses)
+    async with client.pool.connection() as connection:
+        done = 0
+        try:
+            while most is None or done < most:
+                limit = CHUNK if most is None else min(CHUNK, most - done)
+                ids = await newest_ids(connection, unfinished, limit=limit, before=total.next)
+                part = await _cancel(client, connection, ids)
+                done += len(ids)
+                total = Canceled(
+                    total.canceled + part.canceled,
+                    total.asked + part.asked,
+                    ids[-1] if len(ids) == limit else None,
+                )
+                progress(len(ids))
+                if total.next is None:
+                    break
+        finally:
+            detail = {"filter": wanted.as_json(), "runs": total.canceled + total.asked}
+            await note(connection, actor, "cancel runs", "runs", detail)
+    return total
+
+
+async def _end(
+    connection: psycopg.AsyncConnection, ids: Sequence[str]
+) -> tuple[Sequence[tuple[Any, ...]], Sequence[ReadyRun]]:
+    for _ in range(TRIES):
+        # Workers complete runs in an order of their own: each may wait for what the other holds.
+        with contextlib.suppress(psycopg.errors.DeadlockDetected):
+            return await end_on(connection, ids, _CANCEL, [list(ids)])
+    raise TriggerkitError("the runs are being completed at this moment; try again")
+
+
+async def _cancel(
+    client: Client, connection: psycopg.AsyncConnection, ids: Sequence[str]
+) -> Canceled:
+    rows, ready = await _end(connection, ids) if ids else ([], [])
+    asked = sum(executes for *_, executes in rows)
+    if asked:
+        await connection.execute(_WAKE)
+    await client.transport.push(ready)
+    return Canceled(len(rows) - asked, asked)

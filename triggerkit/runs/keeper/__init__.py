@@ -1,0 +1,1 @@
+"""The keeper: makes due runs runnable, and gives the runs of dead workers to others."""

@@ -1,0 +1,115 @@
+"""The processes of this worker that execute runs: their rows in the state are its lease.
+
+The parent raises each one's beat; it removes the row of one that died, so that the keeper gives its
+runs to others at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from triggerkit.runs.keeper.local import home
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that executes runs. `cancel` is called with the id of a run it is to cancel.
+
+    `started` tells it from another process that gets its id later; see `local.started`.
+    """
+
+    id: str
+    pid: int
+    queues: Sequence[str]
+    slots: int
+    async_slots: int
+    cancel: Callable[[str], None]
+    started: int | None = None
+
+
+class Members:
+    """The members of one worker; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._members: dict[str, Member] = {}
+        self._gone: list[str] = []
+        self.home = home()
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        #: The members whose rows are there: a run claimed before would count as a dead worker's.
+        self._held: set[str] = set()
+        self._changed = threading.Condition()
+
+    def join(self, member: Member) -> None:
+        """From the next beat on, `member` is there."""
+        with self._lock:
+            self._members[member.id] = member
+        self.wake()
+
+    def leave(self, member_id: str) -> None:
+        """The member has died: its runs go to others."""
+        with self._lock:
+            if self._members.pop(member_id, None) is not None:
+                self._gone.append(member_id)
+        self.wake()
+
+    def gone(self) -> list[str]:
+        """Members that left since the last call."""
+        with self._lock:
+            gone, self._gone = self._gone, []
+            return gone
+
+    def hold(self, member_ids: Sequence[str]) -> None:
+        """The rows of these members are there."""
+        with self._changed:
+            self._held.update(member_ids)
+            self._changed.notify_all()
+
+    def wait_until_held(self, member_id: str, timeout_s: float) -> bool:
+        """Wait until the member's row is there; False after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: member_id in self._held, timeout_s)
+
+    def rows(self) -> dict[str, Any]:
+        """The members' rows, as a column of values per name."""
+        with self._lock:
+            members = list(self._members.values())
+        return {
+            "ids": [m.id for m in members],
+            "pids": [m.pid for m in members],
+            "started": [m.started for m in members],
+            "queues": [",".join(m.queues) for m in members],
+            "slots": [m.slots for m in members],
+            "async_slots": [m.async_slots for m in members],
+            "hostname": socket.gethostname(),
+            "home": self.home,
+            "parent_pid": os.getpid(),
+        }
+
+    def cancel(self, run_id: str, member_id: str) -> None:
+        """Have a member cancel a run."""
+        with self._lock:
+            member = self._members.get(member_id)
+        if member is not None:
+            member.cancel(run_id)
+
+    def wake(self) -> None:
+        """Have the keeper look at once."""
+        os.write(self._write_fd, b"1")
+
+    def fileno(self) -> int:
+        """Readable once `wake` was called."""
+        return self._read_fd
+
+    def drain(self) -> None:
+        """Forget the calls of `wake` so far."""
+        try:
+            os.read(self._read_fd, 4096)
+        except BlockingIOError:
+            return

@@ -1,0 +1,192 @@
+"""Runs that go on: those that are due, those of dead workers, and those that the transport lost.
+
+Each function changes runs in Postgres and returns those that are to be pushed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psycopg
+
+from triggerkit.runs.keys import GATE, NOW_RANK, READY
+from triggerkit.runs.run import ReadyRun
+from triggerkit.runs.transitions import admit, end
+
+logger = logging.getLogger(__name__)
+
+#: Attempts in which its worker died after which a run is given up.
+MAX_CRASHES = 3
+
+#: A ready run younger than this many seconds may still be on its way to the transport. One that is
+#: from the future is from before the clock was set back.
+SETTLING_S = 1.0
+
+#: Most runs changed by one statement. What is due is compared with the time of the statement, which
+#: an index can be searched for; of `clock_timestamp()` Postgres must take that it changes from row
+#: to row, and would read what is not due, too.
+CHUNK = 10_000
+
+_PROMOTE = f"""
+UPDATE triggerkit.runs r
+SET status = 'queued', gate = {GATE}, rank = {NOW_RANK} - r.priority * 1000000::bigint
+WHERE id = ANY (ARRAY(
+    SELECT id FROM triggerkit.runs
+    WHERE status IN ('delayed', 'retrying') AND scheduled_at <= statement_timestamp()
+    ORDER BY scheduled_at LIMIT %s FOR UPDATE SKIP LOCKED))
+RETURNING task, id, rank, blocked, gate, queue
+"""  # noqa: S608 - of constants
+
+#: What callers' transactions have accepted and nobody has looked at.
+_PENDING = "SELECT id FROM triggerkit.runs WHERE pending ORDER BY seq LIMIT %s"
+
+_SETTLE = """
+UPDATE triggerkit.runs SET pending = false WHERE id = ANY (%s)
+RETURNING task, concurrency_key, queue, false
+"""
+
+#: Runs whose time to start is over.
+_OVERDUE = """
+SELECT id FROM triggerkit.runs
+WHERE expires_at <= statement_timestamp() AND status IN ('delayed', 'queued') AND attempt = 0
+ORDER BY expires_at LIMIT %s
+"""
+
+_EXPIRE = """
+UPDATE triggerkit.runs r SET status = 'expired', finished_at = clock_timestamp(), gate = NULL
+FROM (SELECT id, gate FROM triggerkit.runs WHERE id = ANY (%s) FOR UPDATE SKIP LOCKED) AS before
+WHERE r.id = before.id AND r.status IN ('delayed', 'queued') AND r.attempt = 0
+RETURNING r.task, r.concurrency_key, r.queue, before.gate = 'open'
+"""
+
+#: The runs that are executed by nobody.
+_ABANDONED = """
+SELECT id FROM triggerkit.runs
+WHERE status = 'executing' AND (
+    worker = ANY (%s) OR worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers)))
+LIMIT %s
+"""
+
+#: Every executing run of a worker that is gone is queued again, at its old place, since it has
+#: waited once; or it is given up.
+_RETURN = f"""
+WITH found AS (
+    SELECT id, gate, CASE WHEN cancel_requested_at IS NOT NULL THEN 'canceled'
+        WHEN crashes + 1 >= %(most)s THEN 'crashed' ELSE 'queued' END AS status
+    FROM triggerkit.runs
+    WHERE id = ANY (%(ids)s) AND status || '' = 'executing' AND (
+        worker = ANY (%(dead)s) OR worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers)))
+    FOR UPDATE),
+gone AS (
+    UPDATE triggerkit.runs r
+    SET crashes = r.crashes + 1, status = found.status,
+        finished_at = CASE WHEN found.status <> 'queued' THEN clock_timestamp() END,
+        gate = CASE WHEN found.status = 'queued' THEN {GATE} END,
+        error = jsonb_build_object('type', 'WorkerDied', 'message',
+            'the worker ' || r.worker || ' died while it executed this run', 'traceback', '')
+    FROM found WHERE r.id = found.id
+    RETURNING r.task, r.concurrency_key, r.queue, found.gate = 'open' AS was_open, r.id, r.rank,
+        r.status, r.gate, r.attempt, r.started_at, r.worker, r.error),
+noted AS (
+    INSERT INTO triggerkit.attempts (run_id, attempt, status, started_at, finished_at, worker,
+        error)
+    SELECT id, attempt, 'crashed', started_at, clock_timestamp(), worker, error FROM gone
+    ON CONFLICT DO NOTHING)
+SELECT task, concurrency_key, queue, was_open OR gate = 'held', id, rank, status, gate, worker
+FROM gone
+"""  # noqa: S608 - of constants
+
+#: The transport gives a task's runs in the order of their ranks, so one that stands before the
+#: first there (%(first)s) is not in it; when it has none, every run is missing that is not on its
+#: way. They are pushed with the ranks they have.
+_STRAYS = f"""
+SELECT r.task, r.id, r.rank FROM triggerkit.runs r
+WHERE r.task = %(task)s AND {READY} AND r.rank < %(first)s
+    AND abs({NOW_RANK} - r.rank - r.priority * 1000000::bigint) > %(settling_us)s
+    AND r.queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
+ORDER BY r.rank LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+#: Those of given runs that are ready. The status is compared such that no index of the ready runs
+#: fits: it would be read from end to end.
+_READY = """
+SELECT task, id, rank FROM triggerkit.runs
+WHERE id = ANY (%s) AND status || '' = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'
+"""
+
+_SETTLING_US = int(SETTLING_S * 1_000_000)
+
+#: Greater than every rank.
+_LAST_RANK = 2**63 - 1
+
+
+class Moved(NamedTuple):
+    """How many runs were changed, and which of them, or of those behind them, are to be pushed."""
+
+    moved: int
+    ready: list[ReadyRun]
+
+
+def settle(connection: psycopg.Connection) -> list[ReadyRun]:
+    """Take in the runs that callers' transactions have accepted, at most `CHUNK` of them."""
+    pending = [run_id for (run_id,) in connection.execute(_PENDING, [CHUNK]).fetchall()]
+    return end(connection, pending, _SETTLE, [pending])[1] if pending else []
+
+
+def promote(connection: psycopg.Connection) -> Moved:
+    """Queue the runs whose time has come, at most `CHUNK` of them."""
+    due = connection.execute(_PROMOTE, [CHUNK]).fetchall()
+    ready = [ReadyRun(*row[:3]) for row in due if not row[3] and row[4] is None]
+    gates = {row[5] for row in due if row[4] is not None}
+    return Moved(len(due), ready + admit(connection, gates))
+
+
+def expire(connection: psycopg.Connection) -> Moved:
+    """End the runs that did not start in time, at most `CHUNK` of them."""
+    overdue = [run_id for (run_id,) in connection.execute(_OVERDUE, [CHUNK]).fetchall()]
+    if not overdue:
+        return Moved(0, [])
+    ended, ready = end(connection, overdue, _EXPIRE, [overdue])
+    return Moved(len(ended), ready)
+
+
+def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[ReadyRun]:
+    """Take the runs from workers that are `dead` or not there, and forget those workers."""
+    workers = list(dead)
+    ready: list[ReadyRun] = []
+    while found := connection.execute(_ABANDONED, [workers, CHUNK]).fetchall():
+        ids = [run_id for (run_id,) in found]
+        parameters = {"ids": ids, "dead": workers, "most": MAX_CRASHES}
+        gone, freed = end(connection, ids, _RETURN, parameters)
+        for _, _, _, _, run_id, _, status, _, worker in gone:
+            logger.warning("the worker %s died while it executed %s: %s", worker, run_id, status)
+        ready += freed
+        ready += [
+            ReadyRun(task, run_id, rank)
+            for task, _, _, _, run_id, rank, status, gate, _ in gone
+            if status == "queued" and gate is None
+        ]
+    connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [workers])
+    return ready
+
+
+def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list[ReadyRun]:
+    """Ready runs of `task` that the transport does not have, at most `CHUNK`, given the first rank
+    that it has: they are lost, or were just taken and are being claimed."""
+    if first_rank == -math.inf:
+        return []
+    parameters = {
+        "task": task,
+        "first": _LAST_RANK if math.isinf(first_rank) else int(first_rank),
+        "limit": CHUNK,
+        "settling_us": _SETTLING_US,
+    }
+    return [ReadyRun(*row) for row in connection.execute(_STRAYS, parameters).fetchall()]
+
+
+def ready_among(connection: psycopg.Connection, run_ids: Sequence[str]) -> list[ReadyRun]:
+    """Those of `run_ids` that are ready."""
+    return [ReadyRun(*row) for row in connection.execute(_READY, [list(run_ids)]).fetchall()]

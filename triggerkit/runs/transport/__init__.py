@@ -1,0 +1,1 @@
+"""What carries the ids of ready runs to workers."""

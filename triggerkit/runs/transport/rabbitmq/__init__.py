@@ -1,0 +1,1 @@
+"""RabbitMQ as the transport of runs; its client is an extra."""

@@ -1,0 +1,185 @@
+"""Ready runs in Redis: a sorted set for each task, ordered by the runs' ranks.
+
+An id is in it once, however often it is pushed, and runs of higher priority come first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from secrets import token_hex
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from triggerkit.runs.run import ReadyRun
+from triggerkit.runs.transport.base import Source, Taken, TransportAway, warn_away
+
+#: Seconds one blocking wait may last: an idle worker asks no more often. Its end can be woken.
+WAIT_S = 5.0
+
+#: Seconds Redis may take to answer before it counts as away.
+TIMEOUT_S = 2.0
+
+#: Connections of one event loop; who comes while all are in use waits for one.
+CONNECTIONS = 16
+
+#: Redis answers within so many seconds when something was there already.
+AT_ONCE_S = 0.005
+
+#: What Redis or the way to it can raise.
+_AWAY = (redis.RedisError, OSError)
+
+
+def task_key(namespace: str, task: str) -> str:
+    """The sorted set of the ids of a task's ready runs."""
+    return f"triggerkit:{namespace}:task:{task}"
+
+
+class RedisTransport:
+    """See `Transport`. `namespace` keeps installations on one Redis apart."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        # Who waits for runs is patient, who pushes is not: others wait for it meanwhile.
+        self._waiting = _client(url, WAIT_S + TIMEOUT_S)
+        self._client = _client(url, TIMEOUT_S)
+        self._namespace = namespace
+
+    def push(self, runs: Iterable[ReadyRun]) -> bool:
+        """See `Transport.push`."""
+        try:
+            for task, ranks in _by_task(runs).items():
+                self._client.zadd(task_key(self._namespace, task), ranks)
+        except _AWAY as error:
+            warn_away("Redis", error)
+            return False
+        return True
+
+    def first_rank(self, task: str) -> float:
+        """See `Transport.first_rank`."""
+        try:
+            first: Any = self._client.zrange(task_key(self._namespace, task), 0, 0, withscores=True)
+        except _AWAY as error:
+            raise TransportAway(str(error)) from error
+        return float(first[0][1]) if first else math.inf
+
+    def source(self, tasks: Sequence[str]) -> Source:
+        """See `Transport.source`."""
+        return RedisSource(self._waiting, self._namespace, tasks)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._waiting.close()
+        self._client.close()
+
+
+class RedisSource:
+    """See `Source`."""
+
+    def __init__(self, client: redis.Redis, namespace: str, tasks: Sequence[str]) -> None:
+        self._client = client
+        self._tasks = {task_key(namespace, task): task for task in tasks}
+        self._keys = deque(self._tasks)
+        self._wake_key = f"triggerkit:{namespace}:wake:{token_hex(8)}"
+        self._key = ""
+
+    def take(self, timeout_s: float) -> Taken | None:
+        """See `Source.take`."""
+        # Redis looks at the sets in the order given: turned, so that each task comes first.
+        self._keys.rotate(-1)
+        started = time.monotonic()
+        try:
+            popped: Any = self._client.bzpopmin(
+                [self._wake_key, *self._keys], timeout=min(timeout_s, WAIT_S)
+            )
+        except _AWAY as error:
+            raise TransportAway(str(error)) from error
+        if popped is None or popped[0] == self._wake_key:
+            return None
+        self._key, run_id, _ = popped
+        return Taken(self._tasks[self._key], [run_id], time.monotonic() - started < AT_ONCE_S)
+
+    def more(self, count: int) -> list[str]:
+        """See `Source.more`."""
+        try:
+            popped: Any = self._client.zpopmin(self._key, count) if count > 0 else ()
+        except _AWAY as error:
+            raise TransportAway(str(error)) from error
+        return [run_id for run_id, _ in popped]
+
+    def settle(self) -> None:
+        """Nothing to do: the keeper knows what was taken and not claimed."""
+
+    def wake(self) -> None:
+        """See `Source.wake`."""
+        with contextlib.suppress(*_AWAY):
+            self._client.zadd(self._wake_key, {"wake": 0})
+            self._client.expire(self._wake_key, 60)
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        with contextlib.suppress(*_AWAY):
+            self._client.delete(self._wake_key)
+
+
+class AsyncRedisTransport:
+    """See `AsyncTransport`."""
+
+    name = "redis"
+
+    def __init__(self, url: str, namespace: str) -> None:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT_S,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._client = redis.asyncio.Redis.from_pool(pool)
+        self._namespace = namespace
+
+    async def push(self, runs: Iterable[ReadyRun]) -> bool:
+        """See `AsyncTransport.push`."""
+        try:
+            for task, ranks in _by_task(runs).items():
+                await self._client.zadd(task_key(self._namespace, task), ranks)
+        except _AWAY as error:
+            warn_away("Redis", error)
+            return False
+        return True
+
+    async def check(self) -> None:
+        """See `AsyncTransport.check`."""
+        try:
+            await self._client.ping()
+        except _AWAY as error:
+            raise TransportAway(str(error)) from error
+
+    async def close(self) -> None:
+        """See `AsyncTransport.close`."""
+        await self._client.aclose()
+
+
+def _client(url: str, timeout_s: float) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),
+        decode_responses=True,
+        encoding_errors="replace",
+    )
+
+
+def _by_task(runs: Iterable[ReadyRun]) -> dict[str, Any]:
+    ranks: defaultdict[str, Any] = defaultdict(dict)
+    for task, run_id, rank in runs:
+        ranks[task][run_id] = rank
+    return ranks

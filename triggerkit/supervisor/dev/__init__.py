@@ -1,0 +1,1 @@
+"""`triggerkit dev`: servers and processes in a folder, started, reloaded and stopped."""

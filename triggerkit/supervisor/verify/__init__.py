@@ -1,0 +1,1 @@
+"""`triggerkit verify`: rows compared with their effects."""

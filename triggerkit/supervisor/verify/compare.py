@@ -1,0 +1,168 @@
+"""Finding the rows of a task that are out of step with their effects, by one snapshot.
+
+However many there are, only a batch of them is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple, get_args
+
+import psycopg
+
+from triggerkit.change import Key
+from triggerkit.consumers.definition import TableName
+from triggerkit.errors import CannotConnect, ConfigurationError, PreflightFailed
+from triggerkit.tasks.task import Task
+from triggerkit.tasks.verification import Mismatch, Problem, Verify
+
+#: Mismatches that are looked at together.
+BATCH: Final = 1_000
+
+PROBLEMS: Final[tuple[Problem, ...]] = get_args(Problem)
+
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    # A policy that hid rows would make effects look orphaned.
+    "SET LOCAL row_security = off",
+    # As a session that nothing was set for has it: ours name pg_catalog alone.
+    'SET LOCAL search_path = "$user", public',
+)
+
+
+class Found(NamedTuple):
+    """A mismatch, its key as Postgres prints it."""
+
+    key: Key
+    problem: Problem
+
+
+class Verifiable(NamedTuple):
+    """A task that says how it is verified, and the one table whose rows it is about."""
+
+    task: Task[Any, Any, Any]
+    verify: Verify
+    table: TableName
+    consumer: str
+
+
+def verifiable(task: Task[Any, Any, Any]) -> Verifiable:
+    """The task with what its verification needs.
+
+    Raises:
+        ConfigurationError: it does not say how, or does not follow exactly one table.
+    """
+    if task.verify is None:
+        raise ConfigurationError(
+            f"task {task.name} does not say what its effects are; add @task(verify=...), "
+            "see docs/verify.md"
+        )
+    if task.on is None or len(task.on.tables) != 1:
+        raise ConfigurationError(
+            f"task {task.name}: verify= compares the rows of one table, so on= must name one"
+        )
+    (table,) = task.on.table_names
+    return Verifiable(task, task.verify, table, task.on.name or task.name)
+
+
+@asynccontextmanager
+async def one_snapshot(source: psycopg.AsyncConnection) -> AsyncIterator[None]:
+    """A read-only transaction that sees one state of the database; its errors teach."""
+    try:
+        for statement in _BEGIN:
+            await source.execute(statement)
+        yield
+    finally:
+        if not source.closed:
+            await source.execute("ROLLBACK")
+
+
+async def mismatches(
+    source: psycopg.AsyncConnection, found: Verifiable, key_columns: int
+) -> AsyncIterator[list[Found]]:
+    """The mismatches of a task, in batches; within `one_snapshot`.
+
+    Raises:
+        ConfigurationError: its query or function is wrong, or answers another shape.
+        PreflightFailed: a table is missing, or may not be read.
+        CannotConnect: the connection broke.
+    """
+    name = found.task.name
+    try:
+        if isinstance(found.verify, str):
+            batches = _of_query(source, found.verify, key_columns)
+        else:
+            batches = _of_function(found.verify(source), key_columns)
+        async for batch in batches:
+            yield batch
+    except _Shape as error:
+        raise ConfigurationError(f"task {name}: verify= {error}") from None
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
+        raise PreflightFailed(f"task {name} cannot be verified: {_said(error)}") from error
+    except psycopg.OperationalError as error:
+        raise CannotConnect(f"the source database went away: {_said(error)}") from error
+    except psycopg.Error as error:
+        raise ConfigurationError(f"task {name}: verify= failed: {_said(error)}") from error
+
+
+class _Shape(Exception):
+    """What a verification answers has not the shape it should have; the message says which."""
+
+
+async def _of_query(
+    source: psycopg.AsyncConnection, query: str, key_columns: int
+) -> AsyncIterator[list[Found]]:
+    # Not the library's own cursor: a key is the text that Postgres prints, as it is in the log.
+    await source.execute(
+        b"DECLARE verification NO SCROLL CURSOR FOR %b" % query.strip().rstrip(";").encode()
+    )
+    while True:
+        cursor = await source.execute(b"FETCH %d FROM verification" % BATCH)
+        result = cursor.pgresult
+        assert result is not None
+        if result.nfields != key_columns + 1:
+            raise _Shape(
+                f"answers {result.nfields} columns; it must answer the {key_columns} of the "
+                "primary key and the problem"
+            )
+        rows = (
+            [result.get_value(row, column) for column in range(result.nfields)]
+            for row in range(result.ntuples)
+        )
+        batch = [_found([_text(v) for v in key], _text(problem)) for *key, problem in rows]
+        if not batch:
+            return
+        yield batch
+
+
+async def _of_function(
+    found: AsyncIterator[Mismatch], key_columns: int
+) -> AsyncIterator[list[Found]]:
+    batch: list[Found] = []
+    async for key, problem in found:
+        if isinstance(key, str) or len(key) != key_columns:
+            raise _Shape(f"yields a key that is not the {key_columns} values of the primary key")
+        batch.append(_found([str(value) for value in key], problem))
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _found(key: list[str], problem: str) -> Found:
+    for known in PROBLEMS:
+        if problem == known:
+            return Found(tuple(key), known)
+    raise _Shape(f"answers a problem that is none of {', '.join(PROBLEMS)}")
+
+
+def _text(value: bytes | None) -> str:
+    if value is None:
+        raise _Shape("answers a null; a key and its problem are never null")
+    return value.decode()
+
+
+def _said(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip() or type(error).__name__

@@ -1,0 +1,196 @@
+"""`verify`: whether each row of a task's table has its effect, and none is without its row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from triggerkit.consumers.backfill.chunk import ChunkReader
+from triggerkit.message import row_key
+from triggerkit.runs.client import Client
+from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+from triggerkit.supervisor.verify.compare import (
+    PROBLEMS,
+    Found,
+    Verifiable,
+    mismatches,
+    one_snapshot,
+)
+from triggerkit.supervisor.verify.in_flight import Pipeline, UnderWay
+from triggerkit.supervisor.verify.repair import Repair
+from triggerkit.tasks.verification import Problem
+
+#: Rows out of step that are kept until it is known which of them have changed meanwhile.
+MOST_KEPT: Final = 100_000
+
+_WAL_END = "SELECT pg_current_wal_insert_lsn()::text"
+
+
+@dataclass(slots=True)
+class Verification:
+    """What a look at a task's effects found.
+
+    `rows` is the number of the table's rows. `pending` are out of step too, but with a change or a
+    run on its way: they are in none of the `problems`, which count all the others. `listed` has the
+    first of those.
+    """
+
+    task: str
+    table: str
+    rows: int = 0
+    problems: Counter[Problem] = field(default_factory=Counter)
+    pending: int = 0
+    listed: list[Found] = field(default_factory=list)
+    under_way: UnderWay = field(default_factory=UnderWay)
+
+    @property
+    def is_true(self) -> bool:
+        """Whether nothing is missing, stale or orphaned."""
+        return not self.problems.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """As the command prints it."""
+        return {
+            "task": self.task,
+            "table": self.table,
+            "true": self.is_true,
+            "rows": self.rows,
+            **{problem: self.problems[problem] for problem in PROBLEMS},
+            "pending": self.pending,
+            "listed": [{"key": f.key, "problem": f.problem} for f in self.listed],
+            "under_way": {
+                "messages": self.under_way.messages,
+                "runs": self.under_way.runs,
+                "backfill": self.under_way.backfill,
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What `fix` triggered, and what it found when the runs had ended, or its time was over."""
+
+    before: Verification
+    repair: Repair
+    is_over: bool
+    after: Verification
+
+
+async def verify(settings: Settings, client: Client, found: Verifiable, limit: int) -> Verification:
+    """Compare the rows with their effects; at most `limit` mismatches are listed.
+
+    Raises:
+        CannotConnect, PreflightFailed, ConfigurationError: see `mismatches`.
+    """
+    async with await connect(settings.source_dsn, "triggerkit verify") as source:
+        reader = await _reader(source, found)
+        return await _Look(found, limit).run(source, await _pipeline(client, source, found), reader)
+
+
+async def fix(
+    settings: Settings, client: Client, found: Verifiable, limit: int, wait_s: float
+) -> Fixed:
+    """Trigger the task for what is out of step, wait for the runs, and look again.
+
+    Raises:
+        CannotConnect, PreflightFailed, ConfigurationError: see `mismatches` and `Repair.open`.
+    """
+    async with (
+        await connect(settings.source_dsn, "triggerkit verify") as source,
+        await connect(settings.source_dsn, "triggerkit verify") as rows,
+    ):
+        reader = await _reader(rows, found)
+        pipeline = await _pipeline(client, source, found)
+        repair = Repair(rows, client, found, reader, pipeline)
+        before = await _Look(found, limit, repair).run(source, pipeline, reader)
+        is_over = await repair.wait(wait_s)
+        after = before
+        if repair.run_ids:
+            pipeline = await _pipeline(client, source, found)
+            after = await _Look(found, limit).run(source, pipeline, reader)
+        return Fixed(before, repair, is_over, after)
+
+
+class _Look:
+    """One comparison. With a `repair`, what is out of step is triggered batch by batch."""
+
+    def __init__(self, found: Verifiable, limit: int, repair: Repair | None = None) -> None:
+        self._found = found
+        self._repair = repair
+        self._limit = limit
+        self._result = Verification(found.task.name, str(found.table))
+        self._kept: list[Found] = []
+
+    async def run(
+        self, source: psycopg.AsyncConnection, pipeline: Pipeline, reader: ChunkReader
+    ) -> Verification:
+        """Look, by one snapshot of the source."""
+        before = self._result.under_way = await pipeline.under_way()
+        if self._repair is not None:
+            await self._repair.open()
+        async with one_snapshot(source):
+            self._result.rows = await _count(source, self._found)
+            wal_end = await _wal_end(source)
+            async for batch in mismatches(source, self._found, len(reader.key)):
+                await self._take([f for f in batch if not self._is_pending(f, before)], len(batch))
+        await self._settle(source, pipeline, wal_end)
+        return self._result
+
+    async def _take(self, late: list[Found], looked_at: int) -> None:
+        """Count those that are late; the others of the batch are pending."""
+        self._result.pending += looked_at - len(late)
+        self._result.problems.update(found.problem for found in late)
+        self._kept += late[: MOST_KEPT - len(self._kept)]
+        if self._repair is not None and late:
+            await self._repair.trigger(late)
+
+    async def _settle(
+        self, source: psycopg.AsyncConnection, pipeline: Pipeline, wal_end: str
+    ) -> None:
+        """Take those for pending that were changed so late that they could not be in step yet."""
+        changed: set[str] = set()
+        if self._kept and self._repair is None:
+            changed = await pipeline.captured_since_open(source, wal_end)
+        for found in self._kept:
+            if self._row(found) in changed:
+                self._result.problems[found.problem] -= 1
+                self._result.pending += 1
+            elif len(self._result.listed) < self._limit:
+                self._result.listed.append(found)
+
+    def _is_pending(self, found: Found, under_way: UnderWay) -> bool:
+        if under_way.backfill and found.problem != "orphaned":
+            return True
+        return self._row(found) in under_way.rows
+
+    def _row(self, found: Found) -> str:
+        return row_key(*self._found.table, found.key)
+
+
+async def _pipeline(client: Client, source: psycopg.AsyncConnection, found: Verifiable) -> Pipeline:
+    pipeline = Pipeline(client.pool, found.task.name, found.table)
+    await pipeline.open(found.consumer, source.info.dbname)
+    return pipeline
+
+
+async def _reader(source: psycopg.AsyncConnection, found: Verifiable) -> ChunkReader:
+    reader = ChunkReader(source, found.table, None)
+    await reader.open()
+    return reader
+
+
+async def _count(source: psycopg.AsyncConnection, found: Verifiable) -> int:
+    query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*found.table))
+    row = await (await source.execute(query)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _wal_end(source: psycopg.AsyncConnection) -> str:
+    row = await (await source.execute(_WAL_END)).fetchone()
+    assert row is not None
+    return str(row[0])

@@ -1,0 +1,1 @@
+"""Tasks as their authors declare and trigger them; `worker` executes them."""

@@ -1,0 +1,222 @@
+"""The run that executes: what a task can ask about it and say in it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any, Protocol
+
+import orjson
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.runs.run import ClaimedRun
+from triggerkit.worker.slots import Slots
+from triggerkit.worker.telemetry.journal import Entry, as_attributes
+from triggerkit.worker.telemetry.otel import otel_span
+
+#: Most tags of a run, longest tag in characters, and largest metadata in bytes.
+MAX_TAGS = 10
+MAX_TAG = 128
+MAX_METADATA = 256 * 1024
+
+
+class Notes(Protocol):
+    """Where what runs say and change of themselves is written."""
+
+    def put(self, entry: Entry) -> None:
+        """Have an entry of the journal written."""
+
+    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> None:
+        """Have the tags and metadata of an executing run written."""
+
+
+#: The span around what is done in this context.
+_span: ContextVar[str | None] = ContextVar("triggerkit_span", default=None)
+
+
+class RunContext:
+    """The attempt that executes here: `current_run()` gives it to a task."""
+
+    def __init__(self, run: ClaimedRun, notes: Notes, slots: Slots | None = None) -> None:
+        self.run = run
+        #: The slots that it takes one of.
+        self.slots = slots
+        self._notes = notes
+        self._tags = list(run.tags)
+        self._metadata = dict(run.metadata)
+        #: What was printed of lines that have not ended.
+        self.partial: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.run.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.run.task
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self.run.queue
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.run.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts there may be."""
+        return self.run.max_attempts
+
+    @property
+    def source(self) -> Mapping[str, Any] | None:
+        """The change it was made from: consumer, position, table, key."""
+        return self.run.source
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context that its request carried."""
+        return self.run.traceparent
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The run's tags."""
+        return tuple(self._tags)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The run's metadata: a copy; `set_metadata` changes it."""
+        return dict(self._metadata)
+
+    def add_tags(self, *tags: str) -> None:
+        """Add tags; they are shown while it still runs.
+
+        Raises:
+            ConfigurationError: they are too many or too long.
+        """
+        self._tags = checked_tags([*self._tags, *(t for t in tags if t not in self._tags)])
+        self._notes.update(self.run, self._tags, self._metadata)
+
+    def set_metadata(self, **values: Any) -> None:
+        """Set keys of the metadata; they are shown while it still runs.
+
+        Raises:
+            ConfigurationError: they are not JSON, or too large.
+        """
+        self._metadata = checked_metadata({**self._metadata, **values})
+        self._notes.update(self.run, self._tags, self._metadata)
+
+    def log(self, text: str, level: str, attributes: dict[str, Any] | None = None) -> None:
+        """Note a line of the run."""
+        self._notes.put(
+            Entry(
+                self.run.id,
+                self.run.attempt,
+                "log",
+                None,
+                _span.get(),
+                text,
+                level,
+                as_attributes(attributes or {}),
+                None,
+                datetime.now(UTC),
+                None,
+            )
+        )
+
+    @contextmanager
+    def span(self, name: str, attributes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """See `span`."""
+        span_id, parent = token_hex(8), _span.get()
+        token = _span.set(span_id)
+        started_at = datetime.now(UTC)
+        error: str | None = None
+        try:
+            yield attributes
+        except BaseException as raised:
+            error = "".join(traceback.format_exception_only(raised)).strip()[:1000]
+            raise
+        finally:
+            _span.reset(token)
+            self._notes.put(
+                Entry(
+                    self.run.id,
+                    self.run.attempt,
+                    "span",
+                    span_id,
+                    parent,
+                    name,
+                    None,
+                    as_attributes(attributes),
+                    error,
+                    started_at,
+                    datetime.now(UTC),
+                )
+            )
+
+
+#: The attempt that executes in this context.
+running: ContextVar[RunContext | None] = ContextVar("triggerkit_run", default=None)
+
+
+def current_run() -> RunContext:
+    """The run that executes the caller.
+
+    Raises:
+        LookupError: none does: the function was called as plain Python.
+    """
+    context = running.get()
+    if context is None:
+        raise LookupError("no run executes here: the function was called as plain Python")
+    return context
+
+
+@contextmanager
+def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
+    """A named part of a run, shown with its times: `with span("fetch", url=url) as facts:`.
+
+    What is put into `facts` is shown with it. Outside of a run it does nothing.
+    """
+    context = running.get()
+    with otel_span(name, attributes):
+        if context is None:
+            yield attributes
+            return
+        with context.span(name, attributes) as facts:
+            yield facts
+
+
+def checked_tags(tags: list[str]) -> list[str]:
+    """`tags`, if a run may have them.
+
+    Raises:
+        ConfigurationError: it may not.
+    """
+    if len(tags) > MAX_TAGS or any(not isinstance(t, str) or len(t) > MAX_TAG for t in tags):
+        raise ConfigurationError(
+            f"a run has at most {MAX_TAGS} tags, each a text of at most {MAX_TAG} characters"
+        )
+    return tags
+
+
+def checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """`metadata`, if a run may have it.
+
+    Raises:
+        ConfigurationError: it may not.
+    """
+    try:
+        size = len(orjson.dumps(metadata))
+    except TypeError as error:
+        raise ConfigurationError(f"metadata is JSON, and this is not: {error}") from error
+    if size > MAX_METADATA:
+        raise ConfigurationError(f"metadata of {size} bytes: at most {MAX_METADATA} are kept")
+    return metadata

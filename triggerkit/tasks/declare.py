@@ -1,0 +1,163 @@
+"""`@task`: declares a function as a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.errors import ConfigurationError, DuplicateTask
+from triggerkit.runs.schedules import Cron
+from triggerkit.tasks.queue import Queue
+from triggerkit.tasks.retry import Retry
+from triggerkit.tasks.task import Prepare, Task
+from triggerkit.tasks.triggering import Seconds, checked_priority
+from triggerkit.tasks.verification import Verify
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: The tasks declared by the modules imported so far, by name.
+declared: dict[str, Task[Any, Any, Any]] = {}
+
+
+class Decorator(Protocol):
+    """What `@task(…)` gives: it makes a task of a function."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[], R], /) -> Task[None, [], R]: ...
+
+
+@overload
+def task(function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R]: ...
+@overload
+def task(function: Callable[[], R], /) -> Task[None, [], R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    queue: str | Queue = "default",
+    retry: Retry | int | None = None,
+    batch_size: int | None = None,
+    on: ConsumerDefinition | None = None,
+    prepare: Prepare | None = None,
+    max_duration: Seconds | None = None,
+    ttl: Seconds | None = None,
+    priority: int = 0,
+    schedule: Cron | str | None = None,
+    verify: Verify | None = None,
+) -> Decorator: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str | Queue = "default",
+    retry: Retry | int | None = None,
+    batch_size: int | None = None,
+    on: ConsumerDefinition | None = None,
+    prepare: Prepare | None = None,
+    max_duration: Seconds | None = None,
+    ttl: Seconds | None = None,
+    priority: int = 0,
+    schedule: Cron | str | None = None,
+    verify: Verify | None = None,
+) -> Any:
+    """Declare a task.
+
+    The function takes one parameter: a `Change`, a list of `Change`, or a payload of its own
+    (pydantic model, dataclass, TypedDict, dict); or none. It may be async. `on` names the tables
+    whose changes run it; `batch_size` is the largest number of changes it gets at once; `schedule`
+    is when the clock runs it. `prepare` is called once in each worker process before it takes runs:
+    it opens what the first run would otherwise wait for. An attempt that takes longer than
+    `max_duration` is stopped, and the run is `timed_out`. `ttl` and `priority` are for triggers
+    that do not say. Times are in seconds, or timedeltas. `verify` finds the rows whose effect is
+    missing, stale or orphaned, for `triggerkit verify`: a query on the source database, or a
+    function.
+
+    Raises:
+        ConfigurationError: an option does not fit the function.
+        DuplicateTask: another function has this name.
+    """
+
+    def declare(function: Callable[..., Any]) -> Task[Any, Any, Any]:
+        made: Task[Any, Any, Any] = Task(
+            function,
+            name=_checked(name or function.__name__),
+            queue=Queue(queue) if isinstance(queue, str) else queue,
+            retry=Retry(max_attempts=retry) if isinstance(retry, int) else retry or Retry(),
+            prepare=prepare,
+            max_duration_s=_positive(max_duration, "max_duration"),
+            ttl_s=_positive(ttl, "ttl"),
+            priority=checked_priority(priority),
+            schedule=Cron(schedule) if isinstance(schedule, str) else schedule,
+            verify=verify,
+        )
+        made.on = _consumer(made, on, batch_size)
+        if made.schedule is not None and made.payload_type.shape in ("change", "batch"):
+            raise ConfigurationError(
+                f"task {made.name}: the clock sends no changes; a scheduled task takes no "
+                "parameter, or a Tick"
+            )
+        _declare(made)
+        return made
+
+    return declare if function is None else declare(function)
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}", name):
+        raise ConfigurationError(f"{name!r} is not a task's name: letters, digits, _ . - only")
+    return name
+
+
+def _positive(value: Seconds | None, option: str) -> float | None:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if seconds is not None and seconds <= 0:
+        raise ConfigurationError(f"{option}= is a time in seconds of more than 0")
+    return seconds
+
+
+def _consumer(
+    made: Task[Any, Any, Any], on: ConsumerDefinition | None, batch_size: int | None
+) -> ConsumerDefinition | None:
+    shape = made.payload_type.shape
+    if batch_size is not None and shape != "batch":
+        raise ConfigurationError(
+            f"task {made.name}: batch_size needs a parameter that is a list, "
+            "such as batch: list[Change[Model]]"
+        )
+    if on is None:
+        return None
+    if shape == "none" or (shape == "plain" and on.transform is None):
+        raise ConfigurationError(
+            f"task {made.name}: on= sends changes, so its parameter must be a Change[Model] or "
+            "a list[Change[Model]]; or give on= a transform that makes what it takes"
+        )
+    if shape != "plain" and on.transform is not None:
+        raise ConfigurationError(
+            f"task {made.name}: with a transform its parameter is what the transform returns, "
+            "not a Change"
+        )
+    # Of single changes, too, a push has many: each becomes a run of its own, in one transaction.
+    # What a transform makes goes alone, since a payload of its own may look like a batch.
+    size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
+    changed = {"name": on.name or made.name, "batch_size": 1 if shape == "plain" else size}
+    return on.model_copy(update=changed)
+
+
+def _declare(made: Task[Any, Any, Any]) -> None:
+    other = declared.get(made.name)
+    if other is not None and other.place != made.place:
+        raise DuplicateTask(
+            f"two tasks are named {made.name!r}: {other.place} and {made.place}; "
+            "rename one of them with @task(name=...)"
+        )
+    declared[made.name] = made

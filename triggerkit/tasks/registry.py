@@ -1,0 +1,118 @@
+"""Finding tasks: imports the task modules of a project."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import traceback
+from types import ModuleType
+from typing import Any
+
+from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError
+from triggerkit.runs.declared import DeclaredRuns, Limits, Schedule
+from triggerkit.settings import Project
+from triggerkit.tasks.declare import declared
+from triggerkit.tasks.task import Task
+
+
+def load_tasks(project: Project) -> dict[str, Task[Any, Any, Any]]:
+    """Import the project's task modules, packages with all their modules, and return the tasks.
+
+    Raises:
+        TaskImportError: a module cannot be imported; the message shows the user's line.
+        DuplicateTask: two tasks have one name.
+    """
+    project.make_importable()
+    for name in project.tasks:
+        module = import_module(project, name)
+        for found in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
+            import_module(project, found.name)
+    return dict(declared)
+
+
+def import_module(project: Project, name: str) -> ModuleType:
+    """Import one of the project's modules; what it raises becomes an error that teaches.
+
+    Raises:
+        TaskImportError: see `load_tasks`.
+    """
+    project.make_importable()
+    try:
+        return importlib.import_module(name)
+    except TriggerkitError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TaskImportError(
+                f"there is no module {error.name!r} in {project.folder}; correct `tasks` or `app` "
+                "in triggerkit.toml, or run the command in the project's folder"
+            ) from error
+        raise TaskImportError(f"{name} cannot be imported: {_user_line(error)}") from error
+    except Exception as error:
+        raise TaskImportError(f"{name} cannot be imported: {_user_line(error)}") from error
+
+
+def load_app(project: Project) -> Any:
+    """The project's ASGI app, None when it has none.
+
+    Raises:
+        ConfigurationError: `app` names nothing that exists.
+    """
+    if project.app is None:
+        return None
+    module_name, _, attribute = project.app.partition(":")
+    module = import_module(project, module_name)
+    try:
+        return getattr(module, attribute or "app")
+    except AttributeError:
+        raise ConfigurationError(
+            f"app = {project.app!r}: {module_name} has no {attribute or 'app'!r}"
+        ) from None
+
+
+def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
+    """The consumers that tasks declare by `on=`."""
+    return [
+        Declared(name=task.on.name or task.name, definition=task.on, path=task.path)
+        for task in tasks.values()
+        if task.on is not None
+    ]
+
+
+def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:
+    """The limits of queues and the schedules that tasks declare.
+
+    Raises:
+        ConfigurationError: two tasks declare different limits of one queue.
+    """
+    queues: dict[str, Limits] = {}
+    schedules: dict[str, Schedule] = {}
+    for task in tasks.values():
+        if task.limits.has_limits:
+            limits = Limits(task.limits.concurrency, *(task.limits.rate_limit or (None, None)))
+            if queues.setdefault(task.queue, limits) != limits:
+                raise ConfigurationError(
+                    f"task {task.name}: another task declares other limits of the queue "
+                    f"{task.queue}; declare the Queue once and give it to both"
+                )
+        if task.schedule is not None:
+            cron = task.schedule
+            schedules[task.name] = Schedule(
+                task.name,
+                task.queue,
+                task.retry.max_attempts,
+                cron.expression,
+                cron.timezone,
+                cron.catch_up,
+            )
+    return DeclaredRuns(queues, schedules)
+
+
+def _user_line(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    last = frames[-1] if frames else None
+    place = f"{last.filename}:{last.lineno}: {last.line}\n  " if last else ""
+    return f"{place}{type(error).__name__}: {error}"

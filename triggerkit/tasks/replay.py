@@ -1,0 +1,226 @@
+"""Replaying runs: with their own payload, an edited one, or with the rows as they are now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+import orjson
+import psycopg
+from psycopg.rows import class_row
+
+from triggerkit.consumers.backfill.current_rows import current_messages
+from triggerkit.errors import InvalidPayload, PreflightFailed, TriggerkitError, UnknownRun
+from triggerkit.runs.admin.browse import oldest_ids
+from triggerkit.runs.admin.control import CHUNK, Progress
+from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.client import Client
+from triggerkit.runs.run import FINAL, Handle, NewRun, Options, Status, first_run_id_at
+from triggerkit.state.audit import note
+from triggerkit.tasks.payload import read_envelopes
+from triggerkit.tasks.task import Task
+
+#: The statuses whose runs a filter replays.
+FINISHED: Final[tuple[Status, ...]] = tuple(sorted(FINAL))  # type: ignore[arg-type] # all are
+
+#: The tasks that are known here, by name.
+Tasks = Mapping[str, Task[Any, Any, Any]]
+
+_OLD = """
+SELECT id, task, queue, max_attempts, payload, items, concurrency_key, item_key, source, priority,
+    tags, metadata, traceparent
+FROM triggerkit.runs WHERE id = ANY (%s) ORDER BY id
+"""
+
+
+class Edited(NamedTuple):
+    """A payload that takes the place of the run's own."""
+
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How many runs were made, and how many could not be, with the first one's error."""
+
+    runs: int = 0
+    refused: int = 0
+    refusal: str | None = None
+    next: str | None = None
+
+
+class _Old(NamedTuple):
+    id: str
+    task: str
+    queue: str
+    max_attempts: int
+    payload: str
+    items: int | None
+    concurrency_key: str | None
+    item_key: str | None
+    source: dict[str, Any] | None
+    priority: int
+    tags: list[str]
+    metadata: dict[str, Any]
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayer:
+    """Makes the runs. A payload is checked by its task, where that is among `tasks`."""
+
+    client: Client
+    tasks: Tasks
+    actor: str
+
+    async def replay(
+        self,
+        run_id: str,
+        edited: Edited | None = None,
+        current: psycopg.AsyncConnection | None = None,
+    ) -> Handle:
+        """A new run of `run_id`; with `current`, a connection to the source database, of its rows
+        as they are now.
+
+        Raises:
+            UnknownRun: there is none of this id.
+            InvalidPayload: its task does not take the payload.
+            TriggerkitError: it is of no row.
+        """
+        async with self.client.pool.connection() as state:
+            found = await _old(state, [run_id])
+            if not found:
+                raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+            new = await self._new(state, found[0], edited, current)
+        [handle] = await self.client.accept([new])
+        detail = {"run": handle.id, "payload": _told(edited, current)}
+        async with self.client.pool.connection() as state:
+            await note(state, self.actor, "replay run", f"run {run_id}", detail)
+        return handle
+
+    async def replay_all(
+        self,
+        wanted: RunFilter,
+        *,
+        current: psycopg.AsyncConnection | None = None,
+        most: int | None = None,
+        cursor: str | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Replayed:
+        """New runs of the finished ones that fit, oldest first, a chunk at a time; at most `most`.
+
+        `cursor` is the `next` of the part before. What is replayed here is not replayed again.
+
+        Raises:
+            TriggerkitError: the runs are not found in time.
+        """
+        after, before = _bounds(cursor)
+        statuses = tuple(s for s in wanted.statuses or FINISHED if s in FINAL)
+        total, looked = Replayed(), 0
+        try:
+            while statuses and (most is None or looked < most):
+                limit = CHUNK if most is None else min(CHUNK, most - looked)
+                async with self.client.pool.connection() as state:
+                    finished = replace(wanted, statuses=statuses)
+                    ids = await oldest_ids(state, finished, limit=limit, after=after, before=before)
+                total = await self._replay_part(ids, current, total)
+                looked += len(ids)
+                progress(len(ids))
+                if len(ids) < limit:
+                    return replace(total, next=None)
+                after = ids[-1]
+                total = replace(total, next=f"{after}/{before}")
+        finally:
+            detail = {"filter": wanted.as_json(), "runs": total.runs}
+            async with self.client.pool.connection() as state:
+                await note(state, self.actor, "replay runs", "runs", detail)
+        return total
+
+    async def _replay_part(
+        self, ids: Sequence[str], current: psycopg.AsyncConnection | None, total: Replayed
+    ) -> Replayed:
+        made: list[NewRun] = []
+        async with self.client.pool.connection() as state:
+            for old in await _old(state, ids):
+                try:
+                    made.append(await self._new(state, old, None, current))
+                except (InvalidPayload, PreflightFailed, TriggerkitError) as error:
+                    refusal = total.refusal or f"{old.id}: {error}"
+                    total = replace(total, refused=total.refused + 1, refusal=refusal)
+        await self.client.accept(made)
+        return replace(total, runs=total.runs + len(made))
+
+    async def _new(
+        self,
+        state: psycopg.AsyncConnection,
+        old: _Old,
+        edited: Edited | None,
+        current: psycopg.AsyncConnection | None,
+    ) -> NewRun:
+        payload = old.payload.encode()
+        if edited is not None:
+            payload = orjson.dumps(edited.payload)
+        elif current is not None:
+            payload = await _of_now(state, current, old)
+        is_own = edited is None and current is None
+        return replace(
+            self._run_of(old, payload, is_own=is_own),
+            concurrency_key=old.concurrency_key,
+            item_key=old.item_key,
+            source=old.source,
+            options=Options(
+                priority_s=old.priority,
+                tags=tuple(old.tags),
+                metadata=old.metadata or None,
+                traceparent=old.traceparent,
+                replay_of=old.id,
+            ),
+        )
+
+    def _run_of(self, old: _Old, payload: bytes, *, is_own: bool) -> NewRun:
+        """The run without what is taken from the old one, its payload checked if it is another."""
+        task = self.tasks.get(old.task)
+        items = old.items
+        if not is_own and (task is None or task.payload_type.shape == "batch"):
+            items = None if old.items is None else len(read_envelopes(payload))
+        if task is None:
+            return NewRun(old.task, old.queue, old.max_attempts, payload, items)
+        if not is_own:
+            _check(task, payload)
+        return task.run_of(payload, items)
+
+
+def _check(task: Task[Any, Any, Any], payload: bytes) -> None:
+    if task.payload_type.shape == "batch":
+        task.payload_type.changes(read_envelopes(payload))
+    else:
+        task.payload_type.read(payload)
+
+
+async def _old(state: psycopg.AsyncConnection, ids: Sequence[str]) -> list[_Old]:
+    async with state.cursor(row_factory=class_row(_Old)) as cursor:
+        return await (await cursor.execute(_OLD, [list(ids)])).fetchall()
+
+
+async def _of_now(
+    state: psycopg.AsyncConnection, source: psycopg.AsyncConnection, old: _Old
+) -> bytes:
+    payload = orjson.loads(old.payload)
+    if old.items is not None:
+        return orjson.dumps({"data": await current_messages(source, state, payload["data"])})
+    message = payload if isinstance(payload, dict) else {}
+    return orjson.dumps((await current_messages(source, state, [message]))[0])
+
+
+def _bounds(cursor: str | None) -> tuple[str, str]:
+    """Between which ids is replayed: those that are made meanwhile are not among them."""
+    if cursor is None:
+        return "", first_run_id_at(time.time())
+    after, _, before = cursor.partition("/")
+    return after, before
+
+
+def _told(edited: Edited | None, current: psycopg.AsyncConnection | None) -> str:
+    return "edited" if edited is not None else "original" if current is None else "current row"

@@ -1,0 +1,273 @@
+"""`Task`: a function that can be triggered, and still be called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+
+import psycopg
+
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
+from triggerkit.runs.door import door
+from triggerkit.runs.run import Handle, NewRun, Options
+from triggerkit.runs.schedules import Cron
+from triggerkit.tasks.context import running
+from triggerkit.tasks.encode import encode, ready_for_json
+from triggerkit.tasks.hooks import HookDecorators, Hooks
+from triggerkit.tasks.payload import PayloadType
+from triggerkit.tasks.queue import Queue
+from triggerkit.tasks.retry import Retry
+from triggerkit.tasks.triggering import TriggerOptions, scoped_key, with_options
+from triggerkit.tasks.verification import Verify
+from triggerkit.tasks.waiting import check_wait, output_of, without_slot
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: What a task's worker calls before it takes runs; an async one runs on the tasks' event loop.
+Prepare = Callable[[], object]
+
+
+#: The payload of a task that takes none.
+_NOTHING: Any = None
+
+
+class Task(HookDecorators, Generic[T, P, R]):
+    """A task: its function, its name, and how its runs are executed.
+
+    `T` is the type of its payload, None when it takes none.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., R],
+        *,
+        name: str,
+        queue: Queue,
+        retry: Retry,
+        on: ConsumerDefinition | None = None,
+        prepare: Prepare | None = None,
+        max_duration_s: float | None = None,
+        ttl_s: float | None = None,
+        priority: int = 0,
+        schedule: Cron | None = None,
+        verify: Verify | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.limits = queue
+        self.retry = retry
+        self.on = on
+        self.prepare = prepare
+        self.max_duration_s = max_duration_s
+        self.ttl_s = ttl_s
+        self.priority = priority
+        self.schedule = schedule
+        self.verify = verify
+        self.hooks = Hooks()
+        self.payload_type = PayloadType(function)
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+
+    @overload
+    def __call__(self: Task[None, P, R]) -> R: ...
+    @overload
+    def __call__(self, payload: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc] # takes all
+        """Run the function in place, as plain Python."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    @property
+    def queue(self) -> str:
+        """The name of its queue."""
+        return self.limits.name
+
+    @property
+    def path(self) -> str:
+        """The path of the webhook route that `on=` makes."""
+        return f"/api/{self.name.replace('_', '-')}"
+
+    @property
+    def place(self) -> str:
+        """Where its function stands, as `file:line`."""
+        code = inspect.unwrap(self.function).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    @overload
+    def trigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    @overload
+    def trigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    def trigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle:
+        """Have a worker call the function with `payload`. Durable when it returns, or, with
+        `connection=`, when the transaction of that is committed.
+
+        Raises:
+            InvalidPayload: the payload does not fit the parameter's type.
+            ConfigurationError: an option does not fit.
+            NotDurable: the state database is away.
+        """
+        connection = options.pop("connection", None)
+        run = self._run(payload, options)
+        if connection is None:
+            return door().accept([run])[0]
+        if isinstance(connection, psycopg.AsyncConnection):
+            raise ConfigurationError("an AsyncConnection is for `await task.atrigger(…)`")
+        return door().accept_within(connection, [run])[0]
+
+    @overload
+    async def atrigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    @overload
+    async def atrigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    async def atrigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle:
+        """`trigger` for async callers."""
+        connection = options.pop("connection", None)
+        run = self._run(payload, options)
+        if connection is None:
+            return (await door().accept_async([run]))[0]
+        if isinstance(connection, psycopg.Connection):
+            raise ConfigurationError("a sync connection is for `task.trigger(…)`")
+        return (await door().accept_within_async(connection, [run]))[0]
+
+    def trigger_many(
+        self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
+    ) -> list[Handle]:
+        """`trigger` for each of `payloads`, in order: one round trip for each thousand.
+
+        Each thousand is accepted whole or not at all. An idempotency key counts for each payload
+        by its place.
+        """
+        connection = options.pop("connection", None)
+        runs = self._runs(payloads, options)
+        if connection is None:
+            return door().accept(runs)
+        if isinstance(connection, psycopg.AsyncConnection):
+            raise ConfigurationError("an AsyncConnection is for `await task.atrigger_many(…)`")
+        return door().accept_within(connection, runs)
+
+    async def atrigger_many(
+        self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
+    ) -> list[Handle]:
+        """`trigger_many` for async callers."""
+        connection = options.pop("connection", None)
+        runs = self._runs(payloads, options)
+        if connection is None:
+            return await door().accept_async(runs)
+        if isinstance(connection, psycopg.Connection):
+            raise ConfigurationError("a sync connection is for `task.trigger_many(…)`")
+        return await door().accept_within_async(connection, runs)
+
+    def trigger_and_wait(
+        self,
+        payload: T = _NOTHING,
+        /,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[TriggerOptions],
+    ) -> Any:
+        """`trigger`, then wait for the run's end and return its output, as JSON has it.
+
+        Inside of a run the slot is free for others meanwhile.
+
+        Raises:
+            RunFailed: it ended without success.
+            TimeoutError: it did not end within `timeout` seconds; it goes on.
+        """
+        run = self._awaited(payload, options)
+        with without_slot():
+            handle = door().accept([run])[0]
+            return output_of(door().wait(handle.id, timeout))
+
+    async def atrigger_and_wait(
+        self,
+        payload: T = _NOTHING,
+        /,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[TriggerOptions],
+    ) -> Any:
+        """`trigger_and_wait` for async callers."""
+        run = self._awaited(payload, options)
+        with without_slot():
+            handle = (await door().accept_async([run]))[0]
+            return output_of(await door().wait_async(handle.id, timeout))
+
+    def reset_idempotency_key(self, key: str) -> bool:
+        """Forget a key that counts everywhere: the next trigger with it makes a run. False when no
+        run had it."""
+        return door().forget_key(self.name, scoped_key(key, "global", None) or "")
+
+    def new_run(self, payload: object) -> NewRun:
+        """A run of this task with a payload that is ready for JSON.
+
+        Raises:
+            InvalidPayload: it does not fit the parameter's type.
+        """
+        messages = self._messages(payload)
+        for message in messages:
+            self.payload_type.parse(message)
+        if self.payload_type.shape == "batch":
+            return self.run_of(encode({"data": messages}), items=len(messages))
+        return self.run_of(encode(payload))
+
+    def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
+        """A run with a payload that was checked before."""
+        options = None
+        if self.ttl_s is not None or self.priority:
+            options = Options(ttl_s=self.ttl_s, priority_s=self.priority)
+        return NewRun(
+            task=self.name,
+            queue=self.queue,
+            max_attempts=self.retry.max_attempts,
+            payload=payload,
+            items=items,
+            options=options,
+        )
+
+    def _run(self, payload: Any, options: TriggerOptions) -> NewRun:
+        if self.payload_type.shape == "none":
+            if payload is not None:
+                raise TypeError(f"{self.name} takes no payload")
+            run = self.run_of(b"null")
+        else:
+            ready = ready_for_json(payload)
+            run = self.new_run({"data": ready} if self.payload_type.shape == "batch" else ready)
+        return with_options(run, options, self.ttl_s, self.priority)
+
+    def _runs(self, payloads: Sequence[Any], options: TriggerOptions) -> list[NewRun]:
+        if "debounce" in options:
+            raise ConfigurationError("debounce= is for one trigger at a time")
+        runs = [self._run(payload, options) for payload in payloads]
+        if "idempotency_key" in options:
+            return [
+                replace(run, idempotency_key=f"{run.idempotency_key}/{number}")
+                for number, run in enumerate(runs)
+            ]
+        return runs
+
+    def _awaited(self, payload: Any, options: TriggerOptions) -> NewRun:
+        if "connection" in options:
+            raise ConfigurationError("who waits for a run cannot have it wait for a commit")
+        run = self._run(payload, options)
+        check_wait(run, running.get())
+        return replace(run, options=replace(run.options or Options(), awaited=True))
+
+    def _messages(self, payload: object) -> list[Any]:
+        if self.payload_type.shape != "batch" or not (
+            isinstance(payload, dict) and "data" in payload
+        ):
+            return [payload]
+        messages = payload["data"]
+        if isinstance(messages, list) and messages:
+            return messages
+        raise InvalidPayload([FieldProblem(("data",), "must be a list of one message or more")])
+
+
+AnyTask = Task[Any, Any, Any] | Task[Any, ..., Awaitable[Any]]

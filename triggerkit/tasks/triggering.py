@@ -1,0 +1,171 @@
+"""What a trigger may ask for beside the payload, and the run that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+import psycopg
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.runs.door import door
+from triggerkit.runs.run import NewRun, Options
+from triggerkit.tasks.context import RunContext, checked_metadata, checked_tags, running
+from triggerkit.worker.telemetry.otel import current_traceparent
+
+#: A time span: seconds, or a timedelta.
+Seconds = float | timedelta
+
+#: Longest time that can be asked for: ten years.
+LONGEST_S = 10 * 366 * 86400
+
+#: Longest key that a caller may give, in characters; longer ones are hashed.
+MAX_KEY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Debounce:
+    """Triggers of one key that follow each other closely make one run, with the last payload.
+
+    The run starts once `delay` has passed without another trigger, and at the latest `maximum`
+    after the first; without a maximum a key that never rests never runs.
+    """
+
+    key: str
+    delay: Seconds
+    maximum: Seconds | None = None
+
+
+class TriggerOptions(TypedDict, total=False):
+    """Keyword arguments of `trigger` and its kin.
+
+    `delay`: start so much later, or at a time. `ttl`: expire if it has not started so much after it
+    was triggered. `idempotency_key`: make no second run for the key, for `idempotency_ttl`;
+    `idempotency_scope` says where the key counts: everywhere, in the run that triggers, or in its
+    present attempt. `concurrency_key`: of the runs with it one executes at a time, in order.
+    `priority`: start as if triggered so many seconds earlier. `connection`: accept it in the
+    transaction of this connection to the state database.
+    """
+
+    delay: Seconds | datetime
+    ttl: Seconds
+    idempotency_key: str
+    idempotency_scope: Literal["global", "run", "attempt"]
+    idempotency_ttl: Seconds
+    debounce: Debounce
+    concurrency_key: str
+    priority: int
+    tags: Sequence[str]
+    metadata: dict[str, Any]
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priority: int) -> NewRun:
+    """`run` as the caller asks for; `ttl_s` and `priority` are the task's own.
+
+    Raises:
+        ConfigurationError: an option is unknown, or does not fit.
+    """
+    if unknown := asked.keys() - TriggerOptions.__optional_keys__:
+        known = ", ".join(sorted(TriggerOptions.__optional_keys__))
+        raise ConfigurationError(f"{min(unknown)!r} is no option of a trigger; there are {known}")
+    context = running.get()
+    traceparent = current_traceparent() or (None if context is None else context.traceparent)
+    if not (asked or context or traceparent or priority) and ttl_s is None:
+        return run
+    debounce = asked.get("debounce")
+    if debounce is not None and ("idempotency_key" in asked or "delay" in asked):
+        raise ConfigurationError("debounce= has a key and a delay of its own: give no others")
+    delay = asked.get("delay", 0.0) if debounce is None else debounce.delay
+    return replace(
+        run,
+        delay_s=_delay_s(delay),
+        idempotency_key=_idempotency_key(asked, context) or run.idempotency_key,
+        concurrency_key=_key(asked.get("concurrency_key")) or run.concurrency_key,
+        options=Options(
+            priority_s=checked_priority(asked.get("priority", priority)),
+            ttl_s=_seconds(asked["ttl"], "ttl") if "ttl" in asked else ttl_s,
+            idempotency_ttl_s=_given_seconds(asked, "idempotency_ttl"),
+            debounce_key=None if debounce is None else _key(debounce.key),
+            debounce_max_s=(
+                None
+                if debounce is None or debounce.maximum is None
+                else _seconds(debounce.maximum, "maximum")
+            ),
+            tags=tuple(checked_tags(list(asked.get("tags", ())))),
+            metadata=checked_metadata(asked["metadata"]) if "metadata" in asked else None,
+            parent_id=None if context is None else context.id,
+            traceparent=traceparent,
+        ),
+    )
+
+
+def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str | None:
+    key = asked.get("idempotency_key")
+    scope = asked.get("idempotency_scope", "global")
+    if scope not in ("global", "run", "attempt"):
+        raise ConfigurationError(f"idempotency_scope is global, run or attempt, not {scope!r}")
+    if key is None:
+        if "idempotency_scope" in asked or "idempotency_ttl" in asked:
+            raise ConfigurationError("idempotency_scope and idempotency_ttl need idempotency_key=")
+        return None
+    return scoped_key(key, scope, context)
+
+
+def scoped_key(
+    key: str | None, scope: Literal["global", "run", "attempt"], context: RunContext | None
+) -> str | None:
+    """The key as it is stored.
+
+    Raises:
+        ConfigurationError: the scope is a run, and none executes here; or it is no key.
+    """
+    key = _key(key)
+    if key is None or scope == "global":
+        return key
+    if context is None:
+        raise ConfigurationError(f"idempotency_scope={scope!r} is for triggers inside of a run")
+    return f"{context.id}/{context.attempt}/{key}" if scope == "attempt" else f"{context.id}/{key}"
+
+
+def checked_priority(priority: int) -> int:
+    """`priority`, if a run may have it.
+
+    Raises:
+        ConfigurationError: it is no whole number, or beyond ten years.
+    """
+    if not isinstance(priority, int) or abs(priority) >= LONGEST_S:
+        raise ConfigurationError("priority= is a number of seconds, at most ten years of them")
+    return priority
+
+
+def _key(key: str | None) -> str | None:
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key:
+        raise ConfigurationError("a key is a text that is not empty")
+    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
+
+
+def _delay_s(delay: Seconds | datetime) -> float:
+    if isinstance(delay, datetime):
+        if delay.tzinfo is None:
+            raise ConfigurationError(
+                "delay= needs a time with a time zone: datetime(…, tzinfo=UTC)"
+            )
+        return max(0.0, (delay - door().now()).total_seconds())
+    return _seconds(delay, "delay")
+
+
+def _given_seconds(asked: TriggerOptions, name: Literal["idempotency_ttl"]) -> float | None:
+    return _seconds(asked[name], name) if name in asked else None
+
+
+def _seconds(value: Seconds, name: str) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, int | float) or not 0 <= seconds < LONGEST_S:
+        raise ConfigurationError(f"{name}= is a time in seconds, from 0 to ten years")
+    return float(seconds)

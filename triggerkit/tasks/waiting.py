@@ -1,0 +1,65 @@
+"""A run that waits for another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+
+from triggerkit.errors import ConfigurationError, RunFailed
+from triggerkit.runs.results import End
+from triggerkit.runs.run import NewRun
+from triggerkit.tasks.context import RunContext, running
+
+
+@contextmanager
+def without_slot() -> Iterator[None]:
+    """Inside of a run, its slot is for others as long as it waits: else runs that all wait for runs
+    of their own would hold every slot."""
+    context = running.get()
+    slots = None if context is None else context.slots
+    if slots is None:
+        yield
+        return
+    slots.lend()
+    try:
+        yield
+    finally:
+        slots.take_back()
+
+
+def check_wait(run: NewRun, context: RunContext | None) -> None:
+    """Refuse waits that would never end.
+
+    Raises:
+        ConfigurationError: the run could start only after the one that waits for it.
+    """
+    if context is None:
+        return
+    own = context.run
+    if run.concurrency_key is not None and (run.task, run.concurrency_key) == (
+        own.task,
+        own.concurrency_key,
+    ):
+        raise ConfigurationError(
+            f"{own.id} would wait for a run of its own concurrency key, which waits for it; "
+            "trigger it without waiting, or with another key"
+        )
+    if own.open and run.queue == own.queue:
+        raise ConfigurationError(
+            f"{own.id} takes up room in the queue {own.queue}, which has a limit, and would wait "
+            "for a run of the same queue; give the other task a queue of its own"
+        )
+
+
+def output_of(end: End) -> Any:
+    """What the run returned, as JSON has it.
+
+    Raises:
+        RunFailed: it ended without success.
+    """
+    if end.status != "completed":
+        raise RunFailed(end.run_id, end.status, end.error)
+    return None if end.output is None else orjson.loads(end.output)

@@ -1,0 +1,99 @@
+"""What becomes of an attempt: its outcome is written and told."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from triggerkit.failpoints import reach
+from triggerkit.runs.run import ClaimedRun, Outcome, Status
+from triggerkit.tasks.task import Task
+from triggerkit.worker.attempt import Attempt, Canceled, Stopped
+from triggerkit.worker.completions import Completions
+from triggerkit.worker.execute import Executor
+from triggerkit.worker.failure import stopped
+from triggerkit.worker.pace import Pace
+from triggerkit.worker.telemetry.journal import Journal
+from triggerkit.worker.watchdog import Watchdog
+
+logger = logging.getLogger("triggerkit.runs")
+
+
+class Attempts:
+    """The attempts of a process, from their beginning to their outcome."""
+
+    def __init__(
+        self,
+        executors: dict[str, tuple[Task[Any, Any, Any], Executor]],
+        completions: Completions,
+        journal: Journal,
+        replace: Callable[[], None],
+    ) -> None:
+        """`replace` is called when an attempt does not end: its process is of no more use."""
+        self._executors = executors
+        self._completions = completions
+        self._journal = journal
+        self._replace = replace
+        self.pace = Pace()
+        self.watchdog = Watchdog(self._abandon)
+        #: Called with an attempt that was given up, to free its slot.
+        self.abandoned: Callable[[Attempt], None] = lambda _: None
+
+    def begin(self, run: ClaimedRun) -> tuple[Attempt, Executor]:
+        """An attempt of `run`, and what executes it."""
+        task, executor = self._executors[run.task]
+        logger.debug("%s %s started", run.task, run.id)
+        limit_s = task.max_duration_s
+        attempt = Attempt(run, None if limit_s is None else time.monotonic() + limit_s)
+        self.watchdog.begins(attempt)
+        return attempt, executor
+
+    def end(self, attempt: Attempt, outcome: Outcome, seconds: float) -> bool:
+        """Have the outcome written; False when the attempt was given up before."""
+        reach("effect-done")
+        self.pace.took(attempt.run.task, seconds)
+        if not self.watchdog.ends(attempt):
+            return False
+        self._write(outcome, seconds)
+        return True
+
+    def _abandon(self, attempt: Attempt, reason: type[Stopped]) -> None:
+        status: Status = "canceled" if reason is Canceled else "timed_out"
+        task, _ = self._executors[attempt.run.task]
+        error = stopped(reason, task.max_duration_s)
+        self._write(Outcome(attempt.run, status, error=error), 0.0)
+        self._replace()
+        self.abandoned(attempt)
+
+    def _write(self, outcome: Outcome, seconds: float) -> None:
+        self._journal.close(outcome.run.id, outcome.run.attempt, datetime.now(UTC))
+        self._completions.put(outcome)
+        _log(outcome, seconds * 1000)
+
+
+def _log(outcome: Outcome, ms: float) -> None:
+    level = logging.INFO if outcome.status == "completed" else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
+    run = outcome.run
+    facts = {
+        "event": "run",
+        "run": run.id,
+        "task": run.task,
+        "queue": run.queue,
+        "status": outcome.status,
+        "attempt": run.attempt,
+        "max_attempts": run.max_attempts,
+        "items": run.items,
+        "key": run.item_key or (run.source or {}).get("key"),
+        "ms": round(ms, 1),
+        "retry_in_s": outcome.retry_in_s,
+        "error": outcome.error.as_json() if outcome.error else None,
+        "failed_items": sum(item.error is not None for item in outcome.spawned),
+    }
+    logger.log(
+        level, "%s %s %s in %.0f ms", run.task, run.id, outcome.status, ms, extra={"facts": facts}
+    )

@@ -1,0 +1,150 @@
+"""What tasks print and log belongs to their runs, and is passed on whole line by whole line.
+
+Several runs print at the same time, and Python writes a line and its end one after the other:
+written straight to standard output they would run into each other, and into our own lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from io import TextIOBase
+from typing import Any, TextIO
+
+from triggerkit.tasks.context import running
+from triggerkit.worker.telemetry.journal import MAX_LINE
+
+#: Passes a line on: (text, the id of the run it belongs to, or None).
+Echo = Callable[[str, str | None], None]
+
+
+class LineWriter(TextIOBase):
+    """Stands in for standard output or error: whole lines go to the run and to `echo`."""
+
+    def __init__(self, stream: TextIO, name: str, echo: Echo) -> None:
+        self._stream = stream
+        self._name = name
+        self._echo = echo
+        self._partial = threading.local()
+
+    def write(self, text: str) -> int:
+        """Take in `text`; what has no end yet waits for it."""
+        context = running.get()
+        partial = self._partial.__dict__ if context is None else context.partial
+        *lines, rest = (partial.get(self._name, "") + text).split("\n")
+        for line in lines:
+            self._tell(line)
+        # A line without an end must not grow without bound.
+        if len(rest) > 4 * MAX_LINE:
+            rest = rest[: 4 * MAX_LINE]
+        partial[self._name] = rest
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
+        """Take in `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Nothing to do: lines are passed on when they end."""
+
+    def isatty(self) -> bool:
+        """It is no terminal."""
+        return False
+
+    def fileno(self) -> int:
+        """The real stream's descriptor, for programs that a task starts."""
+        return self._stream.fileno()
+
+    def writable(self) -> bool:
+        """It can be written to."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the real stream."""
+        return self._stream.encoding
+
+    @property
+    def buffer(self) -> _Bytes:
+        """Takes bytes."""
+        return _Bytes(self)
+
+    def _tell(self, line: str) -> None:
+        context = running.get()
+        if context is not None:
+            context.log(line, self._name)
+        if len(line) > MAX_LINE:
+            line = f"{line[:200]}… ({len(line):,} characters, the rest was left out)"
+        self._echo(line, None if context is None else context.id)
+
+
+class _Bytes:
+    """The bytes' side of a `LineWriter`."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> int:
+        self._writer.write(bytes(data).decode(errors="backslashreplace"))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+
+class RunHandler(logging.Handler):
+    """Notes the lines that are logged while a run executes, whoever logs them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note `record` with the run of this context."""
+        context = running.get()
+        if context is None or record.name.startswith("triggerkit."):
+            return
+        try:
+            text = record.getMessage()
+            if record.exc_info:
+                text += "\n" + logging.Formatter().formatException(record.exc_info)
+            context.log(text, record.levelname.lower(), {"logger": record.name})
+        except Exception:
+            self.handleError(record)
+
+
+def capture_output(echo: Echo | None) -> Callable[[], None]:
+    """From now on, in this process, what is printed and logged belongs to the run that executes.
+
+    `echo` passes printed lines on; without it they go to the real streams. Call it before the
+    project's modules are imported: they may keep the streams they find. What it returns undoes it.
+    """
+    streams: dict[str, Any] = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        setattr(sys, name, LineWriter(stream, name, echo or _echo_to(stream)))
+    handler = RunHandler()
+    logging.getLogger().addHandler(handler)
+
+    def release() -> None:
+        for name, stream in streams.items():
+            setattr(sys, name, stream)
+        logging.getLogger().removeHandler(handler)
+
+    return release
+
+
+def finish_lines() -> None:
+    """An attempt ends: what it printed without an end of line is a line too."""
+    context = running.get()
+    if context is not None:
+        for name, rest in context.partial.items():
+            writer = getattr(sys, name)
+            if rest and isinstance(writer, LineWriter):
+                writer.write("\n")
+
+
+def _echo_to(stream: TextIO) -> Echo:
+    def echo(line: str, run_id: str | None) -> None:  # noqa: ARG001
+        stream.write(line + "\n")
+        stream.flush()
+
+    return echo
