@@ -15,7 +15,7 @@ from triggerkit.worker.attempt import Attempt, Canceled, Stopped
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.execute import Executor
 from triggerkit.worker.failure import stopped
-from triggerkit.worker.pace import Pace
+from triggerkit.worker.duration_estimate import Pace
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
 

@@ -14,7 +14,7 @@ from dramatiq.broker import Consumer, MessageProxy
 
 from triggerkit.runs.run import ClaimedRun, ReadyRun
 from triggerkit.worker.attempts import Attempts
-from triggerkit.worker.intake import WAIT_S, Intake
+from triggerkit.worker.fetcher import WAIT_S, Intake
 from triggerkit.worker.slots import Slots
 
 logger = logging.getLogger(__name__)

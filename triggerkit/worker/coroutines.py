@@ -9,7 +9,7 @@ import time
 from triggerkit.runs.run import ClaimedRun
 from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.event_loop import EventLoopThread
-from triggerkit.worker.intake import WAIT_S, Intake
+from triggerkit.worker.fetcher import WAIT_S, Intake
 from triggerkit.worker.slots import Slots
 
 

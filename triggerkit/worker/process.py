@@ -29,7 +29,7 @@ from triggerkit.worker.completions import Completions
 from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.intake import Intake
+from triggerkit.worker.fetcher import Intake
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.telemetry.notes import RunNotes

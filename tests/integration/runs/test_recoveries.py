@@ -32,7 +32,7 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
-from triggerkit.worker.intake import Intake
+from triggerkit.worker.fetcher import Intake
 from triggerkit.worker.slots import Slots
 
 #: Threads of a worker that are given many runs at once.
@@ -129,7 +129,7 @@ class BreakingAfter(Breaking):
 def test_runs_are_given_back_through_a_loss_of_postgres(
     state: RunState, monkeypatch: pytest.MonkeyPatch, breaking: type[RunClaims], told: int
 ) -> None:
-    monkeypatch.setattr("triggerkit.worker.intake.RETRY_S", 0.0)
+    monkeypatch.setattr("triggerkit.worker.fetcher.RETRY_S", 0.0)
     kinds: list[type[RunClaims]] = [breaking, breaking, RunClaims]
 
     def open_claims() -> RunClaims:

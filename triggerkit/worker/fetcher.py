@@ -16,7 +16,7 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import ClaimedRun, ReadyRun, is_run_id
 from triggerkit.runs.transport.base import Source, TransportAway
-from triggerkit.worker.pace import Pace
+from triggerkit.worker.duration_estimate import Pace
 from triggerkit.worker.slots import Slots
 
 logger = logging.getLogger(__name__)
