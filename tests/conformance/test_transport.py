@@ -250,7 +250,7 @@ def test_a_server_that_is_away_is_told_of_and_found_again(
 
 
 def take_back(source: Source) -> str:
-    """The next id, as an intake takes it: again after an error."""
+    """The next id, as a fetcher takes it: again after an error."""
     until = time.monotonic() + SOON_S
     while time.monotonic() < until:
         try:

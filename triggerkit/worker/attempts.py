@@ -15,7 +15,7 @@ from triggerkit.worker.attempt import Attempt, Canceled, Stopped
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.execute import Executor
 from triggerkit.worker.failure import stopped
-from triggerkit.worker.duration_estimate import Pace
+from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
 
@@ -37,7 +37,7 @@ class Attempts:
         self._completions = completions
         self._journal = journal
         self._replace = replace
-        self.pace = Pace()
+        self.durations = DurationEstimate()
         self.watchdog = Watchdog(self._abandon)
         #: Called with an attempt that was given up, to free its slot.
         self.abandoned: Callable[[Attempt], None] = lambda _: None
@@ -54,7 +54,7 @@ class Attempts:
     def end(self, attempt: Attempt, outcome: Outcome, seconds: float) -> bool:
         """Have the outcome written; False when the attempt was given up before."""
         reach("effect-done")
-        self.pace.took(attempt.run.task, seconds)
+        self.durations.took(attempt.run.task, seconds)
         if not self.watchdog.ends(attempt):
             return False
         self._write(outcome, seconds)

@@ -14,7 +14,7 @@ from dramatiq.broker import Consumer, MessageProxy
 
 from triggerkit.runs.run import ClaimedRun, ReadyRun
 from triggerkit.worker.attempts import Attempts
-from triggerkit.worker.fetcher import WAIT_S, Intake
+from triggerkit.worker.fetcher import WAIT_S, Fetcher
 from triggerkit.worker.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -33,13 +33,13 @@ class RunBroker(dramatiq.Broker):
 
     def __init__(
         self,
-        intake: Intake,
+        fetcher: Fetcher,
         slots: Slots,
         attempts: Attempts,
         push: Callable[[list[ReadyRun]], bool],
     ) -> None:
         super().__init__(middleware=[])
-        self.consumer = RunConsumer(intake, slots, attempts, push)
+        self.consumer = RunConsumer(fetcher, slots, attempts, push)
         dramatiq.Actor(
             self.consumer.turn,
             broker=self,
@@ -81,12 +81,12 @@ class RunConsumer(Consumer):
 
     def __init__(
         self,
-        intake: Intake,
+        fetcher: Fetcher,
         slots: Slots,
         attempts: Attempts,
         push: Callable[[list[ReadyRun]], bool],
     ) -> None:
-        self._intake = intake
+        self._fetcher = fetcher
         self._slots = slots
         self._attempts = attempts
         self._push = push
@@ -98,16 +98,16 @@ class RunConsumer(Consumer):
 
     def drain(self) -> None:
         """Take nothing more, and wait until what was claimed is done."""
-        self._intake.stop()
+        self._fetcher.stop()
         # Once the lock is free, what was being claimed has its slots.
         with self._claiming:
             self._slots.wait_until_all_free()
 
     def __next__(self) -> MessageProxy | None:
         if not self._turns:
-            if self._intake.is_stopped and not self._claimed:
+            if self._fetcher.is_stopped and not self._claimed:
                 # Not with the lock held, which `drain` waits for.
-                self._intake.wait_until_closed(WAIT_S)
+                self._fetcher.wait_until_closed(WAIT_S)
             else:
                 with self._claiming:
                     self._claim()
@@ -147,12 +147,12 @@ class RunConsumer(Consumer):
         if self._claimed:
             self._give_back_stale()
             return
-        runs = self._intake.claim(WAIT_S)
+        runs = self._fetcher.claim(WAIT_S)
         if not runs:
             return
         self._claimed_at = time.monotonic()
         self._claimed.extend(runs)
-        each = self._attempts.pace.runs_per_slot(runs[0].task)
+        each = self._attempts.durations.runs_per_slot(runs[0].task)
         self._turns = min(self._slots.wait(0), -(-len(runs) // each)) or 1
         self._slots.take(self._turns)
 
@@ -167,5 +167,5 @@ class RunConsumer(Consumer):
             stale.append(self._claimed.pop())
         if stale:
             # Else as many would be claimed again for the next slot.
-            self._attempts.pace.took(stale[0].task, waited_s)
-            self._push(self._intake.give_back(stale))
+            self._attempts.durations.took(stale[0].task, waited_s)
+            self._push(self._fetcher.give_back(stale))

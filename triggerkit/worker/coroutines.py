@@ -9,7 +9,7 @@ import time
 from triggerkit.runs.run import ClaimedRun
 from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.event_loop import EventLoopThread
-from triggerkit.worker.fetcher import WAIT_S, Intake
+from triggerkit.worker.fetcher import WAIT_S, Fetcher
 from triggerkit.worker.slots import Slots
 
 
@@ -17,14 +17,14 @@ class Coroutines:
     """A thread that claims runs of async tasks and starts them on the event loop."""
 
     def __init__(
-        self, intake: Intake, slots: Slots, attempts: Attempts, event_loop: EventLoopThread
+        self, fetcher: Fetcher, slots: Slots, attempts: Attempts, event_loop: EventLoopThread
     ) -> None:
-        self._intake = intake
+        self._fetcher = fetcher
         self._slots = slots
         self._attempts = attempts
         self._event_loop = event_loop
         self._running: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._run, name="async intake")
+        self._thread = threading.Thread(target=self._run, name="async fetcher")
 
     def start(self) -> None:
         """Start claiming."""
@@ -32,13 +32,13 @@ class Coroutines:
 
     def drain(self) -> None:
         """Claim nothing more, and wait until what was claimed is done."""
-        self._intake.stop()
+        self._fetcher.stop()
         self._thread.join()
         self._slots.wait_until_all_free()
 
     def _run(self) -> None:
-        while not self._intake.is_stopped:
-            runs = self._intake.claim(WAIT_S)
+        while not self._fetcher.is_stopped:
+            runs = self._fetcher.claim(WAIT_S)
             if runs:
                 self._slots.take(len(runs))
                 self._event_loop.call(self._begin, runs)

@@ -12,7 +12,7 @@ MOST = 100
 _WEIGHT = 0.1
 
 
-class Pace:
+class DurationEstimate:
     """The mean time of a run, by task."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import ClaimedRun, ReadyRun, is_run_id
 from triggerkit.runs.transport.base import Source, TransportAway
-from triggerkit.worker.duration_estimate import Pace
+from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ RETRY_S = 0.5
 MAX_CLAIM = 500
 
 
-class Intake:
+class Fetcher:
     """Claims runs for one kind of slots; one thread calls `claim`."""
 
     def __init__(
@@ -42,14 +42,14 @@ class Intake:
         source: Source,
         open_claims: Callable[[], RunClaims],
         slots: Slots,
-        pace: Pace | None = None,
+        durations: DurationEstimate | None = None,
     ) -> None:
-        """`open_claims` makes a connection of the intake's own, again after each loss. With a
-        `pace`, a slot may be given several runs that are known to be short."""
+        """`open_claims` makes a connection of its own, again after each loss. With
+        `durations`, a slot may be given several runs that are known to be short."""
         self._source = source
         self._open_claims = open_claims
         self._slots = slots
-        self._pace = pace
+        self._durations = durations
         self._claims: RunClaims | None = None
         #: The names of claims whose answers did not come, and when they were made.
         self._unanswered: dict[str, float] = {}
@@ -69,7 +69,7 @@ class Intake:
             ids = taken.ids
             # What came after a wait came alone: asking for more would only delay it.
             if taken.at_once:
-                each = 1 if self._pace is None else self._pace.runs_per_slot(taken.task)
+                each = 1 if self._durations is None else self._durations.runs_per_slot(taken.task)
                 ids = ids + self._source.more(min(free * each, MAX_CLAIM) - len(ids))
             runs = self._claim_in_postgres(ids)
             self._source.settle()

@@ -29,7 +29,7 @@ from triggerkit.worker.completions import Completions
 from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.fetcher import Intake
+from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.telemetry.notes import RunNotes
@@ -138,20 +138,20 @@ class Worker:
         names = [task.name for task in self._tasks.values() if not task.is_async]
         if not names:
             return None
-        intake = Intake(
-            self._transport.source(names), self._open_claims, slots, self._attempts.pace
+        fetcher = Fetcher(
+            self._transport.source(names), self._open_claims, slots, self._attempts.durations
         )
-        broker = RunBroker(intake, slots, self._attempts, self._transport.push)
+        broker = RunBroker(fetcher, slots, self._attempts, self._transport.push)
         worker = dramatiq.Worker(broker, worker_threads=self._place.slots, worker_timeout=IDLE_MS)
         slots.more = worker._add_worker
-        return _Threads(worker, intake, broker.consumer)
+        return _Threads(worker, fetcher, broker.consumer)
 
     def _make_coroutines(self, slots: Slots) -> Coroutines | None:
         names = [task.name for task in self._tasks.values() if task.is_async]
         if not names:
             return None
-        intake = Intake(self._transport.source(names), self._open_claims, slots)
-        return Coroutines(intake, slots, self._attempts, self._event_loop)
+        fetcher = Fetcher(self._transport.source(names), self._open_claims, slots)
+        return Coroutines(fetcher, slots, self._attempts, self._event_loop)
 
     def _open_claims(self) -> RunClaims:
         place = self._place
@@ -174,7 +174,7 @@ class _Threads:
     """Dramatiq's worker and what it takes runs from."""
 
     worker: dramatiq.Worker
-    intake: Intake
+    fetcher: Fetcher
     consumer: RunConsumer
 
     def drain(self) -> None:
@@ -182,7 +182,7 @@ class _Threads:
         self.consumer.drain()
         # Nothing is in hand any more: the threads are told to end and not waited for.
         self.worker.stop(timeout=0)
-        self.intake.close()
+        self.fetcher.close()
 
 
 def execute_runs(

@@ -32,7 +32,7 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
-from triggerkit.worker.fetcher import Intake
+from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
 
 #: Threads of a worker that are given many runs at once.
@@ -141,9 +141,9 @@ def test_runs_are_given_back_through_a_loss_of_postgres(
     with state.claims() as claims:
         claimed = claims.claim(state.take())
     transport = open_transport(state.settings, state.namespace)
-    intake = Intake(transport.source([TASK]), open_claims, Slots(1))
-    assert len(intake.give_back(claimed)) == told
-    intake.close()
+    fetcher = Fetcher(transport.source([TASK]), open_claims, Slots(1))
+    assert len(fetcher.give_back(claimed)) == told
+    fetcher.close()
     assert [(state.run(r.id)["status"], state.run(r.id)["attempt"]) for r in runs] == [
         ("queued", 0)
     ] * 2

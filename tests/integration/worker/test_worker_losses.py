@@ -28,7 +28,7 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.transport.redis import RedisTransport
 from triggerkit.settings import Settings
 from triggerkit.worker.completions import Completions
-from triggerkit.worker.fetcher import Intake
+from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
 
 SLOTS = 4
@@ -106,7 +106,7 @@ def test_a_worker_whose_redis_connections_break_goes_on_with_all_its_slots(
 
 
 def take_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have an intake look for more at each take, however long Redis took to answer."""
+    """Have a fetcher look for more at each take, however long Redis took to answer."""
     monkeypatch.setattr("triggerkit.runs.transport.redis.AT_ONCE_S", 60.0)
     monkeypatch.setattr("triggerkit.worker.fetcher.RETRY_S", 0.0)
 
@@ -124,10 +124,10 @@ def test_what_was_taken_when_redis_failed_is_still_queued_and_the_next_take_is_w
     runs = [new_run() for _ in range(2 * SLOTS)]
     state.accept(*runs)
     with state.claims() as claims:
-        intake = Intake(limited.source([TASK]), lambda: claims, Slots(SLOTS))
-        assert [intake.claim() for _ in range(3)] == [[]] * 3
+        fetcher = Fetcher(limited.source([TASK]), lambda: claims, Slots(SLOTS))
+        assert [fetcher.claim() for _ in range(3)] == [[]] * 3
         state.redis.acl_setuser(user, commands=["+zpopmin"])
-        given = intake.claim()
+        given = fetcher.claim()
     assert [run.id for run in given] == [run.id for run in runs[3 : 3 + SLOTS]]
     assert state.pushed() == [run.id for run in runs[3 + SLOTS :]]
     assert state.statuses() == ["queued"] * 3 + ["executing"] * SLOTS + ["queued"] * (SLOTS - 3)
@@ -157,12 +157,12 @@ def test_runs_whose_claim_was_done_but_not_answered_are_executed(
     runs = [new_run() for _ in range(2 * SLOTS)]
     state.accept(*runs)
     transport = open_transport(settings, state.namespace)
-    intake = Intake(transport.source([TASK]), open_claims, Slots(SLOTS))
+    fetcher = Fetcher(transport.source([TASK]), open_claims, Slots(SLOTS))
     for part in (runs[:SLOTS], runs[SLOTS:]):
-        assert intake.claim() == []
-        given = intake.claim()
+        assert fetcher.claim() == []
+        given = fetcher.claim()
         assert [(run.id, run.attempt) for run in given] == [(run.id, 1) for run in part]
-    intake.close()
+    fetcher.close()
 
 
 def test_what_is_no_run_in_redis_is_dropped_and_runs_beside_it_execute(

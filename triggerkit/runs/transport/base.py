@@ -24,7 +24,7 @@ class Taken(NamedTuple):
 
 
 class Source(Protocol):
-    """Where one intake of a worker takes ids from; for one thread, but for `wake`."""
+    """Where one fetcher of a worker takes ids from; for one thread, but for `wake`."""
 
     def take(self, timeout_s: float) -> Taken | None:
         """Wait for a ready run of any of the tasks; None when none came, or `wake` was called.
