@@ -39,12 +39,12 @@ def take(source: Source) -> Taken:
 
 
 def take_all(source: Source, count: int, each: int = 1) -> list[str]:
-    """So many ids, taken and settled by `each` at most."""
+    """So many ids, taken and acknowledged by `each` at most."""
     found: list[str] = []
     while len(found) < count:
         found += take(source).ids
         found += source.more(each - 1)
-        source.settle()
+        source.acknowledge()
     return found
 
 
@@ -82,7 +82,7 @@ def test_more_is_of_the_same_task(broker: Broker) -> None:
     while sum(map(len, found.values())) < 40:
         taken = take(source)
         found[taken.task] += taken.ids + source.more(5)
-        source.settle()
+        source.acknowledge()
     assert found == {task: ids(of_task) for task, of_task in runs.items()}
 
 
@@ -93,7 +93,7 @@ def test_a_task_with_a_backlog_does_not_hold_up_another(broker: Broker) -> None:
     tasks = []
     for _ in range(20):
         tasks.append(take(source).task)
-        source.settle()
+        source.acknowledge()
     assert "other" in tasks
 
 
@@ -147,7 +147,7 @@ def test_an_id_pushed_twice_arrives(broker: Broker) -> None:
     found: set[str] = set()
     while found != set(ids(runs)):
         found |= {*take(source).ids, *source.more(10)}
-        source.settle()
+        source.acknowledge()
 
 
 def test_two_sources_share_what_there_is(broker: Broker) -> None:
@@ -163,7 +163,7 @@ def test_two_sources_share_what_there_is(broker: Broker) -> None:
             if taken is None:
                 continue
             found = taken.ids + source.more(9)
-            source.settle()
+            source.acknowledge()
             with guard:
                 count += len(found)
                 left.difference_update(found)
@@ -236,7 +236,7 @@ def test_a_server_that_is_away_is_told_of_and_found_again(
     early, late = ready(2)
     assert transport.push([early])
     assert take(source).ids == [early.id]
-    source.settle()
+    source.acknowledge()
     with broker.server.away():
         assert not transport.push([late])
         assert "the runs are safe and start when it is back" in caplog.text
@@ -255,7 +255,7 @@ def take_back(source: Source) -> str:
     while time.monotonic() < until:
         try:
             if taken := source.take(1.0):
-                source.settle()
+                source.acknowledge()
                 return taken.ids[0]
         except TransportAway:
             continue

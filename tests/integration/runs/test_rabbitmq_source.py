@@ -86,29 +86,29 @@ def take(source: Source) -> Taken:
 
 
 def drained(source: Source, count: int) -> list[str]:
-    """So many ids, each settled."""
+    """So many ids, each acknowledged."""
     ids: list[str] = []
     while len(ids) < count:
         ids += [*take(source).ids, *source.more(100)]
-        source.settle()
+        source.acknowledge()
     return ids
 
 
-def test_what_was_taken_and_not_settled_is_given_again(hand: Hand) -> None:
+def test_what_was_taken_and_not_acknowledged_is_given_again(hand: Hand) -> None:
     ids = hand.push(SEVERAL)
     source = hand.source()
     first = [*take(source).ids, *source.more(49)]
     again = [*take(source).ids, *source.more(49)]
     assert first == again == ids[:50]
-    source.settle()
+    source.acknowledge()
     assert drained(source, 150) == ids[50:]
 
 
-def test_what_a_source_had_not_settled_is_another_ones(hand: Hand) -> None:
+def test_what_a_source_had_not_acknowledged_is_another_ones(hand: Hand) -> None:
     ids = hand.push(5)
     source, other = hand.source(), hand.source()
     assert take(source).ids == ids[:1]
-    source.settle()
+    source.acknowledge()
     assert take(source).ids == ids[1:2]
     source.close()
     assert drained(other, 4) == ids[1:]
@@ -119,7 +119,7 @@ def test_a_source_that_takes_nothing_more_gives_back_what_it_holds(hand: Hand) -
     ids = hand.push(20)
     busy, free = hand.source(), hand.source()
     assert take(busy).ids == ids[:1]
-    busy.settle()
+    busy.acknowledge()
     # In its old order, and with nothing done by the busy one.
     assert drained(free, 19) == ids[1:]
 
@@ -128,7 +128,7 @@ def test_what_comes_to_a_source_that_takes_nothing_is_another_ones(hand: Hand) -
     ids = hand.push(1)
     busy, free = hand.source(), hand.source()
     assert take(busy).ids == ids
-    busy.settle()
+    busy.acknowledge()
     later = hand.push(10)
     assert sorted(drained(free, 10)) == sorted(later)
     assert take_none(busy)
@@ -142,7 +142,7 @@ def test_of_a_message_that_is_begun_only_the_rest_is_given_back(hand: Hand) -> N
     ids = hand.push(SEVERAL)
     busy, free = hand.source(), hand.source()
     begun = [*take(busy).ids, *busy.more(4)]
-    busy.settle()
+    busy.acknowledge()
     assert begun == ids[:5]
     assert sorted(drained(free, SEVERAL - 5)) == sorted(ids[5:])
     assert take_none(free)
@@ -152,7 +152,7 @@ def test_a_source_takes_again_after_it_gave_back(hand: Hand) -> None:
     source = hand.source()
     ids = hand.push(20)
     found = take(source).ids
-    source.settle()
+    source.acknowledge()
     until(lambda: hand.waiting() == 19)
     assert found + drained(source, 19) == ids
     until(lambda: hand.waiting() == 0)
@@ -185,7 +185,7 @@ def test_messages_that_are_none_of_ours_are_dropped(hand: Hand, body: bytes) -> 
     ids = hand.push(1)
     source = hand.source()
     assert take(source).ids == ids
-    source.settle()
+    source.acknowledge()
     source.close()
     until(lambda: hand.waiting() == 0)
 

@@ -40,7 +40,7 @@ class Source(Protocol):
             TransportAway: it does not answer.
         """
 
-    def settle(self) -> None:
+    def acknowledge(self) -> None:
         """What was taken is claimed in Postgres: the transport may forget it."""
 
     def wake(self) -> None:

@@ -113,7 +113,7 @@ class RedisSource:
             raise TransportAway(str(error)) from error
         return [run_id for run_id, _ in popped]
 
-    def settle(self) -> None:
+    def acknowledge(self) -> None:
         """Nothing to do: the keeper knows what was taken and not claimed."""
 
     def wake(self) -> None:

@@ -24,7 +24,7 @@ WAIT_S = 5.0
 TIMEOUT_S = 3.0
 
 
-class Line:
+class BrokerConnection:
     """Connects when there is a job, and again when there is one after a loss."""
 
     def __init__(
@@ -121,7 +121,7 @@ class Line:
 
 
 def answer(future: Future[T]) -> T:
-    """What a job returned; see `Line.call`."""
+    """What a job returned; see `BrokerConnection.call`."""
     try:
         return future.result(TIMEOUT_S)
     except TimeoutError:

@@ -12,9 +12,9 @@ from typing import Any
 
 from triggerkit.runs.transport.base import Taken, TransportAway
 from triggerkit.runs.transport.rabbitmq.broker import IdBroker, ids_in, queue_of
-from triggerkit.runs.transport.rabbitmq.connection import WAIT_S, Line
+from triggerkit.runs.transport.rabbitmq.connection import WAIT_S, BrokerConnection
 
-#: Most messages of each task that RabbitMQ gives before the first of them is settled.
+#: Most messages of each task that RabbitMQ gives before the first of them is acknowledged.
 PREFETCH = 50
 
 #: Seconds that ids stay with a source which does not take them: then others may have them.
@@ -26,7 +26,7 @@ CLAIM_S = 5.0
 
 @dataclass(slots=True, eq=False)
 class _Delivery:
-    """A message in hand. `is_begun`: some of its ids are settled already."""
+    """A message in hand. `is_begun`: some of its ids are acknowledged already."""
 
     channel: Any
     tag: int
@@ -40,29 +40,29 @@ class RabbitmqSource:
     def __init__(self, broker: IdBroker, namespace: str, tasks: Sequence[str]) -> None:
         self._broker = broker
         self._queues = {task: queue_of(namespace, task) for task in tasks}
-        self._line = Line(broker, between=self._between, lost=self._lose)
+        self._connection = BrokerConnection(broker, between=self._between, lost=self._lose)
         #: Guards what follows, up to the next comment.
         self._changed = threading.Condition()
         self._held: dict[str, deque[_Delivery]] = {task: deque() for task in tasks}
         self._turns = deque(tasks)
         self._task = ""
-        self._unsettled: list[tuple[_Delivery, str]] = []
+        self._unacknowledged: list[tuple[_Delivery, str]] = []
         self._is_subscribed = self._is_taking = self._is_woken = False
         self._taken_at = 0.0
         self._error: TransportAway | None = None
-        #: Of the line's thread alone.
+        #: Of the connection's thread alone.
         self._channel: Any = None
         self._arrived: list[tuple[str, _Delivery]] = []
         self._is_canceled = False
 
     def take(self, timeout_s: float) -> Taken | None:
-        """See `Source.take`. What was taken and not settled before is given again."""
+        """See `Source.take`. What was taken and not acknowledged before is given again."""
         with self._changed:
             self._put_back()
             self._is_taking = True
             if not self._is_subscribed:
                 self._is_subscribed = True
-                self._line.submit(self._subscribe)
+                self._connection.submit(self._subscribe)
             self._changed.wait_for(self._is_over, min(timeout_s, WAIT_S))
             self._is_taking = False
             self._taken_at = time.monotonic()
@@ -82,16 +82,16 @@ class RabbitmqSource:
         with self._changed:
             return self._pop(count)
 
-    def settle(self) -> None:
-        """See `Source.settle`."""
+    def acknowledge(self) -> None:
+        """See `Source.acknowledge`."""
         with self._changed:
-            settled = list(dict.fromkeys(delivery for delivery, _ in self._unsettled))
-            self._unsettled.clear()
-            for delivery in settled:
+            taken = list(dict.fromkeys(delivery for delivery, _ in self._unacknowledged))
+            self._unacknowledged.clear()
+            for delivery in taken:
                 delivery.is_begun = True
-        done = [delivery for delivery in settled if not delivery.ids]
-        # That also has the line look at what is still in hand.
-        self._line.submit(partial(_acknowledge, done))
+        done = [delivery for delivery in taken if not delivery.ids]
+        # That also has the connection look at what is still in hand.
+        self._connection.submit(partial(_acknowledge, done))
 
     def wake(self) -> None:
         """See `Source.wake`."""
@@ -100,8 +100,8 @@ class RabbitmqSource:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """See `Source.close`. RabbitMQ has again what was not settled."""
-        self._line.close()
+        """See `Source.close`. RabbitMQ has again what was not acknowledged."""
+        self._connection.close()
 
     def _is_over(self) -> bool:
         return self._is_woken or self._error is not None or any(self._held.values())
@@ -119,20 +119,20 @@ class RabbitmqSource:
         held = self._held[self._task]
         while held and len(ids) < count:
             ids.append(held[0].ids.popleft())
-            self._unsettled.append((held[0], ids[-1]))
+            self._unacknowledged.append((held[0], ids[-1]))
             if not held[0].ids:
                 held.popleft()
         return ids
 
     def _put_back(self) -> None:
-        for delivery, run_id in reversed(self._unsettled):
+        for delivery, run_id in reversed(self._unacknowledged):
             held = self._held[self._task]
             if not delivery.ids:
                 held.appendleft(delivery)
             delivery.ids.appendleft(run_id)
-        self._unsettled.clear()
+        self._unacknowledged.clear()
 
-    # What follows runs on the line's thread.
+    # What follows runs on the connection's thread.
 
     def _subscribe(self) -> None:
         self._is_canceled = False
@@ -165,7 +165,7 @@ class RabbitmqSource:
             if self._is_taking:
                 self._changed.notify_all()
                 return WAIT_S
-            hold_s = CLAIM_S if self._unsettled else HOLD_S
+            hold_s = CLAIM_S if self._unacknowledged else HOLD_S
             left_s = self._taken_at + hold_s - time.monotonic()
             if left_s > 0:
                 return left_s

@@ -15,7 +15,7 @@ from functools import partial
 from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.transport.base import Source, TransportAway, warn_away
 from triggerkit.runs.transport.rabbitmq.broker import IdBroker, queue_of
-from triggerkit.runs.transport.rabbitmq.connection import TIMEOUT_S, Line, answer
+from triggerkit.runs.transport.rabbitmq.connection import TIMEOUT_S, BrokerConnection, answer
 from triggerkit.runs.transport.rabbitmq.source import RabbitmqSource
 
 #: A run that stands so many seconds before one of now goes before those that do not: it was taken
@@ -29,8 +29,8 @@ class RabbitmqTransport:
     def __init__(self, url: str, namespace: str) -> None:
         self._broker = IdBroker(url)
         self._namespace = namespace
-        self._line = Line(self._broker)
-        self._pushes = _Pushes(self._broker, namespace, self._line)
+        self._connection = BrokerConnection(self._broker)
+        self._pushes = _Pushes(self._broker, namespace, self._connection)
 
     def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `Transport.push`."""
@@ -49,7 +49,7 @@ class RabbitmqTransport:
         So what a push left out that failed midway is found when the queue is empty.
         """
         queue = queue_of(self._namespace, task)
-        waiting = self._line.call(partial(self._broker.waiting, queue))
+        waiting = self._connection.call(partial(self._broker.waiting, queue))
         return -math.inf if waiting else math.inf
 
     def source(self, tasks: Sequence[str]) -> Source:
@@ -58,7 +58,7 @@ class RabbitmqTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self._line.close()
+        self._connection.close()
 
 
 class AsyncRabbitmqTransport:
@@ -68,8 +68,8 @@ class AsyncRabbitmqTransport:
 
     def __init__(self, url: str, namespace: str) -> None:
         self._broker = IdBroker(url)
-        self._line = Line(self._broker)
-        self._pushes = _Pushes(self._broker, namespace, self._line)
+        self._connection = BrokerConnection(self._broker)
+        self._pushes = _Pushes(self._broker, namespace, self._connection)
 
     async def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `AsyncTransport.push`."""
@@ -84,11 +84,11 @@ class AsyncRabbitmqTransport:
 
     async def check(self) -> None:
         """See `AsyncTransport.check`."""
-        await _answer(self._line.submit(self._ask))
+        await _answer(self._connection.submit(self._ask))
 
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
-        await asyncio.to_thread(self._line.close)
+        await asyncio.to_thread(self._connection.close)
 
     def _ask(self) -> None:
         self._broker.channel.basic_qos(prefetch_count=1)
@@ -97,10 +97,10 @@ class AsyncRabbitmqTransport:
 class _Pushes:
     """What is pushed while another push is under way is pushed together after it."""
 
-    def __init__(self, broker: IdBroker, namespace: str, line: Line) -> None:
+    def __init__(self, broker: IdBroker, namespace: str, connection: BrokerConnection) -> None:
         self._broker = broker
         self._namespace = namespace
-        self._line = line
+        self._connection = connection
         self._lock = threading.Lock()
         self._waiting: list[ReadyRun] = []
         self._next: Future[None] | None = None
@@ -113,7 +113,7 @@ class _Pushes:
                 self._waiting, self._next = [], None
             self._waiting.extend(runs)
             if self._waiting and self._next is None:
-                self._next = self._line.submit(self._push)
+                self._next = self._connection.submit(self._push)
             return self._next
 
     def _push(self) -> None:
