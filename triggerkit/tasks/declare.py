@@ -91,7 +91,7 @@ def task(
         made: Task[Any, Any, Any] = Task(
             function,
             name=_checked(name or function.__name__),
-            queue=Queue(queue) if isinstance(queue, str) else queue,
+            declared_queue=Queue(queue) if isinstance(queue, str) else queue,
             retry=Retry(max_attempts=retry) if isinstance(retry, int) else retry or Retry(),
             prepare=prepare,
             max_duration_s=_positive(max_duration, "max_duration"),

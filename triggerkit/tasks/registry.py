@@ -89,8 +89,9 @@ def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:
     queues: dict[str, Limits] = {}
     schedules: dict[str, Schedule] = {}
     for task in tasks.values():
-        if task.limits.has_limits:
-            limits = Limits(task.limits.concurrency, *(task.limits.rate_limit or (None, None)))
+        queue = task.declared_queue
+        if queue.has_limits:
+            limits = Limits(queue.concurrency, *(queue.rate_limit or (None, None)))
             if queues.setdefault(task.queue, limits) != limits:
                 raise ConfigurationError(
                     f"task {task.name}: another task declares other limits of the queue "

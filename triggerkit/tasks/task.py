@@ -48,7 +48,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         function: Callable[..., R],
         *,
         name: str,
-        queue: Queue,
+        declared_queue: Queue,
         retry: Retry,
         on: ConsumerDefinition | None = None,
         prepare: Prepare | None = None,
@@ -61,7 +61,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.limits = queue
+        self.declared_queue = declared_queue
         self.retry = retry
         self.on = on
         self.prepare = prepare
@@ -88,7 +88,7 @@ class Task(HookDecorators, Generic[T, P, R]):
     @property
     def queue(self) -> str:
         """The name of its queue."""
-        return self.limits.name
+        return self.declared_queue.name
 
     @property
     def path(self) -> str:

@@ -13,9 +13,9 @@ from triggerkit.runs.run import ClaimedRun, Outcome, Status
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, Canceled, Stopped
 from triggerkit.worker.completions import Completions
+from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.execute import Executor
 from triggerkit.worker.failure import stopped
-from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
 
