@@ -16,8 +16,8 @@ from app.post_embeddings import SETTLE, WRITE
 from app.post_text import content_hash
 from app.resources import close_resources
 from tasks.create_embedding_for_post import Post, create_embedding_for_post
-from tests.integration.openai_server import Failure, OpenAIServer
-from tests.integration.reference import DIMENSIONS, change, counts, post, reference_tables, run
+from tests.integration.app.openai_server import Failure, OpenAIServer
+from tests.integration.app.reference import DIMENSIONS, change, counts, post, reference_tables, run
 from triggerkit import UNCHANGED, BatchResult, Change, RetryAfter
 from triggerkit.message import Metadata
 

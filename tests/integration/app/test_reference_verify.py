@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from tasks.create_embedding_for_post import create_embedding_for_post
-from tests.integration.openai_server import OpenAIServer
-from tests.integration.reference import DIMENSIONS, change, post, reference_tables, run
+from tests.integration.app.openai_server import OpenAIServer
+from tests.integration.app.reference import DIMENSIONS, change, post, reference_tables, run
 from tests.integration.run_state import RunState, run_state
 from tests.integration.worker_thread import working
 from triggerkit.runs.client import Client

@@ -21,7 +21,7 @@ from app.resources import close_resources
 from app.schema import apply_schema
 from app.search import main
 from tasks.create_embedding_for_post import Post, create_embedding_for_post
-from tests.integration.openai_server import OpenAIServer
+from tests.integration.app.openai_server import OpenAIServer
 from triggerkit import Change
 from triggerkit.errors import ConfigurationError
 from triggerkit.message import Metadata

@@ -12,7 +12,7 @@ import orjson
 
 from tests.acceptance.project import run_command
 from tests.acceptance.terminal import Terminal
-from tests.integration.backfilling import TABLE
+from tests.integration.consumers.backfill.operator import TABLE
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import rows

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from tests.integration.backfilling import TABLE, Operator, operating
+from tests.integration.consumers.backfill.operator import TABLE, Operator, operating
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.backfill import scheduler, throttle

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.backfilling import TABLE, Operator, operating
+from tests.integration.consumers.backfill.operator import TABLE, Operator, operating
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from tests.servers import Background

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from starlette.responses import JSONResponse, Response
 
+from tests.integration.consumers.pull.pulling import messages
 from tests.integration.parked import TABLE, carrying, fetch, names, until_states
 from tests.integration.pipeline import declare, execute, streaming
-from tests.integration.pulling import messages
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.manage import Consumers

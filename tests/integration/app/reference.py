@@ -13,7 +13,7 @@ import pytest
 from app.resources import close_resources
 from app.schema import apply_schema
 from tasks.create_embedding_for_post import Post, create_embedding_for_post
-from tests.integration.openai_server import OpenAIServer
+from tests.integration.app.openai_server import OpenAIServer
 from triggerkit import BatchResult, Change
 from triggerkit.change import Action
 from triggerkit.message import Metadata, Ref

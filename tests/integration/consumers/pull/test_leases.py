@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.pulling import NAME, Message, Pulling, pulling
+from tests.integration.consumers.pull.pulling import NAME, Message, Pulling, pulling
 from triggerkit import Change
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.declare.rewind import rewind

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from tests import ROOT
-from tests.integration.api import ENCRYPTION_KEY, KEY, ApiSite, api
 from tests.integration.run_state import RunState, new_run, run_state
 from tests.integration.serving import Answer, serving
+from tests.integration.web.api.described import ENCRYPTION_KEY, KEY, ApiSite, api
 from triggerkit import Change, rows, task
 from triggerkit.settings import Settings
 from triggerkit.signature import new_secret

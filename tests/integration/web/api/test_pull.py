@@ -21,8 +21,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from tests.integration.consumers.pull.pulling import Pulling, pulling
 from tests.integration.pipeline import execute
-from tests.integration.pulling import Pulling, pulling
 from tests.integration.serving import Answer, Site, serving
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.api import ApiSite, api
 from tests.integration.run_state import RunState, completed, new_run, run_state
+from tests.integration.web.api.described import ApiSite, api
 from tests.integration.worker_thread import working
 from triggerkit import current_run, span, task
 from triggerkit.runs.run import Outcome, RunError
