@@ -17,7 +17,7 @@ from tests.integration.run_state import new_run, run_state
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.runs.keeper.keeper import Keeper
-from triggerkit.runs.keeper.liveness import Watch
+from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.members import Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
@@ -96,13 +96,13 @@ def test_a_live_worker_is_not_taken_for_dead_nor_a_dead_one_for_alive(
         )
         with state.claims("worker") as claims:
             claims.claim([handle.id])
-        watch = Watch(keeper.lease_s)
-        keeper.tick(state.connection, watch)
+        detector = FailureDetector(keeper.lease_s)
+        keeper.tick(state.connection, detector)
         set_clock(step_s)
-        keeper.tick(state.connection, watch)
+        keeper.tick(state.connection, detector)
         assert state.run(handle.id)["status"] == "executing"
-        watch = Watch(lease_s=0.0)
-        keeper.tick(state.connection, watch)
+        detector = FailureDetector(lease_s=0.0)
+        keeper.tick(state.connection, detector)
         set_clock(-step_s)
-        keeper.tick(state.connection, watch)
+        keeper.tick(state.connection, detector)
         assert state.run(handle.id)["status"] == "queued"

@@ -15,7 +15,7 @@ from triggerkit.runs.keeper.members import Member, Members
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
 from triggerkit.tasks.task import Task
-from triggerkit.worker.process import Place, Worker, execute_runs, new_worker_id
+from triggerkit.worker.process import Worker, WorkerConfig, execute_runs, new_worker_id
 
 
 class Row(BaseModel):
@@ -66,7 +66,7 @@ def executing(
         args=[
             settings,
             {task.name: task for task in tasks},
-            Place(worker_id, namespace, threads, async_runs),
+            WorkerConfig(worker_id, namespace, threads, async_runs),
         ],
         kwargs={"ready": is_ready, "stop": stop},
     )

@@ -24,7 +24,7 @@ from triggerkit.cli.run_view import print_run, print_runs, when
 from triggerkit.cli.tail import tail
 from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.runs.admin.browse import MAX_LIMIT, count_of, list_runs, show_run
-from triggerkit.runs.admin.control import UNFINISHED, Canceled, cancel_run, cancel_runs
+from triggerkit.runs.admin.control import UNFINISHED, Cancellation, cancel_run, cancel_runs
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
@@ -96,7 +96,7 @@ def cancel(wanted: RunFilter, run_ids: Ids = None, every: All = False, yes: Yes 
         def work(client: Client) -> Any:
             return cancel_runs(client, wanted, actor(), progress=progress)
 
-        canceled: Canceled = with_client(work)
+        canceled: Cancellation = with_client(work)
     console.print(f"canceled {canceled.canceled:,}, asked the workers of {canceled.asked:,}")
 
 

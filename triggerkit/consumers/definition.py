@@ -168,7 +168,7 @@ class ConsumerDefinition(BaseModel):
         return tuple(map(TableName.parse, self.tables))
 
 
-class Options(TypedDict, total=False):
+class ConsumerOptions(TypedDict, total=False):
     """What `rows()` and `changes()` take; see the fields of `ConsumerDefinition`."""
 
     sort_by: str | None
@@ -190,7 +190,7 @@ class Options(TypedDict, total=False):
     name: str | None
 
 
-def rows(*tables: str, **options: Unpack[Options]) -> ConsumerDefinition:
+def rows(*tables: str, **options: Unpack[ConsumerOptions]) -> ConsumerDefinition:
     """Follow the rows of `tables`: each existing row once, then every change of it.
 
     Raises:
@@ -199,7 +199,7 @@ def rows(*tables: str, **options: Unpack[Options]) -> ConsumerDefinition:
     return _definition("rows", tables, options)
 
 
-def changes(*tables: str, **options: Unpack[Options]) -> ConsumerDefinition:
+def changes(*tables: str, **options: Unpack[ConsumerOptions]) -> ConsumerDefinition:
     """Follow the changes of `tables` from now on; existing rows only with `start="beginning"`.
 
     Raises:
@@ -208,7 +208,9 @@ def changes(*tables: str, **options: Unpack[Options]) -> ConsumerDefinition:
     return _definition("changes", tables, options)
 
 
-def _definition(kind: Kind, tables: tuple[str, ...], options: Options) -> ConsumerDefinition:
+def _definition(
+    kind: Kind, tables: tuple[str, ...], options: ConsumerOptions
+) -> ConsumerDefinition:
     if not tables:
         raise ConfigurationError(f"{kind}() needs a table, such as {kind}('public.posts')")
     values: dict[str, Any] = {k: v for k, v in options.items() if v is not None}

@@ -24,7 +24,7 @@ from triggerkit.runs.keys import (
     unblock_parameters,
     unblocked_ready,
 )
-from triggerkit.runs.run import Handle, NewRun, Options, ReadyRun
+from triggerkit.runs.run import Handle, NewRun, ReadyRun, RunOptions
 from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.state.turn import Rows, in_one_turn_async
 
@@ -261,10 +261,10 @@ async def _first(
     return first, [r for r in repeated if (r.task, r.idempotency_key) not in first]
 
 
-def _options(options: Options | None) -> str | None:
+def _options(options: RunOptions | None) -> str | None:
     if options is None:
         return None
-    given = {name: getattr(options, name) for name in Options.__slots__}
+    given = {name: getattr(options, name) for name in RunOptions.__slots__}
     # Postgres reads an array from JSON, and the bound of a debounce is a parameter of its own.
     return orjson.dumps({k: v for k, v in given.items() if v is not None}).decode()
 

@@ -65,7 +65,7 @@ def storable(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RunOptions:
     """What a trigger may ask for beside the payload. Times are in seconds.
 
     `priority_s` lets a run start as if it had been queued so much earlier. A run that did not start
@@ -108,7 +108,7 @@ class NewRun:
     attempt: int = 0
     error: RunError | None = None
     failed: bool = False
-    options: Options | None = None
+    options: RunOptions | None = None
     id: str = field(default_factory=new_run_id)
 
     @property

@@ -28,7 +28,7 @@ from triggerkit.supervisor.logs import echo_output, is_child
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
 from triggerkit.supervisor.workers import (
     WORKER_VARIABLE,
-    Child,
+    WorkerProcess,
     hear_cancellations,
     start_child,
     tell_ready,
@@ -37,8 +37,8 @@ from triggerkit.supervisor.workers import (
 from triggerkit.tasks.registry import declared_runs
 from triggerkit.tasks.version import code_version
 from triggerkit.worker.process import (
-    Place,
     Worker,
+    WorkerConfig,
     execute_runs,
     new_worker_id,
     stop_on_signals,
@@ -92,7 +92,7 @@ class _Crew:
         self._members = members
         self._worker_id = new_worker_id()
         self._started = 0
-        self._children: list[Child] = []
+        self._children: list[WorkerProcess] = []
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -128,12 +128,12 @@ class _Crew:
         # One that was only starting ends by the signal itself.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
-    def _start(self) -> Child:
+    def _start(self) -> WorkerProcess:
         self._started += 1
         worker_id = f"{self._worker_id}/{self._started}"
         return start_child(self._project, worker_id, self._sizes.arguments())
 
-    def _join(self, child: Child) -> None:
+    def _join(self, child: WorkerProcess) -> None:
         self._members.join(
             Member(
                 child.worker_id,
@@ -146,7 +146,7 @@ class _Crew:
             )
         )
 
-    def _keep(self, place: int, child: Child) -> None:
+    def _keep(self, place: int, child: WorkerProcess) -> None:
         wait_s = FIRST_WAIT_S
         while True:
             began = time.monotonic()
@@ -172,7 +172,7 @@ class _Crew:
             child.go()
             child.wait_until_ready()
 
-    def _wait_until_held(self, child: Child, stop: threading.Event) -> bool:
+    def _wait_until_held(self, child: WorkerProcess, stop: threading.Event) -> bool:
         while not stop.is_set():
             if self._members.wait_until_held(child.worker_id, LOOK_S):
                 return True
@@ -243,7 +243,7 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         return
     if not is_child():
         _warn_of_differences(settings, declared_runs(tasks))
-    place = Place(
+    config = WorkerConfig(
         os.environ[WORKER_VARIABLE],
         asyncio.run(installation(settings)),
         sizes.threads,
@@ -263,7 +263,7 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         timer.daemon = True
         timer.start()
 
-    if execute_runs(settings, wanted, place, ready=ready, stop=stop, on_stuck=leave_soon):
+    if execute_runs(settings, wanted, config, ready=ready, stop=stop, on_stuck=leave_soon):
         # Threads that do not end would hold the process up.
         logging.shutdown()
         os._exit(STUCK)

@@ -24,7 +24,7 @@ class Forked(BaseException):
     """This process is a child now. No `Exception`, which something on the way might catch."""
 
 
-class Child:
+class WorkerProcess:
     """A child process: told by its standard input what to do, and telling by a pipe when ready."""
 
     def __init__(self, worker_id: str, pid: int, go_fd: int, ready_fd: int) -> None:
@@ -78,7 +78,7 @@ class Child:
             return self._code
 
 
-def start_child(project: Project, worker_id: str, arguments: Sequence[str]) -> Child:
+def start_child(project: Project, worker_id: str, arguments: Sequence[str]) -> WorkerProcess:
     """Start `triggerkit worker --child ARGUMENTS`; it ends with this process.
 
     Raises:
@@ -129,7 +129,7 @@ def tell_ready() -> None:
         os.close(int(fd))
 
 
-def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> Child:
+def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> WorkerProcess:
     go_read, go_write = os.pipe()
     ready_read, ready_write = os.pipe()
     environment = {
@@ -157,4 +157,4 @@ def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> C
         ).pid
     for fd in (go_read, ready_write):
         os.close(fd)
-    return Child(worker_id, pid, go_write, ready_read)
+    return WorkerProcess(worker_id, pid, go_write, ready_read)

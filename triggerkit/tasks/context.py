@@ -15,7 +15,7 @@ import orjson
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.run import ClaimedRun
 from triggerkit.worker.slots import Slots
-from triggerkit.worker.telemetry.journal import Entry, as_attributes
+from triggerkit.worker.telemetry.journal import JournalEntry, as_attributes
 from triggerkit.worker.telemetry.otel import otel_span
 
 #: Most tags of a run, longest tag in characters, and largest metadata in bytes.
@@ -27,7 +27,7 @@ MAX_METADATA = 256 * 1024
 class Notes(Protocol):
     """Where what runs say and change of themselves is written."""
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: JournalEntry) -> None:
         """Have an entry of the journal written."""
 
     def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ class RunContext:
     def log(self, text: str, level: str, attributes: dict[str, Any] | None = None) -> None:
         """Note a line of the run."""
         self._notes.put(
-            Entry(
+            JournalEntry(
                 self.run.id,
                 self.run.attempt,
                 "log",
@@ -147,7 +147,7 @@ class RunContext:
         finally:
             _span.reset(token)
             self._notes.put(
-                Entry(
+                JournalEntry(
                     self.run.id,
                     self.run.attempt,
                     "span",

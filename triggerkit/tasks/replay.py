@@ -17,7 +17,7 @@ from triggerkit.runs.admin.browse import oldest_ids
 from triggerkit.runs.admin.control import CHUNK, Progress
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import FINAL, Handle, NewRun, Options, Status, first_run_id_at
+from triggerkit.runs.run import FINAL, Handle, NewRun, RunOptions, Status, first_run_id_at
 from triggerkit.state.audit import note
 from triggerkit.tasks.payload import read_envelopes
 from triggerkit.tasks.task import Task
@@ -170,7 +170,7 @@ class Replayer:
             concurrency_key=old.concurrency_key,
             item_key=old.item_key,
             source=old.source,
-            options=Options(
+            options=RunOptions(
                 priority_s=old.priority,
                 tags=tuple(old.tags),
                 metadata=old.metadata or None,

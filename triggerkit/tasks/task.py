@@ -13,7 +13,7 @@ import psycopg
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.door import door
-from triggerkit.runs.run import Handle, NewRun, Options
+from triggerkit.runs.run import Handle, NewRun, RunOptions
 from triggerkit.runs.schedules import Cron
 from triggerkit.tasks.context import running
 from triggerkit.tasks.encode import encode, ready_for_json
@@ -221,7 +221,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         """A run with a payload that was checked before."""
         options = None
         if self.ttl_s is not None or self.priority:
-            options = Options(ttl_s=self.ttl_s, priority_s=self.priority)
+            options = RunOptions(ttl_s=self.ttl_s, priority_s=self.priority)
         return NewRun(
             task=self.name,
             queue=self.queue,
@@ -257,7 +257,7 @@ class Task(HookDecorators, Generic[T, P, R]):
             raise ConfigurationError("who waits for a run cannot have it wait for a commit")
         run = self._run(payload, options)
         check_wait(run, running.get())
-        return replace(run, options=replace(run.options or Options(), awaited=True))
+        return replace(run, options=replace(run.options or RunOptions(), awaited=True))
 
     def _messages(self, payload: object) -> list[Any]:
         if self.payload_type.shape != "batch" or not (

@@ -12,7 +12,7 @@ import psycopg
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.door import door
-from triggerkit.runs.run import NewRun, Options
+from triggerkit.runs.run import NewRun, RunOptions
 from triggerkit.tasks.context import RunContext, checked_metadata, checked_tags, running
 from triggerkit.worker.telemetry.otel import current_traceparent
 
@@ -85,7 +85,7 @@ def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priori
         delay_s=_delay_s(delay),
         idempotency_key=_idempotency_key(asked, context) or run.idempotency_key,
         concurrency_key=_key(asked.get("concurrency_key")) or run.concurrency_key,
-        options=Options(
+        options=RunOptions(
             priority_s=checked_priority(asked.get("priority", priority)),
             ttl_s=_seconds(asked["ttl"], "ttl") if "ttl" in asked else ttl_s,
             idempotency_ttl_s=_given_seconds(asked, "idempotency_ttl"),

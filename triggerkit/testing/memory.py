@@ -19,7 +19,7 @@ from triggerkit.testing.executing import aexecute, execute
 from triggerkit.testing.ledger import Ledger
 from triggerkit.testing.recorded import RecordedRun
 from triggerkit.testing.schedules import Schedules
-from triggerkit.worker.telemetry.journal import Entry
+from triggerkit.worker.telemetry.journal import JournalEntry
 
 #: Most attempts that are made at once.
 LIMIT = 10_000
@@ -99,7 +99,7 @@ class Memory:
         """See `Door`."""
         return self._ledger.forget_key(task, key)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: JournalEntry) -> None:
         """See `Notes`."""
         self[entry.run_id].entries.append(entry)
 

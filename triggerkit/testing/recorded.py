@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from triggerkit.message import Change
-from triggerkit.runs.run import FINAL, ClaimedRun, NewRun, Options, Outcome, RunError, Status
+from triggerkit.runs.run import FINAL, ClaimedRun, NewRun, Outcome, RunError, RunOptions, Status
 from triggerkit.tasks.task import Task
-from triggerkit.worker.telemetry.journal import Entry
+from triggerkit.worker.telemetry.journal import JournalEntry
 
 
 class Line(NamedTuple):
@@ -71,7 +71,7 @@ class RecordedRun:
     failed_attempts: list[FailedAttempt] = field(default_factory=list)
     #: The runs that it triggered.
     triggered: list[RecordedRun] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list, repr=False)
+    entries: list[JournalEntry] = field(default_factory=list, repr=False)
 
     @property
     def id(self) -> str:
@@ -79,9 +79,9 @@ class RecordedRun:
         return self.new.id
 
     @property
-    def options(self) -> Options:
+    def options(self) -> RunOptions:
         """What it was triggered with beside the payload."""
-        return self.new.options or Options()
+        return self.new.options or RunOptions()
 
     @property
     def is_finished(self) -> bool:
@@ -152,6 +152,6 @@ class RecordedRun:
         ]
 
 
-def _seconds(entry: Entry) -> float:
+def _seconds(entry: JournalEntry) -> float:
     ended_at = entry.ended_at or entry.started_at
     return (ended_at - entry.started_at).total_seconds()

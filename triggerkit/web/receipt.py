@@ -15,7 +15,7 @@ import orjson
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Envelope, Metadata, row_key
-from triggerkit.runs.run import Handle, NewRun, Options
+from triggerkit.runs.run import Handle, NewRun, RunOptions
 from triggerkit.tasks.payload import Json, read_envelope, read_envelopes
 from triggerkit.tasks.task import Task
 from triggerkit.web.body import Refused, split
@@ -152,7 +152,7 @@ class Receipt:
         if self._traceparent is None:
             return run
         return replace(
-            run, options=replace(run.options or Options(), traceparent=self._traceparent)
+            run, options=replace(run.options or RunOptions(), traceparent=self._traceparent)
         )
 
     def _key(self, index: int) -> str | None:

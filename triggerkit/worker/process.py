@@ -46,8 +46,8 @@ UPDATE triggerkit.workers SET tasks = %s, queues = %s, version = %s WHERE id = %
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a process stands: its worker's name, the installation's, and what it takes.
+class WorkerConfig:
+    """A process of a worker: its name, its installation, and what it takes.
 
     `slots` and `async_slots` bound how many runs of sync and of async tasks it executes at once.
     """
@@ -71,19 +71,19 @@ class Worker:
         self,
         settings: Settings,
         tasks: dict[str, Task[Any, Any, Any]],
-        place: Place,
+        config: WorkerConfig,
         replace: Callable[[], None],
     ) -> None:
         """`replace` is called when the process has to be replaced."""
         self._settings = settings
         self._tasks = tasks
-        self._place = place
-        self._transport = open_transport(settings, place.namespace)
+        self._config = config
+        self._transport = open_transport(settings, config.namespace)
         self._event_loop = EventLoopThread()
         self._completions = Completions(self._open_claims, self._transport)
         self._journal = Journal(self._connect)
         self._notes = RunNotes(self._journal, self._connect)
-        slots, async_slots = Slots(place.slots), Slots(place.async_slots)
+        slots, async_slots = Slots(config.slots), Slots(config.async_slots)
         executors = {
             task.name: (
                 task,
@@ -142,7 +142,7 @@ class Worker:
             self._transport.source(names), self._open_claims, slots, self._attempts.durations
         )
         broker = RunBroker(fetcher, slots, self._attempts, self._transport.push)
-        worker = dramatiq.Worker(broker, worker_threads=self._place.slots, worker_timeout=IDLE_MS)
+        worker = dramatiq.Worker(broker, worker_threads=self._config.slots, worker_timeout=IDLE_MS)
         slots.more = worker._add_worker
         return _Threads(worker, fetcher, broker.consumer)
 
@@ -154,8 +154,8 @@ class Worker:
         return Coroutines(fetcher, slots, self._attempts, self._event_loop)
 
     def _open_claims(self) -> RunClaims:
-        place = self._place
-        return RunClaims(self._connect(), place.worker_id, list(self._tasks), place.version)
+        config = self._config
+        return RunClaims(self._connect(), config.worker_id, list(self._tasks), config.version)
 
     def _connect(self) -> psycopg.Connection:
         parameters: dict[str, Any] = pinned(by_index(self._settings.state_dsn), "triggerkit worker")
@@ -165,7 +165,7 @@ class Worker:
         queues = sorted({task.queue for task in self._tasks.values()})
         with self._connect() as connection:
             connection.execute(
-                _KNOWS, [sorted(self._tasks), queues, self._place.version, self._place.worker_id]
+                _KNOWS, [sorted(self._tasks), queues, self._config.version, self._config.worker_id]
             )
 
 
@@ -188,7 +188,7 @@ class _Threads:
 def execute_runs(
     settings: Settings,
     tasks: dict[str, Task[Any, Any, Any]],
-    place: Place,
+    config: WorkerConfig,
     *,
     ready: Callable[[Worker], None],
     stop: threading.Event,
@@ -206,7 +206,7 @@ def execute_runs(
         stop.set()
         on_stuck()
 
-    worker = Worker(settings, tasks, place, replace)
+    worker = Worker(settings, tasks, config, replace)
     worker.start()
     try:
         ready(worker)

@@ -14,12 +14,12 @@ import pytest
 
 from tests.integration.run_state import TASK, RunState, failed_attempt, new_run, run_state
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, TICK_S, Keeper
-from triggerkit.runs.keeper.liveness import LONGEST_GAP_S, Watch
+from triggerkit.runs.keeper.liveness import LONGEST_GAP_S, FailureDetector
 from triggerkit.runs.keeper.local import home, started
 from triggerkit.runs.keeper.members import Members
 from triggerkit.runs.keeper.recover import CHUNK, MAX_CRASHES
 from triggerkit.runs.keeper.retention import Retention
-from triggerkit.runs.run import NewRun, Options
+from triggerkit.runs.run import NewRun, RunOptions
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.transport.redis import task_key
@@ -58,8 +58,8 @@ def new_keeper(settings: Settings, state: RunState, **given: Any) -> Keeper:
 
 def tick(keeper: Keeper, state: RunState, times: int = 1) -> float:
     """Look `times` times as one observer; returns the seconds until the next look."""
-    watch = Watch(keeper.lease_s)
-    return [keeper.tick(state.connection, watch) for _ in range(times)][-1]
+    detector = FailureDetector(keeper.lease_s)
+    return [keeper.tick(state.connection, detector) for _ in range(times)][-1]
 
 
 def executing(state: RunState, run: NewRun, worker: str, beat: int | None = 1) -> None:
@@ -125,11 +125,11 @@ def test_runs_of_a_dead_worker_are_queued_again_and_its_lease_goes(
 
 
 def test_a_worker_that_beats_keeps_its_runs(state: RunState, keeper: Keeper) -> None:
-    run, watch = new_run(), Watch(keeper.lease_s)
+    run, detector = new_run(), FailureDetector(keeper.lease_s)
     state.accept(run)
     executing(state, run, "alive")
     for _ in range(3):
-        keeper.tick(state.connection, watch)
+        keeper.tick(state.connection, detector)
         state.connection.execute("UPDATE triggerkit.workers SET beat = beat + 1")
     assert state.statuses() == ["executing"]
 
@@ -299,16 +299,16 @@ def test_one_keeps_at_a_time_and_another_takes_over(state: RunState, keeper: Kee
 
 
 def test_a_worker_is_dead_only_after_its_lease_was_watched() -> None:
-    watch = Watch(lease_s=3.0)
-    assert [watch.dead({"w": 1}, now) for now in (100, 101, 102, 103)] == [[], [], [], []]
-    assert watch.dead({"w": 1}, 103.5) == ["w"]
-    assert watch.dead({"w": 2}, 104) == []
+    detector = FailureDetector(lease_s=3.0)
+    assert [detector.dead({"w": 1}, now) for now in (100, 101, 102, 103)] == [[], [], [], []]
+    assert detector.dead({"w": 1}, 103.5) == ["w"]
+    assert detector.dead({"w": 2}, 104) == []
 
 
 def test_an_observer_that_stood_still_declares_nobody_dead() -> None:
-    watch = Watch(lease_s=LONGEST_GAP_S + 1)
-    watch.dead({"w": 1}, 100)
-    assert watch.dead({"w": 1}, 1000) == []
+    detector = FailureDetector(lease_s=LONGEST_GAP_S + 1)
+    detector.dead({"w": 1}, 100)
+    assert detector.dead({"w": 1}, 1000) == []
 
 
 def test_a_process_of_this_machine_that_has_ended_is_dead_before_its_lease_is_over(
@@ -340,11 +340,11 @@ def test_who_takes_over_knows_who_was_silent_before(settings: Settings, state: R
     run = new_run()
     state.accept(run)
     executing(state, run, "silent")
-    watch = Watch(0.0)
+    detector = FailureDetector(0.0)
     with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
         for _ in range(2):
-            keeper._follow(follower, watch)
-        keeper.tick(follower, watch)
+            keeper._follow(follower, detector)
+        keeper.tick(follower, detector)
     assert state.statuses() == ["queued"]
 
 
@@ -360,10 +360,10 @@ def test_a_run_that_was_taken_and_never_claimed_is_missed_amid_others_of_its_age
     lost = ranks.pop(runs[0].id)
     state.redis.zadd(task_key(state.namespace, TASK), ranks)
     assert lost < min(ranks.values())
-    watch = Watch(keeper.lease_s)
-    keeper.tick(state.connection, watch)
+    detector = FailureDetector(keeper.lease_s)
+    keeper.tick(state.connection, detector)
     assert runs[0].id not in state.pushed()
-    keeper.tick(state.connection, watch)
+    keeper.tick(state.connection, detector)
     assert state.pushed() == [run.id for run in runs]
 
 
@@ -371,7 +371,7 @@ def test_young_runs_of_high_priority_do_not_hide_older_ones_that_were_lost(
     settings: Settings, state: RunState
 ) -> None:
     keeper = new_keeper(settings, state)
-    old, urgent = new_run(), new_run(options=Options(priority_s=3600))
+    old, urgent = new_run(), new_run(options=RunOptions(priority_s=3600))
     state.accept(old)
     state.connection.execute(MAKE_OLDER)
     state.take()

@@ -23,7 +23,7 @@ from triggerkit import current_run, task
 from triggerkit.errors import TriggerkitError, UnknownRun
 from triggerkit.runs.admin import control
 from triggerkit.runs.admin.browse import count_of, list_runs, show_run
-from triggerkit.runs.admin.control import Canceled, cancel_run, cancel_runs
+from triggerkit.runs.admin.control import Cancellation, cancel_run, cancel_runs
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.queues import find_queue, limit_queue, pause_queue, resume_queue
 from triggerkit.runs.client import Client
@@ -69,7 +69,7 @@ def test_a_waiting_run_is_canceled_at_once_and_frees_its_key(state: RunState) ->
     first, second = state.accept(new_run("row/1"), new_run("row/1"))
     state.take()
     done = with_client(state, lambda client: cancel_run(client, first.id, ACTOR))
-    assert done == Canceled(canceled=1)
+    assert done == Cancellation(canceled=1)
     run = state.run(first.id)
     assert (run["status"], run["finished_at"] is not None) == ("canceled", True)
     assert state.pushed() == [second.id]
@@ -111,7 +111,7 @@ def test_an_executing_run_is_asked_and_keepers_are_woken(state: RunState) -> Non
         listening.execute(f"LISTEN {WAKE_CHANNEL}")
         [run] = claims.claim(state.take())
         done = with_client(state, lambda client: cancel_run(client, handle.id, ACTOR))
-        assert done == Canceled(asked=1)
+        assert done == Cancellation(asked=1)
         assert [n.channel for n in listening.notifies(timeout=5, stop_after=1)] == [WAKE_CHANNEL]
         assert state.run(handle.id)["status"] == "executing"
         claims.complete([failed_attempt(run, 0.01)])
@@ -144,7 +144,7 @@ def test_bulk_cancel_takes_what_fits_in_chunks_and_tells_how_far(
     done = with_client(
         state, lambda client: cancel_runs(client, wanted, ACTOR, progress=told.append)
     )
-    assert done == Canceled(canceled=6, asked=1)
+    assert done == Cancellation(canceled=6, asked=1)
     assert told == [3, 3, 1]
     assert state.statuses() == ["executing", *["canceled"] * 6, "queued"]
     assert state.broken_keys() == []

@@ -12,7 +12,7 @@ from tests.integration.run_state import TASK, RunState, new_run, run_state
 from triggerkit.runs import accept, claim, keys, schedules
 from triggerkit.runs.keeper import keeper, recover, retention
 from triggerkit.runs.keeper.members import Members
-from triggerkit.runs.run import Options
+from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
 
 #: Runs in every state: most completed, a backlog of queued ones, a key with a long tail, a queue
@@ -85,7 +85,7 @@ def test_accepting_ten_runs(state: RunState) -> None:
 
 
 def test_debouncing_a_run(state: RunState) -> None:
-    debounced = new_run(delay_s=60.0, options=Options(debounce_key="key", debounce_max_s=90.0))
+    debounced = new_run(delay_s=60.0, options=RunOptions(debounce_key="key", debounce_max_s=90.0))
     for _ in range(2):
         statement = accept.insert_statement([debounced])
         assert rows_read(state, *statement) <= ENOUGH

@@ -17,10 +17,10 @@ from tests.integration.run_state import TASK, RunState, completed, new_run, run_
 from triggerkit.runs.admin.queues import limit_queue
 from triggerkit.runs.client import Client, portal
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, Keeper
-from triggerkit.runs.keeper.liveness import Watch
+from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.members import Members
 from triggerkit.runs.keeper.retention import Retention
-from triggerkit.runs.run import Options
+from triggerkit.runs.run import RunOptions
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.within import accept_within
@@ -43,7 +43,7 @@ def keeper(settings: Settings, state: RunState) -> Keeper:
 
 
 def tick(keeper: Keeper, state: RunState) -> float:
-    return keeper.tick(state.connection, Watch(keeper.lease_s))
+    return keeper.tick(state.connection, FailureDetector(keeper.lease_s))
 
 
 def caller(settings: Settings, level: psycopg.IsolationLevel) -> psycopg.Connection[Any]:
@@ -78,7 +78,7 @@ def test_a_run_of_a_callers_transaction_takes_its_turn_in_its_key_at_any_isolati
 def test_an_open_transaction_of_a_caller_holds_up_nobody(
     state: RunState, keeper: Keeper, settings: Settings
 ) -> None:
-    expiring = new_run("row", delay_s=60.0, options=Options(ttl_s=0.01))
+    expiring = new_run("row", delay_s=60.0, options=RunOptions(ttl_s=0.01))
     delayed = new_run(delay_s=0.01)
     with caller(settings, psycopg.IsolationLevel.READ_COMMITTED) as connection:
         accept_within(connection, [new_run("row"), new_run("other")])
@@ -139,10 +139,10 @@ def test_a_keeper_that_leads_and_stands_still_is_unseated(
             "VALUES ('still', 'host', 1, 1, 1, %s)",
             [still.info.backend_pid],
         )
-        watch = Watch(lease_s=0.0)
+        detector = FailureDetector(lease_s=0.0)
         with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
-            assert not keeper._follow(follower, watch)
-            state.wait_for(lambda: keeper._follow(follower, watch))
+            assert not keeper._follow(follower, detector)
+            state.wait_for(lambda: keeper._follow(follower, detector))
 
 
 def test_what_a_transaction_holds_back_is_looked_at_once_a_tick(
@@ -182,7 +182,7 @@ def test_a_canceled_run_that_is_given_back_has_ended(state: RunState) -> None:
 def test_a_key_outlives_the_retention_of_its_run_until_its_own_time_is_over(
     state: RunState,
 ) -> None:
-    keyed = new_run(idempotency_key="k", options=Options(idempotency_ttl_s=3600))
+    keyed = new_run(idempotency_key="k", options=RunOptions(idempotency_ttl_s=3600))
     other = new_run()
     state.accept(keyed, other)
     with state.claims() as claims:

@@ -16,7 +16,7 @@ from triggerkit import Change, task
 from triggerkit.errors import InvalidPayload, TriggerkitError, UnknownRun
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import Handle, Options
+from triggerkit.runs.run import Handle, RunOptions
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.tasks.replay import Edited, Replayed, Replayer
@@ -83,7 +83,7 @@ def finish(state: RunState, *run_ids: str) -> None:
 
 
 def test_a_replay_is_a_run_of_its_own_with_all_that_made_the_first(state: RunState) -> None:
-    options = Options(priority_s=5, tags=("red",), metadata={"a": 1}, ttl_s=60.0)
+    options = RunOptions(priority_s=5, tags=("red",), metadata={"a": 1}, ttl_s=60.0)
     source = {"consumer": "posts", "position": 7}
     [first] = state.accept(
         new_run("row/1", idempotency_key="once", source=source, options=options, items=1)

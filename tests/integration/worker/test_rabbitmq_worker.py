@@ -22,7 +22,7 @@ from tests.rabbitmq import RabbitmqServer
 from triggerkit import task
 from triggerkit.failpoints import VARIABLE
 from triggerkit.runs.keeper.keeper import Keeper
-from triggerkit.runs.keeper.liveness import Watch
+from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.members import Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import new_run_id
@@ -201,7 +201,7 @@ def test_a_keeper_pushes_what_is_missing_once(state: RunState) -> None:
     state.connection.execute(BACKLOG, [[new_run_id() for _ in range(20)]])
     counts = []
     for _ in range(3):
-        keeper.tick(state.connection, Watch(8.0))
+        keeper.tick(state.connection, FailureDetector(8.0))
         counts.append(waiting(state))
     assert counts == [20] * 3
 

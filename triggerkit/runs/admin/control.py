@@ -51,7 +51,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Canceled:
+class Cancellation:
     """How many runs were canceled, and of how many that execute it was asked."""
 
     canceled: int = 0
@@ -59,7 +59,7 @@ class Canceled:
     next: str | None = None
 
 
-async def cancel_run(client: Client, run_id: str, actor: str) -> Canceled:
+async def cancel_run(client: Client, run_id: str, actor: str) -> Cancellation:
     """Cancel one run. A task that executes is stopped by its worker, within a second or so.
 
     Raises:
@@ -71,7 +71,7 @@ async def cancel_run(client: Client, run_id: str, actor: str) -> Canceled:
         if row is None:
             raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
         canceled = await _cancel(client, connection, [run_id])
-        if canceled == Canceled():
+        if canceled == Cancellation():
             row = await (await connection.execute(_STATUS, [run_id])).fetchone()
             raise TriggerkitError(f"{run_id} is {row[0] if row else 'gone'}: it has ended already")
         await note(connection, actor, "cancel run", f"run {run_id}")
@@ -86,14 +86,14 @@ async def cancel_runs(
     most: int | None = None,
     after: str | None = None,
     progress: Progress = lambda _: None,
-) -> Canceled:
+) -> Cancellation:
     """Cancel the unfinished runs that fit, newest first, a chunk at a time; at most `most`.
 
     Raises:
         TriggerkitError: the runs are not found in time.
     """
     statuses = tuple(s for s in wanted.statuses or UNFINISHED if s in UNFINISHED)
-    total = Canceled(next=after)
+    total = Cancellation(next=after)
     if not statuses:
         return total
     unfinished = replace(wanted, statuses=statuses)
@@ -105,7 +105,7 @@ async def cancel_runs(
                 ids = await newest_ids(connection, unfinished, limit=limit, before=total.next)
                 part = await _cancel(client, connection, ids)
                 done += len(ids)
-                total = Canceled(
+                total = Cancellation(
                     total.canceled + part.canceled,
                     total.asked + part.asked,
                     ids[-1] if len(ids) == limit else None,
@@ -131,10 +131,10 @@ async def _end(
 
 async def _cancel(
     client: Client, connection: psycopg.AsyncConnection, ids: Sequence[str]
-) -> Canceled:
+) -> Cancellation:
     rows, ready = await _end(connection, ids) if ids else ([], [])
     asked = sum(executes for *_, executes in rows)
     if asked:
         await connection.execute(_WAKE)
     await client.transport.push(ready)
-    return Canceled(len(rows) - asked, asked)
+    return Cancellation(len(rows) - asked, asked)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.runs.keeper.liveness import Watch
+from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.local import started
 from triggerkit.runs.keeper.members import Members
 from triggerkit.runs.keeper.recover import (
@@ -182,39 +182,39 @@ class Keeper:
                 self.stop.wait(TICK_S)
 
     def _keep(self, connection: psycopg.Connection) -> None:
-        # A watch of its own for each connection: while Postgres was away, no worker could beat. Who
+        # A detector for each connection: while Postgres was away, no worker could beat. Who
         # does not lead watches too, so that who takes over knows what the one before it knew.
-        watch = Watch(self.lease_s)
+        detector = FailureDetector(self.lease_s)
         leads = False
         while not self.stop.is_set():
             if leads:
-                wait_s = self.tick(connection, watch)
+                wait_s = self.tick(connection, detector)
             else:
-                leads = self._follow(connection, watch)
+                leads = self._follow(connection, detector)
                 wait_s = 0.0 if leads else TICK_S
             pushed = self._wait(connection, wait_s)
             if leads and pushed:
                 self._push(settle(connection) + ready_among(connection, pushed))
 
-    def _follow(self, connection: psycopg.Connection, watch: Watch) -> bool:
+    def _follow(self, connection: psycopg.Connection, detector: FailureDetector) -> bool:
         """Beat, and try to lead."""
         self._forget(connection)
         rows = self.members.rows()
         with connection.cursor(row_factory=class_row(_Follow)) as cursor:
             [seen] = cursor.execute(_FOLLOW, rows).fetchall()
         self._beaten(rows["ids"], seen.canceled)
-        if dead := watch.dead(seen.beats, time.monotonic()):
+        if dead := detector.dead(seen.beats, time.monotonic()):
             connection.execute(_UNSEAT, [dead])
         return seen.leads
 
-    def tick(self, connection: psycopg.Connection, watch: Watch) -> float:
+    def tick(self, connection: psycopg.Connection, detector: FailureDetector) -> float:
         """Do what is to be done and return the seconds until the next look."""
         self._forget(connection)
         rows = self.members.rows()
         with connection.cursor(row_factory=class_row(_Look)) as cursor:
             [look] = cursor.execute(_LOOK, rows).fetchall()
         self._beaten(rows["ids"], look.canceled)
-        dead = watch.dead(look.beats, time.monotonic())
+        dead = detector.dead(look.beats, time.monotonic())
         dead += [i for i, (pid, at) in look.neighbours.items() if started(pid) != at]
         if dead or look.abandoned:
             self._push(return_runs(connection, dead))

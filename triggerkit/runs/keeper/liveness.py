@@ -14,7 +14,7 @@ class _Seen(NamedTuple):
     silent_s: float
 
 
-class Watch:
+class FailureDetector:
     """A worker is dead when one observer saw its beat unchanged for the whole lease."""
 
     def __init__(self, lease_s: float) -> None:

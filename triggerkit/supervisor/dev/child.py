@@ -25,7 +25,7 @@ LOOK_S = 0.5
 OnLine = Callable[[str, dict[str, Any]], None]
 
 
-class Child:
+class CommandProcess:
     """One of our own commands, kept running until `stop`."""
 
     def __init__(self, command: Command, on_line: OnLine) -> None:

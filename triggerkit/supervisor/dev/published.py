@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from triggerkit.settings import Settings
-from triggerkit.supervisor.dev.child import Child
+from triggerkit.supervisor.dev.child import CommandProcess
 from triggerkit.supervisor.dev.folder import StateFolder
 from triggerkit.supervisor.dev.servers import EmbeddedServers
 
@@ -23,7 +23,7 @@ class PublishedState:
         self,
         folder: StateFolder,
         servers: EmbeddedServers,
-        children: Mapping[str, Child],
+        children: Mapping[str, CommandProcess],
         stop: asyncio.Event,
     ) -> None:
         """Until `stop` is set, `dev` is ready."""

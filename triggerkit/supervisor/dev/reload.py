@@ -10,7 +10,7 @@ from pathlib import Path
 from watchfiles import Change, DefaultFilter, awatch
 
 from triggerkit.settings import STATE_DIR
-from triggerkit.supervisor.dev.child import Child
+from triggerkit.supervisor.dev.child import CommandProcess
 from triggerkit.supervisor.dev.command_output import ErrandFailed, run_errand
 from triggerkit.supervisor.dev.console import Console
 from triggerkit.supervisor.dev.instance import Command
@@ -36,8 +36,8 @@ class Reload:
     def __init__(
         self,
         folder: Path,
-        children: Sequence[Child],
-        stream: Child,
+        children: Sequence[CommandProcess],
+        stream: CommandProcess,
         apply: Command,
         console: Console,
         on_change: Callable[[], None],

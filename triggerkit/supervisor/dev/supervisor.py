@@ -16,7 +16,7 @@ from triggerkit.settings import Project, Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
-from triggerkit.supervisor.dev.child import Child
+from triggerkit.supervisor.dev.child import CommandProcess
 from triggerkit.supervisor.dev.command_output import ErrandFailed, run_errand
 from triggerkit.supervisor.dev.console import Console, runs
 from triggerkit.supervisor.dev.executing import count_executing, forget_dead
@@ -50,7 +50,7 @@ class Dev:
         self._settings = settings
         self._console = console
         self._forks = forks
-        self._children: dict[str, Child] = {}
+        self._children: dict[str, CommandProcess] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._signals = StopSignals()
         self._lifeline = lifeline.hold()
@@ -142,7 +142,7 @@ class Dev:
         **given: Any,
     ) -> None:
         command = replace(self._command(name, arguments), pass_fds=pass_fds, **given)
-        self._children[name] = child = Child(command, self._heard)
+        self._children[name] = child = CommandProcess(command, self._heard)
         self._spawn(child.run())
 
     def _command(self, name: str, arguments: Sequence[str]) -> Command:
@@ -210,7 +210,7 @@ class Dev:
         await servers.stop()
         self._lifeline.close()
 
-    async def _drain(self, worker: Child) -> None:
+    async def _drain(self, worker: CommandProcess) -> None:
         """Have the worker take no more runs, and say for how many one waits."""
         pids = worker.alive
         worker.ask_to_end()

@@ -38,7 +38,7 @@ COPY triggerkit.spans (run_id, attempt, kind, span_id, parent, name, level, attr
 """
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """A row of `spans`: of a line, `name` is its text."""
 
     run_id: str
@@ -65,7 +65,7 @@ class Journal:
     """A thread that writes entries; `put` never blocks."""
 
     connect: Callable[[], psycopg.Connection]
-    _queue: queue.SimpleQueue[Entry | None] = field(default_factory=queue.SimpleQueue)
+    _queue: queue.SimpleQueue[JournalEntry | None] = field(default_factory=queue.SimpleQueue)
     _counts: dict[tuple[str, int], _Counts] = field(default_factory=dict)
     _connection: psycopg.Connection | None = None
     _thread: threading.Thread | None = None
@@ -81,7 +81,7 @@ class Journal:
         if self._thread is not None:
             self._thread.join()
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: JournalEntry) -> None:
         """Have `entry` written, unless its attempt has said too much already."""
         counts = self._counts.setdefault((entry.run_id, entry.attempt), _Counts())
         if counts.entries >= MAX_ENTRIES or self._queue.qsize() >= MAX_WAITING:
@@ -96,7 +96,9 @@ class Journal:
         if counts is not None and counts.left_out:
             text = f"… {counts.left_out} more lines and spans were left out"
             self._queue.put(
-                Entry(run_id, attempt, "log", None, None, text, "warning", "{}", None, now, None)
+                JournalEntry(
+                    run_id, attempt, "log", None, None, text, "warning", "{}", None, now, None
+                )
             )
 
     def _run(self) -> None:
@@ -107,9 +109,9 @@ class Journal:
                 self._write(entries)
         self._disconnect()
 
-    def _gather(self) -> tuple[list[Entry], bool]:
+    def _gather(self) -> tuple[list[JournalEntry], bool]:
         """What comes within a moment, and whether nothing comes any more."""
-        entries: list[Entry] = []
+        entries: list[JournalEntry] = []
         item = self._queue.get()
         until = time.monotonic() + GATHER_S
         while item is not None:
@@ -122,7 +124,7 @@ class Journal:
                 return entries, False
         return entries, True
 
-    def _write(self, entries: list[Entry]) -> None:
+    def _write(self, entries: list[JournalEntry]) -> None:
         while True:
             try:
                 self._connection = self._connection or self.connect()
@@ -149,7 +151,7 @@ class Journal:
             self._connection = None
 
 
-def _storable(entry: Entry) -> Entry:
+def _storable(entry: JournalEntry) -> JournalEntry:
     name = storable(entry.name)
     if len(name) > MAX_LINE:
         name = f"{name[:MAX_LINE]}… ({len(name):,} characters, the rest was left out)"

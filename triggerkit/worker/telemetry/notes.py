@@ -11,7 +11,7 @@ import orjson
 import psycopg
 
 from triggerkit.runs.run import ClaimedRun
-from triggerkit.worker.telemetry.journal import Entry, Journal
+from triggerkit.worker.telemetry.journal import Journal, JournalEntry
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class RunNotes:
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: JournalEntry) -> None:
         """See `Notes.put`."""
         self._journal.put(entry)
 
