@@ -59,6 +59,13 @@ class ApiSite:
         return answer.json
 
 
+def operations() -> Iterator[tuple[str, str]]:
+    """Every method and path that is described."""
+    for path, methods in describe_all()["paths"].items():
+        for method in methods:
+            yield method.upper(), re.sub(r"\{\w+\}", "1", path)
+
+
 def hold(method: str, path: str, answer: Answer) -> None:
     """Hold an answer of a described operation against its description."""
     description = describe_all()
