@@ -13,10 +13,9 @@ from typing import Any, Protocol
 import orjson
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs.journal_entry import JournalEntry, as_attributes
+from triggerkit.runs.otel import otel_span
 from triggerkit.runs.run import ClaimedRun
-from triggerkit.worker.slots import Slots
-from triggerkit.worker.telemetry.journal import JournalEntry, as_attributes
-from triggerkit.worker.telemetry.otel import otel_span
 
 #: Most tags of a run, longest tag in characters, and largest metadata in bytes.
 MAX_TAGS = 10
@@ -32,6 +31,16 @@ class Notes(Protocol):
 
     def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> None:
         """Have the tags and metadata of an executing run written."""
+
+
+class Slots(Protocol):
+    """The slots of a worker's process, as far as a run that waits needs them."""
+
+    def lend(self) -> None:
+        """Give this run's slot to others while it waits."""
+
+    def take_back(self) -> None:
+        """Go on, also when no slot is free."""
 
 
 #: The span around what is done in this context.

@@ -1,23 +1,12 @@
-"""Functions that a task has called around its attempts; one that fails is told of and ignored."""
+"""Hooks: functions that a task has called around its attempts."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from triggerkit.tasks.context import RunContext
-from triggerkit.worker.attempt import Stopped
-from triggerkit.worker.failure import message_of
-
-logger = logging.getLogger("triggerkit.hooks")
-
 HookT = TypeVar("HookT", bound=Callable[..., Any])
-
-#: Calls a function of the project's, sync or async, and returns what it returns.
-Invoke = Callable[..., Awaitable[Any]]
 
 
 @dataclass(slots=True)
@@ -29,21 +18,6 @@ class Hooks:
     failure: list[Callable[..., Any]] = field(default_factory=list)
     cancel: list[Callable[..., Any]] = field(default_factory=list)
     error: list[Callable[..., Any]] = field(default_factory=list)
-
-    async def call(self, at: str, invoke: Invoke, context: RunContext, *given: Any) -> list[Any]:
-        """Call the hooks `at` with the run and `given`; what they returned."""
-        answers = []
-        for hook in getattr(self, at):
-            try:
-                answers.append(await invoke(hook, context, *given))
-            except (Stopped, asyncio.CancelledError):
-                raise
-            except BaseException as error:
-                logger.exception("the %s hook of %s failed; it is ignored", at, context.task)
-                context.log(
-                    f"the {at} hook failed: {type(error).__name__}: {message_of(error)}", "error"
-                )
-        return answers
 
 
 class HookDecorators:

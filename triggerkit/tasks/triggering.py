@@ -12,9 +12,9 @@ import psycopg
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.door import door
+from triggerkit.runs.otel import current_traceparent
 from triggerkit.runs.run import NewRun, RunOptions
 from triggerkit.tasks.context import RunContext, checked_metadata, checked_tags, running
-from triggerkit.worker.telemetry.otel import current_traceparent
 
 #: A time span: seconds, or a timedelta.
 Seconds = float | timedelta

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from triggerkit.errors import NotDrained, UnknownRun, UnknownTask
+from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.results import End
 from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome
 from triggerkit.tasks.declare import declared
@@ -19,7 +20,6 @@ from triggerkit.testing.executing import aexecute, execute
 from triggerkit.testing.ledger import Ledger
 from triggerkit.testing.recorded import RecordedRun
 from triggerkit.testing.schedules import Schedules
-from triggerkit.worker.telemetry.journal import JournalEntry
 
 #: Most attempts that are made at once.
 LIMIT = 10_000

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from triggerkit.message import Change
+from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import FINAL, ClaimedRun, NewRun, Outcome, RunError, RunOptions, Status
 from triggerkit.tasks.task import Task
-from triggerkit.worker.telemetry.journal import JournalEntry
 
 
 class Line(NamedTuple):

@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from triggerkit.errors import AbortRun, RetryAfter
 from triggerkit.message import BatchResult
+from triggerkit.runs.otel import otel_attempt, otel_failed
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
 from triggerkit.tasks.context import Notes, RunContext, running
 from triggerkit.tasks.task import Task
@@ -26,8 +27,8 @@ from triggerkit.worker.batch import (
     spawn_held,
 )
 from triggerkit.worker.failure import Failure, failure_of, message_of, run_error, stopped
+from triggerkit.worker.hooks import call_hooks
 from triggerkit.worker.slots import Slots
-from triggerkit.worker.telemetry.otel import otel_attempt, otel_failed
 from triggerkit.worker.telemetry.output import finish_lines
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Executor:
         try:
             try:
                 if self._task.hooks.start:
-                    await self._task.hooks.call("start", self._invoke, context)
+                    await call_hooks(self._task.hooks, "start", self._invoke, context)
                 outcome = await self._made(run)
             finally:
                 if os.getpid() != self._pid:
@@ -100,7 +101,7 @@ class Executor:
             return await self._ended_by(error, attempt, context)
         if self._task.hooks.success and outcome.status == "completed":
             output = None if outcome.output is None else orjson.loads(outcome.output)
-            await self._task.hooks.call("success", self._invoke, context, output)
+            await call_hooks(self._task.hooks, "success", self._invoke, context, output)
         return outcome
 
     async def _made(self, run: ClaimedRun) -> Outcome:
@@ -119,14 +120,14 @@ class Executor:
             otel_failed(attempt.reason.__name__)
             outcome = self._stopped(run, attempt.reason)
             if attempt.reason is Canceled:
-                await self._task.hooks.call("cancel", self._invoke, context)
+                await call_hooks(self._task.hooks, "cancel", self._invoke, context)
                 return outcome
         else:
             otel_failed(message_of(error))
             decided = await self._decided(error, context)
             outcome = self._failed(run, failure_of(error, decided=decided))
         if outcome.status != "retrying":
-            await self._task.hooks.call("failure", self._invoke, context, error)
+            await call_hooks(self._task.hooks, "failure", self._invoke, context, error)
         return outcome
 
     def _stopped(self, run: ClaimedRun, reason: type[Stopped]) -> Outcome:
@@ -137,7 +138,7 @@ class Executor:
         """What a hook says about the error."""
         if not self._task.hooks.error:
             return None
-        answers = await self._task.hooks.call("error", self._invoke, context, error)
+        answers = await call_hooks(self._task.hooks, "error", self._invoke, context, error)
         return next((a for a in answers if isinstance(a, AbortRun | RetryAfter)), None)
 
     async def _invoke(self, function: Callable[..., Any], *given: Any) -> Any:

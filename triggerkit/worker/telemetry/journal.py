@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
 
-import orjson
 import psycopg
 
+from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import storable
 
 logger = logging.getLogger(__name__)
@@ -21,9 +20,6 @@ logger = logging.getLogger(__name__)
 #: Longest line that is kept, in characters, and most entries of one attempt.
 MAX_LINE = 8_000
 MAX_ENTRIES = 2_000
-
-#: Largest attributes that are kept, in characters of JSON.
-MAX_ATTRIBUTES = 16_000
 
 #: Most entries that wait to be written; what comes while so many wait is counted and left out.
 MAX_WAITING = 20_000
@@ -36,22 +32,6 @@ _COPY = """
 COPY triggerkit.spans (run_id, attempt, kind, span_id, parent, name, level, attributes, error,
     started_at, ended_at) FROM STDIN
 """
-
-
-class JournalEntry(NamedTuple):
-    """A row of `spans`: of a line, `name` is its text."""
-
-    run_id: str
-    attempt: int
-    kind: Literal["span", "log"]
-    span_id: str | None
-    parent: str | None
-    name: str
-    level: str | None
-    attributes: str
-    error: str | None
-    started_at: datetime
-    ended_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -156,17 +136,3 @@ def _storable(entry: JournalEntry) -> JournalEntry:
     if len(name) > MAX_LINE:
         name = f"{name[:MAX_LINE]}… ({len(name):,} characters, the rest was left out)"
     return entry._replace(name=name, error=None if entry.error is None else storable(entry.error))
-
-
-def as_attributes(attributes: dict[str, Any]) -> str:
-    """`attributes` as JSON that Postgres stores, whatever their values are."""
-    try:
-        text = orjson.dumps(attributes, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:
-        text = "\\u0000"
-    if "\\u0000" in text:
-        shown = {storable(str(name)): storable(repr(value)) for name, value in attributes.items()}
-        text = orjson.dumps(shown).decode()
-    if len(text) > MAX_ATTRIBUTES:
-        return orjson.dumps({"left out": f"attributes of {len(text):,} characters"}).decode()
-    return text

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import psycopg
 
+from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import ClaimedRun
-from triggerkit.worker.telemetry.journal import Journal, JournalEntry
+from triggerkit.worker.telemetry.journal import Journal
 
 logger = logging.getLogger(__name__)
 
