@@ -18,7 +18,7 @@ from triggerkit.cli.options import Json, Tasks
 from triggerkit.consumers.declare.apply import apply as apply_declarations
 from triggerkit.consumers.declare.apply import plan as plan_declarations
 from triggerkit.consumers.declare.declaration import Declarations
-from triggerkit.consumers.declare.plan import Plan, Step
+from triggerkit.consumers.declare.plan import Plan, PlanStep
 from triggerkit.encryption import Keyring
 from triggerkit.errors import TriggerkitError
 from triggerkit.runs.declared import DeclaredRuns, RunStep, apply_runs, plan_runs
@@ -124,7 +124,7 @@ def _consented(settings: Settings, declarations: Declarations) -> bool:
 
 
 def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:
-    steps: list[Step | RunStep] = [*planned.steps, *of_runs]
+    steps: list[PlanStep | RunStep] = [*planned.steps, *of_runs]
     for step in steps:
         _print_step(step)
     for warning in planned.warnings:
@@ -133,7 +133,7 @@ def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:
         console.print("nothing to change")
 
 
-def _print_step(step: Step | RunStep) -> None:
+def _print_step(step: PlanStep | RunStep) -> None:
     color = _COLORS.get(step.verb, "cyan")
     first, *rest = str(step).splitlines()
     console.print(f"[{color}]{step.verb}[/]{escape(first.removeprefix(step.verb))}")

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from triggerkit.cli.options import Json
 from triggerkit.cli.progress import Shown, bar, shown, told
-from triggerkit.consumers.backfill.store import BackfillStore, Progress, Started
+from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore, Started
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
@@ -169,7 +169,7 @@ async def _watched(backfill_id: int | None) -> bool:
                 await asyncio.sleep(WATCH_S)
 
 
-def _show(screen: Shown, found: list[Progress]) -> None:
+def _show(screen: Shown, found: list[BackfillProgress]) -> None:
     for backfill in found:
         screen.show(backfill)
 
@@ -187,13 +187,13 @@ async def _is_streamed(
     return await cursor.fetchone() is not None
 
 
-def _as_json(backfill: Progress) -> dict[str, Any]:
+def _as_json(backfill: BackfillProgress) -> dict[str, Any]:
     values = asdict(backfill)
     values["from"] = values.pop("from_")
     return {**values, "percent": backfill.percent, "eta_s": backfill.eta_s}
 
 
-def _range(backfill: Progress) -> str:
+def _range(backfill: BackfillProgress) -> str:
     if backfill.from_ is None and backfill.until is None:
         return ""
     ends = [f"from {backfill.from_}"] if backfill.from_ is not None else []

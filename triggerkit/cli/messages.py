@@ -16,7 +16,7 @@ from rich.table import Table
 
 from triggerkit.cli.options import Json
 from triggerkit.consumers.parked.manage import (
-    Attempt,
+    DeliveryAttempt,
     Parked,
     ParkedState,
     discard_parked,
@@ -154,7 +154,7 @@ def _actor() -> str:
     return f"cli:{getpass.getuser()}"
 
 
-def _line(attempt: Attempt) -> str:
+def _line(attempt: DeliveryAttempt) -> str:
     answer = attempt.error or f"answered {attempt.status}"
     with_others = f" with {attempt.messages - 1} others" if attempt.messages > 1 else ""
     return f"{attempt.sent_at:%Y-%m-%d %H:%M:%S} attempt {attempt.attempt}{with_others}: {answer}"

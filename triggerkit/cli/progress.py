@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 
-from triggerkit.consumers.backfill.store import Progress as Backfill
+from triggerkit.consumers.backfill.store import BackfillProgress as Backfill
 
 #: Characters of a bar in a table.
 BAR_WIDTH = 20

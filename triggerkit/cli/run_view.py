@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from triggerkit.cli.waterfall import RunWay, Step, draw, steps_of_run
+from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
 from triggerkit.runs.run import RUN_ID_CHARS
 
 #: Characters of a task's name and of a row in a list, and of a value that is shown.
@@ -58,7 +58,7 @@ def print_run(console: Console, run: dict[str, Any]) -> None:
             shown = str(value)
         console.print(f"{name:<19} {shown[:VALUE_CHARS]}", markup=False)
     console.print()
-    draw([Step("accepted", run["created_at"], run["created_at"]), *steps_of_run(way(run))])
+    draw([Bar("accepted", run["created_at"], run["created_at"]), *steps_of_run(way(run))])
     lines = [entry for entry in run["spans"] if entry["kind"] == "log"]
     if lines:
         console.print()

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
 from triggerkit.cli.options import Json
-from triggerkit.cli.waterfall import RunWay, Step, draw, steps_of_run
+from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
 from triggerkit.consumers.trace.changes import ConsumerTrace, Trace, position_of_run, trace
 from triggerkit.consumers.trace.runs import TracedRun
 from triggerkit.settings import Project, Settings
@@ -103,29 +103,29 @@ def _value(value: Any) -> str:
     return text if len(text) <= VALUE_CHARS else f"{text[:VALUE_CHARS]}…"
 
 
-def _steps(found: Trace) -> Iterator[Step]:
-    yield Step("committed", found.committed_at, found.committed_at)
-    yield Step("captured", found.captured_at, found.captured_at, "in the log")
+def _steps(found: Trace) -> Iterator[Bar]:
+    yield Bar("committed", found.committed_at, found.committed_at)
+    yield Bar("captured", found.captured_at, found.captured_at, "in the log")
     for way in found.consumers:
         yield from _of_consumer(way)
 
 
-def _of_consumer(way: ConsumerTrace) -> Iterator[Step]:
+def _of_consumer(way: ConsumerTrace) -> Iterator[Bar]:
     for attempt in way.attempts:
         what = f"{way.consumer}: delivery, attempt {attempt.attempt}"
         if attempt.messages > 1:
             what += f", {attempt.messages} messages"
         outcome = str(attempt.status or "") if attempt.error is None else attempt.error
-        yield Step(what, attempt.sent_at, attempt.answered_at, outcome)
+        yield Bar(what, attempt.sent_at, attempt.answered_at, outcome)
     if way.parked is not None:
         parked = way.parked
-        yield Step(f"{way.consumer}: parked", parked.parked_at, parked.parked_at, parked.state)
+        yield Bar(f"{way.consumer}: parked", parked.parked_at, parked.parked_at, parked.state)
     for run in way.runs:
         yield from _of_run(run)
 
 
-def _of_run(run: TracedRun) -> Iterator[Step]:
-    yield Step(f"{run.id}: accepted", run.created_at, run.created_at, run.task)
+def _of_run(run: TracedRun) -> Iterator[Bar]:
+    yield Bar(f"{run.id}: accepted", run.created_at, run.created_at, run.task)
     way = RunWay(**{name: getattr(run, name) for name in RunWay._fields})
     for step in steps_of_run(way):
         yield step._replace(what=f"  {step.what}")

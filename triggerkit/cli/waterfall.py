@@ -20,7 +20,7 @@ BAR_CHARS = 24
 AT_ONCE_S = 0.001
 
 
-class Step(NamedTuple):
+class Bar(NamedTuple):
     """A bar of the waterfall; what has not ended yet has no end."""
 
     what: str
@@ -41,7 +41,7 @@ class RunWay(NamedTuple):
     spans: Sequence[dict[str, Any]]
 
 
-def draw(steps: Sequence[Step]) -> None:
+def draw(steps: Sequence[Bar]) -> None:
     """Print a line for each step; the first one is at 0 ms."""
     start = steps[0].start
     end = max(step.end or step.start for step in steps)
@@ -60,7 +60,7 @@ def draw(steps: Sequence[Step]) -> None:
     Console(highlight=False, soft_wrap=True, width=WIDTH).print(table)
 
 
-def steps_of_run(run: RunWay) -> Iterator[Step]:
+def steps_of_run(run: RunWay) -> Iterator[Bar]:
     """Waits, attempts with their spans, and the end of a run."""
     ended = run.created_at
     for attempt in run.attempts:
@@ -69,7 +69,7 @@ def steps_of_run(run: RunWay) -> Iterator[Step]:
         yield from _waits(run, ended, started, is_retry=attempt["attempt"] > 1, is_last=is_last)
         finished = attempt["finished_at"]
         ended = started if finished is None else time_of(finished)
-        yield Step(
+        yield Bar(
             f"attempt {attempt['attempt']}",
             started,
             None if finished is None else ended,
@@ -77,9 +77,9 @@ def steps_of_run(run: RunWay) -> Iterator[Step]:
         )
         yield from _spans(run.spans, attempt["attempt"])
     if run.finished_at is not None:
-        yield Step("done", run.finished_at, run.finished_at, run.status)
+        yield Bar("done", run.finished_at, run.finished_at, run.status)
     elif run.status != "executing":
-        yield Step(run.status, ended, None, run.queue)
+        yield Bar(run.status, ended, None, run.queue)
 
 
 def time_of(value: datetime | str) -> datetime:
@@ -89,16 +89,16 @@ def time_of(value: datetime | str) -> datetime:
 
 def _waits(
     run: RunWay, since: datetime, until: datetime, *, is_retry: bool, is_last: bool
-) -> Iterator[Step]:
+) -> Iterator[Bar]:
     # When it was queued is known of the last time only.
     queued = run.queued_at if is_last else since
     queued = min(max(queued, since), until)
     if (queued - since).total_seconds() > AT_ONCE_S:
-        yield Step("waits for its retry" if is_retry else "not yet ready", since, queued)
-    yield Step("queued", queued, until, run.queue)
+        yield Bar("waits for its retry" if is_retry else "not yet ready", since, queued)
+    yield Bar("queued", queued, until, run.queue)
 
 
-def _spans(spans: Iterable[dict[str, Any]], attempt: int) -> Iterator[Step]:
+def _spans(spans: Iterable[dict[str, Any]], attempt: int) -> Iterator[Bar]:
     own = [span for span in spans if span["attempt"] == attempt and span["kind"] == "span"]
     parents = {span["span_id"]: span["parent"] for span in own}
     for span in sorted(own, key=lambda span: time_of(span["started_at"])):
@@ -106,7 +106,7 @@ def _spans(spans: Iterable[dict[str, Any]], attempt: int) -> Iterator[Step]:
         while parent in parents and depth < 20:
             depth, parent = depth + 1, parents[parent]
         end = None if span["ended_at"] is None else time_of(span["ended_at"])
-        yield Step(
+        yield Bar(
             f"{'  ' * depth}{span['name']}", time_of(span["started_at"]), end, span["error"] or ""
         )
 
@@ -122,7 +122,7 @@ def _ms(start: datetime, end: datetime | None) -> float:
     return 0.0 if end is None else (end - start).total_seconds() * 1000
 
 
-def _bar(start: datetime, end: datetime, step: Step) -> str:
+def _bar(start: datetime, end: datetime, step: Bar) -> str:
     whole = max(_ms(start, end), 0.001)
     first = min(BAR_CHARS - 1, max(0, int(BAR_CHARS * _ms(start, step.start) / whole)))
     last = min(BAR_CHARS, max(first + 1, int(BAR_CHARS * _ms(start, step.end or end) / whole)))

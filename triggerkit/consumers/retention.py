@@ -90,7 +90,7 @@ class Policy:
     max_bytes: int
 
 
-class Progress(NamedTuple):
+class CursorProgress(NamedTuple):
     """How far a consumer is in a partition, as the process knows that delivers to it."""
 
     consumer_id: int
@@ -124,7 +124,9 @@ class Outlook:
         return self.size_bytes / self.max_bytes
 
 
-async def save_progress(connection: psycopg.AsyncConnection, progress: list[Progress]) -> None:
+async def save_progress(
+    connection: psycopg.AsyncConnection, progress: list[CursorProgress]
+) -> None:
     """Store how far consumers are that had nothing to store: by it they are past what is old."""
     columns = [list(column) for column in zip(*progress, strict=True)] or [[], [], [], []]
     await connection.execute(_SAVE, columns)

@@ -18,7 +18,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_HELD = 1000
 
 
-class Held(NamedTuple):
+class EntryToPark(NamedTuple):
     """An entry that is set aside, to be parked: for a fault, or behind another of its key."""
 
     entry: Entry
@@ -34,7 +34,7 @@ class Batch:
     messages: list[bytes] = field(default_factory=list)
     #: What is sent for `messages` where the consumer has a transform; else nothing.
     transformed: list[bytes] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    held: list[EntryToPark] = field(default_factory=list)
     last: int = 0
     size_bytes: int = 0
     #: Whether nothing more goes into it.
@@ -84,7 +84,9 @@ def collect(
             key = key_of(entry)
             is_behind = key in parked_keys or key in held_keys or entry.position in held_before
             if is_behind or isinstance(verdict, Faulty):
-                held.append(Held(entry, key, verdict if isinstance(verdict, Faulty) else None))
+                held.append(
+                    EntryToPark(entry, key, verdict if isinstance(verdict, Faulty) else None)
+                )
                 held_keys.add(key)
                 continue
         message = sent = render(entry)
@@ -92,7 +94,7 @@ def collect(
             made = selection.sent(message)
             if isinstance(made, Faulty):
                 key = key_of(entry)
-                held.append(Held(entry, key, made))
+                held.append(EntryToPark(entry, key, made))
                 held_keys.add(key)
                 continue
             sent = made

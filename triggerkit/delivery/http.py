@@ -29,7 +29,7 @@ OWN = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class HttpTarget:
     """Where a URL's requests go: one connection serves requests of the same origin."""
 
     host: str
@@ -50,7 +50,7 @@ class Endpoint:
 
 
 @lru_cache(maxsize=1024)
-def endpoint_of(url: str) -> Endpoint:
+def endpoint_of(url: str) -> HttpTarget:
     """Read `url`.
 
     Raises:
@@ -70,7 +70,7 @@ def endpoint_of(url: str) -> Endpoint:
     if not target.isascii() or any(c <= " " or c == "\x7f" for c in url):
         raise CannotReach("the URL has characters that must be percent-encoded")
     is_tls = parts.scheme == "https"
-    return Endpoint(host, port or (443 if is_tls else 80), is_tls, target)
+    return HttpTarget(host, port or (443 if is_tls else 80), is_tls, target)
 
 
 #: Gives the addresses a host may be reached at, or raises `CannotReach`.
@@ -112,7 +112,7 @@ class HttpClient:
             connection.close()
         return response
 
-    def _take(self, endpoint: Endpoint) -> Connection | None:
+    def _take(self, endpoint: HttpTarget) -> Connection | None:
         free = self._free.get(endpoint.origin, [])
         oldest = asyncio.get_running_loop().time() - KEEP_S
         while free:
@@ -122,7 +122,7 @@ class HttpClient:
             connection.close()
         return None
 
-    async def _connect(self, endpoint: Endpoint) -> Connection:
+    async def _connect(self, endpoint: HttpTarget) -> Connection:
         error: Exception | None = None
         for address in await self._resolve(endpoint.host, endpoint.port):
             try:
@@ -146,7 +146,7 @@ class HttpClient:
 
 
 def request_bytes(
-    method: str, endpoint: Endpoint, headers: Mapping[str, str], body: bytes
+    method: str, endpoint: HttpTarget, headers: Mapping[str, str], body: bytes
 ) -> bytes:
     """A whole request as it goes over the line.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import UNLOADABLE, CursorMoved, CursorStore
-from triggerkit.consumers.retention import Progress
+from triggerkit.consumers.retention import CursorProgress
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.outlet import CredentialsFor, Outlet
 from triggerkit.delivery.parked_retries import Retries
@@ -65,10 +65,10 @@ class DeliveryLoop:
         async with self._refreshing:
             return await self._refresh()
 
-    def progress(self) -> list[Progress]:
+    def progress(self) -> list[CursorProgress]:
         """How far each lane is that has nothing under way: what it passed over is not stored."""
         return [
-            Progress(
+            CursorProgress(
                 lane.consumer.id,
                 lane.consumer.replay_epoch,
                 lane.cursor.partition,

@@ -12,7 +12,7 @@ from triggerkit.consumers.selection import Selection
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.push import Answer, Push, Pusher
-from triggerkit.delivery.slots import Slots
+from triggerkit.delivery.slots import PushSlots
 from triggerkit.delivery.turns import Turns
 from triggerkit.log.reader import LogReader
 
@@ -52,7 +52,7 @@ class Outlet:
         self.is_awaited = False
         self.health = Health()
         self.turns = Turns()
-        self.slots = Slots(consumer.definition.concurrency)
+        self.slots = PushSlots(consumer.definition.concurrency)
         self._pusher = pusher
         self._credentials_for = credentials_for
         self._changed = asyncio.Event()

@@ -25,12 +25,12 @@ from triggerkit.state.backoff import backoff_s
 logger = logging.getLogger(__name__)
 
 
-class _Metadata(msgspec.Struct):
+class _KeyMetadata(msgspec.Struct):
     idempotency_key: str
 
 
 class _Identity(msgspec.Struct):
-    metadata: _Metadata
+    metadata: _KeyMetadata
 
 
 _identity = msgspec.json.Decoder(_Identity).decode

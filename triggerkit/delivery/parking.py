@@ -9,7 +9,7 @@ from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.parked.store import HeadState, ParkedMessage
 from triggerkit.consumers.render import idempotency_key
 from triggerkit.consumers.selection import Selection
-from triggerkit.delivery.batch import Batch, Held
+from triggerkit.delivery.batch import Batch, EntryToPark
 from triggerkit.delivery.push import Answer, Failed
 from triggerkit.log.entry import Entry
 from triggerkit.state.backoff import backoff_s
@@ -84,7 +84,7 @@ def _failed(
 
 
 def _set_aside(
-    consumer: Consumer, selection: Selection, partition: int, item: Held
+    consumer: Consumer, selection: Selection, partition: int, item: EntryToPark
 ) -> ParkedMessage:
     entry, key, fault = item
     group = "row" if consumer.definition.group_by is None else "group"

@@ -17,7 +17,7 @@ import orjson
 
 from triggerkit.delivery.connection import Connection, HttpError, Response
 from triggerkit.delivery.credentials import Credentials
-from triggerkit.delivery.http import Endpoint, HttpClient, endpoint_of, request_bytes
+from triggerkit.delivery.http import HttpClient, HttpTarget, endpoint_of, request_bytes
 from triggerkit.delivery.network import Network, checked
 from triggerkit.delivery.push import Push, headers_of, is_page, read_answer
 from triggerkit.errors import ConfigurationError
@@ -44,7 +44,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ProbeStep:
     """One step: `dns`, `connect`, `tls` or `answer`, and how long it took, in milliseconds."""
 
     name: str
@@ -66,7 +66,7 @@ class Report:
     status: int | None = None
     answer: str = ""
     meaning: str | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ProbeStep] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -85,7 +85,7 @@ class Report:
 
     def _add(self, name: str, ok: bool, detail: str, since: float) -> None:
         ms = round((time.monotonic() - since) * 1000, 1)
-        self.steps.append(Step(name, ok, detail, ms))
+        self.steps.append(ProbeStep(name, ok, detail, ms))
 
 
 async def probe(
@@ -131,7 +131,7 @@ async def _send(
 
 
 async def _connect(
-    report: Report, client: HttpClient, endpoint: Endpoint, addresses: list[str]
+    report: Report, client: HttpClient, endpoint: HttpTarget, addresses: list[str]
 ) -> Connection:
     loop = asyncio.get_running_loop()
     with report.step("connect") as found:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Slots:
+class PushSlots:
     """At most `limit` hold a slot, by `async with`; the others wait in the order they came."""
 
     def __init__(self, limit: int) -> None:

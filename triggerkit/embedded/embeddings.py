@@ -45,7 +45,7 @@ _KEEP_ALIVE_S = 75
 _DRAIN_S = 3
 
 
-class Refused(HTTPException):
+class InvalidEmbeddingRequest(HTTPException):
     """A request that OpenAI would refuse, with the name of the wrong parameter."""
 
     def __init__(self, message: str, param: str | None = None, status_code: int = 400) -> None:
@@ -71,24 +71,28 @@ def parse_request(body: bytes) -> EmbeddingRequest:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Refused("We could not parse the JSON body of your request.") from None
+        raise InvalidEmbeddingRequest("We could not parse the JSON body of your request.") from None
     if not isinstance(fields, dict):
-        raise Refused("The body of the request must be a JSON object.")
+        raise InvalidEmbeddingRequest("The body of the request must be a JSON object.")
     if not isinstance(fields.get("model"), str) or not fields["model"]:
-        raise Refused("you must provide a model parameter", "model")
+        raise InvalidEmbeddingRequest("you must provide a model parameter", "model")
     return EmbeddingRequest(_texts(fields.get("input")), _dimensions(fields), _encoding(fields))
 
 
 def _texts(given: object) -> list[str]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts:
-        raise Refused("'input' must be a string or a list of at least one string.", "input")
+        raise InvalidEmbeddingRequest(
+            "'input' must be a string or a list of at least one string.", "input"
+        )
     if len(texts) > MAX_INPUTS:
-        raise Refused(f"'input' must have at most {MAX_INPUTS} members.", "input")
+        raise InvalidEmbeddingRequest(f"'input' must have at most {MAX_INPUTS} members.", "input")
     if not all(isinstance(text, str) for text in texts):
-        raise Refused("'input' must hold strings; this server takes no token arrays.", "input")
+        raise InvalidEmbeddingRequest(
+            "'input' must hold strings; this server takes no token arrays.", "input"
+        )
     if not all(texts):
-        raise Refused("'input' cannot hold an empty string.", "input")
+        raise InvalidEmbeddingRequest("'input' cannot hold an empty string.", "input")
     return cast("list[str]", texts)
 
 
@@ -97,7 +101,7 @@ def _dimensions(fields: dict[str, object]) -> int:
     if given is None:
         return DIMENSIONS
     if type(given) is not int or not 1 <= given <= DIMENSIONS:
-        raise Refused(
+        raise InvalidEmbeddingRequest(
             f"'dimensions' must be an integer from 1 to {DIMENSIONS} for {MODEL}.", "dimensions"
         )
     return given
@@ -109,7 +113,9 @@ def _encoding(fields: dict[str, object]) -> Literal["float", "base64"]:
             return "float"
         case "base64":
             return "base64"
-    raise Refused("'encoding_format' must be one of 'float' and 'base64'.", "encoding_format")
+    raise InvalidEmbeddingRequest(
+        "'encoding_format' must be one of 'float' and 'base64'.", "encoding_format"
+    )
 
 
 def answer(model: Model, request: EmbeddingRequest) -> bytes:
@@ -135,7 +141,9 @@ async def _read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise Refused(f"The request is longer than {MAX_BODY_BYTES} bytes.", None, 413)
+            raise InvalidEmbeddingRequest(
+                f"The request is longer than {MAX_BODY_BYTES} bytes.", None, 413
+            )
     return bytes(body)
 
 
@@ -153,7 +161,7 @@ async def _models(_: Request) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    if isinstance(error, Refused):
+    if isinstance(error, InvalidEmbeddingRequest):
         return _error(error.status_code, error.detail, error.param)
     status = cast("HTTPException", error).status_code
     return _error(status, f"Invalid URL ({request.method} {request.url.path})", None)

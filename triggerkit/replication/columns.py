@@ -73,7 +73,7 @@ class TableColumns:
     comment: str | None = None
 
 
-class _Type(NamedTuple):
+class _ColumnType(NamedTuple):
     name: str
     is_built_in: bool
     base_oid: int
@@ -98,19 +98,19 @@ async def read_columns(connection: psycopg.AsyncConnection, schema: str, name: s
     cursor = await connection.execute(_COLUMNS, [oid])
     columns = await cursor.fetchall()
     cursor = await connection.execute(_TYPES, [[column[1] for column in columns]])
-    types = {oid: _Type(*facts) for oid, *facts in await cursor.fetchall()}
+    types = {oid: _ColumnType(*facts) for oid, *facts in await cursor.fetchall()}
     return TableColumns(schema, name, tuple(_column(types, *column) for column in columns), comment)
 
 
 def _column(
-    types: dict[int, _Type], name: str, oid: int, dimensions: int, *facts: Any
+    types: dict[int, _ColumnType], name: str, oid: int, dimensions: int, *facts: Any
 ) -> TableColumn:
     not_null, is_generated, comment = facts
     found = _resolved(types, oid, dimensions)
     return TableColumn(name, found, not not_null, is_generated, comment)
 
 
-def _resolved(types: dict[int, _Type], oid: int, dimensions: int) -> ColumnType:
+def _resolved(types: dict[int, _ColumnType], oid: int, dimensions: int) -> ColumnType:
     found = types[oid]
     if found.base_oid:
         return _resolved(types, found.base_oid, found.dimensions or dimensions)

@@ -38,7 +38,7 @@ class Origin(NamedTuple):
     name: str
 
 
-class Column(NamedTuple):
+class RelationColumn(NamedTuple):
     """A column of a relation; `is_key` says that the replica identity contains it."""
 
     name: str
@@ -54,7 +54,7 @@ class Relation(NamedTuple):
     schema: str
     table: str
     replica_identity: str
-    columns: tuple[Column, ...]
+    columns: tuple[RelationColumn, ...]
 
 
 class Type(NamedTuple):

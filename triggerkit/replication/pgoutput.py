@@ -13,7 +13,6 @@ from triggerkit.errors import MalformedMessage
 from triggerkit.lsn import Lsn
 from triggerkit.replication.messages import (
     Begin,
-    Column,
     Commit,
     Delete,
     Insert,
@@ -22,6 +21,7 @@ from triggerkit.replication.messages import (
     OldKind,
     Origin,
     Relation,
+    RelationColumn,
     Truncate,
     Type,
     Update,
@@ -126,11 +126,11 @@ def _decode_relation(data: bytes) -> Relation:
     return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
 
 
-def _read_column(data: bytes, at: int) -> tuple[Column, int]:
+def _read_column(data: bytes, at: int) -> tuple[RelationColumn, int]:
     is_key = data[at] & 1 == 1
     name, at = _read_string(data, at + 1)
     type_oid, type_modifier = _COLUMN.unpack_from(data, at)
-    return Column(name, type_oid, type_modifier, is_key), at + _COLUMN.size
+    return RelationColumn(name, type_oid, type_modifier, is_key), at + _COLUMN.size
 
 
 def _decode_type(data: bytes) -> Type:

@@ -62,7 +62,7 @@ class _Database:
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseHealth:
+class CapturedDatabase:
     """A captured database. What only the source tells is None where it cannot be asked."""
 
     name: str
@@ -80,7 +80,7 @@ class DatabaseHealth:
 
 async def database_health(
     state: psycopg.AsyncConnection, source: psycopg.AsyncConnection | None, policy: Policy
-) -> tuple[list[DatabaseHealth], list[Outlook]]:
+) -> tuple[list[CapturedDatabase], list[Outlook]]:
     """All captured databases by name, and how near each one's log is to its limit.
 
     Only the one behind `source` is looked at itself; without `source` none is.
@@ -111,8 +111,8 @@ def _health(
     problems: Sequence[Problem],
     *,
     asked: bool,
-) -> DatabaseHealth:
-    return DatabaseHealth(
+) -> CapturedDatabase:
+    return CapturedDatabase(
         name=database.name,
         slot_name=database.slot_name,
         slot_active=(slot is not None and slot.active_pid is not None) if asked else None,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from triggerkit.consumers.retention import Policy, Progress, retain, save_progress
+from triggerkit.consumers.retention import CursorProgress, Policy, retain, save_progress
 from triggerkit.errors import CannotConnect
 from triggerkit.log.retention import PATIENCE
 from triggerkit.settings import Settings
@@ -26,7 +26,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 async def keep_retaining(
-    settings: Settings, database_id: int, progress: Callable[[], list[Progress]]
+    settings: Settings, database_id: int, progress: Callable[[], list[CursorProgress]]
 ) -> None:
     """Retain until canceled. What goes wrong is told and tried again: the stream goes on."""
     while True:

@@ -42,7 +42,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class _NotifyingServer(uvicorn.Server):
     """Calls back once it accepts requests."""
 
     def __init__(
@@ -92,7 +92,7 @@ async def run_serve(
     # Known before the application starts, whose own errors are told as a traceback.
     await installation(settings)
     watch_connections(settings)
-    server = _Server(config, application, ready)
+    server = _NotifyingServer(config, application, ready)
     await server.serve(sockets=[listener])
     if not server.started:
         raise PreflightFailed("the application did not start; its error is above")

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from triggerkit.settings import Settings
 from triggerkit.signature import is_fresh, verify
-from triggerkit.web.body import Refused, read_body
+from triggerkit.web.body import BodyRefused, read_body
 
 #: The headers of a signed request.
 SIGNED_BY = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -35,7 +35,7 @@ async def authorized_body(request: Request, settings: Settings) -> bytes | None:
         return None
     try:
         body = await read_body(request)
-    except Refused:
+    except BodyRefused:
         # What cannot be read has no signature: a stranger learns nothing from the difference.
         return None
     is_right = verify(secrets, message_id, timestamp, signature, body, time.time())

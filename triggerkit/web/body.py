@@ -15,7 +15,7 @@ MAX_BODY_BYTES = 5 * 1024 * 1024
 READ_TIMEOUT_S = 30.0
 
 
-class Refused(Exception):
+class BodyRefused(Exception):
     """The request is answered by `status` and `error`."""
 
     def __init__(self, status: int, error: str) -> None:
@@ -24,7 +24,7 @@ class Refused(Exception):
         self.error = error
 
 
-class _Batch(msgspec.Struct):
+class _RawBatch(msgspec.Struct):
     data: list[msgspec.Raw]
 
 
@@ -36,21 +36,21 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise Refused(415, "the content type must be application/json")
+        raise BodyRefused(415, "the content type must be application/json")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
-        raise Refused(415, "the content encoding must be gzip or none")
+        raise BodyRefused(415, "the content encoding must be gzip or none")
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
             body = await _read(request, max_bytes)
     except TimeoutError:
-        raise Refused(408, f"the body took longer than {READ_TIMEOUT_S:g} s") from None
+        raise BodyRefused(408, f"the body took longer than {READ_TIMEOUT_S:g} s") from None
     if encoding == "gzip":
         body = _gunzip(body, max_bytes)
     try:
         body.decode()
     except UnicodeDecodeError:
-        raise Refused(400, "the body is not UTF-8") from None
+        raise BodyRefused(400, "the body is not UTF-8") from None
     return body
 
 
@@ -62,28 +62,28 @@ def split(body: bytes) -> tuple[bool, list[msgspec.Raw]]:
     """
     try:
         try:
-            return True, msgspec.json.decode(body, type=_Batch).data
+            return True, msgspec.json.decode(body, type=_RawBatch).data
         except msgspec.ValidationError:
             return False, [msgspec.json.decode(body, type=msgspec.Raw)]
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(400, f"malformed JSON: {error}") from None
+        raise BodyRefused(400, f"malformed JSON: {error}") from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
     # Counted as it streams: a chunked body has no Content-Length to trust.
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
-        raise Refused(413, f"the body is larger than {max_bytes} bytes")
+        raise BodyRefused(413, f"the body is larger than {max_bytes} bytes")
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > max_bytes:
-                raise Refused(413, f"the body is larger than {max_bytes} bytes")
+                raise BodyRefused(413, f"the body is larger than {max_bytes} bytes")
             chunks.append(chunk)
     except ClientDisconnect:
-        raise Refused(400, "the connection ended before the body did") from None
+        raise BodyRefused(400, "the connection ended before the body did") from None
     return b"".join(chunks)
 
 
@@ -92,11 +92,11 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
     try:
         plain = decompressor.decompress(body, max_bytes + 1)
     except zlib.error:
-        raise Refused(400, "the body is not gzip") from None
+        raise BodyRefused(400, "the body is not gzip") from None
     if len(plain) > max_bytes:
-        raise Refused(413, f"the body is larger than {max_bytes} bytes")
+        raise BodyRefused(413, f"the body is larger than {max_bytes} bytes")
     if not decompressor.eof:
-        raise Refused(400, "the gzip body is cut short")
+        raise BodyRefused(400, "the gzip body is cut short")
     if decompressor.unused_data:
-        raise Refused(400, "the gzip body goes on after its end")
+        raise BodyRefused(400, "the gzip body goes on after its end")
     return plain

@@ -18,7 +18,7 @@ from triggerkit.message import Envelope, Metadata, row_key
 from triggerkit.runs.run import Handle, NewRun, RunOptions
 from triggerkit.tasks.payload import Json, read_envelope, read_envelopes
 from triggerkit.tasks.task import Task
-from triggerkit.web.body import Refused, split
+from triggerkit.web.body import BodyRefused, split
 
 #: Most messages in one request.
 MAX_MESSAGES = 1000
@@ -58,9 +58,9 @@ class Receipt:
         self._envelopes: dict[int, Envelope] = {}
         self._failed: dict[int, InvalidPayload] = {}
         if not self._messages:
-            raise Refused(422, "data is empty")
+            raise BodyRefused(422, "data is empty")
         if len(self._messages) > MAX_MESSAGES:
-            raise Refused(413, f"more than {MAX_MESSAGES} messages in one request")
+            raise BodyRefused(413, f"more than {MAX_MESSAGES} messages in one request")
 
     def runs(self) -> list[NewRun]:
         """The runs to accept: one for a batch task's whole batch, else one per message.

@@ -16,7 +16,7 @@ from triggerkit.runs.run import Handle, NewRun
 from triggerkit.settings import Settings
 from triggerkit.tasks.task import Task
 from triggerkit.web.auth import authorized_body, unauthorized
-from triggerkit.web.body import Refused
+from triggerkit.web.body import BodyRefused
 from triggerkit.web.receipt import Receipt
 
 #: Where `serve` puts its client in the ASGI scope; without it runs go through the process's door.
@@ -45,7 +45,7 @@ class WebhookRoute(Route):
             receipt = Receipt(self.task, request.headers, body)
             runs = receipt.runs()
             handles = await _accept(client, runs) if runs else []
-        except Refused as refused:
+        except BodyRefused as refused:
             return JSONResponse({"error": refused.error}, status_code=refused.status)
         except InvalidPayload as error:
             return _invalid(error)

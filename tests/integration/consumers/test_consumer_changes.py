@@ -27,7 +27,7 @@ from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Stored
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.store import ParkedMessage
-from triggerkit.consumers.retention import Progress, save_progress
+from triggerkit.consumers.retention import CursorProgress, save_progress
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
@@ -175,7 +175,7 @@ def test_a_cursor_that_retention_stored_meanwhile_goes_on(settings: Settings) ->
             store, cursor = await first_cursor(settings, states)
             [consumer] = await store.consumers()
             cursor.position = 5
-            passed = Progress(consumer.id, 0, cursor.partition, 4)
+            passed = CursorProgress(consumer.id, 0, cursor.partition, 4)
             await command(settings, lambda state: save_progress(state, [passed]))
             cursor.batch_id, cursor.batch_last, cursor.attempt = "b", 6, 1
             await store.begin(consumer, cursor)

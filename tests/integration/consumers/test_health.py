@@ -27,7 +27,7 @@ from triggerkit.replication.slot import slot_name_for
 from triggerkit.replication.slot_state import SlotState
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.supervisor.health import DatabaseHealth, database_health, wal_problems
+from triggerkit.supervisor.health import CapturedDatabase, database_health, wal_problems
 
 POLICY = Policy(timedelta(days=7), 10**12)
 
@@ -42,8 +42,8 @@ def of_consumers(url: str, outlook: Outlook | None = None) -> dict[str, Consumer
     return {health.name: health for health in asyncio.run(read())}
 
 
-def of_database(settings: Settings, policy: Policy = POLICY) -> DatabaseHealth:
-    async def read() -> DatabaseHealth:
+def of_database(settings: Settings, policy: Policy = POLICY) -> CapturedDatabase:
+    async def read() -> CapturedDatabase:
         async with (
             await connect(settings.state_dsn, "test") as state,
             await connect(settings.source_dsn, "test") as source,

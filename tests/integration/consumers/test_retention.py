@@ -17,7 +17,7 @@ from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers import retention
 from triggerkit.consumers.declare.rewind import rewind
 from triggerkit.consumers.definition import changes
-from triggerkit.consumers.retention import Policy, Progress, outlook, retain, save_progress
+from triggerkit.consumers.retention import CursorProgress, Policy, outlook, retain, save_progress
 from triggerkit.log import writer as writer_module
 from triggerkit.log.entry import PARTITIONS, Pending
 from triggerkit.log.retention import PATIENCE, table_partitions
@@ -179,10 +179,10 @@ def test_progress_that_was_made_in_memory_counts_but_not_against_a_rewind(
         await fill(database_url, database_id, 450)
         consumer_id = add_consumer(database_url, database_id, "filtered", 0)
         async with await connect(database_url, "test") as connection:
-            stale = [Progress(consumer_id, 7, p, 450) for p in range(PARTITIONS)]
+            stale = [CursorProgress(consumer_id, 7, p, 450) for p in range(PARTITIONS)]
             await save_progress(connection, stale)
             assert await retained(database_url, database_id, AT_ONCE) == (1, 1)
-            await save_progress(connection, [Progress(consumer_id, 0, 1, 450)])
+            await save_progress(connection, [CursorProgress(consumer_id, 0, 1, 450)])
             await save_progress(connection, [])
             await save_progress(connection, [p._replace(replay_epoch=0) for p in stale])
         assert await retained(database_url, database_id, AT_ONCE) == (400, 400)

@@ -13,7 +13,7 @@ from triggerkit.consumers.selection import Selection
 from triggerkit.delivery import batch as module
 from triggerkit.delivery.batch import Batch, collect
 from triggerkit.delivery.isolation import MAX_UNWITNESSED, Health
-from triggerkit.delivery.slots import Slots
+from triggerkit.delivery.slots import PushSlots
 from triggerkit.log.entry import Entry
 from triggerkit.message import Change
 
@@ -115,7 +115,7 @@ def test_a_group_is_held_as_a_whole() -> None:
 
 def test_slots_are_handed_on_in_order_and_a_waiter_that_is_canceled_loses_none() -> None:
     async def scenario() -> None:
-        slots = Slots(1)
+        slots = PushSlots(1)
         order: list[int] = []
 
         async def use(number: int) -> None:

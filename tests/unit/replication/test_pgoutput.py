@@ -14,7 +14,6 @@ from triggerkit.errors import MalformedMessage
 from triggerkit.lsn import Lsn
 from triggerkit.replication.messages import (
     Begin,
-    Column,
     Commit,
     Delete,
     Insert,
@@ -22,6 +21,7 @@ from triggerkit.replication.messages import (
     Message,
     Origin,
     Relation,
+    RelationColumn,
     Truncate,
     Type,
     Update,
@@ -78,11 +78,11 @@ def test_a_relation_names_its_columns_types_and_key() -> None:
         "posts",
         "d",
         (
-            Column("id", 20, -1, True),
-            Column("title", 25, -1, False),
-            Column("body", 25, -1, False),
-            Column("score", 23, -1, False),
-            Column("updated_at", 1184, -1, False),
+            RelationColumn("id", 20, -1, True),
+            RelationColumn("title", 25, -1, False),
+            RelationColumn("body", 25, -1, False),
+            RelationColumn("score", 23, -1, False),
+            RelationColumn("updated_at", 1184, -1, False),
         ),
     )
     moment = b"2026-11-21 20:19:34.123456+00"

@@ -14,10 +14,10 @@ from triggerkit.change import RowChange
 from triggerkit.errors import MalformedMessage, UnknownRelation
 from triggerkit.replication.compiled import CompiledRelation
 from triggerkit.replication.messages import (
-    Column,
     Delete,
     Insert,
     Relation,
+    RelationColumn,
     Truncate,
     Update,
 )
@@ -323,7 +323,11 @@ TABLE = CompiledRelation(
         "public",
         "t",
         "d",
-        (Column("id", 25, -1, True), Column("n", 23, -1, False), Column("name", 25, -1, False)),
+        (
+            RelationColumn("id", 25, -1, True),
+            RelationColumn("n", 23, -1, False),
+            RelationColumn("name", 25, -1, False),
+        ),
     ),
     ("id",),
 )

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from starlette.requests import Request
 
-from triggerkit.web.body import Refused, read_body, split
+from triggerkit.web.body import BodyRefused, read_body, split
 
 LIMIT = 1000
 JSON = {"content-type": "application/json"}
@@ -43,7 +43,7 @@ def read(
 
 def refused(*chunks: bytes, **given: Any) -> int:
     """The status a body is refused by."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(BodyRefused) as caught:
         read(*chunks, **given)
     return caught.value.status
 
@@ -184,6 +184,6 @@ def test_a_body_that_drips_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
 
     headers: Sequence[Any] = [(b"content-type", b"application/json")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(BodyRefused) as caught:
         asyncio.run(read_body(request))
     assert caught.value.status == 408

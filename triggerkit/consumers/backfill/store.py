@@ -92,7 +92,7 @@ class Started(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BackfillProgress:
     """A backfill and how far it is. `rows_per_s` is its rate lately, None while it is not read."""
 
     id: int
@@ -202,9 +202,9 @@ class BackfillStore:
         """
         await self._change(backfill_id, "cancel", _CANCEL, ("active", "paused", "failed"))
 
-    async def list(self, *, all_: bool = False) -> list[Progress]:
+    async def list(self, *, all_: bool = False) -> list[BackfillProgress]:
         """Those that are open, or all that ever were, in the order of their start."""
-        async with self._state.cursor(row_factory=class_row(Progress)) as cursor:
+        async with self._state.cursor(row_factory=class_row(BackfillProgress)) as cursor:
             await cursor.execute(_LIST, {"all": all_})
             return await cursor.fetchall()
 

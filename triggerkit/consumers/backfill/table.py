@@ -23,7 +23,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.backfill.chunk import MOST_ROWS, Bounds, Chunk, ChunkReader, Place
 from triggerkit.consumers.backfill.snapshot import TouchedKeys
-from triggerkit.consumers.backfill.throttle import Outstanding, Pace
+from triggerkit.consumers.backfill.throttle import Outstanding, RateLimit
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.failpoints import reach
@@ -132,7 +132,7 @@ class TableBackfill:
         self._source_dsn = source_dsn
         self._pool = pool
         self._outstanding = outstanding
-        self._pace = Pace(backfill.rows_per_s)
+        self._pace = RateLimit(backfill.rows_per_s)
         self._stop = asyncio.Event()
         self._number = 0
         self._process = token_hex(4)

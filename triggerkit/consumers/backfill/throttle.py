@@ -40,7 +40,7 @@ GROUP BY 1
 """
 
 
-class Pace:
+class RateLimit:
     """The limit of rows per second, and the rate that was reached."""
 
     def __init__(self, rows_per_s: int | None) -> None:

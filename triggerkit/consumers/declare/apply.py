@@ -9,7 +9,7 @@ import psycopg
 
 from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.manage import Consumers
-from triggerkit.consumers.declare.plan import Plan, Step, make_plan, stored_consumers
+from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.endpoints.declared import EndpointSteps
 from triggerkit.consumers.gap import mark_gap
 from triggerkit.encryption import Keyring
@@ -215,7 +215,7 @@ async def _begin_anew(
 
 
 async def _make(
-    state: psycopg.AsyncConnection, database: Database, endpoints: EndpointSteps, step: Step
+    state: psycopg.AsyncConnection, database: Database, endpoints: EndpointSteps, step: PlanStep
 ) -> list[str]:
     consumers = Consumers(state, "apply")
     declared, stored = step.declared, step.stored

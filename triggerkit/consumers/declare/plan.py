@@ -39,7 +39,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlanStep:
     """One change to one consumer. `loses` says what cannot be had back, None when nothing is."""
 
     verb: Verb
@@ -60,11 +60,11 @@ class Step:
 class Plan:
     """Steps in the order they are made, and what is to be warned of."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PlanStep] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def losing(self) -> list[Step]:
+    def losing(self) -> list[PlanStep]:
         """The steps that lose something."""
         return [step for step in self.steps if step.loses]
 
@@ -108,30 +108,30 @@ async def make_plan(
     return plan
 
 
-def _steps(declared: Declared, stored: Stored | None) -> list[Step]:
+def _steps(declared: Declared, stored: Stored | None) -> list[PlanStep]:
     definition = declared.definition
     if stored is None:
-        return [Step("create", declared.name, _described(definition), declared=declared)]
+        return [PlanStep("create", declared.name, _described(definition), declared=declared)]
     steps = []
     details = _differences(stored, declared)
     if details:
         loses = loss(stored.definition, definition)
-        steps.append(Step("change", declared.name, details, loses, declared, stored))
+        steps.append(PlanStep("change", declared.name, details, loses, declared, stored))
     replay_from = definition.replay_from
     if replay_from is not None and str(replay_from) != stored.replay_from:
         details = (f"from {replay_from}",)
-        steps.append(Step("replay", declared.name, details, None, declared, stored))
+        steps.append(PlanStep("replay", declared.name, details, None, declared, stored))
     # After a rewind, so that what it waits to deliver is delivered once.
     if definition.paused is True and stored.state == "active":
-        steps.append(Step("pause", declared.name, declared=declared, stored=stored))
+        steps.append(PlanStep("pause", declared.name, declared=declared, stored=stored))
     if definition.paused is False and stored.state == "paused":
-        steps.append(Step("resume", declared.name, declared=declared, stored=stored))
+        steps.append(PlanStep("resume", declared.name, declared=declared, stored=stored))
     return steps
 
 
-def _deletion(stored: Stored) -> Step:
+def _deletion(stored: Stored) -> PlanStep:
     where = "any task" if stored.managed_by == "code" else "the file"
-    return Step(
+    return PlanStep(
         "delete",
         stored.name,
         (f"it is not declared by {where} any more",),

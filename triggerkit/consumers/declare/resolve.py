@@ -33,7 +33,7 @@ ORDER BY a.attnum
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class FollowedColumn:
     """A column of a followed table."""
 
     name: str
@@ -75,7 +75,7 @@ class _Checker:
         self._source = source
         self._definition = definition
         self._where = where
-        self._tables: dict[TableName, dict[str, Column]] = {}
+        self._tables: dict[TableName, dict[str, FollowedColumn]] = {}
         self.problems: list[str] = []
 
     async def check(self) -> Resolved:
@@ -96,7 +96,7 @@ class _Checker:
 
     async def _read_table(self, table: TableName, path: str) -> None:
         cursor = await self._source.execute(_COLUMNS, table)
-        columns = {row[0]: Column(*row) for row in await cursor.fetchall()}
+        columns = {row[0]: FollowedColumn(*row) for row in await cursor.fetchall()}
         if columns:
             self._tables[table] = columns
         else:
@@ -134,7 +134,7 @@ class _Checker:
             for table in self._tables:
                 self._column(path, table, name)
 
-    def _column(self, path: str, table: TableName, name: str) -> Column | None:
+    def _column(self, path: str, table: TableName, name: str) -> FollowedColumn | None:
         column = self._tables[table].get(name)
         if column is None:
             known = ", ".join(self._tables[table])
@@ -171,7 +171,7 @@ class _Checker:
                 await self._cast("start", columns[name], start)
         return start
 
-    async def _cast(self, path: str, column: Column, value: Scalar) -> Scalar:
+    async def _cast(self, path: str, column: FollowedColumn, value: Scalar) -> Scalar:
         """`value` in the form that messages have, as Postgres reads it."""
         text = str(value).lower() if isinstance(value, bool) else str(value)
         query = sql.SQL("SELECT CAST({} AS {})").format(

@@ -100,8 +100,8 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A push that carried a message. `status` is None when no answer came."""
+class DeliveryAttempt:
+    """A push of a batch that carried a message. `status` is None when no answer came."""
 
     batch_id: str
     attempt: int
@@ -155,7 +155,7 @@ async def list_parked(
 
 async def show_parked(
     connection: psycopg.AsyncConnection, consumer: str, position: int
-) -> tuple[ParkedDetail, list[Attempt]]:
+) -> tuple[ParkedDetail, list[DeliveryAttempt]]:
     """A parked message and the pushes that carried it, the first one first.
 
     Raises:
@@ -166,7 +166,7 @@ async def show_parked(
         found = await details.fetchone()
     if found is None:
         raise _unknown(consumer, position)
-    async with connection.cursor(row_factory=class_row(Attempt)) as attempts:
+    async with connection.cursor(row_factory=class_row(DeliveryAttempt)) as attempts:
         await attempts.execute(_ATTEMPTS, [consumer, position])
         return found, await attempts.fetchall()
 

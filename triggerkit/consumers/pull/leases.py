@@ -131,7 +131,7 @@ def ack_head(partition: int, lease: str, *, parked: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LeasedMessages:
     """Messages of one lease that a caller names, by their positions as text.
 
     `is_parked` when the lease is on parked messages, not on a cursor.
@@ -142,9 +142,9 @@ class Held:
     is_parked: bool
     positions: Sequence[str]
 
-    def only(self, positions: Sequence[str]) -> Held:
+    def only(self, positions: Sequence[str]) -> LeasedMessages:
         """The same lease, of these messages."""
-        return Held(self.partition, self.lease, self.is_parked, positions)
+        return LeasedMessages(self.partition, self.lease, self.is_parked, positions)
 
     @property
     def ack_ids(self) -> list[str]:
@@ -153,7 +153,7 @@ class Held:
         return [head + position for position in self.positions]
 
 
-def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[Held], list[str]]:
+def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[LeasedMessages], list[str]]:
     """Sort `ack_ids` by lease; the second list has those that we never gave out."""
     heads: dict[str, list[str]] = {}
     for ack_id in ack_ids:
@@ -162,7 +162,7 @@ def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[Held], list[str]]:
         if positions is None:
             positions = heads[head] = []
         positions.append(position)
-    held: list[Held] = []
+    held: list[LeasedMessages] = []
     unknown: list[str] = []
     for head, positions in heads.items():
         match = _HEAD.fullmatch(head)
@@ -174,7 +174,7 @@ def read_ack_ids(ack_ids: Iterable[str]) -> tuple[list[Held], list[str]]:
             good = positions if is_good else list(filter(_is_position, positions))
         if match is not None and good:
             parked, partition, lease = match.groups()
-            held.append(Held(int(partition), lease, bool(parked), good))
+            held.append(LeasedMessages(int(partition), lease, bool(parked), good))
         if len(good) < len(positions):
             unknown += [
                 f"{head}.{text}" if head else text
@@ -196,10 +196,10 @@ async def settle(
     connection: psycopg.AsyncConnection,
     consumer_id: int,
     database_id: int,
-    held: Sequence[Held],
+    held: Sequence[LeasedMessages],
     *,
     ring: bool = True,
-) -> list[Held]:
+) -> list[LeasedMessages]:
     """Note messages as done; where all of a lease are, the cursor moves past them.
 
     One turn with the server when all of each lease is done. `ring` tells the waiting, in a
@@ -216,10 +216,10 @@ async def _settle(
     statement: str,
     consumer_id: int,
     database_id: int,
-    held: Sequence[Held],
+    held: Sequence[LeasedMessages],
     *,
     ring: bool,
-) -> list[Held]:
+) -> list[LeasedMessages]:
     """Returns those that the statement left as they were."""
     parameters: dict[str, object] = {
         "consumer_id": consumer_id,
@@ -248,8 +248,11 @@ async def _settle(
 
 
 async def extend(
-    connection: psycopg.AsyncConnection, consumer_id: int, held: Sequence[Held], seconds: float
-) -> list[Held]:
+    connection: psycopg.AsyncConnection,
+    consumer_id: int,
+    held: Sequence[LeasedMessages],
+    seconds: float,
+) -> list[LeasedMessages]:
     """Let leases last at least `seconds` from now; returns those that are gone."""
     cursor = await connection.execute(
         _EXTEND,

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import psycopg
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.pull.leases import Held
+from triggerkit.consumers.pull.leases import LeasedMessages
 from triggerkit.consumers.selection import Faulty
 from triggerkit.log.entry import Entry
 
@@ -216,16 +216,19 @@ async def arrange(
 
 
 async def acknowledge(
-    connection: psycopg.AsyncConnection, consumer_id: int, held: Sequence[Held]
-) -> list[Held]:
+    connection: psycopg.AsyncConnection, consumer_id: int, held: Sequence[LeasedMessages]
+) -> list[LeasedMessages]:
     """Remove messages that are done and let the next of their keys go; returns what is stale."""
     async with connection.transaction():
         return await _change(connection, _REMOVE, consumer_id, held, {})
 
 
 async def hand_back(
-    connection: psycopg.AsyncConnection, consumer: Consumer, held: Sequence[Held], delay_s: float
-) -> list[Held]:
+    connection: psycopg.AsyncConnection,
+    consumer: Consumer,
+    held: Sequence[LeasedMessages],
+    delay_s: float,
+) -> list[LeasedMessages]:
     """Have messages tried again after `delay_s`; returns what is stale."""
     most = consumer.definition.max_attempts
     given = {
@@ -238,8 +241,11 @@ async def hand_back(
 
 
 async def extend(
-    connection: psycopg.AsyncConnection, consumer_id: int, held: Sequence[Held], seconds: float
-) -> list[Held]:
+    connection: psycopg.AsyncConnection,
+    consumer_id: int,
+    held: Sequence[LeasedMessages],
+    seconds: float,
+) -> list[LeasedMessages]:
     """Let leases last at least `seconds` from now; returns what is stale."""
     async with connection.transaction():
         return await _change(connection, _EXTEND, consumer_id, held, {"seconds": seconds})
@@ -249,9 +255,9 @@ async def _change(
     connection: psycopg.AsyncConnection,
     statement: str,
     consumer_id: int,
-    held: Sequence[Held],
+    held: Sequence[LeasedMessages],
     given: Mapping[str, object],
-) -> list[Held]:
+) -> list[LeasedMessages]:
     partitions = sorted({one.partition for one in held})
     await connection.execute(_LOCK_CURSORS, [consumer_id, partitions])
     stale = []

@@ -19,7 +19,7 @@ from triggerkit.consumers.pull.consumers import (
     cursor_partition,
     require_active,
 )
-from triggerkit.consumers.pull.leases import Held, read_ack_ids
+from triggerkit.consumers.pull.leases import LeasedMessages, read_ack_ids
 from triggerkit.consumers.pull.receive import Changed, Received, Receiving
 from triggerkit.log.entry import PARTITIONS, Entry
 from triggerkit.log.reader import STORED, entry_of_row
@@ -48,7 +48,7 @@ ORDER BY position
 _RING = "SELECT pg_notify('triggerkit_log', 'consumer ' || %s)"
 
 
-class Place(NamedTuple):
+class ConsumerIds(NamedTuple):
     """The ids of a consumer and its database, by which the bell tells that it may have more."""
 
     consumer_id: int
@@ -67,7 +67,7 @@ class Puller:
         self._pool = pool
         self._consumers = PulledConsumers()
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: str) -> ConsumerIds:
         """Which consumer `name` is.
 
         Raises:
@@ -75,7 +75,7 @@ class Puller:
         """
         async with self._pool.connection() as connection:
             consumer = (await self._consumers.get(connection, name)).consumer
-        return Place(consumer.id, consumer.database_id)
+        return ConsumerIds(consumer.id, consumer.database_id)
 
     async def receive(
         self, name: str, batch_size: int, is_gone: Callable[[], bool] = lambda: False
@@ -128,7 +128,7 @@ class Puller:
         async with self._pool.connection() as connection:
             consumer = (await self._consumers.get(connection, name)).consumer
             in_log, aside = _apart(held)
-            stale: list[Held] = []
+            stale: list[LeasedMessages] = []
             if in_log:
                 stale = await leases.settle(connection, consumer.id, consumer.database_id, in_log)
             if aside:
@@ -147,7 +147,7 @@ class Puller:
         async with self._pool.connection() as connection:
             pulled = await self._consumers.read(connection, name)
             in_log, aside = _apart(held)
-            stale: list[Held] = []
+            stale: list[LeasedMessages] = []
             if in_log:
                 async with connection.transaction():
                     stale = await _set_aside(connection, pulled, in_log, delay_s)
@@ -168,7 +168,7 @@ class Puller:
         async with self._pool.connection() as connection:
             consumer = (await self._consumers.get(connection, name)).consumer
             in_log, aside = _apart(held)
-            stale: list[Held] = []
+            stale: list[LeasedMessages] = []
             if in_log:
                 stale = await leases.extend(connection, consumer.id, in_log, seconds)
             if aside:
@@ -179,7 +179,7 @@ class Puller:
         self,
         connection: psycopg.AsyncConnection,
         name: str,
-        stale: Sequence[Held],
+        stale: Sequence[LeasedMessages],
         unknown: list[str],
     ) -> list[str]:
         if stale or unknown:
@@ -188,14 +188,17 @@ class Puller:
         return [ack_id for one in stale for ack_id in one.ack_ids] + unknown
 
 
-def _apart(held: Sequence[Held]) -> tuple[list[Held], list[Held]]:
+def _apart(held: Sequence[LeasedMessages]) -> tuple[list[LeasedMessages], list[LeasedMessages]]:
     """Leases of cursors, and those of messages that are set aside."""
     return [one for one in held if not one.is_parked], [one for one in held if one.is_parked]
 
 
 async def _set_aside(
-    connection: psycopg.AsyncConnection, pulled: Pulled, held: Sequence[Held], delay_s: float
-) -> list[Held]:
+    connection: psycopg.AsyncConnection,
+    pulled: Pulled,
+    held: Sequence[LeasedMessages],
+    delay_s: float,
+) -> list[LeasedMessages]:
     """Take messages out of their leases, to be handed out again; returns what is stale."""
     consumer = pulled.consumer
     partitions, lease_ids = [one.partition for one in held], [one.lease for one in held]

@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.consumers.filter import Filter
+from triggerkit.consumers.parked.manage import DeliveryAttempt
 from triggerkit.consumers.render import idempotency_key
 from triggerkit.consumers.selection import Selection
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
@@ -68,20 +69,7 @@ State = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One delivery attempt of a batch that carried the change."""
-
-    batch_id: str
-    attempt: int
-    messages: int
-    sent_at: datetime
-    answered_at: datetime | None
-    status: int | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
+class TracedParked:
     """How the message is set aside."""
 
     state: str
@@ -101,8 +89,8 @@ class ConsumerTrace:
     state: State
     reason: str | None = None
     lease_until: datetime | None = None
-    attempts: Sequence[Attempt] = ()
-    parked: Parked | None = None
+    attempts: Sequence[DeliveryAttempt] = ()
+    parked: TracedParked | None = None
     runs: Sequence[TracedRun] = ()
 
 
@@ -235,13 +223,13 @@ async def _way(
     run_id: str | None,
 ) -> ConsumerTrace:
     place = [consumer.id, entry.partition]
-    async with connection.cursor(row_factory=class_row(Attempt)) as cursor:
+    async with connection.cursor(row_factory=class_row(DeliveryAttempt)) as cursor:
         around = {"position": entry.position, "near": NEAR_ATTEMPTS}
         await cursor.execute(
             _ATTEMPTS, {"consumer": consumer.id, "partition": entry.partition, **around}
         )
         attempts = await cursor.fetchall()
-    async with connection.cursor(row_factory=class_row(Parked)) as cursor:
+    async with connection.cursor(row_factory=class_row(TracedParked)) as cursor:
         await cursor.execute(_PARKED, [*place, entry.position])
         parked = await cursor.fetchone()
     unwanted = _why_not(consumer, entry)
@@ -288,7 +276,7 @@ def _state(
     consumer: Consumer,
     entry: Entry,
     row: tuple[Any, ...] | None,
-    attempts: Sequence[Attempt],
+    attempts: Sequence[DeliveryAttempt],
     captured_at: datetime,
 ) -> tuple[State, str | None, datetime | None]:
     if row is None:
@@ -316,7 +304,7 @@ async def _runs(
     connection: psycopg.AsyncConnection,
     consumer: Consumer,
     entry: Entry,
-    attempts: Sequence[Attempt],
+    attempts: Sequence[DeliveryAttempt],
     run_id: str | None,
 ) -> list[TracedRun]:
     """The runs that our own route made of it: known by the batch's id, or the message's own key."""

@@ -139,7 +139,7 @@ class _Follow(NamedTuple):
     leads: bool
 
 
-class _Look(NamedTuple):
+class _Observation(NamedTuple):
     canceled: Mapping[str, str]
     due_s: float | None
     expiring_s: float | None
@@ -211,7 +211,7 @@ class Keeper:
         """Do what is to be done and return the seconds until the next look."""
         self._forget(connection)
         rows = self.members.rows()
-        with connection.cursor(row_factory=class_row(_Look)) as cursor:
+        with connection.cursor(row_factory=class_row(_Observation)) as cursor:
             [look] = cursor.execute(_LOOK, rows).fetchall()
         self._beaten(rows["ids"], look.canceled)
         dead = detector.dead(look.beats, time.monotonic())
@@ -229,7 +229,7 @@ class Keeper:
         coming = [look.due_s, look.expiring_s, look.tick_s, *look.gates.values()]
         return min([TICK_S, *(max(SHORTEST_TICK_S, s) for s in coming if s is not None and s > 0)])
 
-    def _move_due(self, connection: psycopg.Connection, look: _Look) -> bool:
+    def _move_due(self, connection: psycopg.Connection, look: _Observation) -> bool:
         """Move on what is due; whether anything was."""
         count = 0
         if _is_due(look.tick_s):

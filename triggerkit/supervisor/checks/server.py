@@ -36,7 +36,7 @@ _PGVECTOR = "SELECT installed_version FROM pg_available_extensions WHERE name = 
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class _ServerFacts:
     role: str
     may_replicate: bool
     rds_member: bool | None
@@ -52,7 +52,7 @@ class _Server:
 
 async def check_server(source: psycopg.AsyncConnection, slot_name: str) -> list[Check]:
     """Whether the server can be captured from, by the slot `slot_name` or by a new one."""
-    async with source.cursor(row_factory=class_row(_Server)) as cursor:
+    async with source.cursor(row_factory=class_row(_ServerFacts)) as cursor:
         await cursor.execute(_SERVER, {"slot": slot_name})
         server = await cursor.fetchone()
     assert server is not None
@@ -70,14 +70,14 @@ def _version(version: int) -> Check:
     return Check("postgres version", version >= MIN_POSTGRES, text, remedy)
 
 
-def _wal_level(server: _Server) -> Check:
+def _wal_level(server: _ServerFacts) -> Check:
     remedy = "ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server"
     if server.on_rds:
         remedy = "set rds.logical_replication = 1 in the parameter group, then reboot the instance"
     return Check("wal_level", server.wal_level == "logical", server.wal_level, remedy)
 
 
-def _privilege(server: _Server) -> Check:
+def _privilege(server: _ServerFacts) -> Check:
     remedy = f"ALTER ROLE {quoted(server.role)} REPLICATION;"
     if server.rds_member is not None:
         remedy = f"GRANT rds_replication TO {quoted(server.role)};"
@@ -85,7 +85,7 @@ def _privilege(server: _Server) -> Check:
     return Check("replication privilege", ok, server.role, remedy)
 
 
-def _room(server: _Server) -> Iterator[Check]:
+def _room(server: _ServerFacts) -> Iterator[Check]:
     """Room for our slot, unless it is there, and for its stream, unless that runs."""
     free = server.max_slots - server.slots
     if not server.has_slot:

@@ -30,7 +30,7 @@ class _Progress(NamedTuple):
     state: str
 
 
-class BackfillProgress:
+class BackfillDisplay:
     """What was shown of each open backfill, so that nothing is shown twice."""
 
     def __init__(self, dsn: str, console: Console) -> None:

@@ -23,7 +23,7 @@ from triggerkit.supervisor.dev.executing import count_executing, forget_dead
 from triggerkit.supervisor.dev.folder import StateFolder
 from triggerkit.supervisor.dev.forks import ForkServer
 from triggerkit.supervisor.dev.instance import Command
-from triggerkit.supervisor.dev.progress import BackfillProgress
+from triggerkit.supervisor.dev.progress import BackfillDisplay
 from triggerkit.supervisor.dev.published import PublishedState
 from triggerkit.supervisor.dev.reload import Reload
 from triggerkit.supervisor.dev.servers import EmbeddedServers
@@ -170,7 +170,7 @@ class Dev:
 
     async def _watch(self, servers: EmbeddedServers, published: PublishedState) -> None:
         """Follow what happens until a signal comes."""
-        self._spawn(BackfillProgress(self._settings.state_dsn, self._console).follow())
+        self._spawn(BackfillDisplay(self._settings.state_dsn, self._console).follow())
         replaced = [self._children["worker"], self._children["serve"]]
         apply = self._errand("apply", "--keep")
         reload = Reload(

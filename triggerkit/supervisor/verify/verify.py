@@ -89,7 +89,9 @@ async def verify(settings: Settings, client: Client, found: Verifiable, limit: i
     """
     async with await connect(settings.source_dsn, "triggerkit verify") as source:
         reader = await _reader(source, found)
-        return await _Look(found, limit).run(source, await _pipeline(client, source, found), reader)
+        return await _Comparison(found, limit).run(
+            source, await _pipeline(client, source, found), reader
+        )
 
 
 async def fix(
@@ -107,16 +109,16 @@ async def fix(
         reader = await _reader(rows, found)
         pipeline = await _pipeline(client, source, found)
         repair = Repair(rows, client, found, reader, pipeline)
-        before = await _Look(found, limit, repair).run(source, pipeline, reader)
+        before = await _Comparison(found, limit, repair).run(source, pipeline, reader)
         is_over = await repair.wait(wait_s)
         after = before
         if repair.run_ids:
             pipeline = await _pipeline(client, source, found)
-            after = await _Look(found, limit).run(source, pipeline, reader)
+            after = await _Comparison(found, limit).run(source, pipeline, reader)
         return Fixed(before, repair, is_over, after)
 
 
-class _Look:
+class _Comparison:
     """One comparison. With a `repair`, what is out of step is triggered batch by batch."""
 
     def __init__(self, found: Verifiable, limit: int, repair: Repair | None = None) -> None:

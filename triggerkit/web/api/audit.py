@@ -18,7 +18,7 @@ WHERE id < coalesce(%s, 9223372036854775807) ORDER BY id DESC LIMIT %s
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AuditEntry:
     """One change. `actor` is `api`, `apply`, or `cli:` and who called the command."""
 
     id: int
@@ -36,9 +36,9 @@ class Latest(Given):
     cursor: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None
 
 
-async def list_changes(call: Call, query: Latest) -> Page[Change]:
+async def list_changes(call: Call, query: Latest) -> Page[AuditEntry]:
     """What was changed, newest first."""
-    async with call.state() as state, state.cursor(row_factory=class_row(Change)) as cursor:
+    async with call.state() as state, state.cursor(row_factory=class_row(AuditEntry)) as cursor:
         await cursor.execute(_LIST, [query.cursor, query.limit])
         found = await cursor.fetchall()
     following = str(found[-1].id) if len(found) == query.limit else None

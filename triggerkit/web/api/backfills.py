@@ -9,7 +9,7 @@ from typing import Annotated
 import psycopg
 from pydantic import BaseModel, ConfigDict, Field
 
-from triggerkit.consumers.backfill.store import BackfillStore, Progress, State
+from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore, State
 from triggerkit.consumers.definition import Table, TableName
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.problems import NotFound
@@ -121,7 +121,7 @@ async def cancel_backfill(call: Call, id: int) -> Backfill:  # noqa: A002
         return _shown(await _find(state, id))
 
 
-async def _find(state: psycopg.AsyncConnection, backfill_id: int) -> Progress:
+async def _find(state: psycopg.AsyncConnection, backfill_id: int) -> BackfillProgress:
     found = {one.id: one for one in await BackfillStore(state, ACTOR).list(all_=True)}
     if backfill_id not in found:
         known = ", ".join(map(str, list(found)[-20:]))
@@ -130,5 +130,5 @@ async def _find(state: psycopg.AsyncConnection, backfill_id: int) -> Progress:
     return found[backfill_id]
 
 
-def _shown(progress: Progress) -> Backfill:
+def _shown(progress: BackfillProgress) -> Backfill:
     return Backfill(**asdict(progress), percent=progress.percent, eta_s=progress.eta_s)

@@ -17,14 +17,14 @@ from triggerkit.errors import UnknownConsumer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
 
-class Cursor(BaseModel):
+class CursorInfo(BaseModel):
     """A place in a partition of the log; partition -1 stands for all."""
 
     partition: int
     position: int
 
 
-class Consumer(BaseModel):
+class ConsumerInfo(BaseModel):
     """A consumer: what it is, who declared it, and its places in the log."""
 
     name: str
@@ -32,10 +32,10 @@ class Consumer(BaseModel):
     managed_by: Manager
     endpoint: str | None
     definition: ConsumerDefinition
-    cursors: list[Cursor]
+    cursors: list[CursorInfo]
 
 
-class ChangedConsumer(Consumer):
+class ChangedConsumer(ConsumerInfo):
     """A consumer as it is now, and what is to be warned of."""
 
     warnings: list[str]
@@ -112,10 +112,10 @@ async def create_consumer(call: Call, body: NewConsumer) -> ChangedConsumer:
         return await _changed(state, body.name, warnings)
 
 
-async def show_consumer(call: Call, name: str) -> Consumer:
+async def show_consumer(call: Call, name: str) -> ConsumerInfo:
     """One consumer: its definition, and its place in each partition of the log."""
     async with call.state() as state:
-        return Consumer(**await _shown(state, name))
+        return ConsumerInfo(**await _shown(state, name))
 
 
 async def show_health(call: Call, name: str) -> ConsumerHealth:
@@ -146,20 +146,20 @@ async def delete_consumer(call: Call, name: str) -> None:
         await consumers.delete(await consumers.find(name))
 
 
-async def pause_consumer(call: Call, name: str) -> Consumer:
+async def pause_consumer(call: Call, name: str) -> ConsumerInfo:
     """Deliver nothing more; what happens meanwhile stays in the log."""
     async with call.state() as state:
         consumers = Consumers(state, ACTOR)
         await consumers.pause(await consumers.find(name))
-        return Consumer(**await _shown(state, name))
+        return ConsumerInfo(**await _shown(state, name))
 
 
-async def resume_consumer(call: Call, name: str) -> Consumer:
+async def resume_consumer(call: Call, name: str) -> ConsumerInfo:
     """Deliver again, from where it was paused or disabled."""
     async with call.state() as state:
         consumers = Consumers(state, ACTOR)
         await consumers.resume(await consumers.find(name))
-        return Consumer(**await _shown(state, name))
+        return ConsumerInfo(**await _shown(state, name))
 
 
 async def replay_consumer(call: Call, name: str, body: ReplayFrom) -> Replay:

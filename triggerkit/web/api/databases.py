@@ -25,7 +25,7 @@ FROM triggerkit.databases d ORDER BY d.name
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class DatabaseInfo:
     """A source database. Its log holds the positions from `retained_from` to `last_position`;
     `last_commit_lsn` is that of the last transaction in it. `heartbeat_at` is when the stream last
     saw its own heartbeat come back: capture was under way then."""
@@ -63,13 +63,13 @@ class DatabaseHealth(BaseModel):
     problems: list[Problem]
 
 
-async def list_databases(call: Call) -> Page[Database]:
+async def list_databases(call: Call) -> Page[DatabaseInfo]:
     """All source databases, by name."""
     async with call.state() as state:
         return Page(data=await _databases(state))
 
 
-async def show_database(call: Call, name: str) -> Database:
+async def show_database(call: Call, name: str) -> DatabaseInfo:
     """One source database."""
     async with call.state() as state:
         found = {database.name: database for database in await _databases(state)}
@@ -101,7 +101,7 @@ def _unknown(name: str, known: list[str]) -> NotFound:
     return NotFound(f"no database is named {name!r}; {there}")
 
 
-async def _databases(state: psycopg.AsyncConnection) -> list[Database]:
-    async with state.cursor(row_factory=class_row(Database)) as cursor:
+async def _databases(state: psycopg.AsyncConnection) -> list[DatabaseInfo]:
+    async with state.cursor(row_factory=class_row(DatabaseInfo)) as cursor:
         await cursor.execute(_LIST)
         return await cursor.fetchall()

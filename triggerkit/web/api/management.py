@@ -20,7 +20,7 @@ from triggerkit.web.api.operation import Call, DatabaseHealthOf, Given, Operatio
 from triggerkit.web.api.problems import HEADERS, NotFound, answer, answer_to
 from triggerkit.web.api.table import OPERATIONS, PREFIX
 from triggerkit.web.auth import has_bearer, unauthorized
-from triggerkit.web.body import Refused, read_body
+from triggerkit.web.body import BodyRefused, read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
 #: Largest body of a request.
@@ -143,4 +143,4 @@ async def _body(model: type[BaseModel], request: Request) -> BaseModel:
     try:
         return model.model_validate_json(body)
     except RecursionError:
-        raise Refused(400, "malformed JSON") from None
+        raise BodyRefused(400, "malformed JSON") from None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.parked.manage import (
-    Attempt,
+    DeliveryAttempt,
     Parked,
     ParkedState,
     discard_parked,
@@ -30,13 +30,13 @@ class ParkedFilter(Given):
     cursor: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_.-]+/\d{1,18}$")] = None
 
 
-class ParkedMessage(BaseModel):
+class ParkedMessageInfo(BaseModel):
     """A parked message with its body as it is before a transform, and the pushes that carried it,
     the first one first."""
 
     message: Parked
     body: Any
-    deliveries: list[Attempt]
+    deliveries: list[DeliveryAttempt]
 
 
 class SeveralMessages(Given):
@@ -67,14 +67,14 @@ async def list_messages(call: Call, query: ParkedFilter) -> Page[Parked]:
     return Page(data=found.messages, next=found.next)
 
 
-async def show_message(call: Call, consumer: str, position: int) -> ParkedMessage:
+async def show_message(call: Call, consumer: str, position: int) -> ParkedMessageInfo:
     """One parked message with its body."""
     async with call.state() as state:
         await Consumers(state, ACTOR).find(consumer)
         found, deliveries = await show_parked(state, consumer, position)
     values = asdict(found)
     body = orjson.loads(values.pop("body"))
-    return ParkedMessage(message=Parked(**values), body=body, deliveries=deliveries)
+    return ParkedMessageInfo(message=Parked(**values), body=body, deliveries=deliveries)
 
 
 async def retry_message(call: Call, consumer: str, position: int) -> Counted:

@@ -38,7 +38,7 @@ from triggerkit.errors import (
     UnknownSchedule,
     WouldLose,
 )
-from triggerkit.web.body import Refused
+from triggerkit.web.body import BodyRefused
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def answer(status: int, value: object) -> Response:
 
 def answer_to(error: Exception, where: str) -> Response:
     """The answer to what an operation raised; `where` names the operation, for the log."""
-    if isinstance(error, Refused):
+    if isinstance(error, BodyRefused):
         return answer(error.status, {"error": error.error})
     if isinstance(error, ValidationError):
         return _invalid(error)

@@ -25,7 +25,7 @@ from triggerkit.errors import ConfigurationError, UnknownConsumer
 from triggerkit.runs.client import Client
 from triggerkit.state.connect import Pool, pool
 from triggerkit.web.auth import has_bearer, unauthorized
-from triggerkit.web.body import Refused, read_body
+from triggerkit.web.body import BodyRefused, read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
 #: Largest body of a request.
@@ -158,7 +158,7 @@ class PullApi:
     @contextmanager
     def _place_to_wait(self) -> Iterator[None]:
         if self._waiting >= MAX_WAITING:
-            raise Refused(503, f"{MAX_WAITING} receives wait here already; try again")
+            raise BodyRefused(503, f"{MAX_WAITING} receives wait here already; try again")
         self._waiting += 1
         try:
             yield
@@ -189,7 +189,7 @@ class PullApi:
                 return unauthorized()
             try:
                 return await handle(request, await self._known_puller(request))
-            except Refused as refused:
+            except BodyRefused as refused:
                 return _refused(refused.status, refused.error)
             except UnknownConsumer as error:
                 return _refused(404, str(error))

@@ -35,7 +35,7 @@ class QueueLimits(Given):
     rate: Annotated[str | None, Field(max_length=40)] = None
 
 
-class Watch(Given):
+class WorkerQuery(Given):
     """For how many seconds the workers are watched, to see whether they beat."""
 
     watch_s: Annotated[float, Field(ge=0, le=10)] = 2.5
@@ -100,6 +100,6 @@ async def run_one_schedule(call: Call, name: str) -> RunHandle:
     return RunHandle(id=handle.id, task=handle.task)
 
 
-async def list_all_workers(call: Call, query: Watch) -> Page[WorkerInfo]:
+async def list_all_workers(call: Call, query: WorkerQuery) -> Page[WorkerInfo]:
     """The processes that execute runs, watched until each has raised its beat."""
     return Page(data=await list_workers(call.client.pool, query.watch_s))

@@ -22,7 +22,7 @@ from triggerkit.web.api.run_models import Run, RunSummary, Text, Wanted, WantedP
 MOST_AT_ONCE = 10_000
 
 
-class Task(BaseModel):
+class TaskInfo(BaseModel):
     """A task that `serve` knows; `route` is its webhook's path, and `tables` what it follows, where
     it has `on=`."""
 
@@ -173,11 +173,11 @@ async def list_errors(call: Call, query: ErrorFilter) -> Page[RunErrors]:
     return Page(data=[RunErrors(**asdict(group)) for group in found])
 
 
-async def list_tasks(call: Call) -> Page[Task]:
+async def list_tasks(call: Call) -> Page[TaskInfo]:
     """The tasks that this `serve` found, by name."""
     return Page(
         data=[
-            Task(
+            TaskInfo(
                 name=task.name,
                 queue=task.queue,
                 max_attempts=task.retry.max_attempts,

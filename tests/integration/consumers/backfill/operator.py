@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from triggerkit.consumers.backfill.store import BackfillStore, Progress
+from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
@@ -35,7 +35,7 @@ class Operator:
         started = await self.store.start(self.source, consumer, **options)
         return started[0].id
 
-    async def one(self, backfill_id: int) -> Progress:
+    async def one(self, backfill_id: int) -> BackfillProgress:
         """How far it is."""
         return next(b for b in await self.store.list(all_=True) if b.id == backfill_id)
 
@@ -66,7 +66,7 @@ class Operator:
                     return
                 await asyncio.sleep(0.02)
 
-    async def until_state(self, backfill_id: int, state: str) -> Progress:
+    async def until_state(self, backfill_id: int, state: str) -> BackfillProgress:
         """Wait until it is in `state`."""
 
         async def reached() -> bool:
