@@ -15,6 +15,7 @@ from triggerkit.consumers.consumer import BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
 from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
+from triggerkit.state.channels import notify_consumers
 
 _CONSUMERS = f"""
 SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
@@ -268,7 +269,7 @@ class CursorStore:
                 [consumer_id],
             )
             # The lanes of the other partitions stop too.
-            await connection.execute("SELECT pg_notify('triggerkit_consumers', '')")
+            await notify_consumers(connection)
 
     async def save_error(self, consumer_id: int, error: str | None) -> None:
         """Show the last delivery error with the consumer, or clear it."""

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 
-from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
 from triggerkit.runs.schedules import Cron
+from triggerkit.state.channels import KEEPER
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ ON CONFLICT (name) DO UPDATE SET task = excluded.task, queue = excluded.queue,
 
 _UNSCHEDULE = "DELETE FROM triggerkit.schedules WHERE name = %s"
 
-_WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', '')"
+_WAKE = f"SELECT pg_notify('{KEEPER}', '')"
 
 
 def steps(declared: DeclaredRuns, stored: DeclaredRuns) -> list[RunStep]:

@@ -11,10 +11,8 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import TriggerkitError
+from triggerkit.state.channels import ENDED
 from triggerkit.state.connect import connect
-
-#: Notified with the id of a run that ended, if somebody waits for it.
-ENDED_CHANNEL = "triggerkit_ended"
 
 #: Seconds between tries while Postgres is away.
 RETRY_S = 0.5
@@ -92,7 +90,7 @@ class Ends:
         while self._waiting:
             with contextlib.suppress(psycopg.OperationalError, TriggerkitError):
                 async with await connect(self._dsn, "triggerkit ends") as connection:
-                    await connection.execute(f"LISTEN {ENDED_CHANNEL}")
+                    await connection.execute(f"LISTEN {ENDED}")
                     self._listening.set()
                     # What ended while nobody listened is seen by looking.
                     self._tell(*self._waiting)

@@ -15,14 +15,14 @@ from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
-from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
 from triggerkit.runs.run import Handle, NewRun
+from triggerkit.state.channels import KEEPER
 from triggerkit.state.turn import Statement
 
 #: Most ids in one notification, which may have 8,000 bytes; what is not named is found later.
 _MOST_NAMED = 200
 
-_WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', %s)"
+_WAKE = f"SELECT pg_notify('{KEEPER}', %s)"
 
 #: Begins the caller's transaction: a block would commit what it begins itself.
 _BEGIN = "SELECT"

@@ -32,6 +32,7 @@ from triggerkit.lsn import Lsn
 from triggerkit.replication import heartbeat
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.settings import Settings
+from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
 from triggerkit.state.recovery import Recovery
 from triggerkit.supervisor.leadership import leadership
@@ -177,7 +178,7 @@ class Stream:
     ) -> None:
         """Run backfills, and take in what was changed in the state while the stream runs."""
         async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
-            await connection.execute("LISTEN triggerkit_consumers")
+            await connection.execute(f"LISTEN {CONSUMERS}")
             while True:
                 for backfill in await self._backfills.look():
                     group.create_task(
@@ -250,7 +251,7 @@ async def applied_database(settings: Settings) -> Database:
         await connect(settings.source_dsn, "triggerkit stream") as source,
         await connect(settings.state_dsn, "triggerkit stream") as state,
     ):
-        await state.execute("LISTEN triggerkit_consumers")
+        await state.execute(f"LISTEN {CONSUMERS}")
         database = await find_database(source, state)
         if database is None:
             logger.info(

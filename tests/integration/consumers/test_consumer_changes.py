@@ -29,6 +29,7 @@ from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.consumers.retention import CursorProgress, save_progress
 from triggerkit.settings import Settings
+from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
 
 
@@ -282,7 +283,7 @@ def test_another_url_is_used_from_the_next_attempt_on_and_at_once(
                         "UPDATE triggerkit.endpoints SET url = %s", [f"{after.url}/push"]
                     ),
                 )
-                await command(settings, lambda c: c.execute("NOTIFY triggerkit_consumers"))
+                await command(settings, lambda c: c.execute(f"NOTIFY {CONSUMERS}"))
                 await after.until(lambda: len(after.requests) == 1)
             assert after.requests[0].batch_id == before.requests[0].batch_id
             assert after.requests[0].body == before.requests[0].body

@@ -26,6 +26,7 @@ from triggerkit.errors import (
 )
 from triggerkit.settings import Settings
 from triggerkit.signature import new_secret
+from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect
 
 OLD, NEW = SecretBytes(b"o" * 32), SecretBytes(b"n" * 32)
@@ -283,7 +284,7 @@ def test_an_endpoint_that_was_gone_is_enabled_with_the_consumers_it_stopped(
 def test_each_change_is_audited_without_secrets_and_tells_the_stream(settings: Settings) -> None:
     async def scenario() -> list[str]:
         async with await connect(settings.state_dsn, "test") as listening:
-            await listening.execute("LISTEN triggerkit_consumers")
+            await listening.execute(f"LISTEN {CONSUMERS}")
             async with opened(settings, NEW, OLD) as store:
                 await store.create(BILLING)
                 await store.edit("billing", lambda e: replace(e, headers={"x-key": "canary-2"}))

@@ -12,6 +12,7 @@ from tests.receiver import Received, Receiver, accept
 from triggerkit.consumers.definition import changes
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.settings import Settings
+from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect
 
 TABLE = "CREATE TABLE items (id bigint PRIMARY KEY, name text)"
@@ -35,7 +36,7 @@ async def set_state(settings: Settings, *states: str) -> None:
     async with await connect(settings.state_dsn, "test") as state:
         for wanted in states:
             await state.execute("UPDATE triggerkit.consumers SET state = %s", [wanted])
-            await state.execute("NOTIFY triggerkit_consumers")
+            await state.execute(f"NOTIFY {CONSUMERS}")
 
 
 def keys(receiver: Receiver, first: int) -> set[int]:

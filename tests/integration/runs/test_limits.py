@@ -16,6 +16,7 @@ from tests.integration.runs.test_declared_runs import apply
 from tests.integration.worker_thread import working
 from triggerkit import Queue, Retry, Task, task
 from triggerkit.errors import ConfigurationError
+from triggerkit.state.channels import KEEPER
 
 
 class Together:
@@ -60,7 +61,7 @@ def resume(state: RunState, queue: str) -> None:
     state.connection.execute(
         "UPDATE triggerkit.queues SET paused_at = NULL WHERE name = %s", [queue]
     )
-    state.connection.execute("SELECT pg_notify('triggerkit_wake', '')")
+    state.connection.execute(f"SELECT pg_notify('{KEEPER}', '')")
 
 
 def shortest(state: RunState, count: int) -> float:

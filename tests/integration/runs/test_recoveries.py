@@ -24,13 +24,14 @@ from tests.integration.run_state import (
 from tests.integration.worker_thread import executing, working
 from triggerkit import task
 from triggerkit.runs.claim import RunClaims
-from triggerkit.runs.keeper.keeper import LEASE_S, WAKE_CHANNEL
+from triggerkit.runs.keeper.keeper import LEASE_S
 from triggerkit.runs.keeper.members import Member, Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import ClaimedRun, ReadyRun, first_run_id_at
 from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
+from triggerkit.state.channels import KEEPER
 from triggerkit.supervisor.worker import keep
 from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
@@ -193,7 +194,7 @@ def test_runs_named_by_a_wake_are_pushed_at_once_if_they_are_ready(state: RunSta
             claims.complete([completed(run) for run in claims.claim([done.id])])
         payload = ",".join([done.id, "no id", delayed.id, ready.id])
         # As often as the keeper needs to lead: it listens before.
-        state.connection.execute("SELECT pg_notify(%s, %s)", [WAKE_CHANNEL, payload])
+        state.connection.execute("SELECT pg_notify(%s, %s)", [KEEPER, payload])
         state.wait_for(lambda: state.pushed() == [ready.id])
 
 

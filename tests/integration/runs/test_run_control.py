@@ -27,8 +27,8 @@ from triggerkit.runs.admin.control import Cancellation, cancel_run, cancel_runs
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.queues import find_queue, limit_queue, pause_queue, resume_queue
 from triggerkit.runs.client import Client
-from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
 from triggerkit.settings import Settings
+from triggerkit.state.channels import KEEPER
 
 T = TypeVar("T")
 
@@ -108,11 +108,11 @@ def test_an_executing_run_is_asked_and_keepers_are_woken(state: RunState) -> Non
         psycopg.connect(state.settings.state_dsn, autocommit=True) as listening,
         state.claims() as claims,
     ):
-        listening.execute(f"LISTEN {WAKE_CHANNEL}")
+        listening.execute(f"LISTEN {KEEPER}")
         [run] = claims.claim(state.take())
         done = with_client(state, lambda client: cancel_run(client, handle.id, ACTOR))
         assert done == Cancellation(asked=1)
-        assert [n.channel for n in listening.notifies(timeout=5, stop_after=1)] == [WAKE_CHANNEL]
+        assert [n.channel for n in listening.notifies(timeout=5, stop_after=1)] == [KEEPER]
         assert state.run(handle.id)["status"] == "executing"
         claims.complete([failed_attempt(run, 0.01)])
     assert state.run(handle.id)["status"] == "canceled"

@@ -16,6 +16,7 @@ from tests import ROOT
 from tests.integration.run_state import RunState
 from tests.integration.runs.test_declared_runs import apply
 from tests.integration.worker.test_journal import saying
+from triggerkit.state.channels import KEEPER
 from triggerkit.tasks.declare import declared
 
 PAGE = ROOT / "docs" / "tasks.md"
@@ -134,7 +135,7 @@ def schedules(s: Section) -> None:
     assert s.state.rows(names) == [("hourly", "UTC", True), ("report", "Europe/Berlin", False)]
     due = "UPDATE triggerkit.schedules SET next_at = date_trunc('minute', now()) - '1s'::interval"
     s.state.connection.execute(f"{due} WHERE name = 'hourly'")
-    s.state.connection.execute("SELECT pg_notify('triggerkit_wake', '')")
+    s.state.connection.execute(f"SELECT pg_notify('{KEEPER}', '')")
     s.state.wait_for(lambda: "completed" in s.state.statuses())
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.integration.run_state import RunState
 from tests.integration.worker_thread import working
 from triggerkit import Retry, task
+from triggerkit.state.channels import KEEPER
 
 
 def cancel(state: RunState, run_id: str) -> None:
@@ -20,7 +21,7 @@ def cancel(state: RunState, run_id: str) -> None:
     state.connection.execute(
         "UPDATE triggerkit.runs SET cancel_requested_at = now() WHERE id = %s", [run_id]
     )
-    state.connection.execute("SELECT pg_notify('triggerkit_wake', '')")
+    state.connection.execute(f"SELECT pg_notify('{KEEPER}', '')")
 
 
 def spin(seconds: float = 30.0) -> None:

@@ -29,6 +29,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.backfill.table import OpenBackfill, Survivors, TableBackfill
 from triggerkit.consumers.backfill.throttle import Outstanding
+from triggerkit.state.channels import notify_consumers
 
 #: Backfills that are read at once; the others wait, in the order in which they were started.
 MOST_AT_ONCE = 4
@@ -56,9 +57,6 @@ UPDATE triggerkit.backfills SET error = %s,
     state = CASE WHEN state = 'active' THEN 'failed' ELSE state END
 WHERE id = %s
 """
-
-#: Has the stream look again.
-_WAKE = "SELECT pg_notify('triggerkit_consumers', '')"
 
 
 class Backfills:
@@ -119,7 +117,7 @@ class Backfills:
     async def wake(self) -> None:
         """Have the stream look again: a place is free, or a span is to be closed."""
         async with self._pool.connection() as connection:
-            await connection.execute(_WAKE)
+            await notify_consumers(connection)
 
     def observe(self, xid: int, changes: Iterable[RowChange]) -> None:
         """Record which keys a transaction touched; called before the transaction is appended."""

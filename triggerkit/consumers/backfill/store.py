@@ -20,6 +20,8 @@ from psycopg.types.json import Jsonb
 
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.errors import ConfigurationError, TriggerkitError, UnknownConsumer
+from triggerkit.state.audit import note
+from triggerkit.state.channels import notify_consumers
 
 State = Literal["active", "paused", "canceled", "failed", "completed"]
 
@@ -54,10 +56,6 @@ UPDATE triggerkit.backfills SET state = 'active', error = NULL WHERE id = %s AND
 _CANCEL = """
 UPDATE triggerkit.backfills SET state = 'canceled', finished_at = clock_timestamp()
 WHERE id = %s AND state = ANY (%s)
-"""
-
-_AUDIT = """
-INSERT INTO triggerkit.audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)
 """
 
 _LIST = """
@@ -267,9 +265,8 @@ class BackfillStore:
         return await cursor.fetchone()
 
     async def _note(self, action: str, consumer: str, detail: dict[str, Any]) -> None:
-        values = [self._actor, action, f"consumer {consumer}", Jsonb(detail)]
-        await self._state.execute(_AUDIT, values)
-        await self._state.execute("SELECT pg_notify('triggerkit_consumers', '')")
+        await note(self._state, self._actor, action, f"consumer {consumer}", detail)
+        await notify_consumers(self._state)
 
 
 _PAST = {"pause": "paused", "resume": "resumed", "cancel": "canceled"}

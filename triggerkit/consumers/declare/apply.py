@@ -24,6 +24,7 @@ from triggerkit.replication.slot import (
     require_logical,
     slot_name_for,
 )
+from triggerkit.state.channels import notify_consumers
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ async def apply(
         done += await _make(state, database, endpoints, step)
     done += await endpoints.remove_others(declarations.endpoints)
     done += [f"warning: {warning}" for warning in planned.warnings]
-    await state.execute("SELECT pg_notify('triggerkit_consumers', '')")
+    await notify_consumers(state)
     return done
 
 

@@ -18,6 +18,8 @@ from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, 
 from triggerkit.consumers.parked.rekey import rekey
 from triggerkit.errors import DeclaredElsewhere, UnknownConsumer
 from triggerkit.log.entry import PARTITIONS
+from triggerkit.state.audit import note
+from triggerkit.state.channels import notify_consumers
 
 _INSERT = """
 INSERT INTO triggerkit.consumers (name, database_id, endpoint_id, kind, definition, managed_by,
@@ -58,10 +60,6 @@ _FENCE = "UPDATE triggerkit.cursors SET position = position WHERE consumer_id = 
 _INSERT_BACKFILL = """
 INSERT INTO triggerkit.backfills (consumer_id, schema_name, table_name, sort_column, lower_bound)
 VALUES (%s, %s, %s, %s, %s)
-"""
-
-_AUDIT = """
-INSERT INTO triggerkit.audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)
 """
 
 _FIND = """
@@ -215,14 +213,8 @@ class Consumers:
             )
 
     async def _note(self, action: str, name: str, detail: dict[str, Any] | None) -> None:
-        values = [
-            self._actor,
-            action,
-            f"consumer {name}",
-            None if detail is None else Jsonb(detail),
-        ]
-        await self._state.execute(_AUDIT, values)
-        await self._state.execute("SELECT pg_notify('triggerkit_consumers', '')")
+        await note(self._state, self._actor, action, f"consumer {name}", detail)
+        await notify_consumers(self._state)
 
 
 def partitions_of(definition: ConsumerDefinition) -> list[int]:

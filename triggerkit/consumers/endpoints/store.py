@@ -9,12 +9,13 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from triggerkit.consumers.endpoints.info import EndpointInfo, info_of
 from triggerkit.consumers.endpoints.model import COLUMNS, Endpoint, SealedEndpoint, seal, validate
 from triggerkit.encryption import Keyring
 from triggerkit.errors import EndpointConflict, UnknownEndpoint
+from triggerkit.state.audit import note
+from triggerkit.state.channels import notify_consumers
 
 #: Raises `InvalidEndpoint` for a URL that pushes may not reach.
 UrlCheck = Callable[[str], Awaitable[None]]
@@ -44,8 +45,6 @@ FROM triggerkit.endpoints e JOIN triggerkit.consumers c ON c.endpoint_id = e.id 
 
 #: Salts the fingerprints, so that those of two installations cannot be compared.
 _SALT = "SELECT id::text FROM triggerkit.installation ORDER BY created_at, id LIMIT 1"
-
-_AUDIT = "INSERT INTO triggerkit.audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)"
 
 
 class EndpointStore:
@@ -232,9 +231,8 @@ class EndpointStore:
 
     async def _changed(self, action: str, name: str, detail: dict[str, Any]) -> None:
         """Note the change, and have the stream take it in once it is committed."""
-        row = [self._actor, f"endpoint.{action}", name, Jsonb(detail)]
-        await self._connection.execute(_AUDIT, row)
-        await self._connection.execute("SELECT pg_notify('triggerkit_consumers', '')")
+        await note(self._connection, self._actor, f"endpoint.{action}", name, detail)
+        await notify_consumers(self._connection)
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args
 
 import psycopg
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from triggerkit.consumers.parked.store import promote
 from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
+from triggerkit.state.audit import note
+from triggerkit.state.channels import notify_consumers
 
 #: failing: tried again at `due_at`; waiting: behind an earlier message of its key; blocked: given
 #: up, and its key waits for somebody; dead: given up, and its key went on without it.
@@ -76,10 +77,6 @@ WHERE consumer_id = %(consumer_id)s
   AND (%(position)s::bigint IS NULL OR position = %(position)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
 RETURNING key
-"""
-
-_AUDIT = """
-INSERT INTO triggerkit.audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)
 """
 
 
@@ -269,9 +266,8 @@ async def _note(
     count: int,
 ) -> None:
     detail = {"position": given["position"], "state": given["state"], "messages": count}
-    values = [actor, f"{action} messages", f"consumer {consumer}", Jsonb(detail)]
-    await connection.execute(_AUDIT, values)
-    await connection.execute("SELECT pg_notify('triggerkit_consumers', '')")
+    await note(connection, actor, f"{action} messages", f"consumer {consumer}", detail)
+    await notify_consumers(connection)
 
 
 def _unknown(consumer: str, position: int) -> UnknownMessage:

@@ -15,6 +15,7 @@ from secrets import token_urlsafe
 import psycopg
 
 from triggerkit.log.entry import PARTITIONS
+from triggerkit.state.channels import LOG
 
 #: Ends leases of which all is done at once, without looking at each message: that many different
 #: ones of the range were named as were handed out, and none before.
@@ -98,7 +99,7 @@ EXISTS (
 
 #: Tells the waiting that cursors which were just let go have more for them.
 _RING_FOR_MORE = f"""
-SELECT pg_notify('triggerkit_log', 'consumer ' || %(consumer_id)s)
+SELECT pg_notify('{LOG}', 'consumer ' || %(consumer_id)s)
 WHERE EXISTS (
     SELECT FROM triggerkit.cursors c
     WHERE c.consumer_id = %(consumer_id)s AND c.partition = ANY (%(partitions)s::smallint[])

@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.errors import CannotConnect
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.reader import LogReader
+from triggerkit.state.channels import CONSUMERS, LOG
 from triggerkit.state.connect import connect
 from triggerkit.state.recovery import Recovery
 
@@ -30,7 +31,7 @@ SELECT EXISTS (SELECT FROM triggerkit.consumers
                WHERE database_id = %s AND endpoint_id IS NULL AND state = 'active')
 """
 
-_RING = "SELECT pg_notify('triggerkit_log', 'database ' || %s)"
+_RING = f"SELECT pg_notify('{LOG}', 'database ' || %s)"
 
 
 class Bell:
@@ -141,13 +142,13 @@ class Listener:
 
     async def _hear(self, recovery: Recovery) -> None:
         async with await connect(self._dsn, "triggerkit waiting") as connection:
-            await connection.execute("LISTEN triggerkit_log")
+            await connection.execute(f"LISTEN {LOG}")
             # Pauses, replays and retries may have something for those who wait, or end their wait.
-            await connection.execute("LISTEN triggerkit_consumers")
+            await connection.execute(f"LISTEN {CONSUMERS}")
             recovery.succeeded()
             self._listening.set()
             async for notify in connection.notifies():
-                if notify.channel != "triggerkit_log":
+                if notify.channel != LOG:
                     self.wake_all()
                 for woken in self._waiting.get(notify.payload, ()):
                     woken.set()

@@ -23,6 +23,7 @@ from triggerkit.consumers.pull.leases import LeasedMessages, read_ack_ids
 from triggerkit.consumers.pull.receive import Changed, Received, Receiving
 from triggerkit.log.entry import PARTITIONS, Entry
 from triggerkit.log.reader import STORED, entry_of_row
+from triggerkit.state.channels import LOG
 
 #: Entries of a partition looked through at once at most, when nobody wants those before.
 MOST_SCANNED = 4000
@@ -45,7 +46,7 @@ WHERE database_id = %s AND partition = ANY (%s::smallint[]) AND position = ANY (
 ORDER BY position
 """  # noqa: S608 - of constants
 
-_RING = "SELECT pg_notify('triggerkit_log', 'consumer ' || %s)"
+_RING = f"SELECT pg_notify('{LOG}', 'consumer ' || %s)"
 
 
 class ConsumerIds(NamedTuple):

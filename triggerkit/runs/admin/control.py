@@ -13,10 +13,10 @@ from triggerkit.errors import TriggerkitError, UnknownRun
 from triggerkit.runs.admin.browse import newest_ids
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
-from triggerkit.runs.keeper.keeper import WAKE_CHANNEL
 from triggerkit.runs.run import ReadyRun, Status
 from triggerkit.runs.transitions import end_on
 from triggerkit.state.audit import note
+from triggerkit.state.channels import KEEPER
 
 #: Most runs changed by one statement.
 CHUNK = 1_000
@@ -42,7 +42,7 @@ RETURNING r.task, r.concurrency_key, r.queue, NOT found.executes AND found.gate 
     found.executes
 """
 
-_WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', '')"
+_WAKE = f"SELECT pg_notify('{KEEPER}', '')"
 
 _STATUS = "SELECT status FROM triggerkit.runs WHERE id = %s"
 

@@ -38,14 +38,12 @@ from triggerkit.runs.run import ReadyRun, is_run_id
 from triggerkit.runs.schedules import make_due_runs
 from triggerkit.runs.transitions import admit
 from triggerkit.runs.transport.base import Transport, TransportAway
+from triggerkit.state.channels import KEEPER
 
 logger = logging.getLogger(__name__)
 
 #: Advisory lock of the keeper that leads.
 KEEPER_LOCK = 0x74726B_02
-
-#: Notified to have every keeper look at once; ids of runs in it, joined by commas, are pushed.
-WAKE_CHANNEL = "triggerkit_wake"
 
 #: Seconds between two looks, and seconds without a beat after which a worker is dead.
 TICK_S = 1.0
@@ -170,7 +168,7 @@ class Keeper:
         while not self.stop.is_set():
             try:
                 with psycopg.connect(**self.dsn, autocommit=True) as connection:
-                    connection.execute(f"LISTEN {WAKE_CHANNEL}")
+                    connection.execute(f"LISTEN {KEEPER}")
                     self._keep(connection)
                     self._remove(connection)
             except psycopg.Error as error:
