@@ -1,0 +1,77 @@
+"""Makes the replication slot, and marks a gap where it takes the place of a lost one."""
+
+from __future__ import annotations
+
+import psycopg
+
+from triggerkit.consumers.database import Database
+from triggerkit.consumers.declare.plan import stored_consumers
+from triggerkit.consumers.gap import mark_gap
+from triggerkit.errors import PreflightFailed
+from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
+
+#: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
+#: seconds since 1970, so that they also grow when the state was lost that knew the last one.
+_NEW_SLOT = """
+UPDATE triggerkit.databases
+SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_commit_lsn = 0,
+    epoch_position = next_position, system_identifier = %s, timeline = %s
+WHERE id = %s
+"""
+
+_IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
+
+_IS_LOST = """
+SELECT FROM pg_replication_slots
+WHERE slot_name = %s AND to_jsonb(pg_replication_slots) ->> 'wal_status' = 'lost'
+"""
+
+
+async def ensure_capture_slot(
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    database: Database,
+    identity: SourceIdentity,
+    *,
+    may_lose: bool = False,
+) -> list[str]:
+    """Make the slot if it is missing; what was not captured since the one before is a gap.
+
+    Raises:
+        PreflightFailed: the server gave the slot up, and its successor would begin after a gap;
+            with `may_lose` it is replaced.
+    """
+    cursor = await source.execute(_IS_LOST, [database.slot_name])
+    if await cursor.fetchone() is not None:
+        if not may_lose:
+            raise PreflightFailed(
+                f"the server gave up the replication slot {database.slot_name}: it lagged behind "
+                "max_slot_wal_keep_size, and changes are missing. `triggerkit apply --yes` "
+                "replaces it and marks the gap; then read the tables anew by `triggerkit backfill`"
+            )
+        await drop_slot(source, database.slot_name)
+    cursor = await source.execute(_IS_THERE, [database.slot_name])
+    is_replaced = await cursor.fetchone() is None and database.slot_epoch > 0
+    # Before the slot is made: afterwards nobody sees any more that changes are missing.
+    gaps = await _begin_anew(state, database, identity) if is_replaced else []
+    slot_is_new = await ensure_slot(source, database.slot_name)
+    if database.slot_epoch == 0:
+        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+    if not slot_is_new:
+        return gaps
+    return [f"created replication slot {database.slot_name}", *gaps]
+
+
+async def _begin_anew(
+    state: psycopg.AsyncConnection, database: Database, identity: SourceIdentity
+) -> list[str]:
+    """Note that a slot is to take the place of a lost one; what every consumer is to be told."""
+    reason = "the replication slot was lost: changes made until its successor are missing"
+    async with state.transaction():
+        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+        stored = await stored_consumers(state, database.id)
+        await mark_gap(state, [consumer.id for consumer in stored], reason)
+    return [
+        f"{reason}; read the tables anew with: triggerkit backfill start {consumer.name}"
+        for consumer in stored
+    ]
