@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from tests.acceptance.project import run_command
 from tests.conftest import WEBHOOK_SECRET
-from tests.integration.run_state import RunState, run_state
+from tests.integration.run_state import RunState
 from tests.integration.serving import serving
 from tests.integration.worker_thread import Row
 from tests.receiver import Received, Receiver
@@ -221,12 +221,6 @@ def test_no_secret_is_ever_shown_or_stored_in_the_clear(
         assert secret not in everything
         # A bytea is text of hexadecimal digits.
         assert secret.encode().hex() not in everything
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def test_our_own_route_answers_a_test_without_a_run(

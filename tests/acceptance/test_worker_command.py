@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from tests.acceptance.project import clean_environment, eventually
-from tests.integration.run_state import RunState, new_run, run_state
+from tests.integration.run_state import RunState, new_run
 from triggerkit.runs.run import NewRun
 from triggerkit.settings import Settings
 
@@ -35,12 +34,6 @@ def note(payload: dict[str, Any]) -> int:
             time.sleep(0.01)
     return os.getpid()
 """
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @contextmanager

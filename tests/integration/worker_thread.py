@@ -25,6 +25,12 @@ class Row(BaseModel):
     text: str = ""
 
 
+class Order(BaseModel):
+    """A payload of a task's own, about no row."""
+
+    number: int
+
+
 def message(row_id: int, text: str = "", position: int | None = None) -> dict[str, Any]:
     """A message about a row, as it arrives."""
     metadata = {

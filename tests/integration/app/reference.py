@@ -23,13 +23,16 @@ DIMENSIONS = 256
 
 @contextmanager
 def reference_tables(
-    database_url: str, api: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
+    api: OpenAIServer,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str = "test-model",
 ) -> Iterator[psycopg.Connection[Any]]:
     """The reference tables in an empty database, which the task's settings point to."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("OPENAI_API_KEY", "test")
     monkeypatch.setenv("OPENAI_BASE_URL", api.url)
-    monkeypatch.setenv("EMBEDDING_MODEL", "test-model")
+    monkeypatch.setenv("EMBEDDING_MODEL", model)
     monkeypatch.setenv("EMBEDDING_DIMENSIONS", str(DIMENSIONS))
     with psycopg.connect(database_url, autocommit=True) as connection:
         apply_schema(connection, DIMENSIONS)
@@ -70,6 +73,21 @@ def change(
     )
     record = Post.model_construct(id=post_id, title=title, body=body)
     return Change(record=record, changes=changes, action=action, metadata=metadata)
+
+
+def embedded(database: psycopg.Connection[Any]) -> dict[int, str]:
+    """The content hash of every row, by post."""
+    return dict(database.execute("SELECT post_id, content_hash FROM post_embeddings").fetchall())
+
+
+def position(database: psycopg.Connection[Any], post_id: int) -> tuple[int, int, int]:
+    """Where the change of a post's row was in the WAL: epoch, LSN, index."""
+    row = database.execute(
+        "SELECT source_epoch, source_lsn, source_idx FROM post_embeddings WHERE post_id = %s",
+        (post_id,),
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
 
 
 def run(*batch: Change[Post]) -> BatchResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from tasks.create_embedding_for_post import create_embedding_for_post
 from tests.integration.app.openai_server import Failure, OpenAIServer
-from tests.integration.app.reference import DIMENSIONS, change, counts, post, reference_tables, run
+from tests.integration.app.reference import change, counts, post, run
 from tests.integration.run_state import run_state
 from tests.integration.worker_thread import working
 from triggerkit import RetryAfter
@@ -21,20 +20,6 @@ from triggerkit.settings import Settings
 
 #: So long that a request holds no more than a few of them.
 LONG = "x" * 23_000
-
-
-@pytest.fixture
-def api() -> Iterator[OpenAIServer]:
-    with OpenAIServer(DIMENSIONS).running() as server:
-        yield server
-
-
-@pytest.fixture
-def database(
-    database_url: str, api: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[psycopg.Connection[Any]]:
-    with reference_tables(database_url, api, monkeypatch) as connection:
-        yield connection
 
 
 class Gate:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-import pytest
 
 from tasks.create_embedding_for_post import create_embedding_for_post
 from tests.integration.app.openai_server import OpenAIServer
-from tests.integration.app.reference import DIMENSIONS, change, post, reference_tables, run
-from tests.integration.run_state import RunState, run_state
+from tests.integration.app.reference import change, post, run
+from tests.integration.run_state import RunState
 from tests.integration.worker_thread import working
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
@@ -21,26 +19,6 @@ from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
 
 #: Titles and bodies of all kinds; None and "" are no text.
 TEXTS = [None, "", "a", "a\n\nb", "größe", "漢字", "'quoted' \\n %s", " "]
-
-
-@pytest.fixture
-def api() -> Iterator[OpenAIServer]:
-    with OpenAIServer(DIMENSIONS).running() as server:
-        yield server
-
-
-@pytest.fixture
-def database(
-    database_url: str, api: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[psycopg.Connection[Any]]:
-    with reference_tables(database_url, api, monkeypatch) as connection:
-        yield connection
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def look(settings: Settings, wait_s: float | None = None) -> Verification | Fixed:

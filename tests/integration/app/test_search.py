@@ -22,11 +22,10 @@ from app.schema import apply_schema
 from app.search import main
 from tasks.create_embedding_for_post import Post, create_embedding_for_post
 from tests.integration.app.openai_server import OpenAIServer
+from tests.integration.app.reference import DIMENSIONS, reference_tables
 from triggerkit import Change
 from triggerkit.errors import ConfigurationError
 from triggerkit.message import Metadata
-
-DIMENSIONS = 256
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +49,7 @@ def api() -> Iterator[OpenAIServer]:
 def database(
     database_url: str, api: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[psycopg.Connection[Any]]:
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("OPENAI_API_KEY", "test")
-    monkeypatch.setenv("OPENAI_BASE_URL", api.url)
-    monkeypatch.setenv("EMBEDDING_MODEL", "wordllama")
-    monkeypatch.setenv("EMBEDDING_DIMENSIONS", str(DIMENSIONS))
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        apply_schema(connection, DIMENSIONS)
+    with reference_tables(database_url, api, monkeypatch, "wordllama") as connection:
         yield connection
 
 

@@ -17,13 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests import ROOT
-from tests.integration.run_state import (
-    RunState,
-    completed,
-    failed_attempt,
-    new_run,
-    run_state,
-)
+from tests.integration.run_state import RunState, completed, failed_attempt, new_run
 from tests.integration.worker_thread import executing
 from triggerkit import current_run, span, task
 from triggerkit.cli.main import application
@@ -41,12 +35,6 @@ def work(payload: dict[str, int]) -> None: ...
 """
 
 Command = Callable[..., Result]
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @pytest.fixture

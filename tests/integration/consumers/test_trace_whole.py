@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -11,23 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.integration.pipeline import execute, streaming
-from tests.integration.run_state import RunState, run_state
+from tests.integration.run_state import RunState
 from tests.integration.serving import serving
 from tests.integration.worker_thread import Row, working
 from tests.receiver import Receiver
 from triggerkit import Change, changes, current_run, span, task
 from triggerkit.cli.main import application
 from triggerkit.consumers.declare.apply import apply
-from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.tasks.registry import declared_consumers
 from triggerkit.web.application import Application
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def call(*arguments: str) -> str:

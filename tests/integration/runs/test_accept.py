@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -13,12 +12,6 @@ from triggerkit.errors import InvalidPayload, NotDurable
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import Handle, RunError
 from triggerkit.settings import Settings
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def test_an_accepted_run_is_in_postgres_and_its_id_in_redis(state: RunState) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -20,16 +20,9 @@ from tests.integration.run_state import (
 )
 from triggerkit.runs.keeper.recover import promote
 from triggerkit.runs.run import ClaimedRun, Outcome, RunError, new_run_id
-from triggerkit.settings import Settings
 
 #: Runs that can be claimed or will be.
 READY = "SELECT id FROM triggerkit.runs WHERE finished_at IS NULL AND NOT blocked"
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def test_a_claim_gives_the_run_as_it_was_accepted(state: RunState) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.run_state import TASK, RunState, failed_attempt, new_run, run_state
+from tests.integration.run_state import TASK, RunState, failed_attempt, new_run
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, TICK_S, Keeper
 from triggerkit.runs.keeper.liveness import LONGEST_GAP_S, FailureDetector
 from triggerkit.runs.keeper.local import home, started
@@ -35,12 +34,6 @@ SELECT 'run_' || lpad(n::text, 26, '0'), 'work', 'default', 'queued', 3, '{}',
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 60000000 + n
 FROM generate_series(1, %s) n
 """
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @pytest.fixture

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
-import pytest
-
-from tests.integration.run_state import RunState, completed, failed_attempt, new_run, run_state
+from tests.integration.run_state import RunState, completed, failed_attempt, new_run
 from triggerkit.runs.admin.browse import list_runs
-from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def reasons(state: RunState) -> list[str | None]:

@@ -11,17 +11,9 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from pydantic import BaseModel
 
-from tests.integration.run_state import (
-    TASK,
-    RunState,
-    completed,
-    failed_attempt,
-    new_run,
-    run_state,
-)
-from tests.integration.worker_thread import executing, working
+from tests.integration.run_state import TASK, RunState, completed, failed_attempt, new_run
+from tests.integration.worker_thread import Order, executing, working
 from triggerkit import task
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.keeper.keeper import LEASE_S
@@ -38,18 +30,6 @@ from triggerkit.worker.slots import Slots
 
 #: Threads of a worker that are given many runs at once.
 MANY_SLOTS = 40
-
-
-class Order(BaseModel):
-    """A payload."""
-
-    number: int
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @contextmanager

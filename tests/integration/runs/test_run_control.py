@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
 import pytest
 
-from tests.integration.run_state import (
-    RunState,
-    completed,
-    failed_attempt,
-    ids_of,
-    new_run,
-    run_state,
-)
+from tests.integration.run_state import RunState, completed, failed_attempt, ids_of, new_run
 from tests.integration.worker_thread import working
 from triggerkit import current_run, task
 from triggerkit.errors import TriggerkitError, UnknownRun
@@ -27,18 +20,11 @@ from triggerkit.runs.admin.control import Cancellation, cancel_run, cancel_runs
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.queues import find_queue, limit_queue, pause_queue, resume_queue
 from triggerkit.runs.client import Client
-from triggerkit.settings import Settings
 from triggerkit.state.channels import KEEPER
 
 T = TypeVar("T")
 
 ACTOR = "test"
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def with_client(state: RunState, work: Callable[[Client], Awaitable[T]]) -> T:

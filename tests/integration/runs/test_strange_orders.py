@@ -6,14 +6,13 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.run_state import TASK, RunState, completed, new_run, run_state
+from tests.integration.run_state import TASK, RunState, completed, new_run
 from triggerkit.runs.admin.queues import limit_queue
 from triggerkit.runs.client import Client, portal
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, Keeper
@@ -26,12 +25,6 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.within import accept_within
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
 from tests.integration.pipeline import declare, streaming
-from tests.integration.run_state import RunState, run_state
+from tests.integration.run_state import RunState
 from tests.integration.worker_thread import working
 from tests.receiver import Received, Receiver
 from triggerkit import Change, Mismatch, Task, changes, rows, task
@@ -47,12 +47,6 @@ def database(database_url: str) -> Iterator[Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(TABLES)
         yield connection
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def declared(query: Any = QUERY) -> Task[Any, Any, Any]:

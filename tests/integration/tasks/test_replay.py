@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import psycopg
 import pytest
 
-from tests.integration.run_state import RunState, completed, new_run, run_state
+from tests.integration.run_state import RunState, completed, new_run
 from tests.integration.serving import message
 from triggerkit import Change, task
 from triggerkit.errors import InvalidPayload, TriggerkitError, UnknownRun
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import Handle, RunOptions
-from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.tasks.replay import Edited, Replayed, Replayer
 from triggerkit.tasks.task import Task
@@ -32,12 +30,6 @@ ROW = (
     "INSERT INTO public.posts VALUES (1, 'now', 9007199254740993, 12345678901234567890.10, "
     "'{\"a\": [1]}', '2026-01-02 03:04:05.6Z')"
 )
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def replay(

@@ -12,19 +12,12 @@ from typing import Any
 import orjson
 import psycopg
 import pytest
-from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from tests.integration.run_state import RunState
-from tests.integration.worker_thread import working
+from tests.integration.worker_thread import Order, working
 from triggerkit import Debounce, Handle, current_run, task
 from triggerkit.errors import ConfigurationError, InvalidPayload
-
-
-class Order(BaseModel):
-    """A payload."""
-
-    number: int
 
 
 @dataclass

@@ -7,11 +7,10 @@ from typing import Any
 
 import orjson
 import pytest
-from pydantic import BaseModel
 
-from tests.integration.run_state import RunState, run_state
+from tests.integration.run_state import RunState
 from tests.integration.serving import AUTHORIZED, Answer, Site, message, serving
-from tests.integration.worker_thread import Row, row_key
+from tests.integration.worker_thread import Order, Row, row_key
 from triggerkit import Change, rows, task
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.settings import Settings
@@ -21,12 +20,6 @@ from triggerkit.web.receipt import MAX_MESSAGES
 from triggerkit.web.webhook import webhook
 
 SINGLE, BATCH, PLAIN = "/api/route-single", "/api/route-batch", "/orders"
-
-
-class Order(BaseModel):
-    """A payload of its own."""
-
-    number: int
 
 
 @task(on=rows("public.posts"))
@@ -39,12 +32,6 @@ def route_batch(batch: list[Change[Row]]) -> None: ...
 
 @task
 def route_plain(order: Order) -> None: ...
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def application(settings: Settings) -> Application:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from tests.integration.run_state import RunState, postgres_away, run_state
 from tests.integration.serving import serving
-from tests.integration.worker_thread import working
+from tests.integration.worker_thread import Order, working
 from tests.servers import Servers
 from triggerkit import task
 from triggerkit.embedded.redis import EmbeddedRedis
@@ -24,24 +22,12 @@ from triggerkit.web.webhook import webhook
 ORDERS = "/orders"
 
 
-class Order(BaseModel):
-    """A payload of its own."""
-
-    number: int
-
-
 @task
 def take_order(order: Order) -> None: ...
 
 
 def orders() -> Starlette:
     return Starlette(routes=[webhook(ORDERS, task=take_order)])
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def test_a_run_is_accepted_while_redis_is_away(settings: Settings, state: RunState) -> None:

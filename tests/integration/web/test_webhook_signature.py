@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from tests.integration.run_state import RunState, run_state
+from tests.integration.run_state import RunState
 from tests.integration.serving import AUTHORIZED, Site, message, serving
 from tests.integration.worker_thread import Row
 from triggerkit import Change, rows, task
@@ -30,12 +30,6 @@ OLD, NEW, STRANGERS = new_secret(), new_secret(), new_secret()
 
 @task(on=rows("public.posts"))
 def signed_single(change: Change[Row]) -> None: ...
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @pytest.fixture

@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import pytest
-from pydantic import BaseModel
 
-from tests.integration.run_state import RunState, run_state
-from tests.integration.worker_thread import Row, executing, message, working
+from tests.integration.run_state import RunState
+from tests.integration.worker_thread import Order, Row, executing, message, working
 from triggerkit import AbortRun, Change, Retry, RetryAfter, task
-from triggerkit.settings import Settings
-
-
-class Order(BaseModel):
-    """A payload of a task's own."""
-
-    number: int
 
 
 class UnprintableError(Exception):
@@ -29,12 +19,6 @@ class UnprintableError(Exception):
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def test_sync_and_async_tasks_of_several_queues_complete_with_their_output(

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.integration.run_state import RunState, run_state
+from tests.integration.run_state import RunState
 from tests.integration.worker_thread import Row, message, row_key, working
 from triggerkit import AbortRun, BatchResult, Change, ItemFailure, Retry, RetryAfter, Task, task
 from triggerkit.runs.run import NewRun
-from triggerkit.settings import Settings
 
 SOON = Retry(max_attempts=2, min_delay_s=0.01, jitter=False)
 ITEM_RUNS = "SELECT id FROM triggerkit.runs WHERE item_key IS NOT NULL ORDER BY seq"
 POISON = "poison"
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def batch_run(of: Task[Any, Any, Any], *messages: dict[str, Any]) -> NewRun:

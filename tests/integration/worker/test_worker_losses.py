@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import psycopg
 import pytest
-from pydantic import BaseModel
 
-from tests.integration.run_state import (
-    TASK,
-    RunState,
-    completed,
-    new_run,
-    postgres_away,
-    run_state,
-)
-from tests.integration.worker_thread import executing, working
+from tests.integration.run_state import TASK, RunState, completed, new_run, postgres_away, run_state
+from tests.integration.worker_thread import Order, executing, working
 from triggerkit import Task, task
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import ClaimedRun, Outcome, new_run_id
@@ -32,18 +24,6 @@ from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
 
 SLOTS = 4
-
-
-class Order(BaseModel):
-    """A payload."""
-
-    number: int
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 def meeting(name: str) -> Task[Any, Any, Any]:

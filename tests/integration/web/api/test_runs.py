@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.run_state import RunState, completed, new_run, run_state
+from tests.integration.run_state import RunState, completed, new_run
 from tests.integration.web.api.described import ApiSite, api
 from tests.integration.worker_thread import working
 from triggerkit import current_run, span, task
@@ -21,12 +21,6 @@ TRACEBACK = """Traceback (most recent call last):
   File "/usr/lib/python3.11/site-packages/smtp/client.py", line 9, in send
     raise ConnectionError
 """
-
-
-@pytest.fixture
-def state(settings: Settings) -> Iterator[RunState]:
-    with run_state(settings) as state:
-        yield state
 
 
 @pytest.fixture
