@@ -13,7 +13,7 @@ import pytest
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.backfill.store import BackfillStore
-from triggerkit.consumers.declare import apply as apply_module
+from triggerkit.consumers.declare import slot as slot_module
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes
@@ -132,7 +132,7 @@ def test_an_apply_that_ends_as_it_made_the_new_slot_has_noted_the_gap(
                 await drop_slot(source, slot_name_for(source.info.dbname))
             await execute(settings, "INSERT INTO items VALUES (1, 'in the gap')")
             with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-                patched.setattr(apply_module, "ensure_slot", make_and_die)
+                patched.setattr(slot_module, "ensure_slot", make_and_die)
                 await reapply(settings, receiver, definition, may_lose=False)
             await reapply(settings, receiver, definition, may_lose=False)
             assert "replication slot was lost" in (await gap(settings) or "")
