@@ -59,7 +59,7 @@ RETURNING xmin::text
 """
 
 #: Notes an attempt's outcome and moves the cursor: the one statement a delivered batch costs.
-_SETTLE = """
+_RECORD_ATTEMPT = """
 WITH moved AS (
     UPDATE triggerkit.cursors SET position = %(position)s,
         batch_id = CASE WHEN %(done)s THEN NULL ELSE batch_id END,
@@ -108,7 +108,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class AttemptOutcome:
     """The outcome of one attempt. `status` is the HTTP status, None when no answer came.
 
     `move_to` is where the cursor goes: None while the batch is to be sent again.
@@ -214,11 +214,11 @@ class CursorStore:
             raise CursorMoved
         cursor.version = version
 
-    async def settle(
+    async def record_attempt(
         self,
         consumer: Consumer,
         cursor: Cursor,
-        settled: Settled,
+        outcome: AttemptOutcome,
         parked: Sequence[ParkedMessage] = (),
     ) -> None:
         """Note an attempt's outcome, what is parked, and the cursor's move, all at once.
@@ -229,16 +229,16 @@ class CursorStore:
         parameters: dict[str, object] = {
             "consumer_id": cursor.consumer_id,
             "partition": cursor.partition,
-            "first": settled.first,
-            "last": settled.last,
-            "batch_id": settled.batch_id,
-            "attempt": settled.attempt,
-            "messages": settled.messages,
-            "sent_at": settled.sent_at,
-            "status": settled.status,
-            "error": settled.error,
-            "done": settled.move_to is not None,
-            "position": cursor.position if settled.move_to is None else settled.move_to,
+            "first": outcome.first,
+            "last": outcome.last,
+            "batch_id": outcome.batch_id,
+            "attempt": outcome.attempt,
+            "messages": outcome.messages,
+            "sent_at": outcome.sent_at,
+            "status": outcome.status,
+            "error": outcome.error,
+            "done": outcome.move_to is not None,
+            "position": cursor.position if outcome.move_to is None else outcome.move_to,
         }
         async with self._pool.connection() as connection:
             if cursor.batch_id is None:
@@ -255,7 +255,7 @@ class CursorStore:
                 # The consumer was deleted at this moment.
                 raise CursorMoved from None
         cursor.version = version
-        cursor.stored_position = cursor.position if settled.move_to is None else settled.move_to
+        cursor.stored_position = cursor.position if outcome.move_to is None else outcome.move_to
 
     async def disable(self, consumer_id: int) -> None:
         """The consumer's endpoint is gone: nothing more is sent to it."""
@@ -291,7 +291,7 @@ class CursorStore:
 
 
 async def _move(connection: psycopg.AsyncConnection, parameters: dict[str, object]) -> str:
-    answer = await connection.execute(_SETTLE, parameters)
+    answer = await connection.execute(_RECORD_ATTEMPT, parameters)
     row = await answer.fetchone()
     if row is None:
         raise CursorMoved

@@ -52,11 +52,11 @@ class Health:
 
     def witnessed(self, number: int, *, ok: bool) -> None:
         """The push `number` was answered: with success, or with a failure of the endpoint."""
-        settled = [position for position, at in self.unwitnessed.items() if at < number]
-        for position in settled:
+        cleared = [position for position, at in self.unwitnessed.items() if at < number]
+        for position in cleared:
             del self.unwitnessed[position]
         if ok:
-            self.blamed.update(settled)
+            self.blamed.update(cleared)
 
     def is_blamed(self, position: int) -> bool:
         """Whether the last failure of the retry at `position` speaks against it; asked once."""

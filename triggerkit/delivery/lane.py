@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import Cursor, Settled
+from triggerkit.consumers.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect
@@ -63,7 +63,7 @@ class Lane:
         Raises:
             CursorMoved: a command moved the cursor, or removed it.
         """
-        batch = await self._unsettled()
+        batch = await self._undecided_batch()
         self.ready.set()
         try:
             while await self._deliver(batch or await self._next()):
@@ -120,7 +120,7 @@ class Lane:
             self._has_turn = False
             self._outlet.turns.give_back()
 
-    async def _unsettled(self) -> Batch | None:
+    async def _undecided_batch(self) -> Batch | None:
         """The batch that was sent, or was to be sent, when the cursor was last stored."""
         cursor = self.cursor
         if cursor.batch_id is None or cursor.batch_last is None:
@@ -153,21 +153,21 @@ class Lane:
         """Send `batch` until it is taken or set aside; False when the endpoint is gone."""
         if not batch.entries:
             self._give_turn_back()
-            await self._settle(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
+            await self._record(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
             return True
         while True:
             sent_at, answer = await self._attempt(batch)
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
                 self._suspicion.delivered(batch.last)
-                await self._settle(batch, sent_at, answer, batch.last)
+                await self._record(batch, sent_at, answer, batch.last)
                 if self._reduced is not None and not self._suspicion.is_within(batch.last):
                     self._grow()
                 return True
             if self._is_blamed(batch, answer):
                 await self._isolate(batch, sent_at, answer)
                 return True
-            await self._settle(batch, sent_at, answer, None)
+            await self._record(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
                 logger.error("%s: the endpoint is gone (410); disabled", self.consumer.name)
@@ -216,7 +216,7 @@ class Lane:
             # The first half goes again as a batch of its own; the limit grows back behind the rest.
             self._reduced = (len(batch.entries) + 1) // 2
             self._suspicion.halved(batch.last)
-            await self._settle(batch, sent_at, answer, self.cursor.position)
+            await self._record(batch, sent_at, answer, self.cursor.position)
             return
         reason = answer.error or "refused"
         if answer.is_suspect:
@@ -224,9 +224,9 @@ class Lane:
         refused = parking.alone(self.consumer, self.cursor.partition, batch, answer, reason)
         logger.warning("parked a message of %s: %s", refused.key, reason)
         self._suspicion.parked()
-        await self._settle(batch, sent_at, answer, batch.last, [refused])
+        await self._record(batch, sent_at, answer, batch.last, [refused])
 
-    async def _settle(
+    async def _record(
         self,
         batch: Batch,
         sent_at: datetime,
@@ -235,7 +235,7 @@ class Lane:
         refused: Sequence[ParkedMessage] = (),
     ) -> None:
         """Note the attempt; with `move_to` the batch is over and the cursor goes there."""
-        settled = Settled(
+        outcome = AttemptOutcome(
             first=batch.first,
             last=batch.last,
             batch_id=batch.id,
@@ -248,9 +248,9 @@ class Lane:
         )
         parked = self._parked(batch, answer, refused) if move_to == batch.last else []
         if parked:
-            await self._park(settled, parked)
+            await self._park(outcome, parked)
         else:
-            await self._store.settle(self.consumer, self.cursor, settled)
+            await self._store.record_attempt(self.consumer, self.cursor, outcome)
         if move_to is None:
             return
         self._batch = None
@@ -273,8 +273,8 @@ class Lane:
         parked += parking.held(consumer, self._outlet.selection, partition, batch)
         return sorted(parked, key=lambda message: message.position)
 
-    async def _park(self, settled: Settled, parked: list[ParkedMessage]) -> None:
+    async def _park(self, outcome: AttemptOutcome, parked: list[ParkedMessage]) -> None:
         async with self._outlet.parking:
-            await self._store.settle(self.consumer, self.cursor, settled, parked)
+            await self._store.record_attempt(self.consumer, self.cursor, outcome, parked)
             self._outlet.parked_keys.update(m.key for m in parked if m.state != "dead")
         self._outlet.retry.set()

@@ -127,7 +127,7 @@ class Retries:
         failures = head.failures + self._outlet.health.is_blamed(head.position)
         state = state_after(self._consumer.definition, failures)
         if state != "failing":
-            await self._settle(head, Tried(state, failures))
+            await self._record(head, Tried(state, failures))
             return
         async with self._outlet.slots:
             body = await self._store.begin(self._consumer.id, head, failures)
@@ -145,11 +145,11 @@ class Retries:
         verdict = selection.passes(body)
         if verdict is False:
             logger.info("%s: position %d passes no filter now", head.key, head.position)
-            await self._settle(head, Tried(None, head.failures))
+            await self._record(head, Tried(None, head.failures))
             return None
         made = verdict if isinstance(verdict, Faulty) else selection.sent(body)
         if isinstance(made, Faulty):
-            await self._settle(head, self._blamed(head, made.reason, None))
+            await self._record(head, self._blamed(head, made.reason, None))
             return None
         identity = _identity(body).metadata.idempotency_key
         batch_id = f"msg_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
@@ -185,7 +185,7 @@ class Retries:
             status=sent.answer.status,
             error=sent.error,
         )
-        await self._settle(head, tried)
+        await self._record(head, tried)
         if sent.answer.verdict == "gone":
             logger.error("%s: the endpoint is gone (410); disabled", self._consumer.name)
             await self._outlet.store.disable(self._consumer.id)
@@ -196,11 +196,11 @@ class Retries:
         state = state_after(self._consumer.definition, failures)
         return Tried(state, failures, reason, backoff_s(head.attempts, wait_s))
 
-    async def _settle(self, head: Head, tried: Tried) -> None:
+    async def _record(self, head: Head, tried: Tried) -> None:
         if tried.state is not None:
             _tell(self._consumer, head, tried.state, tried)
         async with self._outlet.parking:
-            if not await self._store.settle(self._consumer.id, head, tried):
+            if not await self._store.record_retry(self._consumer.id, head, tried):
                 self._outlet.parked_keys.discard(head.key)
 
     async def _release(self, key: str) -> None:

@@ -21,7 +21,7 @@ class EventLoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` there, wait for its end, and return or raise what it did."""
-        value, error = asyncio.run_coroutine_threadsafe(_settle(coroutine), self._loop).result()
+        value, error = asyncio.run_coroutine_threadsafe(_outcome_of(coroutine), self._loop).result()
         if error is not None:
             raise error
         return value
@@ -51,7 +51,7 @@ class EventLoopThread:
             runner.get_loop().run_forever()
 
 
-async def _settle(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+async def _outcome_of(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     # An error travels as a value: a SystemExit raised here would end the loop, and with it every
     # other task.
     try:

@@ -22,7 +22,7 @@ from tests.integration.parked import (
 )
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Received, Receiver, accept
-from triggerkit.consumers.cursor import Cursor, CursorMoved, CursorStore, Settled
+from triggerkit.consumers.cursor import AttemptOutcome, Cursor, CursorMoved, CursorStore
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Stored
 from triggerkit.consumers.definition import changes
@@ -118,15 +118,17 @@ def test_what_was_sent_before_a_rewind_cannot_move_its_cursors(
             cursor.batch_id, cursor.batch_last, cursor.attempt = "b", 5, 1
             await store.begin(consumer, cursor)
             message = ParkedMessage(cursor.partition, 5, "k", b"{}", "refused", state="failing")
-            settling = store.settle(consumer, cursor, settled(5), [message] if parks else [])
+            recording = store.record_attempt(
+                consumer, cursor, outcome(5), [message] if parks else []
+            )
             async with await connect(settings.state_dsn, "test") as state:
                 async with state.transaction():
                     await Consumers(state, "t").replay(await find(state), "beginning")
                     if waits:
-                        task = asyncio.create_task(settling)
+                        task = asyncio.create_task(recording)
                         await until_blocked(settings)
                 if not waits:
-                    task = asyncio.create_task(settling)
+                    task = asyncio.create_task(recording)
             with pytest.raises(CursorMoved):
                 await task
             rows = await fetch(
@@ -180,7 +182,7 @@ def test_a_cursor_that_retention_stored_meanwhile_goes_on(settings: Settings) ->
             await command(settings, lambda state: save_progress(state, [passed]))
             cursor.batch_id, cursor.batch_last, cursor.attempt = "b", 6, 1
             await store.begin(consumer, cursor)
-            await store.settle(consumer, cursor, settled(6))
+            await store.record_attempt(consumer, cursor, outcome(6))
             rows = await fetch(settings, "SELECT max(position) FROM triggerkit.cursors")
             assert rows == [(6,)]
 
@@ -204,8 +206,8 @@ async def first_cursor(
     return store, (await store.load(consumer))[0]
 
 
-def settled(last: int) -> Settled:
-    return Settled(last, last, "b", 1, 1, datetime.now(UTC), 200, None, last)
+def outcome(last: int) -> AttemptOutcome:
+    return AttemptOutcome(last, last, "b", 1, 1, datetime.now(UTC), 200, None, last)
 
 
 async def until_blocked(settings: Settings) -> None:

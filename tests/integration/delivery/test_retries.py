@@ -23,7 +23,7 @@ from tests.integration.parked import (
 )
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Received, Receiver, accept
-from triggerkit.consumers.cursor import CursorStore, Settled
+from triggerkit.consumers.cursor import AttemptOutcome, CursorStore
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import retry_parked
 from triggerkit.consumers.parked.store import ParkedMessage, Tried
@@ -383,16 +383,16 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             lane.cursor.position = 1
             [head] = await store.parked.due(consumer.id, 5, ())
             removed, go_on = asyncio.Event(), asyncio.Event()
-            settle = store.parked.settle
+            record_retry = store.parked.record_retry
 
             async def slow(*given: Any) -> bool:
-                has_more = await settle(*given)
+                has_more = await record_retry(*given)
                 removed.set()
                 await go_on.wait()
                 return has_more
 
-            store.parked.settle = slow  # type: ignore[assignment]
-            letting_go = asyncio.create_task(retries._settle(head, Tried(None, 1)))
+            store.parked.record_retry = slow  # type: ignore[assignment]
+            letting_go = asyncio.create_task(retries._record(head, Tried(None, 1)))
             await removed.wait()
             parking = asyncio.create_task(
                 lane._park(noted(2), [ParkedMessage(0, 2, "K", b"{}", "waits")])
@@ -406,8 +406,8 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             # Nothing is before it: it is tried, not left to wait for ever.
             assert (await parked(settings))[0][1] == "failing"
 
-    def noted(last: int) -> Settled:
-        return Settled(last, last, "b", 1, 1, datetime.now(UTC), 200, None, last)
+    def noted(last: int) -> AttemptOutcome:
+        return AttemptOutcome(last, last, "b", 1, 1, datetime.now(UTC), 200, None, last)
 
     asyncio.run(scenario())
 

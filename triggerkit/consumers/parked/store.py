@@ -246,7 +246,7 @@ class ParkedStore:
             row = await cursor.fetchone()
             return None if row is None else row[0]
 
-    async def settle(self, consumer_id: int, head: Head, tried: Tried) -> bool:
+    async def record_retry(self, consumer_id: int, head: Head, tried: Tried) -> bool:
         """Note an outcome; whether the key still has a message in the way of its later ones.
 
         A message that was discarded, or parked anew, in the meantime is left as it is.

@@ -1,8 +1,8 @@
 """What callers of a pulled consumer hold: ranges of the log under its cursors, by lease.
 
 A cursor's lease is the row itself: `batch_id` names it, `batch_last` is its last position, `leased`
-counts its messages that are not settled yet, and `settled` has those that are while others are not.
-Every position up to `position` is done.
+counts its messages that are not acknowledged yet, and `settled` lists those that are while others
+are not. Every position up to `position` is done.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from triggerkit.state.channels import LOG
 
 #: Ends leases of which all is done at once, without looking at each message: that many different
 #: ones of the range were named as were handed out, and none before.
-_SETTLE_WHOLE = """
+_ACKNOWLEDGE_WHOLE = """
 WITH held AS (
     SELECT h.number, c.partition, c.batch_id, c.batch_last
     FROM unnest(%(partitions)s::smallint[], %(leases)s::text[], %(counts)s::int[],
@@ -42,8 +42,8 @@ RETURNING h.number
 """
 
 #: Ends or shrinks leases: `numbers` says for each of `positions` which of `leases` it is of. Of a
-#: lease that is not the cursor's any more nothing is settled, and no row comes back.
-_SETTLE = """
+#: lease that is not the cursor's any more nothing is acknowledged, and no row comes back.
+_ACKNOWLEDGE = """
 WITH held AS (
     SELECT h.number, c.partition, c.position, c.batch_id, c.batch_last, c.settled, c.leased
     FROM unnest(%(partitions)s::smallint[], %(leases)s::text[]) WITH ORDINALITY
@@ -193,7 +193,7 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and text.isascii()
 
 
-async def settle(
+async def acknowledge(
     connection: psycopg.AsyncConnection,
     consumer_id: int,
     database_id: int,
@@ -204,15 +204,19 @@ async def settle(
     """Note messages as done; where all of a lease are, the cursor moves past them.
 
     One turn with the server when all of each lease is done. `ring` tells the waiting, in a
-    transaction of its own. Returns what could not be settled, since its lease is gone.
+    transaction of its own. Returns what could not be acknowledged, since its lease is gone.
     """
-    in_part = await _settle(connection, _SETTLE_WHOLE, consumer_id, database_id, held, ring=ring)
+    in_part = await _acknowledge(
+        connection, _ACKNOWLEDGE_WHOLE, consumer_id, database_id, held, ring=ring
+    )
     if not in_part:
         return []
-    return await _settle(connection, _SETTLE, consumer_id, database_id, in_part, ring=ring)
+    return await _acknowledge(
+        connection, _ACKNOWLEDGE, consumer_id, database_id, in_part, ring=ring
+    )
 
 
-async def _settle(
+async def _acknowledge(
     connection: psycopg.AsyncConnection,
     statement: str,
     consumer_id: int,
@@ -228,7 +232,7 @@ async def _settle(
         "partitions": [one.partition for one in held],
         "leases": [one.lease for one in held],
     }
-    if statement is _SETTLE:
+    if statement is _ACKNOWLEDGE:
         numbers = (
             ",".join([str(number)] * len(one.positions)) for number, one in enumerate(held, 1)
         )
@@ -244,8 +248,8 @@ async def _settle(
         if ring:
             await pipeline.sync()
             await connection.execute(_RING_FOR_MORE, parameters)
-        settled = {number for (number,) in await cursor.fetchall()}
-    return [one for number, one in enumerate(held, 1) if number not in settled]
+        acknowledged = {number for (number,) in await cursor.fetchall()}
+    return [one for number, one in enumerate(held, 1) if number not in acknowledged]
 
 
 async def extend(

@@ -131,7 +131,9 @@ class Puller:
             in_log, aside = _apart(held)
             stale: list[LeasedMessages] = []
             if in_log:
-                stale = await leases.settle(connection, consumer.id, consumer.database_id, in_log)
+                stale = await leases.acknowledge(
+                    connection, consumer.id, consumer.database_id, in_log
+                )
             if aside:
                 stale += await parking.acknowledge(connection, consumer.id, aside)
                 await connection.execute(_RING, [consumer.id])
@@ -214,7 +216,7 @@ async def _set_aside(
             aside.append(message._replace(partition=cursor_partition(pulled, partition)))
     await parking.put(connection, consumer.id, aside)
     await parking.arrange(connection, consumer.id, {message.key for message in aside})
-    return await leases.settle(connection, consumer.id, consumer.database_id, held, ring=False)
+    return await leases.acknowledge(connection, consumer.id, consumer.database_id, held, ring=False)
 
 
 async def _entries(

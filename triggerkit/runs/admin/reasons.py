@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 #: After so long a free worker has taken a run, unless nothing brings it there.
-SETTLED = timedelta(seconds=5)
+GRACE = timedelta(seconds=5)
 
 _NOW = "SELECT clock_timestamp()"
 
@@ -144,7 +144,7 @@ class Facts:
     def _slots(self, run: Row) -> str:
         able = [worker for worker in self.workers if worker.may_take(run["task"])]
         busy = sum(worker.executing for worker in able)
-        if busy == 0 and self.now - run["queued_at"] > SETTLED:
+        if busy == 0 and self.now - run["queued_at"] > GRACE:
             return (
                 f"waiting since {_told(run['queued_at'])} though {len(able)} workers are idle; "
                 "what carries runs to them may be away, see: triggerkit check"

@@ -24,12 +24,12 @@ from triggerkit.runs.keeper.local import started
 from triggerkit.runs.keeper.members import Members
 from triggerkit.runs.keeper.recover import (
     CHUNK,
-    SETTLING_S,
+    STRAY_AFTER_S,
+    admit_pending,
     expire,
     promote,
     ready_among,
     return_runs,
-    settle,
     strays,
 )
 from triggerkit.runs.keeper.retention import Retention
@@ -127,7 +127,8 @@ SELECT
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
     EXISTS (SELECT FROM triggerkit.runs WHERE pending) AS pending,
-    ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - rank) > {int(SETTLING_S * 1e6)}) AS tasks
+    ARRAY(SELECT task FROM waiting
+        WHERE abs({NOW_RANK} - rank) > {int(STRAY_AFTER_S * 1e6)}) AS tasks
 """  # noqa: S608 - of constants
 
 
@@ -192,7 +193,7 @@ class Keeper:
                 wait_s = 0.0 if leads else TICK_S
             pushed = self._wait(connection, wait_s)
             if leads and pushed:
-                self._push(settle(connection) + ready_among(connection, pushed))
+                self._push(admit_pending(connection) + ready_among(connection, pushed))
 
     def _follow(self, connection: psycopg.Connection, detector: FailureDetector) -> bool:
         """Beat, and try to lead."""
@@ -217,7 +218,7 @@ class Keeper:
         if dead or look.abandoned:
             self._push(return_runs(connection, dead))
         if look.pending:
-            self._push(settle(connection))
+            self._push(admit_pending(connection))
         has_moved = self._move_due(connection, look)
         refilled = self._refill_all(connection, look.tasks)
         self.retention.apply(connection)

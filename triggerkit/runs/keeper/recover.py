@@ -23,7 +23,7 @@ MAX_CRASHES = 3
 
 #: A ready run younger than this many seconds may still be on its way to the transport. One that is
 #: from the future is from before the clock was set back.
-SETTLING_S = 1.0
+STRAY_AFTER_S = 1.0
 
 #: Most runs changed by one statement. What is due is compared with the time of the statement, which
 #: an index can be searched for; of `clock_timestamp()` Postgres must take that it changes from row
@@ -43,7 +43,7 @@ RETURNING task, id, rank, blocked, gate, queue
 #: What callers' transactions have accepted and nobody has looked at.
 _PENDING = "SELECT id FROM triggerkit.runs WHERE pending ORDER BY seq LIMIT %s"
 
-_SETTLE = """
+_ADMIT_PENDING = """
 UPDATE triggerkit.runs SET pending = false WHERE id = ANY (%s)
 RETURNING task, concurrency_key, queue, false
 """
@@ -105,7 +105,7 @@ FROM gone
 _STRAYS = f"""
 SELECT r.task, r.id, r.rank FROM triggerkit.runs r
 WHERE r.task = %(task)s AND {READY} AND r.rank < %(first)s
-    AND abs({NOW_RANK} - r.rank - r.priority * 1000000::bigint) > %(settling_us)s
+    AND abs({NOW_RANK} - r.rank - r.priority * 1000000::bigint) > %(stray_after_us)s
     AND r.queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
 ORDER BY r.rank LIMIT %(limit)s
 """  # noqa: S608 - of constants
@@ -117,7 +117,7 @@ SELECT task, id, rank FROM triggerkit.runs
 WHERE id = ANY (%s) AND status || '' = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'
 """
 
-_SETTLING_US = int(SETTLING_S * 1_000_000)
+_STRAY_AFTER_US = int(STRAY_AFTER_S * 1_000_000)
 
 #: Greater than every rank.
 _LAST_RANK = 2**63 - 1
@@ -130,10 +130,10 @@ class Moved(NamedTuple):
     ready: list[ReadyRun]
 
 
-def settle(connection: psycopg.Connection) -> list[ReadyRun]:
+def admit_pending(connection: psycopg.Connection) -> list[ReadyRun]:
     """Take in the runs that callers' transactions have accepted, at most `CHUNK` of them."""
     pending = [run_id for (run_id,) in connection.execute(_PENDING, [CHUNK]).fetchall()]
-    return end(connection, pending, _SETTLE, [pending])[1] if pending else []
+    return end(connection, pending, _ADMIT_PENDING, [pending])[1] if pending else []
 
 
 def promote(connection: psycopg.Connection) -> Moved:
@@ -182,7 +182,7 @@ def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list
         "task": task,
         "first": _LAST_RANK if math.isinf(first_rank) else int(first_rank),
         "limit": CHUNK,
-        "settling_us": _SETTLING_US,
+        "stray_after_us": _STRAY_AFTER_US,
     }
     return [ReadyRun(*row) for row in connection.execute(_STRAYS, parameters).fetchall()]
 

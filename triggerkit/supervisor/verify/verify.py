@@ -140,7 +140,7 @@ class _Comparison:
             wal_end = await _wal_end(source)
             async for batch in mismatches(source, self._found, len(reader.key)):
                 await self._take([f for f in batch if not self._is_pending(f, before)], len(batch))
-        await self._settle(source, pipeline, wal_end)
+        await self._exempt_recent(source, pipeline, wal_end)
         return self._result
 
     async def _take(self, late: list[Found], looked_at: int) -> None:
@@ -151,7 +151,7 @@ class _Comparison:
         if self._repair is not None and late:
             await self._repair.trigger(late)
 
-    async def _settle(
+    async def _exempt_recent(
         self, source: psycopg.AsyncConnection, pipeline: Pipeline, wal_end: str
     ) -> None:
         """Take those for pending that were changed so late that they could not be in step yet."""
