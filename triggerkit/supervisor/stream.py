@@ -19,7 +19,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.consumers.database import Database, find_database
 from triggerkit.consumers.gap import close_gaps
-from triggerkit.consumers.pull.notifier import Bell
+from triggerkit.consumers.pull.notifier import Notifier
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import reachable
@@ -69,8 +69,8 @@ class Stream:
             async with self._pusher() as pusher, asyncio.TaskGroup() as group:
                 loop = DeliveryLoop(reader, self._store, pusher, self._credentials, group)
                 await loop.refresh()
-                bell = Bell(reader, self._states, self._database.id, group)
-                following = self._follow_state(loop, bell, reader, group)
+                notifier = Notifier(reader, self._states, self._database.id, group)
+                following = self._follow_state(loop, notifier, reader, group)
                 group.create_task(following, name="follow state")
                 retaining = keep_retaining(self._settings, self._database.id, loop.progress)
                 group.create_task(retaining, name="retention")
@@ -102,7 +102,7 @@ class Stream:
                 await asyncio.sleep(started + PACE_S - monotonic())
 
     async def _follow_state(
-        self, loop: DeliveryLoop, bell: Bell, reader: LogReader, group: asyncio.TaskGroup
+        self, loop: DeliveryLoop, notifier: Notifier, reader: LogReader, group: asyncio.TaskGroup
     ) -> None:
         """Run backfills, and take in what was changed in the state while the stream runs."""
         async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
@@ -115,7 +115,7 @@ class Stream:
                     )
                 await self._close_gaps()
                 await loop.refresh()
-                await bell.refresh()
+                await notifier.refresh()
                 look_again_s = self._backfills.look_again_s
                 async for _ in connection.notifies(timeout=look_again_s, stop_after=1):
                     pass

@@ -199,20 +199,20 @@ async def acknowledge(
     database_id: int,
     held: Sequence[LeasedMessages],
     *,
-    ring: bool = True,
+    notify: bool = True,
 ) -> list[LeasedMessages]:
     """Note messages as done; where all of a lease are, the cursor moves past them.
 
-    One turn with the server when all of each lease is done. `ring` tells the waiting, in a
+    One turn with the server when all of each lease is done. `notify` tells the waiting, in a
     transaction of its own. Returns what could not be acknowledged, since its lease is gone.
     """
     in_part = await _acknowledge(
-        connection, _ACKNOWLEDGE_WHOLE, consumer_id, database_id, held, ring=ring
+        connection, _ACKNOWLEDGE_WHOLE, consumer_id, database_id, held, notify=notify
     )
     if not in_part:
         return []
     return await _acknowledge(
-        connection, _ACKNOWLEDGE, consumer_id, database_id, in_part, ring=ring
+        connection, _ACKNOWLEDGE, consumer_id, database_id, in_part, notify=notify
     )
 
 
@@ -223,7 +223,7 @@ async def _acknowledge(
     database_id: int,
     held: Sequence[LeasedMessages],
     *,
-    ring: bool,
+    notify: bool,
 ) -> list[LeasedMessages]:
     """Returns those that the statement left as they were."""
     parameters: dict[str, object] = {
@@ -245,7 +245,7 @@ async def _acknowledge(
         parameters["highs"] = list(map(max, different))
     async with connection.pipeline() as pipeline:
         cursor = await connection.execute(statement, parameters)
-        if ring:
+        if notify:
             await pipeline.sync()
             await connection.execute(_RING_FOR_MORE, parameters)
         acknowledged = {number for (number,) in await cursor.fetchall()}

@@ -1,6 +1,6 @@
-"""The bell: the stream rings when the log moved, and receives that wait for messages wake up.
+"""Tell receives that wait for messages that the log moved: the stream notifies, they wake up.
 
-It is a notification in Postgres, on the channel `triggerkit_log`: "database 1" when its log moved,
+It is a notification of Postgres, on the channel `triggerkit_log`: "database 1" when its log moved,
 "consumer 1" when somebody let go of what others may have.
 """
 
@@ -23,7 +23,7 @@ from triggerkit.state.recovery import Recovery
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two rings at least: who was woken once sees all that came meanwhile.
+#: Seconds between two notifications at least: who was woken once sees all that came meanwhile.
 PAUSE_S = 0.01
 
 _IS_ANY_PULLED = """
@@ -31,11 +31,11 @@ SELECT EXISTS (SELECT FROM triggerkit.consumers
                WHERE database_id = %s AND endpoint_id IS NULL AND state = 'active')
 """
 
-_RING = f"SELECT pg_notify('{LOG}', 'database ' || %s)"
+_NOTIFY = f"SELECT pg_notify('{LOG}', 'database ' || %s)"
 
 
-class Bell:
-    """Rings when the log of one database moves, as long as it has a consumer that is pulled."""
+class Notifier:
+    """Notify when the log of one database moves, as long as it has a consumer that is pulled."""
 
     def __init__(
         self,
@@ -57,32 +57,32 @@ class Bell:
             cursor = await connection.execute(_IS_ANY_PULLED, [self._database_id])
             is_any = await cursor.fetchone() == (True,)
         if is_any and not self._tasks:
-            works = [self._ring(), *(self._watch(partition) for partition in range(PARTITIONS))]
-            self._tasks = [self._group.create_task(work, name="bell") for work in works]
+            works = [self._notify(), *(self._watch(partition) for partition in range(PARTITIONS))]
+            self._tasks = [self._group.create_task(work, name="notifier") for work in works]
         elif not is_any:
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
 
     async def _watch(self, partition: int) -> None:
-        # From the log's start: what came before this began to watch is rung for too.
+        # From the log's start: what came before this began to watch is notified of too.
         after = 0
         while True:
             await self._reader.wait(partition, after)
             after = self._reader.head
             self._moved.set()
 
-    async def _ring(self) -> None:
+    async def _notify(self) -> None:
         while True:
             await self._moved.wait()
             self._moved.clear()
             async with self._pool.connection() as connection:
-                await connection.execute(_RING, [self._database_id])
+                await connection.execute(_NOTIFY, [self._database_id])
             await asyncio.sleep(PAUSE_S)
 
 
 class Listener:
-    """Hears the bell for all who wait in this process, over one connection.
+    """Listen for all who wait in this process, over one connection.
 
     It listens from the first who waits on. Whoever waits when the connection is lost wakes up.
     """
@@ -95,12 +95,12 @@ class Listener:
 
     @asynccontextmanager
     async def woken_by(self, names: Sequence[str]) -> AsyncIterator[asyncio.Event]:
-        """An event that is set when the bell rings for one of `names`, such as "consumer 1".
+        """An event that is set when one of `names`, such as "consumer 1", is notified of.
 
         Whatever happens after this was entered sets it; so look after entering.
         """
         if self._task is None:
-            self._task = asyncio.create_task(self._listen(), name="bell listener")
+            self._task = asyncio.create_task(self._listen(), name="notifier listener")
         woken = asyncio.Event()
         for name in names:
             self._waiting.setdefault(name, set()).add(woken)
@@ -135,12 +135,12 @@ class Listener:
         while True:
             async with recovery.attempt():
                 try:
-                    await self._hear(recovery)
+                    await self._receive(recovery)
                 finally:
                     self._listening.clear()
                     self.wake_all()
 
-    async def _hear(self, recovery: Recovery) -> None:
+    async def _receive(self, recovery: Recovery) -> None:
         async with await connect(self._dsn, "triggerkit waiting") as connection:
             await connection.execute(f"LISTEN {LOG}")
             # Pauses, replays and retries may have something for those who wait, or end their wait.

@@ -50,7 +50,7 @@ _RING = f"SELECT pg_notify('{LOG}', 'consumer ' || %s)"
 
 
 class ConsumerIds(NamedTuple):
-    """The ids of a consumer and its database, by which the bell tells that it may have more."""
+    """The ids of a consumer and its database, by which the notifier names it."""
 
     consumer_id: int
     database_id: int
@@ -216,7 +216,9 @@ async def _set_aside(
             aside.append(message._replace(partition=cursor_partition(pulled, partition)))
     await parking.put(connection, consumer.id, aside)
     await parking.arrange(connection, consumer.id, {message.key for message in aside})
-    return await leases.acknowledge(connection, consumer.id, consumer.database_id, held, ring=False)
+    return await leases.acknowledge(
+        connection, consumer.id, consumer.database_id, held, notify=False
+    )
 
 
 async def _entries(
