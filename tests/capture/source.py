@@ -14,7 +14,7 @@ import psycopg
 from tests.capture.server import Server
 from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
-from triggerkit.replication import heartbeat, signal, source_server
+from triggerkit.replication import heartbeat, source_server, wal_marker
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.slot import PUBLICATION, ensure_publication, ensure_slot
 from triggerkit.state.connect import connect
@@ -101,7 +101,7 @@ class Source:
         """Read and confirm until all that was committed before this call is read."""
         end = str(next(self._ends))
         async with await connect(self.url, "test") as connection:
-            await signal.emit(connection, END, end)
+            await wal_marker.emit(connection, END, end)
         found: list[TransactionPart] = []
         async with asyncio.timeout(60):
             while True:

@@ -12,7 +12,7 @@ from tests.conftest import WEBHOOK_SECRET
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes, rows
-from triggerkit.replication import heartbeat, signal
+from triggerkit.replication import heartbeat, wal_marker
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
@@ -74,7 +74,7 @@ def test_marks_of_several_senders_all_come_back(source: Source) -> None:
     async def send(sender: int) -> None:
         async with await connect(source.url, "test") as connection:
             for number in range(20):
-                await signal.emit(connection, f"triggerkit.{sender}", str(number))
+                await wal_marker.emit(connection, f"triggerkit.{sender}", str(number))
 
     async def scenario() -> None:
         await asyncio.gather(*map(send, range(3)))

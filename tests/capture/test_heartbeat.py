@@ -9,7 +9,7 @@ import signal as signals
 import pytest
 
 from tests.capture.source import SLOT, Source
-from triggerkit.replication import heartbeat, signal
+from triggerkit.replication import heartbeat, wal_marker
 from triggerkit.replication.capture import Capture
 from triggerkit.replication.connection import LineDead
 
@@ -82,7 +82,7 @@ def test_a_long_transaction_that_is_being_decoded_is_no_missing_heartbeat(
 
 
 def test_a_mark_that_is_passed_but_not_delivered_is_missing(followed: Source) -> None:
-    if followed.version >= signal.MESSAGES_FROM // 10000:
+    if followed.version >= wal_marker.MESSAGES_FROM // 10000:
         pytest.skip("messages cannot be left out of a publication")
     followed.execute("ALTER PUBLICATION triggerkit DROP TABLE triggerkit.signal")
 
@@ -97,7 +97,7 @@ def test_a_mark_that_is_passed_but_not_delivered_is_missing(followed: Source) ->
 def test_a_heartbeat_that_cannot_be_sent_is_told_of_and_the_stream_goes_on(
     followed: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if followed.version >= signal.MESSAGES_FROM // 10000:
+    if followed.version >= wal_marker.MESSAGES_FROM // 10000:
         pytest.skip("everybody may send messages")
     followed.execute("ALTER TABLE triggerkit.signal ADD CHECK (prefix <> 'triggerkit.heartbeat')")
 

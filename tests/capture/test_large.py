@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.capture.source import END, Source
-from triggerkit.replication import signal
+from triggerkit.replication import wal_marker
 from triggerkit.replication.connection import BATCH_BYTES
 from triggerkit.state.connect import connect
 
@@ -36,7 +36,7 @@ async def count_rows(source: Source) -> tuple[int, int]:
     """How many changes come until all is read, and the most of them that are held at once."""
     total = most = 0
     async with source.capture() as capture, await connect(source.url, "test") as connection:
-        await signal.emit(connection, END, "large")
+        await wal_marker.emit(connection, END, "large")
         async with asyncio.timeout(100):
             while True:
                 parts = await capture.read()

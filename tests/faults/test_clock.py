@@ -18,7 +18,7 @@ from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
-from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.processes import Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tests.integration.run_state import RunState, run_state
-from triggerkit.runs.keeper.members import Member, Members
+from triggerkit.runs.keeper.processes import Member, Members
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
 from triggerkit.tasks.task import Task

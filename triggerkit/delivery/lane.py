@@ -12,8 +12,8 @@ from triggerkit.consumers.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect
+from triggerkit.delivery.consumer_delivery import Outlet
 from triggerkit.delivery.isolation import Suspicion
-from triggerkit.delivery.outlet import Outlet
 from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import UNLOADABLE, CursorMoved, CursorStore
 from triggerkit.consumers.retention import CursorProgress
+from triggerkit.delivery.consumer_delivery import CredentialsFor, Outlet
 from triggerkit.delivery.lane import Lane
-from triggerkit.delivery.outlet import CredentialsFor, Outlet
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
 from triggerkit.errors import ConfigurationError

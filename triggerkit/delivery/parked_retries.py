@@ -16,8 +16,8 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.parked.store import Head, HeadState, Tried
 from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
+from triggerkit.delivery.consumer_delivery import Outlet
 from triggerkit.delivery.lane import Lane
-from triggerkit.delivery.outlet import Outlet
 from triggerkit.delivery.parking import asked_s, state_after
 from triggerkit.delivery.push import Answer
 from triggerkit.state.backoff import backoff_s

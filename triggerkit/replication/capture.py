@@ -11,7 +11,7 @@ from typing import Self
 from triggerkit.change import RowChange, Transaction
 from triggerkit.failpoints import reach
 from triggerkit.lsn import Lsn
-from triggerkit.replication import annotation, heartbeat, signal
+from triggerkit.replication import annotation, heartbeat, wal_marker
 from triggerkit.replication.catalog import Catalog
 from triggerkit.replication.connection import ReplicationConnection, answering
 from triggerkit.replication.frames import (
@@ -162,7 +162,7 @@ class Capture:
         """A row of a skipped relation: a mark, if it is of the table of marks."""
         message = decode(payload)
         if isinstance(message, Insert | Update) and message.relation_oid == self._mark_oid:
-            mark = signal.mark_of(message.new)
+            mark = wal_marker.mark_of(message.new)
             if mark is not None:
                 self._on_mark(mark, parts)
 
@@ -175,7 +175,7 @@ class Capture:
             part = self._part = self._part or part
             noted = annotation.after(message, part.transaction.annotations)
             part.transaction = replace(part.transaction, annotations=noted)
-        elif not message.prefix.startswith(signal.OWN_PREFIX):
+        elif not message.prefix.startswith(wal_marker.OWN_PREFIX):
             # An application's own, of which there may be any number.
             return
         elif message.prefix != heartbeat.PREFIX or self._heartbeat.is_back(message):
@@ -201,9 +201,9 @@ class Capture:
         self._skipping = False
 
     async def _announce(self, relation: Relation) -> None:
-        if relation.schema == signal.OWN_SCHEMA:
+        if relation.schema == wal_marker.OWN_SCHEMA:
             self._relations.skip(relation.oid)
-            if relation.table == signal.TABLE:
+            if relation.table == wal_marker.TABLE:
                 self._mark_oid = relation.oid
         else:
             async with answering():

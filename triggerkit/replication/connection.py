@@ -16,7 +16,7 @@ from triggerkit.errors import CannotConnect
 from triggerkit.lsn import Lsn
 from triggerkit.replication import remedies, source_server
 from triggerkit.replication.frames import StandbyStatusUpdate
-from triggerkit.replication.signal import MESSAGES_FROM
+from triggerkit.replication.wal_marker import MESSAGES_FROM
 from triggerkit.state.connect import connect
 
 #: Frames are handed over in batches of about this many bytes.

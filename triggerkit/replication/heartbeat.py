@@ -9,7 +9,7 @@ from secrets import token_hex
 import psycopg
 
 from triggerkit.errors import CannotConnect
-from triggerkit.replication import signal
+from triggerkit.replication import wal_marker
 from triggerkit.replication.connection import LineDead, ReplicationConnection
 from triggerkit.replication.messages import LogicalMessage
 from triggerkit.state.connect import connect
@@ -81,7 +81,7 @@ class Heartbeat:
         # Before where it will be, until it is known: it may be back before the statement is.
         self._sent_lsn = self._reached
         try:
-            await signal.emit(connection, PREFIX, self._token.decode())
+            await wal_marker.emit(connection, PREFIX, self._token.decode())
             cursor = await connection.execute(_END)
             row = await cursor.fetchone()
         except psycopg.Error:

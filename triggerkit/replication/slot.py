@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.errors import PreflightFailed
-from triggerkit.replication import signal
+from triggerkit.replication import wal_marker
 
 PUBLICATION = "triggerkit"
 
@@ -164,8 +164,8 @@ async def ensure_publication(
     """
     wanted = [await _require_table(connection, *table) for table in sorted(set(tables))]
     await _ensure_tables(connection, publication, wanted)
-    await signal.make_table(connection)
-    addition = await signal.missing_publication(connection, publication)
+    await wal_marker.make_table(connection)
+    addition = await wal_marker.missing_publication(connection, publication)
     if addition is not None:
         await _change(connection, addition)
 

@@ -17,7 +17,7 @@ from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.local import started
-from triggerkit.runs.keeper.members import Member, Members
+from triggerkit.runs.keeper.processes import Member, Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport

@@ -27,9 +27,9 @@ from triggerkit.consumers.cursor import AttemptOutcome, CursorStore
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import retry_parked
 from triggerkit.consumers.parked.store import ParkedMessage, Tried
+from triggerkit.delivery.consumer_delivery import Outlet
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.lane import Lane
-from triggerkit.delivery.outlet import Outlet
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.reader import LogReader

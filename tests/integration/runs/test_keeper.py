@@ -15,7 +15,7 @@ from tests.integration.run_state import TASK, RunState, failed_attempt, new_run
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, TICK_S, Keeper
 from triggerkit.runs.keeper.liveness import LONGEST_GAP_S, FailureDetector
 from triggerkit.runs.keeper.local import home, started
-from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.processes import Members
 from triggerkit.runs.keeper.recover import CHUNK, MAX_CRASHES
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import NewRun, RunOptions

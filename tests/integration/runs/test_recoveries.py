@@ -17,7 +17,7 @@ from tests.integration.worker_thread import Order, executing, working
 from triggerkit import task
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.keeper.keeper import LEASE_S
-from triggerkit.runs.keeper.members import Member, Members
+from triggerkit.runs.keeper.processes import Member, Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import ClaimedRun, ReadyRun, first_run_id_at
 from triggerkit.runs.transport.open import open_transport

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.run_state import TASK, RunState, new_run, run_state
 from triggerkit.runs import accept, claim, keys, schedules
 from triggerkit.runs.keeper import keeper, recover, retention
-from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.processes import Members
 from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
 

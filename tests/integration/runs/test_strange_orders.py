@@ -17,7 +17,7 @@ from triggerkit.runs.admin.queues import limit_queue
 from triggerkit.runs.client import Client, portal
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
-from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.processes import Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import RunOptions
 from triggerkit.runs.session import by_index

@@ -23,7 +23,7 @@ from triggerkit import task
 from triggerkit.failpoints import VARIABLE
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
-from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.processes import Members
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import new_run_id
 from triggerkit.runs.session import by_index

@@ -29,7 +29,7 @@ from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
-from triggerkit.replication import signal
+from triggerkit.replication import wal_marker
 from triggerkit.state.connect import connect
 
 #: Prefix of our messages in the WAL.
@@ -303,7 +303,7 @@ class TableBackfill:
 
     async def _emit(self, source: psycopg.AsyncConnection, number: int) -> int:
         content = f"{self.backfill.id}:{self._mark(number)}"
-        return await signal.emit(source, MARKER_PREFIX, content)
+        return await wal_marker.emit(source, MARKER_PREFIX, content)
 
 
 def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:

@@ -21,7 +21,7 @@ from psycopg.rows import class_row
 
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.local import started
-from triggerkit.runs.keeper.members import Members
+from triggerkit.runs.keeper.processes import Members
 from triggerkit.runs.keeper.recover import (
     CHUNK,
     STRAY_AFTER_S,
