@@ -18,7 +18,7 @@ from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
-from triggerkit.runs.keeper.processes import Members
+from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
@@ -88,7 +88,7 @@ def test_a_live_worker_is_not_taken_for_dead_nor_a_dead_one_for_alive(
     with run_state(settings) as state:
         transport = open_transport(settings, state.namespace)
         retention = Retention(timedelta(days=7))
-        keeper = Keeper(dsn, transport, Members(), threading.Event(), retention)
+        keeper = Keeper(dsn, transport, ExecutingProcesses(), threading.Event(), retention)
         [handle] = state.accept(new_run())
         state.connection.execute(
             "INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, slots)"

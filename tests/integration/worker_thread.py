@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tests.integration.run_state import RunState, run_state
-from triggerkit.runs.keeper.processes import Member, Members
+from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesses
 from triggerkit.settings import Settings
 from triggerkit.supervisor.worker import keep
 from triggerkit.tasks.task import Task
@@ -92,15 +92,15 @@ def working(
     """A whole worker."""
     stop = threading.Event()
     worker_id = new_worker_id()
-    members = Members()
+    processes = ExecutingProcesses()
     workers: list[Worker] = []
 
     def cancel(run_id: str) -> None:
         workers[0].cancel(run_id)
 
-    members.join(Member(worker_id, os.getpid(), [], threads, async_runs, cancel))
-    keeping = keep(state.settings, state.namespace, members, stop)
-    assert members.wait_until_held(worker_id, 10)
+    processes.join(ExecutingProcess(worker_id, os.getpid(), [], threads, async_runs, cancel))
+    keeping = keep(state.settings, state.namespace, processes, stop)
+    assert processes.wait_until_held(worker_id, 10)
     try:
         with executing(
             state.settings,
@@ -114,5 +114,5 @@ def working(
             yield worker
     finally:
         stop.set()
-        members.wake()
+        processes.wake()
         keeping.join()

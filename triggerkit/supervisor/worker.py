@@ -17,7 +17,7 @@ from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.local import started
-from triggerkit.runs.keeper.processes import Member, Members
+from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
@@ -86,10 +86,10 @@ class Sizes:
 class _Crew:
     """The children of a worker: one that dies is replaced."""
 
-    def __init__(self, project: Project, sizes: Sizes, members: Members) -> None:
+    def __init__(self, project: Project, sizes: Sizes, processes: ExecutingProcesses) -> None:
         self._project = project
         self._sizes = sizes
-        self._members = members
+        self._processes = processes
         self._worker_id = new_worker_id()
         self._started = 0
         self._children: list[WorkerProcess] = []
@@ -134,8 +134,8 @@ class _Crew:
         return start_child(self._project, worker_id, self._sizes.arguments())
 
     def _join(self, child: WorkerProcess) -> None:
-        self._members.join(
-            Member(
+        self._processes.join(
+            ExecutingProcess(
                 child.worker_id,
                 child.pid,
                 list(self._sizes.queues or ()),
@@ -155,7 +155,7 @@ class _Crew:
                 return
             lived_s = time.monotonic() - began
             wait_s = FIRST_WAIT_S if lived_s > HEALTHY_S else min(wait_s * 2, LONGEST_WAIT_S)
-            self._members.leave(child.worker_id)
+            self._processes.leave(child.worker_id)
             logger.warning(
                 "a process of the worker ended %s; its runs are queued again, and another follows "
                 "in %.1f s",
@@ -174,7 +174,7 @@ class _Crew:
 
     def _wait_until_held(self, child: WorkerProcess, stop: threading.Event) -> bool:
         while not stop.is_set():
-            if self._members.wait_until_held(child.worker_id, LOOK_S):
+            if self._processes.wait_until_held(child.worker_id, LOOK_S):
                 return True
         return False
 
@@ -186,15 +186,15 @@ def run_worker(
 
     The parent imports no task: a task that blocks the interpreter cannot stop the heartbeat.
     """
-    members = Members()
-    crew = _Crew(project, sizes, members)
+    processes = ExecutingProcesses()
+    crew = _Crew(project, sizes, processes)
     # Started first, before there is any thread, and since they take longest.
     crew.start()
     lifeline.watch()
     stop, stop_keeping = threading.Event(), threading.Event()
     stop_on_signals(stop)
     crew.join()
-    keeping = keep(settings, asyncio.run(installation(settings)), members, stop_keeping)
+    keeping = keep(settings, asyncio.run(installation(settings)), processes, stop_keeping)
     watch_connections(settings)
     code = 0
     try:
@@ -205,19 +205,19 @@ def run_worker(
     finally:
         code = crew.stop()
         stop_keeping.set()
-        members.wake()
+        processes.wake()
         keeping.join()
     return code
 
 
 def keep(
-    settings: Settings, namespace: str, members: Members, stop: threading.Event
+    settings: Settings, namespace: str, processes: ExecutingProcesses, stop: threading.Event
 ) -> threading.Thread:
     """Start the keeper of a worker."""
     keeper = Keeper(
         {**pinned(by_index(settings.state_dsn), "triggerkit keeper"), **NOTICE_SOON},
         open_transport(settings, namespace),
-        members,
+        processes,
         stop,
         Retention(settings.runs_keep),
     )

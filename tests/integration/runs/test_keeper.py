@@ -15,7 +15,7 @@ from tests.integration.run_state import TASK, RunState, failed_attempt, new_run
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, TICK_S, Keeper
 from triggerkit.runs.keeper.liveness import LONGEST_GAP_S, FailureDetector
 from triggerkit.runs.keeper.local import home, started
-from triggerkit.runs.keeper.processes import Members
+from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.recover import CHUNK, MAX_CRASHES
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import NewRun, RunOptions
@@ -42,11 +42,11 @@ def keeper(settings: Settings, state: RunState) -> Keeper:
 
 
 def new_keeper(settings: Settings, state: RunState, **given: Any) -> Keeper:
-    """A keeper without members."""
+    """A keeper without processes."""
     dsn = pinned(by_index(settings.state_dsn), "triggerkit keeper")
     transport = open_transport(settings, state.namespace)
     retention = Retention(timedelta(days=7))
-    return Keeper(dsn, transport, Members(), threading.Event(), retention, **given)
+    return Keeper(dsn, transport, ExecutingProcesses(), threading.Event(), retention, **given)
 
 
 def tick(keeper: Keeper, state: RunState, times: int = 1) -> float:

@@ -17,7 +17,7 @@ from tests.integration.worker_thread import Order, executing, working
 from triggerkit import task
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.keeper.keeper import LEASE_S
-from triggerkit.runs.keeper.processes import Member, Members
+from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import ClaimedRun, ReadyRun, first_run_id_at
 from triggerkit.runs.transport.open import open_transport
@@ -33,18 +33,18 @@ MANY_SLOTS = 40
 
 
 @contextmanager
-def keeping(state: RunState, *ids: str) -> Iterator[Members]:
-    """The keeper of a worker with members `ids`, which execute nothing by themselves."""
-    members, stop = Members(), threading.Event()
-    for number, member_id in enumerate(ids):
-        members.join(Member(member_id, number, [], 1, 1, lambda _: None))
-    thread = keep(state.settings, state.namespace, members, stop)
-    assert all(members.wait_until_held(member_id, 10) for member_id in ids)
+def keeping(state: RunState, *ids: str) -> Iterator[ExecutingProcesses]:
+    """The keeper of a worker with processes `ids`, which execute nothing by themselves."""
+    processes, stop = ExecutingProcesses(), threading.Event()
+    for number, worker_id in enumerate(ids):
+        processes.join(ExecutingProcess(worker_id, number, [], 1, 1, lambda _: None))
+    thread = keep(state.settings, state.namespace, processes, stop)
+    assert all(processes.wait_until_held(worker_id, 10) for worker_id in ids)
     try:
-        yield members
+        yield processes
     finally:
         stop.set()
-        members.wake()
+        processes.wake()
         thread.join()
 
 
@@ -56,14 +56,14 @@ def claim(state: RunState, worker_id: str, run_id: str) -> ClaimedRun:
 
 def test_runs_of_a_member_that_died_go_to_others_at_once(state: RunState) -> None:
     of_dead, of_living = new_run(), new_run()
-    with keeping(state, "dead", "living") as members:
+    with keeping(state, "dead", "living") as processes:
         state.wait_for(lambda: len(state.rows("SELECT id FROM triggerkit.workers")) == 2)
         state.accept(of_dead, of_living)
         state.take()
         claim(state, "dead", of_dead.id)
         claim(state, "living", of_living.id)
         died_at = time.monotonic()
-        members.leave("dead")
+        processes.leave("dead")
         state.wait_for(lambda: state.pushed() == [of_dead.id])
         assert time.monotonic() - died_at < LEASE_S / 2
         assert state.rows("SELECT id FROM triggerkit.workers") == ["living"]

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.run_state import TASK, RunState, new_run, run_state
 from triggerkit.runs import accept, claim, keys, schedules
 from triggerkit.runs.keeper import keeper, recover, retention
-from triggerkit.runs.keeper.processes import Members
+from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
 
@@ -128,8 +128,8 @@ def test_letting_runs_through_a_gate_at_which_many_wait(state: RunState) -> None
 
 
 def test_a_look(state: RunState) -> None:
-    assert rows_read(state, keeper._LOOK, Members().rows()) <= ENOUGH
-    assert rows_read(state, keeper._FOLLOW, Members().rows()) <= ENOUGH
+    assert rows_read(state, keeper._LOOK, ExecutingProcesses().rows()) <= ENOUGH
+    assert rows_read(state, keeper._FOLLOW, ExecutingProcesses().rows()) <= ENOUGH
 
 
 def test_what_a_look_finds(state: RunState) -> None:

@@ -17,7 +17,7 @@ from triggerkit.runs.admin.queues import limit_queue
 from triggerkit.runs.client import Client, portal
 from triggerkit.runs.keeper.keeper import KEEPER_LOCK, Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
-from triggerkit.runs.keeper.processes import Members
+from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import RunOptions
 from triggerkit.runs.session import by_index
@@ -32,7 +32,7 @@ def keeper(settings: Settings, state: RunState) -> Keeper:
     dsn = pinned(by_index(settings.state_dsn), "triggerkit keeper")
     transport = open_transport(settings, state.namespace)
     retention = Retention(timedelta(days=7))
-    return Keeper(dsn, transport, Members(), threading.Event(), retention)
+    return Keeper(dsn, transport, ExecutingProcesses(), threading.Event(), retention)
 
 
 def tick(keeper: Keeper, state: RunState) -> float:

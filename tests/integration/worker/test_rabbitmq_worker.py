@@ -23,7 +23,7 @@ from triggerkit import task
 from triggerkit.failpoints import VARIABLE
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
-from triggerkit.runs.keeper.processes import Members
+from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import new_run_id
 from triggerkit.runs.session import by_index
@@ -194,7 +194,7 @@ def test_a_keeper_pushes_what_is_missing_once(state: RunState) -> None:
     keeper = Keeper(
         pinned(by_index(state.settings.state_dsn), "triggerkit keeper"),
         open_transport(state.settings, state.namespace),
-        Members(),
+        ExecutingProcesses(),
         threading.Event(),
         Retention(timedelta(days=7)),
     )

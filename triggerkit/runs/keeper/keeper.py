@@ -21,7 +21,7 @@ from psycopg.rows import class_row
 
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.local import started
-from triggerkit.runs.keeper.processes import Members
+from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.recover import (
     CHUNK,
     STRAY_AFTER_S,
@@ -157,7 +157,7 @@ class Keeper:
 
     dsn: dict[str, Any]
     transport: Transport
-    members: Members
+    processes: ExecutingProcesses
     stop: threading.Event
     retention: Retention
     lease_s: float = LEASE_S
@@ -198,7 +198,7 @@ class Keeper:
     def _follow(self, connection: psycopg.Connection, detector: FailureDetector) -> bool:
         """Beat, and try to lead."""
         self._forget(connection)
-        rows = self.members.rows()
+        rows = self.processes.rows()
         with connection.cursor(row_factory=class_row(_Follow)) as cursor:
             [seen] = cursor.execute(_FOLLOW, rows).fetchall()
         self._beaten(rows["ids"], seen.canceled)
@@ -209,7 +209,7 @@ class Keeper:
     def tick(self, connection: psycopg.Connection, detector: FailureDetector) -> float:
         """Do what is to be done and return the seconds until the next look."""
         self._forget(connection)
-        rows = self.members.rows()
+        rows = self.processes.rows()
         with connection.cursor(row_factory=class_row(_Observation)) as cursor:
             [look] = cursor.execute(_LOOK, rows).fetchall()
         self._beaten(rows["ids"], look.canceled)
@@ -243,27 +243,27 @@ class Keeper:
         return count > 0
 
     def _forget(self, connection: psycopg.Connection) -> None:
-        """Members that died lose their lease at once."""
-        if gone := self.members.gone():
+        """Processes that died lose their lease at once."""
+        if gone := self.processes.gone():
             connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [gone])
 
-    def _beaten(self, member_ids: Sequence[str], canceled: Mapping[str, str]) -> None:
-        self.members.hold(member_ids)
-        for run_id, member_id in canceled.items():
-            self.members.cancel(run_id, member_id)
+    def _beaten(self, worker_ids: Sequence[str], canceled: Mapping[str, str]) -> None:
+        self.processes.hold(worker_ids)
+        for run_id, worker_id in canceled.items():
+            self.processes.cancel(run_id, worker_id)
 
     def _remove(self, connection: psycopg.Connection) -> None:
         """On the way out: nothing is executed here any more."""
-        ids = [*self.members.rows()["ids"], *self.members.gone()]
+        ids = [*self.processes.rows()["ids"], *self.processes.gone()]
         connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [ids])
 
     def _wait(self, connection: psycopg.Connection, seconds: float) -> list[str]:
         """Wait so long, or until woken; the ids of runs that are to be pushed."""
         readable, _, _ = select.select(
-            [connection.fileno(), self.members.fileno()], [], [], seconds
+            [connection.fileno(), self.processes.fileno()], [], [], seconds
         )
-        if self.members.fileno() in readable:
-            self.members.drain()
+        if self.processes.fileno() in readable:
+            self.processes.drain()
         if connection.fileno() not in readable:
             return []
         told = connection.notifies(timeout=0)

@@ -17,7 +17,7 @@ from triggerkit.runs.keeper.local import home
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ExecutingProcess:
     """A process that executes runs. `cancel` is called with the id of a run it is to cancel.
 
     `started` tells it from another process that gets its id later; see `local.started`.
@@ -32,72 +32,72 @@ class Member:
     started: int | None = None
 
 
-class Members:
-    """The members of one worker; any thread may use it."""
+class ExecutingProcesses:
+    """The processes of one worker; any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._members: dict[str, Member] = {}
+        self._processes: dict[str, ExecutingProcess] = {}
         self._gone: list[str] = []
         self.home = home()
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
-        #: The members whose rows are there: a run claimed before would count as a dead worker's.
+        #: The processes whose rows are there: a run claimed before would count as a dead worker's.
         self._held: set[str] = set()
         self._changed = threading.Condition()
 
-    def join(self, member: Member) -> None:
-        """From the next beat on, `member` is there."""
+    def join(self, process: ExecutingProcess) -> None:
+        """From the next beat on, `process` is there."""
         with self._lock:
-            self._members[member.id] = member
+            self._processes[process.id] = process
         self.wake()
 
-    def leave(self, member_id: str) -> None:
-        """The member has died: its runs go to others."""
+    def leave(self, worker_id: str) -> None:
+        """The process has died: its runs go to others."""
         with self._lock:
-            if self._members.pop(member_id, None) is not None:
-                self._gone.append(member_id)
+            if self._processes.pop(worker_id, None) is not None:
+                self._gone.append(worker_id)
         self.wake()
 
     def gone(self) -> list[str]:
-        """Members that left since the last call."""
+        """Processes that left since the last call."""
         with self._lock:
             gone, self._gone = self._gone, []
             return gone
 
-    def hold(self, member_ids: Sequence[str]) -> None:
-        """The rows of these members are there."""
+    def hold(self, worker_ids: Sequence[str]) -> None:
+        """The rows of these processes are there."""
         with self._changed:
-            self._held.update(member_ids)
+            self._held.update(worker_ids)
             self._changed.notify_all()
 
-    def wait_until_held(self, member_id: str, timeout_s: float) -> bool:
-        """Wait until the member's row is there; False after `timeout_s`."""
+    def wait_until_held(self, worker_id: str, timeout_s: float) -> bool:
+        """Wait until the process's row is there; False after `timeout_s`."""
         with self._changed:
-            return self._changed.wait_for(lambda: member_id in self._held, timeout_s)
+            return self._changed.wait_for(lambda: worker_id in self._held, timeout_s)
 
     def rows(self) -> dict[str, Any]:
-        """The members' rows, as a column of values per name."""
+        """The processes' rows, as a column of values per name."""
         with self._lock:
-            members = list(self._members.values())
+            processes = list(self._processes.values())
         return {
-            "ids": [m.id for m in members],
-            "pids": [m.pid for m in members],
-            "started": [m.started for m in members],
-            "queues": [",".join(m.queues) for m in members],
-            "slots": [m.slots for m in members],
-            "async_slots": [m.async_slots for m in members],
+            "ids": [p.id for p in processes],
+            "pids": [p.pid for p in processes],
+            "started": [p.started for p in processes],
+            "queues": [",".join(p.queues) for p in processes],
+            "slots": [p.slots for p in processes],
+            "async_slots": [p.async_slots for p in processes],
             "hostname": socket.gethostname(),
             "home": self.home,
             "parent_pid": os.getpid(),
         }
 
-    def cancel(self, run_id: str, member_id: str) -> None:
-        """Have a member cancel a run."""
+    def cancel(self, run_id: str, worker_id: str) -> None:
+        """Have a process cancel a run."""
         with self._lock:
-            member = self._members.get(member_id)
-        if member is not None:
-            member.cancel(run_id)
+            process = self._processes.get(worker_id)
+        if process is not None:
+            process.cancel(run_id)
 
     def wake(self) -> None:
         """Have the keeper look at once."""
