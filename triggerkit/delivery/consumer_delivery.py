@@ -20,7 +20,7 @@ from triggerkit.log.reader import LogReader
 CredentialsFor = Callable[[Consumer], Credentials]
 
 
-class Outlet:
+class ConsumerDelivery:
     """One consumer being delivered.
 
     A key in `parked_keys` has a parked message, behind which its later ones are parked too. It may

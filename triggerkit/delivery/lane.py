@@ -12,7 +12,7 @@ from triggerkit.consumers.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect
-from triggerkit.delivery.consumer_delivery import Outlet
+from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.isolation import Suspicion
 from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach
@@ -28,15 +28,15 @@ READ_LIMIT = 512
 class Lane:
     """Delivers until canceled. A restart sends the batch of unknown outcome first, as it was."""
 
-    def __init__(self, outlet: Outlet, cursor: Cursor) -> None:
+    def __init__(self, delivery: ConsumerDelivery, cursor: Cursor) -> None:
         self.cursor = cursor
         #: Set once the batch of unknown outcome, if any, is known.
         self.ready = asyncio.Event()
-        self._outlet = outlet
-        self._reader = outlet.reader
-        self._store = outlet.store
+        self._delivery = delivery
+        self._reader = delivery.reader
+        self._store = delivery.store
         self._batch: Batch | None = None
-        self._suspicion = Suspicion(outlet.health)
+        self._suspicion = Suspicion(delivery.health)
         self._has_turn = False
         # What was halved stays so: it grows back once the reason is found.
         self._reduced: int | None = None
@@ -44,7 +44,7 @@ class Lane:
     @property
     def consumer(self) -> Consumer:
         """The consumer, as it is now."""
-        return self._outlet.consumer
+        return self._delivery.consumer
 
     @property
     def _limit(self) -> int:
@@ -92,9 +92,9 @@ class Lane:
         wait_s = self.consumer.definition.batch_timeout_s
         if not wait_s or not batch.entries:
             return
-        selection, partition = self._outlet.selection, self.cursor.partition
+        selection, partition = self._delivery.selection, self.cursor.partition
         deadline = asyncio.get_running_loop().time() + wait_s
-        while not batch.is_full and selection is self._outlet.selection:
+        while not batch.is_full and selection is self._delivery.selection:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._reader.wait(partition, batch.last)
@@ -103,7 +103,7 @@ class Lane:
             head = self._reader.head
             entries = await self._reader.read(partition, batch.last, READ_LIMIT)
             if entries:
-                collect(selection, entries, self._limit, self._outlet.parked_keys, batch)
+                collect(selection, entries, self._limit, self._delivery.parked_keys, batch)
             else:
                 batch.last = head
 
@@ -112,13 +112,13 @@ class Lane:
             return
         cursor = self.cursor
         is_full = self._reader.holds(cursor.partition, cursor.position, self._limit)
-        await self._outlet.turns.take(is_full=is_full)
+        await self._delivery.turns.take(is_full=is_full)
         self._has_turn = True
 
     def _give_turn_back(self) -> None:
         if self._has_turn:
             self._has_turn = False
-            self._outlet.turns.give_back()
+            self._delivery.turns.give_back()
 
     async def _undecided_batch(self) -> Batch | None:
         """The batch that was sent, or was to be sent, when the cursor was last stored."""
@@ -136,7 +136,7 @@ class Lane:
                 break
             limit = len(batch.entries) + len(entries)
             # What had a parked message then is in `held`; what has one now was sent before it.
-            collect(self._outlet.selection, entries, limit, (), batch, held_before=held)
+            collect(self._delivery.selection, entries, limit, (), batch, held_before=held)
             if batch.last < entries[-1].position:
                 # Another transform makes more of it than fits: the rest is a batch of its own.
                 break
@@ -146,8 +146,8 @@ class Lane:
         return batch
 
     def _collect(self, entries: list[Entry]) -> Batch:
-        outlet = self._outlet
-        return collect(outlet.selection, entries, self._limit, outlet.parked_keys)
+        delivery = self._delivery
+        return collect(delivery.selection, entries, self._limit, delivery.parked_keys)
 
     async def _deliver(self, batch: Batch) -> bool:
         """Send `batch` until it is taken or set aside; False when the endpoint is gone."""
@@ -191,11 +191,11 @@ class Lane:
         logger.warning(
             "delivery of %s: %s; attempt %d in %.1f s", name, answer.error, next_attempt, wait_s
         )
-        await self._outlet.back_off(wait_s)
+        await self._delivery.back_off(wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer]:
         cursor = self.cursor
-        async with self._outlet.slots:
+        async with self._delivery.slots:
             cursor.batch_id = batch.id
             cursor.batch_last = batch.last
             cursor.settled = [item.entry.position for item in batch.held]
@@ -205,7 +205,7 @@ class Lane:
             sent_at = datetime.now(UTC)
             self._suspicion.sending()
             reach("post-before")
-            answer = await self._outlet.push(body, batch.id, cursor.attempt)
+            answer = await self._delivery.push(body, batch.id, cursor.attempt)
         self._give_turn_back()
         reach("post-after")
         return sent_at, answer
@@ -254,8 +254,8 @@ class Lane:
         if move_to is None:
             return
         self._batch = None
-        if self._outlet.is_awaited:
-            self._outlet.retry.set()
+        if self._delivery.is_awaited:
+            self._delivery.retry.set()
         if self.cursor.attempt > 1:
             await self._store.save_error(self.consumer.id, None)
         self.cursor.position = move_to
@@ -270,11 +270,11 @@ class Lane:
             return []
         consumer, partition = self.consumer, self.cursor.partition
         parked = [*refused, *parking.named(consumer, partition, batch, answer)]
-        parked += parking.held(consumer, self._outlet.selection, partition, batch)
+        parked += parking.held(consumer, self._delivery.selection, partition, batch)
         return sorted(parked, key=lambda message: message.position)
 
     async def _park(self, outcome: AttemptOutcome, parked: list[ParkedMessage]) -> None:
-        async with self._outlet.parking:
+        async with self._delivery.parking:
             await self._store.record_attempt(self.consumer, self.cursor, outcome, parked)
-            self._outlet.parked_keys.update(m.key for m in parked if m.state != "dead")
-        self._outlet.retry.set()
+            self._delivery.parked_keys.update(m.key for m in parked if m.state != "dead")
+        self._delivery.retry.set()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import UNLOADABLE, CursorMoved, CursorStore
 from triggerkit.consumers.retention import CursorProgress
-from triggerkit.delivery.consumer_delivery import CredentialsFor, Outlet
+from triggerkit.delivery.consumer_delivery import ConsumerDelivery, CredentialsFor
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 class _Running:
     """A consumer being delivered, and the tasks that do it."""
 
-    outlet: Outlet
+    delivery: ConsumerDelivery
     lanes: list[Lane]
     tasks: list[asyncio.Task[None]]
 
     def goes_on_as(self, consumer: Consumer) -> bool:
         """Whether `consumer` is this one in the same places of the log."""
-        before = self.outlet.consumer
+        before = self.delivery.consumer
         return (
             not any(task.done() for task in self.tasks)
             and before.replay_epoch == consumer.replay_epoch
@@ -98,29 +98,31 @@ class DeliveryLoop:
         if running is None:
             await self._start(consumer)
         else:
-            running.outlet.use(consumer)
+            running.delivery.use(consumer)
             # A command may have changed its parked messages.
-            running.outlet.retry.set()
+            running.delivery.retry.set()
 
     async def _start(self, consumer: Consumer) -> None:
-        outlet = Outlet(consumer, self._reader, self._store, self._pusher, self._credentials_for)
+        delivery = ConsumerDelivery(
+            consumer, self._reader, self._store, self._pusher, self._credentials_for
+        )
         if consumer.definition.filter or consumer.definition.transform:
             await self._store.clear_unloadable(consumer.id)
         self._broken.pop(consumer.id, None)
         # None if the consumer was rewound or deleted since: that is notified, and taken in next.
-        lanes = [Lane(outlet, cursor) for cursor in await self._store.load(consumer)]
+        lanes = [Lane(delivery, cursor) for cursor in await self._store.load(consumer)]
         if not lanes:
             return
         # After the cursors: what is parked since then moved one of them, which its lane notices.
-        outlet.parked_keys = await self._store.parked.keys(consumer.id)
+        delivery.parked_keys = await self._store.parked.keys(consumer.id)
         name = consumer.name
         tasks = [
             self._group.create_task(self._run(lane.run()), name=f"lane {name}/{number}")
             for number, lane in enumerate(lanes)
         ]
-        retries = Retries(outlet, lanes)
+        retries = Retries(delivery, lanes)
         tasks.append(self._group.create_task(self._run(retries.run()), name=f"retries {name}"))
-        self._running[consumer.id] = _Running(outlet, lanes, tasks)
+        self._running[consumer.id] = _Running(delivery, lanes, tasks)
 
     async def _run(self, work: Coroutine[None, None, None]) -> None:
         """Do `work`; when it ends, see what became of its consumer."""

@@ -16,7 +16,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.parked.store import Head, HeadState, Tried
 from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
-from triggerkit.delivery.consumer_delivery import Outlet
+from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parking import asked_s, state_after
 from triggerkit.delivery.push import Answer
@@ -58,26 +58,26 @@ class Retries:
     its content, named as failed, or failed at by an endpoint that took the push it answered next.
     """
 
-    def __init__(self, outlet: Outlet, lanes: Sequence[Lane]) -> None:
-        self._outlet = outlet
+    def __init__(self, delivery: ConsumerDelivery, lanes: Sequence[Lane]) -> None:
+        self._delivery = delivery
         self._lanes = lanes
-        self._store = outlet.store.parked
+        self._store = delivery.store.parked
         #: Keys of which a message is being sent.
         self._busy: set[str] = set()
 
     @property
     def _consumer(self) -> Consumer:
-        return self._outlet.consumer
+        return self._delivery.consumer
 
     async def run(self) -> None:
         """Try what is due, until canceled."""
         for lane in self._lanes:
             await lane.ready.wait()
-        retry = self._outlet.retry
+        retry = self._delivery.retry
         async with asyncio.TaskGroup() as group:
             while True:
                 retry.clear()
-                self._outlet.is_awaited = False
+                self._delivery.is_awaited = False
                 wait_s = await self._start_due(group)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
@@ -100,9 +100,9 @@ class Retries:
                     return head.due_in_s
                 # From here on the key's later messages are parked; one that was collected before
                 # is waited for.
-                self._outlet.parked_keys.add(head.key)
+                self._delivery.parked_keys.add(head.key)
                 if any(lane.holds(head.key) for lane in self._lanes):
-                    self._outlet.is_awaited = True
+                    self._delivery.is_awaited = True
                     held.add(head.key)
                 else:
                     self._busy.add(head.key)
@@ -112,24 +112,24 @@ class Retries:
 
     async def _let_all_go(self) -> None:
         """Forget keys whose messages were discarded by a command."""
-        async with self._outlet.parking:
-            if self._outlet.parked_keys and await self._store.is_empty(self._consumer.id):
-                self._outlet.parked_keys.clear()
+        async with self._delivery.parking:
+            if self._delivery.parked_keys and await self._store.is_empty(self._consumer.id):
+                self._delivery.parked_keys.clear()
 
     async def _retry(self, head: Head) -> None:
         try:
             await self._try(head)
         finally:
             self._busy.discard(head.key)
-            self._outlet.retry.set()
+            self._delivery.retry.set()
 
     async def _try(self, head: Head) -> None:
-        failures = head.failures + self._outlet.health.is_blamed(head.position)
+        failures = head.failures + self._delivery.health.is_blamed(head.position)
         state = state_after(self._consumer.definition, failures)
         if state != "failing":
             await self._record(head, Tried(state, failures))
             return
-        async with self._outlet.slots:
+        async with self._delivery.slots:
             body = await self._store.begin(self._consumer.id, head, failures)
             if body is None:
                 await self._release(head.key)
@@ -141,7 +141,7 @@ class Retries:
 
     async def _send(self, head: Head, body: bytes) -> _Sent | None:
         """Send a message as the consumer's functions would have it now; None when they fail."""
-        selection, definition = self._outlet.selection, self._consumer.definition
+        selection, definition = self._delivery.selection, self._consumer.definition
         verdict = selection.passes(body)
         if verdict is False:
             logger.info("%s: position %d passes no filter now", head.key, head.position)
@@ -153,12 +153,12 @@ class Retries:
             return None
         identity = _identity(body).metadata.idempotency_key
         batch_id = f"msg_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
-        health = self._outlet.health
+        health = self._delivery.health
         health.sent += 1
         number = health.sent
         sent_at = datetime.now(UTC)
         pushed = batch_body([made], single=definition.batch_size == 1)
-        answer = await self._outlet.push(pushed, batch_id, head.attempts)
+        answer = await self._delivery.push(pushed, batch_id, head.attempts)
         named = next((i for i in answer.failed if i.idempotency_key == identity), None)
         if named is not None:
             wait_s = asked_s(named.retry_after_s)
@@ -188,7 +188,7 @@ class Retries:
         await self._record(head, tried)
         if sent.answer.verdict == "gone":
             logger.error("%s: the endpoint is gone (410); disabled", self._consumer.name)
-            await self._outlet.store.disable(self._consumer.id)
+            await self._delivery.store.disable(self._consumer.id)
 
     def _blamed(self, head: Head, reason: str | None, wait_s: float | None) -> Tried:
         """The message failed by its own fault."""
@@ -199,15 +199,15 @@ class Retries:
     async def _record(self, head: Head, tried: Tried) -> None:
         if tried.state is not None:
             _tell(self._consumer, head, tried.state, tried)
-        async with self._outlet.parking:
+        async with self._delivery.parking:
             if not await self._store.record_retry(self._consumer.id, head, tried):
-                self._outlet.parked_keys.discard(head.key)
+                self._delivery.parked_keys.discard(head.key)
 
     async def _release(self, key: str) -> None:
         """A message was discarded as it was about to be sent."""
-        async with self._outlet.parking:
+        async with self._delivery.parking:
             if not await self._store.has(self._consumer.id, key):
-                self._outlet.parked_keys.discard(key)
+                self._delivery.parked_keys.discard(key)
 
 
 def _tell(consumer: Consumer, head: Head, state: HeadState, tried: Tried) -> None:

@@ -27,7 +27,7 @@ from triggerkit.consumers.cursor import AttemptOutcome, CursorStore
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import retry_parked
 from triggerkit.consumers.parked.store import ParkedMessage, Tried
-from triggerkit.delivery.consumer_delivery import Outlet
+from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
@@ -376,9 +376,11 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             store = CursorStore(states, database_id)
             [consumer] = await store.consumers()
             reader = LogReader(states, database_id, 0)
-            outlet = Outlet(consumer, reader, store, Pusher(()), lambda _: Credentials())
-            lane = Lane(outlet, (await store.load(consumer))[0])
-            retries = Retries(outlet, [lane])
+            delivery = ConsumerDelivery(
+                consumer, reader, store, Pusher(()), lambda _: Credentials()
+            )
+            lane = Lane(delivery, (await store.load(consumer))[0])
+            retries = Retries(delivery, [lane])
             await lane._park(noted(1), [ParkedMessage(0, 1, "K", b"{}", "refused", "failing")])
             lane.cursor.position = 1
             [head] = await store.parked.due(consumer.id, 5, ())
@@ -402,7 +404,7 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             go_on.set()
             await asyncio.gather(letting_go, parking)
             assert await store.parked.has(consumer.id, "K")
-            assert outlet.parked_keys == {"K"}
+            assert delivery.parked_keys == {"K"}
             # Nothing is before it: it is tried, not left to wait for ever.
             assert (await parked(settings))[0][1] == "failing"
 
