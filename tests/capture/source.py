@@ -21,7 +21,7 @@ from triggerkit.state.connect import connect
 
 SLOT = "triggerkit_test"
 
-#: The prefix of the marks by which a test knows that all before them was read.
+#: The prefix of the markers by which a test knows that all before them was read.
 END = "triggerkit.test.end"
 
 
@@ -139,7 +139,7 @@ class Source:
 
 
 def is_heartbeat(part: TransactionPart) -> bool:
-    """Whether a part is only the return of the stream's own mark."""
+    """Whether a part is only the return of the stream's own marker."""
     return not part.changes and [m.prefix for m in part.messages] == [heartbeat.PREFIX]
 
 

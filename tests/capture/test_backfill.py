@@ -1,4 +1,4 @@
-"""Existing rows, read from every server: the marks go through its WAL as it can carry them."""
+"""Existing rows, read from every server: the markers go through its WAL as it can carry them."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_marks_of_several_senders_all_come_back(source: Source) -> None:
         await asyncio.gather(*map(send, range(3)))
 
     asyncio.run(scenario())
-    marks = [(m.prefix, m.content) for part in source.parts() for m in part.messages]
-    assert sorted(marks) == sorted(
+    markers = [(m.prefix, m.content) for part in source.parts() for m in part.messages]
+    assert sorted(markers) == sorted(
         (f"triggerkit.{sender}", str(number).encode())
         for sender in range(3)
         for number in range(20)

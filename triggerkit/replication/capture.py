@@ -78,7 +78,7 @@ class Capture:
         self._xid = last_xid
         self._part: TransactionPart | None = None
         self._skipping = False
-        #: The table of marks, once a server has announced it that streams no messages.
+        #: The marker table, once a server has announced it that streams no messages.
         self._mark_oid = 0
 
     @classmethod
@@ -156,17 +156,17 @@ class Capture:
         elif isinstance(message, Relation):
             await self._announce(message)
         elif isinstance(message, LogicalMessage):
-            self._on_mark(message, parts)
+            self._on_marker(message, parts)
 
     def _on_own_row(self, payload: bytes, parts: list[TransactionPart]) -> None:
-        """A row of a skipped relation: a mark, if it is of the table of marks."""
+        """A row of a skipped relation: a marker, if it is of the marker table."""
         message = decode(payload)
         if isinstance(message, Insert | Update) and message.relation_oid == self._mark_oid:
-            mark = wal_marker.mark_of(message.new)
-            if mark is not None:
-                self._on_mark(mark, parts)
+            marker = wal_marker.marker_of(message.new)
+            if marker is not None:
+                self._on_marker(marker, parts)
 
-    def _on_mark(self, message: LogicalMessage, parts: list[TransactionPart]) -> None:
+    def _on_marker(self, message: LogicalMessage, parts: list[TransactionPart]) -> None:
         part = self._part
         if part is None:
             return

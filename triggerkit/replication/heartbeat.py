@@ -1,4 +1,4 @@
-"""The heartbeat: marks sent through the WAL, whose return proves that the stream is alive."""
+"""The heartbeat: markers sent through the WAL, whose return proves that the stream is alive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triggerkit.state.connect import connect
 
 logger = logging.getLogger(__name__)
 
-#: The prefix of a heartbeat's mark.
+#: The prefix of a heartbeat's marker.
 PREFIX = "triggerkit.heartbeat"
 
 #: Seconds between two heartbeats.
@@ -30,7 +30,7 @@ _END = "SELECT pg_current_wal_insert_lsn() - '0/0'"
 
 
 class Heartbeat:
-    """Sends a mark every `EVERY_S`, and breaks the connection when one does not come back."""
+    """Sends a marker every `EVERY_S`, and breaks the connection when one does not come back."""
 
     def __init__(self, dsn: str, connection: ReplicationConnection) -> None:
         self._dsn = dsn
@@ -67,9 +67,9 @@ class Heartbeat:
             if lsn <= self._sent_lsn:
                 self._nearer_at = self._loop.time()
 
-    def is_back(self, mark: LogicalMessage) -> bool:
-        """Whether `mark` is a heartbeat of this connection's."""
-        if mark.prefix != PREFIX or mark.content != self._token:
+    def is_back(self, marker: LogicalMessage) -> bool:
+        """Whether `marker` is a heartbeat of this connection's."""
+        if marker.prefix != PREFIX or marker.content != self._token:
             return False
         self._sent_at = None
         return True

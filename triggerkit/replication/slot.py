@@ -157,7 +157,7 @@ async def ensure_publication(
 ) -> None:
     """Make `publication` hold `tables`; one that publishes all tables is used as it is.
 
-    On a server that streams no messages it also gets the table of marks.
+    On a server that streams no messages it also gets the marker table.
 
     Raises:
         PreflightFailed: a table does not exist or cannot be followed, or the role may not do it.

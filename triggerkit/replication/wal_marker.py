@@ -1,4 +1,4 @@
-"""Marks that go through the WAL: messages, or, on servers that stream none, rows of a table.
+"""Markers that go through the WAL: messages, or, on servers that stream none, rows of a table.
 
 pgoutput delivers `pg_logical_emit_message` from Postgres 14 on. On 12 and 13 the one row of
 `triggerkit.signal`, which is in the publication there, is written instead; capture gives both
@@ -19,16 +19,16 @@ from triggerkit.replication.tuples import Tuple
 #: Our own tables' schema: with FOR ALL TABLES they are published too, and must not feed us.
 OWN_SCHEMA: Final = "triggerkit"
 
-#: What the prefix of every mark begins with.
+#: What the prefix of every marker begins with.
 OWN_PREFIX: Final = "triggerkit."
 
-#: The table of marks, by its name in `OWN_SCHEMA`.
+#: The marker table, by its name in `OWN_SCHEMA`.
 TABLE: Final = "signal"
 
 #: The first server version whose pgoutput delivers messages.
 MESSAGES_FROM: Final = 140000
 
-#: No mark waits for a standby: where that is absent, it would for ever.
+#: No marker waits for a standby: where that is absent, it would forever.
 _EMIT = """
 SELECT txid_current(), set_config('synchronous_commit', 'local', true),
     pg_logical_emit_message(true, %s, %s)
@@ -54,12 +54,12 @@ _ADD = "ALTER PUBLICATION {} ADD TABLE triggerkit.signal"
 
 
 async def emit(connection: psycopg.AsyncConnection, prefix: str, content: str) -> int:
-    """Send a mark and return the 64-bit id of the transaction that carries it.
+    """Send a marker and return the 64-bit id of the transaction that carries it.
 
     `connection` is in autocommit mode.
 
     Raises:
-        psycopg.errors.UndefinedTable: the server needs the table of marks, and `apply` was not run.
+        psycopg.errors.UndefinedTable: the server needs the marker table, and `apply` was not run.
     """
     statement = _EMIT if connection.info.server_version >= MESSAGES_FROM else _WRITE
     cursor = await connection.execute(statement, [prefix, content])
@@ -69,7 +69,7 @@ async def emit(connection: psycopg.AsyncConnection, prefix: str, content: str) -
 
 
 async def make_table(connection: psycopg.AsyncConnection) -> None:
-    """Make the table of marks where the server needs it."""
+    """Make the marker table where the server needs it."""
     if connection.info.server_version < MESSAGES_FROM:
         await connection.execute(_CREATE)
 
@@ -77,7 +77,7 @@ async def make_table(connection: psycopg.AsyncConnection) -> None:
 async def missing_publication(
     connection: psycopg.AsyncConnection, publication: str
 ) -> sql.Composed | None:
-    """The statement that puts the table of marks into `publication`, None if nothing is missing."""
+    """The statement that puts the marker table into `publication`, None if nothing is missing."""
     if connection.info.server_version >= MESSAGES_FROM:
         return None
     cursor = await connection.execute(_PUBLISHED, [publication])
@@ -86,8 +86,8 @@ async def missing_publication(
     return sql.SQL(_ADD).format(sql.Identifier(publication))
 
 
-def mark_of(row: Tuple) -> LogicalMessage | None:
-    """The mark that a row of the table of marks carries, as the message it stands for."""
+def marker_of(row: Tuple) -> LogicalMessage | None:
+    """The marker that a row of the marker table carries, as the message it stands for."""
     if len(row) != 3:
         return None
     _, prefix, content = row

@@ -133,12 +133,12 @@ class Backfills:
     def at_marker(self, content: bytes, transaction: Transaction) -> Survivors | None:
         """What the marker with `content` puts into the log at its place, if anything.
 
-        Everybody may write into the WAL under our prefix: what is no mark of ours is passed over.
+        Everybody may write into the WAL under our prefix: what is no marker of ours is passed over.
         """
-        backfill_id, _, mark = content.partition(b":")
+        backfill_id, _, marker = content.partition(b":")
         for running in self._running.values():
             if backfill_id == str(running.backfill.id).encode():
-                return running.survivors(mark.decode(errors="replace"), transaction)
+                return running.survivors(marker.decode(errors="replace"), transaction)
         return None
 
     async def _active(self) -> list[OpenBackfill]:

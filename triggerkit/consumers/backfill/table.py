@@ -200,13 +200,13 @@ class TableBackfill:
                     await self._stop.wait()
         return self._stop.is_set()
 
-    def survivors(self, mark: str, transaction: Transaction) -> Survivors | None:
-        """The rows of the chunk marked `mark` that no unseen transaction touched.
+    def survivors(self, marker: str, transaction: Transaction) -> Survivors | None:
+        """The rows of the chunk of the marker `marker` that no unseen transaction touched.
 
         None for another chunk than the one in flight: a marker may be from an earlier process.
         """
         flight = self._in_flight
-        if flight is None or self._mark(flight.number) != mark:
+        if flight is None or self._marker(flight.number) != marker:
             return None
         table, chunk = self.backfill.table, flight.chunk
         rows = [r for r in chunk.rows if not self.touched.is_stale(r.key, chunk.snapshot)]
@@ -247,7 +247,7 @@ class TableBackfill:
             self._outstanding.add(flight.head, flight.logged, flight.chunk.size_bytes)
             flight.stored.set()
 
-    def _mark(self, number: int) -> str:
+    def _marker(self, number: int) -> str:
         return f"{self._process}:{number}"
 
     def _place(self) -> tuple[Place | None, bool]:
@@ -302,7 +302,7 @@ class TableBackfill:
         self._in_flight = None
 
     async def _emit(self, source: psycopg.AsyncConnection, number: int) -> int:
-        content = f"{self.backfill.id}:{self._mark(number)}"
+        content = f"{self.backfill.id}:{self._marker(number)}"
         return await wal_marker.emit(source, MARKER_PREFIX, content)
 
 
