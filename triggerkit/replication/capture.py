@@ -65,12 +65,12 @@ class Capture:
         self,
         connection: ReplicationConnection,
         catalog: Catalog,
-        beat: Heartbeat,
+        heartbeat: Heartbeat,
         after: int,
         last_xid: int,
     ) -> None:
         self._connection = connection
-        self._heartbeat = beat
+        self._heartbeat = heartbeat
         self.server = connection.server
         self._catalog = catalog
         self._relations = RelationCache()
@@ -102,10 +102,10 @@ class Capture:
                     dsn, slot_name, publication, known, after
                 )
             stack.push_async_callback(connection.close)
-            beat = Heartbeat(dsn, connection)
-            for work in (connection.keep_alive(), beat.run()):
+            heartbeat = Heartbeat(dsn, connection)
+            for work in (connection.keep_alive(), heartbeat.run()):
                 stack.push_async_callback(_canceled, asyncio.create_task(work))
-            yield cls(connection, catalog, beat, after, last_xid)
+            yield cls(connection, catalog, heartbeat, after, last_xid)
 
     async def read(self) -> list[TransactionPart]:
         """Wait for the stream and return what came: call it when the parts before are durable.

@@ -34,7 +34,7 @@ class WorkerProcess:
         self._ready_fd = ready_fd
         self._waiting = threading.Lock()
         self._telling = threading.Lock()
-        # A child that does not hear must not hold up its parent, whose beat is the lease.
+        # A child that does not hear must not hold up its parent, whose heartbeat is the lease.
         os.set_blocking(go_fd, False)
         self._code: int | None = None
 

@@ -161,7 +161,9 @@ async def _databases(
     delay = _gauge(
         "triggerkit_capture_lag_seconds", "From the newest change's commit to the log.", names
     )
-    beat = _gauge("triggerkit_heartbeat_age_seconds", "Since the stream's last heartbeat.", names)
+    heartbeat = _gauge(
+        "triggerkit_heartbeat_age_seconds", "Since the stream's last heartbeat.", names
+    )
     entries = _gauge("triggerkit_log_entries", "Changes in the log.", names)
     size = _gauge("triggerkit_log_bytes", "Size of the log with its indexes.", names)
     limit = _gauge("triggerkit_log_max_bytes", "Size at which the oldest part is dropped.", names)
@@ -175,14 +177,14 @@ async def _databases(
             (lag, None if slot is None else slot.lag_bytes),
             (safe, None if slot is None else slot.safe_wal_bytes),
             (delay, lag_s),
-            (beat, age_s),
+            (heartbeat, age_s),
             (entries, count),
             (size, log_bytes),
             (limit, policy.max_bytes),
         ):
             if value is not None:
                 family.add_metric([name], value)
-    return active, lag, safe, delay, beat, entries, size, limit
+    return active, lag, safe, delay, heartbeat, entries, size, limit
 
 
 def _consumers(health: Sequence[ConsumerHealth]) -> Iterable[Metric]:

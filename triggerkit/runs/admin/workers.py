@@ -11,7 +11,7 @@ from time import monotonic
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-#: Seconds between two looks at the beats.
+#: Seconds between two looks at the heartbeats.
 LOOK_S = 0.25
 
 _LIST = """
@@ -22,13 +22,13 @@ SELECT w.id, w.hostname, w.pid, w.queues, w.tasks, w.version, w.slots, w.async_s
 FROM triggerkit.workers w ORDER BY w.started_at, w.id
 """
 
-_BEATS = "SELECT id, beat FROM triggerkit.workers"
+_HEARTBEATS = "SELECT id, beat FROM triggerkit.workers"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """A process that executes runs: of which tasks, and how many at once. `alive` says whether its
-    beat was raised while it was watched; None if it was not watched for long enough."""
+    heartbeat was raised while it was watched; None if it was not watched for long enough."""
 
     id: str
     hostname: str
@@ -44,16 +44,17 @@ class WorkerInfo:
 
 
 async def list_workers(states: AsyncConnectionPool, watch_s: float = 2.5) -> list[WorkerInfo]:
-    """The processes that have a lease, watched until each has raised its beat, at most `watch_s`.
+    """The processes that have a lease, watched until each has raised its heartbeat, at most
+    `watch_s`.
 
-    A beat comes each second. No wall clock decides who is alive: one that is silent loses its lease
-    after 8 seconds.
+    A heartbeat comes each second. No wall clock decides who is alive: one that is silent loses its
+    lease after 8 seconds.
     """
-    before, started = await _beats(states), monotonic()
+    before, started = await _heartbeats(states), monotonic()
     silent = set(before)
     while silent and (left_s := started + watch_s - monotonic()) > 0:
         await asyncio.sleep(min(LOOK_S, left_s))
-        now = await _beats(states)
+        now = await _heartbeats(states)
         silent = {worker for worker in silent if now.get(worker) == before[worker]}
     async with (
         states.connection() as connection,
@@ -73,6 +74,6 @@ def _alive(was_there: bool, is_silent: bool, enough: bool) -> bool | None:
     return False if enough else None
 
 
-async def _beats(states: AsyncConnectionPool) -> Mapping[str, int]:
+async def _heartbeats(states: AsyncConnectionPool) -> Mapping[str, int]:
     async with states.connection() as connection:
-        return dict(await (await connection.execute(_BEATS)).fetchall())
+        return dict(await (await connection.execute(_HEARTBEATS)).fetchall())

@@ -1,8 +1,9 @@
-"""The keeper: beats for its own worker, and looks for what is due, who is dead, and what was lost.
+"""The keeper: sends its worker's heartbeats, and looks for what is due, who is dead, and what was
+lost.
 
-Every worker's parent has one. All beat; one of them, by advisory lock, leads and looks after the
-runs. It decides by Postgres's clock what is due, and by its own monotonic clock who is dead. It
-asks once a second, and is woken by whoever cannot wait for that.
+Every worker's parent has one. All send heartbeats; one of them, by advisory lock, leads and looks
+after the runs. It decides by Postgres's clock what is due, and by its own monotonic clock who is
+dead. It asks once a second, and is woken by whoever cannot wait for that.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 #: Advisory lock of the keeper that leads.
 KEEPER_LOCK = 0x74726B_02
 
-#: Seconds between two looks, and seconds without a beat after which a worker is dead.
+#: Seconds between two looks, and seconds without a heartbeat after which a worker is dead.
 TICK_S = 1.0
 LEASE_S = 8.0
 
@@ -64,7 +65,7 @@ beat AS (
         AS m (id, pid, started, queues, slots, async_slots)
     ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1, backend = excluded.backend),
 workers AS (
-    SELECT coalesce(jsonb_object_agg(id, beat), '{}') AS beats,
+    SELECT coalesce(jsonb_object_agg(id, beat), '{}') AS heartbeats,
         coalesce(jsonb_object_agg(id, ARRAY[pid, pid_started])
             FILTER (WHERE home = %(home)s AND pid_started IS NOT NULL), '{}') AS neighbours
     FROM triggerkit.workers),
@@ -75,7 +76,7 @@ canceled AS (
 
 _FOLLOW = f"""
 WITH {_BEAT}
-SELECT canceled.runs AS canceled, workers.beats, pg_try_advisory_lock({KEEPER_LOCK}) AS leads
+SELECT canceled.runs AS canceled, workers.heartbeats, pg_try_advisory_lock({KEEPER_LOCK}) AS leads
 FROM canceled, workers
 """  # noqa: S608 - of constants
 
@@ -122,7 +123,7 @@ SELECT
     (SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float
      FROM triggerkit.schedules WHERE paused_at IS NULL) AS tick_s,
     (SELECT coalesce(jsonb_object_agg(name, due_s), '{{}}') FROM gated) AS gates,
-    (SELECT beats FROM workers) AS beats,
+    (SELECT heartbeats FROM workers) AS heartbeats,
     (SELECT neighbours FROM workers) AS neighbours,
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
@@ -134,7 +135,7 @@ SELECT
 
 class _Follow(NamedTuple):
     canceled: Mapping[str, str]
-    beats: Mapping[str, int]
+    heartbeats: Mapping[str, int]
     leads: bool
 
 
@@ -144,7 +145,7 @@ class _Observation(NamedTuple):
     expiring_s: float | None
     tick_s: float | None
     gates: Mapping[str, float]
-    beats: Mapping[str, int]
+    heartbeats: Mapping[str, int]
     neighbours: Mapping[str, list[int]]
     abandoned: bool
     pending: bool
@@ -181,8 +182,9 @@ class Keeper:
                 self.stop.wait(TICK_S)
 
     def _keep(self, connection: psycopg.Connection) -> None:
-        # A detector for each connection: while Postgres was away, no worker could beat. Who
-        # does not lead watches too, so that who takes over knows what the one before it knew.
+        # A detector for each connection: while Postgres was away, no worker could send a
+        # heartbeat. Who does not lead watches too, so that who takes over knows what the one
+        # before it knew.
         detector = FailureDetector(self.lease_s)
         leads = False
         while not self.stop.is_set():
@@ -202,7 +204,7 @@ class Keeper:
         with connection.cursor(row_factory=class_row(_Follow)) as cursor:
             [seen] = cursor.execute(_FOLLOW, rows).fetchall()
         self._beaten(rows["ids"], seen.canceled)
-        if dead := detector.dead(seen.beats, time.monotonic()):
+        if dead := detector.dead(seen.heartbeats, time.monotonic()):
             connection.execute(_UNSEAT, [dead])
         return seen.leads
 
@@ -213,7 +215,7 @@ class Keeper:
         with connection.cursor(row_factory=class_row(_Observation)) as cursor:
             [look] = cursor.execute(_LOOK, rows).fetchall()
         self._beaten(rows["ids"], look.canceled)
-        dead = detector.dead(look.beats, time.monotonic())
+        dead = detector.dead(look.heartbeats, time.monotonic())
         dead += [i for i, (pid, at) in look.neighbours.items() if started(pid) != at]
         if dead or look.abandoned:
             self._push(return_runs(connection, dead))

@@ -10,27 +10,30 @@ LONGEST_GAP_S = 2.0
 
 
 class _Seen(NamedTuple):
-    beat: int
+    heartbeat: int
     silent_s: float
 
 
 class FailureDetector:
-    """A worker is dead when one observer saw its beat unchanged for the whole lease."""
+    """A worker is dead when one observer saw its heartbeat unchanged for the whole lease."""
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._looked_at: float | None = None
         self._seen: dict[str, _Seen] = {}
 
-    def dead(self, beats: Mapping[str, int], now: float) -> list[str]:
-        """The workers that are dead, given each one's beat; `now` is monotonic seconds."""
+    def dead(self, heartbeats: Mapping[str, int], now: float) -> list[str]:
+        """The workers that are dead, given each one's heartbeat; `now` is monotonic seconds."""
         passed_s = 0.0 if self._looked_at is None else min(now - self._looked_at, LONGEST_GAP_S)
         self._looked_at = now
-        self._seen = {worker: self._look(worker, beat, passed_s) for worker, beat in beats.items()}
+        self._seen = {
+            worker: self._look(worker, heartbeat, passed_s)
+            for worker, heartbeat in heartbeats.items()
+        }
         return [worker for worker, seen in self._seen.items() if seen.silent_s > self._lease_s]
 
-    def _look(self, worker: str, beat: int, passed_s: float) -> _Seen:
+    def _look(self, worker: str, heartbeat: int, passed_s: float) -> _Seen:
         before = self._seen.get(worker)
-        if before is None or before.beat != beat:
-            return _Seen(beat, 0.0)
-        return _Seen(beat, before.silent_s + passed_s)
+        if before is None or before.heartbeat != heartbeat:
+            return _Seen(heartbeat, 0.0)
+        return _Seen(heartbeat, before.silent_s + passed_s)

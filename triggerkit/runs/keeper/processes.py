@@ -1,7 +1,7 @@
 """The processes of this worker that execute runs: their rows in the state are its lease.
 
-The parent raises each one's beat; it removes the row of one that died, so that the keeper gives its
-runs to others at once.
+The parent raises each one's heartbeat; it removes the row of one that died, so that the keeper
+gives its runs to others at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ExecutingProcesses:
         self._changed = threading.Condition()
 
     def join(self, process: ExecutingProcess) -> None:
-        """From the next beat on, `process` is there."""
+        """From the next heartbeat on, `process` is there."""
         with self._lock:
             self._processes[process.id] = process
         self.wake()

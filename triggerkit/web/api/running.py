@@ -36,7 +36,7 @@ class QueueLimits(Given):
 
 
 class WorkerQuery(Given):
-    """For how many seconds the workers are watched, to see whether they beat."""
+    """For how many seconds the workers are watched, to see whether they send heartbeats."""
 
     watch_s: Annotated[float, Field(ge=0, le=10)] = 2.5
 
@@ -101,5 +101,5 @@ async def run_one_schedule(call: Call, name: str) -> RunHandle:
 
 
 async def list_all_workers(call: Call, query: WorkerQuery) -> Page[WorkerInfo]:
-    """The processes that execute runs, watched until each has raised its beat."""
+    """The processes that execute runs, watched until each has raised its heartbeat."""
     return Page(data=await list_workers(call.client.pool, query.watch_s))
