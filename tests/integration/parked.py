@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
+from starlette.responses import JSONResponse, Response
 
 from tests.receiver import Received, Receiver
 from triggerkit.settings import Settings
@@ -67,3 +68,27 @@ def names(requests: list[Received]) -> list[str]:
 def carrying(receiver: Receiver, name: str) -> list[Received]:
     """The requests with a record of this name."""
     return [r for r in receiver.requests if name in names([r])]
+
+
+def refuse(*bad: str, status: int = 422) -> Callable[[Received], Awaitable[Response]]:
+    """Refuse requests that carry one of these names."""
+
+    async def answer(received: Received) -> Response:
+        is_bad = not set(bad).isdisjoint(names([received]))
+        return JSONResponse({}, status if is_bad else 200)
+
+    return answer
+
+
+def failing_item(*bad: str, **given: object) -> Callable[[Received], Awaitable[Response]]:
+    """Name as failed the items that carry one of these names."""
+
+    async def answer(received: Received) -> Response:
+        failed = [
+            {"idempotency_key": m["metadata"]["idempotency_key"], "error": "no good", **given}
+            for m in received.messages
+            if m["record"]["name"] in bad
+        ]
+        return JSONResponse({"failed": failed} if failed else {})
+
+    return answer

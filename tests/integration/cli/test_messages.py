@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import orjson
 import pytest
-from starlette.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
 from tests.integration.parked import (
@@ -16,11 +14,12 @@ from tests.integration.parked import (
     command,
     fetch,
     names,
+    refuse,
     until,
     until_states,
 )
 from tests.integration.pipeline import declare, execute, streaming
-from tests.receiver import Received, Receiver, accept
+from tests.receiver import Receiver, accept
 from triggerkit.cli.main import application
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import (
@@ -32,15 +31,6 @@ from triggerkit.consumers.parked.manage import (
 )
 from triggerkit.errors import NotRetryable, UnknownConsumer, UnknownMessage
 from triggerkit.settings import Settings
-
-
-def refuse(*bad: str) -> Callable[[Received], Awaitable[Response]]:
-    async def answer(received: Received) -> Response:
-        is_bad = not set(bad).isdisjoint(names([received]))
-        return JSONResponse({}, 422 if is_bad else 200)
-
-    return answer
-
 
 BLOCKING = changes("items", batch_size=10, max_attempts=1)
 SKIPPING = changes("items", batch_size=10, max_attempts=1, on_exhausted="skip")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import psycopg
@@ -17,6 +16,7 @@ from tests.integration.parked import (
     command,
     fetch,
     names,
+    refuse,
     until,
     until_states,
 )
@@ -249,14 +249,6 @@ def test_a_consumer_that_is_deleted_in_the_midst_of_a_push_ends_and_the_others_g
             assert who == {"other"}
 
     asyncio.run(scenario())
-
-
-def refuse(*bad: str, status: int = 422) -> Callable[[Received], Awaitable[Response]]:
-    async def answer(received: Received) -> Response:
-        is_bad = not set(bad).isdisjoint(names([received]))
-        return JSONResponse({}, status if is_bad else 200)
-
-    return answer
 
 
 def test_another_url_is_used_from_the_next_attempt_on_and_at_once(

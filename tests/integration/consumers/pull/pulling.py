@@ -17,7 +17,7 @@ from triggerkit.consumers.definition import ConsumerDefinition, changes
 from triggerkit.consumers.pull.consumers import in_order
 from triggerkit.consumers.pull.receive import Received
 from triggerkit.consumers.pull.service import Puller
-from triggerkit.log.entry import Pending
+from triggerkit.log.entry import Pending, partition_of
 from triggerkit.log.writer import LogWriter
 from triggerkit.lsn import Lsn
 from triggerkit.state.connect import pool
@@ -67,6 +67,18 @@ class Message:
 def messages(received: Received) -> list[Message]:
     """What was received, as a caller reads it."""
     return [Message(m["ack_id"], m) for m in orjson.loads(received.body())["data"]]
+
+
+def same_partition(count: int, like: int = 1) -> list[int]:
+    """The first rows that share the partition of row `like`, itself among them."""
+    partition = partition_of("public", "items", f'["{like}"]')
+    found = [n for n in range(1, 5000) if partition_of("public", "items", f'["{n}"]') == partition]
+    return found[:count]
+
+
+def ids(received: list[Message]) -> list[int]:
+    """The rows' ids of what was received, in order."""
+    return [message.id for message in received]
 
 
 @dataclass
