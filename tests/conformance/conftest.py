@@ -1,4 +1,4 @@
-"""Each transport on its real server; RabbitMQ where its program is installed."""
+"""Where runs live, and each transport on its real server, RabbitMQ where it is installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from secrets import token_hex
 
 import pytest
 
+from tests.conformance.worlds import World, in_memory, on_servers
 from tests.rabbitmq import RabbitmqServer
 from tests.servers import Background
 from triggerkit.embedded.redis import EmbeddedRedis
@@ -92,3 +93,15 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     broker = Broker(request.getfixturevalue(f"{request.param}_server"))
     yield broker
     broker.close()
+
+
+@pytest.fixture(params=["memory", "servers"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Where runs live: in memory, and on the servers."""
+    where = (
+        in_memory()
+        if request.param == "memory"
+        else on_servers(request.getfixturevalue("settings"))
+    )
+    with where as world:
+        yield world

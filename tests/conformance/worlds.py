@@ -11,12 +11,15 @@ import psycopg
 
 from tests.integration.run_state import RunState, run_state
 from tests.integration.worker_thread import working
-from triggerkit import Handle, Task
+from triggerkit import Handle, Retry, Task
 from triggerkit.runs.client import Portal
 from triggerkit.runs.door import through
 from triggerkit.runs.run import FINAL
 from triggerkit.settings import Settings
 from triggerkit.testing import MemoryRuns, RecordedRun, memory_runs
+
+#: Retries that no test has to wait for.
+SOON = Retry(max_attempts=3, min_delay_s=0.05, jitter=False)
 
 
 class Seen(NamedTuple):

@@ -1,0 +1,186 @@
+"""When runs start and which are made, in memory as on real servers: keys, order, time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.conformance.worlds import SOON, World
+from tests.integration.worker_thread import Order, Row
+from triggerkit import Change, Debounce, current_run, task
+from triggerkit.testing import fake_change
+
+
+def test_an_idempotency_key_makes_one_run_until_its_time_is_over_or_it_is_reset(
+    world: World,
+) -> None:
+    @task
+    def pay(order: Order) -> None: ...
+
+    @task
+    def refund(order: Order) -> None: ...
+
+    first = pay.trigger(Order(number=1), idempotency_key="k", idempotency_ttl=0.2)
+    again = pay.trigger(Order(number=2), idempotency_key="k")
+    assert (again.id, first.duplicate, again.duplicate) == (first.id, False, True)
+    assert not refund.trigger(Order(number=1), idempotency_key="k").duplicate
+    world.pass_time(0.3)
+    later = pay.trigger(Order(number=3), idempotency_key="k")
+    assert (later.id != first.id, later.duplicate) == (True, False)
+    assert pay.reset_idempotency_key("k")
+    assert not pay.reset_idempotency_key("k")
+    assert not pay.trigger(Order(number=4), idempotency_key="k").duplicate
+    assert world.count() == 4
+
+
+def test_a_key_of_a_transaction_is_free_again_when_its_time_is_over(world: World) -> None:
+    @task
+    def pay(order: Order) -> None: ...
+
+    def trigger(number: int) -> Any:
+        with world.transaction() as connection:
+            return pay.trigger(
+                Order(number=number),
+                connection=connection,
+                idempotency_key="k",
+                idempotency_ttl=0.2,
+            )
+
+    first, again = trigger(1), trigger(2)
+    assert (again.id, again.duplicate) == (first.id, True)
+    world.pass_time(0.3)
+    later = trigger(3)
+    assert (later.id != first.id, later.duplicate) == (True, False)
+
+
+def test_triggers_that_follow_each_other_make_one_run_with_the_last_payload(world: World) -> None:
+    @task
+    def index(order: Order) -> int:
+        return order.number
+
+    handles = [
+        index.trigger(Order(number=number), debounce=Debounce("k", 0.2)) for number in range(3)
+    ]
+    assert {handle.id for handle in handles} == {handles[0].id}
+    assert [handle.duplicate for handle in handles] == [False, True, True]
+    assert world.see(handles[0]).status == "delayed"
+    with world.working(index):
+        assert [seen.output for seen in world.ended(handles[0])] == [2]
+        other = index.trigger(Order(number=7), debounce=Debounce("k", 0.05))
+        assert other.id != handles[0].id
+        assert [seen.output for seen in world.ended(other)] == [7]
+
+
+def test_a_debounced_run_starts_at_the_latest_after_its_maximum(world: World) -> None:
+    order: list[int] = []
+
+    @task
+    def index(given: Order) -> None:
+        order.append(given.number)
+
+    asked = Debounce("k", 60, maximum=0.2)
+    first = index.trigger(Order(number=1), debounce=asked)
+    index.trigger(Order(number=2), debounce=asked)
+    with world.working(index):
+        world.ended(first)
+    assert order == [2]
+
+
+def test_runs_of_one_key_keep_their_order_while_one_is_tried_again(world: World) -> None:
+    order: list[tuple[str, int]] = []
+
+    @task(retry=SOON)
+    def step(change: Change[Row]) -> None:
+        order.append((change.record.text, current_run().attempt))
+        if change.record.text == "a1" and current_run().attempt == 1:
+            raise ValueError("once more")
+
+    changes = [fake_change(Row(id=1, text=text)) for text in ("a1", "b1", "a2", "a3")]
+    handles = [step.trigger(c, concurrency_key=c.record.text[0]) for c in changes]
+    with world.working(step):
+        world.ended(*handles)
+    assert order == [("a1", 1), ("b1", 1), ("a1", 2), ("a2", 1), ("a3", 1)]
+
+
+def test_a_priority_starts_a_run_as_if_it_were_older(world: World) -> None:
+    order: list[int] = []
+
+    @task
+    def work(given: Order) -> None:
+        order.append(given.number)
+
+    handles = [
+        work.trigger(Order(number=1)),
+        work.trigger(Order(number=2), priority=100),
+        work.trigger(Order(number=3)),
+        work.trigger(Order(number=4), priority=200),
+    ]
+    with world.working(work):
+        world.ended(*handles)
+    assert order == [4, 2, 1, 3]
+
+
+def test_a_delay_is_a_span_or_a_time(world: World) -> None:
+    order: list[int] = []
+
+    @task
+    def work(given: Order) -> None:
+        order.append(given.number)
+
+    handles = [
+        work.trigger(Order(number=1), delay=timedelta(seconds=0.4)),
+        work.trigger(Order(number=2), delay=0.1),
+        work.trigger(Order(number=3), delay=datetime.now(UTC) - timedelta(hours=1)),
+    ]
+    assert [world.see(handle).status for handle in handles] == ["delayed", "delayed", "queued"]
+    with world.working(work):
+        world.ended(*handles)
+    assert order == [3, 2, 1]
+
+
+def test_a_run_that_did_not_start_in_time_expires_and_lets_the_next_of_its_key_go(
+    world: World,
+) -> None:
+    @task(ttl=0.1)
+    def hurried(order: Order) -> int:
+        return order.number
+
+    late = hurried.trigger(Order(number=1), concurrency_key="k")
+    patient = hurried.trigger(Order(number=2), concurrency_key="k", ttl=60)
+    world.pass_time(0.2)
+    with world.working(hurried):
+        expired, done = world.ended(late, patient)
+    assert (expired.status, expired.attempt, expired.output) == ("expired", 0, None)
+    assert (done.status, done.output) == ("completed", 2)
+
+
+def test_a_key_counts_in_the_run_or_in_its_attempt(world: World) -> None:
+    duplicates: list[tuple[bool, bool]] = []
+
+    @task
+    def child() -> None: ...
+
+    @task(retry=SOON)
+    def parent() -> None:
+        in_run = child.trigger(idempotency_key="r", idempotency_scope="run")
+        in_attempt = child.trigger(idempotency_key="a", idempotency_scope="attempt")
+        duplicates.append((in_run.duplicate, in_attempt.duplicate))
+        if current_run().attempt == 1:
+            raise ValueError("again")
+
+    with world.working(parent, child):
+        world.ended(parent.trigger())
+    assert duplicates == [(False, False), (True, False)]
+    assert world.count() == 4
+
+
+def test_many_are_triggered_with_a_key_for_each_place(world: World) -> None:
+    @task
+    def work(order: Order) -> int:
+        return order.number
+
+    orders = [Order(number=n) for n in range(3)]
+    handles = work.trigger_many(orders, idempotency_key="k")
+    assert [h.id for h in work.trigger_many(orders, idempotency_key="k")] == [h.id for h in handles]
+    with world.working(work):
+        assert [seen.output for seen in world.ended(*handles)] == [0, 1, 2]
