@@ -1,0 +1,50 @@
+"""docs/architecture.md says where things are: every path it names is there, every folder is in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests import ROOT
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PACKAGE = ROOT / "triggerkit"
+
+#: Fewest rows that the table of changes has.
+LEAST_CHANGES = 15
+
+
+def named_paths() -> list[str]:
+    """What the page names as a path."""
+    names = set(re.findall(r"`([\w./]+)`", PAGE))
+    return sorted(name for name in names if "/" in name[1:] or name.endswith(".py"))
+
+
+@pytest.mark.parametrize("path", named_paths())
+def test_a_path_of_the_page_is_there(path: str) -> None:
+    assert (PACKAGE / path).exists() or (ROOT / path).exists()
+
+
+def test_the_way_of_a_change_names_modules_that_are_there() -> None:
+    drawn = PAGE.partition("```\n")[2].partition("```")[0]
+    folder, missing = "", []
+    for name in re.findall(r"[a-z_/]+\.py|[a-z]+/(?= )", drawn):
+        if name.endswith(".py"):
+            folder = name.rpartition("/")[0] or folder
+        if not (PACKAGE / folder / name.rpartition("/")[2]).exists():
+            missing.append(name)
+    assert not missing
+
+
+def test_every_folder_of_the_package_is_on_the_page() -> None:
+    folders = {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("__init__.py")}
+    top = {folder.parts[0] for folder in folders if folder.parts}
+    assert not [folder for folder in sorted(top) if f"| `{folder}/` |" not in PAGE]
+    inner = {folder for folder in folders if len(folder.parts) > 1}
+    assert not [str(folder) for folder in sorted(inner) if f"`{folder}/`" not in PAGE]
+
+
+def test_the_table_of_changes_is_long_enough() -> None:
+    table = PAGE.partition("| to change | open |")[2].partition("\n\n")[0]
+    assert table.count("\n| ") > LEAST_CHANGES
