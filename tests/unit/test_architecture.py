@@ -1,4 +1,4 @@
-"""docs/architecture.md says where things are: every path it names is there, every folder is in it."""
+"""docs/architecture.md says where things are: the paths it names are there, the folders are in it."""
 
 from __future__ import annotations
 
