@@ -33,7 +33,7 @@ class Notes(Protocol):
         """Have the tags and metadata of an executing run written."""
 
 
-class Slots(Protocol):
+class LendableSlots(Protocol):
     """The slots of a worker's process, as far as a run that waits needs them."""
 
     def lend(self) -> None:
@@ -50,7 +50,7 @@ _span: ContextVar[str | None] = ContextVar("triggerkit_span", default=None)
 class RunContext:
     """The attempt that executes here: `current_run()` gives it to a task."""
 
-    def __init__(self, run: ClaimedRun, notes: Notes, slots: Slots | None = None) -> None:
+    def __init__(self, run: ClaimedRun, notes: Notes, slots: LendableSlots | None = None) -> None:
         self.run = run
         #: The slots that it takes one of.
         self.slots = slots
