@@ -106,7 +106,7 @@ async def _apply(
 
 
 def _consented(settings: Settings, declarations: Declarations) -> bool:
-    """Whether steps that lose something may be made; asks when there are some.
+    """Return whether steps that lose something may be made; asks when there are some.
 
     Raises:
         TriggerkitError: nobody is there to be asked.

@@ -51,7 +51,7 @@ MODULES: Final = {
 
 
 def application(command: str | None = None) -> typer.Typer:
-    """The command line, with all commands or with those of the module that has `command`."""
+    """Return the command line, with all commands or with those of the module that has `command`."""
     app = typer.Typer(
         name="triggerkit",
         help="A row changes in Postgres, a Python task runs.",

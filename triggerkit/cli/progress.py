@@ -36,7 +36,7 @@ def shown(console: Console) -> Iterator[Shown]:
 
 
 def bar(backfill: Backfill) -> ProgressBar:
-    """A bar for a table's cell."""
+    """Return a bar for a table's cell."""
     return ProgressBar(total=100, completed=backfill.percent, width=BAR_WIDTH)
 
 

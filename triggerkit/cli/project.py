@@ -152,7 +152,7 @@ def _print_consumer(consumer: dict[str, Any]) -> None:
 
 
 def _print_health(what: str, health: dict[str, Any], facts: list[str]) -> None:
-    """One line, and two for each problem, the worst one's mark before it."""
+    """Print one line, and two for each problem, the worst one's mark before it."""
     problems = health["problems"]
     worst = min((_SEVERITIES.index(p["severity"]) for p in problems), default=len(_SEVERITIES))
     line = f"{what} {health['name']}: {', '.join(facts)}"

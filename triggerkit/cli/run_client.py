@@ -55,7 +55,7 @@ def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
 
 
 def actor() -> str:
-    """Who the audit says it was."""
+    """Return who the audit says it was."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
@@ -68,7 +68,7 @@ def print_json(value: Any) -> None:
 
 
 def json_given(text: str, option: str) -> Any:
-    """The JSON of an option, or of the file that it names by `@file`.
+    """Return the JSON of an option, or of the file that it names by `@file`.
 
     Raises:
         ConfigurationError: it cannot be read, or is no JSON.
@@ -94,7 +94,8 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; told how many were done since it was told last."""
+    """Yield a bar on a terminal, nothing elsewhere; told how many were done since it was told
+    last."""
     stderr = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -98,7 +98,7 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def moment(text: str | None, option: str) -> datetime | None:
-    """A time as it is given: how long ago, or in ISO 8601, of UTC unless it says otherwise.
+    """Return a time as it is given: how long ago, or in ISO 8601, of UTC unless it says otherwise.
 
     Raises:
         ConfigurationError: it is neither.

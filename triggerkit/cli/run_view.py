@@ -29,7 +29,7 @@ _HEAD = f"{'run':<{RUN_ID_CHARS}} {'status':<9} {'task':<{TASK_CHARS}} {'row':<{
 
 
 def print_runs(console: Console, runs: Sequence[dict[str, Any]]) -> None:
-    """A line for each run, and one more for the reason why it waits."""
+    """Print a line for each run, and one more for the reason why it waits."""
     console.print(f"{_HEAD} try  created", markup=False)
     for run in runs:
         console.print(
@@ -43,7 +43,7 @@ def print_runs(console: Console, runs: Sequence[dict[str, Any]]) -> None:
 
 
 def print_run(console: Console, run: dict[str, Any]) -> None:
-    """All that is known of a run: facts, waterfall, and what it logged."""
+    """Print all that is known of a run: facts, waterfall, and what it logged."""
     for name in _FACTS:
         value = run[name]
         if value in (None, [], {}) or (value == 0 and name not in ("attempt", "output")):
@@ -67,18 +67,18 @@ def print_run(console: Console, run: dict[str, Any]) -> None:
 
 
 def way(run: dict[str, Any]) -> RunWay:
-    """A run's way, as the waterfall takes it."""
+    """Return a run's way, as the waterfall takes it."""
     return RunWay(**{name: run[name] for name in RunWay._fields})
 
 
 def line_of(line: dict[str, Any]) -> str:
-    """A line that a run logged."""
+    """Return a line that a run logged."""
     level = "" if line["level"] in (None, "INFO") else f"{line['level']} "
     return f"{line['started_at']:%H:%M:%S.%f}"[:12] + f" [{line['attempt']}] {level}{line['name']}"
 
 
 def row_of(run: dict[str, Any]) -> str:
-    """What it is about: a row, some changes, or a tick."""
+    """Return the run's subject: a row, some changes, or a tick."""
     if (run["items"] or 0) > 1:
         return f"{run['items']} changes"
     source = run["source"] or {}
@@ -89,7 +89,7 @@ def row_of(run: dict[str, Any]) -> str:
 
 
 def took(run: dict[str, Any]) -> str:
-    """How long its last attempt took, or has taken."""
+    """Return the duration of its last attempt, so far if it executes."""
     if run["started_at"] is None or run["status"] in ("queued", "retrying"):
         return ""
     end = run["finished_at"] or datetime.now(UTC)
@@ -97,7 +97,7 @@ def took(run: dict[str, Any]) -> str:
 
 
 def when(moment: datetime) -> str:
-    """A time, without its date when that is today."""
+    """Return a time, without its date when that is today."""
     is_recent = datetime.now(UTC) - moment < timedelta(hours=20)
     return f"{moment:%H:%M:%S}" if is_recent else f"{moment:%m-%d %H:%M}"
 

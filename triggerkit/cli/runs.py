@@ -181,7 +181,7 @@ def _one_way(wanted: RunFilter, run_ids: list[str] | None, every: bool) -> None:
 
 
 def _asked(verb: str, wanted: RunFilter, possible: tuple[Status, ...], yes: bool) -> int:
-    """How many runs it is about, once who calls has agreed."""
+    """Return how many runs it is about, once who calls has agreed."""
     statuses = tuple(s for s in wanted.statuses or possible if s in possible)
     if not statuses:
         raise ConfigurationError(f"{verb.lower()} is for runs that are {', '.join(possible)}")

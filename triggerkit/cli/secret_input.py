@@ -16,7 +16,7 @@ _PLACE = re.compile(r"(?P<first>\S+ +)?(?:env:(?P<name>\w+)|@(?P<path>.+))")
 
 
 def headers_given(given: list[str] | None) -> dict[str, str]:
-    """The headers of `--header`, by name.
+    """Return the headers of `--header`, by name.
 
     Raises:
         InvalidEndpoint: one has no colon or is given twice, or its value cannot be read.
@@ -33,7 +33,8 @@ def headers_given(given: list[str] | None) -> dict[str, str]:
 
 
 def signing_given(text: str, before: Endpoint | None) -> str | None:
-    """The signing secrets that `--signing-secret` asks for; `before` is None of a new endpoint.
+    """Return the signing secrets that `--signing-secret` asks for; `before` is None of a new
+    endpoint.
 
     Raises:
         InvalidEndpoint: the secret cannot be read.

@@ -64,7 +64,7 @@ async def _find(settings: Settings, run_or_position: str, consumer: str | None) 
 
 
 async def _database(state: psycopg.AsyncConnection, settings: Settings) -> int:
-    """The database that DATABASE_URL names, as the state knows it, else the first."""
+    """Return the database that DATABASE_URL names, as the state knows it, else the first."""
     name = conninfo_to_dict(settings.source_dsn).get("dbname")
     cursor = await state.execute(_DATABASE, [name])
     row = await cursor.fetchone()
@@ -91,7 +91,7 @@ def _print(found: Trace) -> None:
 
 
 def _difference(found: Trace) -> Iterator[str]:
-    """The old and the new value of each column that changed."""
+    """Yield the old and the new value of each column that changed."""
     if found.fault is not None:
         yield f"cannot be delivered: {found.fault}"
     for name, old in (found.changes or {}).items():

@@ -83,7 +83,7 @@ def steps_of_run(run: RunWay) -> Iterator[Bar]:
 
 
 def time_of(value: datetime | str) -> datetime:
-    """A time that may have come as JSON."""
+    """Return a time that may have come as JSON."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
