@@ -24,7 +24,7 @@ class BackfillSpan:
     last: int | None
 
     def covers(self, entry: Entry) -> bool:
-        """Whether `entry` was logged while its table was being read."""
+        """Return whether `entry` was logged while its table was being read."""
         return (
             self.first <= entry.position
             and (self.last is None or entry.position <= self.last)
@@ -49,7 +49,7 @@ class Consumer:
     spans: tuple[BackfillSpan, ...] = ()
 
     def wants(self, entry: Entry) -> bool:
-        """Whether `entry` is for this consumer, its filters left aside."""
+        """Return whether `entry` is for this consumer, its filters left aside."""
         definition = self.definition
         if entry.consumer_id is not None:
             return entry.consumer_id == self.id
@@ -62,7 +62,8 @@ class Consumer:
         return self._changed(entry, definition.when_changed)
 
     def key_of(self, entry: Entry) -> str:
-        """What keeps messages in order: the row, or the values of the columns it groups by."""
+        """Return the key that keeps messages in order: the row, or the values of the columns it
+        groups by."""
         columns = self.definition.group_by
         if columns is None:
             return f"{entry.schema}.{entry.table}:{entry.key}"

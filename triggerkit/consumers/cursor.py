@@ -134,7 +134,7 @@ class CursorStore:
         self.parked = ParkedStore(pool)
 
     async def consumers(self) -> list[Consumer]:
-        """All consumers of the database."""
+        """Return all consumers of the database."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_SPANS, [self._database_id])
             spans: dict[int, list[BackfillSpan]] = {}
@@ -163,7 +163,7 @@ class CursorStore:
             ]  # fmt: skip
 
     async def load(self, consumer: Consumer) -> list[Cursor]:
-        """The consumer's cursors: one per partition, or one for all.
+        """Return the consumer's cursors: one per partition, or one for all.
 
         There are none when `consumer` is gone, or was rewound since it was read.
         """
@@ -258,7 +258,7 @@ class CursorStore:
         cursor.stored_position = cursor.position if outcome.move_to is None else outcome.move_to
 
     async def disable(self, consumer_id: int) -> None:
-        """The consumer's endpoint is gone: nothing more is sent to it."""
+        """Note that the consumer's endpoint is gone: nothing more is sent to it."""
         async with self._pool.connection() as connection, connection.transaction():
             await connection.execute(
                 "UPDATE triggerkit.consumers SET state = 'disabled' WHERE id = %s", [consumer_id]
@@ -281,7 +281,8 @@ class CursorStore:
             )
 
     async def clear_unloadable(self, consumer_id: int) -> None:
-        """The consumer's functions can be loaded: an error that says otherwise is over."""
+        """Note that the consumer's functions can be loaded: an error that says otherwise is
+        over."""
         async with self._pool.connection() as connection:
             await connection.execute(
                 "UPDATE triggerkit.consumers SET last_error = NULL "

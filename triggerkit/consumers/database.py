@@ -38,7 +38,7 @@ FROM triggerkit.databases WHERE name = %s
 async def find_database(
     source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
 ) -> Database | None:
-    """The state's row for the database behind `source`; None before its slot was made."""
+    """Return the state's row for the database behind `source`; None before its slot was made."""
     database = await known_database(source, state)
     return None if database is None or database.slot_epoch == 0 else database
 
@@ -59,7 +59,7 @@ async def known_database(
 async def ensure_database(
     source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
 ) -> tuple[Database, SourceIdentity]:
-    """The state's row for the database behind `source`, made when it is missing."""
+    """Return the state's row for the database behind `source`, made when it is missing."""
     identity = await identify(source)
     cursor = await state.execute(
         _UPSERT_DATABASE,

@@ -142,7 +142,7 @@ class ConsumerDefinition(BaseModel):
         return self
 
     def as_json(self) -> dict[str, Any]:
-        """The definition as it is stored."""
+        """Return the definition as it is stored."""
         return self.model_dump(mode="json")
 
     @classmethod

@@ -71,7 +71,7 @@ class Filter(BaseModel):
         return self
 
     def test(self) -> Test:
-        """The filter as a function of a record."""
+        """Return the filter as a function of a record."""
         column, passes = self.column, self._passes()
 
         def test(record: Mapping[str, Any]) -> bool:
@@ -94,7 +94,7 @@ class Filter(BaseModel):
 
 
 def all_of(filters: Sequence[Filter]) -> Test | None:
-    """Whether a record passes all of `filters`; None when there are none."""
+    """Return whether a record passes all of `filters`; None when there are none."""
     tests = [filter_.test() for filter_ in filters]
     if not tests:
         return None
@@ -106,7 +106,7 @@ def _same(value: Any) -> Any:
 
 
 def _number(value: Any) -> tuple[bool, Decimal]:
-    """A number in the order that Postgres has: NaN equals itself and is above all others."""
+    """Return a number in the order that Postgres has: NaN equals itself and is above all others."""
     try:
         number = Decimal(str(value))
     except InvalidOperation:

@@ -28,7 +28,7 @@ def reference_to(function: Callable[..., Any], what: str) -> str:
 
 
 def load_function(reference: str) -> Callable[[Any], Any]:
-    """The function behind `module:function`; the project's folder must be importable.
+    """Return the function behind `module:function`; the project's folder must be importable.
 
     Raises:
         ConfigurationError: there is no such function.
@@ -49,7 +49,7 @@ def load_function(reference: str) -> Callable[[Any], Any]:
 
 
 async def any_functions(state: psycopg.AsyncConnection) -> bool:
-    """Whether a consumer has a filter or a transform that is a function."""
+    """Return whether a consumer has a filter or a transform that is a function."""
     cursor = await state.execute(
         "SELECT EXISTS (SELECT FROM triggerkit.consumers WHERE definition ->> 'filter' IS NOT NULL "
         "OR definition ->> 'transform' IS NOT NULL)"

@@ -125,7 +125,7 @@ class ConsumerHealth:
 async def consumer_health(
     connection: psycopg.AsyncConnection, outlooks: Sequence[Outlook] = ()
 ) -> list[ConsumerHealth]:
-    """All consumers, by name; with `outlooks` also who is about to lose messages."""
+    """Return all consumers, by name; with `outlooks` also who is about to lose messages."""
     parameters = {"counted": COUNTED, "partitions": PARTITIONS, "parked": PARKED_COUNTED}
     async with connection.cursor(row_factory=class_row(ConsumerHealth)) as cursor:
         await cursor.execute(_LAG, parameters)
@@ -141,7 +141,7 @@ async def consumer_health(
 
 
 def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
-    """What is wrong with a consumer by itself."""
+    """Yield the problems of a consumer by itself."""
     yield from _of_state(health)
     if health.gap is not None:
         yield Problem("gap", "error", health.gap, f"triggerkit backfill start {health.name}")

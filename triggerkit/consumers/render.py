@@ -45,7 +45,7 @@ class Renderer:
         self._without_annotations = b"%bnull}}" % self._constant
 
     def message(self, entry: Entry) -> bytes:
-        """The message of `entry` in the shape of `triggerkit.message.Envelope`."""
+        """Return the message of `entry` in the shape of `triggerkit.message.Envelope`."""
         (
             position, _, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
             record, changes, unchanged, _, backfill_id, _, annotations,
@@ -149,7 +149,8 @@ class RowRenderer:
         return last, None
 
     def _kind(self, row: Any) -> tuple[bool, str]:
-        """Whether changes like this one are wanted, and what their messages have in common."""
+        """Return whether changes like this one are wanted, and what their messages have in
+        common."""
         _, _, schema, table, _, action, *_ = row
         known = self._kinds.get((schema, table, action))
         if known is None:
@@ -164,7 +165,7 @@ class RowRenderer:
 
 
 def batch_body(messages: list[bytes], *, single: bool) -> bytes:
-    """The body of a push: one message alone, or an array of them under `data`."""
+    """Return the body of a push: one message alone, or an array of them under `data`."""
     if single:
         return messages[0]
     return b'{"data":[%b]}' % b",".join(messages)

@@ -166,7 +166,7 @@ async def retain(connection: psycopg.AsyncConnection, database_id: int, policy: 
 
 
 async def outlook(connection: psycopg.AsyncConnection, database_id: int, policy: Policy) -> Outlook:
-    """How near the log is to its limit, and whom that is going to cost messages."""
+    """Return how near the log is to its limit, and whom that is going to cost messages."""
     head, retained_from = await _bounds(connection, database_id)
     partitions = [
         p for p in await table_partitions(connection, database_id) if p.end > retained_from
@@ -199,7 +199,7 @@ async def _is_done_with(
     partition: TablePartition,
     policy: Policy,
 ) -> bool:
-    """Whether `partition` is old enough and every consumer, paused ones too, is past it."""
+    """Return whether `partition` is old enough and every consumer, paused ones too, is past it."""
     last = await last_captured(connection, database_id, partition)
     if last is not None and datetime.now(UTC) - last < policy.keep:
         return False
@@ -234,7 +234,7 @@ async def _give_up(
     policy: Policy,
     size_bytes: int,
 ) -> None:
-    """The log is full: who is not past `partition` goes on behind it, and has a gap."""
+    """Move consumers that are not past `partition` behind it, with a gap: the log is full."""
     losers = await _behind(connection, database_id, partition)
     last = partition.end - 1
     for loser in losers:

@@ -57,11 +57,12 @@ class Selection:
             self.rows = RowRenderer(consumer, self._renderer)
 
     def wants(self, entry: Entry) -> bool | Faulty:
-        """Whether the consumer gets `entry`; `Faulty` when that cannot be said."""
+        """Return whether the consumer gets `entry`; `Faulty` when that cannot be said."""
         return self.follows(entry) and self.judge(entry)
 
     def judge(self, entry: Entry) -> bool | Faulty:
-        """Whether an entry that the consumer follows passes its filters, and can be delivered."""
+        """Return whether an entry that the consumer follows passes its filters, and can be
+        delivered."""
         if entry.fault is not None:
             return Faulty(entry.fault, is_retryable=False)
         if not self.filters or entry.action == "truncate":
@@ -74,7 +75,7 @@ class Selection:
             return Faulty(f"the filter raised {type(error).__name__}")
 
     def passes(self, message: bytes) -> bool | Faulty:
-        """Whether a message that was parked passes the filters as they are now."""
+        """Return whether a message that was parked passes the filters as they are now."""
         if not self.filters:
             return True
         try:
@@ -88,7 +89,8 @@ class Selection:
             return Faulty(f"the filter raised {type(error).__name__}")
 
     def sent(self, message: bytes) -> bytes | Faulty:
-        """What is sent for `message`: the same, or what the consumer's transform makes of it."""
+        """Return what is sent for `message`: the same, or what the consumer's transform makes of
+        it."""
         if not self._transform:
             return message
         try:
@@ -98,7 +100,7 @@ class Selection:
 
 
 def change_of(message: bytes) -> Change[Any]:
-    """A message as a consumer's functions get it: its record is a dict."""
+    """Return a message as a consumer's functions get it: its record is a dict."""
     envelope = _decode(message)
     record = envelope.record
     if record is not None and envelope.metadata.unchanged:

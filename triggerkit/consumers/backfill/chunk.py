@@ -85,7 +85,7 @@ class Bounds(NamedTuple):
 
     @property
     def are_open(self) -> bool:
-        """Whether all rows are within, those without a sort value too."""
+        """Return whether all rows are within, those without a sort value too."""
         return self.lower is None and self.until is None
 
 
@@ -164,7 +164,7 @@ class ChunkReader:
         return self._key
 
     async def last_place(self, *, nulls: bool) -> Place | None:
-        """The last place in the reading order now; None where there are no rows.
+        """Return the last place in the reading order now; None where there are no rows.
 
         With `nulls` it is that of the rows without a sort value, by their key.
         """
@@ -197,7 +197,8 @@ class ChunkReader:
         return int(row[0]) if row else 0
 
     async def read(self, after: Place | None, last: Place | None, *, nulls: bool) -> Chunk:
-        """The next chunk: places after `after` up to `last`, with `nulls` without a sort value.
+        """Return the next chunk: places after `after` up to `last`, with `nulls` without a sort
+        value.
 
         Nothing when `last` is None: there were no such rows.
         """
@@ -228,7 +229,7 @@ class ChunkReader:
         return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes)
 
     async def rows_of(self, keys: Sequence[Key]) -> list[Row]:
-        """The rows that there are of `keys`, whose values are as Postgres prints them."""
+        """Return the rows that there are of `keys`, whose values are as Postgres prints them."""
         if not keys:
             return []
         values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
@@ -241,7 +242,7 @@ class ChunkReader:
         return self._rows(await self._connection.execute(query), self._key)[0]
 
     def key_record(self, key: Key) -> Record:
-        """The columns of the primary key alone, as the message of a delete has them."""
+        """Return the columns of the primary key alone, as the message of a delete has them."""
         return {
             name: self._decoder(self._types[name])(value.encode())
             for name, value in zip(self._key, key, strict=True)

@@ -67,7 +67,7 @@ async def current_messages(
 
 
 async def visible_place(source: psycopg.AsyncConnection) -> int:
-    """The end of the WAL, once all that was committed before it is visible.
+    """Return the end of the WAL, once all that was committed before it is visible.
 
     Raises:
         TriggerkitError: a transaction has been open for too long.

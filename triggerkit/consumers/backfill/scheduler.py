@@ -131,7 +131,7 @@ class Backfills:
             )
 
     def at_marker(self, content: bytes, transaction: Transaction) -> Survivors | None:
-        """What the marker with `content` puts into the log at its place, if anything.
+        """Return what the marker with `content` puts into the log at its place, if anything.
 
         Everybody may write into the WAL under our prefix: what is no marker of ours is passed over.
         """

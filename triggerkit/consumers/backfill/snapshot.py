@@ -33,7 +33,7 @@ class Snapshot:
         return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, listed.split(",")))))
 
     def sees(self, xid: int) -> bool:
-        """Whether the committed transaction `xid` (64 bits) is visible."""
+        """Return whether the committed transaction `xid` (64 bits) is visible."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
 
@@ -57,7 +57,8 @@ class TouchedKeys:
                 self._keys[change.key] = xid
 
     def is_stale(self, key: Key, snapshot: Snapshot) -> bool:
-        """Whether the row `key`, as `snapshot` saw it, has a change that is in the log already."""
+        """Return whether the row `key`, as `snapshot` saw it, has a change that is in the log
+        already."""
         if not snapshot.sees(self._whole_table):
             return True
         xid = self._keys.get(key)

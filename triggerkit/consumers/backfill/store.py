@@ -111,7 +111,7 @@ class BackfillProgress:
 
     @property
     def percent(self) -> float:
-        """How much is read; the total is an estimate, so 100 only when it is complete."""
+        """Return how much is read; the total is an estimate, so 100 only when it is complete."""
         if self.state == "completed":
             return 100.0
         return min(99.9, 100 * self.rows_read / max(self.rows_estimated, self.rows_read, 1))
@@ -201,7 +201,7 @@ class BackfillStore:
         await self._change(backfill_id, "cancel", _CANCEL, ("active", "paused", "failed"))
 
     async def list(self, *, all_: bool = False) -> list[BackfillProgress]:
-        """Those that are open, or all that ever were, in the order of their start."""
+        """Return those that are open, or all that ever were, in the order of their start."""
         async with self._state.cursor(row_factory=class_row(BackfillProgress)) as cursor:
             await cursor.execute(_LIST, {"all": all_})
             return await cursor.fetchall()

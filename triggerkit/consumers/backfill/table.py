@@ -75,13 +75,13 @@ class OpenBackfill:
 
     @property
     def bounds(self) -> Bounds:
-        """Which rows are asked for."""
+        """Describe the rows that are asked for."""
         lower = self.lower_bound[0] if self.lower_bound else None
         return Bounds(lower, (self.upper_bound or {}).get("until"))
 
     @property
     def is_begun(self) -> bool:
-        """Whether the end of the reading was determined already."""
+        """Return whether the end of the reading was determined already."""
         return self.upper_bound is not None and "last" in self.upper_bound
 
     @property
@@ -98,7 +98,8 @@ class Survivors(NamedTuple):
     reader: TableBackfill
 
     def progress(self, head: int) -> Statement:
-        """The statement that stores the progress; `head` is the log's position after the rows."""
+        """Return the statement that stores the progress; `head` is the log's position after the
+        rows."""
         return self.reader.progress(self.read, len(self.pending), head)
 
 
@@ -193,7 +194,7 @@ class TableBackfill:
         return chunk.finished and (nulls or without_nulls)
 
     async def _stopped_within(self, seconds: float) -> bool:
-        """Whether it is told to stop, now or while so many seconds pass."""
+        """Return whether it is told to stop, now or while so many seconds pass."""
         if seconds > 0 and not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -201,7 +202,7 @@ class TableBackfill:
         return self._stop.is_set()
 
     def survivors(self, marker: str, transaction: Transaction) -> Survivors | None:
-        """The rows of the chunk of the marker `marker` that no unseen transaction touched.
+        """Return the rows of the chunk of the marker `marker` that no unseen transaction touched.
 
         None for another chunk than the one in flight: a marker may be from an earlier process.
         """
@@ -224,7 +225,7 @@ class TableBackfill:
         return Survivors(pending, len(chunk.rows), self)
 
     def progress(self, read: int, logged: int, head: int) -> Statement:
-        """The statement that stores how far the chunk in flight brings the backfill."""
+        """Return the statement that stores how far the chunk in flight brings the backfill."""
         flight = self._in_flight
         assert flight is not None
         flight.head, flight.logged = head, logged
@@ -241,7 +242,7 @@ class TableBackfill:
         )
 
     def stored(self) -> None:
-        """The chunk in flight is durable in the log."""
+        """Note that the chunk in flight is durable in the log."""
         flight = self._in_flight
         if flight is not None:
             self._outstanding.add(flight.head, flight.logged, flight.chunk.size_bytes)
@@ -307,7 +308,7 @@ class TableBackfill:
 
 
 def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:
-    """What is wrong with the table, for a person to mend, without a row's values.
+    """Describe what is wrong with the table, for a person to mend, without a row's values.
 
     None when it is not the table's fault but the connection's: that is made again.
     """

@@ -52,7 +52,7 @@ class RateLimit:
         self.rate: float | None = None
 
     def wait_s(self) -> float:
-        """Seconds to wait before the next chunk."""
+        """Return the seconds to wait before the next chunk."""
         return max(0.0, self._due_at - monotonic())
 
     def read(self, rows: int) -> None:
@@ -97,7 +97,7 @@ class Outstanding:
             self._put(_Part(head, rows, size_bytes))
 
     async def holds_back(self) -> bool:
-        """Whether nothing more is to be read now. Costs a query only when there is much."""
+        """Return whether nothing more is to be read now. Costs a query only when there is much."""
         if self._parts is None:
             self._parts = deque()
             await self._count()

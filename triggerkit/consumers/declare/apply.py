@@ -20,7 +20,7 @@ from triggerkit.state.channels import notify_consumers
 async def plan(
     source: psycopg.AsyncConnection, state: psycopg.AsyncConnection, declarations: Declarations
 ) -> Plan:
-    """What `apply` would do to consumers; changes nothing.
+    """Plan what `apply` does to consumers; change nothing.
 
     Raises:
         ConfigurationError: a declaration does not fit the source.

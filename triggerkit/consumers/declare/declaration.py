@@ -31,7 +31,7 @@ class Declared:
 
     @property
     def where(self) -> str:
-        """Where it is declared, for messages."""
+        """Name the place of the declaration, for messages."""
         return f"{FILE} consumers.{self.name}" if self.managed_by == "file" else self.name
 
 
@@ -78,7 +78,7 @@ _tables = TypeAdapter(dict[str, dict[str, Any]])
 def read_file(
     endpoints: object, consumers: object, environment: Mapping[str, str]
 ) -> tuple[list[Declared], list[DeclaredEndpoint]]:
-    """The tables `consumers` and `endpoints` of triggerkit.toml.
+    """Return the tables `consumers` and `endpoints` of triggerkit.toml.
 
     `${NAME}` and `${NAME:-default}` in an endpoint's values stand for the environment's.
 

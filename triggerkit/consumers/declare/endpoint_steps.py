@@ -80,7 +80,8 @@ class EndpointSteps:
         return [f"deleted endpoint {name}" for (name,) in await cursor.fetchall()]
 
     async def id_for(self, declared: Declared) -> int | None:
-        """The endpoint of a consumer: its task's route, the one it names, or None to be pulled.
+        """Return the endpoint of a consumer: its task's route, the one it names, or None to be
+        pulled.
 
         Raises:
             ConfigurationError: it names an endpoint that does not exist.
@@ -105,7 +106,8 @@ class EndpointSteps:
         return found
 
     async def ensure_route(self, declared: Declared) -> int | None:
-        """The endpoint of a consumer that a task declares, at the address of its route now."""
+        """Return the endpoint of a consumer that a task declares, at the address of its route
+        now."""
         if declared.path is None:
             return None
         return await self._upsert(

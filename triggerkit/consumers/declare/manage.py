@@ -77,7 +77,7 @@ class Consumers:
         self._actor = actor
 
     async def find(self, name: str) -> Stored:
-        """The consumer of this name.
+        """Return the consumer of this name.
 
         Raises:
             UnknownConsumer: there is none; the message names those that exist.
@@ -218,7 +218,7 @@ class Consumers:
 
 
 def partitions_of(definition: ConsumerDefinition) -> list[int]:
-    """The partitions that a consumer has a cursor for."""
+    """Return the partitions that a consumer has a cursor for."""
     return list(range(PARTITIONS)) if definition.group_by is None else [ALL_PARTITIONS]
 
 
@@ -237,7 +237,7 @@ def only_api(stored: Stored) -> None:
 
 
 async def cursors_of(state: psycopg.AsyncConnection, consumer_id: int) -> list[dict[str, int]]:
-    """A consumer's place in each partition of the log; partition -1 stands for all."""
+    """Return a consumer's place in each partition of the log; partition -1 stands for all."""
     cursor = await state.execute(
         "SELECT partition, position FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY 1",
         [consumer_id],

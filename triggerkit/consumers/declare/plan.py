@@ -70,7 +70,7 @@ class Plan:
 
 
 async def stored_consumers(state: psycopg.AsyncConnection, database_id: int) -> list[Stored]:
-    """The database's consumers, by name."""
+    """Return the database's consumers, by name."""
     cursor = await state.execute(_STORED, [database_id])
     return [
         Stored(id_, name, ConsumerDefinition.from_json(definition), *rest)
@@ -83,7 +83,8 @@ async def make_plan(
     stored: Sequence[Stored],
     declared: Sequence[Declared],
 ) -> Plan:
-    """What has to be done so that `declared` is there. Consumers of the API stay as they are.
+    """Plan the steps that make `declared` so. Consumers of the API stay as they
+    are.
 
     Raises:
         ConfigurationError: a declaration does not fit the source; the message lists all problems.
@@ -159,7 +160,7 @@ def _differences(stored: Stored, declared: Declared) -> tuple[str, ...]:
 
 
 def loss(before: ConsumerDefinition, after: ConsumerDefinition) -> str | None:
-    """What changing a consumer's definition loses, None when nothing."""
+    """Describe what changing a consumer's definition loses, None when nothing."""
     if (before.group_by is None) != (after.group_by is None):
         return (
             "its places in the partitions become one: messages that were delivered already may "

@@ -112,7 +112,8 @@ def _time(text: str) -> datetime:
 async def _first_since(
     state: psycopg.AsyncConnection, database_id: int, at: datetime, low: int, high: int
 ) -> int:
-    """The first position whose transaction was committed at or after `at`, found by halving."""
+    """Return the first position whose transaction was committed at or after `at`, found by
+    halving."""
     while low < high:
         middle = (low + high) // 2
         cursor = await state.execute(_FIRST_FROM, [PARTITIONS - 1, database_id, middle])

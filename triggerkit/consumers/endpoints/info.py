@@ -32,7 +32,8 @@ class EndpointInfo:
 def info_of(
     sealed: SealedEndpoint, keyring: Keyring, salt: bytes, consumers: list[str]
 ) -> EndpointInfo:
-    """How an endpoint is shown; `salt` keeps fingerprints of two installations apart."""
+    """Describe an endpoint without its secrets; `salt` keeps fingerprints of two installations
+    apart."""
     headers: dict[str, str] = {}
     signing: list[str] = []
     problem = None

@@ -68,7 +68,7 @@ class SealedEndpoint:
     disabled_at: datetime | None
 
     def open(self, keyring: Keyring) -> Endpoint:
-        """The endpoint in the clear.
+        """Return the endpoint in the clear.
 
         Raises:
             CannotDecrypt: a key is missing, or the row was tampered with.
@@ -90,7 +90,7 @@ COLUMNS = "e.id, e.name, e.url, e.headers, e.signing_secret, e.managed_by, e.dis
 
 
 def seal(endpoint: Endpoint, keyring: Keyring) -> tuple[bytes | None, bytes | None]:
-    """The columns `headers` and `signing_secret` of `endpoint`; what is empty is not stored.
+    """Return the columns `headers` and `signing_secret` of `endpoint`; what is empty is not stored.
 
     Raises:
         ConfigurationError: something is to be encrypted, and there is no key.
@@ -106,12 +106,13 @@ def seal(endpoint: Endpoint, keyring: Keyring) -> tuple[bytes | None, bytes | No
 
 
 def place(name: str, column: str) -> str:
-    """What a column of an endpoint is bound to: in another row or column it does not decrypt."""
+    """Return what a column of an endpoint is bound to: in another row or column it does not
+    decrypt."""
     return f"endpoint/{name}/{column}"
 
 
 def validate(endpoint: Endpoint) -> None:
-    """Whether the endpoint's name, headers and secrets can be used; its URL is not looked at.
+    """Check that the endpoint's name, headers and secrets can be used; its URL is not looked at.
 
     Raises:
         InvalidEndpoint: they cannot; the message names the header, and shows no value.

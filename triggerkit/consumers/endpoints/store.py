@@ -167,7 +167,7 @@ class EndpointStore:
         return done
 
     async def load(self, name: str) -> SealedEndpoint:
-        """The endpoint as it is stored.
+        """Return the endpoint as it is stored.
 
         Raises:
             UnknownEndpoint
@@ -178,11 +178,11 @@ class EndpointStore:
         return found[0]
 
     async def list_all(self) -> list[EndpointInfo]:
-        """All endpoints, by name, as they are shown."""
+        """Return all endpoints, by name, as they are shown."""
         return await self._infos(await self._select(None))
 
     async def show(self, name: str) -> EndpointInfo:
-        """One endpoint as it is shown.
+        """Return one endpoint as it is shown.
 
         Raises:
             UnknownEndpoint
@@ -210,7 +210,8 @@ class EndpointStore:
         return found
 
     async def _own(self, name: str) -> SealedEndpoint:
-        """The endpoint, locked, if it is not declared elsewhere: there it would come back."""
+        """Return the endpoint, locked, if it is not declared elsewhere: there it would come
+        back."""
         found = await self._locked(name)
         if found.managed_by != "api":
             where = "by on= in code" if found.managed_by == "code" else "in triggerkit.toml"

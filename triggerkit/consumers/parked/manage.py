@@ -132,7 +132,7 @@ async def list_parked(
     after: str | None = None,
     limit: int = 100,
 ) -> ParkedPage:
-    """A page of parked messages; `after` is the `next` of the page before."""
+    """Return a page of parked messages; `after` is the `next` of the page before."""
     name, _, position = (after or "").rpartition("/")
     given = {
         "consumer": consumer,
@@ -153,7 +153,7 @@ async def list_parked(
 async def show_parked(
     connection: psycopg.AsyncConnection, consumer: str, position: int
 ) -> tuple[ParkedDetail, list[DeliveryAttempt]]:
-    """A parked message and the pushes that carried it, the first one first.
+    """Return a parked message and the pushes that carried it, the first one first.
 
     Raises:
         UnknownMessage: it is not parked.
@@ -226,7 +226,8 @@ async def _locked(
     position: int | None,
     state: ParkedState | None,
 ) -> dict[str, Any]:
-    """What is meant, with the consumer's cursors held: nothing is parked or taken meanwhile."""
+    """Lock the consumer's cursors and return the parked messages that are meant: nothing is parked
+    or taken meanwhile."""
     cursor = await connection.execute(
         "SELECT id FROM triggerkit.consumers WHERE name = %s", [consumer]
     )

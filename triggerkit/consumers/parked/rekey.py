@@ -60,7 +60,7 @@ async def rekey(
 
 
 def _place(message: dict[str, Any], group_by: tuple[str, ...] | None) -> tuple[str, int]:
-    """The key of a message, as `Consumer.key_of` has it for its entry, and its partition."""
+    """Return the key of a message, as `Consumer.key_of` has it for its entry, and its partition."""
     if group_by is not None:
         record = message["record"] or {}
         return orjson.dumps([record.get(name) for name in group_by]).decode(), ALL_PARTITIONS

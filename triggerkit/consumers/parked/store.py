@@ -212,7 +212,8 @@ class ParkedStore:
         self._pool = pool
 
     async def keys(self, consumer_id: int) -> set[str]:
-        """The keys that have a parked message in the way: their later messages wait behind it."""
+        """Return the keys that have a parked message in the way: their later messages wait behind
+        it."""
         query = (
             "SELECT DISTINCT key FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead'"
         )
@@ -221,7 +222,7 @@ class ParkedStore:
             return {key async for (key,) in cursor.stream(query, [consumer_id])}
 
     async def is_empty(self, consumer_id: int) -> bool:
-        """Whether no message of the consumer is in the way of others."""
+        """Return whether no message of the consumer is in the way of others."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead' LIMIT 1",
@@ -279,6 +280,6 @@ class ParkedStore:
             return True
 
     async def has(self, consumer_id: int, key: str) -> bool:
-        """Whether `key` has a message in the way of its later ones."""
+        """Return whether `key` has a message in the way of its later ones."""
         async with self._pool.connection() as connection:
             return bool(await _in_the_way(connection, consumer_id, [key]))

@@ -56,13 +56,13 @@ class Pulled(NamedTuple):
 
     @property
     def is_by_kind(self) -> bool:
-        """Whether a change's table and action alone say that it is wanted."""
+        """Return whether a change's table and action alone say that it is wanted."""
         wanted = self.consumer.definition
         return not (wanted.filters or wanted.filter or wanted.when_changed is not None)
 
     @property
     def is_ordered_as_a_whole(self) -> bool:
-        """Whether it has one cursor for all partitions."""
+        """Return whether it has one cursor for all partitions."""
         return self.consumer.definition.group_by is not None
 
 
@@ -73,7 +73,7 @@ class PulledConsumers:
         self._known: dict[str, Pulled] = {}
 
     async def get(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
-        """The consumer as it was when it was last read; see `current`.
+        """Return the consumer as it was when it was last read; see `current`.
 
         Raises:
             UnknownConsumer: the state has none of this name.
@@ -84,7 +84,7 @@ class PulledConsumers:
         return known or await self.read(connection, name)
 
     async def read(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
-        """The consumer as it is now; raises as `get` does."""
+        """Return the consumer as it is now; raises as `get` does."""
         cursor = await connection.execute(FIND, [name])
         row = await cursor.fetchone()
         if row is None:
@@ -94,7 +94,7 @@ class PulledConsumers:
         return self.current(row[:-1])
 
     def current(self, found: Found) -> Pulled:
-        """The consumer of a row of `FIND`, made anew only when something changed."""
+        """Return the consumer of a row of `FIND`, made anew only when something changed."""
         name = found[1]
         known = self._known.get(name)
         if known is None or known.found != found:
@@ -117,7 +117,7 @@ def require_active(pulled: Pulled) -> None:
 
 
 def cursor_partition(pulled: Pulled, partition: int) -> int:
-    """The partition of the cursor that an entry of `partition` is under."""
+    """Return the partition of the cursor that an entry of `partition` is under."""
     return ALL_PARTITIONS if pulled.is_ordered_as_a_whole else partition
 
 

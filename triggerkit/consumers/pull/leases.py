@@ -122,12 +122,12 @@ _POSITION_DIGITS = 18
 
 
 def new_lease() -> str:
-    """A lease's id, which nobody can guess."""
+    """Return a lease's id, which nobody can guess."""
     return token_urlsafe(12)
 
 
 def ack_head(partition: int, lease: str, *, parked: bool = False) -> str:
-    """What the `ack_id` of a message begins with; its position follows."""
+    """Return the beginning of a message's `ack_id`; its position follows."""
     return f"{'p' if parked else ''}{partition}.{lease}."
 
 
@@ -144,12 +144,12 @@ class LeasedMessages:
     positions: Sequence[str]
 
     def only(self, positions: Sequence[str]) -> LeasedMessages:
-        """The same lease, of these messages."""
+        """Do the same lease, of these messages."""
         return LeasedMessages(self.partition, self.lease, self.is_parked, positions)
 
     @property
     def ack_ids(self) -> list[str]:
-        """What the caller named them by."""
+        """Return their names as the caller gave them."""
         head = ack_head(self.partition, self.lease, parked=self.is_parked)
         return [head + position for position in self.positions]
 

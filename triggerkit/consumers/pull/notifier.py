@@ -95,7 +95,7 @@ class Listener:
 
     @asynccontextmanager
     async def woken_by(self, names: Sequence[str]) -> AsyncIterator[asyncio.Event]:
-        """An event that is set when one of `names`, such as "consumer 1", is notified of.
+        """Yield an event that is set when one of `names`, such as "consumer 1", is notified of.
 
         Whatever happens after this was entered sets it; so look after entering.
         """

@@ -133,24 +133,25 @@ class Due(NamedTuple):
 
 
 def exhausted_state(consumer: Consumer) -> Literal["blocked", "dead"]:
-    """What becomes of a message that cannot be delivered, or whose attempts are used up."""
+    """Return what becomes of a message that cannot be delivered, or whose attempts are used up."""
     return "blocked" if consumer.definition.on_exhausted == "block" else "dead"
 
 
 def waiting(entry: Entry, key: str, body: bytes) -> SetAside:
-    """A message whose key has an earlier one set aside."""
+    """Return a message whose key has an earlier one set aside."""
     return SetAside(entry.partition, entry.position, key, body, _WAITS, "waiting")
 
 
 def faulty(consumer: Consumer, entry: Entry, body: bytes, fault: Faulty) -> SetAside:
-    """A message that cannot be handed out; one that was tried may be, when somebody says so."""
+    """Return a message that cannot be handed out; one that was tried may be, when somebody says
+    so."""
     state, key = exhausted_state(consumer), consumer.key_of(entry)
     attempts = 1 if fault.is_retryable else 0
     return SetAside(entry.partition, entry.position, key, body, fault.reason, state, attempts)
 
 
 def handed_back(consumer: Consumer, entry: Entry, body: bytes, delay_s: float) -> SetAside:
-    """A message that a caller gave back for the first time."""
+    """Return a message that a caller gave back for the first time."""
     is_last = consumer.definition.max_attempts == 1
     state: State = exhausted_state(consumer) if is_last else "failing"
     key = consumer.key_of(entry)
@@ -178,7 +179,7 @@ async def lease(
 async def block(
     connection: psycopg.AsyncConnection, consumer_id: int, message: Due, reason: str
 ) -> None:
-    """A message that was due cannot be handed out: its key waits for somebody."""
+    """Block a message that was due and cannot be handed out: its key waits for somebody."""
     await connection.execute(
         "UPDATE triggerkit.parked SET state = 'blocked', reason = %s, lease_id = NULL "
         "WHERE consumer_id = %s AND partition = %s AND position = %s",
@@ -189,7 +190,7 @@ async def block(
 async def set_aside_keys(
     connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
 ) -> set[str]:
-    """Those of `keys` that have a message set aside, behind which others must wait."""
+    """Return those of `keys` that have a message set aside, behind which others must wait."""
     listed = list(keys)
     cursor = await connection.execute(_KEYS, [consumer_id, listed, listed])
     return {key for (key,) in await cursor.fetchall()}

@@ -80,8 +80,8 @@ WHERE coalesce(bytes_before, 0) <= {MAX_BYTES} ORDER BY position
 
 
 def _read(behind: str, partitions: int) -> tuple[str, str]:
-    """The statement when all values are small, and the one for any values, which costs a third more
-    for counting bytes."""
+    """Return the statement when all values are small, and the one for any values, which costs a
+    third more for counting bytes."""
     small = behind.format(columns=_SMALL_ENTRIES, partition="c.partition")
     entries = _ENTRIES.format(behind=behind.format(columns="*", partition="c.partition"))
     return (
@@ -160,7 +160,7 @@ class Received(NamedTuple):
     next_s: float | None = None
 
     def body(self) -> bytes:
-        """The messages as JSON: `{"data": [message, …]}`."""
+        """Return the messages as JSON: `{"data": [message, …]}`."""
         return b'{"data":[%b]}' % b",".join(self.messages)
 
 
@@ -183,7 +183,7 @@ class Receiving:
         batch_size: int,
         is_gone: Callable[[], bool],
     ) -> None:
-        """When `is_gone` says that the caller is, nothing is handed out."""
+        """Hand out nothing once `is_gone` says that the caller is."""
         self._connection = connection
         self._pulled = pulled
         self._consumer = pulled.consumer

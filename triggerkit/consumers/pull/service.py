@@ -69,7 +69,7 @@ class Puller:
         self._consumers = PulledConsumers()
 
     async def place(self, name: str) -> ConsumerIds:
-        """Which consumer `name` is.
+        """Find the consumer `name`.
 
         Raises:
             UnknownConsumer, NotPulled: see `PulledConsumers.get`.

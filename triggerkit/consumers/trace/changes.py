@@ -123,8 +123,8 @@ async def trace(
     *,
     run_id: str | None = None,
 ) -> Trace:
-    """The way of the change at `position`, at all consumers of its table or at the one named; with
-    `run_id` that run is in it, too, by whatever way it came of the change.
+    """Return the way of the change at `position`, at all consumers of its table or at the one
+    named; with `run_id` that run is in it, too, by whatever way it came of the change.
 
     It is known as long as the log keeps the change. A few indexed queries per consumer.
 
@@ -167,7 +167,8 @@ async def trace(
 
 
 async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> tuple[int, int, str]:
-    """The database, the position and the consumer that a run came from; of several the first.
+    """Return the database, the position and the consumer that a run came from; of several the
+    first.
 
     Raises:
         TriggerkitError: there is no such run, or no change made it.
@@ -307,7 +308,8 @@ async def _runs(
     attempts: Sequence[DeliveryAttempt],
     run_id: str | None,
 ) -> list[TracedRun]:
-    """The runs that our own route made of it: known by the batch's id, or the message's own key."""
+    """Return the runs that our own route made of it: known by the batch's id, or the message's own
+    key."""
     if not attempts and run_id is None:
         return []
     now = idempotency_key(consumer, entry)

@@ -62,7 +62,8 @@ class TracedRun:
 async def runs_made(
     connection: psycopg.AsyncConnection, keys: Sequence[str], run_ids: Sequence[str]
 ) -> list[TracedRun]:
-    """The runs with one of these idempotency keys, of whatever task, and those of these ids."""
+    """Return the runs with one of these idempotency keys, of whatever task, and those of these
+    ids."""
     async with connection.cursor(row_factory=class_row(TracedRun)) as cursor:
         await cursor.execute(_RUNS, [MOST_SPANS, list(keys), list(run_ids)])
         return await cursor.fetchall()
