@@ -47,7 +47,7 @@ class Batch:
         return self.entries[0].position if self.entries else self.last
 
     def body(self, *, single: bool) -> bytes:
-        """The request's body."""
+        """Return the request's body."""
         return batch_body(self.transformed or self.messages, single=single)
 
 

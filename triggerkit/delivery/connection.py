@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether another request may be sent over it."""
+        """Return whether another request may be sent over it."""
         return self._transport is not None and not self._transport.is_closing()
 
     async def request(self, message: bytes) -> Response:

@@ -24,7 +24,8 @@ class Credentials:
 
 
 def credentials_of(sealed: SealedEndpoint, keyring: Keyring, settings: Settings) -> Credentials:
-    """What a push to the endpoint carries: what is stored with it, else what our routes ask for.
+    """Return what a push to the endpoint carries: what is stored with it, else what our routes ask
+    for.
 
     The secrets of our routes are sent to no other URL than one of `settings.public_url`.
     """
@@ -42,7 +43,8 @@ def credentials_of(sealed: SealedEndpoint, keyring: Keyring, settings: Settings)
 
 
 def own_credentials(settings: Settings) -> Credentials:
-    """What a push to a webhook route of ours carries; it is read from the settings, never stored.
+    """Return what a push to a webhook route of ours carries; it is read from the settings, never
+    stored.
 
     Raises:
         ConfigurationError: no secret of the webhook routes is set.

@@ -39,7 +39,7 @@ class HttpTarget:
 
     @property
     def origin(self) -> tuple[str, int, bool]:
-        """What a connection is kept by."""
+        """Return the key that a connection is kept by."""
         return (self.host, self.port, self.is_tls)
 
     @property
@@ -148,7 +148,7 @@ class HttpClient:
 def request_bytes(
     method: str, endpoint: HttpTarget, headers: Mapping[str, str], body: bytes
 ) -> bytes:
-    """A whole request as it goes over the line.
+    """Return a whole request as it goes over the line.
 
     Raises:
         CannotReach: a header cannot be sent.

@@ -44,14 +44,15 @@ class Health:
         self.blamed: set[int] = set()
 
     def failed_alone(self, position: int, number: int) -> None:
-        """The retry of the message at `position`, sent as push `number`, failed."""
+        """Note that the retry of the message at `position`, sent as push `number`, failed."""
         self.witnessed(number, ok=False)
         if len(self.unwitnessed) >= MAX_UNWITNESSED:
             del self.unwitnessed[next(iter(self.unwitnessed))]
         self.unwitnessed[position] = number
 
     def witnessed(self, number: int, *, ok: bool) -> None:
-        """The push `number` was answered: with success, or with a failure of the endpoint."""
+        """Note that the push `number` was answered: with success, or with a failure of the
+        endpoint."""
         cleared = [position for position, at in self.unwitnessed.items() if at < number]
         for position in cleared:
             del self.unwitnessed[position]
@@ -59,7 +60,8 @@ class Health:
             self.blamed.update(cleared)
 
     def is_blamed(self, position: int) -> bool:
-        """Whether the last failure of the retry at `position` speaks against it; asked once."""
+        """Return whether the last failure of the retry at `position` speaks against it; asked
+        once."""
         self.unwitnessed.pop(position, None)
         if position not in self.blamed:
             return False
@@ -95,14 +97,14 @@ class Suspicion:
         self.counted = 0
 
     def sending(self) -> None:
-        """An attempt is sent."""
+        """Note that an attempt is sent."""
         self._health.sent += 1
         self._number = self._health.sent
         self._failed = False
         self._witness = None
 
     def delivered(self, last: int) -> None:
-        """The batch up to position `last` was taken."""
+        """Note that the batch up to position `last` was taken."""
         health = self._health
         health.delivered += 1
         if health.unwitnessed:
@@ -112,7 +114,7 @@ class Suspicion:
             self._tell(ok=True)
 
     def failed(self, *, suspect: bool) -> None:
-        """The attempt failed; `suspect` when the batch may be the reason."""
+        """Note that the attempt failed; `suspect` when the batch may be the reason."""
         health = self._health
         if health.unwitnessed:
             health.witnessed(self._number, ok=False)
@@ -127,7 +129,7 @@ class Suspicion:
         self._count()
 
     def is_proven(self, messages: int) -> bool:
-        """Whether the batch of so many messages is to blame for the failure just noted."""
+        """Return whether the batch of so many messages is to blame for the failure just noted."""
         proof = PARK if messages == 1 else HALVE
         if not self._failed or self.counted < proof.failures:
             return False
@@ -138,18 +140,18 @@ class Suspicion:
         return chance**self.counted <= proof.chance
 
     def halved(self, last: int) -> None:
-        """The batch up to `last` is sent in halves, each with a count of its own."""
+        """Note that the batch up to `last` is sent in halves, each with a count of its own."""
         self._inherited += self._failures
         self._failures = self.counted = 0
         self._until = last
 
     def parked(self) -> None:
-        """The reason was found and is out of the way."""
+        """Note that the reason was found and is out of the way."""
         self._health.doubts.discard(self)
         self._failures = self._inherited = self.counted = 0
 
     def is_within(self, last: int) -> bool:
-        """Whether the batch up to `last` leaves messages of a halved one to be sent."""
+        """Return whether the batch up to `last` leaves messages of a halved one to be sent."""
         return last < self._until
 
     def _clear(self, last: int) -> None:

@@ -52,7 +52,7 @@ class Lane:
         return size if self._reduced is None else min(self._reduced, size)
 
     def holds(self, key: str) -> bool:
-        """Whether a message of `key` is in the batch under way."""
+        """Return whether a message of `key` is in the batch under way."""
         if self._batch is None:
             return False
         return any(self.consumer.key_of(entry) == key for entry in self._batch.entries)
@@ -121,7 +121,7 @@ class Lane:
             self._delivery.turns.give_back()
 
     async def _undecided_batch(self) -> Batch | None:
-        """The batch that was sent, or was to be sent, when the cursor was last stored."""
+        """Return the batch that was sent, or was to be sent, when the cursor was last stored."""
         cursor = self.cursor
         if cursor.batch_id is None or cursor.batch_last is None:
             return None

@@ -29,7 +29,7 @@ class _Running:
     tasks: list[asyncio.Task[None]]
 
     def goes_on_as(self, consumer: Consumer) -> bool:
-        """Whether `consumer` is this one in the same places of the log."""
+        """Return whether `consumer` is this one in the same places of the log."""
         before = self.delivery.consumer
         return (
             not any(task.done() for task in self.tasks)
@@ -66,7 +66,8 @@ class DeliveryLoop:
             return await self._refresh()
 
     def progress(self) -> list[CursorProgress]:
-        """How far each lane is that has nothing under way: what it passed over is not stored."""
+        """Return how far each lane is that has nothing under way: what it passed over is not
+        stored."""
         return [
             CursorProgress(
                 lane.consumer.id,

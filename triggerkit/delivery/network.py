@@ -59,7 +59,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
-    """Whether a push may connect to `address`: public ones, and those in `allowed`.
+    """Return whether a push may connect to `address`: public ones, and those in `allowed`.
 
     An address of IPv4 inside one of IPv6 counts as what it is, since that is what is reached.
     """
@@ -83,7 +83,7 @@ def _is_in(ip: IPv4Address | IPv6Address, network: Network) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine alone."""
+    """Return whether a URL's host is this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -93,7 +93,8 @@ def is_loopback(host: str) -> bool:
 
 
 def reachable(listed: str, ours: str) -> tuple[Network, ...]:
-    """The private networks that pushes go to: those `listed`, and this machine if `ours` is there.
+    """Return the private networks that pushes go to: those `listed`, and this machine if `ours` is
+    there.
 
     `ours` is the host of our own routes; if they are elsewhere, nothing here is to be reached.
 
@@ -105,7 +106,7 @@ def reachable(listed: str, ours: str) -> tuple[Network, ...]:
 
 
 async def addresses_of(host: str, port: int) -> list[str]:
-    """The addresses of `host`.
+    """Return the addresses of `host`.
 
     Raises:
         CannotReach: it has none.

@@ -191,7 +191,7 @@ class Retries:
             await self._delivery.store.disable(self._consumer.id)
 
     def _blamed(self, head: Head, reason: str | None, wait_s: float | None) -> Tried:
-        """The message failed by its own fault."""
+        """Blame the message: it failed by its own fault."""
         failures = head.failures + 1
         state = state_after(self._consumer.definition, failures)
         return Tried(state, failures, reason, backoff_s(head.attempts, wait_s))
@@ -204,7 +204,7 @@ class Retries:
                 self._delivery.parked_keys.discard(head.key)
 
     async def _release(self, key: str) -> None:
-        """A message was discarded as it was about to be sent."""
+        """Let go of a key whose message was discarded as it was about to be sent."""
         async with self._delivery.parking:
             if not await self._store.has(self._consumer.id, key):
                 self._delivery.parked_keys.discard(key)

@@ -16,27 +16,27 @@ from triggerkit.state.backoff import backoff_s
 
 
 def state_after(definition: ConsumerDefinition, failures: int) -> HeadState:
-    """What becomes of a message at the head of its key after so many failures that count."""
+    """Return what becomes of a message at the head of its key after so many failures that count."""
     if definition.max_attempts is None or failures < definition.max_attempts:
         return "failing"
     return given_up(definition)
 
 
 def given_up(definition: ConsumerDefinition) -> HeadState:
-    """What becomes of a message that is not tried again."""
+    """Return what becomes of a message that is not tried again."""
     return "dead" if definition.on_exhausted == "skip" else "blocked"
 
 
 def alone(
     consumer: Consumer, partition: int, batch: Batch, answer: Answer, reason: str
 ) -> ParkedMessage:
-    """The one message of `batch`: its first attempt counts."""
+    """Return the one message of `batch`: its first attempt counts."""
     failed = Failed("", reason, None)
     return _failed(consumer, partition, batch.entries[0], batch.messages[0], failed, answer.status)
 
 
 def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> list[ParkedMessage]:
-    """The messages that the answer names as failed: their first attempt counts."""
+    """Return the messages that the answer names as failed: their first attempt counts."""
     failed = {item.idempotency_key: item for item in answer.failed}
     if not failed:
         return []
@@ -51,12 +51,12 @@ def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> l
 def held(
     consumer: Consumer, selection: Selection, partition: int, batch: Batch
 ) -> list[ParkedMessage]:
-    """The messages that were set aside when `batch` was collected."""
+    """Return the messages that were set aside when `batch` was collected."""
     return [_set_aside(consumer, selection, partition, item) for item in batch.held]
 
 
 def asked_s(value: object) -> float | None:
-    """The seconds a receiver asks for, which may be anything that JSON has."""
+    """Return the seconds a receiver asks for, which may be anything that JSON has."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return max(0.0, float(value)) if math.isfinite(value) else None

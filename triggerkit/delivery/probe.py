@@ -155,7 +155,7 @@ async def _connect(
 
 
 async def _line(addresses: list[str], port: int) -> tuple[socket.socket, str]:
-    """A connection to the first of `addresses` that takes one, as a push makes it."""
+    """Return a connection to the first of `addresses` that takes one, as a push makes it."""
     loop = asyncio.get_running_loop()
     refused: OSError | None = None
     for address in addresses:
@@ -181,7 +181,7 @@ def _request(url: str, name: str, credentials: Credentials) -> tuple[dict[str, s
 
 
 def sample_message(endpoint: str) -> dict[str, Any]:
-    """A message in the shape of every other one, about no row; `action` is `test`."""
+    """Return a message in the shape of every other one, about no row; `action` is `test`."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return {
         "record": None,
@@ -222,7 +222,7 @@ def _judge(report: Report, response: Response) -> None:
 
 
 def _shown(text: str) -> str:
-    """What a stranger answered, without what would steer a terminal."""
+    """Return what a stranger answered, without what would steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:SHOWN_CHARS])
 
 

@@ -107,7 +107,7 @@ class Pusher:
 
 
 def headers_of(push: Push) -> dict[str, str]:
-    """The headers of one attempt: the endpoint's, and over them our own."""
+    """Return the headers of one attempt: the endpoint's, and over them our own."""
     given = {name.lower(): value for name, value in push.credentials.headers.items()}
     now = int(time.time())
     own = {
@@ -127,7 +127,8 @@ def headers_of(push: Push) -> dict[str, str]:
 
 
 def traceparent(batch_id: str) -> str:
-    """The trace an attempt belongs to: its batch's, the same each time; and a span of its own.
+    """Return the trace an attempt belongs to: its batch's, the same each time; and a span of its
+    own.
 
     Source: W3C Trace Context, version 00.
     """
@@ -140,7 +141,7 @@ def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What an answer means: only 2xx is success, and it may still name failed items.
+    """Judge an answer: only 2xx is success, and it may still name failed items.
 
     A web page is no success: a login, or what answers every path so, took nothing.
     """
@@ -159,13 +160,13 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
 
 
 def is_page(headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether an answer is a web page."""
+    """Return whether an answer is a web page."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     return media_type in ("text/html", "application/xhtml+xml") and _PAGE.match(body) is not None
 
 
 def retry_after(value: str | None, date: str | None = None) -> float | None:
-    """Seconds to wait as a Retry-After header asks: a number or an HTTP date.
+    """Return the seconds to wait as a Retry-After header asks: a number or an HTTP date.
 
     A date counts from the answer's own `date`, since the clocks of two machines differ.
     """
@@ -198,6 +199,7 @@ def _failed_items(body: bytes) -> tuple[Failed, ...]:
 
 
 def _told(error: object) -> str:
-    """What a receiver says, which may be anything that JSON has, as a line that can be stored."""
+    """Return what a receiver says, which may be anything that JSON has, as a line that can be
+    stored."""
     text = str(error)[:MAX_ERROR_CHARS]
     return _CONTROL.sub(lambda found: " " if found[0].isspace() else "\ufffd", text)

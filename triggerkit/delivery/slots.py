@@ -16,7 +16,7 @@ class PushSlots:
 
     @property
     def limit(self) -> int:
-        """How many at most; may be changed while some are held."""
+        """Return the limit; it may be changed while slots are held."""
         return self._limit
 
     @limit.setter

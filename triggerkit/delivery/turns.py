@@ -36,7 +36,7 @@ class Turns:
         self._taken += 1
 
     def give_back(self) -> None:
-        """A push has ended: the batch that waits longest goes."""
+        """Note that a push has ended: the batch that waits longest goes."""
         self._taken -= 1
         while self._waiting:
             turn = self._waiting.popleft()
