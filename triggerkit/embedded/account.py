@@ -22,7 +22,8 @@ class Account:
     gid: int
 
     def can_reach(self, path: Path) -> bool:
-        """Whether the permission bits let this user walk to `path` and, if a folder, into it.
+        """Return whether the permission bits let this user walk to `path` and, if a folder, into
+        it.
 
         Access control lists are not looked at: a folder open by one of them alone counts as
         closed.
@@ -32,7 +33,7 @@ class Account:
         return all(self._granted(folder, stat.S_IXOTH) for folder in folders)
 
     def can_read(self, path: Path) -> bool:
-        """Whether this user can walk to the file `path` and read it."""
+        """Return whether this user can walk to the file `path` and read it."""
         return self.can_reach(path) and self._granted(path, stat.S_IROTH)
 
     def _granted(self, path: Path, permission: int) -> bool:
@@ -48,18 +49,18 @@ class Account:
 
 
 def running_as_root() -> bool:
-    """Whether this process may, and for Postgres must, change to another user."""
+    """Return whether this process may, and for Postgres must, change to another user."""
     return os.geteuid() == 0
 
 
 def owner_of(path: Path) -> Account:
-    """The user that owns `path`."""
+    """Return the user that owns `path`."""
     status = path.stat()
     return Account(status.st_uid, status.st_gid)
 
 
 def unprivileged_account() -> Account:
-    """The user to run Postgres as instead of root.
+    """Return the user to run Postgres as instead of root.
 
     Raises:
         ConfigurationError: this machine has none of the users it could be.

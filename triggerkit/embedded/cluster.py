@@ -42,7 +42,7 @@ log_line_prefix = '%m [%p] '
 
 
 def data_version(data: Path) -> int | None:
-    """The major version of the Postgres that made the data, None when there are none.
+    """Return the major version of the Postgres that made the data, None when there are none.
 
     Raises:
         ConfigurationError: the folder is not one of Postgres, or another user's.
@@ -110,7 +110,8 @@ async def clear_pid_file(data: Path) -> None:
 
 
 def _running_postmaster(data: Path) -> int | None:
-    """The process that `postmaster.pid` names; removes the file when that is no postmaster."""
+    """Return the process that `postmaster.pid` names; removes the file when that is no
+    postmaster."""
     pid_file = data / "postmaster.pid"
     pid = _named_process(pid_file)
     folder = None if pid is None else _working_folder(pid)
@@ -130,7 +131,7 @@ def _named_process(pid_file: Path) -> int | None:
 
 
 def _working_folder(pid: int) -> Path | None:
-    """Where a process works, which for all of Postgres is its data; None if that is unknown.
+    """Return where a process works, which for all of Postgres is its data; None if that is unknown.
 
     Unknown are ended processes, those of other users, and all outside Linux: there Postgres
     itself judges.
@@ -142,6 +143,6 @@ def _working_folder(pid: int) -> Path | None:
 
 
 def _quote(value: str) -> str:
-    """A quoted value of a Postgres configuration file."""
+    """Return a quoted value of a Postgres configuration file."""
     escaped = value.replace("\\", "\\\\").replace("'", "''")
     return f"'{escaped}'"

@@ -198,7 +198,7 @@ def _load_model() -> Model:
 
 
 def create_app() -> Starlette:
-    """The ASGI application; its start-up loads the model."""
+    """Return the ASGI application; its start-up loads the model."""
     return Starlette(
         routes=[
             Route("/v1/embeddings", _embeddings, methods=["POST"]),

@@ -44,7 +44,8 @@ def server_home(state_dir: Path, name: str, account: Account | None) -> Path:
 
 
 def _relocated(state_dir: Path) -> Path:
-    """A folder that does not exist yet: what a deleted project left there is never touched."""
+    """Return a folder that does not exist yet: what a deleted project left there is never
+    touched."""
     digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
     number = 1
     folder = RELOCATED / digest
@@ -94,7 +95,7 @@ def private_folder(folder: Path, account: Account | None) -> Path:
 
 
 def socket_folder(home: Path, socket_name: str, account: Account | None) -> Path:
-    """A private folder that a socket of this name can be bound in, emptied of an old one.
+    """Return a private folder that a socket of this name can be bound in, emptied of an old one.
 
     It is `<home>/socket` unless the path is too long for a socket, or the file system has none;
     then it is a folder in the temporary folder, named after a hash of the home. Call it with

@@ -126,7 +126,7 @@ def _wake_on_signals() -> int:
 
 
 def _exit_status(child: int) -> int | None:
-    """The child's exit code, negative for a signal, or None while it runs."""
+    """Return the child's exit code, negative for a signal, or None while it runs."""
     pid, status = os.waitpid(child, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if pid == child else None
 

@@ -87,7 +87,7 @@ class GuardedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the guard, and so the program, has not ended yet."""
+        """Return whether the guard, and so the program, has not ended yet."""
         return self._process.returncode is None
 
     async def wait(self) -> int:
@@ -132,7 +132,8 @@ class GuardedProcess:
             await asyncio.gather(ready, ended, return_exceptions=True)
 
     def failure(self, what: str) -> CannotConnect:
-        """An error that says what happened and ends with the last lines of this run's log."""
+        """Return an error that says what happened and ends with the last lines of this run's
+        log."""
         with self._program.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]

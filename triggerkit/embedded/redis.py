@@ -135,6 +135,6 @@ def _write_configuration(home: Path, socket: Path) -> Path:
 
 
 def _quote(path: Path) -> str:
-    """A quoted value of a Redis configuration file."""
+    """Return a quoted value of a Redis configuration file."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
