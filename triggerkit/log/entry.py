@@ -92,7 +92,8 @@ def _table_crc(schema: str, table: str) -> int:
 
 
 def partition_of(schema: str, table: str, key: str) -> int:
-    """The partition of a row's changes: the same in every process, whatever Python's hash seed."""
+    """Return the partition of a row's changes: the same in every process, whatever Python's hash
+    seed."""
     return crc32(key.encode(), _table_crc(schema, table)) % PARTITIONS
 
 
@@ -131,7 +132,7 @@ def _exact(value: bytes) -> bytes:
 
 
 def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
-    """The entry as a line of COPY's text format, in pieces: the record is not copied.
+    """Return the entry as a line of COPY's text format, in pieces: the record is not copied.
 
     Source: PostgreSQL documentation, "COPY", Text Format.
     """
@@ -154,7 +155,7 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
 
 
 def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
-    """The entry as values of `COPY_COLUMNS`, for a statement."""
+    """Return the entry as values of `COPY_COLUMNS`, for a statement."""
     position, *middle, record, changes, unchanged, consumer_id, backfill_id, fault, notes = entry
     return (
         position,

@@ -110,7 +110,7 @@ class LogReader:
             await self._moved[partition].wait()
 
     def holds(self, partition: int, after: int, count: int) -> bool:
-        """Whether `count` entries of `partition` after position `after` are in memory."""
+        """Return whether `count` entries of `partition` after position `after` are in memory."""
         if partition == ALL_PARTITIONS:
             return sum(len(e) - bisect_right(e, after, key=_position) for e in self._tail) >= count
         entries = self._tail[partition]
@@ -170,7 +170,7 @@ class LogReader:
 
 @lru_cache(maxsize=4096)
 def moment_of(stored: bytes) -> str:
-    """A timestamptz in Postgres' binary form as ISO 8601, UTC, with microseconds.
+    """Return a timestamptz in Postgres' binary form as ISO 8601, UTC, with microseconds.
 
     Source: PostgreSQL documentation, "Date/Time Types": 64 bits, microseconds since 2000.
     """
@@ -179,7 +179,7 @@ def moment_of(stored: bytes) -> str:
 
 
 def entry_of_row(row: tuple[Any, ...]) -> Entry:
-    """The entry of a row that begins with `STORED`."""
+    """Return the entry of a row that begins with `STORED`."""
     (
         position, partition, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
         record, changes, unchanged, consumer_id, backfill_id, fault, annotations, *_,

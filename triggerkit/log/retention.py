@@ -57,7 +57,8 @@ class TablePartition:
 async def table_partitions(
     connection: psycopg.AsyncConnection, database_id: int
 ) -> list[TablePartition]:
-    """The table partitions of a database's log, oldest first; their sizes include the indexes."""
+    """Return the table partitions of a database's log, oldest first; their sizes include the
+    indexes."""
     cursor = await connection.execute(_PARTITIONS, [str(database_id)])
     found = []
     for name, bound, size_bytes in await cursor.fetchall():
@@ -71,7 +72,8 @@ async def table_partitions(
 async def last_captured(
     connection: psycopg.AsyncConnection, database_id: int, partition: TablePartition
 ) -> datetime | None:
-    """When the newest entry of `partition` came into the log; None when it holds none."""
+    """Return the time when the newest entry of `partition` came into the log; None when it holds
+    none."""
     return await _time(
         connection, _LAST_CAPTURED, [PARTITIONS - 1, database_id, partition.first, partition.end]
     )
@@ -80,7 +82,7 @@ async def last_captured(
 async def first_captured(
     connection: psycopg.AsyncConnection, database_id: int, retained_from: int
 ) -> datetime | None:
-    """When the oldest entry of the log came into it; None when it is empty."""
+    """Return the time when the oldest entry of the log came into it; None when it is empty."""
     return await _time(connection, _FIRST_CAPTURED, [PARTITIONS - 1, database_id, retained_from])
 
 

@@ -136,7 +136,8 @@ def completed(entry: Entry, previous: bytes) -> Entry:
 def _plan(
     entries: Sequence[Entry], before: Entry | None
 ) -> tuple[dict[int, int], dict[int, _Wanted]]:
-    """Where the version before each incomplete entry is: at a number in `entries`, or stored."""
+    """Return where the version before each incomplete entry is: at a number in `entries`, or
+    stored."""
     within: dict[int, int] = {}
     wanted: dict[int, _Wanted] = {}
     last: dict[tuple[str, str, str], int] = {}
@@ -176,7 +177,8 @@ def _is_move(deleted: Entry, inserted: Entry) -> bool:
 def _bounded(
     entries: Sequence[Entry], within: dict[int, int], stored: dict[int, _Stored]
 ) -> tuple[int, dict[int, _Stored]]:
-    """How many of `entries` may be completed at once, and the stored versions that they need."""
+    """Return how many of `entries` may be completed at once, and the stored versions that they
+    need."""
     sizes: dict[int, int] = {}
     total_bytes = 0
     for number, entry in enumerate(entries):
