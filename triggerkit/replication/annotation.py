@@ -22,12 +22,12 @@ _CLEAR: Final = frozenset(f"{vendor}:transaction_annotations:clear" for vendor i
 
 
 def is_about(message: LogicalMessage) -> bool:
-    """Whether a message sets or clears annotations."""
+    """Return whether a message sets or clears annotations."""
     return message.prefix in _SET or message.prefix in _CLEAR
 
 
 def after(message: LogicalMessage, before: str | None) -> str | None:
-    """The annotations after `message`, as JSON; what is no JSON object changes nothing."""
+    """Return the annotations after `message`, as JSON; what is no JSON object changes nothing."""
     if message.prefix in _CLEAR:
         return None
     try:

@@ -130,7 +130,7 @@ class Capture:
                 return parts
 
     def confirm(self, end_lsn: Lsn) -> None:
-        """All parts returned so far, up to `end_lsn`, are durable."""
+        """Note that all parts returned so far, up to `end_lsn`, are durable."""
         reach("lsn-before-confirm")
         self._connection.confirm(end_lsn)
         reach("lsn-after-confirm")
@@ -159,7 +159,7 @@ class Capture:
             self._on_marker(message, parts)
 
     def _on_own_row(self, payload: bytes, parts: list[TransactionPart]) -> None:
-        """A row of a skipped relation: a marker, if it is of the marker table."""
+        """Take a row of a skipped relation for a marker, if it is of the marker table."""
         message = decode(payload)
         if isinstance(message, Insert | Update) and message.relation_oid == self._mark_oid:
             marker = wal_marker.marker_of(message.new)

@@ -48,7 +48,7 @@ class _Type(NamedTuple):
 async def type_decoders(
     connection: psycopg.AsyncConnection, type_oids: Iterable[int]
 ) -> dict[int, Decoder]:
-    """The decoders of those types that are not built in, and of those that they are made of.
+    """Return the decoders of those types that are not built in, and of those that they are made of.
 
     Domains are decoded as their base, arrays as lists of their element.
     """
@@ -78,7 +78,7 @@ class Catalog:
         self._connection: psycopg.AsyncConnection | None = None
 
     async def compile(self, relation: Relation) -> CompiledRelation:
-        """The relation with its primary key and the decoders of its types."""
+        """Return the relation with its primary key and the decoders of its types."""
         if self._connection is None:
             self._connection = await connect(self._dsn, "triggerkit catalog")
         cursor = await self._connection.execute(_PRIMARY_KEY, [relation.oid])
@@ -88,7 +88,7 @@ class Catalog:
         return CompiledRelation(relation, primary_key, decoders)
 
     async def last_xid(self) -> int:
-        """A recent 64-bit transaction id, to extend the stream's 32-bit ones by."""
+        """Return a recent 64-bit transaction id, to extend the stream's 32-bit ones by."""
         if self._connection is None:
             self._connection = await connect(self._dsn, "triggerkit catalog")
         cursor = await self._connection.execute(

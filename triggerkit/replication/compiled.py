@@ -78,7 +78,7 @@ class CompiledRelation:
         self._is_identity = tuple(column.is_key for column in relation.columns)
 
     def changes(self, message: RowMessage | Truncate) -> list[RowChange]:
-        """The changes of this relation's rows that `message` tells of, in order.
+        """Return the changes of this relation's rows that `message` tells of, in order.
 
         An update of the key gives two: the delete of the old row and the insert of the new one.
         Other updates under REPLICA IDENTITY FULL have the changed columns' old values, and their
@@ -99,7 +99,7 @@ class CompiledRelation:
         return [RowChange(self.schema, self.table, "truncate", (), None)]
 
     def new_row_headers(self) -> dict[bytes, Action]:
-        """How the messages start that `new_row` reads, and what they are.
+        """Return how the messages start that `new_row` reads, and what they are.
 
         There are none when the key's text cannot be told from a decoded record (a timestamp).
         """
@@ -112,7 +112,8 @@ class CompiledRelation:
         }
 
     def new_row(self, action: Action, payload: bytes) -> RowChange | None:
-        """What `changes` gives for a message that starts by `new_row_headers`, in half the time.
+        """Return what `changes` gives for a message that starts by `new_row_headers`, in half the
+        time.
 
         None where `changes` raises an error or looks closer.
         """
@@ -161,13 +162,13 @@ class CompiledRelation:
         return RowChange(self.schema, self.table, action, key, record, changes, unchanged)
 
     def _faulty(self, action: Action, values: Tuple, fault: str) -> RowChange:
-        """A change without its record, by its key as far as the stream sent that."""
+        """Return a change without its record, by its key as far as the stream sent that."""
         known = [at for at in self._key_at if values[at] is not UNCHANGED_TOAST]
         key = tuple([self._key_text(values, at) for at in known])
         return RowChange(self.schema, self.table, action, key, None, None, (), fault)
 
     def _record(self, values: Tuple) -> Record:
-        """The decoded `values`, without those that are `UNCHANGED_TOAST`."""
+        """Return the decoded `values`, without those that are `UNCHANGED_TOAST`."""
         self._expect_all_columns(values)
         try:
             return {
@@ -179,7 +180,7 @@ class CompiledRelation:
             raise _Undecodable(self._refused(values)) from None
 
     def _key_in(self, record: Record) -> Key:
-        """The key by its decoded columns, which print as Postgres does."""
+        """Return the key by its decoded columns, which print as Postgres does."""
         name = self._single_key
         if name is not None and (value := record[name]) is not None:
             return (str(value),)
@@ -207,7 +208,7 @@ class CompiledRelation:
             )
 
     def _refused(self, values: Tuple) -> str:
-        """The name of the column whose decoder refuses its value."""
+        """Return the name of the column whose decoder refuses its value."""
         for (name, decode_value), value in zip(self._fields, values, strict=True):
             try:
                 if isinstance(value, bytes):

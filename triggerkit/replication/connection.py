@@ -155,7 +155,7 @@ class ReplicationConnection:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether `receive` waits for the server."""
+        """Return whether `receive` waits for the server."""
         return self._waiting is not None
 
     def fail(self, error: Exception) -> None:

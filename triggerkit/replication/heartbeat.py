@@ -61,14 +61,14 @@ class Heartbeat:
             await asyncio.sleep(EVERY_S)
 
     def reached(self, lsn: int) -> None:
-        """The server told of the place `lsn` in the WAL."""
+        """Note that the server told of the place `lsn` in the WAL."""
         if lsn > self._reached:
             self._reached = lsn
             if lsn <= self._sent_lsn:
                 self._nearer_at = self._loop.time()
 
     def is_back(self, marker: LogicalMessage) -> bool:
-        """Whether `marker` is a heartbeat of this connection's."""
+        """Return whether `marker` is a heartbeat of this connection's."""
         if marker.prefix != PREFIX or marker.content != self._token:
             return False
         self._sent_at = None

@@ -47,7 +47,7 @@ def quoted(text: str) -> str:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a column's name is one of an attribute as it stands."""
+    """Return whether a column's name is one of an attribute as it stands."""
     return (
         name.isidentifier()
         and not keyword.iskeyword(name)
@@ -59,7 +59,8 @@ def is_plain(name: str) -> bool:
 
 
 def attribute_names(columns: Iterable[str]) -> list[str]:
-    """A name of an attribute for each column, all of them different; its own where that can be."""
+    """Return a name of an attribute for each column, all of them different; its own where that can
+    be."""
     listed = list(columns)
     taken = {name for name in listed if _is_free(name)}
     return [name if _is_free(name) else unique(_made(name), taken) for name in listed]

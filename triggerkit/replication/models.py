@@ -47,7 +47,8 @@ _BEYOND = (
 
 
 def write_models(tables: Sequence[TableColumns], style: Style = "pydantic") -> str:
-    """The source of a module with a type for each of `tables`, ready for mypy and a formatter."""
+    """Return the source of a module with a type for each of `tables`, ready for mypy and a
+    formatter."""
     return _Module(tables, style).text()
 
 
@@ -61,7 +62,7 @@ class _Field:
 
     @property
     def is_optional(self) -> bool:
-        """Whether it has the default None."""
+        """Return whether it has the default None."""
         return self.column.is_nullable or self.column.is_generated
 
     @property
@@ -85,7 +86,7 @@ class _Module:
         self._used: set[str] = set()
 
     def text(self) -> str:
-        """The whole module."""
+        """Return the whole module."""
         write = {"pydantic": _model, "dataclass": _dataclass, "typeddict": _typed_dict}[self._style]
         fields = [self._fields(table) for table in self._tables]
         body = "\n\n\n".join(
@@ -271,5 +272,5 @@ def _wrapped(text: str, prefix: str) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """One line of `text`: a comment of the database never becomes code."""
+    """Return one line of `text`: a comment of the database never becomes code."""
     return "".join(c for c in " ".join(text.split()) if c.isprintable())

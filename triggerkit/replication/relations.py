@@ -32,7 +32,7 @@ class RelationCache:
         self._skipped.add(oid)
 
     def get(self, oid: int) -> CompiledRelation:
-        """The relation as it was last announced.
+        """Return the relation as it was last announced.
 
         Raises:
             UnknownRelation: it was not announced on this connection, or it is skipped.
@@ -43,7 +43,7 @@ class RelationCache:
         return relation
 
     def changes(self, message: RowMessage | Truncate) -> list[RowChange]:
-        """The changes `message` tells of, in order; none for skipped relations.
+        """Return the changes `message` tells of, in order; none for skipped relations.
 
         Raises:
             UnknownRelation: a relation was not announced on this connection.

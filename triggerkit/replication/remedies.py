@@ -29,7 +29,8 @@ _LOST_STATES = frozenset({"55000", "58P01"})
 
 
 def not_allowed(error: CannotConnect, slot_name: str) -> Exception:
-    """What `error` is when the role may connect, but not stream: the server has no code for it."""
+    """Return what `error` is when the role may connect, but not stream: the server has no code for
+    it."""
     if re.search("wal ?sender", str(error), re.IGNORECASE) is None:
         return error
     first, _, _ = str(error).partition(";")
@@ -95,7 +96,7 @@ def ended(message: str, sqlstate: str | None, slot_name: str, publication: str) 
 
 
 def without_publication(slot_name: str, publication: str) -> SlotError:
-    """The publication does not exist where changes were written that are to be streamed."""
+    """Return the publication does not exist where changes were written that are to be streamed."""
     return SlotError(
         f"publication {publication} was missing when changes were written, and to make it again "
         f"does not bring them back; {_REPLACE.format(slot=slot_name).replace('it', 'the slot', 1)}",

@@ -20,7 +20,7 @@ PARTITIONS_BY_ROOT = 130000
 
 
 def slot_name_for(database: str) -> str:
-    """The slot's name for a database: slots are named across the whole server."""
+    """Return the slot's name for a database: slots are named across the whole server."""
     return f"triggerkit_{re.sub(r'[^a-z0-9_]', '_', database.lower())}"[:63]
 
 
@@ -128,7 +128,7 @@ class SourceTable:
 async def read_table(
     connection: psycopg.AsyncConnection, schema: str, table: str
 ) -> SourceTable | None:
-    """The table as the catalog has it, None if there is none of this name."""
+    """Return the table as the catalog has it, None if there is none of this name."""
     cursor = await connection.execute(_TABLE, [schema, table])
     row = await cursor.fetchone()
     if row is None:
@@ -141,7 +141,7 @@ async def read_table(
 def create_publication(
     publication: str, tables: Sequence[tuple[str, str]], version: int
 ) -> sql.Composed:
-    """The statement that makes `publication` hold `tables`, on a server of `version`."""
+    """Return the statement that makes `publication` hold `tables`, on a server of `version`."""
     create = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(publication))
     if tables:
         names = sql.SQL(", ").join(sql.Identifier(*t) for t in tables)

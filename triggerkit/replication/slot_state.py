@@ -49,7 +49,7 @@ class SlotState:
 
 
 async def read_slot(source: psycopg.AsyncConnection, slot_name: str) -> SlotState | None:
-    """The slot, None when there is none of this name."""
+    """Return the slot, None when there is none of this name."""
     async with source.cursor(row_factory=class_row(SlotState)) as cursor:
         await cursor.execute(_SLOT, [slot_name])
         return await cursor.fetchone()

@@ -24,8 +24,8 @@ class Server:
 async def require_same(
     connection: psycopg.AsyncConnection, known: Server | None, after: int, slot_name: str
 ) -> Server:
-    """The server at the other end of a replication connection, which must be `known`, or a standby
-    of it that took over no earlier than at the LSN `after`.
+    """Return the server at the other end of a replication connection, which must be `known`, or a
+    standby of it that took over no earlier than at the LSN `after`.
 
     Raises:
         SlotError: it is another server, or lacks transactions that are in the log.
@@ -55,7 +55,8 @@ async def require_same(
 
 
 async def _left_at(connection: psycopg.AsyncConnection, timeline: int, present: int) -> Lsn | None:
-    """Where the history of the timeline `present` left `timeline`; None if it never was on it."""
+    """Return where the history of the timeline `present` left `timeline`; None if it never was on
+    it."""
     query = sql.SQL("TIMELINE_HISTORY {}").format(present)
     try:
         cursor = await connection.execute(query)

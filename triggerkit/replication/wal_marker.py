@@ -77,7 +77,8 @@ async def make_table(connection: psycopg.AsyncConnection) -> None:
 async def missing_publication(
     connection: psycopg.AsyncConnection, publication: str
 ) -> sql.Composed | None:
-    """The statement that puts the marker table into `publication`, None if nothing is missing."""
+    """Return the statement that puts the marker table into `publication`, None if nothing is
+    missing."""
     if connection.info.server_version >= MESSAGES_FROM:
         return None
     cursor = await connection.execute(_PUBLISHED, [publication])
@@ -87,7 +88,7 @@ async def missing_publication(
 
 
 def marker_of(row: Tuple) -> LogicalMessage | None:
-    """The marker that a row of the marker table carries, as the message it stands for."""
+    """Return the marker that a row of the marker table carries, as the message it stands for."""
     if len(row) != 3:
         return None
     _, prefix, content = row
