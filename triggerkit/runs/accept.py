@@ -105,8 +105,8 @@ UPDATE triggerkit.runs SET idempotency_key = NULL WHERE id = ANY (%s) AND idempo
 
 
 def insert_parameters(runs: Sequence[NewRun], *, pending: bool = False) -> dict[str, Any]:
-    """The parameters of `INSERT`: a column of values per name. Runs with a key are `pending` where
-    the key is not locked."""
+    """Return the parameters of `INSERT`: a column of values per name. Runs with a key are `pending`
+    where the key is not locked."""
     return {
         "pending": pending,
         "id": [r.id for r in runs],
@@ -130,7 +130,7 @@ def insert_parameters(runs: Sequence[NewRun], *, pending: bool = False) -> dict[
 def insert_statement(
     runs: Sequence[NewRun], *, pending: bool = False
 ) -> tuple[str, dict[str, Any]]:
-    """The statement that makes `runs`, and its parameters. A debounced run stands alone."""
+    """Return the statement that makes `runs`, and its parameters. A debounced run stands alone."""
     options = runs[0].options
     parameters = insert_parameters(runs, pending=pending)
     if options is None or options.debounce_key is None:
@@ -249,7 +249,7 @@ async def admit_on(connection: psycopg.AsyncConnection, queues: Iterable[str]) -
 async def _first(
     connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
 ) -> tuple[dict[tuple[str, str | None], str], list[NewRun]]:
-    """The first run of each key, and the runs whose key has become free."""
+    """Return the first run of each key, and the runs whose key has become free."""
     keys = [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
     rows = await (await connection.execute(FIRST, keys)).fetchall()
     over = {(task, key): run_id for task, key, run_id, is_over in rows if is_over}

@@ -161,7 +161,8 @@ class RunClaims:
         return sorted(claimed, key=lambda run: place[run.id])
 
     def given(self, name: str) -> list[ClaimedRun]:
-        """What the claim `name` claimed, if it was done and none of it is completed since."""
+        """Return what the claim `name` claimed, if it was done and none of it is completed
+        since."""
         return self._claimed(_GIVEN, [self._worker_id, name])
 
     def _claimed(self, query: str, parameters: Sequence[object]) -> list[ClaimedRun]:
@@ -218,7 +219,7 @@ class RunClaims:
         return {run_id for (run_id,) in rows}, inserted
 
     def _complete_spawning(self, outcomes: Sequence[Outcome]) -> tuple[set[str], Inserted]:
-        """What is made depends on which outcomes count: that takes turns."""
+        """Write outcomes whose new runs depend on which of them count: that takes turns."""
         execute = self._connection.execute
         inserted = Inserted()
         spawned = [(run.task, run.concurrency_key) for o in outcomes for run in o.spawned]

@@ -76,7 +76,7 @@ class Client:
 
 
 async def installation(settings: Settings) -> str:
-    """The id of this installation: its keys in Redis carry it."""
+    """Return the id of this installation: its keys in Redis carry it."""
     async with await connect(settings.state_dsn, "triggerkit") as connection:
         cursor = await connection.execute("SELECT to_regclass('triggerkit.installation')::text")
         row = await cursor.fetchone()
@@ -105,7 +105,7 @@ class Portal:
         self._client: Client | None = None
 
     def now(self) -> datetime:
-        """The time that delays are counted from."""
+        """Return the time that delays are counted from."""
         return datetime.now(UTC)
 
     def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
@@ -113,7 +113,7 @@ class Portal:
         return self._run(self._accept(runs))
 
     async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
-        """The same from any event loop, without blocking it."""
+        """Do the same from any event loop, without blocking it."""
         return await self._run_async(self._accept(runs))
 
     def accept_within(
@@ -125,7 +125,7 @@ class Portal:
     async def accept_within_async(
         self, connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
     ) -> list[Handle]:
-        """The same for an asynchronous connection."""
+        """Do the same for an asynchronous connection."""
         return await accept_within_async(connection, runs)
 
     def wait(self, run_id: str, timeout_s: float | None) -> End:
@@ -133,7 +133,7 @@ class Portal:
         return self._run(self._wait(run_id, timeout_s))
 
     async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
-        """The same from any event loop, without blocking it."""
+        """Do the same from any event loop, without blocking it."""
         return await self._run_async(self._wait(run_id, timeout_s))
 
     def forget_key(self, task: str, key: str) -> bool:
@@ -149,7 +149,7 @@ class Portal:
         self._client = None
 
     async def client(self) -> Client:
-        """The open client; only for use on the portal's own loop."""
+        """Return the open client; only for use on the portal's own loop."""
         async with self._opening:
             if self._client is None:
                 self._client = await Client.open(self._load())

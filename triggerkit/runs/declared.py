@@ -59,7 +59,7 @@ class RunStep:
 
     @property
     def heading(self) -> str:
-        """What is changed."""
+        """Describe the change."""
         return f"{'limits of queue' if self.kind == 'queue' else self.kind} {self.name}"
 
     @property
@@ -124,7 +124,7 @@ _WAKE = f"SELECT pg_notify('{KEEPER}', '')"
 
 
 def steps(declared: DeclaredRuns, stored: DeclaredRuns) -> list[RunStep]:
-    """What has to be done so that `declared` is stored."""
+    """Plan the steps that store `declared`."""
     return [
         *_difference("queue", declared.queues, stored.queues),
         *_difference("schedule", declared.schedules, stored.schedules),
@@ -132,7 +132,7 @@ def steps(declared: DeclaredRuns, stored: DeclaredRuns) -> list[RunStep]:
 
 
 async def plan_runs(state: psycopg.AsyncConnection, declared: DeclaredRuns) -> list[RunStep]:
-    """What `apply_runs` would do; changes nothing."""
+    """Plan what `apply_runs` does; change nothing."""
     cursor = await state.execute(_IS_THERE)
     is_there = await cursor.fetchone() == (True,)
     return steps(declared, await _stored(state) if is_there else DeclaredRuns())

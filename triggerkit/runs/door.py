@@ -18,13 +18,13 @@ class Door(Protocol):
     """Accepts runs for callers anywhere in the process; see `Portal`."""
 
     def now(self) -> datetime:
-        """The time that delays are counted from."""
+        """Return the time that delays are counted from."""
 
     def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         """Accept `runs`; a handle for each, in order."""
 
     async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
-        """The same from an event loop."""
+        """Do the same from an event loop."""
 
     def accept_within(
         self, connection: psycopg.Connection[Any], runs: Sequence[NewRun]
@@ -34,13 +34,13 @@ class Door(Protocol):
     async def accept_within_async(
         self, connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
     ) -> list[Handle]:
-        """The same from an event loop."""
+        """Do the same from an event loop."""
 
     def wait(self, run_id: str, timeout_s: float | None) -> End:
         """Wait for the end of an awaited run."""
 
     async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
-        """The same from an event loop."""
+        """Do the same from an event loop."""
 
     def forget_key(self, task: str, key: str) -> bool:
         """Forget an idempotency key; False when no run has it."""
@@ -50,7 +50,7 @@ _doors: list[Door] = [portal]
 
 
 def door() -> Door:
-    """The door that is in use."""
+    """Return the door that is in use."""
     return _doors[-1]
 
 

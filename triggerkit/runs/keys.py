@@ -88,23 +88,23 @@ SELECT task, id, rank FROM admitted
 
 
 def lock_parameters(keys: Iterable[Key]) -> list[list[str]]:
-    """The parameters of `LOCK`."""
+    """Return the parameters of `LOCK`."""
     return [sorted({f"{task}\x1f{key}" for task, key in keys if key is not None})]
 
 
 def unblock_parameters(keys: Iterable[Key]) -> list[list[str]]:
-    """The parameters of `UNBLOCK`."""
+    """Return the parameters of `UNBLOCK`."""
     with_key = sorted({(task, key) for task, key in keys if key is not None})
     return [[task for task, _ in with_key], [key for _, key in with_key]]
 
 
 def unblocked_ready(unblocked: Sequence[tuple[Any, ...]]) -> list[ReadyRun]:
-    """What of `UNBLOCK`'s rows is to be pushed."""
+    """Return what of `UNBLOCK`'s rows is to be pushed."""
     return [ReadyRun(*row[:3]) for row in unblocked if row[3]]
 
 
 def gates_of(unblocked: Sequence[tuple[Any, ...]]) -> set[str]:
-    """The queues at whose gates runs of `UNBLOCK`'s rows wait now."""
+    """Return the queues at whose gates runs of `UNBLOCK`'s rows wait now."""
     return {row[4] for row in unblocked if row[5] == "held"}
 
 
@@ -115,5 +115,5 @@ def admit_statements(queues: Iterable[str]) -> list[Statement]:
 
 
 def admitted(rows: Sequence[tuple[Any, ...]]) -> list[ReadyRun]:
-    """What of `ADMIT`'s rows is to be pushed: all."""
+    """Return what of `ADMIT`'s rows is to be pushed: all."""
     return [ReadyRun(*row) for row in rows]

@@ -24,7 +24,7 @@ _SCALARS = (str, bool, int, float)
 
 @contextmanager
 def otel_span(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """A span of the tracer that the project has set up; nothing without OpenTelemetry."""
+    """Yield a span of the tracer that the project has set up; nothing without OpenTelemetry."""
     if _tracer is None:
         yield
         return
@@ -34,7 +34,7 @@ def otel_span(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def otel_attempt(run: ClaimedRun) -> Iterator[None]:
-    """The span of an attempt, in the trace that the run's request came with."""
+    """Yield the span of an attempt, in the trace that the run's request came with."""
     if _tracer is None:
         yield
         return
@@ -54,7 +54,7 @@ def otel_attempt(run: ClaimedRun) -> Iterator[None]:
 
 
 def current_traceparent() -> str | None:
-    """The W3C trace context of the span that is open here, None when none is."""
+    """Return the W3C trace context of the span that is open here, None when none is."""
     if trace is None:
         return None
     carrier: dict[str, str] = {}
@@ -63,7 +63,7 @@ def current_traceparent() -> str | None:
 
 
 def otel_failed(message: str) -> None:
-    """The span of the attempt that ends now failed."""
+    """Mark the span of the attempt that ends now as failed."""
     if trace is not None:
         trace.get_current_span().set_status(Status(StatusCode.ERROR, message[:200]))
 

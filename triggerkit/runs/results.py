@@ -40,7 +40,7 @@ class Ends:
         self._listener: asyncio.Task[None] | None = None
 
     async def of(self, run_id: str, timeout_s: float | None) -> End:
-        """The end of a run that was made `awaited`; waits for it.
+        """Return the end of a run that was made `awaited`; waits for it.
 
         Raises:
             TimeoutError: it did not come within `timeout_s`.

@@ -37,12 +37,12 @@ def _encoded(value: int) -> str:
 
 
 def first_run_id_at(seconds: float) -> str:
-    """The least id that a run made at `seconds` since 1970 can have."""
+    """Return the least id that a run made at `seconds` since 1970 can have."""
     return _encoded(int(seconds * 1000) << 80)
 
 
 def is_run_id(text: str) -> bool:
-    """Whether `text` could be a run's id."""
+    """Return whether `text` could be a run's id."""
     return _RUN_ID.fullmatch(text) is not None
 
 
@@ -55,7 +55,7 @@ class RunError:
     traceback: str
 
     def as_json(self) -> dict[str, str]:
-        """The error as the runs API shows it."""
+        """Return the error as the runs API shows it."""
         return {"type": self.type, "message": self.message, "traceback": self.traceback}
 
 
@@ -130,7 +130,7 @@ class Handle:
     duplicate: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The handle as the webhook route answers it."""
+        """Return the handle as the webhook route answers it."""
         named: dict[str, Any] = {"id": self.id, "task": self.task}
         return {**named, "duplicate": True} if self.duplicate else named
 
@@ -172,7 +172,7 @@ class ClaimedRun(NamedTuple):
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether no attempt is left after this one."""
+        """Return whether no attempt is left after this one."""
         return self.attempt - self.waits >= self.max_attempts
 
 

@@ -78,7 +78,7 @@ class Cron:
             ) from error
 
     def after(self, moment: datetime) -> Iterator[datetime]:
-        """The ticks after `moment`, in UTC."""
+        """Yield the ticks after `moment`, in UTC."""
         for tick in CronSim(self.expression, moment.astimezone(ZoneInfo(self.timezone))):
             yield tick.astimezone(UTC)
 
@@ -132,14 +132,15 @@ def make_due_runs(connection: psycopg.Connection) -> list[ReadyRun]:
 
 
 async def run_beside(connection: psycopg.AsyncConnection, name: str) -> NewRun | None:
-    """A run of a schedule beside its ticks, to be accepted. None: there is no such schedule."""
+    """Return a run of a schedule beside its ticks, to be accepted. None: there is no such
+    schedule."""
     async with connection.cursor(row_factory=class_row(_Due)) as cursor:
         found = await (await cursor.execute(_FIND, [name])).fetchone()
     return None if found is None else _run(found, found.now, found.last_at, key=None)
 
 
 def _runs(schedule: _Due) -> tuple[list[NewRun], datetime]:
-    """The runs that are due, and the tick to wait for after them."""
+    """Return the runs that are due, and the tick to wait for after them."""
     ticks = [schedule.next_at]
     following = Cron(schedule.cron, schedule.timezone).after(schedule.next_at)
     next_at = schedule.next_at
@@ -186,5 +187,5 @@ def for_tick(run: NewRun, tick: Tick) -> NewRun:
 
 
 def key_of_tick(schedule: str, at: datetime) -> str:
-    """The idempotency key of a tick's run: there is one for each tick."""
+    """Return the idempotency key of a tick's run: there is one for each tick."""
     return f"schedule/{schedule}/{at.isoformat()}"

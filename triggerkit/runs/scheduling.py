@@ -46,13 +46,13 @@ class ScheduleInfo:
 
 
 async def list_schedules(connection: psycopg.AsyncConnection) -> list[ScheduleInfo]:
-    """The schedules, by name."""
+    """Return the schedules, by name."""
     async with connection.cursor(row_factory=class_row(ScheduleInfo)) as cursor:
         return await (await cursor.execute(_LIST)).fetchall()
 
 
 async def find_schedule(connection: psycopg.AsyncConnection, name: str) -> ScheduleInfo:
-    """One schedule.
+    """Return one schedule.
 
     Raises:
         UnknownSchedule: there is none of this name; the message names those that there are.

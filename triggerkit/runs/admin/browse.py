@@ -69,7 +69,7 @@ async def list_runs(
     limit: int = 20,
     after: str | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """The newest runs that fit, without payloads and outputs, and what `after` is for more.
+    """Return the newest runs that fit, without payloads and outputs, and what `after` is for more.
 
     Raises:
         TriggerkitError: they are not found in time.
@@ -90,7 +90,7 @@ async def list_runs(
 async def summaries_of(
     connection: psycopg.AsyncConnection, run_ids: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The runs of these ids, as in a list."""
+    """Return the runs of these ids, as in a list."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         rows = await (await cursor.execute(_SEVERAL, [list(run_ids)])).fetchall()
     facts = await facts_about(connection, rows)
@@ -98,8 +98,8 @@ async def summaries_of(
 
 
 async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str, Any] | None:
-    """One run whole, with its attempts, what it said, and the runs that it made; None when there is
-    none of this id."""
+    """Return one run whole, with its attempts, what it said, and the runs that it made; None when
+    there is none of this id."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_ONE, [run_id])
         row = await cursor.fetchone()
@@ -122,7 +122,8 @@ async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str
 async def spans_of(
     connection: psycopg.AsyncConnection, run_id: str, after: int = 0
 ) -> list[dict[str, Any]]:
-    """What a run said, spans and lines as they were written, after the one of number `after`."""
+    """Return what a run said, spans and lines as they were written, after the one of number
+    `after`."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         return await (await cursor.execute(_SPANS, [run_id, after, MOST_SPANS])).fetchall()
 
@@ -130,7 +131,7 @@ async def spans_of(
 async def newest_ids(
     connection: psycopg.AsyncConnection, wanted: RunFilter, *, limit: int, before: str | None
 ) -> list[str]:
-    """The newest ids that fit and are before `before`.
+    """Return the newest ids that fit and are before `before`.
 
     Raises:
         TriggerkitError: they are not found in time.
@@ -143,7 +144,7 @@ async def newest_ids(
 async def oldest_ids(
     connection: psycopg.AsyncConnection, wanted: RunFilter, *, limit: int, after: str, before: str
 ) -> list[str]:
-    """The oldest ids that fit, between `after` and `before`.
+    """Return the oldest ids that fit, between `after` and `before`.
 
     Raises:
         TriggerkitError: they are not found in time.
@@ -155,7 +156,7 @@ async def oldest_ids(
 
 
 async def count_of(connection: psycopg.AsyncConnection, wanted: RunFilter, most: int) -> int:
-    """How many runs fit; no more than `most` are counted.
+    """Count the runs that fit; no more than `most` are counted.
 
     Raises:
         TriggerkitError: they are not found in time.

@@ -47,8 +47,8 @@ class ErrorGroup:
 async def group_errors(
     connection: psycopg.AsyncConnection, *, since: datetime | None = None, task: str | None = None
 ) -> list[ErrorGroup]:
-    """The groups, those with most runs first; of runs accepted after `since`, the newest 5,000 of
-    each status."""
+    """Return the groups, those with most runs first; of runs accepted after `since`, the newest
+    5,000 of each status."""
     first = first_run_id_at(0.0 if since is None else since.timestamp())
     cursor = await connection.execute(_LOOK, {"since": first, "task": task})
     groups: dict[tuple[str, str | None], ErrorGroup] = {}
@@ -67,7 +67,7 @@ async def group_errors(
 
 
 def place_of(traceback: str) -> str | None:
-    """The last frame of the project's own code, else the last one of all."""
+    """Return the last frame of the project's own code, else the last one of all."""
     frames = list(_FRAME.finditer(traceback))
     own = [frame for frame in frames if not _is_foreign(frame)]
     last = next(reversed(own or frames), None)

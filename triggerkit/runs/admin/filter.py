@@ -72,11 +72,11 @@ class RunFilter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it leaves nothing out."""
+        """Return whether it leaves nothing out."""
         return self == RunFilter()
 
     def as_json(self) -> dict[str, Any]:
-        """What is given, for the audit."""
+        """Describe the filter, for the audit."""
         given = {name: getattr(self, name) for name in self.__slots__}
         return {
             name: value.isoformat() if isinstance(value, datetime) else value
@@ -87,7 +87,7 @@ class RunFilter:
     def ids(
         self, bound: str, limit: int, *, oldest_first: bool = False
     ) -> tuple[str, dict[str, Any]]:
-        """A query for the newest ids that fit, at most `limit`, and its parameters.
+        """Return a query for the newest ids that fit, at most `limit`, and its parameters.
 
         `bound` is one more condition on the run `r`.
         """

@@ -35,7 +35,7 @@ class Follower:
         self._seen = {run["id"]: _state(run) for run in found}
 
     async def look(self) -> list[dict[str, Any]]:
-        """Each run that is new or changed since the last look, once, the oldest first."""
+        """Return each run that is new or changed since the last look, once, the oldest first."""
         since = max(self._from, time.time() - LATE_S)
         recent = replace(self.wanted, statuses=(), since=datetime.fromtimestamp(since, UTC))
         found, _ = await list_runs(self.connection, recent, limit=MAX_LIMIT)
@@ -60,7 +60,7 @@ class RunFollower:
     _last: int = 0
 
     async def look(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The run as it is, and the lines and spans since the last look.
+        """Return the run as it is, and the lines and spans since the last look.
 
         Raises:
             UnknownRun: there is none of this id.

@@ -125,13 +125,13 @@ class QueueInfo:
 
 
 async def count_runs(connection: psycopg.AsyncConnection) -> dict[tuple[str, str], int]:
-    """The unfinished runs that wait for no other, by queue and status; `held` ones apart."""
+    """Return the unfinished runs that wait for no other, by queue and status; `held` ones apart."""
     cursor = await connection.execute(_COUNT, {"most": MOST_COUNTED})
     return {(queue, status): count for queue, status, count in await cursor.fetchall()}
 
 
 async def list_queues(connection: psycopg.AsyncConnection) -> list[QueueInfo]:
-    """The queues, by name."""
+    """Return the queues, by name."""
     async with connection.cursor(row_factory=class_row(QueueInfo)) as cursor:
         await cursor.execute(_LIMITED)
         found: dict[str, dict[str, Any]] = {
@@ -147,7 +147,7 @@ async def list_queues(connection: psycopg.AsyncConnection) -> list[QueueInfo]:
 
 
 async def find_queue(connection: psycopg.AsyncConnection, name: str) -> QueueInfo:
-    """One queue.
+    """Return one queue.
 
     Raises:
         UnknownQueue: nothing is known of it; the message names those that are.

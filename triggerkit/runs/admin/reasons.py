@@ -52,8 +52,8 @@ class _Worker(NamedTuple):
     executing: int
 
     def may_take(self, task: str) -> bool:
-        """Whether it takes runs of `task`. One that has not told its tasks may take any: it starts,
-        or its lease was made anew."""
+        """Return whether it takes runs of `task`. One that has not told its tasks may take any: it
+        starts, or its lease was made anew."""
         return not self.tasks or task in self.tasks
 
 
@@ -162,7 +162,7 @@ _NO_WORKER = "no worker is running; start one with: triggerkit worker"
 
 
 async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) -> Facts:
-    """What the reasons of `runs` follow from; nothing is asked when none of them waits."""
+    """Return what the reasons of `runs` follow from; nothing is asked when none of them waits."""
     waiting = [run for run in runs if run["status"] in ("queued", "delayed", "retrying")]
     if not waiting:
         return Facts(datetime.max, (), {}, {})

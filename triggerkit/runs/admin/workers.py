@@ -44,7 +44,7 @@ class WorkerInfo:
 
 
 async def list_workers(states: AsyncConnectionPool, watch_s: float = 2.5) -> list[WorkerInfo]:
-    """The processes that have a lease, watched until each has raised its heartbeat, at most
+    """Return the processes that have a lease, watched until each has raised its heartbeat, at most
     `watch_s`.
 
     A heartbeat comes each second. No wall clock decides who is alive: one that is silent loses its

@@ -23,7 +23,8 @@ class FailureDetector:
         self._seen: dict[str, _Seen] = {}
 
     def dead(self, heartbeats: Mapping[str, int], now: float) -> list[str]:
-        """The workers that are dead, given each one's heartbeat; `now` is monotonic seconds."""
+        """Return the workers that are dead, given each one's heartbeat; `now` is monotonic
+        seconds."""
         passed_s = 0.0 if self._looked_at is None else min(now - self._looked_at, LONGEST_GAP_S)
         self._looked_at = now
         self._seen = {

@@ -20,7 +20,7 @@ def home() -> str | None:
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks since boot; None when it has ended.
+    """Return the start of a process, in the kernel's ticks since boot; None when it has ended.
 
     Source: proc(5), /proc/pid/stat, fields 3 and 22.
     """

@@ -53,7 +53,7 @@ class ExecutingProcesses:
         self.wake()
 
     def leave(self, worker_id: str) -> None:
-        """The process has died: its runs go to others."""
+        """Forget a process that has died: its runs go to others."""
         with self._lock:
             if self._processes.pop(worker_id, None) is not None:
                 self._gone.append(worker_id)
@@ -66,7 +66,7 @@ class ExecutingProcesses:
             return gone
 
     def hold(self, worker_ids: Sequence[str]) -> None:
-        """The rows of these processes are there."""
+        """Note that the rows of these processes are there."""
         with self._changed:
             self._held.update(worker_ids)
             self._changed.notify_all()
@@ -77,7 +77,7 @@ class ExecutingProcesses:
             return self._changed.wait_for(lambda: worker_id in self._held, timeout_s)
 
     def rows(self) -> dict[str, Any]:
-        """The processes' rows, as a column of values per name."""
+        """Return the processes' rows, as a column of values per name."""
         with self._lock:
             processes = list(self._processes.values())
         return {

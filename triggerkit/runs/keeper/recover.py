@@ -188,5 +188,5 @@ def strays(connection: psycopg.Connection, task: str, first_rank: float) -> list
 
 
 def ready_among(connection: psycopg.Connection, run_ids: Sequence[str]) -> list[ReadyRun]:
-    """Those of `run_ids` that are ready."""
+    """Return those of `run_ids` that are ready."""
     return [ReadyRun(*row) for row in connection.execute(_READY, [list(run_ids)]).fetchall()]

@@ -41,7 +41,7 @@ class Source(Protocol):
         """
 
     def acknowledge(self) -> None:
-        """What was taken is claimed in Postgres: the transport may forget it."""
+        """Let the transport forget what was taken: it is claimed in Postgres."""
 
     def wake(self) -> None:
         """End a `take` that waits, from any thread."""
@@ -61,7 +61,8 @@ class Transport(Protocol):
         """
 
     def first_rank(self, task: str) -> float:
-        """The rank of the run of `task` that would be taken next; infinite when there is none.
+        """Return the rank of the run of `task` that would be taken next; infinite when there is
+        none.
 
         Whatever is ready and stands before it is not in the transport. One that cannot tell answers
         negative infinity while it has anything: then nothing counts as missing.
@@ -71,7 +72,7 @@ class Transport(Protocol):
         """
 
     def source(self, tasks: Sequence[str]) -> Source:
-        """A source of ready runs of `tasks`."""
+        """Return a source of ready runs of `tasks`."""
 
     def close(self) -> None:
         """Close the connections."""

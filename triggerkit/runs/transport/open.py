@@ -13,7 +13,7 @@ from triggerkit.settings import Settings
 
 
 def open_transport(settings: Settings, namespace: str) -> Transport:
-    """What carries ready runs to workers; `namespace` keeps installations apart.
+    """Open the transport that carries ready runs to workers; `namespace` keeps installations apart.
 
     Raises:
         ConfigurationError: a setting is missing or wrong, or the client of RabbitMQ is missing.
@@ -26,7 +26,7 @@ def open_transport(settings: Settings, namespace: str) -> Transport:
 
 
 def open_async_transport(settings: Settings, namespace: str) -> AsyncTransport:
-    """Its pushing side, for an event loop; see `open_transport`."""
+    """Open the transport's pushing side, for an event loop; see `open_transport`."""
     url = settings.rabbitmq_dsn
     if url is None:
         return AsyncRedisTransport(settings.broker_dsn, namespace)
@@ -35,7 +35,7 @@ def open_async_transport(settings: Settings, namespace: str) -> AsyncTransport:
 
 
 def rabbitmq(part: str) -> Any:
-    """The module `rabbitmq.<part>`, imported when it is used: its client is an extra.
+    """Return the module `rabbitmq.<part>`, imported when it is used: its client is an extra.
 
     Raises:
         ConfigurationError: the extra is missing.

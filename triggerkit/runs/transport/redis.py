@@ -38,7 +38,7 @@ _AWAY = (redis.RedisError, OSError)
 
 
 def task_key(namespace: str, task: str) -> str:
-    """The sorted set of the ids of a task's ready runs."""
+    """Return the sorted set of the ids of a task's ready runs."""
     return f"triggerkit:{namespace}:task:{task}"
 
 

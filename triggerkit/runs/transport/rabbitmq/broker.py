@@ -66,11 +66,11 @@ class IdBroker(RabbitmqBroker):
 
     @property
     def place(self) -> str:
-        """Where it is, without its password."""
+        """Return where it is, without its password."""
         return ", ".join(f"{p.host}:{p.port}/{p.virtual_host}" for p in self.parameters)
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
-        """One queue, where Dramatiq would make three: nothing is delayed or dead here."""
+        """Declare one queue, where Dramatiq would make three: nothing is delayed or dead here."""
         if queue_name not in self.queues:
             self.queues.add(queue_name)
             self.queues_pending.add(queue_name)
@@ -79,7 +79,8 @@ class IdBroker(RabbitmqBroker):
             self.queues_pending.discard(queue_name)
 
     def waiting(self, queue_name: str) -> int:
-        """How many messages of the queue are with no worker; makes it where it is missing."""
+        """Count the messages of the queue that are with no worker; make the queue where it is
+        missing."""
         declared = self.channel.queue_declare(
             queue_name, durable=True, arguments={"x-max-priority": OVERDUE}
         )
@@ -95,12 +96,12 @@ class IdBroker(RabbitmqBroker):
 
 
 def queue_of(namespace: str, task: str) -> str:
-    """The queue of the ids of a task's ready runs."""
+    """Return the queue of the ids of a task's ready runs."""
     return f"triggerkit:{namespace}:task:{task}:ready"
 
 
 def ids_in(body: bytes) -> list[str]:
-    """The ids that a message carries; none when it is not one of ours."""
+    """Return the ids that a message carries; none when it is not one of ours."""
     try:
         [ids] = dramatiq.Message.decode(body).args
     except (DecodeError, TypeError, ValueError):
@@ -109,7 +110,7 @@ def ids_in(body: bytes) -> list[str]:
 
 
 def as_away(error: BaseException) -> TransportAway:
-    """The error of the client as ours, by the innermost one: the outer ones say less."""
+    """Return the error of the client as ours, by the innermost one: the outer ones say less."""
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
     cause = getattr(error, "exception", None)

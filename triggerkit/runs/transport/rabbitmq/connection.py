@@ -121,7 +121,7 @@ class BrokerConnection:
 
 
 def answer(future: Future[T]) -> T:
-    """What a job returned; see `BrokerConnection.call`."""
+    """Return what a job returned; see `BrokerConnection.call`."""
     try:
         return future.result(TIMEOUT_S)
     except TimeoutError:

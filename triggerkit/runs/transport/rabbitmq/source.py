@@ -107,7 +107,7 @@ class RabbitmqSource:
         return self._is_woken or self._error is not None or any(self._held.values())
 
     def _next_task(self) -> str | None:
-        """The tasks take turns."""
+        """Return the task whose turn it is, None when nothing is held."""
         for _ in range(len(self._turns)):
             self._turns.rotate(-1)
             if self._held[self._turns[-1]]:
