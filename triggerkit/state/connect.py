@@ -40,7 +40,7 @@ def redacted(dsn: str) -> str:
 
 
 def pinned(dsn: str, application_name: str) -> dict[str, Any]:
-    """The keyword arguments of a psycopg connection with a pinned session.
+    """Return the keyword arguments of a psycopg connection with a pinned session.
 
     Raises:
         ConfigurationError: `dsn` is not a connection string.
@@ -99,7 +99,7 @@ class Pool(AsyncConnectionPool):
 
 
 def pool(dsn: str, application_name: str, *, size: int) -> Pool:
-    """A pool of at most `size` pinned autocommit connections, to be opened by the caller."""
+    """Return a pool of at most `size` pinned autocommit connections, to be opened by the caller."""
     return Pool(
         kwargs={**pinned(dsn, application_name), "autocommit": True},
         min_size=1,

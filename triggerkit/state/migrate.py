@@ -33,7 +33,7 @@ class Migration:
 
 
 def migrations() -> list[Migration]:
-    """All migrations this version of triggerkit knows, in order."""
+    """Return all migrations this version of triggerkit knows, in order."""
     found = []
     for file in files("triggerkit.state").joinpath("migrations").iterdir():
         number, _, rest = file.name.partition("_")
@@ -43,7 +43,7 @@ def migrations() -> list[Migration]:
 
 
 def script() -> str:
-    """The whole state schema as SQL, as `triggerkit sql` prints it."""
+    """Return the whole state schema as SQL, as `triggerkit sql` prints it."""
     parts = [_BOOTSTRAP.strip(), "SET search_path = triggerkit, pg_catalog;"]
     for migration in migrations():
         parts.append(f"-- migration {migration.version}: {migration.name}")
@@ -56,7 +56,7 @@ def script() -> str:
 
 
 async def applied_version(connection: psycopg.AsyncConnection) -> int:
-    """The last migration applied there, 0 when the schema does not exist."""
+    """Return the last migration applied there, 0 when the schema does not exist."""
     cursor = await connection.execute("SELECT to_regclass('triggerkit.migrations') IS NOT NULL")
     row = await cursor.fetchone()
     if row is None or not row[0]:

@@ -37,7 +37,7 @@ class Recovery:
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
-        """One try; ends well after a loss, when it is time for the next."""
+        """Try once; after a loss, end without an error when it is time for the next try."""
         lost: BaseExceptionGroup | None = None
         try:
             yield
@@ -77,7 +77,8 @@ class Recovery:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of the first error in `error`, with what to do about a missing right."""
+    """Return the first line of the first error in `error`, with what to do about a missing
+    right."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     first = str(error).strip().partition("\n")[0] or type(error).__name__
