@@ -9,13 +9,13 @@ from triggerkit.tasks.registry import declared_consumers, declared_runs, load_ta
 
 
 def load_declarations(project: Project) -> Declarations:
-    """The first part of what `load_all_declarations` gives."""
+    """Return the first part of what `load_all_declarations` gives."""
     return load_all_declarations(project)[0]
 
 
 def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]:
-    """The consumers of the project's tasks and of its triggerkit.toml, and its endpoints; and the
-    limits of its queues and the schedules of its tasks.
+    """Return the consumers of the project's tasks and of its triggerkit.toml, and its endpoints;
+    and the limits of its queues and the schedules of its tasks.
 
     Raises:
         ConfigurationError: a task cannot be imported, or the file says something wrong.

@@ -81,7 +81,7 @@ class CapturedDatabase:
 async def database_health(
     state: psycopg.AsyncConnection, source: psycopg.AsyncConnection | None, policy: Policy
 ) -> tuple[list[CapturedDatabase], list[Outlook]]:
-    """All captured databases by name, and how near each one's log is to its limit.
+    """Return all captured databases by name, and how near each one's log is to its limit.
 
     Only the one behind `source` is looked at itself; without `source` none is.
     """
@@ -183,7 +183,8 @@ async def _of_slot(
 
 
 def wal_problems(slot: SlotState) -> Iterator[Problem]:
-    """What is wrong with the WAL that the server keeps for the slot: too much, or too little."""
+    """Yield what is wrong with the WAL that the server keeps for the slot: too much, or too
+    little."""
     lag, safe = slot.lag_bytes or 0, slot.safe_wal_bytes
     remedy = "triggerkit stream  # and see why it is behind: its log says what it waits for"
     if safe is not None and safe < SAFE_SHARE * (safe + lag):

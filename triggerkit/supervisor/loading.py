@@ -18,7 +18,7 @@ from triggerkit.tasks.task import Task
 
 
 def load_project(project: Project) -> tuple[dict[str, Task[Any, Any, Any]], Any]:
-    """The project's tasks by name, and its ASGI app, None when it has none.
+    """Return the project's tasks by name, and its ASGI app, None when it has none.
 
     Raises:
         TaskImportError: a module cannot be imported; the message shows file, number and line.
@@ -29,7 +29,7 @@ def load_project(project: Project) -> tuple[dict[str, Task[Any, Any, Any]], Any]
 
 
 def load_project_tasks(project: Project) -> dict[str, Task[Any, Any, Any]]:
-    """The project's tasks alone; raises as `load_project` does."""
+    """Return the project's tasks alone; raises as `load_project` does."""
     with _own_line(project.folder):
         return load_tasks(project)
 
@@ -56,7 +56,7 @@ def _place(error: BaseException, folder: Path) -> str | None:
 
 
 def _is_own(filename: str, folder: Path) -> bool:
-    """Whether a file is the project's: in its folder, but not of its virtual environment."""
+    """Return whether a file is the project's: in its folder, but not of its virtual environment."""
     path = Path(filename)
     return path.is_relative_to(folder) and "site-packages" not in path.parts
 

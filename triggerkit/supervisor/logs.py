@@ -39,12 +39,12 @@ class JsonLines(logging.Formatter):
 
 
 def is_own_line(facts: dict[str, Any]) -> bool:
-    """Whether a line of JSON was formatted by `JsonLines`, in a process of ours."""
+    """Return whether a line of JSON was formatted by `JsonLines`, in a process of ours."""
     return facts.keys() >= {"at", "level", "logger", "message"}
 
 
 def is_child() -> bool:
-    """Whether `triggerkit dev` started this process and reads what it prints."""
+    """Return whether `triggerkit dev` started this process and reads what it prints."""
     return os.environ.get(FORMAT_VARIABLE) == "json"
 
 
@@ -64,8 +64,8 @@ def configure(*, json_lines: bool, quiet: bool = False) -> None:
 
 
 def echo_output() -> Echo | None:
-    """How a child of `dev` passes on what the project prints: as a line of ours, so that lines of
-    several runs cannot run into each other. None in other processes: it is printed."""
+    """Format what the project prints, for `dev`: as a line of ours, so that
+    lines of several runs cannot run into each other. None in other processes: it is printed."""
     if not is_child():
         return None
 

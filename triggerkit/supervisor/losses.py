@@ -80,7 +80,7 @@ class FewWords(logging.Filter):
         self._since = self._last = float("-inf")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether `record` is shown."""
+        """Return whether `record` is shown."""
         if record.name == __name__ or not _is_of_loss(record):
             return True
         now = time.monotonic()
@@ -94,7 +94,7 @@ class FewWords(logging.Filter):
 
 
 def _is_of_loss(record: logging.LogRecord) -> bool:
-    """Whether it is ours and names such an error."""
+    """Return whether it is ours and names such an error."""
     if not record.name.startswith("triggerkit."):
         return False
     given = record.args if isinstance(record.args, tuple) else ()
@@ -135,7 +135,8 @@ def _tell(service: str, state: str, message: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The part of a connection's error that says why, without the long name of the server."""
+    """Return the part of a connection's error that says why, without the long name of the
+    server."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rsplit("failed: ", 1)[-1].removeprefix("FATAL: ").strip()
 

@@ -21,7 +21,7 @@ RETENTION_S = 60.0
 
 
 def policy_of(settings: Settings) -> Policy:
-    """What the settings say the log may keep."""
+    """Return the log's policy as the settings have it."""
     return Policy(settings.log_keep, settings.log_max_bytes)
 
 

@@ -19,7 +19,7 @@ _FOLLOW = "UPDATE triggerkit.databases SET timeline = %s WHERE id = %s AND syste
 
 
 async def known_server(pool: AsyncConnectionPool, database_id: int) -> Server | None:
-    """The server that the slot was made on, or the last standby that took over from it."""
+    """Return the server that the slot was made on, or the last standby that took over from it."""
     async with pool.connection() as connection:
         cursor = await connection.execute(_KNOWN, [database_id])
         row = await cursor.fetchone()

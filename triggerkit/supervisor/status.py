@@ -22,7 +22,8 @@ from triggerkit.tasks.registry import load_tasks
 async def read_status(
     project: Project, running: dict[str, Any] | None, show_secrets: bool
 ) -> dict[str, Any]:
-    """The status of the project: of a running `dev` when there is one, else of what is set."""
+    """Return the status of the project: of a running `dev` when there is one, else of what is
+    set."""
     settings = Settings.load(project.folder)
     health: dict[str, list[dict[str, Any]]] = {"databases": [], "consumers": []}
     problem: str | None = None
@@ -49,7 +50,8 @@ async def read_status(
 
 
 async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    """The health of databases and consumers; a source that does not answer is a problem of it."""
+    """Return the health of databases and consumers; a source that does not answer is a problem of
+    it."""
     async with AsyncExitStack() as stack:
         state = await connect(settings.state_dsn, "triggerkit status")
         await stack.enter_async_context(state)
@@ -72,7 +74,7 @@ async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 
 
 def _shown(secret: Any, show_secrets: bool) -> str:
-    """A connection string without its password, unless it is asked for."""
+    """Return a connection string without its password, unless it is asked for."""
     if secret is None:
         return ""
     url = str(secret.get_secret_value())

@@ -174,7 +174,7 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
 
 
 async def applied_database(settings: Settings) -> Database:
-    """The source database as the state knows it; waits until `apply` has made its slot."""
+    """Return the source database as the state knows it; waits until `apply` has made its slot."""
     async with (
         await connect(settings.source_dsn, "triggerkit stream") as source,
         await connect(settings.state_dsn, "triggerkit stream") as state,

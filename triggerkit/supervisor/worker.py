@@ -78,7 +78,7 @@ class Sizes:
     queues: Sequence[str] | None = None
 
     def arguments(self) -> list[str]:
-        """The same as options of the command."""
+        """Do the same as options of the command."""
         given = [f"--queue={queue}" for queue in self.queues or ()]
         return ["--threads", str(self.threads), "--async-runs", str(self.async_runs), *given]
 
@@ -270,7 +270,7 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
 
 
 def _warn_of_differences(settings: Settings, declared: DeclaredRuns) -> None:
-    """A worker changes nothing, but tells when the limits and schedules are others than its code's.
+    """Warn when the stored limits and schedules are others than the code's; change nothing.
 
     `dev` applies on each start: its workers have nothing to tell.
     """

@@ -109,7 +109,7 @@ def hear_cancellations(cancel: Callable[[str], None]) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """What the parent says, line by line, from the descriptor itself: a thread that waits in
+    """Yield the parent's lines, from the descriptor itself: a thread that waits in
     `sys.stdin` would have the interpreter abort at its end."""
     rest = b""
     while part := os.read(0, 4096):

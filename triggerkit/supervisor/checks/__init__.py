@@ -26,8 +26,8 @@ __all__ = ["Check", "run_checks"]
 async def run_checks(
     settings: Settings, declared: Sequence[Declared], *, advise: bool = False
 ) -> list[Check]:
-    """All checks, as far as they can be made. Without `advise` only what must hold is looked at,
-    which asks nobody but Postgres and the transport.
+    """Make all checks, as far as they can be made. Without `advise` only what must hold is looked
+    at, which asks nobody but Postgres and the transport.
 
     Raises:
         CannotConnect: the source's Postgres does not answer.

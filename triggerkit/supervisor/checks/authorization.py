@@ -12,7 +12,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 def check_secrets(settings: Settings) -> Iterator[Check]:
-    """Whether deliveries can be authorized; their length is looked at when they are read."""
+    """Check whether deliveries can be authorized; their length is looked at when they are read."""
     is_set = settings.triggerkit_webhook_secret is not None
     detail = "set" if is_set else f"not set; it takes {MIN_SECRET_CHARS} characters or more"
     yield Check("webhook secret", is_set, detail, _generate("TRIGGERKIT_WEBHOOK_SECRET"))

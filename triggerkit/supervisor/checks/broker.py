@@ -21,7 +21,7 @@ TIMEOUT_S = 5.0
 
 
 async def check_broker(settings: Settings) -> list[Check]:
-    """Whether runs can be handed to workers."""
+    """Check whether runs can be handed to workers."""
     if settings.triggerkit_broker_url is None:
         return await _check_redis(settings)
     name = "rabbitmq reachable"
@@ -79,7 +79,7 @@ async def _check_redis(settings: Settings) -> list[Check]:
 
 
 def _place(client: redis.asyncio.Redis) -> str:
-    """Where it is, without its password."""
+    """Return where it is, without its password."""
     place = client.connection_pool.connection_kwargs
     if "path" in place:
         return f"unix://{place['path']}"

@@ -22,15 +22,15 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether this keeps rows from running their tasks."""
+        """Return whether this keeps rows from running their tasks."""
         return self.required and not self.ok
 
 
 def quoted(*name: str) -> str:
-    """A name in SQL, such as `"public"."posts"`."""
+    """Return a name in SQL, such as `"public"."posts"`."""
     return sql.Identifier(*name).as_string(None)
 
 
 def literal(value: str) -> str:
-    """A string in SQL."""
+    """Return a string in SQL."""
     return sql.Literal(value).as_string(None)

@@ -35,7 +35,7 @@ class _Outcome(NamedTuple):
 
 
 async def check_endpoints(settings: Settings, declared: Sequence[Declared]) -> list[Check]:
-    """Whether each consumer's endpoint can be reached, as `apply` makes it.
+    """Check whether each consumer's endpoint can be reached, as `apply` makes it.
 
     All of them are routes of `serve`, so that one probe stands for all.
 

@@ -62,7 +62,7 @@ class _Publication:
 async def check_publication(
     source: psycopg.AsyncConnection, tables: Sequence[SourceTable], *, advise: bool
 ) -> list[Check]:
-    """Whether the publication has all of `tables`, or will be made so."""
+    """Check whether the publication has all of `tables`, or will be made so."""
     async with source.cursor(row_factory=class_row(_Publication)) as cursor:
         await cursor.execute(_PUBLICATION, [PUBLICATION])
         publication = await cursor.fetchone()

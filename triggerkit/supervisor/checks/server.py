@@ -51,7 +51,7 @@ class _ServerFacts:
 
 
 async def check_server(source: psycopg.AsyncConnection, slot_name: str) -> list[Check]:
-    """Whether the server can be captured from, by the slot `slot_name` or by a new one."""
+    """Check whether the server can be captured from, by the slot `slot_name` or by a new one."""
     async with source.cursor(row_factory=class_row(_ServerFacts)) as cursor:
         await cursor.execute(_SERVER, {"slot": slot_name})
         server = await cursor.fetchone()
@@ -107,7 +107,7 @@ def _room(server: _ServerFacts) -> Iterator[Check]:
 
 
 async def check_pgvector(source: psycopg.AsyncConnection) -> Check:
-    """Whether embeddings can be stored; advice, since a project may have none."""
+    """Check whether embeddings can be stored; advice, since a project may have none."""
     cursor = await source.execute(_PGVECTOR)
     row = await cursor.fetchone()
     if row is None:

@@ -9,13 +9,13 @@ from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 
 async def check_slot(source: psycopg.AsyncConnection, slot_name: str) -> Check:
-    """Whether the slot can be streamed from, or will be made."""
+    """Check whether the slot can be streamed from, or will be made."""
     slot = await read_slot(source, slot_name)
     return found_slot(slot, slot_name)
 
 
 def found_slot(slot: SlotState | None, slot_name: str) -> Check:
-    """Whether `slot` can be streamed from."""
+    """Return whether `slot` can be streamed from."""
     name = "replication slot"
     if slot is None:
         return Check(name, True, f"{slot_name} will be made by `triggerkit apply`")

@@ -24,7 +24,7 @@ _KNOWN_SLOT = "SELECT slot_name FROM triggerkit.databases WHERE name = %s AND sl
 
 
 async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> list[Check]:
-    """Whether the state can be kept there; over `source` where that is the same database."""
+    """Check whether the state can be kept there; over `source` where that is the same database."""
     if settings.state_dsn == settings.source_dsn:
         return await _state(source, source)
     name = "state database reachable"
@@ -46,7 +46,8 @@ async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection
 async def _gone_slot(
     state: psycopg.AsyncConnection, source: psycopg.AsyncConnection
 ) -> list[Check]:
-    """A slot that was made and is no more; advice, since starting anew is all there is to do."""
+    """Look for a slot that was made and is no more; advice, since starting anew is all there is to
+    do."""
     cursor = await state.execute(_KNOWN_SLOT, [source.info.dbname])
     known = await cursor.fetchone()
     if known is None:

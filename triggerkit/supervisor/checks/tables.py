@@ -28,14 +28,14 @@ _OLD_VALUES = {
 
 
 def followed_tables(declared: Sequence[Declared]) -> list[TableName]:
-    """Each table that a consumer follows, once."""
+    """Return each table that a consumer follows, once."""
     return sorted({table for d in declared for table in d.definition.table_names})
 
 
 async def check_tables(
     source: psycopg.AsyncConnection, declared: Sequence[Declared]
 ) -> tuple[list[Check], list[SourceTable]]:
-    """The checks of each table, and those tables that exist."""
+    """Return the checks of each table, and those tables that exist."""
     checks: list[Check] = []
     found: list[SourceTable] = []
     for name in followed_tables(declared):

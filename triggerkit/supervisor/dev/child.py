@@ -72,7 +72,8 @@ class CommandProcess:
         self.state = "stopped"
 
     async def successor(self) -> Instance | None:
-        """A new process beside the present one, once it is ready; None when it ended instead."""
+        """Return a new process beside the present one, once it is ready; None when it ended
+        instead."""
         new = await self._start()
         return new if await new.is_ready() else None
 
@@ -157,7 +158,7 @@ class CommandProcess:
 
 
 async def _next_line(output: asyncio.StreamReader) -> bytes:
-    """The next line, empty at the end."""
+    """Return the next line, empty at the end."""
     try:
         return await output.readline()
     except ValueError:
@@ -165,7 +166,7 @@ async def _next_line(output: asyncio.StreamReader) -> bytes:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """What one of our own log lines says. All else, JSON or not, is the project's output."""
+    """Parse one of our own log lines. All else, JSON or not, is the project's output."""
     with contextlib.suppress(orjson.JSONDecodeError):
         facts = orjson.loads(line)
         if isinstance(facts, dict) and is_own_line(facts):

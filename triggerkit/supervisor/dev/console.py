@@ -36,19 +36,19 @@ class Console(Protocol):
         """Something wrong, with its remedy."""
 
     def check(self, check: Check) -> None:
-        """A preflight check."""
+        """Show a preflight check."""
 
     def ready(self, ms: float, facts: dict[str, Any]) -> None:
-        """All processes run."""
+        """Show that all processes run."""
 
     def line(self, process: str, facts: dict[str, Any]) -> None:
-        """A line of a child's log."""
+        """Show a line of a child's log."""
 
     def backfill(self, name: str, done: int, total: int, *, state: str) -> None:
-        """How far a backfill is; in any other state than `active` it has stopped."""
+        """Show how far a backfill is; in any other state than `active` it has stopped."""
 
     def stopping(self, executing: int | None) -> None:
-        """What runs is finished first: so many runs, None when that is not known."""
+        """Show that runs which execute are finished first: so many, None when that is not known."""
 
     def close(self) -> None:
         """Nothing more is shown."""
@@ -143,7 +143,7 @@ class TextConsole:
             self._progress.stop()
 
     def _tell_progress(self, name: str, done: int, total: int, *, state: str) -> None:
-        """Where no bar can be drawn: a line per tenth."""
+        """Print a line per tenth, where no bar can be drawn."""
         tenth = 10 * done // max(total, 1)
         if state != "active":
             self._told.pop(name, None)
@@ -208,7 +208,7 @@ class JsonConsole:
 
 
 def _matters(facts: dict[str, Any]) -> bool:
-    """Whether a line tells of a problem or a failure, or that `dev` is ready."""
+    """Return whether a line tells of a problem or a failure, or that `dev` is ready."""
     event = facts.get("event")
     if event == "check":
         return not facts["ok"]
@@ -225,7 +225,7 @@ def runs(count: int) -> str:
 
 
 def drain(executing: int | None) -> str:
-    """What a stop waits for, in words."""
+    """Describe what a stop waits for."""
     if executing == 0:
         return "stopping; nothing is executing"
     what = "what runs" if executing is None else runs(executing)

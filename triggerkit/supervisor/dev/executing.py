@@ -24,7 +24,7 @@ _FORGET = "DELETE FROM triggerkit.workers WHERE hostname = %s AND parent_pid = A
 
 
 async def count_executing(dsn: str, workers: Sequence[int]) -> int | None:
-    """How many runs the worker processes `workers` execute; None when Postgres is away."""
+    """Count the runs that the worker processes `workers` execute; None when Postgres is away."""
     return await _ask(dsn, workers, _EXECUTING)
 
 

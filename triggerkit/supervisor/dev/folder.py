@@ -52,7 +52,8 @@ class StateFolder:
         os.close(self._lock_fd)
 
     def secrets(self) -> dict[str, str]:
-        """The generated secrets, made at the first start and kept, readable by the owner alone."""
+        """Return the generated secrets, made at the first start and kept, readable by the owner
+        alone."""
         path = self.path / "secrets.json"
         known: dict[str, str] = orjson.loads(path.read_bytes()) if path.exists() else {}
         made = {name: known.get(name) or token_urlsafe(32) for name in GENERATED}

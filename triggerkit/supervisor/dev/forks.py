@@ -31,7 +31,7 @@ class Process(Protocol):
 
     @property
     def stdout(self) -> asyncio.StreamReader | None:
-        """What it prints, its standard error included."""
+        """Return what it prints, its standard error included."""
 
     async def wait(self) -> int:
         """Wait until it has ended; its exit code."""

@@ -26,7 +26,7 @@ class CodeFilter(DefaultFilter):
     ignore_dirs = (*DefaultFilter.ignore_dirs, STATE_DIR, "tests")
 
     def __call__(self, change: Change, path: str) -> bool:
-        """Whether a change of `path` means new code."""
+        """Return whether a change of `path` means new code."""
         return super().__call__(change, path) and path.endswith((".py", "triggerkit.toml"))
 
 
@@ -87,7 +87,7 @@ class Reload:
 
 
 async def code_changes(folder: Path) -> AsyncIterator[list[str]]:
-    """The paths that changed, relative to `folder`, each time some did."""
+    """Yield the paths that changed, relative to `folder`, each time some did."""
     async for changed in awatch(folder, watch_filter=CodeFilter(), debounce=QUIET_MS, step=50):
         yield sorted({_shown(Path(path), folder) for _, path in changed})
 

@@ -51,7 +51,7 @@ class EmbeddedServers:
 
     @property
     def brings_postgres(self) -> bool:
-        """Whether the database is ours: then its tables are ours to make."""
+        """Return whether the database is ours: then its tables are ours to make."""
         return self._postgres is not None
 
     async def keep(self, on_end: Callable[[str], None], on_return: Callable[[str], None]) -> None:
@@ -85,7 +85,7 @@ class EmbeddedServers:
             await server.stop(force=force)
 
     def processes(self) -> list[dict[str, Any]]:
-        """The servers as `status` lists them."""
+        """Return the servers as `status` lists them."""
         return [
             {"name": name, "pid": server.pid, "state": "running" if server.pid else "stopped"}
             for name, server in self._named()

@@ -48,7 +48,7 @@ class Verifiable(NamedTuple):
 
 
 def verifiable(task: Task[Any, Any, Any]) -> Verifiable:
-    """The task with what its verification needs.
+    """Return the task with what its verification needs.
 
     Raises:
         ConfigurationError: it does not say how, or does not follow exactly one table.
@@ -68,7 +68,7 @@ def verifiable(task: Task[Any, Any, Any]) -> Verifiable:
 
 @asynccontextmanager
 async def one_snapshot(source: psycopg.AsyncConnection) -> AsyncIterator[None]:
-    """A read-only transaction that sees one state of the database; its errors teach."""
+    """Yield a read-only transaction that sees one state of the database; its errors teach."""
     try:
         for statement in _BEGIN:
             await source.execute(statement)
@@ -81,7 +81,7 @@ async def one_snapshot(source: psycopg.AsyncConnection) -> AsyncIterator[None]:
 async def mismatches(
     source: psycopg.AsyncConnection, found: Verifiable, key_columns: int
 ) -> AsyncIterator[list[Found]]:
-    """The mismatches of a task, in batches; within `one_snapshot`.
+    """Yield the mismatches of a task, in batches; within `one_snapshot`.
 
     Raises:
         ConfigurationError: its query or function is wrong, or answers another shape.

@@ -141,7 +141,7 @@ class Pipeline:
         }
 
     async def under_way(self) -> UnderWay:
-        """What is on its way now."""
+        """Return the changes and runs that are on their way now."""
         async with self._states.connection() as state:
             # The messages first: one that becomes a run meanwhile is then in both, not in neither.
             messages, parked, backfill = await self._before_consumer(state)
@@ -149,7 +149,8 @@ class Pipeline:
         return UnderWay(frozenset({*messages, *parked, *rows}), len(messages), runs, backfill)
 
     async def captured_since_open(self, source: psycopg.AsyncConnection, lsn: str) -> set[str]:
-        """The rows changed since `open`, once the stream has what was committed before `lsn`."""
+        """Return the rows changed since `open`, once the stream has what was committed before
+        `lsn`."""
         if self._facts is None:
             return set()
         deadline = monotonic() + CAPTURE_S

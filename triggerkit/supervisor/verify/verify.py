@@ -50,7 +50,7 @@ class Verification:
 
     @property
     def is_true(self) -> bool:
-        """Whether nothing is missing, stale or orphaned."""
+        """Return whether nothing is missing, stale or orphaned."""
         return not self.problems.total()
 
     def as_json(self) -> dict[str, Any]:
