@@ -31,7 +31,7 @@ def fake_change(
     key: object = None,
     **metadata: Any,
 ) -> Change[RecordT]:
-    """A change of one row as a task gets it. Each is later than the one made before it.
+    """Return a change of one row as a task gets it. Each is later than the one made before it.
 
     `record` is the row: a model, dataclass or dict; None for a truncate. With `old`, the whole row
     before, or `changes`, the old values of the columns that changed, it is an update; else an
@@ -57,7 +57,7 @@ def fake_change(
 
 
 def fake_message(record: Any, **given: Any) -> dict[str, Any]:
-    """The same change as the JSON that a webhook route gets; the parameters of `fake_change`."""
+    """Do the same change as the JSON that a webhook route gets; the parameters of `fake_change`."""
     message: dict[str, Any] = ready_for_json(fake_change(record, **given))
     return message
 
@@ -90,7 +90,7 @@ def _key(row: Mapping[str, Any], key: object) -> tuple[str, ...]:
 
 
 def _columns(record: Any) -> dict[str, Any]:
-    """The columns whose values are known, as JSON."""
+    """Return the columns whose values are known, as JSON."""
     known = {name: value for name, value in _values(record) if value is not UNCHANGED}
     columns: dict[str, Any] = ready_for_json(known)
     return columns

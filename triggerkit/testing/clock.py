@@ -15,7 +15,7 @@ class Clock:
         self._now = datetime.now(UTC) if at is None else _aware(at)
 
     def now(self) -> datetime:
-        """The time, in UTC."""
+        """Return the time, in UTC."""
         return self._now
 
     def advance(self, by: float | timedelta) -> None:
@@ -31,7 +31,7 @@ class Clock:
         self._now = self.to_come(moment)
 
     def after(self, span: float | timedelta) -> datetime:
-        """The time `span` from now, in seconds or a timedelta."""
+        """Return the time `span` from now, in seconds or a timedelta."""
         return self._now + (span if isinstance(span, timedelta) else timedelta(seconds=span))
 
     def to_come(self, moment: datetime) -> datetime:

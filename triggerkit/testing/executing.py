@@ -23,7 +23,8 @@ from triggerkit.worker.telemetry.output import LineWriter, capture_output
 
 @cache
 def _event_loop() -> EventLoopThread:
-    """The loop of all async tasks: what they keep open on it outlasts a test, as in a worker."""
+    """Return the loop of all async tasks: what they keep open on it outlasts a test, as in a
+    worker."""
     return EventLoopThread()
 
 
@@ -73,7 +74,7 @@ def _executing(task: Task[Any, Any, Any], run: ClaimedRun) -> Iterator[Attempt]:
 
 @contextmanager
 def _captured() -> Iterator[None]:
-    """What is printed and logged belongs to the run; the test sees it, too."""
+    """Record what is printed and logged with the run; the test sees it, too."""
     if isinstance(sys.stdout, LineWriter):
         yield
         return

@@ -91,7 +91,7 @@ class Ledger:
             self.add(run.task, new, now)
 
     def next_at(self) -> datetime | None:
-        """When something is due next, after all that is due now was claimed."""
+        """Return the time of what is due next, once all that is due now is claimed."""
         times = [_start_of(run) for run in self._timed.values()]
         times += [_expiry_of(run) for run in self._timed.values()]
         return min((at for at in times if at is not None), default=None)

@@ -44,7 +44,7 @@ class Memory:
         return list(self._ledger.runs.values())
 
     def __getitem__(self, run: Handle | str) -> RecordedRun:
-        """The run of a handle, or with an id.
+        """Return the run of a handle, or with an id.
 
         Raises:
             UnknownRun: it is not among these.
@@ -137,7 +137,7 @@ class Memory:
     def _due(
         self, until: datetime, ended: Callable[[], bool] = lambda: False, limit: int = LIMIT
     ) -> Iterator[ClaimedRun]:
-        """What is to be executed, one after another; the clock moves between them."""
+        """Yield the runs to execute, one after another; the clock moves between them."""
         made: Counter[str] = Counter()
         while not ended():
             claimed = self._claimed()

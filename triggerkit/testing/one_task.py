@@ -55,7 +55,7 @@ async def arun_task(
 
 @contextmanager
 def _memory() -> Iterator[MemoryRuns]:
-    """The runs in memory that are in use, else some for this once."""
+    """Yield the runs in memory that are in use, else some for this once."""
     current = door()
     if isinstance(current, MemoryRuns):
         yield current

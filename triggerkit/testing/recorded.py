@@ -80,17 +80,17 @@ class RecordedRun:
 
     @property
     def options(self) -> RunOptions:
-        """What it was triggered with beside the payload."""
+        """Return the options it was triggered with."""
         return self.new.options or RunOptions()
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has ended, with or without success."""
+        """Return whether it has ended, with or without success."""
         return self.status in FINAL
 
     @property
     def payload(self) -> Any:
-        """What the task gets: a payload, a `Change` or a list of them."""
+        """Return the task's argument: a payload, a `Change` or a list of them."""
         payload_type = self.task.payload_type
         if self.new.items is None:
             return payload_type.read(self.payload_json)
@@ -104,7 +104,7 @@ class RecordedRun:
 
     @property
     def log(self) -> list[Line]:
-        """What it printed and logged, in order."""
+        """Return the lines it printed and logged, in order."""
         return [
             Line(e.name, e.level or "", orjson.loads(e.attributes))
             for e in self.entries
@@ -130,7 +130,7 @@ class RecordedRun:
         return f"<{self.task.name} {self.id} {self.status}, attempt {self.attempt}{why}>"
 
     def claimed(self, started_at: datetime, held_rows: list[str]) -> ClaimedRun:
-        """The run as it is given to an executor."""
+        """Return the run as it is given to an executor."""
         new = self.new
         return ClaimedRun(
             new.id, self.seq, new.task, new.queue, self.attempt, new.max_attempts, self.waits,

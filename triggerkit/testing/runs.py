@@ -64,11 +64,11 @@ class MemoryRuns(Memory):
         self._schedules.start(task, self.clock.now())
 
     def of(self, task: Task[Any, Any, Any]) -> list[RecordedRun]:
-        """The runs of `task`, in the order in which they were made."""
+        """Return the runs of `task`, in the order in which they were made."""
         return [run for run in self.all if run.task.name == task.name]
 
     def triggered(self, task: Task[Any, Any, Any]) -> RecordedRun:
-        """The one run of `task`.
+        """Return the one run of `task`.
 
         Raises:
             AssertionError: there is none, or more than one; it shows those that there are.

@@ -41,11 +41,11 @@ class Schedules:
         self._started.append(_Schedule(task, ticks, next(ticks)))
 
     def next_at(self) -> datetime | None:
-        """The next tick."""
+        """Return the next tick."""
         return min((schedule.next_at for schedule in self._started), default=None)
 
     def due(self, now: datetime) -> Iterator[NewRun]:
-        """The runs of all ticks until `now`, each once, in order."""
+        """Yield the runs of all ticks until `now`, each once, in order."""
         while (at := self.next_at()) is not None and at <= now:
             for schedule in self._started:
                 if schedule.next_at == at:
