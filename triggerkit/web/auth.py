@@ -19,7 +19,8 @@ SIGNED_BY = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
 async def authorized_body(request: Request, settings: Settings) -> bytes | None:
-    """The body of a request with a right bearer or a right signature; None for every other one.
+    """Return the body of a request with a right bearer or a right signature; None for every other
+    one.
 
     Without a right bearer, the body is read only if all but the signature is in order.
 
@@ -43,7 +44,7 @@ async def authorized_body(request: Request, settings: Settings) -> bytes | None:
 
 
 def has_bearer(request: Request, secrets: Sequence[str]) -> bool:
-    """Whether the request carries one of `secrets` as its bearer.
+    """Return whether the request carries one of `secrets` as its bearer.
 
     Digests of bytes are compared: a header that is not ASCII is a wrong secret, not an error.
     """
@@ -59,14 +60,14 @@ def has_bearer(request: Request, secrets: Sequence[str]) -> bool:
 
 
 def unauthorized() -> JSONResponse:
-    """The one answer to a missing and to a wrong secret."""
+    """Return the answer to a missing and to a wrong secret."""
     return JSONResponse(
         {"error": "Unauthorized"}, status_code=401, headers={"www-authenticate": "Bearer"}
     )
 
 
 def _bearers(settings: Settings) -> list[str]:
-    """The bearer secrets that open; none where a signing secret alone is set."""
+    """Return the bearer secrets that open; none where a signing secret alone is set."""
     if settings.triggerkit_webhook_secret is None and settings.webhook_signing_secrets:
         return []
     return settings.webhook_secrets

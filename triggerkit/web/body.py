@@ -29,7 +29,7 @@ class _RawBatch(msgspec.Struct):
 
 
 async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """The body: UTF-8, and said to be JSON.
+    """Return the body: UTF-8, and said to be JSON.
 
     Raises:
         Refused: 400 cut short, 408 too slow, 413 too large, 415 not JSON or an unknown encoding.
@@ -55,7 +55,7 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
 
 
 def split(body: bytes) -> tuple[bool, list[msgspec.Raw]]:
-    """Whether `body` is a batch, `{"data": [message, …]}`, and its messages: bytes of JSON.
+    """Return whether `body` is a batch, `{"data": [message, …]}`, and its messages: bytes of JSON.
 
     Raises:
         Refused: 400 malformed.

@@ -101,7 +101,7 @@ class Deliveries:
             self.seconds[name] += seconds  # type: ignore[assignment]
 
     def families(self) -> Iterator[Metric]:
-        """What was counted."""
+        """Yield the counters."""
         attempts = _counter(
             "triggerkit_deliveries", "Delivery attempts of batches.", ["consumer", "outcome"]
         )
@@ -136,7 +136,7 @@ async def measure(
     policy: Policy,
     deliveries: Deliveries,
 ) -> list[Metric]:
-    """All families, in the order of the way: capture, log, consumers, deliveries, runs.
+    """Return all families, in the order of the way: capture, log, consumers, deliveries, runs.
 
     Without `source` the slots are left out.
     """

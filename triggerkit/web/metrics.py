@@ -81,7 +81,7 @@ class Metrics:
     async def _source(
         self, stack: AsyncExitStack, state: psycopg.AsyncConnection
     ) -> psycopg.AsyncConnection | None:
-        """A connection to the server that has the slots; None while it does not answer."""
+        """Return a connection to the server that has the slots; None while it does not answer."""
         if self._settings.triggerkit_state_url is None:
             return state
         try:

@@ -63,7 +63,7 @@ class Receipt:
             raise BodyRefused(413, f"more than {MAX_MESSAGES} messages in one request")
 
     def runs(self) -> list[NewRun]:
-        """The runs to accept: one for a batch task's whole batch, else one per message.
+        """Return the runs to accept: one for a batch task's whole batch, else one per message.
 
         Raises:
             InvalidPayload: a message does not fit, and its sender does not understand `failed`.
@@ -77,7 +77,7 @@ class Receipt:
         return [self._message_run(i) for i in good]
 
     def body(self, handles: list[Handle]) -> dict[str, Any]:
-        """The answer: a handle per accepted message, and the messages that failed."""
+        """Return the answer: a handle per accepted message, and the messages that failed."""
         if not self._is_batch:
             return handles[0].as_json()
         if self._task.payload_type.shape == "batch":
@@ -156,7 +156,8 @@ class Receipt:
         )
 
     def _key(self, index: int) -> str | None:
-        """A message is known by its own key, else by the request's id and its place there."""
+        """Return the key of a message: its own, else one of the request's id and its place
+        there."""
         if index in self._envelopes:
             own = self._envelopes[index].metadata.idempotency_key
             if own is not None:
@@ -176,7 +177,7 @@ class Receipt:
 
 
 def _trace_context(header: str | None) -> str | None:
-    """The request's W3C trace context, if it is one."""
+    """Return the request's W3C trace context, if it is one."""
     return header if header is not None and TRACEPARENT.fullmatch(header) else None
 
 
@@ -196,7 +197,7 @@ def _consumer(metadata: Metadata) -> str | None:
 
 
 def _own_key(message: Json) -> str | None:
-    """The idempotency key of a message that does not fit, if it has one all the same."""
+    """Return the idempotency key of a message that does not fit, if it has one all the same."""
     try:
         return msgspec.json.decode(message, type=_Keyed).metadata.idempotency_key
     except msgspec.ValidationError:
@@ -204,7 +205,7 @@ def _own_key(message: Json) -> str | None:
 
 
 def _joined(keys: list[str | None]) -> str | None:
-    """One key for several messages; None when one of them has none."""
+    """Return one key for several messages; None when one of them has none."""
     if len(keys) == 1 or None in keys:
         return None if None in keys else keys[0]
     return hashlib.sha256("\n".join(map(str, keys)).encode()).hexdigest()

@@ -62,9 +62,9 @@ class WebhookRoute(Route):
 
 
 def webhook(path: str, *, task: Task[Any, Any, Any]) -> WebhookRoute:
-    """A route for any ASGI app: `POST path` with one message or `{"data": [message, …]}` starts
-    runs of `task`, if it carries `Authorization: Bearer` and the webhook secret, or a signature by
-    the webhook signing secret."""
+    """Return a route for any ASGI app: `POST path` with one message or `{"data": [message, …]}`
+    starts runs of `task`, if it carries `Authorization: Bearer` and the webhook secret, or a
+    signature by the webhook signing secret."""
     return WebhookRoute(path, task)
 
 

@@ -37,7 +37,7 @@ class Latest(Given):
 
 
 async def list_changes(call: Call, query: Latest) -> Page[AuditEntry]:
-    """What was changed, newest first."""
+    """Return the entries of the audit, newest first."""
     async with call.state() as state, state.cursor(row_factory=class_row(AuditEntry)) as cursor:
         await cursor.execute(_LIST, [query.cursor, query.limit])
         found = await cursor.fetchall()

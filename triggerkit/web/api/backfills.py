@@ -66,7 +66,8 @@ class Which(Given):
 
 
 async def list_backfills(call: Call, query: Which) -> Page[Backfill]:
-    """The backfills that are active, paused or failed; with `all=true` all that ever were."""
+    """Return the backfills that are active, paused or failed; with `all=true` all that ever
+    were."""
     async with call.state() as state:
         found = await BackfillStore(state, ACTOR).list(all_=query.all)
     return Page(data=[_shown(progress) for progress in found])
@@ -92,7 +93,7 @@ async def start_backfill(call: Call, body: NewBackfill) -> StartedBackfills:
 
 
 async def show_backfill(call: Call, id: int) -> Backfill:  # noqa: A002 - the path's name
-    """One backfill and how far it is."""
+    """Return one backfill and how far it is."""
     async with call.state() as state:
         return _shown(await _find(state, id))
 

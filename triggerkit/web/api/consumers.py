@@ -74,7 +74,7 @@ def _nothing() -> None:
 
 
 def _optional_fields() -> dict[str, Any]:
-    """The fields of a definition but its name, none of which has to be given."""
+    """Return the fields of a definition but its name, none of which has to be given."""
     return {
         name: Annotated[field.annotation, *field.metadata, Field(default_factory=_nothing)]
         for name, field in ConsumerDefinition.model_fields.items()
@@ -98,7 +98,7 @@ else:
 
 
 async def list_consumers(call: Call) -> Page[ConsumerHealth]:
-    """All consumers, by name, with their state and how far behind they are."""
+    """Return all consumers, by name, with their state and how far behind they are."""
     async with call.state() as state:
         return Page(data=await _healths(call, state))
 
@@ -113,13 +113,13 @@ async def create_consumer(call: Call, body: NewConsumer) -> ChangedConsumer:
 
 
 async def show_consumer(call: Call, name: str) -> ConsumerInfo:
-    """One consumer: its definition, and its place in each partition of the log."""
+    """Return one consumer: its definition, and its place in each partition of the log."""
     async with call.state() as state:
         return ConsumerInfo(**await _shown(state, name))
 
 
 async def show_health(call: Call, name: str) -> ConsumerHealth:
-    """How far behind one consumer is, and what is wrong with it."""
+    """Return the health of one consumer: how far behind it is, and what is wrong with it."""
     async with call.state() as state:
         found = {health.name: health for health in await _healths(call, state)}
     if name not in found:

@@ -64,13 +64,13 @@ class DatabaseHealth(BaseModel):
 
 
 async def list_databases(call: Call) -> Page[DatabaseInfo]:
-    """All source databases, by name."""
+    """Return all source databases, by name."""
     async with call.state() as state:
         return Page(data=await _databases(state))
 
 
 async def show_database(call: Call, name: str) -> DatabaseInfo:
-    """One source database."""
+    """Return one source database."""
     async with call.state() as state:
         found = {database.name: database for database in await _databases(state)}
     if name not in found:
@@ -79,8 +79,8 @@ async def show_database(call: Call, name: str) -> DatabaseInfo:
 
 
 async def show_health(call: Call, name: str) -> DatabaseHealth:
-    """How a database's capture is, and what is wrong with its server, slot, tables and log. Where
-    the source does not answer, what the state knows of it."""
+    """Return the health of a database's capture, and what is wrong with its server, slot, tables
+    and log. Where the source does not answer, what the state knows of it."""
     if call.database_health is None:
         raise CannotConnect("this process does not look at databases; ask `triggerkit serve`")
     async with AsyncExitStack() as stack:

@@ -48,7 +48,7 @@ class Enabled(BaseModel):
 
 
 async def list_endpoints(call: Call) -> Page[EndpointInfo]:
-    """All endpoints, by name; of secrets only names and fingerprints are shown."""
+    """Return all endpoints, by name; of secrets only names and fingerprints are shown."""
     async with call.state() as state:
         return Page(data=await _store(call, state).list_all())
 
@@ -65,7 +65,7 @@ async def create_endpoint(call: Call, body: NewEndpoint) -> EndpointInfo:
 
 
 async def show_endpoint(call: Call, name: str) -> EndpointInfo:
-    """One endpoint; of secrets only names and fingerprints are shown."""
+    """Return one endpoint; of secrets only names and fingerprints are shown."""
     async with call.state() as state:
         return await _store(call, state).show(name)
 
@@ -127,7 +127,7 @@ def without(text: str, secrets: Iterable[str]) -> str:
 
 
 def _secrets(credentials: Credentials) -> list[str]:
-    """What the endpoint may repeat: the values of headers, whole and by their words."""
+    """Return what the endpoint may repeat: the values of headers, whole and by their words."""
     found = list(credentials.signing_secrets)
     for value in credentials.headers.values():
         found += [value, *value.split()]

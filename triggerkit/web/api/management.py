@@ -37,7 +37,7 @@ ALL: Final = (*OPERATIONS, Operation("GET", "/openapi.json", openapi, "Describe 
 
 @cache
 def describe_all() -> dict[str, Any]:
-    """The description of the whole API, made when it is first asked for."""
+    """Return the description of the whole API, made when it is first asked for."""
     return describe(ALL, PREFIX)
 
 
@@ -63,7 +63,8 @@ class Api(Mount):
         super().__init__(PREFIX, routes=[*others, *own, Route("/{rest:path}", _Path((), known))])
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is for us: the user's app may have paths under the prefix too."""
+        """Return whether the request is for us: the user's app may have paths under the prefix
+        too."""
         match, child = super().matches(scope)
         below = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(f"{PREFIX}/")
         if match is Match.FULL and below.partition("/")[0] not in RESOURCES:

@@ -68,7 +68,7 @@ async def list_messages(call: Call, query: ParkedFilter) -> Page[Parked]:
 
 
 async def show_message(call: Call, consumer: str, position: int) -> ParkedMessageInfo:
-    """One parked message with its body."""
+    """Return one parked message with its body."""
     async with call.state() as state:
         await Consumers(state, ACTOR).find(consumer)
         found, deliveries = await show_parked(state, consumer, position)

@@ -25,7 +25,7 @@ _ABOUT = (
 
 
 def describe(operations: Sequence[Operation], prefix: str) -> dict[str, Any]:
-    """The description of `operations`, whose paths are below `prefix`."""
+    """Return the description of `operations`, whose paths are below `prefix`."""
     schemas = _Schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -66,7 +66,7 @@ class _Schemas:
         self._found = {key: schema for (key, _), schema in found.items()}
 
     def content(self, name: str, part: str) -> dict[str, Any]:
-        """A request's or an answer's schema, as OpenAPI has it."""
+        """Return a request's or an answer's schema, as OpenAPI has it."""
         return {"application/json": {"schema": self._found[(name, part)]}}
 
 

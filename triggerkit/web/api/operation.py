@@ -60,7 +60,7 @@ class Call:
 
     @property
     def policy(self) -> Policy:
-        """How long the log keeps what, and how much."""
+        """Return how long the log keeps what, and how much."""
         return Policy(self.settings.log_keep, self.settings.log_max_bytes)
 
     @property
@@ -70,18 +70,18 @@ class Call:
 
     @property
     def keyring(self) -> Keyring:
-        """What decrypts the endpoints."""
+        """Return the keys that decrypt the endpoints."""
         return Keyring(self.settings.encryption_keys)
 
     @asynccontextmanager
     async def state(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A connection to the state database, in autocommit mode."""
+        """Yield a connection to the state database, in autocommit mode."""
         async with self.client.pool.connection(timeout=POOL_TIMEOUT_S) as connection:
             yield connection
 
     @asynccontextmanager
     async def source(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A connection of this call alone to the source database.
+        """Yield a connection of this call alone to the source database.
 
         Raises:
             CannotConnect: it does not answer.
@@ -123,7 +123,7 @@ class Operation:
 
     @cached_property
     def answer(self) -> TypeAdapter[Any]:
-        """What its answer is made by, when it is first asked for: it takes a millisecond."""
+        """Return what its answer is made by, when it is first asked for: it takes a millisecond."""
         return TypeAdapter(self.types["return"])
 
     @property

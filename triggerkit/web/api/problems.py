@@ -96,7 +96,7 @@ def answer(status: int, value: object) -> Response:
 
 
 def answer_to(error: Exception, where: str) -> Response:
-    """The answer to what an operation raised; `where` names the operation, for the log."""
+    """Return the answer to what an operation raised; `where` names the operation, for the log."""
     if isinstance(error, BodyRefused):
         return answer(error.status, {"error": error.error})
     if isinstance(error, ValidationError):
@@ -122,7 +122,8 @@ def _details(error: Exception) -> list[dict[str, object]]:
 
 
 def problems_of(message: str) -> list[dict[str, object]]:
-    """The fields that an error of a definition names, a line each: `name field.0: what is so`."""
+    """Return the fields that an error of a definition names, a line each: `name field.0: what is
+    so`."""
     found: list[dict[str, object]] = []
     for line in message.splitlines():
         match = re.match(r"\S+ ([a-z_]+(?:\.\w+)*): (.+)", line)

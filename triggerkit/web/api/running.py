@@ -42,7 +42,7 @@ class WorkerQuery(Given):
 
 
 async def list_all_queues(call: Call) -> Page[QueueInfo]:
-    """The queues that have runs, workers, limits or a pause, by name."""
+    """Return the queues that have runs, workers, limits or a pause, by name."""
     async with call.state() as state:
         return Page(data=await list_queues(state))
 
@@ -62,7 +62,7 @@ async def edit_queue(call: Call, name: str, body: QueueLimits) -> QueueInfo:
 
 
 async def show_queue(call: Call, name: str) -> QueueInfo:
-    """One queue."""
+    """Return one queue."""
     async with call.state() as state:
         return await find_queue(state, name)
 
@@ -78,7 +78,7 @@ async def resume_one_queue(call: Call, name: str) -> QueueInfo:
 
 
 async def list_all_schedules(call: Call) -> Page[ScheduleInfo]:
-    """The schedules, by name."""
+    """Return the schedules, by name."""
     async with call.state() as state:
         return Page(data=await list_schedules(state))
 
@@ -101,5 +101,5 @@ async def run_one_schedule(call: Call, name: str) -> RunHandle:
 
 
 async def list_all_workers(call: Call, query: WorkerQuery) -> Page[WorkerInfo]:
-    """The processes that execute runs, watched until each has raised its heartbeat."""
+    """Return the processes that execute runs, watched until each has raised its heartbeat."""
     return Page(data=await list_workers(call.client.pool, query.watch_s))

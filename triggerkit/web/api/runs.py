@@ -124,7 +124,7 @@ async def list_all_runs(call: Call, query: WantedPage) -> Page[RunSummary]:
 
 
 async def show_one_run(call: Call, id: str) -> Run:  # noqa: A002 - the path's name
-    """One run whole, with its payload, its output, its attempts and what it said."""
+    """Return one run whole, with its payload, its output, its attempts and what it said."""
     async with call.state() as state:
         found = await show_run(state, id)
     if found is None:
@@ -166,15 +166,15 @@ async def replay_several(call: Call, body: SeveralReplayed) -> ReplayedRuns:
 
 
 async def list_errors(call: Call, query: ErrorFilter) -> Page[RunErrors]:
-    """The errors of runs that ended as failed, crashed or timed_out, by type and place, those with
-    most runs first; the newest 5,000 runs of each status are looked at."""
+    """Return the errors of runs that ended as failed, crashed or timed_out, by type and place,
+    those with most runs first; the newest 5,000 runs of each status are looked at."""
     async with call.state() as state:
         found = await group_errors(state, since=query.since, task=query.task)
     return Page(data=[RunErrors(**asdict(group)) for group in found])
 
 
 async def list_tasks(call: Call) -> Page[TaskInfo]:
-    """The tasks that this `serve` found, by name."""
+    """Return the tasks that this `serve` found, by name."""
     return Page(
         data=[
             TaskInfo(

@@ -24,8 +24,8 @@ class TraceFilter(Given):
 
 
 async def show_trace(call: Call, position: str, query: TraceFilter) -> Trace:
-    """The whole way of the change at a position of the log, or of the one that made a run, whose id
-    stands in its place. It is known as long as the log keeps the change."""
+    """Return the whole way of the change at a position of the log, or of the one that made a run,
+    whose id stands in its place. It is known as long as the log keeps the change."""
     async with call.state() as state:
         if query.consumer is not None:
             await Consumers(state, ACTOR).find(query.consumer)
