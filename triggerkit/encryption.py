@@ -46,7 +46,7 @@ class Keyring:
         )
 
     def decrypt(self, sealed: bytes, place: str) -> bytes:
-        """What was sealed for `place`.
+        """Return what was sealed for `place`.
 
         Raises:
             CannotDecrypt: its key is missing, or it was changed or moved; the message names it.
@@ -72,7 +72,7 @@ class Keyring:
             ) from None
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether `sealed` was made with the first key."""
+        """Return whether `sealed` was made with the first key."""
         return next(iter(self._ciphers), None) == sealed[len(_VERSION) : _HEAD_BYTES]
 
 

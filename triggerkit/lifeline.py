@@ -31,7 +31,7 @@ class Lifeline:
     _write_fd: int = field(repr=False)
 
     def environment(self) -> dict[str, str]:
-        """What to add to the environment of a child that calls `watch()`."""
+        """Return what to add to the environment of a child that calls `watch()`."""
         return {VARIABLE: f"{self.read_fd}:{os.fstat(self.read_fd).st_ino}"}
 
     def close_read(self) -> None:

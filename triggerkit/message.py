@@ -98,7 +98,7 @@ class Change(Generic[RecordT]):
 
 
 def row_key(schema: str, table: str, pks: Iterable[object]) -> str:
-    """The identity of a row as text, equal for all of its messages."""
+    """Return the identity of a row as text, equal for all of its messages."""
     return f"{schema}.{table}:{orjson.dumps([str(pk) for pk in pks]).decode()}"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def triggerkit_clock() -> Clock:
-    """The clock of `triggerkit_runs`; it stands still until it is moved."""
+    """Return the clock of `triggerkit_runs`; it stands still until it is moved."""
     from triggerkit.testing import Clock
 
     return Clock()
@@ -25,7 +25,7 @@ def triggerkit_clock() -> Clock:
 
 @pytest.fixture
 def triggerkit_runs(triggerkit_clock: Clock) -> Iterator[MemoryRuns]:
-    """What the test triggers is recorded in memory; see `triggerkit.testing.memory_runs`."""
+    """Record in memory what the test triggers; see `triggerkit.testing.memory_runs`."""
     from triggerkit.testing import memory_runs
 
     with memory_runs(triggerkit_clock) as runs:

@@ -148,7 +148,8 @@ class Settings(BaseModel):
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:
-        """The settings as environment variables for a child process, secrets in the clear."""
+        """Return the settings as environment variables for a child process, secrets in the
+        clear."""
         values: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -217,17 +218,17 @@ class Settings(BaseModel):
 
     @property
     def log_keep(self) -> timedelta:
-        """How long the log keeps what all consumers are past."""
+        """Return the time that the log keeps what all consumers are past."""
         return timedelta(seconds=_seconds(self.triggerkit_log_keep))
 
     @property
     def log_max_bytes(self) -> int:
-        """How large the log may become; what is oldest goes then, whoever has not got it."""
+        """Return the log's limit in bytes; beyond it the oldest part goes, delivered or not."""
         return _bytes(self.triggerkit_log_max_bytes)
 
     @property
     def runs_keep(self) -> timedelta:
-        """How long finished runs are kept."""
+        """Return the time that finished runs are kept."""
         return timedelta(seconds=_seconds(self.triggerkit_runs_keep))
 
     @property
@@ -271,7 +272,8 @@ def _measured(text: str, units: Mapping[str, int], examples: str) -> float:
 
 
 def _key_bytes(text: str) -> bytes:
-    """What `text` is the base64 of, in either alphabet, padded or not; nothing if it is none."""
+    """Return what `text` is the base64 of, in either alphabet, padded or not; nothing if it is
+    none."""
     try:
         plain = text.rstrip("=").replace("+", "-").replace("/", "_")
         key = base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
@@ -288,13 +290,13 @@ def own_environment(folder: Path) -> dict[str, str]:
 
 
 def running_environment(folder: Path) -> dict[str, str]:
-    """The settings of the `triggerkit dev` that runs in `folder`, empty when none does."""
+    """Return the settings of the `triggerkit dev` that runs in `folder`, empty when none does."""
     state = running_dev(folder)
     return dict(state["env"]) if state else {}
 
 
 def running_dev(folder: Path) -> dict[str, Any] | None:
-    """The state file of the `triggerkit dev` that runs in `folder`, None when none does."""
+    """Return the state file of the `triggerkit dev` that runs in `folder`, None when none does."""
     try:
         state: dict[str, Any] = orjson.loads((folder / STATE_DIR / "dev.json").read_bytes())
         os.kill(int(state["pid"]), 0)

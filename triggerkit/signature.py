@@ -31,12 +31,12 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 
 
 def new_secret() -> str:
-    """A secret of 32 random bytes."""
+    """Return a secret of 32 random bytes."""
     return PREFIX + b64encode(token_bytes(32)).decode()
 
 
 def read_secret(secret: str) -> bytes:
-    """The key in `secret`: `whsec_` and the base64, padded or not, of 24 to 64 bytes.
+    """Return the key in `secret`: `whsec_` and the base64, padded or not, of 24 to 64 bytes.
 
     Raises:
         ConfigurationError: it is none; the message does not show it.
@@ -56,7 +56,7 @@ def read_secret(secret: str) -> bytes:
 
 
 def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
-    """The header `webhook-signature`: one signature per secret, separated by spaces.
+    """Return the header `webhook-signature`: one signature per secret, separated by spaces.
 
     `timestamp` is that of the attempt, in seconds since 1970.
 
@@ -68,7 +68,7 @@ def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -
 
 
 def is_fresh(message_id: str, timestamp: str, now_s: float) -> bool:
-    """Whether the parts that need no body are well-formed, and the time is near `now_s`."""
+    """Return whether the parts that need no body are well-formed, and the time is near `now_s`."""
     if not (_ID.fullmatch(message_id) and _TIMESTAMP.fullmatch(timestamp)):
         return False
     return abs(int(timestamp) - now_s) <= TOLERANCE_S
@@ -82,7 +82,7 @@ def verify(
     body: bytes,
     now_s: float,
 ) -> bool:
-    """Whether one of `secrets` made one of the signatures in `signature`, near `now_s`.
+    """Return whether one of `secrets` made one of the signatures in `signature`, near `now_s`.
 
     The strings are the headers as they came; whatever is malformed, secrets included, is a no. The
     time this takes does not tell how much of a signature was right.

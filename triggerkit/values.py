@@ -37,7 +37,7 @@ class MalformedValue(ValueError):
 
 
 def decoder_for(type_oid: int) -> Decoder:
-    """The decoder of a built-in type or its arrays; text for every type that is not known.
+    """Return the decoder of a built-in type or its arrays; text for every type that is not known.
 
     int2, int4, int8 and oid give int; bool gives bool; float4 and float8 give float, or "NaN",
     "Infinity", "-Infinity"; timestamps give ISO 8601 with microseconds, with Z under timestamptz;
@@ -51,7 +51,7 @@ def decoder_for(type_oid: int) -> Decoder:
 
 
 def array_decoder(element_decoder: Decoder, delimiter: str = ",") -> Decoder:
-    """A decoder of arrays, for element types known only from the catalog (enums, domains).
+    """Return a decoder of arrays, for element types known only from the catalog (enums, domains).
 
     Bounds (`[0:1]={7,8}`) are left out. `delimiter` is `pg_type.typdelim` of the element.
     """
@@ -80,7 +80,8 @@ def decode_text(raw: bytes) -> str:
 
 
 def decode_integer(raw: bytes) -> int:
-    """An integer of up to 64 bits, exactly as printed: its `str` gives the same text again."""
+    """Return an integer of up to 64 bits, exactly as printed: its `str` gives the same text
+    again."""
     if raw.isdigit() and len(raw) < _DIGITS_OF_MAX_INT8 and (raw[0] != _ZERO or len(raw) == 1):
         return int(raw)
     if _INTEGER.fullmatch(raw) and _MIN_INT8 <= (value := int(raw)) <= _MAX_INT8:
@@ -126,7 +127,8 @@ def _decode_timestamp(raw: bytes) -> str:
 
 
 def _iso(raw: bytes) -> str | None:
-    """A timestamp without its zone as ISO 8601 with microseconds, None where that has no form."""
+    """Return a timestamp without its zone as ISO 8601 with microseconds, None where that has no
+    form."""
     full = raw + b".000000" if len(raw) == _WHOLE_SECONDS else raw.ljust(26, b"0")
     if full.translate(_DIGITS_TO_ZERO) == _USUAL_TIMESTAMP:
         return full.decode().replace(" ", "T")
@@ -141,7 +143,7 @@ def _beyond_iso(raw: bytes) -> str:
 
 
 def _decode_flat(body: bytes, separator: bytes, decode: Decoder) -> list[object]:
-    """The elements of an array of one dimension without quotes: `1,2,NULL`."""
+    """Return the elements of an array of one dimension without quotes: `1,2,NULL`."""
     if not body:
         return []
     items = body.split(separator)
