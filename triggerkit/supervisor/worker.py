@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from triggerkit import lifeline
 from triggerkit.errors import ConfigurationError
@@ -36,6 +37,7 @@ from triggerkit.supervisor.workers import (
 )
 from triggerkit.tasks.registry import declared_runs
 from triggerkit.tasks.version import code_version
+from triggerkit.threads import LastingThread
 from triggerkit.worker.process import (
     Worker,
     WorkerConfig,
@@ -116,8 +118,8 @@ class _Crew:
 
     def watch(self) -> None:
         """Replace those that die, until `stop`."""
-        for place, child in enumerate(self._children):
-            threading.Thread(target=self._keep, args=[place, child], daemon=True).start()
+        for place in range(len(self._children)):
+            LastingThread(partial(self._keep, place), f"child {place}", daemon=True).start()
 
     def stop(self) -> int:
         """Have them finish what they have; returns the worst exit code."""
@@ -146,9 +148,10 @@ class _Crew:
             )
         )
 
-    def _keep(self, place: int, child: WorkerProcess) -> None:
+    def _keep(self, place: int) -> None:
         wait_s = FIRST_WAIT_S
         while True:
+            child = self._children[place]
             began = time.monotonic()
             code = child.wait()
             if self._stopping.is_set():
@@ -163,14 +166,25 @@ class _Crew:
                 wait_s,
             )
             child.close()
-            if self._stopping.wait(wait_s):
+            follower = self._start_after(wait_s)
+            if follower is None:
                 return
-            child = self._children[place] = self._start()
-            self._join(child)
-            if not self._wait_until_held(child, self._stopping):
+            self._children[place] = follower
+            self._join(follower)
+            if not self._wait_until_held(follower, self._stopping):
                 return
-            child.go()
-            child.wait_until_ready()
+            follower.go()
+            follower.wait_until_ready()
+
+    def _start_after(self, wait_s: float) -> WorkerProcess | None:
+        """Start a child, as often as it takes: memory may be short. None at `stop`."""
+        while not self._stopping.wait(wait_s):
+            try:
+                return self._start()
+            except OSError as error:
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+                logger.warning("no process can be started (%s); next try in %.1f s", error, wait_s)
+        return None
 
     def _wait_until_held(self, child: WorkerProcess, stop: threading.Event) -> bool:
         while not stop.is_set():

@@ -27,11 +27,14 @@ class Forked(BaseException):
 class WorkerProcess:
     """A child process: told by its standard input what to do, and telling by a pipe when ready."""
 
-    def __init__(self, worker_id: str, pid: int, go_fd: int, ready_fd: int) -> None:
+    def __init__(
+        self, worker_id: str, pid: int, go_fd: int, ready_fd: int, line: lifeline.Lifeline
+    ) -> None:
         self.worker_id = worker_id
         self.pid = pid
         self._go_fd = go_fd
         self._ready_fd = ready_fd
+        self._line = line
         self._waiting = threading.Lock()
         self._telling = threading.Lock()
         # A child that does not hear must not hold up its parent, whose heartbeat is the lease.
@@ -54,6 +57,7 @@ class WorkerProcess:
     def close(self) -> None:
         """It has ended: close what it was told by."""
         with self._telling, contextlib.suppress(OSError):
+            self._line.close()
             os.close(self._go_fd)
             self._go_fd = -1
 
@@ -137,6 +141,28 @@ def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> W
         WORKER_VARIABLE: worker_id,
         READY_VARIABLE: str(ready_write),
     }
+    fds = [go_read, go_write, ready_read, ready_write]
+    try:
+        pid = _fork_or_spawn(command, environment, line, fds)
+    except OSError:
+        line.close()
+        for fd in fds:
+            os.close(fd)
+        raise
+    for fd in (go_read, ready_write):
+        os.close(fd)
+    line.close_read()
+    return WorkerProcess(worker_id, pid, go_write, ready_read, line)
+
+
+def _fork_or_spawn(
+    command: Sequence[str],
+    environment: dict[str, str],
+    line: lifeline.Lifeline,
+    fds: Sequence[int],
+) -> int:
+    """The child's process id."""
+    go_read, go_write, ready_read, ready_write = fds
     # Only a process of one thread may fork, and elsewhere the system's libraries do not bear it.
     if sys.platform == "linux" and threading.active_count() == 1:
         pid = os.fork()
@@ -148,13 +174,10 @@ def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> W
             os.close(go_read)
             os.environ.update(environment)
             raise Forked
-    else:
-        pid = subprocess.Popen(
-            [sys.executable, "-m", "triggerkit", *command],
-            env={**os.environ, **environment},
-            pass_fds=(line.read_fd, ready_write),
-            stdin=go_read,
-        ).pid
-    for fd in (go_read, ready_write):
-        os.close(fd)
-    return WorkerProcess(worker_id, pid, go_write, ready_read)
+        return pid
+    return subprocess.Popen(
+        [sys.executable, "-m", "triggerkit", *command],
+        env={**os.environ, **environment},
+        pass_fds=(line.read_fd, ready_write),
+        stdin=go_read,
+    ).pid

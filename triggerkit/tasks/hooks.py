@@ -19,6 +19,11 @@ class Hooks:
     cancel: list[Callable[..., Any]] = field(default_factory=list)
     error: list[Callable[..., Any]] = field(default_factory=list)
 
+    @property
+    def any_at_end(self) -> bool:
+        """Whether anything is called after the task's code."""
+        return bool(self.success or self.failure or self.cancel or self.error)
+
 
 class HookDecorators:
     """What a task offers to declare its hooks."""

@@ -43,7 +43,7 @@ def execute(task: Task[Any, Any, Any], run: ClaimedRun, notes: Notes) -> Outcome
                 f"an async task waits for {task.name}, and blocks its event loop by it: "
                 "use `await task.atrigger_and_wait(…)`"
             )
-        outcome: Outcome = loop.run(_on_loop(_executor(task, notes), attempt))
+        outcome: Outcome = loop.run(_executor(task, notes).aexecute(attempt))
         return _told(outcome)
 
 
@@ -52,17 +52,12 @@ async def aexecute(task: Task[Any, Any, Any], run: ClaimedRun, notes: Notes) -> 
     with _executing(task, run) as attempt:
         executor = _executor(task, notes)
         if task.is_async:
-            return _told(await asyncio.create_task(_on_loop(executor, attempt)))
+            return _told(await asyncio.create_task(executor.aexecute(attempt)))
         return _told(await asyncio.to_thread(executor.execute, attempt))
 
 
 def _executor(task: Task[Any, Any, Any], notes: Notes) -> Executor:
     return Executor(task, notes, lambda coroutine: _event_loop().run(coroutine))
-
-
-async def _on_loop(executor: Executor, attempt: Attempt) -> Outcome:
-    attempt.enter_task()
-    return await executor.aexecute(attempt)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any
 from triggerkit.failpoints import reach
 from triggerkit.runs.run import ClaimedRun, Outcome, Status
 from triggerkit.tasks.task import Task
-from triggerkit.worker.attempt import Attempt, Canceled, Stopped
+from triggerkit.worker.attempt import Attempt, Canceled, TimedOut
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.execute import Executor
@@ -42,16 +43,31 @@ class Attempts:
         #: Called with an attempt that was given up, to free its slot.
         self.abandoned: Callable[[Attempt], None] = lambda _: None
 
-    def begin(self, run: ClaimedRun) -> tuple[Attempt, Executor]:
-        """An attempt of `run`, and what executes it."""
+    def execute(self, run: ClaimedRun) -> bool:
+        """Make an attempt of a sync task's run on this thread, and have its outcome written.
+
+        Returns False when the attempt was given up before it ended; its slot is free since then.
+        """
+        attempt, executor = self._begin(run)
+        started = time.monotonic()
+        outcome = executor.execute(attempt)
+        return self._end(attempt, outcome, time.monotonic() - started)
+
+    async def aexecute(self, run: ClaimedRun) -> bool:
+        """The same of an async task's run on this event loop."""
+        attempt, executor = self._begin(run)
+        started = time.monotonic()
+        outcome = await executor.aexecute(attempt)
+        return self._end(attempt, outcome, time.monotonic() - started)
+
+    def _begin(self, run: ClaimedRun) -> tuple[Attempt, Executor]:
         task, executor = self._executors[run.task]
-        logger.debug("%s %s started", run.task, run.id)
         limit_s = task.max_duration_s
         attempt = Attempt(run, None if limit_s is None else time.monotonic() + limit_s)
         self.watchdog.begins(attempt)
         return attempt, executor
 
-    def end(self, attempt: Attempt, outcome: Outcome, seconds: float) -> bool:
+    def _end(self, attempt: Attempt, outcome: Outcome, seconds: float) -> bool:
         """Have the outcome written; False when the attempt was given up before."""
         reach("effect-done")
         self.durations.took(attempt.run.task, seconds)
@@ -60,18 +76,24 @@ class Attempts:
         self._write(outcome, seconds)
         return True
 
-    def _abandon(self, attempt: Attempt, reason: type[Stopped]) -> None:
-        status: Status = "canceled" if reason is Canceled else "timed_out"
-        task, _ = self._executors[attempt.run.task]
-        error = stopped(reason, task.max_duration_s)
-        self._write(Outcome(attempt.run, status, error=error), 0.0)
+    def _abandon(self, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        if outcome is None:
+            reason = attempt.reason or TimedOut
+            status: Status = "canceled" if reason is Canceled else "timed_out"
+            task, _ = self._executors[attempt.run.task]
+            outcome = Outcome(attempt.run, status, error=stopped(reason, task.max_duration_s))
+        self._write(outcome, 0.0)
         self._replace()
         self.abandoned(attempt)
 
     def _write(self, outcome: Outcome, seconds: float) -> None:
-        self._journal.close(outcome.run.id, outcome.run.attempt, datetime.now(UTC))
         self._completions.put(outcome)
-        _log(outcome, seconds * 1000)
+        try:
+            self._journal.close(outcome.run.id, outcome.run.attempt, datetime.now(UTC))
+            _log(outcome, seconds * 1000)
+        except BaseException as error:  # a handler or filter of the project's, whatever it raises
+            print(f"{outcome.run.id} cannot be told of: {error!r}", file=sys.__stderr__)
 
 
 def _log(outcome: Outcome, ms: float) -> None:

@@ -134,10 +134,7 @@ class RunConsumer(Consumer):
                     run = self._claimed.popleft()
                 except IndexError:
                     return
-                attempt, executor = self._attempts.begin(run)
-                started = time.monotonic()
-                outcome = executor.execute(attempt)
-                if not self._attempts.end(attempt, outcome, time.monotonic() - started):
+                if not self._attempts.execute(run):
                     # It was given up, and its slot with it.
                     self._slots.take()
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +13,7 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import Outcome, ReadyRun, RunError, storable
 from triggerkit.runs.transport.base import Transport
+from triggerkit.threads import LastingThread
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ MAX_OUTCOMES = 1000
 RETRY_S = 0.5
 
 #: Errors that blame an outcome's own values: no further try can help.
-_UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, ValueError, TypeError)
+_UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 
 
 class Completions:
@@ -36,7 +36,8 @@ class Completions:
         self._transport = transport
         self._claims: RunClaims | None = None
         self._queue: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="completions")
+        self._has_ended = False
+        self._thread = LastingThread(self._run, "completions")
 
     def start(self) -> None:
         """Start writing."""
@@ -52,9 +53,8 @@ class Completions:
         self._thread.join()
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            outcomes, ended = self._gather()
+        while not self._has_ended:
+            outcomes, self._has_ended = self._gather()
             if outcomes:
                 self._write(outcomes)
         self._disconnect()
@@ -76,7 +76,7 @@ class Completions:
         """Write `outcomes` together; one that cannot be stored must not hold up the others."""
         try:
             ready = self._complete(outcomes)
-        except _UNSTORABLE as error:
+        except Exception as error:
             if len(outcomes) == 1:
                 self._write_failed(outcomes[0], error)
             else:
@@ -91,14 +91,24 @@ class Completions:
         failed = Outcome(outcome.run, "failed", error=RunError(type(error).__name__, text, ""))
         try:
             self._push(self._complete([failed]))
-        except _UNSTORABLE:
+        except Exception:
             logger.exception("%s stays as it is until its worker ends", outcome.run.id)
 
     def _push(self, ready: list[ReadyRun]) -> None:
-        if ready:
+        if not ready:
+            return
+        try:
             self._transport.push(ready)
+        except Exception:
+            # The keeper finds what was not pushed.
+            logger.exception("%d runs could not be pushed", len(ready))
 
     def _complete(self, outcomes: Sequence[Outcome]) -> list[ReadyRun]:
+        """Write `outcomes`, however long Postgres is away.
+
+        Raises:
+            Exception: no further try can help: one of them is to blame.
+        """
         while True:
             try:
                 self._claims = self._claims or self._open_claims()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 
 from triggerkit.runs.run import ClaimedRun
+from triggerkit.threads import LastingThread
 from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.fetcher import WAIT_S, Fetcher
@@ -24,7 +23,7 @@ class Coroutines:
         self._attempts = attempts
         self._event_loop = event_loop
         self._running: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._run, name="async fetcher")
+        self._thread = LastingThread(self._run, "async fetcher")
 
     def start(self) -> None:
         """Start claiming."""
@@ -50,9 +49,9 @@ class Coroutines:
             task.add_done_callback(self._running.discard)
 
     async def _execute(self, run: ClaimedRun) -> None:
-        attempt, executor = self._attempts.begin(run)
-        attempt.enter_task()
-        started = time.monotonic()
-        outcome = await executor.aexecute(attempt)
-        if self._attempts.end(attempt, outcome, time.monotonic() - started):
-            self._slots.release()
+        is_freed = False
+        try:
+            is_freed = not await self._attempts.aexecute(run)
+        finally:
+            if not is_freed:
+                self._slots.release()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from typing import Any
+
+logger = logging.getLogger("triggerkit.worker")
 
 #: Seconds that what is canceled at the end may take.
 END_S = 2.0
+
+#: Seconds for which a thread waits in one go: what it executes can be stopped then.
+LOOK_S = 0.25
 
 
 class EventLoopThread:
@@ -16,12 +24,20 @@ class EventLoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="async tasks", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` there, wait for its end, and return or raise what it did."""
-        value, error = asyncio.run_coroutine_threadsafe(_outcome_of(coroutine), self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(_outcome_of(coroutine), self._loop)
+        try:
+            # In one long wait, nothing that is raised in this thread from outside would be seen.
+            while not wait([future], LOOK_S).done:
+                pass
+            value, error = future.result()
+        finally:
+            future.cancel()
         if error is not None:
             raise error
         return value
@@ -43,12 +59,21 @@ class EventLoopThread:
     def stop(self) -> None:
         """End the loop; what tasks left running on it is canceled, and not waited for if it refuses
         to end."""
+        self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(END_S)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.get_loop().run_forever()
+            loop = runner.get_loop()
+            while not self._stopping:
+                # A `sys.exit()` in a coroutine of a task's own reaches who waits for that, and ends
+                # the loop; so does its `stop()`. All other runs are on it.
+                try:
+                    loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as error:
+                    with contextlib.suppress(Exception):
+                        logger.warning("%s in a coroutine of a task's own", type(error).__name__)
 
 
 async def _outcome_of(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import inspect
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -26,7 +29,7 @@ from triggerkit.worker.batch import (
     spawn_failed,
     spawn_held,
 )
-from triggerkit.worker.failure import Failure, failure_of, message_of, run_error, stopped
+from triggerkit.worker.failure import Failure, failure_of, message_of, stopped
 from triggerkit.worker.hooks import call_hooks
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.output import finish_lines
@@ -58,8 +61,25 @@ class Executor:
 
     def execute(self, attempt: Attempt) -> Outcome:
         """Make one attempt of a sync task on this thread."""
-        attempt.enter_thread()
-        executing = self.aexecute(attempt)
+        try:
+            attempt.enter_thread()
+            # Context variables that the task sets are its own: the thread executes other runs, too.
+            return contextvars.copy_context().run(self._execute, attempt)
+        except BaseException as error:
+            attempt.leave()
+            return self._broken(attempt, error)
+
+    async def aexecute(self, attempt: Attempt) -> Outcome:
+        """Make one attempt of an async task on this event loop."""
+        try:
+            attempt.enter_task()
+            return await self._executed(attempt)
+        except BaseException as error:
+            attempt.leave()
+            return self._broken(attempt, error)
+
+    def _execute(self, attempt: Attempt) -> Outcome:
+        executing = self._executed(attempt)
         try:
             # Nothing that a sync task has called waits in the coroutine, so that one step ends it.
             executing.send(None)
@@ -68,7 +88,7 @@ class Executor:
             return outcome
         raise AssertionError("a sync task cannot wait on an event loop")
 
-    async def aexecute(self, attempt: Attempt) -> Outcome:
+    async def _executed(self, attempt: Attempt) -> Outcome:
         """Make one attempt. Whatever the task raises becomes part of the outcome."""
         run = attempt.run
         context = RunContext(run, self._notes, self._slots)
@@ -76,17 +96,22 @@ class Executor:
         try:
             with otel_attempt(run):
                 return await self._attempted(attempt, context)
-        except BaseException as error:
-            # Stopped outside of the task's own code, in the steps before or after it.
-            if attempt.reason is not None:
-                return self._stopped(run, attempt.reason)
-            return Outcome(run, "failed", error=run_error(error))
         finally:
-            finish_lines()
+            with contextlib.suppress(Exception):
+                finish_lines()
             running.reset(token)
+
+    def _broken(self, attempt: Attempt, error: BaseException) -> Outcome:
+        """Return the outcome where what is around the task's code failed or was stopped."""
+        if attempt.outcome is not None:
+            return attempt.outcome
+        if attempt.reason is not None:
+            return self._stopped(attempt.run, attempt.reason)
+        return self._failed(attempt.run, failure_of(error))
 
     async def _attempted(self, attempt: Attempt, context: RunContext) -> Outcome:
         run = attempt.run
+        error: BaseException | None = None
         try:
             try:
                 if self._task.hooks.start:
@@ -97,12 +122,12 @@ class Executor:
                     # The task has forked, and this is the child: it must not go on as a worker.
                     os._exit(0)
                 attempt.leave()
-        except BaseException as error:
-            return await self._ended_by(error, attempt, context)
-        if self._task.hooks.success and outcome.status == "completed":
-            output = None if outcome.output is None else orjson.loads(outcome.output)
-            await call_hooks(self._task.hooks, "success", self._invoke, context, output)
-        return outcome
+        except BaseException as raised:
+            error = raised
+            outcome = self._ended_by(error, attempt)
+        if self._task.hooks.any_at_end:
+            await self._call_hooks(attempt, outcome, context, error)
+        return attempt.outcome or outcome
 
     async def _made(self, run: ClaimedRun) -> Outcome:
         if run.items is None:
@@ -112,23 +137,38 @@ class Executor:
             return _completed(run, await self._invoke(self._task.function, payload))
         return await self._made_batch(run)
 
-    async def _ended_by(
-        self, error: BaseException, attempt: Attempt, context: RunContext
-    ) -> Outcome:
-        run = attempt.run
+    def _ended_by(self, error: BaseException, attempt: Attempt) -> Outcome:
         if attempt.reason is not None:
             otel_failed(attempt.reason.__name__)
-            outcome = self._stopped(run, attempt.reason)
-            if attempt.reason is Canceled:
+            return self._stopped(attempt.run, attempt.reason)
+        otel_failed(message_of(error))
+        return self._failed(attempt.run, failure_of(error))
+
+    async def _call_hooks(
+        self, attempt: Attempt, outcome: Outcome, context: RunContext, error: BaseException | None
+    ) -> None:
+        """Call what follows the task's code. A hook that is stopped changes no outcome."""
+        attempt.enter_hooks(outcome, time.monotonic())
+        try:
+            if error is None:
+                if outcome.status == "completed":
+                    output = None if outcome.output is None else orjson.loads(outcome.output)
+                    await call_hooks(self._task.hooks, "success", self._invoke, context, output)
+            elif attempt.reason is Canceled:
                 await call_hooks(self._task.hooks, "cancel", self._invoke, context)
-                return outcome
-        else:
-            otel_failed(message_of(error))
-            decided = await self._decided(error, context)
-            outcome = self._failed(run, failure_of(error, decided=decided))
-        if outcome.status != "retrying":
-            await call_hooks(self._task.hooks, "failure", self._invoke, context, error)
-        return outcome
+            else:
+                if attempt.reason is None:
+                    decided = await self._decided(error, context)
+                    outcome = self._failed(attempt.run, failure_of(error, decided=decided))
+                    attempt.outcome = outcome
+                if outcome.status != "retrying":
+                    await call_hooks(self._task.hooks, "failure", self._invoke, context, error)
+        except BaseException:
+            if attempt.stopped_at is None:
+                raise
+            context.log("the hooks were stopped: their time was over, or it was canceled", "error")
+        finally:
+            attempt.leave()
 
     def _stopped(self, run: ClaimedRun, reason: type[Stopped]) -> Outcome:
         status: Status = "canceled" if reason is Canceled else "timed_out"

@@ -72,7 +72,9 @@ class Fetcher:
                 each = 1 if self._durations is None else self._durations.runs_per_slot(taken.task)
                 ids = ids + self._source.more(min(free * each, MAX_CLAIM) - len(ids))
             runs = self._claim_in_postgres(ids)
-            self._source.acknowledge()
+            # What is claimed is ours, whether the transport hears of it or not.
+            with contextlib.suppress(TransportAway):
+                self._source.acknowledge()
             reach("run-claimed")
             return runs
         except (TransportAway, psycopg.Error) as error:

@@ -10,7 +10,8 @@ import time
 import traceback
 from collections.abc import Callable
 
-from triggerkit.worker.attempt import Attempt, Canceled, Stopped, TimedOut
+from triggerkit.threads import LastingThread
+from triggerkit.worker.attempt import Attempt, Canceled, TimedOut
 
 logger = logging.getLogger("triggerkit.worker")
 
@@ -31,12 +32,12 @@ _FRAMES = 12
 class Watchdog:
     """A thread that looks after the attempts of a process."""
 
-    def __init__(self, abandon: Callable[[Attempt, type[Stopped]], None]) -> None:
+    def __init__(self, abandon: Callable[[Attempt], None]) -> None:
         """`abandon` is called with an attempt that does not end though it was stopped."""
         self._abandon = abandon
         self._attempts: dict[str, Attempt] = {}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread = LastingThread(self._watch, "watchdog", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._asked_at: float | None = None
@@ -77,16 +78,16 @@ class Watchdog:
                 self._look_at_loop(self._loop, now)
 
     def _look(self, attempt: Attempt, now: float) -> None:
-        if attempt.reason is None:
+        if attempt.stopped_at is None:
             if attempt.deadline is not None and now > attempt.deadline:
                 attempt.stop(TimedOut, now)
         elif now > attempt.stopped_at + GRACE_S and self.ends(attempt):
+            self._abandon(attempt)
             logger.error(
                 "%s of %s does not end though it was stopped; its process is replaced",
                 attempt.run.id,
                 attempt.run.task,
             )
-            self._abandon(attempt, attempt.reason)
 
     def _look_at_loop(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         if self._asked_at is None:

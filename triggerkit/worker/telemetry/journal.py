@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import psycopg
 
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import storable
+from triggerkit.threads import LastingThread
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,12 @@ class Journal:
     _queue: queue.SimpleQueue[JournalEntry | None] = field(default_factory=queue.SimpleQueue)
     _counts: dict[tuple[str, int], _Counts] = field(default_factory=dict)
     _connection: psycopg.Connection | None = None
-    _thread: threading.Thread | None = None
+    _thread: LastingThread | None = None
+    _has_ended: bool = False
 
     def start(self) -> None:
         """Start writing."""
-        self._thread = threading.Thread(target=self._run, name="journal")
+        self._thread = LastingThread(self._run, "journal")
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,9 +83,8 @@ class Journal:
             )
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            entries, ended = self._gather()
+        while not self._has_ended:
+            entries, self._has_ended = self._gather()
             if entries:
                 self._write(entries)
         self._disconnect()

@@ -6,6 +6,7 @@ written straight to standard output they would run into each other, and into our
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from io import TextIOBase
 from typing import Any, TextIO
 
+from triggerkit.runs.run import storable
 from triggerkit.tasks.context import running
 from triggerkit.worker.telemetry.journal import MAX_LINE
 
@@ -78,7 +80,9 @@ class LineWriter(TextIOBase):
             context.log(line, self._name)
         if len(line) > MAX_LINE:
             line = f"{line[:200]}… ({len(line):,} characters, the rest was left out)"
-        self._echo(line, None if context is None else context.id)
+        # What cannot be shown, or nobody sees any more, is no failure of the task.
+        with contextlib.suppress(Exception):
+            self._echo(storable(line), None if context is None else context.id)
 
 
 class _Bytes:
@@ -144,7 +148,8 @@ def finish_lines() -> None:
 
 def _echo_to(stream: TextIO) -> Echo:
     def echo(line: str, run_id: str | None) -> None:  # noqa: ARG001
-        stream.write(line + "\n")
+        encoding = stream.encoding or "utf-8"
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
 
     return echo
