@@ -12,14 +12,28 @@ from triggerkit.log.entry import Entry
 from triggerkit.log.reader import entry_of_row, moment_of
 
 
-def idempotency_key(consumer: Consumer, entry: Entry) -> str:
-    """Unique per consumer and replay: where the change stands in the history of its database."""
-    head = f"{consumer.id}.{consumer.replay_epoch}"
-    if entry.backfill_id is not None:
-        return f"{head}.b{entry.backfill_id}.{entry.schema}.{entry.table}:{entry.key}"
-    system = consumer.system_identifier
-    epoch = consumer.database_epoch
-    return f"{head}.{system}.{epoch}.{entry.commit_lsn}.{entry.commit_idx}"
+class IdempotencyKeys:
+    """The idempotency keys of one consumer's messages, unique per consumer and replay."""
+
+    __slots__ = ("_history", "_replay")
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._replay = f"{consumer.id}.{consumer.replay_epoch}"
+        self._history = f"{self._replay}.{consumer.system_identifier}.{consumer.database_epoch}"
+
+    def of(self, entry: Entry) -> str:
+        """Return the key of `entry`."""
+        if entry.backfill_id is None:
+            return self.of_change(entry.commit_lsn, entry.commit_idx)
+        return self.of_row(entry.backfill_id, entry.schema, entry.table, entry.key)
+
+    def of_change(self, commit_lsn: int, commit_idx: int) -> str:
+        """Return the key of a change: where it stands in its database's history, plain ASCII."""
+        return f"{self._history}.{commit_lsn}.{commit_idx}"
+
+    def of_row(self, backfill_id: int, schema: str, table: str, key: str) -> str:
+        """Return the key of a row that a backfill read."""
+        return f"{self._replay}.b{backfill_id}.{schema}.{table}:{key}"
 
 
 class Renderer:
@@ -27,10 +41,8 @@ class Renderer:
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self._head = (
-            f"{consumer.id}.{consumer.replay_epoch}.{consumer.system_identifier}."
-            f"{consumer.database_epoch}"
-        )
+        self._keys = IdempotencyKeys(consumer)
+        self._is_grouped = consumer.definition.group_by is not None
         self._tables: dict[tuple[str, str], str] = {}
         database = {
             "id": str(consumer.database_id),
@@ -52,17 +64,16 @@ class Renderer:
         ) = entry  # fmt: skip
         tables = self._tables.get((schema, table)) or self._table(schema, table)
         if backfill_id is None:
-            identity = f'"{self._head}.{commit_lsn}.{commit_idx}"'
+            identity = f'"{self._keys.of_change(commit_lsn, commit_idx)}"'
         else:
-            identity = orjson.dumps(idempotency_key(self._consumer, entry)).decode()
+            identity = _text(self._keys.of_row(backfill_id, schema, table, key))
         metadata = (
             f'{tables},"record_pks":{key},"commit_timestamp":"{commit_at}","commit_lsn":{commit_lsn},'
             f'"commit_idx":{commit_idx},"idempotency_key":{identity},"position":{position},'
             f'"xid":{"null" if xid is None else xid}'
         )
-        if self._consumer.definition.group_by is not None:
-            group = orjson.dumps(self._consumer.key_of(entry)).decode()
-            metadata += f',"group":{group}'
+        if self._is_grouped:
+            metadata += f',"group":{_text(self._consumer.key_of(entry))}'
         if unchanged:
             metadata += f',"unchanged":{orjson.dumps(unchanged).decode()}'
         tail = self._without_annotations
@@ -93,7 +104,7 @@ class RowRenderer:
         """`consumer` has neither filters nor functions nor `group_by` nor `when_changed`."""
         self._consumer = consumer
         self._table = renderer._table
-        self._identity = renderer._head
+        self._keys = renderer._keys
         self._constant = renderer._constant.decode()
         self._kinds: dict[tuple[str, str, str], tuple[bool, str]] = {}
 
@@ -105,7 +116,7 @@ class RowRenderer:
         `rows` are of `STORED`, with three more columns. Returns the position of the last row taken,
         None without any; and the row it ended at if that has a fault: it is not taken.
         """
-        consumer_id, identities = self._consumer.id, self._identity
+        consumer_id, key_of_change = self._consumer.id, self._keys.of_change
         plain_tail = f"{self._constant}null}}}}"
         seen_schema = seen_table = seen_action = seen_lsn = seen_at = last = None
         is_wanted, kind, transaction = False, "", ""
@@ -119,7 +130,7 @@ class RowRenderer:
             last = position
             if action != seen_action or table != seen_table or schema != seen_schema:
                 seen_schema, seen_table, seen_action = schema, table, action
-                is_wanted, kind = self._kind(row)
+                is_wanted, kind = self._kind(schema, table, action, row)
             if not (is_wanted if only_for is None else only_for == consumer_id):
                 continue
             if lsn != seen_lsn or at != seen_at:
@@ -128,9 +139,9 @@ class RowRenderer:
                     f',"commit_timestamp":"{moment_of(at)}","commit_lsn":{lsn},"commit_idx":'
                 )
             if backfill_id is None:
-                identity = f'"{identities}.{lsn}.{index}"'
+                identity = f'"{key_of_change(lsn, index)}"'
             else:
-                identity = self._backfill_identity(row)
+                identity = _text(self._keys.of_row(backfill_id, schema, table, key))
             tail = plain_tail
             if unchanged or annotations is not None:
                 names = f',"unchanged":{orjson.dumps(unchanged).decode()}' if unchanged else ""
@@ -148,10 +159,9 @@ class RowRenderer:
                 break
         return last, None
 
-    def _kind(self, row: Any) -> tuple[bool, str]:
+    def _kind(self, schema: str, table: str, action: str, row: Any) -> tuple[bool, str]:
         """Return whether changes like this one are wanted, and what their messages have in
         common."""
-        _, _, schema, table, _, action, *_ = row
         known = self._kinds.get((schema, table, action))
         if known is None:
             entry = entry_of_row(row)._replace(consumer_id=None)
@@ -160,8 +170,9 @@ class RowRenderer:
             known = self._kinds[schema, table, action] = self._consumer.wants(entry), text
         return known
 
-    def _backfill_identity(self, row: Any) -> str:
-        return orjson.dumps(idempotency_key(self._consumer, entry_of_row(row))).decode()
+
+def _text(value: str) -> str:
+    return orjson.dumps(value).decode()
 
 
 def batch_body(messages: list[bytes], *, single: bool) -> bytes:

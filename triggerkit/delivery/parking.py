@@ -7,7 +7,7 @@ import math
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.parked.store import HeadState, ParkedMessage
-from triggerkit.consumers.render import idempotency_key
+from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
 from triggerkit.delivery.batch import Batch, EntryToPark
 from triggerkit.delivery.push import Answer, Failed
@@ -40,7 +40,7 @@ def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> l
     failed = {item.idempotency_key: item for item in answer.failed}
     if not failed:
         return []
-    keys = [idempotency_key(consumer, entry) for entry in batch.entries]
+    keys = map(IdempotencyKeys(consumer).of, batch.entries)
     return [
         _failed(consumer, partition, entry, message, item, answer.status)
         for entry, message, key in zip(batch.entries, batch.messages, keys, strict=True)

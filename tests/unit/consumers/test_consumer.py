@@ -12,7 +12,7 @@ from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.consumer import BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition, TableName, changes, rows
 from triggerkit.consumers.endpoints.model import SealedEndpoint
-from triggerkit.consumers.render import Renderer, batch_body, idempotency_key
+from triggerkit.consumers.render import IdempotencyKeys, Renderer, batch_body
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of
 from triggerkit.lsn import Lsn
@@ -102,8 +102,8 @@ def test_a_message_has_the_shape_of_the_contract() -> None:
 def test_a_row_of_a_backfill_is_told_apart_by_backfill_and_key() -> None:
     one = consumer(rows("posts"))
     read = entry("read", backfill_id=5, consumer_id=7)
-    assert idempotency_key(one, read) == '7.2.b5.public.posts:["1"]'
-    assert idempotency_key(replace(one, replay_epoch=3), read) != idempotency_key(one, read)
+    assert IdempotencyKeys(one).of(read) == '7.2.b5.public.posts:["1"]'
+    assert IdempotencyKeys(replace(one, replay_epoch=3)).of(read) != IdempotencyKeys(one).of(read)
 
 
 def test_a_single_message_is_sent_bare_and_several_under_data() -> None:

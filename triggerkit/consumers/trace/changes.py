@@ -16,7 +16,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.consumers.filter import Filter
 from triggerkit.consumers.parked.manage import DeliveryAttempt
-from triggerkit.consumers.render import idempotency_key
+from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
 from triggerkit.errors import ConfigurationError, TriggerkitError
@@ -312,7 +312,7 @@ async def _runs(
     key."""
     if not attempts and run_id is None:
         return []
-    now = idempotency_key(consumer, entry)
+    now = IdempotencyKeys(consumer).of(entry)
     tail = now.removeprefix(f"{consumer.id}.{consumer.replay_epoch}")
     first = max(0, consumer.replay_epoch - REPLAYS)
     keys = [f"{consumer.id}.{n}{tail}" for n in range(first, consumer.replay_epoch + 1)]
