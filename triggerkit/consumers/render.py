@@ -9,7 +9,8 @@ import orjson
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.log.entry import Entry
-from triggerkit.log.reader import entry_of_row, moment_of
+from triggerkit.log.reader import entry_of_row
+from triggerkit.timestamps import iso_utc_of
 
 
 class IdempotencyKeys:
@@ -136,7 +137,7 @@ class RowRenderer:
             if lsn != seen_lsn or at != seen_at:
                 seen_lsn, seen_at = lsn, at
                 transaction = (
-                    f',"commit_timestamp":"{moment_of(at)}","commit_lsn":{lsn},"commit_idx":'
+                    f',"commit_timestamp":"{iso_utc_of(at)}","commit_lsn":{lsn},"commit_idx":'
                 )
             if backfill_id is None:
                 identity = f'"{key_of_change(lsn, index)}"'

@@ -71,13 +71,37 @@ class Pending(NamedTuple):
     backfill_id: int | None = None
 
 
-#: The columns `copy_row` fills, in order.
-COPY_COLUMNS = (
-    "position, database_id, partition, schema_name, table_name, key, action, commit_lsn, "
-    "commit_idx, commit_at, xid, record, changes, unchanged, consumer_id, backfill_id, fault, "
-    "annotations"
-)
+#: The columns of `triggerkit.events` by their types: one for each field of `Entry`, in its order.
+COLUMNS = {
+    "position": "bigint",
+    "partition": "smallint",
+    "schema_name": "text",
+    "table_name": "text",
+    "key": "text",
+    "action": "text",
+    "commit_lsn": "bigint",
+    "commit_idx": "int",
+    "commit_at": "timestamptz",
+    "xid": "bigint",
+    "record": "text",
+    "changes": "text",
+    "unchanged": "text[]",
+    "consumer_id": "int",
+    "backfill_id": "int",
+    "fault": "text",
+    "annotations": "text",
+}
 
+#: The columns that `copy_row` and `parameters` fill, in order.
+COPY_COLUMNS = ", ".join(["database_id", *COLUMNS])
+
+#: A row of `parameters` in a statement.
+VALUES = "(%s::int, {})".format(", ".join(f"%s::{type_}" for type_ in COLUMNS.values()))
+
+#: Where the fields are that are stored in another form than an entry has them.
+COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
+    Entry._fields.index, ("commit_at", "record", "changes", "unchanged")
+)
 
 #: The columns after the record, as most entries have them.
 _NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n"
@@ -141,7 +165,7 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
         record, changes, unchanged, consumer_id, backfill_id, fault, annotations,
     ) = entry  # fmt: skip
     head = (
-        f"{position}\t{database_id}\t{partition}\t{_table_columns(schema, table)}\t{_text(key)}\t"
+        f"{database_id}\t{position}\t{partition}\t{_table_columns(schema, table)}\t{_text(key)}\t"
         f"{action}\t{commit_lsn}\t{commit_idx}\t{commit_at}\t{_number(xid)}\t"
     )
     is_plain = consumer_id is None and backfill_id is None and fault is None and annotations is None
@@ -156,19 +180,11 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
 
 def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
     """Return the entry as values of `COPY_COLUMNS`, for a statement."""
-    position, *middle, record, changes, unchanged, consumer_id, backfill_id, fault, notes = entry
-    return (
-        position,
-        database_id,
-        *middle,
-        None if record is None else record.decode(),
-        None if changes is None else changes.decode(),
-        list(unchanged) or None,
-        consumer_id,
-        backfill_id,
-        fault,
-        notes,
-    )
+    values: list[object] = list(entry)
+    values[RECORD] = None if entry.record is None else entry.record.decode()
+    values[CHANGES] = None if entry.changes is None else entry.changes.decode()
+    values[UNCHANGED] = list(entry.unchanged) or None
+    return database_id, *values
 
 
 def _number(value: int | None) -> int | str:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from datetime import datetime, timedelta
-from functools import lru_cache
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.log.entry import PARTITIONS, Entry
+from triggerkit.log.entry import (
+    CHANGES,
+    COLUMNS,
+    COMMIT_AT,
+    PARTITIONS,
+    RECORD,
+    UNCHANGED,
+    Entry,
+)
+from triggerkit.timestamps import iso_utc_of
 
 #: In place of a partition: all of them, in the order of their positions.
 ALL_PARTITIONS = -1
@@ -19,32 +27,30 @@ ALL_PARTITIONS = -1
 #: Bytes kept in memory for consumers that are near the head of the log.
 TAIL_BYTES = 64 * 1024 * 1024
 
-#: The fields of `Entry`, in order, as `entry_of_row` takes them from a binary result: little is
-#: done for them in Postgres. Of a moment it is the bytes that stand for it there.
-STORED = """
-position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
-timestamptz_send(commit_at), xid, {record}, {changes}, unchanged, consumer_id, backfill_id, fault,
-annotations
-"""
-
-_EPOCH = datetime(2000, 1, 1)
-
 # Named tuples made without their Python-level __new__ cost half.
 _make = tuple.__new__
 
-_COLUMNS = """
-SELECT position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx,
-       to_char(commit_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-       xid, convert_to(record, 'UTF8'), convert_to(changes, 'UTF8'),
-       coalesce(unchanged, ARRAY[]::text[]), consumer_id, backfill_id, fault, annotations
-"""
+_WIDTH = len(COLUMNS)
+
+
+def stored(**instead: str) -> str:
+    """Return what to select for `entry_of_row`: the columns, or what is given instead of some.
+
+    Little is done for them in Postgres: of a timestamp it is the bytes that stand for it there.
+    """
+    given = {"commit_at": "timestamptz_send(commit_at)", **instead}
+    return ", ".join(given.get(name, name) for name in COLUMNS)
+
+
+#: All columns of an entry as they are stored, for `entry_of_row`.
+STORED = stored()
 
 #: Bytes of records that one read gives at most; an entry alone may be larger.
 READ_BYTES = 8 * 1024 * 1024
 
 # Sizes are known without the values: what is beyond the limit is neither fetched nor sent.
 _BOUNDED = f"""
-{_COLUMNS} FROM (
+SELECT {STORED} FROM (
     SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
         OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM ({{entries}}) e
@@ -142,7 +148,7 @@ class LogReader:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query, parameters, binary=True)
             rows = await cursor.fetchall()
-        return [Entry._make((*row[:12], tuple(row[12]), *row[13:])) for row in rows]
+        return list(map(entry_of_row, rows))
 
     def _kept(self, partition: int, after: int, limit: int) -> list[Entry]:
         entries = self._tail[partition]
@@ -168,44 +174,16 @@ class LogReader:
         self._tail_bytes = sum(entry.size_bytes for entry in kept)
 
 
-@lru_cache(maxsize=4096)
-def moment_of(stored: bytes) -> str:
-    """Return a timestamptz in Postgres' binary form as ISO 8601, UTC, with microseconds.
-
-    Source: PostgreSQL documentation, "Date/Time Types": 64 bits, microseconds since 2000.
-    """
-    moment = _EPOCH + timedelta(microseconds=int.from_bytes(stored, signed=True))
-    return f"{moment.isoformat(timespec='microseconds')}Z"
-
-
-def entry_of_row(row: tuple[Any, ...]) -> Entry:
-    """Return the entry of a row that begins with `STORED`."""
-    (
-        position, partition, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
-        record, changes, unchanged, consumer_id, backfill_id, fault, annotations, *_,
-    ) = row  # fmt: skip
-    return _make(
-        Entry,
-        (
-            position,
-            partition,
-            schema,
-            table,
-            key,
-            action,
-            commit_lsn,
-            commit_idx,
-            moment_of(commit_at),
-            xid,
-            None if record is None else record.encode(),
-            None if changes is None else changes.encode(),
-            tuple(unchanged or ()),
-            consumer_id,
-            backfill_id,
-            fault,
-            annotations,
-        ),
-    )
+def entry_of_row(row: Sequence[Any]) -> Entry:
+    """Return the entry of a row of a binary result that begins with `STORED`."""
+    values = list(row[:_WIDTH])
+    values[COMMIT_AT] = iso_utc_of(values[COMMIT_AT])
+    if (record := values[RECORD]) is not None:
+        values[RECORD] = record.encode()
+    if (changes := values[CHANGES]) is not None:
+        values[CHANGES] = changes.encode()
+    values[UNCHANGED] = tuple(values[UNCHANGED] or ())
+    return _make(Entry, values)
 
 
 _position = attrgetter("position")

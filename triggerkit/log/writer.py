@@ -15,6 +15,7 @@ from triggerkit.failpoints import reach
 from triggerkit.log.entry import (
     COPY_COLUMNS,
     LARGEST_BYTES,
+    VALUES,
     Entry,
     Pending,
     copy_row,
@@ -44,16 +45,11 @@ UPDATE triggerkit.databases SET next_position = %s, last_commit_lsn = greatest(l
 WHERE id = %s AND writer_epoch = %s AND next_position = %s
 """
 
-_VALUES = (
-    "(%s::bigint, %s::int, %s::smallint, %s, %s, %s, %s, %s::bigint, %s::int, %s::timestamptz, "
-    "%s::bigint, %s, %s, %s::text[], %s::int, %s::int, %s, %s)"
-)
-
 #: A whole append of one entry and of more, with as many rows of values as entries.
 _APPENDS = [
     f"WITH advanced AS ({_ADVANCE} RETURNING 1) "  # noqa: S608 - of constants
     f"INSERT INTO triggerkit.events ({COPY_COLUMNS}) SELECT entries.* "
-    f"FROM (VALUES {', '.join([_VALUES] * count)}) AS entries WHERE EXISTS (SELECT FROM advanced)"
+    f"FROM (VALUES {', '.join([VALUES] * count)}) AS entries WHERE EXISTS (SELECT FROM advanced)"
     for count in range(1, SMALL_APPEND + 1)
 ]
 

@@ -30,7 +30,7 @@ from triggerkit.replication.messages import (
     Truncate,
     Update,
 )
-from triggerkit.replication.pgoutput import decode, iso_utc
+from triggerkit.replication.pgoutput import commit_time, decode
 from triggerkit.replication.relations import RelationCache
 from triggerkit.replication.source_server import Server
 
@@ -184,7 +184,7 @@ class Capture:
     def _begin(self, message: Begin) -> None:
         self._skipping = message.final_lsn <= self._after
         self._xid = full_xid(message.xid, self._xid)
-        commit_at = iso_utc(message.commit_time_us)
+        commit_at = commit_time(message.commit_time_us)
         transaction = Transaction(message.final_lsn, commit_at, self._xid)
         self._part = TransactionPart(transaction, 0)
 

@@ -6,7 +6,6 @@ Source: PostgreSQL documentation, "Logical Replication Message Formats".
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from struct import Struct, error
 
 from triggerkit.errors import MalformedMessage
@@ -27,8 +26,7 @@ from triggerkit.replication.messages import (
     Update,
 )
 from triggerkit.replication.tuples import read_tuple
-
-_POSTGRES_EPOCH = datetime(2000, 1, 1)
+from triggerkit.timestamps import iso_utc
 
 #: How a row's message starts: tag, relation's OID, kind of its first tuple, number of columns.
 ROW_HEADER = Struct("!cIcH")
@@ -63,17 +61,16 @@ def decode(payload: bytes | memoryview) -> Message:
         raise MalformedMessage(f"a {_name(data)} of {len(data)} bytes is malformed") from cause
 
 
-def iso_utc(time_us: int) -> str:
-    """`time_us`, microseconds from 2000-01-01 UTC, as ISO 8601: `2026-10-28T21:39:21.127470Z`.
+def commit_time(time_us: int) -> str:
+    """Return the time that a Begin message gives as `iso_utc` does.
 
     Raises:
         MalformedMessage: outside the years 1 to 9999, where no transaction was committed.
     """
     try:
-        time = _POSTGRES_EPOCH + timedelta(microseconds=time_us)
+        return iso_utc(time_us)
     except OverflowError as cause:
         raise MalformedMessage(f"{time_us} µs from 2000-01-01 is no time of a commit") from cause
-    return f"{time.isoformat(timespec='microseconds')}Z"
 
 
 def _name(data: bytes) -> str:

@@ -71,6 +71,41 @@ def test_what_is_written_is_read_back_as_it_was(database_url: str, others: int) 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("others", [0, 50], ids=["by a statement", "by COPY"])
+def test_every_field_of_an_entry_has_a_column_of_its_own(database_url: str, others: int) -> None:
+    async def scenario() -> None:
+        database_id = add_database(database_url)
+        annotated = Transaction(Lsn(101), TRANSACTION.commit_at, 778, '{"by":"ann"}')
+        change = RowChange(
+            "sales", "orders", "update", ("1",), {"a": 1}, {"a": 0}, ("big",), "a fault"
+        )
+        async with LogWriter.open(database_url, database_id) as writer:
+            for number in range(others):
+                writer.write(pending(number))
+            writer.write(Pending(annotated, 5, change, 778, 3, 4))
+            *_, written = await writer.commit(101)
+        assert None not in written
+        names = (
+            "position, partition, schema_name, table_name, key, action, commit_lsn, commit_idx, "
+            "commit_at = %s, xid, record, changes, unchanged, consumer_id, backfill_id, fault, "
+            "annotations"
+        )
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            cursor = await connection.execute(
+                f"SELECT {names} FROM triggerkit.events WHERE position = %s",
+                [TRANSACTION.commit_at, others + 1],
+            )
+            assert await cursor.fetchone() == (
+                others + 1, partition_of("sales", "orders", '["1"]'), "sales", "orders", '["1"]',
+                "update", 101, 5, True, 778, '{"a":1}', '{"a":0}', ["big"], 3, 4, "a fault",
+                '{"by":"ann"}',
+            )  # fmt: skip
+        async with reading(database_url, database_id) as reader:
+            assert (await read_all(reader, others + 1))[-1] == written
+
+    asyncio.run(scenario())
+
+
 def test_white_space_of_a_json_column_is_the_same_in_memory_and_in_the_table(
     database_url: str,
 ) -> None:

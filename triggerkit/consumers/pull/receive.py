@@ -16,8 +16,8 @@ from triggerkit.consumers.pull.leases import HAS_MORE, ack_head, new_lease
 from triggerkit.consumers.pull.parking import SetAside
 from triggerkit.consumers.render import RowRenderer
 from triggerkit.consumers.selection import Faulty
-from triggerkit.log.entry import PARTITIONS, Entry
-from triggerkit.log.reader import STORED, entry_of_row
+from triggerkit.log.entry import COLUMNS, PARTITIONS, Entry
+from triggerkit.log.reader import STORED, entry_of_row, stored
 
 #: The messages of one answer take about so much at most; one alone may be larger.
 MAX_BYTES = 8 * 1024 * 1024
@@ -43,7 +43,7 @@ LIMIT %(limit)s + {partitions}
 
 #: What of a row of `_READ` is behind the columns of `STORED`: whether values were left out since
 #: they are large, the cursor's partition, and where its bound is.
-_IS_CUT, _PARTITION, _BOUND = 17, 18, 19
+_IS_CUT, _PARTITION, _BOUND = range(len(COLUMNS), len(COLUMNS) + 3)
 
 _BEHIND = """
 SELECT {columns} FROM triggerkit.events
@@ -65,12 +65,12 @@ _SMALL = {
     for name in ("record", "changes")
 }
 _CUT = "octet_length(record) > %(most_bytes)s OR octet_length(changes) > %(most_bytes)s AS is_cut"
-_SMALL_ENTRIES = f"{STORED.format(**_SMALL)}, {_CUT}"
+_SMALL_ENTRIES = f"{stored(**_SMALL)}, {_CUT}"
 
 # Sizes are known without the values: what is beyond the limit is neither read nor sent. It is taken
 # of the entries in their final order, so that none before the last is left out.
 _ENTRIES = f"""
-SELECT {STORED.format(record="record", changes="changes")}, false AS is_cut FROM (
+SELECT {STORED}, false AS is_cut FROM (
     SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
         OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM ({{behind}}) e

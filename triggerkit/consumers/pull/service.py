@@ -41,7 +41,7 @@ ORDER BY c.partition FOR NO KEY UPDATE OF c
 """
 
 _ENTRIES = f"""
-SELECT {STORED.format(record="record", changes="changes")} FROM triggerkit.events
+SELECT {STORED} FROM triggerkit.events
 WHERE database_id = %s AND partition = ANY (%s::smallint[]) AND position = ANY (%s::bigint[])
 ORDER BY position
 """  # noqa: S608 - of constants
