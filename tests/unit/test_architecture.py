@@ -1,4 +1,4 @@
-"""docs/architecture.md says where things are: the paths it names are there, the folders are in it."""
+"""docs/architecture.md: the paths it names are there, and every folder is in it."""
 
 from __future__ import annotations
 
