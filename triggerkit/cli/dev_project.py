@@ -1,4 +1,4 @@
-"""What the command `dev` does once its fork server is started."""
+"""Run the command `dev`, once its fork server is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every long-running process does first and last."""
+"""Begin and end every long-running process."""
 
 from __future__ import annotations
 

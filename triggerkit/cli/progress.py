@@ -1,4 +1,4 @@
-"""How the progress of backfills is shown: bars on a terminal, lines elsewhere."""
+"""Show the progress of backfills: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAR_WIDTH = 20
 
 
 class Shown(Protocol):
-    """Where the progress of backfills is shown."""
+    """The display of the progress of backfills."""
 
     def show(self, backfill: Backfill) -> None:
         """Show how far it is now."""

@@ -1,4 +1,4 @@
-"""What the commands about runs have in common: the client, who calls, and progress."""
+"""Share among the commands about runs: the client, who calls, and progress."""
 
 from __future__ import annotations
 

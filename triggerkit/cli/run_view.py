@@ -1,4 +1,4 @@
-"""How runs are shown in the terminal: in lists, and one whole."""
+"""Show runs in the terminal: in lists, and one whole."""
 
 from __future__ import annotations
 
