@@ -88,7 +88,7 @@ class CursorMoved(Exception):
 
 @dataclass(slots=True)
 class Cursor:
-    """How far a consumer is in one partition, and the batch whose outcome is not known yet.
+    """A consumer's place in one partition, and the batch whose outcome is not known yet.
 
     All up to and including `position` is done. `batch_id` and `batch_last` are set from before an
     attempt is sent until its outcome is noted; `attempt` counts the attempts of that batch, and

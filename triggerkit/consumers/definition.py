@@ -1,4 +1,4 @@
-"""What a consumer is: the tables it follows, the messages it wants, where it starts, how it gets
+"""Define consumers: the tables they follow, the messages they want, where they start, how they get
 them. Declared in code by `rows()` and `changes()`, in `triggerkit.toml`, or through the API."""
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class ConsumerDefinition(BaseModel):
 
 
 class ConsumerOptions(TypedDict, total=False):
-    """What `rows()` and `changes()` take; see the fields of `ConsumerDefinition`."""
+    """Options of `rows()` and `changes()`; see the fields of `ConsumerDefinition`."""
 
     sort_by: str | None
     start: str | float | datetime | date

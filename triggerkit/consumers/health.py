@@ -1,4 +1,4 @@
-"""How far behind each consumer is, and what is wrong with it, each with its remedy."""
+"""Measure how far behind each consumer is, and find its problems, each with its remedy."""
 
 from __future__ import annotations
 

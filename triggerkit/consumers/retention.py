@@ -1,4 +1,4 @@
-"""Which part of the log is dropped, and what a consumer is told that loses messages by it.
+"""Drop the oldest part of the log, and tell consumers that lose messages by it.
 
 What everybody is past goes when it is old enough. What somebody is not past goes only when the log
 has reached its limit: then that consumer has a gap, which is shown until it is backfilled.
@@ -84,14 +84,14 @@ _GAP = re.compile(r"positions (\d+) to \d+ ")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long the log keeps what everybody is past, and how large it may become."""
+    """The time that the log keeps what everybody is past, and its limit in bytes."""
 
     keep: timedelta
     max_bytes: int
 
 
 class CursorProgress(NamedTuple):
-    """How far a consumer is in a partition, as the process knows that delivers to it."""
+    """A consumer's place in a partition, as known by the process that delivers to it."""
 
     consumer_id: int
     replay_epoch: int
@@ -111,7 +111,7 @@ class Loser:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How large a log is, and who loses messages by its limit, at about `at`."""
+    """The size of a log, and who loses messages by its limit, at about `at`."""
 
     size_bytes: int
     max_bytes: int

@@ -28,7 +28,8 @@ class Faulty(NamedTuple):
 
 
 class Selection:
-    """What one consumer gets of the log: its filters, its functions and the form of its messages.
+    """Select what one consumer gets of the log: its filters, its functions and the form of its
+    messages.
 
     Raises:
         ConfigurationError: a function of the consumer cannot be loaded.

@@ -1,4 +1,4 @@
-"""Which backfills of a database are being read now, and from when to when `when_changed` is off.
+"""Schedule the backfills of a database, and tell from when to when `when_changed` is off.
 
 A row that an unrelated update touches between its reading and its chunk's place in the log is
 dropped from the chunk: that update is then its only bearer, and `when_changed` must let it pass.

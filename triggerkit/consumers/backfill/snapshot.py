@@ -1,4 +1,4 @@
-"""Which transactions a snapshot sees, and which keys were touched by those it does not.
+"""Tell which transactions a snapshot sees, and which keys were touched by those it does not.
 
 A change can be decoded before it is visible to a SELECT: the order of commits in the WAL is not
 the order in which they become visible. A row read by a backfill is therefore stale exactly when a

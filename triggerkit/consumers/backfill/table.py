@@ -91,7 +91,7 @@ class OpenBackfill:
 
 
 class Survivors(NamedTuple):
-    """What a marker puts into the log, and the progress to store with it."""
+    """Rows that a marker puts into the log, and the progress to store with them."""
 
     pending: list[Pending]
     read: int

@@ -1,4 +1,4 @@
-"""What holds a backfill back: a limit of rows per second, and a consumer that does not follow."""
+"""Hold a backfill back: by a limit of rows per second, and for a consumer that does not follow."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class _Part(NamedTuple):
 
 
 class Outstanding:
-    """What a backfill put into the log and its consumer has not passed yet.
+    """Rows that a backfill put into the log and its consumer has not passed yet.
 
     Without a limit, a huge table whose endpoint is slow, or gone, would be copied into the log as
     a whole. Only the backfill's own rows count: what others do cannot hold it back for ever.

@@ -1,4 +1,4 @@
-"""What a project declares: consumers by `on=` in code, consumers and endpoints in its file."""
+"""Read what a project declares: consumers by `on=` in code, consumers and endpoints in its file."""
 
 from __future__ import annotations
 

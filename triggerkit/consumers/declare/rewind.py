@@ -45,7 +45,7 @@ _UNPARK = "DELETE FROM triggerkit.parked WHERE consumer_id = %s AND position > %
 
 @dataclass(frozen=True, slots=True)
 class Rewound:
-    """Where a replay begins: the first position that is delivered again, and how many there are
+    """The start of a replay: the first position that is delivered again, and how many there are
     from there to the log's end, those of other consumers counted too."""
 
     first_position: int

@@ -30,7 +30,7 @@ _HEADER_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where pushes go, and what they carry, in the clear. `id` is 0 before it is stored.
+    """The address of pushes and what they carry, in the clear. `id` is 0 before it is stored.
 
     `signing_secret` may list several, separated by commas: all of them sign, the first is the
     newest. `managed_by` is `code`, `file` or `api`; `disabled_at` is when it answered 410.

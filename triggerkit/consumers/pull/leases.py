@@ -1,4 +1,4 @@
-"""What callers of a pulled consumer hold: ranges of the log under its cursors, by lease.
+"""Lease ranges of the log under the cursors of a pulled consumer to its callers.
 
 A cursor's lease is the row itself: `batch_id` names it, `batch_last` is its last position, `leased`
 counts its messages that are not acknowledged yet, and `settled` lists those that are while others

@@ -151,7 +151,7 @@ class Changed(Exception):
 
 
 class Received(NamedTuple):
-    """What a try came to: messages to hand out, leased by now. Without any, `has_moved` when
+    """The outcome of a try: messages to hand out, leased by now. Without any, `has_moved` when
     cursors moved over what nobody wants, else `next_s`: the seconds until something may be free
     again without anybody's doing, None for never."""
 
@@ -166,7 +166,7 @@ class Received(NamedTuple):
 
 @dataclass(slots=True)
 class _Range:
-    """What is taken of one cursor: entries from `first` to `last`."""
+    """A range taken of one cursor: entries from `first` to `last`."""
 
     first: int
     last: int

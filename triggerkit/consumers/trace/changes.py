@@ -70,7 +70,7 @@ State = Literal[
 
 @dataclass(frozen=True, slots=True)
 class TracedParked:
-    """How the message is set aside."""
+    """The state of a change's parked message."""
 
     state: str
     reason: str
@@ -82,7 +82,7 @@ class TracedParked:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerTrace:
-    """What became of the change at one consumer. `reason` says why in words where there is more to
+    """The way of a change at one consumer. `reason` says why in words where there is more to
     say than the state."""
 
     consumer: str
