@@ -1,4 +1,4 @@
-"""What one push carries: consecutive entries of a partition that its consumer wants."""
+"""Collect batches: consecutive entries of a partition that its consumer wants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lanes and the retries of one consumer share."""
+"""Deliver one consumer: what its lanes and its retries share."""
 
 from __future__ import annotations
 

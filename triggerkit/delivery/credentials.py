@@ -1,4 +1,4 @@
-"""What an endpoint knows a push by: headers that authorize it, and secrets that sign it."""
+"""Authorize and sign pushes: the headers and secrets that an endpoint knows them by."""
 
 from __future__ import annotations
 

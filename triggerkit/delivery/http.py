@@ -30,7 +30,7 @@ OWN = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 
 @dataclass(frozen=True, slots=True)
 class HttpTarget:
-    """Where a URL's requests go: one connection serves requests of the same origin."""
+    """The target of a URL's requests: one connection serves requests of the same origin."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""Whether a failing batch or its endpoint is to blame, told by what else is delivered meanwhile."""
+"""Tell whether a failing batch or its endpoint is to blame, by what else is delivered meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Proof(NamedTuple):
-    """What it takes to blame a batch: `failures` of it while others went through, and so many
+    """Evidence needed to blame a batch: `failures` of it while others went through, and so many
     that an endpoint which fails by itself would bring them about with a probability of `chance`.
     """
 
@@ -26,7 +26,7 @@ MAX_UNWITNESSED = 1000
 
 
 class Health:
-    """What all of a consumer's pushes tell of its endpoint."""
+    """The health of a consumer's endpoint, by all of its pushes."""
 
     __slots__ = ("blamed", "delivered", "doubts", "recovered", "sent", "unwitnessed")
 

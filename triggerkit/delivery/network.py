@@ -1,4 +1,4 @@
-"""Which addresses a push may reach: each is resolved once, checked, and connected to as checked."""
+"""Decide which addresses a push may reach: each is resolved once, checked, and used as checked."""
 
 from __future__ import annotations
 

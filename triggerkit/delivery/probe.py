@@ -55,7 +55,7 @@ class ProbeStep:
 
 @dataclass(slots=True)
 class Report:
-    """What became of a test. `ok`: a real push would have been taken.
+    """The result of a test. `ok`: a real push would have been taken.
 
     `status` is None without an answer; `answer` are its first characters; `meaning` says what to
     do, and is None when all is well.

@@ -51,7 +51,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of an attempt. `status` is None when no complete answer came.
+    """The answer to an attempt. `status` is None when no complete answer came.
 
     `is_suspect`: the endpoint failed in a way that the batch may have brought about, by a 5xx or
     without an answer. All other failures are its own for sure.
@@ -67,7 +67,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What one attempt sends."""
+    """The request of one attempt."""
 
     url: str
     body: bytes

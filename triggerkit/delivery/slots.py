@@ -1,4 +1,4 @@
-"""How many pushes of one consumer are under way at once."""
+"""Bound how many pushes of one consumer are under way at once."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LINGER_S = 0.5
 
 
 class Turns:
-    """What the lanes of one consumer know of each other's pushes.
+    """Let the lanes of one consumer wait for each other's pushes.
 
     An idle consumer's batch goes at once, and so does a full one. Of a busy consumer each batch
     that is not full goes when another is answered: what a push costs is then paid for more
