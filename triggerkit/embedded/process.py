@@ -27,7 +27,7 @@ _LOG_TAIL_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, as whom, where its output goes, and how it is asked to end."""
+    """A program to run: as whom, where its output goes, and how it is asked to end."""
 
     name: str
     command: Sequence[str | Path]
