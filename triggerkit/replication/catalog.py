@@ -1,4 +1,4 @@
-"""What the stream does not say of a relation: its primary key and what its types are made of."""
+"""Read from the catalog what the stream does not say of a relation: its primary key and types."""
 
 from __future__ import annotations
 

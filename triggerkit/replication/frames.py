@@ -49,7 +49,7 @@ class PrimaryKeepalive(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StandbyStatusUpdate:
-    """What the client has received; `flushed` is the position that the slot confirms.
+    """The client's progress; `flushed` is the position that the slot confirms.
 
     Each position is the last WAL byte + 1. `reply_requested` asks for a keepalive at once.
     """

@@ -98,7 +98,7 @@ class Truncate(NamedTuple):
 
 
 class LogicalMessage(NamedTuple):
-    """What `pg_logical_emit_message` wrote; outside of a transaction unless `transactional`."""
+    """A message of `pg_logical_emit_message`; outside of a transaction unless `transactional`."""
 
     transactional: bool
     lsn: Lsn

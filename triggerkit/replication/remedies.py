@@ -1,4 +1,4 @@
-"""What a slot's stream is refused or ended for, each with what to do about it."""
+"""Explain why a slot's stream is refused or ended, each reason with its remedy."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def slot_name_for(database: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SourceIdentity:
-    """What tells a source database from every other: it changes when the server is replaced."""
+    """The identity of a source database: it changes when the server is replaced."""
 
     database: str
     system_identifier: str
@@ -84,7 +84,7 @@ _IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
 
 
 class Fault(NamedTuple):
-    """What is wrong with something, and the SQL that mends it."""
+    """A problem, and the SQL that mends it."""
 
     problem: str
     remedy: str

@@ -1,4 +1,4 @@
-"""Where a stream comes from: whether it is the server and the history that the log has."""
+"""Check that a stream comes from the server and the history that the log has."""
 
 from __future__ import annotations
 
