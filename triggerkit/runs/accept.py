@@ -140,7 +140,7 @@ def insert_statement(
 
 @dataclass(slots=True)
 class Inserted:
-    """What a statement that makes runs made: their ids, those to push, and the gates to look at."""
+    """The result of a statement that makes runs: their ids, those to push, and gates to look at."""
 
     ids: list[str] = field(default_factory=list)
     ready: list[ReadyRun] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What triggering needs: the state database, the transport and the settings, opened together."""
+"""Open what triggering needs: the state database, the transport and the settings."""
 
 from __future__ import annotations
 

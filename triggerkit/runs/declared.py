@@ -27,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When the clock makes runs of a task, and what they are made with."""
+    """A schedule of a task, and what its runs are made with."""
 
     task: str
     queue: str
@@ -39,7 +39,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRuns:
-    """What tasks declare about their runs: limits by queue, schedules by name."""
+    """Declarations of tasks about their runs: limits by queue, schedules by name."""
 
     queues: Mapping[str, Limits] = field(default_factory=dict)
     schedules: Mapping[str, Schedule] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a run says of itself: a row of `spans`, a line or a span with its times."""
+"""Entries of a run's journal: rows of `spans`, a line or a span with its times."""
 
 from __future__ import annotations
 

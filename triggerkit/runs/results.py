@@ -21,7 +21,7 @@ _STATE = "SELECT status, output, error ->> 'message', finished_at IS NOT NULL FR
 
 
 class End(NamedTuple):
-    """How a run ended. `output` is JSON, `error` the last attempt's message."""
+    """The end of a run. `output` is JSON, `error` the last attempt's message."""
 
     run_id: str
     status: str

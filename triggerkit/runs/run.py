@@ -66,7 +66,7 @@ def storable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a trigger may ask for beside the payload. Times are in seconds.
+    """Options of a trigger beside the payload. Times are in seconds.
 
     `priority_s` lets a run start as if it had been queued so much earlier. A run that did not start
     within `ttl_s` expires. `idempotency_ttl_s` is how long a key is remembered. `metadata` is JSON.
@@ -123,7 +123,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """What triggering answers: the run's id and task, and whether the run existed before."""
+    """The answer to a trigger: the run's id and task, and whether the run existed before."""
 
     id: str
     task: str
@@ -178,7 +178,7 @@ class ClaimedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt of a run ended. `output` is JSON.
+    """The outcome of one attempt of a run. `output` is JSON.
 
     `retry_in_s` is set when the status is `retrying`; `waited` says that the attempt asked for
     that, and uses up none of the run's. `spawned` are runs of single items that failed in a batch:

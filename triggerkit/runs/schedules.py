@@ -54,7 +54,7 @@ WHERE name = %s
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """When a task runs by the clock: a cron expression of five fields, in a time zone.
+    """A schedule: a cron expression of five fields, in a time zone.
 
     Ticks that nobody saw, since no worker was running, are skipped, or made up for when `catch_up`
     is set. Raises ConfigurationError when the expression or the zone is not understood.
@@ -85,7 +85,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a scheduled task gets, if it takes a parameter: the tick that its run is for."""
+    """The payload of a scheduled task that takes a parameter: the tick that its run is for."""
 
     schedule: str
     at: datetime

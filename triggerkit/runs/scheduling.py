@@ -31,7 +31,8 @@ _RESUME = "UPDATE triggerkit.schedules SET paused_at = NULL, next_at = %s WHERE 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleInfo:
-    """When the clock runs a task. `next_at` is the tick to come, `last_run` the run of the last."""
+    """A stored schedule of a task. `next_at` is the tick to come, `last_run` the run of the
+    last."""
 
     name: str
     task: str

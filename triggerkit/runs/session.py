@@ -1,4 +1,4 @@
-"""How the statements about runs are planned."""
+"""Have Postgres plan the statements about runs by index."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """How many runs were canceled, and of how many that execute it was asked."""
+    """Counts of canceled runs, and of those that execute and were asked to end."""
 
     canceled: int = 0
     asked: int = 0

@@ -1,4 +1,4 @@
-"""Which runs are meant: what lists, bulk operations and counts are given."""
+"""Filter runs, for lists, bulk operations and counts."""
 
 from __future__ import annotations
 

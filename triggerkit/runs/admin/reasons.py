@@ -69,7 +69,7 @@ class _Queue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the reasons of some runs follow from."""
+    """The facts that the reasons of some runs follow from."""
 
     now: datetime
     workers: Sequence[_Worker]

@@ -1,4 +1,4 @@
-"""Whether a process of this machine has ended: then nobody has to wait for its lease to be over."""
+"""Tell whether a process of this machine has ended: then nobody waits for its lease to be over."""
 
 from __future__ import annotations
 

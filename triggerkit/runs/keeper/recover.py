@@ -124,7 +124,8 @@ _LAST_RANK = 2**63 - 1
 
 
 class Moved(NamedTuple):
-    """How many runs were changed, and which of them, or of those behind them, are to be pushed."""
+    """A count of runs that were changed, and those of them, or behind them, that are to be
+    pushed."""
 
     moved: int
     ready: list[ReadyRun]

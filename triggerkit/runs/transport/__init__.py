@@ -1,1 +1,1 @@
-"""What carries the ids of ready runs to workers."""
+"""Carry the ids of ready runs to workers."""

@@ -1,4 +1,4 @@
-"""What carries the ids of ready runs to workers: transport only, Postgres remembers."""
+"""Carry the ids of ready runs to workers: transport only, Postgres remembers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Taken(NamedTuple):
 
 
 class Source(Protocol):
-    """Where one fetcher of a worker takes ids from; for one thread, but for `wake`."""
+    """The ids that one fetcher of a worker takes; for one thread, but for `wake`."""
 
     def take(self, timeout_s: float) -> Taken | None:
         """Wait for a ready run of any of the tasks; None when none came, or `wake` was called.

@@ -1,4 +1,4 @@
-"""Which transport carries the runs: Redis, or RabbitMQ where `TRIGGERKIT_BROKER_URL` is set."""
+"""Open the transport of runs: Redis, or RabbitMQ where `TRIGGERKIT_BROKER_URL` is set."""
 
 from __future__ import annotations
 

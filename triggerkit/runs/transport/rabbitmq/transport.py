@@ -95,7 +95,7 @@ class AsyncRabbitmqTransport:
 
 
 class _Pushes:
-    """What is pushed while another push is under way is pushed together after it."""
+    """Pushes of ids: those that come while one is under way go together after it."""
 
     def __init__(self, broker: IdBroker, namespace: str, connection: BrokerConnection) -> None:
         self._broker = broker
