@@ -1,4 +1,4 @@
-"""How long to wait before the next try: doubling, jittered, bounded."""
+"""Compute the wait before the next try: doubling, jittered, bounded."""
 
 from __future__ import annotations
 
