@@ -1,4 +1,4 @@
-"""What a project declares, read from its tasks and its file."""
+"""Load what a project declares, from its tasks and its file."""
 
 from __future__ import annotations
 

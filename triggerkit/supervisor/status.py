@@ -1,4 +1,4 @@
-"""What `triggerkit status` tells."""
+"""Gather what `triggerkit status` shows."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ STUCK = 75
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many processes a worker has, and how many runs each takes at once: of sync tasks in
+    """The number of a worker's processes, and of the runs that each takes at once: of sync tasks in
     threads, of async tasks on an event loop. Only of `queues`, when they are named."""
 
     processes: int

@@ -1,4 +1,5 @@
-"""What carries the runs: Redis there, new enough, and forgetting nothing; or RabbitMQ there."""
+"""Check the transport of runs: Redis there, new enough, and forgetting nothing; or RabbitMQ
+there."""
 
 from __future__ import annotations
 

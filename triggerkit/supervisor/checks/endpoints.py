@@ -26,7 +26,7 @@ TIMEOUT_S = 5.0
 
 
 class _Outcome(NamedTuple):
-    """What a probe found; not `ok` and not `required` is advice."""
+    """The finding of a probe; not `ok` and not `required` is advice."""
 
     ok: bool
     detail: str

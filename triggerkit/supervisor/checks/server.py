@@ -1,4 +1,4 @@
-"""What the source's server allows: its version and settings, the role's privilege, pgvector."""
+"""Check what the source's server allows: its version and settings, the role's rights, pgvector."""
 
 from __future__ import annotations
 

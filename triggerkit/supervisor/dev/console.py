@@ -1,4 +1,4 @@
-"""What `triggerkit dev` shows: preflight, one line per run, a bar per backfill."""
+"""Show what `triggerkit dev` does: preflight, one line per run, a bar per backfill."""
 
 from __future__ import annotations
 

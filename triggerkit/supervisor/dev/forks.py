@@ -19,7 +19,7 @@ from triggerkit.supervisor.dev.forkserver import MAX_REQUEST_BYTES, Request
 
 
 class Process(Protocol):
-    """What `dev` needs of a process, forked or started."""
+    """A process as `dev` uses it, forked or started."""
 
     @property
     def pid(self) -> int:

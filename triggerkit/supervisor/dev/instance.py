@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a process of `dev` is started: `python -m MODULE ARGUMENTS`.
+    """The command of a process of `dev`: `python -m MODULE ARGUMENTS`.
 
     One that does not announce itself is ready at once. `forks` forks the module `triggerkit`.
     """

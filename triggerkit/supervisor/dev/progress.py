@@ -31,7 +31,7 @@ class _Progress(NamedTuple):
 
 
 class BackfillDisplay:
-    """What was shown of each open backfill, so that nothing is shown twice."""
+    """Show each open backfill, and nothing twice."""
 
     def __init__(self, dsn: str, console: Console) -> None:
         self._dsn = dsn

@@ -17,7 +17,7 @@ LOOK_S = 0.25
 
 
 class PublishedState:
-    """What the file says: where `dev` serves, its settings and its processes."""
+    """The content of the file: where `dev` serves, its settings and its processes."""
 
     def __init__(
         self,

@@ -107,7 +107,7 @@ async def mismatches(
 
 
 class _Shape(Exception):
-    """What a verification answers has not the shape it should have; the message says which."""
+    """A verification's answer does not have the shape it should have; the message says which."""
 
 
 async def _of_query(

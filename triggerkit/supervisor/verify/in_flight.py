@@ -1,4 +1,4 @@
-"""What is on its way to a task: rows whose effect is not late yet, but to come."""
+"""Find what is on its way to a task: rows whose effect is not late yet, but to come."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_na
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """What was on its way at a moment: messages before the consumer, unfinished runs, a backfill.
+    """Rows on their way at a moment: messages before the consumer, unfinished runs, a backfill.
 
     `rows` has the identities (`row_key`) of those rows that are known; under a backfill any row
     may be still to come.

@@ -33,7 +33,7 @@ _WAL_END = "SELECT pg_current_wal_insert_lsn()::text"
 
 @dataclass(slots=True)
 class Verification:
-    """What a look at a task's effects found.
+    """The result of a look at a task's effects.
 
     `rows` is the number of the table's rows. `pending` are out of step too, but with a change or a
     run on its way: they are in none of the `problems`, which count all the others. `listed` has the
@@ -73,7 +73,8 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """What `fix` triggered, and what it found when the runs had ended, or its time was over."""
+    """The runs that `fix` triggered, and what it found when the runs had ended, or its time was
+    over."""
 
     before: Verification
     repair: Repair
