@@ -8,7 +8,7 @@ from triggerkit.errors import ConfigurationError
 
 
 class Clock:
-    """What time it is for runs in memory. Your own code's `datetime.now()` is not changed."""
+    """The clock of runs in memory. Your own code's `datetime.now()` is not changed."""
 
     def __init__(self, at: datetime | None = None) -> None:
         """It begins `at`, a time with a time zone; now by default."""
