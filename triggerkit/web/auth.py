@@ -1,4 +1,4 @@
-"""Who may call a webhook route: a bearer secret or a signature, compared in constant time."""
+"""Authorize calls of a webhook route: a bearer secret or a signature, compared in constant time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `/metrics` measures: the state, in a few bounded queries, as families of Prometheus."""
+"""Measure for `/metrics`: the state, in a few bounded queries, as families of Prometheus."""
 
 from __future__ import annotations
 

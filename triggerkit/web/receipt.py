@@ -1,4 +1,4 @@
-"""What one request to a webhook route brings: its messages, the runs they make, and the answer."""
+"""Receive one request to a webhook route: its messages, the runs they make, and the answer."""
 
 from __future__ import annotations
 

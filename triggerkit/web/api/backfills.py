@@ -60,7 +60,7 @@ class StartedBackfills(BaseModel):
 
 
 class Which(Given):
-    """Which backfills are listed."""
+    """A selection of backfills."""
 
     all: bool = False
 

@@ -48,7 +48,7 @@ class NewConsumer(ConsumerDefinition):
 
 
 class ReplayFrom(Given):
-    """Where a replay begins."""
+    """The start of a replay."""
 
     from_: Annotated[
         StrictInt | StrictStr,

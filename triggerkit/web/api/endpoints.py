@@ -23,8 +23,8 @@ SHORTEST_SECRET = 6
 
 
 class NewEndpoint(Given):
-    """Where to push, and what a push carries. `signing_secret` is `whsec_` and the base64 of 24 to
-    64 bytes; it may list several, separated by commas, the newest first."""
+    """An endpoint's address, and what a push to it carries. `signing_secret` is `whsec_` and the
+    base64 of 24 to 64 bytes; it may list several, separated by commas, the newest first."""
 
     name: str
     url: str
@@ -33,8 +33,8 @@ class NewEndpoint(Given):
 
 
 class EditEndpoint(Given):
-    """What is given changes. Of `headers` the named ones do; one that is null is sent no more, and
-    with a null `signing_secret` pushes are signed no more."""
+    """Changes of an endpoint: what is given changes. Of `headers` the named ones do; one that is
+    null is sent no more, and with a null `signing_secret` pushes are signed no more."""
 
     url: str | None = None
     headers: dict[str, SecretStr | None] = {}

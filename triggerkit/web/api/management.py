@@ -73,7 +73,7 @@ class Api(Mount):
 
 
 class _Known(NamedTuple):
-    """What every call is given."""
+    """The resources of every call."""
 
     tasks: Sequence[Task[Any, Any, Any]]
     database_health: DatabaseHealthOf | None

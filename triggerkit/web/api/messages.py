@@ -22,7 +22,7 @@ from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
 
 class ParkedFilter(Given):
-    """Which parked messages are listed; `cursor` is the `next` of the part before."""
+    """A selection of parked messages; `cursor` is the `next` of the part before."""
 
     consumer: str | None = None
     state: ParkedState | None = None
@@ -47,7 +47,7 @@ class SeveralMessages(Given):
 
 
 class Counted(BaseModel):
-    """How many messages it was done to."""
+    """The number of messages it was done to."""
 
     messages: int
 

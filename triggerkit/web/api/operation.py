@@ -38,7 +38,7 @@ DatabaseHealthOf = Callable[
 
 
 class Given(BaseModel):
-    """What a request brings, in its body or its query; an unknown field is refused."""
+    """A request's body or query; an unknown field is refused."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -52,7 +52,7 @@ class Page(BaseModel, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What an operation works with."""
+    """The resources an operation works with."""
 
     client: Client
     tasks: Sequence[Task[Any, Any, Any]]

@@ -1,4 +1,4 @@
-"""How what goes wrong in the management API is answered: one place for the statuses of errors.
+"""Answer errors of the management API: one place for their statuses.
 
 An answer is `{"error": …}`, with `"detail": [{"loc", "msg"}]` where fields are wrong. It never has
 a secret, a row's values or a traceback.
@@ -50,13 +50,13 @@ MAX_PROBLEMS = 100
 
 
 class Error(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     error: str
 
 
 class InvalidRequest(BaseModel):
-    """What went wrong, by field."""
+    """An error, by field."""
 
     error: str
     detail: list[FieldProblem]

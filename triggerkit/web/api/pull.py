@@ -65,7 +65,7 @@ class _Body(BaseModel):
 
 
 class Receive(_Body):
-    """What to hand out, and how long to wait for it when there is nothing."""
+    """A request for messages: how many, and how long to wait when there are none."""
 
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 1
     wait_for: Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=MAX_WAIT_S)] = 0.0

@@ -1,4 +1,4 @@
-"""How the pull API is described; `pull.py` serves it."""
+"""Describe the pull API; `pull.py` serves it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Message(BaseModel):
 
 
 class TransformedMessage(BaseModel):
-    """What the consumer's `transform` made of a message."""
+    """A message as the consumer's `transform` made it."""
 
     ack_id: str
     message: Any

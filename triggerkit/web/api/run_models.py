@@ -139,7 +139,7 @@ class Wanted(Given):
 
 
 class WantedPage(Wanted):
-    """Which runs are listed; `cursor` is the `next` of the part before."""
+    """A selection of runs; `cursor` is the `next` of the part before."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 20
     cursor: Annotated[str | None, Field(max_length=100)] = None

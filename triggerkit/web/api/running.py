@@ -1,4 +1,4 @@
-"""What runs run by, through the API: queues, schedules, workers."""
+"""Show and change queues, schedules and workers through the API."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class TaskInfo(BaseModel):
 
 
 class ReplayOf(Given):
-    """What the new run gets: the old one's payload, or another, or, with `current`, a message of
+    """The payload of the new run: the old one's, or another, or, with `current`, a message of
     each of its rows as it is now."""
 
     payload: Any = None
@@ -55,8 +55,8 @@ class RunHandle(BaseModel):
 
 
 class CanceledRuns(BaseModel):
-    """How many waiting runs were canceled, and of how many executing ones it was asked: their
-    workers stop them. With `next`, `cursor` asks for what follows."""
+    """Counts of waiting runs that were canceled, and of executing ones that their workers stop.
+    With `next`, `cursor` asks for what follows."""
 
     canceled: int
     asked: int
@@ -64,8 +64,8 @@ class CanceledRuns(BaseModel):
 
 
 class ReplayedRuns(BaseModel):
-    """How many runs were made, and how many could not be, with the first one's error. With `next`,
-    `cursor` asks for what follows."""
+    """Counts of runs that were made, and of those that could not be, with the first one's error.
+    With `next`, `cursor` asks for what follows."""
 
     runs: int
     refused: int
@@ -74,7 +74,7 @@ class ReplayedRuns(BaseModel):
 
 
 class Several(Wanted):
-    """Which runs it is done to: those that fit all that is given; all of them need `all`."""
+    """The runs it is done to: those that fit all that is given; all of them need `all`."""
 
     all: bool = False
     limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = MOST_AT_ONCE
@@ -88,7 +88,7 @@ class Several(Wanted):
 
 
 class SeveralReplayed(Several):
-    """Which runs are replayed, and whether with their rows as they are now."""
+    """The runs to replay, and whether with their rows as they are now."""
 
     current: bool = False
 
