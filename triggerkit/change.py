@@ -37,7 +37,7 @@ class RowChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What its Begin message says of a transaction, and what it says itself of its changes.
+    """The facts of a transaction: those of its Begin message, and its own annotation.
 
     `commit_lsn` is the LSN of its commit record: with the index of a change in the transaction it
     identifies the change. `commit_at` is ISO 8601, UTC, with microseconds. `annotations` is a JSON

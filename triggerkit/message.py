@@ -1,4 +1,4 @@
-"""What a consumer gets: one change as a message, its JSON and its idempotency key.
+"""Messages, as consumers get them: one change, its JSON and its idempotency key.
 
 The JSON has Sequin's shape, so that either side of the webhook can be a real Sequin.
 """
@@ -43,7 +43,7 @@ class Ref(Struct, frozen=True, gc=False):
 
 
 class Metadata(Struct, frozen=True, gc=False):
-    """Where a change comes from. Only the table is certain when the sender is not triggerkit.
+    """The origin of a change. Only the table is certain when the sender is not triggerkit.
 
     `xid` is the full 64-bit id of the transaction, as `pg_visible_in_snapshot` takes it; None for
     rows read by a backfill. `unchanged` names the record's columns that are `UNCHANGED`. `group` is
@@ -117,7 +117,7 @@ class ItemFailure:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a batch task may return: an output, and the changes that failed alone."""
+    """The result that a batch task may return: an output, and the changes that failed alone."""
 
     output: Any = None
     failed: tuple[ItemFailure, ...] = ()

@@ -307,7 +307,7 @@ def running_dev(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What `triggerkit.toml` says: where the app and the tasks are found.
+    """The project, as `triggerkit.toml` has it: where the app and the tasks are found.
 
     `setup` is a module that `dev` runs (`python -m`) on a database of its own, before it captures.
     `consumers` and `endpoints` are the file's tables of these names, as they were written.
