@@ -24,7 +24,7 @@ MAX_METADATA = 256 * 1024
 
 
 class Notes(Protocol):
-    """Where what runs say and change of themselves is written."""
+    """The writer of what runs say and change of themselves."""
 
     def put(self, entry: JournalEntry) -> None:
         """Have an entry of the journal written."""
@@ -82,7 +82,7 @@ class RunContext:
 
     @property
     def max_attempts(self) -> int:
-        """How many attempts there may be."""
+        """Return how many attempts there may be."""
         return self.run.max_attempts
 
     @property
@@ -177,7 +177,7 @@ running: ContextVar[RunContext | None] = ContextVar("triggerkit_run", default=No
 
 
 def current_run() -> RunContext:
-    """The run that executes the caller.
+    """Return the run that executes the caller.
 
     Raises:
         LookupError: none does: the function was called as plain Python.
@@ -190,7 +190,7 @@ def current_run() -> RunContext:
 
 @contextmanager
 def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
-    """A named part of a run, shown with its times: `with span("fetch", url=url) as facts:`.
+    """Record a named part of a run, shown with its times: `with span("fetch", url=url) as facts:`.
 
     What is put into `facts` is shown with it. Outside of a run it does nothing.
     """

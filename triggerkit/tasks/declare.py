@@ -25,7 +25,7 @@ declared: dict[str, Task[Any, Any, Any]] = {}
 
 
 class Decorator(Protocol):
-    """What `@task(…)` gives: it makes a task of a function."""
+    """The decorator of `@task(…)`: it makes a task of a function."""
 
     @overload
     def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R]: ...

@@ -1,4 +1,4 @@
-"""What a task is triggered with, as the JSON that its run carries."""
+"""Encode a task's payload as the JSON that its run carries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ready_for_json(value: Any) -> Any:
 
 
 def encode(payload: Any) -> bytes:
-    """The payload's JSON.
+    """Return the payload's JSON.
 
     Raises:
         InvalidPayload: it has an integer of more than 64 bits, or text that is no Unicode.

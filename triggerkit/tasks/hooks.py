@@ -26,7 +26,7 @@ class Hooks:
 
 
 class HookDecorators:
-    """What a task offers to declare its hooks."""
+    """Decorators by which a task declares its hooks."""
 
     hooks: Hooks
 

@@ -50,7 +50,7 @@ class PayloadType:
             ) from error
 
     def read(self, raw: Json) -> Any:
-        """One payload from its JSON, or one message when the task takes changes.
+        """Parse one payload from its JSON, or one message when the task takes changes.
 
         Raises:
             InvalidPayload: it does not fit; `problems` names the fields.
@@ -72,7 +72,7 @@ class PayloadType:
         return self.changes([_decoded(_convert_envelope, raw)])[0]
 
     def changes(self, envelopes: Sequence[Envelope]) -> list[Change[Any]]:
-        """What the task gets for each of `envelopes`, in order.
+        """Return what the task gets for each of `envelopes`, in order.
 
         Raises:
             InvalidPayload: one does not fit.
@@ -99,7 +99,7 @@ class PayloadType:
 
 
 def read_envelope(raw: Json) -> Envelope:
-    """One message from its JSON.
+    """Parse one message from its JSON.
 
     Raises:
         InvalidPayload: it is none; `problems` names the field.
@@ -108,7 +108,7 @@ def read_envelope(raw: Json) -> Envelope:
 
 
 def read_envelopes(raw: Json) -> list[Envelope]:
-    """The messages of a batch, `{"data": [message, …]}`.
+    """Return the messages of a batch, `{"data": [message, …]}`.
 
     Raises:
         InvalidPayload: one is none.
@@ -146,7 +146,7 @@ def _has_whole_record(envelope: Envelope) -> bool:
 
 
 def _annotation(function: Callable[..., Any]) -> Any:
-    """The type of the function's parameter; None when it takes none."""
+    """Return the type of the function's parameter; None when it takes none."""
     parameters = list(inspect.signature(function).parameters.values())
     required = [p for p in parameters if p.default is p.empty]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -168,7 +168,7 @@ def _annotation(function: Callable[..., Any]) -> Any:
 
 
 def _problem(message: str) -> FieldProblem:
-    """A field and its problem, read from msgspec's message with its path."""
+    """Return a field and its problem, read from msgspec's message with its path."""
     msg, _, path = message.partition(" - at `$")
     names = re.findall(r"\.(\w+)|\[(\d+)\]", path)
     loc: list[str | int] = [name or int(index) for name, index in names]

@@ -37,7 +37,7 @@ class Queue:
 
     @property
     def rate_limit(self) -> tuple[int, float] | None:
-        """How many runs may start in how many seconds."""
+        """Return how many runs may start in how many seconds."""
         if self.rate is None:
             return None
         read = re.fullmatch(r"(\d+)\s*/\s*(\d*\.?\d*)\s*([smhd])", self.rate)
@@ -52,5 +52,5 @@ class Queue:
 
     @property
     def has_limits(self) -> bool:
-        """Whether it declares any."""
+        """Return whether it declares any."""
         return self.concurrency is not None or self.rate is not None

@@ -42,7 +42,7 @@ class RecordType:
     def parse(
         self, known: dict[str, Any], *, unchanged: Collection[str] = (), partial: bool = False
     ) -> Any:
-        """The row whose `known` columns are given.
+        """Return the row whose `known` columns are given.
 
         Columns named in `unchanged` become `UNCHANGED`; when `partial`, others may lack too: the
         record then has no attribute (or its default) where a column is not known.
@@ -116,12 +116,13 @@ def _column_name(name: str, info: FieldInfo) -> str:
 
 
 def _constrained(info: FieldInfo) -> Any:
-    """The field's type with its constraints, but not its default."""
+    """Return the field's type with its constraints, but not its default."""
     return Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
 
 
 def _dataclass_of(kind: Any, values: dict[str, Any]) -> Any:
-    """An instance with `values` and defaults; its own `__init__` would ask for the others."""
+    """Return an instance with `values` and defaults; its own `__init__` would ask for the
+    others."""
     record = object.__new__(kind)
     for field in fields(kind):
         if field.name in values:

@@ -54,7 +54,7 @@ def import_module(project: Project, name: str) -> ModuleType:
 
 
 def load_app(project: Project) -> Any:
-    """The project's ASGI app, None when it has none.
+    """Return the project's ASGI app, None when it has none.
 
     Raises:
         ConfigurationError: `app` names nothing that exists.
@@ -72,7 +72,7 @@ def load_app(project: Project) -> Any:
 
 
 def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
-    """The consumers that tasks declare by `on=`."""
+    """Return the consumers that tasks declare by `on=`."""
     return [
         Declared(name=task.on.name or task.name, definition=task.on, path=task.path)
         for task in tasks.values()
@@ -81,7 +81,7 @@ def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
 
 
 def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:
-    """The limits of queues and the schedules that tasks declare.
+    """Return the limits of queues and the schedules that tasks declare.
 
     Raises:
         ConfigurationError: two tasks declare different limits of one queue.

@@ -43,7 +43,7 @@ class Edited(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How many runs were made, and how many could not be, with the first one's error."""
+    """Counts of runs that were made, and of those that could not be, with the first one's error."""
 
     runs: int = 0
     refused: int = 0
@@ -81,8 +81,8 @@ class Replayer:
         edited: Edited | None = None,
         current: psycopg.AsyncConnection | None = None,
     ) -> Handle:
-        """A new run of `run_id`; with `current`, a connection to the source database, of its rows
-        as they are now.
+        """Return a new run of `run_id`; with `current`, a connection to the source database, of its
+        rows as they are now.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -180,7 +180,8 @@ class Replayer:
         )
 
     def _run_of(self, old: _Old, payload: bytes, *, is_own: bool) -> NewRun:
-        """The run without what is taken from the old one, its payload checked if it is another."""
+        """Return the run without what is taken from the old one, its payload checked if it is
+        another."""
         task = self.tasks.get(old.task)
         items = old.items
         if not is_own and (task is None or task.payload_type.shape == "batch"):

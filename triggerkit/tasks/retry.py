@@ -1,4 +1,4 @@
-"""How often and when a failing run is tried again."""
+"""Declare how often, and when, a failing run is tried again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from triggerkit.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and when a failing run is tried again. Delays are in seconds.
+    """A retry policy: how often and when a failing run is tried again. Delays are in seconds.
 
     The wait after attempt n is `min_delay_s * factor ** (n - 1)`, times a random number between 1
     and 2 when `jitter` is on, and at most `max_delay_s`.
@@ -29,7 +29,7 @@ class Retry:
             )
 
     def delay_s(self, attempt: int) -> float:
-        """Seconds to wait after `attempt` (from 1) failed."""
+        """Return the seconds to wait after `attempt` (from 1) failed."""
         spread = random.uniform(1, 2) if self.jitter else 1.0  # noqa: S311 - jitter, not a secret
         try:
             return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))

@@ -97,7 +97,7 @@ class Task(HookDecorators, Generic[T, P, R]):
 
     @property
     def place(self) -> str:
-        """Where its function stands, as `file:line`."""
+        """Return where its function stands, as `file:line`."""
         code = inspect.unwrap(self.function).__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 
@@ -205,7 +205,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         return door().forget_key(self.name, scoped_key(key, "global", None) or "")
 
     def new_run(self, payload: object) -> NewRun:
-        """A run of this task with a payload that is ready for JSON.
+        """Return a run of this task with a payload that is ready for JSON.
 
         Raises:
             InvalidPayload: it does not fit the parameter's type.
@@ -218,7 +218,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         return self.run_of(encode(payload))
 
     def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
-        """A run with a payload that was checked before."""
+        """Return a run with a payload that was checked before."""
         options = None
         if self.ttl_s is not None or self.priority:
             options = RunOptions(ttl_s=self.ttl_s, priority_s=self.priority)

@@ -1,4 +1,4 @@
-"""What a trigger may ask for beside the payload, and the run that follows from it."""
+"""Apply the options of a trigger to the run that it makes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str |
 def scoped_key(
     key: str | None, scope: Literal["global", "run", "attempt"], context: RunContext | None
 ) -> str | None:
-    """The key as it is stored.
+    """Return the key as it is stored.
 
     Raises:
         ConfigurationError: the scope is a run, and none executes here; or it is no key.

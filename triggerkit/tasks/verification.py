@@ -1,4 +1,4 @@
-"""How a task says what its effects are, so that `triggerkit verify` can look for them."""
+"""Declare a task's effects, so that `triggerkit verify` can look for them."""
 
 from __future__ import annotations
 

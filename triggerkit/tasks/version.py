@@ -1,4 +1,4 @@
-"""Which version of the project's code a worker has."""
+"""Tell which version of the project's code a worker has."""
 
 from __future__ import annotations
 

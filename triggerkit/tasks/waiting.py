@@ -55,7 +55,7 @@ def check_wait(run: NewRun, context: RunContext | None) -> None:
 
 
 def output_of(end: End) -> Any:
-    """What the run returned, as JSON has it.
+    """Return what the run returned, as JSON has it.
 
     Raises:
         RunFailed: it ended without success.

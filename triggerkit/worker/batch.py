@@ -54,14 +54,14 @@ class BatchItem(msgspec.Struct, frozen=True, eq=False):
 
 
 def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:
-    """The items of a batch run, in order."""
+    """Return the items of a batch run, in order."""
     messages = _Messages(run)
     changes = payload_type.changes(read_envelopes(run.payload))
     return [BatchItem(change, index, messages) for index, change in enumerate(changes)]
 
 
 def item_failure(run: ClaimedRun, failure: ItemFailure) -> Failure:
-    """What the failure of one item means; with no attempt left it is final."""
+    """Judge the failure of one item; with no attempt left it is final."""
     waits = failure.retry_after_s is not None or isinstance(failure.error, RetryAfter)
     permanent = failure.permanent or (run.max_attempts <= 1 and not waits)
     return failure_of(failure.error, permanent=permanent, retry_after_s=failure.retry_after_s)

@@ -1,4 +1,4 @@
-"""How long the runs of each task take: several short ones are worth one claim."""
+"""Estimate how long the runs of each task take: several short ones are worth one claim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DurationEstimate:
         self._mean_s: dict[str, float] = {}
 
     def took(self, task: str, seconds: float) -> None:
-        """A run of `task` took so long."""
+        """Note that a run of `task` took so long."""
         mean = self._mean_s.get(task)
         if mean is None or seconds > MOMENT_S:
             # One that is slow counts at once: those behind it would have to wait for it.
@@ -28,6 +28,7 @@ class DurationEstimate:
             self._mean_s[task] = mean + (seconds - mean) * _WEIGHT
 
     def runs_per_slot(self, task: str) -> int:
-        """How many runs of `task` a slot gets done in a moment; one while that is not known."""
+        """Return how many runs of `task` a slot gets done in a moment; one while that is not
+        known."""
         mean = self._mean_s.get(task)
         return 1 if mean is None else max(1, min(MOST, int(MOMENT_S / max(mean, 1e-6))))

@@ -175,7 +175,7 @@ class Executor:
         return Outcome(run, status, error=stopped(reason, self._task.max_duration_s))
 
     async def _decided(self, error: BaseException, context: RunContext) -> BaseException | None:
-        """What a hook says about the error."""
+        """Return a hook's decision about the error."""
         if not self._task.hooks.error:
             return None
         answers = await call_hooks(self._task.hooks, "error", self._invoke, context, error)

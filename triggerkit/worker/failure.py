@@ -1,4 +1,4 @@
-"""What a task's exception means: the error that is stored, whether to try again, and when."""
+"""Judge a task's exception: the error that is stored, whether to try again, and when."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OWN_FOLDERS = (Path(__file__).parent, Path(task.__file__).parent)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How an attempt failed. `final`: no attempt can help. `wait_s`: asked for by the task."""
+    """The failure of an attempt. `final`: no attempt can help. `wait_s`: asked for by the task."""
 
     error: RunError
     final: bool
@@ -38,7 +38,7 @@ def failure_of(
     retry_after_s: float | None = None,
     decided: BaseException | None = None,
 ) -> Failure:
-    """What `error` means; `permanent` and `retry_after_s` as an `ItemFailure` says, and `decided`
+    """Judge `error`; `permanent` and `retry_after_s` as an `ItemFailure` says, and `decided`
     as a hook does, by `AbortRun` or `RetryAfter`."""
     verdict = error if decided is None else decided
     if isinstance(verdict, RetryAfter):
@@ -51,7 +51,7 @@ def failure_of(
 
 
 def stopped(reason: type[Stopped], max_duration_s: float | None) -> RunError:
-    """The error of an attempt that was stopped from outside."""
+    """Return the error of an attempt that was stopped from outside."""
     if issubclass(reason, TimedOut):
         text = f"it took longer than its max_duration of {max_duration_s or 0:g} s"
     else:
@@ -60,7 +60,7 @@ def stopped(reason: type[Stopped], max_duration_s: float | None) -> RunError:
 
 
 def run_error(error: BaseException) -> RunError:
-    """The error as it is stored with its run: causes included, our own frames left out."""
+    """Return the error as it is stored with its run: causes included, our own frames left out."""
     told = TracebackException.from_exception(error, compact=True)
     _leave_out_own_frames(told)
     return RunError(
@@ -78,7 +78,7 @@ def _leave_out_own_frames(told: TracebackException | None) -> None:
 
 
 def _seconds(asked: float | None) -> float | None:
-    """A wait that Postgres can add to a time; None where a task asked for no number."""
+    """Return a wait that Postgres can add to a time; None where a task asked for no number."""
     try:
         return None if asked is None else min(max(0.0, float(asked)), MAX_WAIT_S)
     except (TypeError, ValueError):
@@ -86,7 +86,7 @@ def _seconds(asked: float | None) -> float | None:
 
 
 def message_of(error: BaseException) -> str:
-    """Its text, whatever its class does."""
+    """Return its text, whatever its class does."""
     try:
         return str(error)
     except Exception:

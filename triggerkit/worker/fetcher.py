@@ -117,7 +117,7 @@ class Fetcher:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing more is taken."""
+        """Return whether nothing more is taken."""
         return self._closed.is_set()
 
     def _claim_in_postgres(self, ids: list[str]) -> list[ClaimedRun]:
@@ -136,7 +136,7 @@ class Fetcher:
         return runs
 
     def _given(self) -> list[ClaimedRun]:
-        """What was given to us by a claim whose answer was lost with its connection.
+        """Return the runs of a claim whose answer was lost with its connection.
 
         The server may still be at it: it is asked again until nothing can come of it any more.
         """

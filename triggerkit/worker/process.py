@@ -60,7 +60,7 @@ class WorkerConfig:
 
 
 def new_worker_id() -> str:
-    """A name no other worker has: host, process and a random part."""
+    """Return a name no other worker has: host, process and a random part."""
     return f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
 
 

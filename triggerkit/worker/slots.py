@@ -1,4 +1,4 @@
-"""How many runs a process takes at once."""
+"""Bound how many runs a process takes at once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Slots:
             self._changed.notify_all()
 
     def lend(self) -> None:
-        """The run that has this slot waits for another one: its slot is for others meanwhile."""
+        """Give the slot of a run that waits for another one to others meanwhile."""
         with self._changed:
             self._lent += 1
             is_most = self._lent > self._most_lent
@@ -53,7 +53,7 @@ class Slots:
         self.release()
 
     def take_back(self) -> None:
-        """The run goes on, also when no slot is free."""
+        """Take a slot for a run that goes on, also when none is free."""
         with self._changed:
             self._lent -= 1
             self._free -= 1

@@ -1,1 +1,1 @@
-"""What runs say: lines, spans, tags and metadata, and OpenTelemetry."""
+"""Record what runs say: lines, spans, tags and metadata, and OpenTelemetry."""

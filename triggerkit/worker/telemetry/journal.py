@@ -1,4 +1,4 @@
-"""What runs say: spans, and lines that they log or print, written to the state in bulk."""
+"""Write what runs say to the state in bulk: spans, and lines that they log or print."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Journal:
         self._queue.put(_storable(entry))
 
     def close(self, run_id: str, attempt: int, now: datetime) -> None:
-        """An attempt has ended: tell what was left out of it."""
+        """Note that an attempt has ended: tell what was left out of it."""
         counts = self._counts.pop((run_id, attempt), None)
         if counts is not None and counts.left_out:
             text = f"… {counts.left_out} more lines and spans were left out"
@@ -90,7 +90,7 @@ class Journal:
         self._disconnect()
 
     def _gather(self) -> tuple[list[JournalEntry], bool]:
-        """What comes within a moment, and whether nothing comes any more."""
+        """Gather what comes within a moment; tell whether nothing comes any more."""
         entries: list[JournalEntry] = []
         item = self._queue.get()
         until = time.monotonic() + GATHER_S

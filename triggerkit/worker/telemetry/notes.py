@@ -1,4 +1,4 @@
-"""What runs say goes to the journal, what they change of themselves to their rows."""
+"""Write what runs say to the journal, and what they change of themselves to their rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks print and log belongs to their runs, and is passed on whole line by whole line.
+"""Record what tasks print and log with their runs, and pass it on whole line by whole line.
 
 Several runs print at the same time, and Python writes a line and its end one after the other:
 written straight to standard output they would run into each other, and into our own lines.
@@ -57,7 +57,7 @@ class LineWriter(TextIOBase):
         return False
 
     def fileno(self) -> int:
-        """The real stream's descriptor, for programs that a task starts."""
+        """Return the real stream's descriptor, for programs that a task starts."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
@@ -137,7 +137,7 @@ def capture_output(echo: Echo | None) -> Callable[[], None]:
 
 
 def finish_lines() -> None:
-    """An attempt ends: what it printed without an end of line is a line too."""
+    """End an attempt's lines: what it printed without an end of line is a line too."""
     context = running.get()
     if context is not None:
         for name, rest in context.partial.items():
