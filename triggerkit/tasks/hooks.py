@@ -21,7 +21,7 @@ class Hooks:
 
     @property
     def any_at_end(self) -> bool:
-        """Whether anything is called after the task's code."""
+        """Return whether anything is called after the task's code."""
         return bool(self.success or self.failure or self.cancel or self.error)
 
 

@@ -50,12 +50,12 @@ class Attempt:
         self._forget: Callable[[], Any] = lambda: None
 
     def enter_thread(self) -> None:
-        """The task's code runs on this thread from now on."""
+        """Note that the task's code runs on this thread from now on."""
         thread_id = threading.get_ident()
         self._enter(lambda reason, _: _raise_in_thread(thread_id, reason), _forget_pending)
 
     def enter_task(self) -> None:
-        """The task's code runs in this asyncio task from now on."""
+        """Note that the task's code runs in this asyncio task from now on."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
 
@@ -67,7 +67,8 @@ class Attempt:
         self._enter(lambda _, part: _call_soon(loop, cancel, part), task.uncancel)
 
     def enter_hooks(self, outcome: Outcome, now: float) -> None:
-        """Hooks follow the task's code, which ended with `outcome`. Called where that ran.
+        """Note that hooks follow the task's code, which ended with `outcome`. Called where that
+        ran.
 
         They have what time the attempt has left, and a moment at least.
         """
@@ -79,7 +80,8 @@ class Attempt:
             self._begin_part()
 
     def leave(self) -> None:
-        """What was entered has ended: nothing is raised in it any more. Called where it ran."""
+        """Note that what was entered has ended: nothing is raised in it any more. Called where it
+        ran."""
         with self.lock:
             self._part = None
             if self.stopped_at is not None:
@@ -109,7 +111,7 @@ class Attempt:
 
 
 def _forget_pending() -> None:
-    """What is about to be raised in this thread is not."""
+    """Cancel what is about to be raised in this thread."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
 
 

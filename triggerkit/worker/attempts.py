@@ -1,4 +1,4 @@
-"""What becomes of an attempt: its outcome is written and told."""
+"""Begin and end attempts: their outcomes are written and logged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Attempts:
         return self._end(attempt, outcome, time.monotonic() - started)
 
     async def aexecute(self, run: ClaimedRun) -> bool:
-        """The same of an async task's run on this event loop."""
+        """Do the same of an async task's run on this event loop."""
         attempt, executor = self._begin(run)
         started = time.monotonic()
         outcome = await executor.aexecute(attempt)
