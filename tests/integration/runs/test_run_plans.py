@@ -141,7 +141,7 @@ def test_what_a_look_finds(state: RunState) -> None:
     returned = {"ids": ids, "dead": ["worker-1"], "most": 3}
     assert rows_read(state, recover._RETURN, returned) <= ENOUGH
     assert rows_read(state, recover._READY, [ids]) <= ENOUGH
-    strays = {"task": TASK, "first": recover._LAST_RANK, "limit": 10, "settling_us": -1}
+    strays = {"task": TASK, "first": recover._LAST_RANK, "limit": 10, "stray_after_us": -1}
     assert rows_read(state, recover._STRAYS, strays) <= ENOUGH
     assert rows_read(state, recover._STRAYS, {**strays, "first": 0}) <= ENOUGH
 
