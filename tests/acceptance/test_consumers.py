@@ -179,7 +179,7 @@ def test_by_the_file(blog: Blog) -> None:
         refused = run_command(blog.folder, "triggerkit", "apply", settings=blog.settings)
         assert refused.returncode == 1
         assert "--yes" in refused.stderr
-        assert "its place in the log" in refused.stdout
+        assert "its position in the log" in refused.stdout
         assert "deleted consumer posts_push_consumer" in blog.triggerkit("apply", "--yes")
 
 

@@ -167,7 +167,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(endpoints: Command
 def test_keys_are_rotated_by_one_command(endpoints: Commands) -> None:
     endpoints("create", "billing", URL, "--signing-secret", "generate")
     rotating = {"TRIGGERKIT_ENCRYPTION_KEY": f"{NEXT_KEY},{KEY}"}
-    assert endpoints("reencrypt", settings=rotating).stdout == "encrypted anew: billing\n"
+    assert endpoints("reencrypt", settings=rotating).stdout == "reencrypted billing\n"
     shown = endpoints.json("show", "billing", settings={"TRIGGERKIT_ENCRYPTION_KEY": NEXT_KEY})
     assert len(shown["signing"]) == 1
     hidden = endpoints.json("show", "billing")

@@ -53,16 +53,14 @@ def plan(tasks: Tasks = None, json: Json = False) -> None:
 def apply(
     tasks: Tasks = None,
     setup: Annotated[
-        str | None, typer.Option(help="Run this module first, as `python -m` does.")
+        str | None, typer.Option(help="Module to run first, as `python -m` does.")
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Make steps that lose something without asking.")
+        bool, typer.Option("--yes", help="Do not ask before steps that lose something.")
     ] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave out steps that lose something.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Skip steps that lose something.")] = False,
 ) -> None:
-    """Make the consumers, endpoints, queue limits and schedules so that code and triggerkit.toml
+    """Apply the consumers, endpoints, queue limits and schedules that code and triggerkit.toml
     declare."""
     if setup is not None:
         _run_module(setup)
@@ -117,10 +115,10 @@ def _consented(settings: Settings, declarations: Declarations) -> bool:
     _print(planned)
     if not sys.stdin.isatty():
         raise TriggerkitError(
-            "nothing was changed: some steps would lose something; run with --yes to make them "
-            "all, or with --keep to leave those out"
+            "nothing was changed: some steps would lose something; run with --yes to apply "
+            "them, or with --keep to skip them"
         )
-    return typer.confirm("Make all of it so?", abort=True)
+    return typer.confirm("Apply all of it?", abort=True)
 
 
 def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:

@@ -32,7 +32,7 @@ LINE_WIDTH = 400
 #: Seconds between two looks of `watch`.
 WATCH_S = 0.5
 
-Id = Annotated[int, typer.Argument(help="Its number, as `triggerkit backfill list` shows it.")]
+Id = Annotated[int, typer.Argument(help="Number of the backfill, from `triggerkit backfill list`.")]
 
 _SLOT = """
 SELECT d.slot_name FROM triggerkit.consumers c JOIN triggerkit.databases d ON d.id = c.database_id
@@ -44,7 +44,9 @@ _IS_STREAMED = "SELECT FROM pg_replication_slots WHERE slot_name = %s AND active
 
 def register(app: typer.Typer) -> None:
     """Add the group to `app`."""
-    group = typer.Typer(help="Read existing rows for a consumer.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Read existing rows into the log, for a consumer.", no_args_is_help=True
+    )
     for command in (start, pause, resume, cancel, watch):
         group.command()(command)
     group.command("list")(list_command)
@@ -55,22 +57,22 @@ def start(
     consumer: Annotated[str, typer.Argument(help="The consumer's name.")],
     table: Annotated[
         list[str] | None,
-        typer.Option("--table", help="schema.table; repeatable. All of its tables by default."),
+        typer.Option("--table", help="schema.table; repeatable. Default: all of the consumer's."),
     ] = None,
     sort_by: Annotated[
-        str | None, typer.Option("--sort-by", help="The column that orders and bounds the rows.")
+        str | None, typer.Option("--sort-by", help="Column that orders and bounds the rows.")
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="Rows whose sort value is this or greater.")
+        str | None, typer.Option("--from", help="Only rows whose sort value is at least this.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", help="Rows whose sort value is less than this.")
+        str | None, typer.Option("--until", help="Only rows whose sort value is less than this.")
     ] = None,
     rows_per_second: Annotated[
-        int | None, typer.Option("--rows-per-second", min=1, help="Read no faster than this.")
+        int | None, typer.Option("--rows-per-second", min=1, help="Maximum rows per second.")
     ] = None,
 ) -> None:
-    """Start reading existing rows; the stream does it, beside the changes."""
+    """Start a backfill; the stream reads the rows while changes continue."""
     tables = [TableName.parse(name) for name in table] if table else None
     settings = Settings.load()
 
@@ -102,28 +104,28 @@ def start(
 
 
 def pause(backfill_id: Id) -> None:
-    """Read no more after the chunk in flight, until it is resumed."""
+    """Pause a backfill after the current chunk."""
     asyncio.run(_changed(lambda store: store.pause(backfill_id)))
     print(f"paused backfill {backfill_id}")
 
 
 def resume(backfill_id: Id) -> None:
-    """Go on from where it was paused, or failed."""
+    """Resume a backfill that was paused or failed."""
     asyncio.run(_changed(lambda store: store.resume(backfill_id)))
     print(f"resumed backfill {backfill_id}")
 
 
 def cancel(backfill_id: Id) -> None:
-    """Read no more, for good; what was read is delivered."""
+    """Cancel a backfill for good; rows read so far are delivered."""
     asyncio.run(_changed(lambda store: store.cancel(backfill_id)))
     print(f"canceled backfill {backfill_id}")
 
 
 def list_command(
     json: Json = False,
-    all_: Annotated[bool, typer.Option("--all", help="Those that ended, too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include those that ended.")] = False,
 ) -> None:
-    """List the open backfills and how far they are."""
+    """List open backfills and their progress."""
     found = asyncio.run(_changed(lambda store: store.list(all_=all_)))
     if json:
         print(orjson.dumps([_as_json(backfill) for backfill in found]).decode())
@@ -143,9 +145,9 @@ def list_command(
 
 
 def watch(
-    backfill_id: Annotated[int | None, typer.Argument(help="Only this one.")] = None,
+    backfill_id: Annotated[int | None, typer.Argument(help="Only this backfill.")] = None,
 ) -> None:
-    """Show the progress until all that are open (or this one) have ended."""
+    """Show progress until all open backfills, or this one, have ended."""
     if asyncio.run(_watched(backfill_id)):
         raise typer.Exit(1)
 

@@ -27,13 +27,13 @@ from triggerkit.state.connect import connect
 
 console = Console(highlight=False, soft_wrap=True)
 
-group = typer.Typer(help="Make, look at and change consumers.", no_args_is_help=True)
+group = typer.Typer(help="Create, inspect and change consumers.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The consumer's name.")]
 Fields = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="A field of its definition, such as batch_size=100 or actions='[\"insert\"]'."
+        "--set", help="Field of the definition, such as batch_size=100 or actions='[\"insert\"]'."
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_consumers(json: Json = False) -> None:
-    """List the consumers with their lag."""
+    """List consumers and their lag."""
 
     async def connected() -> list[Any]:
         async with await connect(Settings.load().state_dsn, "triggerkit consumers") as state:
@@ -66,7 +66,7 @@ def list_consumers(json: Json = False) -> None:
 
 
 def show(name: Name, json: Json = False) -> None:
-    """Show one consumer: its definition, and its place in each partition of the log."""
+    """Show one consumer: its definition and its position in each partition of the log."""
 
     async def connected() -> dict[str, Any]:
         async with _consumers() as (consumers, state):
@@ -98,21 +98,21 @@ def create(
     table: Annotated[list[str], typer.Option("--table", help="schema.table; repeatable.")],
     kind: Annotated[str, typer.Option(help="rows or changes.")] = "changes",
     endpoint: Annotated[
-        str | None, typer.Option(help="Where it is pushed to; without one it is pulled.")
+        str | None, typer.Option(help="Endpoint to push to; without one the consumer is pulled.")
     ] = None,
     fields: Fields = None,
 ) -> None:
-    """Make a consumer, and the publication and slot if they are missing."""
+    """Create a consumer, and the publication and slot if they are missing."""
     checked: Kind = "rows" if kind == "rows" else "changes"
     if kind != checked:
-        raise ConfigurationError(f"--kind {kind!r}: it is 'rows' or 'changes'")
+        raise ConfigurationError(f"--kind {kind!r}: must be 'rows' or 'changes'")
     values = {"kind": kind, "tables": table, "endpoint": endpoint, **_parsed(fields)}
     _warn(asyncio.run(_edited(lambda editor: editor.create(name, values))))
     console.print(f"created consumer {name}", markup=False)
 
 
 def edit(name: Name, fields: Fields = None, yes: Yes = False) -> None:
-    """Change fields of a consumer; the others stay as they are."""
+    """Change fields of a consumer and keep the others."""
     values = _parsed(fields)
     if not values:
         raise ConfigurationError("say what to change, such as --set batch_size=100")
@@ -121,7 +121,7 @@ def edit(name: Name, fields: Fields = None, yes: Yes = False) -> None:
 
 
 def pause(name: Name) -> None:
-    """Deliver nothing more; what happens meanwhile stays in the log."""
+    """Stop delivery; the log keeps what happens meanwhile."""
 
     async def connected() -> None:
         async with _consumers() as (consumers, _):
@@ -132,7 +132,7 @@ def pause(name: Name) -> None:
 
 
 def resume(name: Name) -> None:
-    """Deliver again, from where it was paused or disabled."""
+    """Resume delivery where it stopped."""
 
     async def connected() -> None:
         async with _consumers() as (consumers, _):
@@ -145,12 +145,12 @@ def resume(name: Name) -> None:
 def replay(
     name: Name,
     start: Annotated[
-        str, typer.Option("--from", help="'beginning' of the log, a position, or a time.")
+        str, typer.Option("--from", help="'beginning' (of the log), a position, or a time.")
     ],
     yes: Yes = False,
 ) -> None:
-    """Deliver again what the log holds from a place on; its tasks run again."""
-    _confirm(f"Deliver all messages of {name} from {start} on again?", yes)
+    """Deliver the log again from a position; its tasks run again."""
+    _confirm(f"Deliver all messages of {name} again, from {start}?", yes)
 
     async def connected() -> tuple[int, int]:
         async with _consumers() as (consumers, _):
@@ -162,8 +162,8 @@ def replay(
 
 
 def delete(name: Name, yes: Yes = False) -> None:
-    """Forget a consumer: its place in the log, its parked messages, its deliveries."""
-    _confirm(f"Delete consumer {name}, its place in the log and its parked messages?", yes)
+    """Delete a consumer, its position in the log, its parked messages and deliveries."""
+    _confirm(f"Delete consumer {name}, its position in the log and its parked messages?", yes)
 
     async def connected() -> str:
         async with _consumers() as (consumers, _):
@@ -175,7 +175,7 @@ def delete(name: Name, yes: Yes = False) -> None:
     console.print(f"deleted consumer {name}", markup=False)
     if declared_in != "api":
         place = "a task's on=" if declared_in == "code" else "triggerkit.toml"
-        console.print(f"it is declared by {place}: the next `apply` or `dev` makes it anew")
+        console.print(f"it is declared in {place}: the next `apply` or `dev` creates it again")
 
 
 @asynccontextmanager
@@ -203,7 +203,7 @@ def _parsed(fields: list[str] | None) -> dict[str, Any]:
     for given in fields or []:
         name, equals, text = given.partition("=")
         if not equals:
-            raise ConfigurationError(f"--set {given!r}: write it as field=value")
+            raise ConfigurationError(f"--set {given!r}: must be field=value")
         try:
             values[name] = orjson.loads(text)
         except orjson.JSONDecodeError:
@@ -215,7 +215,9 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise TriggerkitError("nothing was done: say --yes, since nobody is there to be asked")
+        raise TriggerkitError(
+            "nothing was changed: confirm with --yes, since this is not a terminal"
+        )
     typer.confirm(question, abort=True)
 
 

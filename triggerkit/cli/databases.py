@@ -20,7 +20,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def register(app: typer.Typer) -> None:
     """Add the group to `app`."""
-    group = typer.Typer(help="Source databases: what is captured.", no_args_is_help=True)
+    group = typer.Typer(help="Show source databases.", no_args_is_help=True)
     group.command("list")(list_databases)
     group.command()(show)
     app.add_typer(group, name="databases")
@@ -43,10 +43,10 @@ def list_databases(json: Json = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="The database's name.")], json: Json = False
 ) -> None:
-    """Show one source database: its slot, its log, and what is wrong with it."""
+    """Show one source database: its slot, its log and its problems."""
     databases = {database["name"]: database for database in _databases()}
     if name not in databases:
-        there = f"there are {', '.join(databases)}" if databases else "there is none yet"
+        there = f"known databases: {', '.join(databases)}" if databases else "there are none yet"
         raise TriggerkitError(f"no database is named {name!r}; {there}")
     found = databases[name]
     if json:
@@ -57,7 +57,7 @@ def show(
             console.print(f"{key.replace('_', ' '):<20} {value}", markup=False)
     for problem in found["problems"]:
         console.print(f"{problem['severity']}: {problem['detail']}", markup=False)
-        console.print(f"    mend it with: {problem['remedy']}", markup=False)
+        console.print(f"    fix it with: {problem['remedy']}", markup=False)
 
 
 def _databases() -> list[dict[str, Any]]:

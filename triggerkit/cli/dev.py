@@ -21,7 +21,7 @@ def dev(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run everything: servers that are not set are brought along, changes run their tasks."""
+    """Run everything for development, with the servers that are not configured."""
     forks = ForkServer.start()
     try:
         # Imported while the fork server imports: each of them takes a second.

@@ -38,7 +38,7 @@ Headers = Annotated[
     list[str] | None,
     typer.Option(
         "--header",
-        help="'Name: value', repeatable. @file and env:NAME keep a secret off the command line: "
+        help="'Name: value'; repeatable. @file and env:NAME keep a secret off the command line: "
         "'Authorization: Bearer env:TOKEN'.",
     ),
 ]
@@ -46,7 +46,10 @@ Headers = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    group = typer.Typer(help="Endpoints: where messages are pushed to.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Create, inspect and test the endpoints that messages are pushed to.",
+        no_args_is_help=True,
+    )
     group.command("list")(list_command)
     for command in (show, create, edit, delete, enable, reencrypt):
         group.command()(command)
@@ -55,7 +58,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_command(json: Json = False) -> None:
-    """List the endpoints; of secrets only names and fingerprints are shown."""
+    """List endpoints, with names and fingerprints of their secrets."""
     found = _run(lambda store: store.list_all())
     if json:
         _print_json(found)
@@ -84,7 +87,7 @@ def create(
     header: Headers = None,
     signing_secret: Annotated[
         str | None,
-        typer.Option(help="generate (printed once), @file or env:NAME: sign each push."),
+        typer.Option(help="Sign each push: generate (printed once), @file or env:NAME."),
     ] = None,
 ) -> None:
     """Create an endpoint."""
@@ -98,10 +101,10 @@ def create(
 
 def edit(
     name: Name,
-    url: Annotated[str | None, typer.Option(help="Push there from now on.")] = None,
+    url: Annotated[str | None, typer.Option(help="New URL.")] = None,
     header: Headers = None,
     remove_header: Annotated[
-        list[str] | None, typer.Option(help="Send this header no more; repeatable.")
+        list[str] | None, typer.Option(help="Header to remove; repeatable.")
     ] = None,
     signing_secret: Annotated[
         str | None,
@@ -111,7 +114,7 @@ def edit(
         ),
     ] = None,
 ) -> None:
-    """Change an endpoint; what is not named stays."""
+    """Change what is given of an endpoint and keep the rest."""
     given, removed = headers_given(header), {n.lower() for n in remove_header or []}
 
     def change(before: Endpoint) -> Endpoint:
@@ -140,19 +143,19 @@ def delete(name: Name) -> None:
 
 
 def enable(name: Name) -> None:
-    """Push again to an endpoint that answered 410; its consumers go on where they were."""
+    """Resume pushes to an endpoint that answered 410; its consumers continue."""
     consumers = _run(lambda store: store.enable(name))
     print(f"enabled endpoint {name}; active again: {', '.join(consumers) or 'no consumer'}")
 
 
 def reencrypt() -> None:
-    """Encrypt what is stored with the first key of TRIGGERKIT_ENCRYPTION_KEY."""
+    """Encrypt stored secrets with the first key of TRIGGERKIT_ENCRYPTION_KEY."""
     for name in _run(lambda store: store.reencrypt()) or ["nothing"]:
-        print(f"encrypted anew: {name}")
+        print(f"reencrypted {name}")
 
 
 def send_test(name: Name, json: Json = False) -> None:
-    """Send an endpoint a test message, signed like every other, and tell what came back."""
+    """Send an endpoint a signed test message and report each step."""
     settings = Settings.load()
 
     async def sent(store: EndpointStore) -> Report:
@@ -201,7 +204,7 @@ def _user() -> str:
 
 
 def _print_secret(secret: str | None) -> None:
-    print(f"signing secret, shown this once: {secret}")
+    print(f"signing secret, shown only once: {secret}")
 
 
 def _print_json(value: Any) -> None:

@@ -88,5 +88,5 @@ def run() -> None:
     except Exception:
         if not is_child():
             raise
-        logger.exception("ended by an error that should not happen; please report it")
+        logger.exception("internal error; please report it")
         sys.exit(1)

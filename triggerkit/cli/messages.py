@@ -32,13 +32,11 @@ T = TypeVar("T")
 
 console = Console(highlight=False, soft_wrap=True)
 
-group = typer.Typer(
-    help="Messages set aside: refused, failed, or behind such.", no_args_is_help=True
-)
+group = typer.Typer(help="Inspect, retry and discard parked messages.", no_args_is_help=True)
 
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.")]
 Position = Annotated[int | None, typer.Argument(help="The message's position in the log.")]
-All = Annotated[bool, typer.Option("--all", help="All of the consumer.")]
+All = Annotated[bool, typer.Option("--all", help="All messages of the consumer.")]
 State = Annotated[ParkedState | None, typer.Option("--state", help="Only those in this state.")]
 
 
@@ -54,7 +52,9 @@ def list_messages(
     consumer: Annotated[str | None, typer.Option(help="Only of this consumer.")] = None,
     state: State = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
-    after: Annotated[str | None, typer.Option(help="Go on after `next` of the last list.")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Continue after `next` of the previous list.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List parked messages."""
@@ -88,7 +88,7 @@ def show(
     position: Annotated[int, typer.Argument(help="The message's position in the log.")],
     json: Json = False,
 ) -> None:
-    """Show one parked message, its body and the pushes that carried it."""
+    """Show one parked message, with its body and the pushes that carried it."""
     found, attempts = _connected(lambda connection: show_parked(connection, consumer, position))
     if json:
         print(orjson.dumps({"message": found, "attempts": attempts}).decode())
@@ -103,14 +103,14 @@ def show(
 def retry(
     consumer: Consumer, position: Position = None, every: All = False, state: State = None
 ) -> None:
-    """Try parked messages now; their attempts count anew."""
+    """Retry parked messages now; their attempts count from the start."""
     _one_or_all(position, every)
     count = _connected(
         lambda connection: retry_parked(
             connection, consumer, _actor(), position=position, state=state
         )
     )
-    console.print(f"{_messages(count)} of {consumer} tried now", markup=False)
+    console.print(f"retrying {_messages(count)} of {consumer} now", markup=False)
 
 
 def discard(
@@ -120,11 +120,11 @@ def discard(
     state: State = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop parked messages for ever; what waits behind them is tried."""
+    """Drop parked messages permanently; messages that waited behind them are sent."""
     _one_or_all(position, every)
     what = "all parked messages" if position is None else f"position {position}"
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Discard {what} of {consumer}? They are never delivered.", abort=True)
+        typer.confirm(f"Discard {what} of {consumer}? They will never be delivered.", abort=True)
     count = _connected(
         lambda connection: discard_parked(
             connection, consumer, _actor(), position=position, state=state

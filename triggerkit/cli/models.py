@@ -24,11 +24,11 @@ def register(app: typer.Typer) -> None:
 def models(
     tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="schema.table.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write it there; else it is printed.")
+        Path | None, typer.Option("--output", "-o", help="File to write; the default is to print.")
     ] = None,
-    style: Annotated[Style, typer.Option("--style", help="What is written.")] = "pydantic",
+    style: Annotated[Style, typer.Option("--style", help="Kind of type to write.")] = "pydantic",
 ) -> None:
-    """Write a typed model of a table's rows, as messages have them."""
+    """Write a typed model of a table's rows, as messages contain them."""
     names = list(dict.fromkeys(map(TableName.parse, tables)))
     text = write_models(asyncio.run(_read(names)), style)
     if output is None:

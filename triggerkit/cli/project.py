@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(tasks: Tasks = None, json: Json = False) -> None:
-    """Check that the databases, Redis and the endpoints are set up for change capture."""
+    """Check the databases, Redis and the endpoints; print a fix for each problem."""
     declared = load_declarations(Project.load(tasks=tasks)).consumers
     checks = asyncio.run(run_checks(Settings.load(), declared, advise=True))
     if json:
@@ -55,7 +55,7 @@ def status(
         bool, typer.Option("--show-secrets", help="Print passwords in connection strings.")
     ] = False,
 ) -> None:
-    """Show what runs here and how far the consumers are; exit 0 only when all is ready."""
+    """Show processes, databases, consumers and problems; exit 0 only when ready."""
     found = asyncio.run(
         read_status(Project.load(app=app, tasks=tasks), running_dev(Path.cwd()), show_secrets)
     )
@@ -67,7 +67,7 @@ def status(
 
 
 def tasks(tasks: Tasks = None, json: Json = False) -> None:
-    """List the tasks found."""
+    """List the project's tasks."""
     found: list[dict[str, Any]] = [
         {
             "name": task.name,
@@ -92,7 +92,7 @@ def tasks(tasks: Tasks = None, json: Json = False) -> None:
 
 
 def upgrade() -> None:
-    """Bring the schema triggerkit in the state database up to date."""
+    """Upgrade the schema triggerkit in the state database."""
     settings = Settings.load()
 
     async def connected() -> list[str]:
@@ -112,7 +112,7 @@ def _print_check(found: Check) -> None:
     mark = "[green]✓[/]" if found.ok else "[red]✗[/]" if found.required else "[yellow]![/]"
     console.print(f"{mark} {escape(found.name)}: {escape(found.detail)}")
     if not found.ok and found.remedy:
-        console.print(f"    mend it with: {found.remedy}", markup=False)
+        console.print(f"    fix it with: {found.remedy}", markup=False)
 
 
 def _print_status(found: dict[str, Any]) -> None:
@@ -160,4 +160,4 @@ def _print_health(what: str, health: dict[str, Any], facts: list[str]) -> None:
     for problem in problems:
         mark = _MARKS[_SEVERITIES.index(problem["severity"])]
         console.print(f"  {mark} {escape(problem['detail'])}")
-        console.print(f"      mend it with: {problem['remedy']}", markup=False)
+        console.print(f"      fix it with: {problem['remedy']}", markup=False)

@@ -41,25 +41,25 @@ ScheduleName = Annotated[str, typer.Argument(help="The schedule's name.")]
 
 def register(app: typer.Typer) -> None:
     """Add the groups to `app`."""
-    queues = typer.Typer(help="Queues, their limits, and pausing them.", no_args_is_help=True)
+    queues = typer.Typer(help="Inspect, limit and pause queues.", no_args_is_help=True)
     queues.command("list")(queues_list)
     queues.command("pause")(queues_pause)
     queues.command("resume")(queues_resume)
     queues.command("limit")(queues_limit)
     app.add_typer(queues, name="queues")
-    schedules = typer.Typer(help="Runs made by the clock.", no_args_is_help=True)
+    schedules = typer.Typer(help="Inspect, pause and trigger schedules.", no_args_is_help=True)
     schedules.command("list")(schedules_list)
     schedules.command("pause")(schedules_pause)
     schedules.command("resume")(schedules_resume)
     schedules.command("run")(schedules_run)
     app.add_typer(schedules, name="schedules")
-    workers = typer.Typer(help="The processes that execute runs.", no_args_is_help=True)
+    workers = typer.Typer(help="Inspect the processes that execute runs.", no_args_is_help=True)
     workers.command("list")(workers_list)
     app.add_typer(workers, name="workers")
 
 
 def queues_list(json: Json = False) -> None:
-    """List the queues: how full they are, their limits, and whether they are paused."""
+    """List queues: how full they are, their limits, and whether they are paused."""
     found = with_state(list_queues)
     if json:
         print_json([asdict(queue) for queue in found])
@@ -73,13 +73,13 @@ def queues_list(json: Json = False) -> None:
 
 
 def queues_pause(queue: QueueName) -> None:
-    """Start no more runs of a queue; those that execute go on."""
+    """Stop starting runs of a queue; executing runs finish."""
     found = with_client(lambda client: pause_queue(client, Queue(queue).name, actor()))
     console.print(f"paused {queue}: {found.held:,} runs wait in it", markup=False)
 
 
 def queues_resume(queue: QueueName) -> None:
-    """Start runs of a paused queue again."""
+    """Resume a paused queue."""
     found = with_client(lambda client: resume_queue(client, queue, actor()))
     console.print(f"resumed {queue}: {found.queued + found.held:,} runs wait in it", markup=False)
 
@@ -87,13 +87,13 @@ def queues_resume(queue: QueueName) -> None:
 def queues_limit(
     queue: QueueName,
     concurrency: Annotated[
-        int | None, typer.Option(min=0, help="At most so many at a time; 0 for no limit.")
+        int | None, typer.Option(min=0, help="Maximum runs at a time; 0 for no limit.")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(help="At most so many starts: 100/m, 5/s, 100/15s; or none.")
+        str | None, typer.Option(help="Maximum starts per period: 100/m, 5/s, 100/15s; or none.")
     ] = None,
 ) -> None:
-    """Set limits of a queue; those that are not given stay."""
+    """Set the given limits of a queue and keep the others."""
     if concurrency is None and rate is None:
         raise ConfigurationError("say which limit: --concurrency or --rate")
     asked = Queue(queue, concurrency or None, None if rate == "none" else rate)
@@ -111,7 +111,7 @@ def queues_limit(
 
 
 def schedules_list(json: Json = False) -> None:
-    """List the schedules and their next ticks."""
+    """List schedules and their next ticks."""
     found = with_state(list_schedules)
     if json:
         print_json(found)
@@ -129,13 +129,13 @@ def schedules_list(json: Json = False) -> None:
 
 
 def schedules_pause(schedule: ScheduleName) -> None:
-    """Make no more runs by the clock."""
+    """Stop creating runs of a schedule."""
     with_client(lambda client: pause_schedule(client, schedule, actor()))
     console.print(f"paused {schedule}", markup=False)
 
 
 def schedules_resume(schedule: ScheduleName) -> None:
-    """Make runs by the clock again."""
+    """Resume a paused schedule."""
     found = with_client(lambda client: resume_schedule(client, schedule, actor()))
     console.print(
         f"resumed {schedule}: next at {found.next_at:%Y-%m-%d %H:%M:%S} UTC", markup=False
@@ -143,7 +143,7 @@ def schedules_resume(schedule: ScheduleName) -> None:
 
 
 def schedules_run(schedule: ScheduleName) -> None:
-    """Make a run of a schedule now, beside its ticks; prints the run's handle."""
+    """Create a run of a schedule now; print the run's handle."""
     print_json(with_client(lambda client: run_schedule(client, schedule, actor())).as_json())
 
 

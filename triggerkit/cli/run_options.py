@@ -25,7 +25,7 @@ def _fields(
     queue: Annotated[str | None, typer.Option("--queue", help="Only of this queue.")] = None,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", help=f"Only in this one; repeatable: {', '.join(_STATUSES)}."),
+        typer.Option("--status", help=f"Only in this status; repeatable: {', '.join(_STATUSES)}."),
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
     consumer: Annotated[
@@ -50,9 +50,11 @@ def _fields(
         str | None, typer.Option("--schedule", help="Only of this schedule.")
     ] = None,
     batch: Annotated[
-        str | None, typer.Option("--batch", help="Only items of this batch's run.")
+        str | None, typer.Option("--batch", help="Only items of this run's batch.")
     ] = None,
-    text: Annotated[str | None, typer.Option("--id", help="Only with this in their id.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--id", help="Only runs whose id contains this.")
+    ] = None,
 ) -> RunFilter:
     return RunFilter(
         task=task,
@@ -76,7 +78,7 @@ def _statuses(given: list[str] | None) -> Any:
     for status in wanted:
         if status not in _STATUSES:
             raise ConfigurationError(
-                f"--status {status}: there is no such status; there are {', '.join(_STATUSES)}"
+                f"--status {status}: unknown status; must be one of {', '.join(_STATUSES)}"
             )
     return wanted
 
@@ -112,7 +114,7 @@ def moment(text: str | None, option: str) -> datetime | None:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(
-            f"{option} {text}: neither how long ago, such as 15m or 7d, nor a time, such as "
+            f"{option} {text}: must be an age, such as 15m or 7d, or a time, such as "
             "2026-11-22T08:00:00Z"
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -38,13 +38,13 @@ from triggerkit.tasks.replay import FINISHED, Edited, Replayed, Replayer
 MOST_COUNTED = 1_000_000
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]...", help="run_…")]
-All = Annotated[bool, typer.Option("--all", help="All runs that can be.")]
+All = Annotated[bool, typer.Option("--all", help="All possible runs.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group to `app`."""
-    group = typer.Typer(help="Look at runs, cancel and replay them.", no_args_is_help=True)
+    group = typer.Typer(help="Inspect, cancel and replay runs.", no_args_is_help=True)
     group.command("list")(filtered(list_command))
     group.command()(show)
     group.command()(filtered(tail))
@@ -57,10 +57,10 @@ def register(app: typer.Typer) -> None:
 def list_command(
     wanted: RunFilter,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="At most this many.")] = 20,
-    after: Annotated[str | None, typer.Option(help="Go on after this run's id.")] = None,
+    after: Annotated[str | None, typer.Option(help="Continue after this run's id.")] = None,
     json: Json = False,
 ) -> None:
-    """List runs, the newest first, and why those that wait do."""
+    """List runs, newest first, and why waiting runs wait."""
     found, following = with_state(lambda state: list_runs(state, wanted, limit=limit, after=after))
     if json:
         print_json(found)
@@ -71,10 +71,10 @@ def list_command(
 
 
 def show(run_id: Annotated[str, typer.Argument(help="run_…")], json: Json = False) -> None:
-    """Show one run: payload, output, error, and its way with attempts, spans and lines."""
+    """Show one run: payload, output, error, and a timeline of attempts, spans and lines."""
     run = with_state(lambda state: show_run(state, run_id))
     if run is None:
-        raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+        raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
     if json:
         print_json(run)
     else:
@@ -82,7 +82,7 @@ def show(run_id: Annotated[str, typer.Argument(help="run_…")], json: Json = Fa
 
 
 def cancel(wanted: RunFilter, run_ids: Ids = None, every: All = False, yes: Yes = False) -> None:
-    """Cancel runs: those that wait at once, those that execute by their workers."""
+    """Cancel runs: waiting runs at once, executing runs through their workers."""
     _one_way(wanted, run_ids, every)
     if run_ids:
         for run_id in dict.fromkeys(run_ids):
@@ -97,24 +97,24 @@ def cancel(wanted: RunFilter, run_ids: Ids = None, every: All = False, yes: Yes 
             return cancel_runs(client, wanted, actor(), progress=progress)
 
         canceled: Cancellation = with_client(work)
-    console.print(f"canceled {canceled.canceled:,}, asked the workers of {canceled.asked:,}")
+    console.print(f"canceled {canceled.canceled:,}, stopping {canceled.asked:,} that execute")
 
 
 def replay(
     wanted: RunFilter,
     run_ids: Ids = None,
     payload: Annotated[
-        str | None, typer.Option(help="Another payload: JSON, or @file. Of one run.")
+        str | None, typer.Option(help="Another payload, for one run: JSON or @file.")
     ] = None,
     current: Annotated[
-        bool, typer.Option("--current", help="With the rows as they are now.")
+        bool, typer.Option("--current", help="Use the rows as they are now.")
     ] = False,
     every: All = False,
     yes: Yes = False,
     tasks: Tasks = None,
     json: Json = False,
 ) -> None:
-    """Make new runs of old ones: with the same payload, another, or the current rows."""
+    """Create new runs from old ones, with the same payload, another, or the current rows."""
     _one_way(wanted, run_ids, every)
     if payload is not None and (current or len(run_ids or ()) != 1):
         raise ConfigurationError("--payload is for one run, and without --current")
@@ -165,7 +165,7 @@ def errors(
         return
     for group in found:
         console.print(f"{group.count:>6,}  {group.type}: {group.message[:200]}", markup=False)
-        console.print(f"        {group.place or 'no place is known'}", markup=False, style="dim")
+        console.print(f"        {group.place or 'place unknown'}", markup=False, style="dim")
         console.print(
             f"        {', '.join(group.tasks)}, {when(group.first_at)} to {when(group.last_at)}, "
             f"last: {group.run_id}",
@@ -189,7 +189,7 @@ def _asked(verb: str, wanted: RunFilter, possible: tuple[Status, ...], yes: bool
     count = with_state(lambda state: count_of(state, meant, MOST_COUNTED))
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigurationError(f"{verb.lower()} {count:,} runs? Say so by --yes")
+            raise ConfigurationError(f"to {verb.lower()} {count:,} runs, confirm with --yes")
         typer.confirm(f"{verb} {count:,} runs?", abort=True)
     return count
 

@@ -25,7 +25,7 @@ def headers_given(given: list[str] | None) -> dict[str, str]:
     for text in given or []:
         name, colon, value = text.partition(":")
         if not colon:
-            raise InvalidEndpoint("a header is given as --header 'Name: value'")
+            raise InvalidEndpoint("write a header as --header 'Name: value'")
         if name.strip().lower() in (known.lower() for known in headers):
             raise InvalidEndpoint(f"the header {name.strip()} is given twice")
         headers[name.strip()] = _value(value.strip(), f"the header {name.strip()}")
@@ -56,14 +56,14 @@ def _value(text: str, what: str) -> str:
     if place is None:
         print(
             f"warning: {what} is on the command line, where other users and the shell's history "
-            "can see it; give env:NAME or @file instead",
+            "can see it; use env:NAME or @file instead",
             file=sys.stderr,
         )
         return text
     first, name, path = place["first"] or "", place["name"], place["path"]
     if name is not None:
         if not os.environ.get(name):
-            raise InvalidEndpoint(f"{what}: the environment has no {name}")
+            raise InvalidEndpoint(f"{what}: the environment variable {name} is not set")
         return first + os.environ[name]
     try:
         return first + Path(path).read_text().strip()

@@ -24,9 +24,9 @@ def serve(
     tasks: Tasks = None,
     host: Host = None,
     port: Port = None,
-    fd: Annotated[int | None, typer.Option(help="An inherited listening socket.")] = None,
+    fd: Annotated[int | None, typer.Option(help="Inherited listening socket.")] = None,
 ) -> None:
-    """Serve the webhook routes and the app."""
+    """Serve the webhook routes, the management API and the app."""
     settings = start(host=host, port=port)
     listener = (
         socket.socket(fileno=fd)

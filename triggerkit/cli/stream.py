@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stream() -> None:
-    """Capture changes into the log and deliver them to the consumers."""
+    """Capture changes into the log, run backfills and deliver to consumers."""
     settings = start()
     # Filters and transforms of consumers are functions of the project.
     Project.load().make_importable()

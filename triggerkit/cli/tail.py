@@ -22,11 +22,11 @@ POLL_S = 1.0
 def tail(
     wanted: RunFilter,
     run_id: Annotated[
-        str | None, typer.Argument(help="Only what this run says, to its end.")
+        str | None, typer.Argument(help="Follow the lines and spans of this run until it ends.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Follow runs as they come and change, or the lines and spans of one run to its end."""
+    """Follow runs as they come and change, or the lines and spans of one run."""
     if run_id is None:
         with_state(lambda state: _follow(state, wanted, json))
     else:

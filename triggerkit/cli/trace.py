@@ -35,12 +35,12 @@ def register(app: typer.Typer) -> None:
 
 def trace_command(
     run_or_position: Annotated[
-        str, typer.Argument(help="A run's id (run_…), or a position in the log.")
+        str, typer.Argument(help="Id of a run (run_…), or position in the log.")
     ],
-    consumer: Annotated[str | None, typer.Option("--consumer", help="Only of this one.")] = None,
+    consumer: Annotated[str | None, typer.Option("--consumer", help="Only this consumer.")] = None,
     json: Json = False,
 ) -> None:
-    """Show the whole way of one change: commit, capture, delivery, runs, with the times of each."""
+    """Follow one change through commit, capture, delivery and runs, with timings."""
     if not (run_or_position.isdecimal() or run_or_position.startswith("run_")):
         raise typer.BadParameter(f"{run_or_position!r} is neither a position nor a run's id")
     Project.load().make_importable()

@@ -22,36 +22,38 @@ def register(app: typer.Typer) -> None:
 
 def trigger(
     task: Annotated[str, typer.Argument(help="The task's name.")],
-    payload: Annotated[
-        str | None, typer.Option(help="JSON, or @file to read it from a file.")
+    payload: Annotated[str | None, typer.Option(help="JSON, or @file.")] = None,
+    delay: Annotated[
+        float | None, typer.Option(help="Seconds to wait before the run may start.")
     ] = None,
-    delay: Annotated[float | None, typer.Option(help="Start so many seconds later.")] = None,
     ttl: Annotated[
-        float | None, typer.Option(help="Expire if not started within so many seconds.")
+        float | None, typer.Option(help="Seconds within which the run must start, or expire.")
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Make no second run for this key.")
+        str | None, typer.Option(help="Create no second run with this key.")
     ] = None,
     idempotency_ttl: Annotated[
-        float | None, typer.Option(help="Remember the key for so many seconds.")
+        float | None, typer.Option(help="Seconds to remember the key.")
     ] = None,
     debounce: Annotated[
-        str | None, typer.Option(help="Triggers of this key make one run, --delay after the last.")
+        str | None,
+        typer.Option(help="Make one run of all triggers with this key, --delay after the last."),
     ] = None,
     concurrency_key: Annotated[
-        str | None, typer.Option(help="Runs of this key execute one at a time, in order.")
+        str | None, typer.Option(help="Runs with this key execute one at a time, in order.")
     ] = None,
     priority: Annotated[
-        int | None, typer.Option(help="Start as if triggered so many seconds earlier.")
+        int | None, typer.Option(help="Start as if triggered this many seconds earlier.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; repeatable.")] = None,
-    metadata: Annotated[str | None, typer.Option(help="A JSON object, or @file.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Tag; repeatable.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="JSON object, or @file.")] = None,
     tasks: Tasks = None,
 ) -> None:
-    """Run a task with a payload; prints the run's handle."""
+    """Run a task with a payload; print the run's handle."""
     known = load_tasks(Project.load(tasks=tasks))
     if task not in known:
-        raise UnknownTask(f"no task is named {task!r}; found: {', '.join(sorted(known)) or 'none'}")
+        listed = ", ".join(sorted(known)) or "none"
+        raise UnknownTask(f"no task is named {task!r}; known tasks: {listed}")
     found = known[task]
     takes_none = found.payload_type.shape == "none"
     given = json_given(payload or ("null" if takes_none else "{}"), "--payload")

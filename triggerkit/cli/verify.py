@@ -29,21 +29,19 @@ def register(app: typer.Typer) -> None:
 
 def verify_command(
     task: Annotated[
-        str | None, typer.Argument(help="Only of this task; else of all that say how.")
+        str | None, typer.Argument(help="Only this task; the default is every task with verify=.")
     ] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Trigger the task for what is out of step.")
+        bool, typer.Option("--fix", help="Trigger the task for rows that are out of step.")
     ] = False,
     wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds that --fix waits for its runs at most.")
+        float, typer.Option("--wait", min=0, help="Maximum seconds that --fix waits for its runs.")
     ] = 60.0,
-    limit: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Rows that are printed at most.")
-    ] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=100_000, help="Maximum rows to print.")] = 20,
     tasks: Tasks = None,
     json: Json = False,
 ) -> None:
-    """Show the rows whose effect is missing or stale, and the effects without a row."""
+    """Find rows whose effect is missing or stale, and effects without a row."""
     found = _chosen(Project.load(tasks=tasks), task)
     answers = asyncio.run(_answers(Settings.load(), found, limit, wait if fix else None))
     if json:
@@ -61,7 +59,7 @@ def _chosen(project: Project, name: str | None) -> list[Verifiable]:
     if name is not None:
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
-            raise UnknownTask(f"no task is named {name!r}; found: {listed}")
+            raise UnknownTask(f"no task is named {name!r}; known tasks: {listed}")
         return [verifiable(known[name])]
     chosen = [verifiable(task) for task in known.values() if task.verify is not None]
     if not chosen:

@@ -23,20 +23,23 @@ def register(app: typer.Typer) -> None:
 def worker(
     tasks: Tasks = None,
     processes: Annotated[
-        int, typer.Option(envvar="TRIGGERKIT_PROCESSES", min=1, max=256, help="Child processes.")
+        int,
+        typer.Option(
+            envvar="TRIGGERKIT_PROCESSES", min=1, max=256, help="Number of child processes."
+        ),
     ] = 1,
     threads: Annotated[
         int,
-        typer.Option(envvar="TRIGGERKIT_THREADS", min=1, max=1024, help="Runs of sync tasks each."),
+        typer.Option(envvar="TRIGGERKIT_THREADS", min=1, max=1024, help="Sync runs per process."),
     ] = 8,
     async_runs: Annotated[
         int,
         typer.Option(
-            envvar="TRIGGERKIT_ASYNC_RUNS", min=1, max=10_000, help="Runs of async tasks each."
+            envvar="TRIGGERKIT_ASYNC_RUNS", min=1, max=10_000, help="Async runs per process."
         ),
     ] = 100,
     queue: Annotated[
-        list[str] | None, typer.Option("--queue", help="Only this queue; repeatable.")
+        list[str] | None, typer.Option("--queue", help="Serve only this queue; repeatable.")
     ] = None,
     child: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:

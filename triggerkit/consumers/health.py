@@ -147,11 +147,13 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
         yield Problem("gap", "error", health.gap, f"triggerkit backfill start {health.name}")
     if health.failing_since is not None:
         detail = f"failing since {_at(health.failing_since)}: {health.last_error or 'no answer'}"
-        remedy = f"triggerkit endpoints test {health.endpoint}" if health.endpoint else "mend it"
-        yield Problem("endpoint_failing", "error", detail, remedy)
+        test = f"triggerkit endpoints test {health.endpoint}"
+        yield Problem(
+            "endpoint_failing", "error", detail, test if health.endpoint else "fix the endpoint"
+        )
     yield from _of_parked(health)
     for failed in health.failed_backfills:
-        remedy = f"mend what it names, then: triggerkit backfill start {health.name}"
+        remedy = f"fix what it names, then run: triggerkit backfill start {health.name}"
         yield Problem("backfill_failed", "error", f"the backfill of {failed} failed", remedy)
 
 

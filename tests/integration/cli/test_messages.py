@@ -222,6 +222,6 @@ def test_the_commands_do_so(settings: Settings, monkeypatch: pytest.MonkeyPatch)
     assert '"name":"bad"' in run("show", "test", "1")
     shown = orjson.loads(run("show", "test", "1", "--json"))
     assert shown["attempts"][-1]["status"] == 422
-    assert run("retry", "test", "1") == "1 message of test tried now\n"
+    assert run("retry", "test", "1") == "retrying 1 message of test now\n"
     assert run("discard", "test", "1") == "discarded 1 message of test\n"
     assert run("discard", "test", "--all", "--yes") == "discarded 1 message of test\n"

@@ -150,7 +150,9 @@ def test_runs_are_canceled_and_replayed_by_command(state: RunState, command: Com
     assert "--yes" in str(command("runs", "cancel", "--task", "work").exception)
     assert "--all" in str(command("runs", "cancel").exception)
     assert "--all" in str(command("runs", "cancel", first, "--all").exception)
-    assert "canceled 1, asked the workers of 0" in done(command("runs", "cancel", "--all", "--yes"))
+    assert "canceled 1, stopping 0 that execute" in done(
+        command("runs", "cancel", "--all", "--yes")
+    )
     [handle] = orjson.loads(done(command("runs", "replay", first, "--json")))
     assert state.run(handle["id"])["replay_of"] == first
     edited = done(command("runs", "replay", first, "--payload", '{"n": 3}')).split()

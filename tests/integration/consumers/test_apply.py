@@ -114,7 +114,7 @@ def test_what_is_not_declared_any_more_stays_until_that_is_wanted(source: Settin
     applied(source, of_code(rows("posts")), of_code(changes("posts"), "other"))
     (step,) = planned(source, of_code(changes("posts"), "other")).steps
     assert (step.verb, step.name) == ("delete", "embed")
-    assert "its place in the log" in (step.loses or "")
+    assert "its position in the log" in (step.loses or "")
     (line,) = applied(source, of_code(changes("posts"), "other"))
     assert line.startswith("left as it is")
     assert applied(source, of_code(changes("posts"), "other"), may_lose=True) == [

@@ -224,7 +224,7 @@ def test_status_shows_each_problem_under_what_it_is_about(
     lines = shown.output.splitlines()
     [database] = [n for n, line in enumerate(lines) if line.startswith("✗ database")]
     assert "nobody reads" in lines[database + 1]
-    assert lines[database + 2].strip() == "mend it with: triggerkit stream"
+    assert lines[database + 2].strip() == "fix it with: triggerkit stream"
     [consumer] = [n for n, line in enumerate(lines) if line.startswith("! consumer test")]
     assert "paused" in lines[consumer + 1]
     as_json = orjson.loads(CliRunner().invoke(application("status"), ["status", "--json"]).output)

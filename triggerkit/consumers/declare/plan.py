@@ -136,7 +136,7 @@ def _deletion(stored: Stored) -> PlanStep:
         "delete",
         stored.name,
         (f"it is not declared by {where} any more",),
-        loses="its place in the log, and its parked messages",
+        loses="its position in the log and its parked messages",
         stored=stored,
     )
 

@@ -92,7 +92,7 @@ class TextConsole:
         mark, colour = ("✗", "red") if check.required else ("!", "yellow")
         self._console.print(f"  [{colour}]{mark} {escape(check.name)}: {escape(check.detail)}[/]")
         if check.remedy:
-            self._console.print(f"    mend it with: {escape(check.remedy)}")
+            self._console.print(f"    fix it with: {escape(check.remedy)}")
 
     def ready(self, ms: float, facts: dict[str, Any]) -> None:
         self.note(f"  serving {facts['url']}")

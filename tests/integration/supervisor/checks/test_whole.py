@@ -56,7 +56,7 @@ def test_the_command_shows_advice_and_does_not_fail_by_it(
     command = run_command(project, "triggerkit", "check", settings=settings.environment())
     assert command.returncode == 0, command.stdout + command.stderr
     assert "\n! pgvector: " in command.stdout
-    assert "    mend it with: CREATE EXTENSION vector;\n" in command.stdout
+    assert "    fix it with: CREATE EXTENSION vector;\n" in command.stdout
     assert "✗" not in command.stdout
 
 
