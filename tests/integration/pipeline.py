@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.receiver import Receiver
+from tests.receiver import Answer, Receiver, accept
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition
@@ -43,6 +43,18 @@ async def streaming(settings: Settings, receiver: Receiver) -> AsyncIterator[Non
     finally:
         stream.cancel()
         await asyncio.gather(stream, return_exceptions=True)
+
+
+@asynccontextmanager
+async def pipeline(
+    settings: Settings, definition: ConsumerDefinition, *setup: str, answer: Answer = accept
+) -> AsyncIterator[Receiver]:
+    """A receiver that a stream pushes to, after the statements of `setup` on the source."""
+    async with Receiver.start(answer) as receiver:
+        await execute(settings, *setup)
+        await declare(settings, receiver, definition)
+        async with streaming(settings, receiver):
+            yield receiver
 
 
 async def execute(settings: Settings, *statements: str) -> None:

@@ -20,7 +20,7 @@ from tests.integration.parked import (
     until,
     until_states,
 )
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Received, Receiver, accept
 from triggerkit.consumers.cursor import AttemptOutcome, Cursor, CursorMoved, CursorStore
 from triggerkit.consumers.declare.manage import Consumers
@@ -46,17 +46,14 @@ def identities(requests: list[Received]) -> list[str]:
 
 def test_a_rewind_delivers_again_with_other_keys_while_the_stream_runs(settings: Settings) -> None:
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items SELECT generate_series(1, 100), 'x'")
-                await receiver.until(lambda: len(receiver.messages) == 100)
-                await on_consumer(settings, "replay", "beginning")
-                await receiver.until(lambda: len(receiver.messages) == 200)
-            seen = identities(receiver.requests)
-            assert len(set(seen)) == 200
-            assert {int(k) for r in receiver.requests[-5:] for k in r.keys} <= set(range(1, 101))
+        async with pipeline(settings, changes("items", batch_size=10), TABLE) as receiver:
+            await execute(settings, "INSERT INTO items SELECT generate_series(1, 100), 'x'")
+            await receiver.until(lambda: len(receiver.messages) == 100)
+            await on_consumer(settings, "replay", "beginning")
+            await receiver.until(lambda: len(receiver.messages) == 200)
+        seen = identities(receiver.requests)
+        assert len(set(seen)) == 200
+        assert {int(k) for r in receiver.requests[-5:] for k in r.keys} <= set(range(1, 101))
 
     asyncio.run(scenario())
 
@@ -72,28 +69,25 @@ def test_a_rewind_in_the_midst_of_a_push_is_not_undone_by_its_answer(
         return JSONResponse({})
 
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'v1')")
-                await receiver.until(lambda: len(receiver.requests) == 1)
-                receiver.answer = answer_late
-                await execute(settings, "UPDATE items SET name = 'v2'")
-                await receiver.until(lambda: len(receiver.requests) == 2)
-                if stays == "answered late":
-                    hang.set()
-                receiver.answer = accept
-                await on_consumer(settings, "replay", "beginning")
+        async with pipeline(settings, changes("items", batch_size=10), TABLE) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'v1')")
+            await receiver.until(lambda: len(receiver.requests) == 1)
+            receiver.answer = answer_late
+            await execute(settings, "UPDATE items SET name = 'v2'")
+            await receiver.until(lambda: len(receiver.requests) == 2)
+            if stays == "answered late":
                 hang.set()
-                await receiver.until(
-                    lambda: (
-                        any(k.startswith("1.1.") for k in identities(receiver.requests[-1:]))
-                        and names(receiver.requests[-1:])[-1] == "v2"
-                    )
+            receiver.answer = accept
+            await on_consumer(settings, "replay", "beginning")
+            hang.set()
+            await receiver.until(
+                lambda: (
+                    any(k.startswith("1.1.") for k in identities(receiver.requests[-1:]))
+                    and names(receiver.requests[-1:])[-1] == "v2"
                 )
-            again = [m for m in receiver.messages if is_replayed(m)]
-            assert [m["record"]["name"] for m in again] == ["v1", "v2"]
+            )
+        again = [m for m in receiver.messages if is_replayed(m)]
+        assert [m["record"]["name"] for m in again] == ["v1", "v2"]
 
     asyncio.run(scenario())
 
@@ -229,24 +223,21 @@ def test_a_consumer_that_is_deleted_in_the_midst_of_a_push_ends_and_the_others_g
         return JSONResponse({})
 
     async def scenario() -> None:
-        async with Receiver.start(answer_late) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items"))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'v1')")
-                await receiver.until(lambda: len(receiver.requests) == 1)
-                # Without a notice first: the outcome finds no cursor.
-                await command(
-                    settings,
-                    lambda c: c.execute("DELETE FROM triggerkit.consumers WHERE name = 'test'"),
-                )
-                hang.set()
-                receiver.answer = accept
-                await declare(settings, receiver, changes("items"), "other")
-                await execute(settings, "INSERT INTO items VALUES (2, 'v2')")
-                await receiver.until(lambda: bool(carrying(receiver, "v2")))
-            who = {m["metadata"]["consumer"]["name"] for m in carrying(receiver, "v2")[0].messages}
-            assert who == {"other"}
+        async with pipeline(settings, changes("items"), TABLE, answer=answer_late) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'v1')")
+            await receiver.until(lambda: len(receiver.requests) == 1)
+            # Without a notice first: the outcome finds no cursor.
+            await command(
+                settings,
+                lambda c: c.execute("DELETE FROM triggerkit.consumers WHERE name = 'test'"),
+            )
+            hang.set()
+            receiver.answer = accept
+            await declare(settings, receiver, changes("items"), "other")
+            await execute(settings, "INSERT INTO items VALUES (2, 'v2')")
+            await receiver.until(lambda: bool(carrying(receiver, "v2")))
+        who = {m["metadata"]["consumer"]["name"] for m in carrying(receiver, "v2")[0].messages}
+        assert who == {"other"}
 
     asyncio.run(scenario())
 

@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from tests.integration.parked import (
-    TABLE,
-    carrying,
-    command,
-    fetch,
-    names,
-    until,
-    until_states,
-)
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.parked import TABLE, carrying, command, fetch, names, until, until_states
+from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Received, Receiver
 from triggerkit import Change
 from triggerkit.consumers.declare.apply import apply
@@ -42,18 +34,15 @@ def short(change: Change[dict[str, str]]) -> dict[str, str]:
 
 def test_only_what_passes_the_filters_is_delivered(settings: Settings) -> None:
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            definition = changes("items", filters=[("team", "==", "red"), ("id", ">", 1)])
-            await declare(settings, receiver, definition)
-            async with streaming(settings, receiver):
-                await execute(
-                    settings,
-                    "INSERT INTO items VALUES (1, 'one', 'red'), (2, 'two', 'blue')",
-                    "INSERT INTO items VALUES (3, 'three', NULL), (4, 'four', 'red')",
-                )
-                await receiver.until(lambda: bool(receiver.requests))
-            assert names(receiver.requests) == ["four"]
+        definition = changes("items", filters=[("team", "==", "red"), ("id", ">", 1)])
+        async with pipeline(settings, definition, TABLE) as receiver:
+            await execute(
+                settings,
+                "INSERT INTO items VALUES (1, 'one', 'red'), (2, 'two', 'blue')",
+                "INSERT INTO items VALUES (3, 'three', NULL), (4, 'four', 'red')",
+            )
+            await receiver.until(lambda: bool(receiver.requests))
+        assert names(receiver.requests) == ["four"]
 
     asyncio.run(scenario())
 
@@ -62,39 +51,35 @@ def test_a_filter_function_chooses_and_one_that_raises_parks_the_message_and_hol
     settings: Settings,
 ) -> None:
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", filter=is_not_bad, batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(
-                    settings,
-                    "INSERT INTO items VALUES (1, 'bad'), (2, 'good'), (3, 'raises')",
-                    "UPDATE items SET name = 'behind' WHERE id = 3",
-                    "INSERT INTO items VALUES (4, 'last')",
-                )
-                await until_states(settings, "failing", "waiting")
-                await receiver.until(lambda: bool(carrying(receiver, "last")))
-                reasons = await fetch(
-                    settings, "SELECT reason FROM triggerkit.parked ORDER BY position"
-                )
-            assert sorted(names(receiver.requests)) == ["good", "last"]
-            assert reasons == [
-                ("the filter raised ValueError",),
-                ("waits behind a parked message of its row",),
-            ]
+        async with pipeline(
+            settings, changes("items", filter=is_not_bad, batch_size=10), TABLE
+        ) as receiver:
+            await execute(
+                settings,
+                "INSERT INTO items VALUES (1, 'bad'), (2, 'good'), (3, 'raises')",
+                "UPDATE items SET name = 'behind' WHERE id = 3",
+                "INSERT INTO items VALUES (4, 'last')",
+            )
+            await until_states(settings, "failing", "waiting")
+            await receiver.until(lambda: bool(carrying(receiver, "last")))
+            reasons = await fetch(
+                settings, "SELECT reason FROM triggerkit.parked ORDER BY position"
+            )
+        assert sorted(names(receiver.requests)) == ["good", "last"]
+        assert reasons == [
+            ("the filter raised ValueError",),
+            ("waits behind a parked message of its row",),
+        ]
 
     asyncio.run(scenario())
 
 
 def test_what_a_transform_returns_is_sent_in_place_of_the_message(settings: Settings) -> None:
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", transform=short))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'one')")
-                await receiver.until(lambda: len(receiver.requests) == 1)
-            assert receiver.requests[0].body == b'{"name":"ONE"}'
+        async with pipeline(settings, changes("items", transform=short), TABLE) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'one')")
+            await receiver.until(lambda: len(receiver.requests) == 1)
+        assert receiver.requests[0].body == b'{"name":"ONE"}'
 
     asyncio.run(scenario())
 
@@ -137,28 +122,27 @@ def test_messages_of_a_group_are_in_order_whatever_their_rows(settings: Settings
         return JSONResponse({}, 422 if is_bad else 200)
 
     async def scenario() -> None:
-        async with Receiver.start(refuse_red) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", group_by=["team"], batch_size=7))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'v0', 'red')")
-                await until_states(settings, "failing")
-                for number in range(2, 40):
-                    team = "red" if number % 2 else "blue"
-                    await execute(
-                        settings, f"INSERT INTO items VALUES ({number}, 'v{number}', '{team}')"
-                    )
-                await receiver.until(lambda: bool(carrying(receiver, "v38")))
-                await until(
-                    settings,
-                    "SELECT count(*), min(key) FROM triggerkit.parked",
-                    lambda rows: rows == [(20, '["red"]')],
+        async with pipeline(
+            settings, changes("items", group_by=["team"], batch_size=7), TABLE, answer=refuse_red
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'v0', 'red')")
+            await until_states(settings, "failing")
+            for number in range(2, 40):
+                team = "red" if number % 2 else "blue"
+                await execute(
+                    settings, f"INSERT INTO items VALUES ({number}, 'v{number}', '{team}')"
                 )
-            taken = [n for n in names(receiver.requests) if n != "v0"]
-            assert taken == [f"v{n}" for n in range(2, 40, 2)]
-            assert receiver.messages[-1]["metadata"]["group"] in ('["blue"]', '["red"]')
-            cursors = await fetch(settings, "SELECT partition FROM triggerkit.cursors")
-            assert cursors == [(-1,)]
+            await receiver.until(lambda: bool(carrying(receiver, "v38")))
+            await until(
+                settings,
+                "SELECT count(*), min(key) FROM triggerkit.parked",
+                lambda rows: rows == [(20, '["red"]')],
+            )
+        taken = [n for n in names(receiver.requests) if n != "v0"]
+        assert taken == [f"v{n}" for n in range(2, 40, 2)]
+        assert receiver.messages[-1]["metadata"]["group"] in ('["blue"]', '["red"]')
+        cursors = await fetch(settings, "SELECT partition FROM triggerkit.cursors")
+        assert cursors == [(-1,)]
 
     asyncio.run(scenario())
 
@@ -202,23 +186,20 @@ def test_a_group_that_is_added_or_left_out_takes_the_places_and_parked_messages_
         return JSONResponse({}, 422 if "v1" in names([received]) else 200)
 
     async def scenario() -> None:
-        async with Receiver.start(refuse_v1) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items"))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'v1', 'red')")
-                await until_states(settings, "failing")
-                await change(receiver, changes("items", group_by=["team"]))
-                await execute(settings, "INSERT INTO items VALUES (2, 'behind', 'red')")
-                await execute(settings, "INSERT INTO items VALUES (3, 'other', 'blue')")
-                await receiver.until(lambda: bool(carrying(receiver, "other")))
-                await until_states(settings, "failing", "waiting")
-                await change(receiver, changes("items"))
-                # Now they are rows of their own: the second one goes.
-                await receiver.until(lambda: bool(carrying(receiver, "behind")))
-                await until_states(settings, "failing")
-                await execute(settings, "INSERT INTO items VALUES (4, 'last', 'red')")
-                await receiver.until(lambda: bool(carrying(receiver, "last")))
+        async with pipeline(settings, changes("items"), TABLE, answer=refuse_v1) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'v1', 'red')")
+            await until_states(settings, "failing")
+            await change(receiver, changes("items", group_by=["team"]))
+            await execute(settings, "INSERT INTO items VALUES (2, 'behind', 'red')")
+            await execute(settings, "INSERT INTO items VALUES (3, 'other', 'blue')")
+            await receiver.until(lambda: bool(carrying(receiver, "other")))
+            await until_states(settings, "failing", "waiting")
+            await change(receiver, changes("items"))
+            # Now they are rows of their own: the second one goes.
+            await receiver.until(lambda: bool(carrying(receiver, "behind")))
+            await until_states(settings, "failing")
+            await execute(settings, "INSERT INTO items VALUES (4, 'last', 'red')")
+            await receiver.until(lambda: bool(carrying(receiver, "last")))
 
     async def change(receiver: Receiver, definition: ConsumerDefinition) -> None:
         async with await connect(settings.source_dsn, "test") as source:
@@ -249,21 +230,18 @@ def test_a_batch_that_is_not_full_waits_for_more(settings: Settings) -> None:
 
 def test_a_batch_waits_no_longer_than_its_time_out(settings: Settings) -> None:
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            definition = changes("items", batch_size=5, batch_timeout_s=1)
-            await declare(settings, receiver, definition)
-            async with streaming(settings, receiver):
-                begun = time.monotonic()
-                await execute(
-                    settings,
-                    "INSERT INTO items VALUES (1, 'one')",
-                    "UPDATE items SET name = 'two'",
-                )
-                await receiver.until(lambda: len(receiver.requests) == 1)
-                took = time.monotonic() - begun
-            assert names(receiver.requests) == ["one", "two"]
-            assert 1 <= took < 10
+        definition = changes("items", batch_size=5, batch_timeout_s=1)
+        async with pipeline(settings, definition, TABLE) as receiver:
+            begun = time.monotonic()
+            await execute(
+                settings,
+                "INSERT INTO items VALUES (1, 'one')",
+                "UPDATE items SET name = 'two'",
+            )
+            await receiver.until(lambda: len(receiver.requests) == 1)
+            took = time.monotonic() - begun
+        assert names(receiver.requests) == ["one", "two"]
+        assert 1 <= took < 10
 
     asyncio.run(scenario())
 
@@ -292,14 +270,13 @@ def test_no_more_pushes_are_under_way_than_the_concurrency_allows(
         return JSONResponse({"failed": failed})
 
     async def scenario() -> None:
-        async with Receiver.start(count) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", concurrency=concurrency))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items SELECT generate_series(1, 100), 'x'")
-                await receiver.until(lambda: len(receiver.requests) == 100 + 2 * 14)
-                await until_states(settings)
-            assert most == concurrency
+        async with pipeline(
+            settings, changes("items", concurrency=concurrency), TABLE, answer=count
+        ) as receiver:
+            await execute(settings, "INSERT INTO items SELECT generate_series(1, 100), 'x'")
+            await receiver.until(lambda: len(receiver.requests) == 100 + 2 * 14)
+            await until_states(settings)
+        assert most == concurrency
 
     asyncio.run(scenario())
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import execute, pipeline
 from tests.receiver import Received, Receiver, accept
 from triggerkit.consumers.definition import changes
 from triggerkit.delivery.loop import DeliveryLoop
@@ -47,18 +47,17 @@ def test_a_consumer_that_is_active_again_gets_all_it_missed_without_a_restart(
     settings: Settings,
 ) -> None:
     async def scenario() -> None:
-        async with Receiver.start(gone) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1)")
-                await until_state(settings, "disabled")
-                await execute(settings, "INSERT INTO items SELECT generate_series(2, 100)")
-                receiver.answer = accept
-                refused = len(receiver.requests)
-                await set_state(settings, "active")
-                await receiver.until(lambda: len(keys(receiver, refused)) == 100)
-            assert len([k for r in receiver.requests[refused:] for k in r.keys]) == 100
+        async with pipeline(
+            settings, changes("items", batch_size=10), TABLE, answer=gone
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1)")
+            await until_state(settings, "disabled")
+            await execute(settings, "INSERT INTO items SELECT generate_series(2, 100)")
+            receiver.answer = accept
+            refused = len(receiver.requests)
+            await set_state(settings, "active")
+            await receiver.until(lambda: len(keys(receiver, refused)) == 100)
+        assert len([k for r in receiver.requests[refused:] for k in r.keys]) == 100
 
     asyncio.run(scenario())
 
@@ -79,26 +78,25 @@ def test_a_pause_in_the_midst_of_a_push_sends_the_same_batch_again_and_only_that
         return JSONResponse({})
 
     async def scenario() -> None:
-        async with Receiver.start(answer_late) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1)")
-                await receiver.until(lambda: len(receiver.requests) == 1)
-                for number in (2, 3):
-                    await set_state(settings, "paused", "active")
-                    stopped.clear()
-                    await set_state(settings, "paused")
-                    async with asyncio.timeout(10):
-                        await stopped.wait()
-                    await set_state(settings, "active")
-                    await receiver.until(lambda n=number: len(receiver.requests) >= n)  # type: ignore[misc]
-                hang.set()
-                await execute(settings, "UPDATE items SET name = 'last'")
-                await receiver.until(lambda: receiver.messages[-1]["record"]["name"] == "last")
-            attempts = [r for r in receiver.requests if r.messages[0]["action"] == "insert"]
-            assert len({(r.batch_id, r.body) for r in attempts}) == 1
-            numbers = [int(r.headers["triggerkit-attempt"]) for r in attempts]
-            assert numbers == sorted(set(numbers))
+        async with pipeline(
+            settings, changes("items", batch_size=10), TABLE, answer=answer_late
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1)")
+            await receiver.until(lambda: len(receiver.requests) == 1)
+            for number in (2, 3):
+                await set_state(settings, "paused", "active")
+                stopped.clear()
+                await set_state(settings, "paused")
+                async with asyncio.timeout(10):
+                    await stopped.wait()
+                await set_state(settings, "active")
+                await receiver.until(lambda n=number: len(receiver.requests) >= n)  # type: ignore[misc]
+            hang.set()
+            await execute(settings, "UPDATE items SET name = 'last'")
+            await receiver.until(lambda: receiver.messages[-1]["record"]["name"] == "last")
+        attempts = [r for r in receiver.requests if r.messages[0]["action"] == "insert"]
+        assert len({(r.batch_id, r.body) for r in attempts}) == 1
+        numbers = [int(r.headers["triggerkit-attempt"]) for r in attempts]
+        assert numbers == sorted(set(numbers))
 
     asyncio.run(scenario())

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
@@ -113,24 +113,23 @@ def test_what_fails_alone_while_others_go_through_is_parked_and_its_row_waits(
     monkeypatch.setattr("triggerkit.state.backoff.LONGEST_WAIT_S", 0.1)
 
     async def scenario() -> None:
-        async with Receiver.start(answer) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=100, timeout_s=timeout_s))
-            async with streaming(settings, receiver):
-                await execute(
-                    settings,
-                    "INSERT INTO items SELECT i, CASE i WHEN 7 THEN 'poison' ELSE 'good' END "
-                    "FROM generate_series(1, 100) i",
-                    "UPDATE items SET name = 'behind' WHERE id = 7",
-                )
-                async with other_rows(settings, receiver):
-                    found = await until_parked(settings, 2)
-            assert [key for key, _ in found] == ['public.items:["7"]'] * 2
-            assert found[0][1].startswith(f"{told} in ")
-            assert found[0][1].endswith("attempts, while other messages were delivered")
-            assert found[1][1] == "waits behind a parked message of its row"
-            assert sorted(map(int, taken(receiver))) == [n for n in range(1, 101) if n != POISON]
-            assert identical_bodies(receiver)
+        async with pipeline(
+            settings, changes("items", batch_size=100, timeout_s=timeout_s), TABLE, answer=answer
+        ) as receiver:
+            await execute(
+                settings,
+                "INSERT INTO items SELECT i, CASE i WHEN 7 THEN 'poison' ELSE 'good' END "
+                "FROM generate_series(1, 100) i",
+                "UPDATE items SET name = 'behind' WHERE id = 7",
+            )
+            async with other_rows(settings, receiver):
+                found = await until_parked(settings, 2)
+        assert [key for key, _ in found] == ['public.items:["7"]'] * 2
+        assert found[0][1].startswith(f"{told} in ")
+        assert found[0][1].endswith("attempts, while other messages were delivered")
+        assert found[1][1] == "waits behind a parked message of its row"
+        assert sorted(map(int, taken(receiver))) == [n for n in range(1, 101) if n != POISON]
+        assert identical_bodies(receiver)
 
     asyncio.run(scenario())
 
@@ -145,22 +144,21 @@ def identical_bodies(receiver: Receiver) -> bool:
 
 def test_in_an_outage_nothing_is_blamed(settings: Settings) -> None:
     async def scenario() -> None:
-        async with Receiver.start(fail_at_everything) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=100))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items SELECT generate_series(1, 100)")
-                await receiver.until(lambda: len(receiver.requests) > 200)
-                batches = {r.batch_id for r in receiver.requests}
-                receiver.answer = fail_at_poison
-                failed = len(receiver.requests)
-                await receiver.until(
-                    lambda: len({k for r in receiver.requests[failed:] for k in r.keys}) == 100
-                )
-            assert {r.batch_id for r in receiver.requests} == batches
-            assert len(batches) == 8
-            assert identical_bodies(receiver)
-            assert await parked(settings) == []
+        async with pipeline(
+            settings, changes("items", batch_size=100), TABLE, answer=fail_at_everything
+        ) as receiver:
+            await execute(settings, "INSERT INTO items SELECT generate_series(1, 100)")
+            await receiver.until(lambda: len(receiver.requests) > 200)
+            batches = {r.batch_id for r in receiver.requests}
+            receiver.answer = fail_at_poison
+            failed = len(receiver.requests)
+            await receiver.until(
+                lambda: len({k for r in receiver.requests[failed:] for k in r.keys}) == 100
+            )
+        assert {r.batch_id for r in receiver.requests} == batches
+        assert len(batches) == 8
+        assert identical_bodies(receiver)
+        assert await parked(settings) == []
 
     asyncio.run(scenario())
 
@@ -169,18 +167,17 @@ def test_without_others_to_compare_with_a_batch_is_neither_halved_nor_parked(
     settings: Settings,
 ) -> None:
     async def scenario() -> None:
-        async with Receiver.start(fail_at_poison) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=100))
-            async with streaming(settings, receiver):
-                await execute(
-                    settings,
-                    "INSERT INTO items VALUES (7, 'poison')",
-                    "UPDATE items SET name = 'behind'",
-                )
-                await receiver.until(lambda: len(receiver.requests) > 30)
-            assert len({r.batch_id for r in receiver.requests}) == 1
-            assert await parked(settings) == []
+        async with pipeline(
+            settings, changes("items", batch_size=100), TABLE, answer=fail_at_poison
+        ) as receiver:
+            await execute(
+                settings,
+                "INSERT INTO items VALUES (7, 'poison')",
+                "UPDATE items SET name = 'behind'",
+            )
+            await receiver.until(lambda: len(receiver.requests) > 30)
+        assert len({r.batch_id for r in receiver.requests}) == 1
+        assert await parked(settings) == []
 
     asyncio.run(scenario())
 
@@ -191,15 +188,14 @@ def test_an_answer_that_is_about_the_sender_never_isolates(settings: Settings, s
         return failing(status) if is_poisoned(received) else JSONResponse({})
 
     async def scenario() -> None:
-        async with Receiver.start(answer) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=100))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (7, 'poison')")
-                async with other_rows(settings, receiver):
-                    await receiver.until(lambda: len(poisoned(receiver)) > 30)
-            assert len({r.batch_id for r in poisoned(receiver)}) == 1
-            assert await parked(settings) == []
+        async with pipeline(
+            settings, changes("items", batch_size=100), TABLE, answer=answer
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (7, 'poison')")
+            async with other_rows(settings, receiver):
+                await receiver.until(lambda: len(poisoned(receiver)) > 30)
+        assert len({r.batch_id for r in poisoned(receiver)}) == 1
+        assert await parked(settings) == []
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from tests.integration.parked import TABLE, carrying, command, fetch, names, parked, until_states
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Received, Receiver, accept
 from triggerkit.consumers.cursor import AttemptOutcome, CursorStore
 from triggerkit.consumers.definition import changes
@@ -189,23 +189,20 @@ def test_a_message_that_waits_for_its_lane_does_not_hold_up_those_due_after_it(
     async def scenario() -> None:
         definition = changes("items", group_by=["team"], concurrency=3, batch_size=1)
         skipping = definition.model_copy(update={"max_attempts": 1, "on_exhausted": "skip"})
-        async with Receiver.start(answer) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, skipping)
-            async with streaming(settings, receiver):
-                await execute(
-                    settings, "INSERT INTO items VALUES (1, 'first', 'a'), (2, 'second', 'b')"
-                )
-                await until_states(settings, "dead", "dead")
-                await execute(settings, "INSERT INTO items VALUES (3, 'hangs', 'a')")
-                await receiver.until(lambda: bool(carrying(receiver, "hangs")))
-                refused.clear()
-                for position in (1, 2):
-                    async with await connect(settings.state_dsn, "test") as state:
-                        await retry_parked(state, "test", "me", position=position)
-                await receiver.until(lambda: len(carrying(receiver, "second")) == 2)
-                assert len(carrying(receiver, "first")) == 1
-                hang.set()
-                await receiver.until(lambda: len(carrying(receiver, "first")) == 2)
+        async with pipeline(settings, skipping, TABLE, answer=answer) as receiver:
+            await execute(
+                settings, "INSERT INTO items VALUES (1, 'first', 'a'), (2, 'second', 'b')"
+            )
+            await until_states(settings, "dead", "dead")
+            await execute(settings, "INSERT INTO items VALUES (3, 'hangs', 'a')")
+            await receiver.until(lambda: bool(carrying(receiver, "hangs")))
+            refused.clear()
+            for position in (1, 2):
+                async with await connect(settings.state_dsn, "test") as state:
+                    await retry_parked(state, "test", "me", position=position)
+            await receiver.until(lambda: len(carrying(receiver, "second")) == 2)
+            assert len(carrying(receiver, "first")) == 1
+            hang.set()
+            await receiver.until(lambda: len(carrying(receiver, "first")) == 2)
 
     asyncio.run(scenario())

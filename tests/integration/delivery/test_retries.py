@@ -17,7 +17,7 @@ from tests.integration.parked import (
     until,
     until_states,
 )
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Receiver, accept
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
@@ -29,30 +29,29 @@ def test_a_refused_message_is_tried_until_it_is_taken_and_its_key_follows_in_ord
     settings: Settings,
 ) -> None:
     async def scenario() -> None:
-        async with Receiver.start(refuse("v1")) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=100))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'v1')")
-                await until_states(settings, "failing")
-                for version in range(2, 30):
-                    await execute(settings, f"UPDATE items SET name = 'v{version}'")
-                await execute(settings, "INSERT INTO items VALUES (2, 'other')")
-                await receiver.until(lambda: bool(carrying(receiver, "other")))
-                await until(
-                    settings, "SELECT count(*) FROM triggerkit.parked", lambda rows: rows == [(29,)]
-                )
-                refused = len(receiver.requests)
-                assert set(names(receiver.requests)) == {"v1", "other"}
-                receiver.answer = accept
-                await receiver.until(lambda: bool(carrying(receiver, "v29")))
-                await until_states(settings)
-                # The key's live messages go through the lane again.
-                await execute(settings, "UPDATE items SET name = 'last' WHERE id = 1")
-                await receiver.until(lambda: bool(carrying(receiver, "last")))
-            taken = names(receiver.requests[refused:])
-            assert taken == [f"v{n}" for n in range(1, 30)] + ["last"]
-            assert await parked(settings) == []
+        async with pipeline(
+            settings, changes("items", batch_size=100), TABLE, answer=refuse("v1")
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'v1')")
+            await until_states(settings, "failing")
+            for version in range(2, 30):
+                await execute(settings, f"UPDATE items SET name = 'v{version}'")
+            await execute(settings, "INSERT INTO items VALUES (2, 'other')")
+            await receiver.until(lambda: bool(carrying(receiver, "other")))
+            await until(
+                settings, "SELECT count(*) FROM triggerkit.parked", lambda rows: rows == [(29,)]
+            )
+            refused = len(receiver.requests)
+            assert set(names(receiver.requests)) == {"v1", "other"}
+            receiver.answer = accept
+            await receiver.until(lambda: bool(carrying(receiver, "v29")))
+            await until_states(settings)
+            # The key's live messages go through the lane again.
+            await execute(settings, "UPDATE items SET name = 'last' WHERE id = 1")
+            await receiver.until(lambda: bool(carrying(receiver, "last")))
+        taken = names(receiver.requests[refused:])
+        assert taken == [f"v{n}" for n in range(1, 30)] + ["last"]
+        assert await parked(settings) == []
 
     asyncio.run(scenario())
 
@@ -87,31 +86,28 @@ def test_after_the_last_attempt_the_key_waits_or_goes_on(
     settings: Settings, policy: str, state: str
 ) -> None:
     async def scenario() -> None:
-        async with Receiver.start(refuse("bad")) as receiver:
-            await execute(settings, TABLE)
-            definition = changes("items", batch_size=10, max_attempts=3, on_exhausted=policy)  # type: ignore[arg-type]
-            await declare(settings, receiver, definition)
-            async with streaming(settings, receiver):
-                await execute(
-                    settings,
-                    "INSERT INTO items VALUES (1, 'bad')",
-                    "UPDATE items SET name = 'behind'",
-                    "INSERT INTO items VALUES (2, 'other')",
-                )
-                if policy == "skip":
-                    await receiver.until(lambda: bool(carrying(receiver, "behind")))
-                    await until_states(settings, "dead")
-                else:
-                    await until_states(settings, "blocked", "waiting")
-                await receiver.until(lambda: bool(carrying(receiver, "other")))
-                await execute(settings, "UPDATE items SET name = 'later'")
-                if policy == "skip":
-                    await receiver.until(lambda: len(carrying(receiver, "later")) == 2)
-                else:
-                    await until_states(settings, "blocked", "waiting", "waiting")
-            bad = [r for r in carrying(receiver, "bad") if len(r.messages) == 1]
-            assert len(bad) >= 3
-            assert (await parked(settings))[0][1:] == (state, 3, 3)
+        definition = changes("items", batch_size=10, max_attempts=3, on_exhausted=policy)  # type: ignore[arg-type]
+        async with pipeline(settings, definition, TABLE, answer=refuse("bad")) as receiver:
+            await execute(
+                settings,
+                "INSERT INTO items VALUES (1, 'bad')",
+                "UPDATE items SET name = 'behind'",
+                "INSERT INTO items VALUES (2, 'other')",
+            )
+            if policy == "skip":
+                await receiver.until(lambda: bool(carrying(receiver, "behind")))
+                await until_states(settings, "dead")
+            else:
+                await until_states(settings, "blocked", "waiting")
+            await receiver.until(lambda: bool(carrying(receiver, "other")))
+            await execute(settings, "UPDATE items SET name = 'later'")
+            if policy == "skip":
+                await receiver.until(lambda: len(carrying(receiver, "later")) == 2)
+            else:
+                await until_states(settings, "blocked", "waiting", "waiting")
+        bad = [r for r in carrying(receiver, "bad") if len(r.messages) == 1]
+        assert len(bad) >= 3
+        assert (await parked(settings))[0][1:] == (state, 3, 3)
 
     asyncio.run(scenario())
 
@@ -119,19 +115,16 @@ def test_after_the_last_attempt_the_key_waits_or_goes_on(
 @pytest.mark.parametrize("policy", ["block", "skip"])
 def test_a_message_with_one_attempt_is_given_up_at_once(settings: Settings, policy: str) -> None:
     async def scenario() -> None:
-        async with Receiver.start(failing_item("bad")) as receiver:
-            await execute(settings, TABLE)
-            definition = changes("items", batch_size=10, max_attempts=1, on_exhausted=policy)  # type: ignore[arg-type]
-            await declare(settings, receiver, definition)
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'bad')")
-                await until_states(settings, "blocked" if policy == "block" else "dead")
-                await execute(settings, "UPDATE items SET name = 'later'")
-                if policy == "block":
-                    await until_states(settings, "blocked", "waiting")
-                else:
-                    await receiver.until(lambda: bool(carrying(receiver, "later")))
-            assert len(carrying(receiver, "bad")) == 1
+        definition = changes("items", batch_size=10, max_attempts=1, on_exhausted=policy)  # type: ignore[arg-type]
+        async with pipeline(settings, definition, TABLE, answer=failing_item("bad")) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'bad')")
+            await until_states(settings, "blocked" if policy == "block" else "dead")
+            await execute(settings, "UPDATE items SET name = 'later'")
+            if policy == "block":
+                await until_states(settings, "blocked", "waiting")
+            else:
+                await receiver.until(lambda: bool(carrying(receiver, "later")))
+        assert len(carrying(receiver, "bad")) == 1
 
     asyncio.run(scenario())
 
@@ -143,22 +136,24 @@ def test_a_named_item_waits_as_long_as_the_receiver_asks(
     monkeypatch.setattr("triggerkit.state.backoff.LONGEST_WAIT_S", 60)
 
     async def scenario() -> None:
-        async with Receiver.start(failing_item("bad", retry_after_s=0.05)) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'bad')")
-                await receiver.until(lambda: len(receiver.requests) == 4)
-                receiver.answer = failing_item("bad", retry_after_s=3600)
-                await until(
-                    settings,
-                    "SELECT due_at - now() FROM triggerkit.parked",
-                    lambda rows: (
-                        bool(rows)
-                        and 0 < rows[0][0].total_seconds() <= 60
-                        and rows[0][0].total_seconds() > 10
-                    ),
-                )
+        async with pipeline(
+            settings,
+            changes("items", batch_size=10),
+            TABLE,
+            answer=failing_item("bad", retry_after_s=0.05),
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'bad')")
+            await receiver.until(lambda: len(receiver.requests) == 4)
+            receiver.answer = failing_item("bad", retry_after_s=3600)
+            await until(
+                settings,
+                "SELECT due_at - now() FROM triggerkit.parked",
+                lambda rows: (
+                    bool(rows)
+                    and 0 < rows[0][0].total_seconds() <= 60
+                    and rows[0][0].total_seconds() > 10
+                ),
+            )
 
     asyncio.run(scenario())
 

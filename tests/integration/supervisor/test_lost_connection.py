@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
 from tests.faults.proxy import Proxy
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
@@ -64,23 +64,20 @@ def test_a_walsender_that_is_terminated_in_the_midst_of_changes(
     times, each = 3, 20_000
 
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=1000))
-            async with streaming(settings, receiver):
-                for number in range(times):
-                    first = number * each
-                    await execute(
-                        settings,
-                        f"INSERT INTO items SELECT generate_series({first}, {first + each - 2})",
-                        TERMINATE,
-                        f"INSERT INTO items VALUES ({first + each - 1})",
-                    )
-                    await until_told(caplog, "restored", number + 1)
-                await receiver.until(lambda: len(keys(receiver)) == times * each, timeout_s=60)
-            assert logged(settings) == (times * each,) * 3
-            assert len(told(caplog, "lost")) == len(told(caplog, "restored")) == times
-            assert "terminating connection" in told(caplog, "lost")[0]
+        async with pipeline(settings, changes("items", batch_size=1000), TABLE) as receiver:
+            for number in range(times):
+                first = number * each
+                await execute(
+                    settings,
+                    f"INSERT INTO items SELECT generate_series({first}, {first + each - 2})",
+                    TERMINATE,
+                    f"INSERT INTO items VALUES ({first + each - 1})",
+                )
+                await until_told(caplog, "restored", number + 1)
+            await receiver.until(lambda: len(keys(receiver)) == times * each, timeout_s=60)
+        assert logged(settings) == (times * each,) * 3
+        assert len(told(caplog, "lost")) == len(told(caplog, "restored")) == times
+        assert "terminating connection" in told(caplog, "lost")[0]
 
     asyncio.run(scenario())
 

@@ -8,25 +8,22 @@ import psycopg
 import pytest
 
 from tests.acceptance.project import eventually
-from tests.integration.pipeline import declare, execute, streaming
-from tests.receiver import Receiver
+from tests.integration.pipeline import execute, pipeline
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
 
 
 def test_changes_of_partitions_arrive_as_those_of_their_table(settings: Settings) -> None:
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(
-                settings,
-                "CREATE TABLE orders (id bigint PRIMARY KEY) PARTITION BY RANGE (id)",
-                "CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (10)",
-            )
-            await declare(settings, receiver, changes("orders"))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO orders VALUES (1)")
-                await receiver.until(lambda: len(receiver.messages) == 1)
-            assert receiver.messages[0]["metadata"]["table_name"] == "orders"
+        async with pipeline(
+            settings,
+            changes("orders"),
+            "CREATE TABLE orders (id bigint PRIMARY KEY) PARTITION BY RANGE (id)",
+            "CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (10)",
+        ) as receiver:
+            await execute(settings, "INSERT INTO orders VALUES (1)")
+            await receiver.until(lambda: len(receiver.messages) == 1)
+        assert receiver.messages[0]["metadata"]["table_name"] == "orders"
 
     asyncio.run(scenario())
 
@@ -55,25 +52,23 @@ def test_with_all_tables_published_the_log_has_each_change_once_and_nothing_else
             return open_batches.rowcount == 0
 
     async def scenario() -> None:
-        async with Receiver.start() as receiver:
-            await execute(
-                settings,
-                "CREATE TABLE items (id bigint PRIMARY KEY)",
-                "CREATE PUBLICATION triggerkit FOR ALL TABLES",
-            )
-            await declare(settings, receiver, changes("items"))
-            async with streaming(settings, receiver):
-                inserts = [f"INSERT INTO items VALUES ({i})" for i in range(count)]
-                await execute(settings, *inserts)
-                await receiver.until(lambda: len(receiver.messages) == count)
-                await asyncio.to_thread(eventually, settled, 10, "all batches are done")
-                entries, newest = seen()
-                assert entries == count
-                with pytest.raises(TimeoutError):
-                    await receiver.until(lambda: len(receiver.messages) > count, timeout_s=1)
-                entries, newest_later = seen()
+        async with pipeline(
+            settings,
+            changes("items"),
+            "CREATE TABLE items (id bigint PRIMARY KEY)",
+            "CREATE PUBLICATION triggerkit FOR ALL TABLES",
+        ) as receiver:
+            inserts = [f"INSERT INTO items VALUES ({i})" for i in range(count)]
+            await execute(settings, *inserts)
+            await receiver.until(lambda: len(receiver.messages) == count)
+            await asyncio.to_thread(eventually, settled, 10, "all batches are done")
+            entries, newest = seen()
             assert entries == count
-            # Not one write has caused another: the server's own housekeeping takes a few.
-            assert newest_later - newest < count
+            with pytest.raises(TimeoutError):
+                await receiver.until(lambda: len(receiver.messages) > count, timeout_s=1)
+            entries, newest_later = seen()
+        assert entries == count
+        # Not one write has caused another: the server's own housekeeping takes a few.
+        assert newest_later - newest < count
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from tests.integration.consumers.pull.pulling import messages
 from tests.integration.parked import TABLE, carrying, fetch, names, until_states
-from tests.integration.pipeline import declare, execute, streaming
+from tests.integration.pipeline import declare, execute, pipeline
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.manage import Consumers
@@ -39,28 +39,27 @@ def test_what_was_set_aside_beside_a_batch_under_way_is_received_when_it_is_pull
         return JSONResponse({}, 503 if "refused" in names([received]) else 200)
 
     async def scenario() -> None:
-        async with Receiver.start(answer) as receiver:
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", group_by=["team"], batch_size=10))
-            async with streaming(settings, receiver):
-                await execute(settings, "INSERT INTO items VALUES (1, 'bad', 'a')")
-                await until_states(settings, "failing")
-                await execute(
-                    settings, "INSERT INTO items VALUES (2, 'behind', 'a'), (3, 'refused', 'b')"
-                )
-                await receiver.until(lambda: bool(carrying(receiver, "refused")))
-                await set_endpoint(settings, None)
-            async with pool(in_order(settings.state_dsn), "test", size=2) as connections:
-                puller = Puller(connections)
-                found: list[str] = []
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(10):
-                        while len(found) < 3:
-                            received = messages(await puller.receive("test", 10))
-                            found += [m.json["record"]["name"] for m in received]
-                            await puller.ack("test", [m.ack_id for m in received])
-                            await asyncio.sleep(0.05)
-            assert sorted(found) == ["bad", "behind", "refused"]
+        async with pipeline(
+            settings, changes("items", group_by=["team"], batch_size=10), TABLE, answer=answer
+        ) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'bad', 'a')")
+            await until_states(settings, "failing")
+            await execute(
+                settings, "INSERT INTO items VALUES (2, 'behind', 'a'), (3, 'refused', 'b')"
+            )
+            await receiver.until(lambda: bool(carrying(receiver, "refused")))
+            await set_endpoint(settings, None)
+        async with pool(in_order(settings.state_dsn), "test", size=2) as connections:
+            puller = Puller(connections)
+            found: list[str] = []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(10):
+                    while len(found) < 3:
+                        received = messages(await puller.receive("test", 10))
+                        found += [m.json["record"]["name"] for m in received]
+                        await puller.ack("test", [m.ack_id for m in received])
+                        await asyncio.sleep(0.05)
+        assert sorted(found) == ["bad", "behind", "refused"]
 
     asyncio.run(scenario())
 
