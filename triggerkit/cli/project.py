@@ -129,6 +129,8 @@ def _print_status(found: dict[str, Any]) -> None:
         _print_database(database)
     for consumer in found["consumers"]:
         _print_consumer(consumer)
+    for task in found["waiting"]:
+        _print_health("task", {"name": task["task"], **task}, [f"{task['runs']:,} runs wait"])
 
 
 def _print_database(database: dict[str, Any]) -> None:

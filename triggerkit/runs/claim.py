@@ -11,8 +11,10 @@ import psycopg
 from psycopg.rows import RowMaker
 
 from triggerkit.runs.accept import INSERT_ONCE, Inserted, insert_parameters
+from triggerkit.runs.breakers import settle_breakers
 from triggerkit.runs.keys import (
     LOCK,
+    NOT_WAITING,
     UNBLOCK,
     Key,
     admit_statements,
@@ -31,7 +33,10 @@ _CLAIMED = """
     source, started_at, gate IS NOT NULL AS open, tags, metadata, traceparent,
     CASE WHEN items IS NULL THEN '{}' ELSE ARRAY(
         SELECT h.item_key FROM triggerkit.runs h
-        WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL) END AS held_rows
+        WHERE h.task = r.task AND h.item_key IS NOT NULL AND h.finished_at IS NULL)
+    END AS held_rows,
+    r.id = ANY (ARRAY(SELECT probe FROM triggerkit.breakers
+        WHERE closed_at IS NULL AND probe IS NOT NULL)) AS probes
 """
 
 #: Gives ready runs to a worker. A run another worker has, or one that is not ready, is not
@@ -50,6 +55,7 @@ WHERE id = ANY (ARRAY(
     WHERE id = ANY (%s) AND task = ANY (%s) AND status || '' = 'queued' AND NOT blocked
         AND gate IS DISTINCT FROM 'held'
         AND queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
+        AND {NOT_WAITING.format(run="runs")}
         AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
         AND EXISTS (SELECT FROM triggerkit.workers WHERE id = %s)
     FOR UPDATE SKIP LOCKED))
@@ -197,6 +203,8 @@ class RunClaims:
         spawned = any(o.spawned for o in outcomes)
         done, inserted = (self._complete_spawning if spawned else self._complete)(outcomes)
         _warn_of_late(outcomes, done)
+        if any(o.away or o.run.probes for o in outcomes):
+            inserted.ready += settle_breakers(self._connection, outcomes)
         gates = inserted.gates | {o.run.queue for o in outcomes if o.run.open}
         if gates:
             inserted.ready += self._admit(gates)

@@ -28,6 +28,12 @@ GATE = """
     q.concurrency IS NOT NULL OR q.rate_limit IS NOT NULL OR q.paused_at IS NOT NULL))
 """
 
+#: Whether a run's task has no open breaker, or the run is its probe.
+NOT_WAITING = """
+({run}.task <> ALL (ARRAY(SELECT task FROM triggerkit.breakers WHERE closed_at IS NULL))
+    OR {run}.id = ANY (ARRAY(SELECT probe FROM triggerkit.breakers WHERE closed_at IS NULL)))
+"""
+
 #: Takes the keys' locks, in one order everywhere: two transactions cannot wait in a ring.
 LOCK = """
 SELECT pg_advisory_xact_lock(number) FROM (
@@ -81,6 +87,7 @@ admitted AS (
         SELECT w.id FROM room, LATERAL (
             SELECT h.id FROM triggerkit.runs h
             WHERE h.queue = room.name AND h.status = 'queued' AND NOT h.blocked AND h.gate = 'held'
+                AND {NOT_WAITING.format(run="h")}
             ORDER BY h.rank LIMIT room.places) AS w))
     RETURNING r.task, r.id, r.rank)
 SELECT task, id, rank FROM admitted

@@ -148,7 +148,8 @@ class ClaimedRun(NamedTuple):
 
     `waits` counts attempts that use up none of `max_attempts`. `open` tells that it takes up room
     in a queue with a limit. `held_rows` are rows of which an earlier item failed and is still to be
-    tried: their items in this run wait behind it.
+    tried: their items in this run wait behind it. It `probes` when it alone is tried of a task that
+    waits.
     """
 
     id: str
@@ -169,6 +170,7 @@ class ClaimedRun(NamedTuple):
     metadata: Mapping[str, Any] = MappingProxyType({})
     traceparent: str | None = None
     held_rows: Sequence[str] = ()
+    probes: bool = False
 
     @property
     def is_last_attempt(self) -> bool:
@@ -181,8 +183,9 @@ class Outcome:
     """The outcome of one attempt of a run. `output` is JSON.
 
     `retry_in_s` is set when the status is `retrying`; `waited` says that the attempt asked for
-    that, and uses up none of the run's. `spawned` are runs of single items that failed in a batch:
-    they are made in the transaction that completes the batch.
+    that, and uses up none of the run's; `away` that what the task calls is busy or away, so that
+    the task's other runs wait, too. `spawned` are runs of single items that failed in a batch: they
+    are made in the transaction that completes the batch.
     """
 
     run: ClaimedRun
@@ -191,4 +194,5 @@ class Outcome:
     error: RunError | None = None
     retry_in_s: float | None = None
     waited: bool = False
+    away: bool = False
     spawned: tuple[NewRun, ...] = ()

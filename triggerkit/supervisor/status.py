@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from triggerkit.consumers.health import Problem, consumer_health
 from triggerkit.errors import CannotConnect, TriggerkitError
+from triggerkit.runs.admin.waiting import WaitingTask, waiting_tasks
 from triggerkit.settings import STATE_DIR, Project, Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.health import database_health
@@ -25,7 +26,7 @@ async def read_status(
     """Return the status of the project: of a running `dev` when there is one, else of what is
     set."""
     settings = Settings.load(project.folder)
-    health: dict[str, list[dict[str, Any]]] = {"databases": [], "consumers": []}
+    health: dict[str, list[dict[str, Any]]] = {"databases": [], "consumers": [], "waiting": []}
     problem: str | None = None
     try:
         health = await read_health(settings)
@@ -50,8 +51,8 @@ async def read_status(
 
 
 async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    """Return the health of databases and consumers; a source that does not answer is a problem of
-    it."""
+    """Return the health of databases and consumers, and the tasks that wait; a source that does not
+    answer is a problem of it."""
     async with AsyncExitStack() as stack:
         state = await connect(settings.state_dsn, "triggerkit status")
         await stack.enter_async_context(state)
@@ -67,10 +68,29 @@ async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
                 unreachable = [Problem("unreachable", "error", str(error), remedy)]
         databases, outlooks = await database_health(state, source, policy_of(settings))
         consumers = await consumer_health(state, outlooks)
+        waiting = await waiting_tasks(state)
     shown = [asdict(database) for database in databases]
     for database in shown:
         database["problems"] = [*map(asdict, unreachable), *database["problems"]]
-    return {"databases": shown, "consumers": [asdict(consumer) for consumer in consumers]}
+    return {
+        "databases": shown,
+        "consumers": [asdict(consumer) for consumer in consumers],
+        "waiting": [{**asdict(task), "problems": [asdict(_problem_of(task))]} for task in waiting],
+    }
+
+
+def _problem_of(task: WaitingTask) -> Problem:
+    """Return what is wrong with a task that waits."""
+    if task.run is not None:
+        detail = f"runs that asked {task.waits} times or more to be tried again later: {task.runs}"
+        remedy = f"triggerkit runs show {task.run}"
+        return Problem("asks_again", "error", f"{detail} ({task.error})", remedy)
+    detail = f"what it calls is busy or away since {task.since:%H:%M:%S} UTC: {task.error}"
+    remedy = (
+        f"triggerkit runs list --task {task.task} --status queued,retrying  # they go on by "
+        "themselves once one that is tried succeeds"
+    )
+    return Problem("away", "error", detail, remedy)
 
 
 def _shown(secret: Any, show_secrets: bool) -> str:

@@ -14,6 +14,11 @@ class Retry:
 
     The wait after attempt n is `min_delay_s * factor ** (n - 1)`, times a random number between 1
     and 2 when `jitter` is on, and at most `max_delay_s`.
+
+    `wait_for` names exceptions that no run is to blame for, since what the task calls is busy or
+    away: a limit that is reached, a key that is refused, no connection. They use up no attempt and
+    halve no batch. All runs of the task wait, and one is tried from time to time until one ends
+    otherwise.
     """
 
     max_attempts: int = 3
@@ -21,12 +26,23 @@ class Retry:
     min_delay_s: float = 1.0
     max_delay_s: float = 60.0
     jitter: bool = True
+    wait_for: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.factor < 1 or min(self.min_delay_s, self.max_delay_s) < 0:
             raise ConfigurationError(
                 "Retry needs max_attempts and factor of 1 or more, and no negative delay"
             )
+        if not isinstance(self.wait_for, tuple) or not all(map(_is_exception, self.wait_for)):
+            raise ConfigurationError(
+                "Retry(wait_for=) is a tuple of exception classes, such as (RateLimitError,)"
+            )
+
+    def waits_for(self, error: BaseException) -> bool:
+        """Tell whether by `error`, or one of its group, what the task calls is busy or away."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self.waits_for, error.exceptions))
+        return isinstance(error, self.wait_for)
 
     def delay_s(self, attempt: int) -> float:
         """Return the seconds to wait after `attempt` (from 1) failed."""
@@ -35,3 +51,7 @@ class Retry:
             return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))
         except OverflowError:
             return self.max_delay_s
+
+
+def _is_exception(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, Exception)

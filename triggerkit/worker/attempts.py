@@ -98,6 +98,9 @@ class Attempts:
 
 def _log(outcome: Outcome, ms: float) -> None:
     level = logging.INFO if outcome.status == "completed" else logging.WARNING
+    if outcome.away:
+        # Of what all runs of a task wait for, it is told once.
+        level = logging.DEBUG
     if not logger.isEnabledFor(level):
         return
     run = outcome.run

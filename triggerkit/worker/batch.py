@@ -60,20 +60,27 @@ def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:
     return [BatchItem(change, index, messages) for index, change in enumerate(changes)]
 
 
-def item_failure(run: ClaimedRun, failure: ItemFailure) -> Failure:
-    """Judge the failure of one item; with no attempt left it is final."""
-    waits = failure.retry_after_s is not None or isinstance(failure.error, RetryAfter)
+def item_failure(run: ClaimedRun, failure: ItemFailure, *, away: bool = False) -> Failure:
+    """Judge the failure of one item; with no attempt left it is final. `away`: the task waits for
+    the error."""
+    waits = away or failure.retry_after_s is not None or isinstance(failure.error, RetryAfter)
     permanent = failure.permanent or (run.max_attempts <= 1 and not waits)
-    return failure_of(failure.error, permanent=permanent, retry_after_s=failure.retry_after_s)
+    return failure_of(
+        failure.error, permanent=permanent, retry_after_s=failure.retry_after_s, away=away
+    )
 
 
 async def bisect(
-    run: ClaimedRun, items: list[BatchItem], call: Callable[[list[BatchItem]], Awaitable[Any]]
+    run: ClaimedRun,
+    items: list[BatchItem],
+    call: Callable[[list[BatchItem]], Awaitable[Any]],
+    waits_for: Callable[[Exception], bool],
 ) -> BatchResult:
     """Call with ever smaller halves, in order, so that only items that fail alone are left.
 
     Later items of the row of one that is tried again are not tried: they wait behind it. Halving
-    stops at `RetryAfter`, which blames no item.
+    stops at `RetryAfter`, which blames no item; what the task `waits_for` blames none either, and
+    is raised: the batch is to be tried again as it is.
     """
     outputs: list[Any] = []
     failed: list[ItemFailure] = []
@@ -87,6 +94,8 @@ async def bisect(
             output, failures = _output_and_failures(await call(part))
             outputs.append(output)
         except Exception as error:
+            if waits_for(error):
+                raise
             if len(part) > 1 and not isinstance(error, RetryAfter):
                 parts[:0] = _halves(part)
                 continue

@@ -107,7 +107,7 @@ class Executor:
             return attempt.outcome
         if attempt.reason is not None:
             return self._stopped(attempt.run, attempt.reason)
-        return self._failed(attempt.run, failure_of(error))
+        return self._failed(attempt.run, self._failure(error))
 
     async def _attempted(self, attempt: Attempt, context: RunContext) -> Outcome:
         run = attempt.run
@@ -142,7 +142,7 @@ class Executor:
             otel_failed(attempt.reason.__name__)
             return self._stopped(attempt.run, attempt.reason)
         otel_failed(message_of(error))
-        return self._failed(attempt.run, failure_of(error))
+        return self._failed(attempt.run, self._failure(error))
 
     async def _call_hooks(
         self, attempt: Attempt, outcome: Outcome, context: RunContext, error: BaseException | None
@@ -159,7 +159,7 @@ class Executor:
             else:
                 if attempt.reason is None:
                     decided = await self._decided(error, context)
-                    outcome = self._failed(attempt.run, failure_of(error, decided=decided))
+                    outcome = self._failed(attempt.run, self._failure(error, decided))
                     attempt.outcome = outcome
                 if outcome.status != "retrying":
                     await call_hooks(self._task.hooks, "failure", self._invoke, context, error)
@@ -169,6 +169,10 @@ class Executor:
             context.log("the hooks were stopped: their time was over, or it was canceled", "error")
         finally:
             attempt.leave()
+
+    def _failure(self, error: BaseException, decided: BaseException | None = None) -> Failure:
+        away = decided is None and self._task.retry.waits_for(error)
+        return failure_of(error, decided=decided, away=away)
 
     def _stopped(self, run: ClaimedRun, reason: type[Stopped]) -> Outcome:
         status: Status = "canceled" if reason is Canceled else "timed_out"
@@ -204,12 +208,12 @@ class Executor:
         except (AbortRun, RetryAfter):
             raise
         except Exception as error:
-            if len(items) == 1 or not run.is_last_attempt:
+            if len(items) == 1 or not run.is_last_attempt or self._task.retry.waits_for(error):
                 raise
             logger.warning(
                 "%s fails as a batch (%s); trying halves", run.task, type(error).__name__
             )
-            return await bisect(run, items, self._call_items)
+            return await bisect(run, items, self._call_items, self._task.retry.waits_for)
 
     async def _call_items(self, items: list[BatchItem]) -> Any:
         return await self._invoke(self._task.function, [item.change for item in items])
@@ -221,7 +225,9 @@ class Executor:
             return _completed(run, result, spawned)
         if run.item_key is not None and len(result.failed) == len(items):
             # A run of one row failed again: it is retried as itself, not as another run.
-            return self._failed(run, item_failure(run, result.failed[0]))
+            [failure, *_] = result.failed
+            away = self._task.retry.waits_for(failure.error)
+            return self._failed(run, item_failure(run, failure, away=away))
         failed = spawn_failed(run, items, result.failed, self._task.retry.delay_s(1))
         return _completed(run, result.output, (*spawned, *failed))
 
@@ -232,7 +238,14 @@ class Executor:
         wait_s = failure.wait_s
         if wait_s is None:
             wait_s = self._task.retry.delay_s(run.attempt - run.waits)
-        return Outcome(run, "retrying", error=failure.error, retry_in_s=wait_s, waited=waited)
+        return Outcome(
+            run,
+            "retrying",
+            error=failure.error,
+            retry_in_s=wait_s,
+            waited=waited,
+            away=failure.away,
+        )
 
 
 def _completed(run: ClaimedRun, result: Any, spawned: tuple[NewRun, ...] = ()) -> Outcome:

@@ -18,17 +18,23 @@ MAX_TRACEBACK = 20_000
 #: Longest wait that a task may ask for, in seconds: a year.
 MAX_WAIT_S = 366 * 86400.0
 
+#: The shortest and the longest wait, in seconds, for what a task calls and is busy or away.
+SHORTEST_AWAY_S = 1.0
+LONGEST_AWAY_S = 3600.0
+
 #: Frames of these files are ours, not the user's.
 _OWN_FOLDERS = (Path(__file__).parent, Path(task.__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The failure of an attempt. `final`: no attempt can help. `wait_s`: asked for by the task."""
+    """The failure of an attempt. `final`: no attempt can help. `wait_s`: asked for by the task.
+    `away`: by what the task calls, for which all its runs wait."""
 
     error: RunError
     final: bool
     wait_s: float | None
+    away: bool = False
 
 
 def failure_of(
@@ -37,16 +43,21 @@ def failure_of(
     permanent: bool = False,
     retry_after_s: float | None = None,
     decided: BaseException | None = None,
+    away: bool = False,
 ) -> Failure:
-    """Judge `error`; `permanent` and `retry_after_s` as an `ItemFailure` says, and `decided`
-    as a hook does, by `AbortRun` or `RetryAfter`."""
+    """Judge `error`; `permanent` and `retry_after_s` as an `ItemFailure` says, `decided` as a
+    hook does, by `AbortRun` or `RetryAfter`, and `away` as the task's `wait_for` does."""
     verdict = error if decided is None else decided
     if isinstance(verdict, RetryAfter):
         retry_after_s = verdict.seconds
+    wait_s = _seconds(retry_after_s)
+    if away and wait_s is None:
+        wait_s = _asked_by_answer(error)
     return Failure(
         error=run_error(error),
         final=permanent or isinstance(verdict, AbortRun | InvalidPayload),
-        wait_s=_seconds(retry_after_s),
+        wait_s=min(max(wait_s or 0.0, SHORTEST_AWAY_S), LONGEST_AWAY_S) if away else wait_s,
+        away=away,
     )
 
 
@@ -75,6 +86,15 @@ def _leave_out_own_frames(told: TracebackException | None) -> None:
         frames = [f for f in told.stack if Path(f.filename).parent not in _OWN_FOLDERS]
         told.stack = StackSummary.from_list(frames)
         told = told.__cause__ or told.__context__
+
+
+def _asked_by_answer(error: BaseException) -> float | None:
+    """Return the seconds that an HTTP answer asks to wait, which clients' exceptions carry."""
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    try:
+        return None if headers is None else _seconds(headers.get("retry-after"))
+    except Exception:
+        return None
 
 
 def _seconds(asked: float | None) -> float | None:

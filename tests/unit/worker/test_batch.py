@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from triggerkit import AbortRun, BatchResult, Change, ItemFailure, RetryAfter
+from triggerkit import AbortRun, BatchResult, Change, ItemFailure, Retry, RetryAfter
 from triggerkit.runs.run import ClaimedRun, NewRun
 from triggerkit.tasks.payload import PayloadType
 from triggerkit.worker.batch import BatchItem, bisect, read_items, spawn_failed, spawn_held
@@ -71,7 +71,7 @@ def halve(
         return len(items)
 
     run, items = batch(*rows, max_attempts=max_attempts)
-    result = asyncio.run(bisect(run, items, call))
+    result = asyncio.run(bisect(run, items, call, Retry().waits_for))
     return calls, [failure.change.record["version"] for failure in result.failed]
 
 
@@ -126,7 +126,7 @@ def test_items_named_as_failed_in_a_half_are_kept_with_the_others() -> None:
     async def call(part: list[BatchItem]) -> object:
         return next(results)
 
-    result = asyncio.run(bisect(run, items, call))
+    result = asyncio.run(bisect(run, items, call, Retry().waits_for))
     assert result.output == ["one", "two"]
     assert [failure.change for failure in result.failed] == [items[0].change]
 

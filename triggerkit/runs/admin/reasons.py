@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.runs.breakers import Breaker, open_breakers
+
 #: After so long a free worker has taken a run, unless nothing brings it there.
 GRACE = timedelta(seconds=5)
 
@@ -75,6 +77,7 @@ class Facts:
     workers: Sequence[_Worker]
     queues: Mapping[str, _Queue]
     holders: Mapping[tuple[str, str], tuple[str, str]]
+    breakers: Mapping[str, Breaker]
 
     def reason(self, run: Row) -> str | None:
         """Why `run` is not running, and what helps; None of one that executes or is finished."""
@@ -86,6 +89,7 @@ class Facts:
             self._key(run)
             or self._pause(run)
             or self._worker(run)
+            or self._breaker(run)
             or self._gate(run)
             or self._slots(run)
         )
@@ -95,6 +99,8 @@ class Facts:
             return f"due since {_told(run['scheduled_at'])}; {_NO_WORKER}"
         if run["status"] == "delayed":
             return f"delayed until {_told(run['scheduled_at'])}"
+        if waits := self._breaker(run):
+            return waits
         return f"retry at {_told(run['scheduled_at'])}, after attempt {run['attempt']} failed"
 
     def _key(self, run: Row) -> str | None:
@@ -123,6 +129,16 @@ class Facts:
             f"no worker for its task {run['task']} (queue {run['queue']}) since "
             f"{_told(run['queued_at'])}: none of {len(self.workers)} takes it. It is kept; start a "
             f"worker that has the task, or end it with: triggerkit runs cancel {run['id']}"
+        )
+
+    def _breaker(self, run: Row) -> str | None:
+        breaker = self.breakers.get(run["task"])
+        if breaker is None:
+            return None
+        return (
+            f"its task waits since {_told(breaker.opened_at)} for what it calls "
+            f"({breaker.error}): one run is tried at {_told(breaker.probe_at)}, and once one ends "
+            "otherwise all go on"
         )
 
     def _gate(self, run: Row) -> str | None:
@@ -165,7 +181,7 @@ async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) 
     """Return what the reasons of `runs` follow from; nothing is asked when none of them waits."""
     waiting = [run for run in runs if run["status"] in ("queued", "delayed", "retrying")]
     if not waiting:
-        return Facts(datetime.max, (), {}, {})
+        return Facts(datetime.max, (), {}, {}, {})
     row = await (await connection.execute(_NOW)).fetchone()
     assert row is not None
     async with connection.cursor(row_factory=class_row(_Worker)) as workers:
@@ -178,7 +194,7 @@ async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) 
     if keys:
         cursor = await connection.execute(_HOLDERS, [[t for t, _ in keys], [k for _, k in keys]])
         holders = {(task, key): (i, status) for task, key, i, status in await cursor.fetchall()}
-    return Facts(row[0], found, limited, holders)
+    return Facts(row[0], found, limited, holders, await open_breakers(connection))
 
 
 def _told(moment: datetime) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.runs.breakers import name_probes
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.local import started
 from triggerkit.runs.keeper.processes import ExecutingProcesses
@@ -128,8 +129,11 @@ SELECT
     EXISTS (SELECT FROM triggerkit.runs WHERE status = 'executing'
         AND worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers))) AS abandoned,
     EXISTS (SELECT FROM triggerkit.runs WHERE pending) AS pending,
-    ARRAY(SELECT task FROM waiting
-        WHERE abs({NOW_RANK} - rank) > {int(STRAY_AFTER_S * 1e6)}) AS tasks
+    (SELECT extract(epoch FROM min(probe_at) - clock_timestamp())::float
+     FROM triggerkit.breakers WHERE closed_at IS NULL) AS probe_s,
+    ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - rank) > {int(STRAY_AFTER_S * 1e6)}
+        AND task <> ALL (ARRAY(SELECT task FROM triggerkit.breakers WHERE closed_at IS NULL))
+    ) AS tasks
 """  # noqa: S608 - of constants
 
 
@@ -149,6 +153,7 @@ class _Observation(NamedTuple):
     neighbours: Mapping[str, list[int]]
     abandoned: bool
     pending: bool
+    probe_s: float | None
     tasks: list[str]
 
 
@@ -227,7 +232,13 @@ class Keeper:
         if has_moved or refilled == CHUNK:
             return SHORTEST_TICK_S
         # What is due and was not moved is held by somebody's transaction: it is looked at again.
-        coming = [look.due_s, look.expiring_s, look.tick_s, *look.gates.values()]
+        coming = [
+            look.due_s,
+            look.expiring_s,
+            look.tick_s,
+            look.probe_s,
+            *look.gates.values(),
+        ]
         return min([TICK_S, *(max(SHORTEST_TICK_S, s) for s in coming if s is not None and s > 0)])
 
     def _move_due(self, connection: psycopg.Connection, look: _Observation) -> bool:
@@ -240,6 +251,8 @@ class Keeper:
                 moved = move(connection)
                 self._push(moved.ready)
                 count += moved.moved
+        if _is_due(look.probe_s):
+            self._push(name_probes(connection))
         if open_gates := {queue for queue, due_s in look.gates.items() if due_s <= 0}:
             self._push(admit(connection, open_gates))
         return count > 0
