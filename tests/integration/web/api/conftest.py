@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
-from tests.integration.web.api.described import ApiSite, api
+from tests.integration.web.api.described import KEY, ApiSite, api
 from tests.integration.web.api.guide import CONSUMER, ENDPOINT
 from triggerkit.settings import Settings
 
@@ -36,3 +37,9 @@ def pushed(site: ApiSite, posts: None) -> ApiSite:
     site.done("POST", "/endpoints", ENDPOINT)
     site.done("POST", "/consumers", CONSUMER)
     return site
+
+
+@pytest.fixture
+def keyed(settings: Settings) -> Settings:
+    """Settings with a management key."""
+    return settings.model_copy(update={"triggerkit_secret_key": SecretStr(KEY)})
