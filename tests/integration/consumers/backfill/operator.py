@@ -9,7 +9,10 @@ from typing import Any
 
 import psycopg
 
+from tests.integration.pipeline import declare, execute
+from tests.receiver import Receiver
 from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore
+from triggerkit.consumers.definition import rows
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
@@ -92,6 +95,10 @@ class Operator:
         await self.until(closed)
 
 
+#: Runs a scenario with an operator and a receiver.
+Scene = Callable[[Callable[[Operator, Receiver], Awaitable[None]]], None]
+
+
 @asynccontextmanager
 async def operating(settings: Settings) -> AsyncIterator[Operator]:
     async with (
@@ -99,3 +106,21 @@ async def operating(settings: Settings) -> AsyncIterator[Operator]:
         await connect(settings.state_dsn, "test") as state,
     ):
         yield Operator(settings, source, state)
+
+
+async def prepared(
+    operator: Operator, receiver: Receiver, count: int, table: str = TABLE, **options: Any
+) -> None:
+    """Make a table of so many rows, and a consumer that starts at the end."""
+    await execute(
+        operator.settings,
+        table,
+        f"INSERT INTO items (id) SELECT i FROM generate_series(1, {count}) i",
+    )
+    await declare(operator.settings, receiver, rows("items", start="end", **options))
+
+
+async def filled(operator: Operator, receiver: Receiver, *statements: str) -> None:
+    """Make a table by the statements, and a consumer that reads it from the beginning."""
+    await execute(operator.settings, *statements)
+    await declare(operator.settings, receiver, rows("items", batch_size=100))

@@ -92,31 +92,34 @@ def states_of(receiver: Receiver, key: int) -> list[tuple[str, int]]:
     ]
 
 
-async def prepare(settings: Settings, receiver: Receiver) -> None:
-    await execute(settings, TABLE, "INSERT INTO items SELECT i FROM generate_series(1, 4) i")
-    await declare(settings, receiver, rows("items", batch_size=10, start="end"))
+@asynccontextmanager
+async def stage(settings: Settings) -> AsyncIterator[tuple[Receiver, Operator, AbsentStandby]]:
+    """A stream of a table with four rows, who starts its backfills, and an absent standby."""
+    async with (
+        Receiver.start() as receiver,
+        operating(settings) as operator,
+        standby(settings) as absent,
+    ):
+        await execute(settings, TABLE, "INSERT INTO items SELECT i FROM generate_series(1, 4) i")
+        await declare(settings, receiver, rows("items", batch_size=10, start="end"))
+        async with streaming(settings, receiver):
+            yield receiver, operator, absent
 
 
 def test_a_row_whose_change_is_decoded_while_the_table_is_read_is_not_delivered_old(
     lonely: Settings,
 ) -> None:
     async def scenario() -> None:
-        async with (
-            Receiver.start() as receiver,
-            operating(lonely) as operator,
-            standby(lonely) as absent,
-        ):
-            await prepare(lonely, receiver)
-            async with streaming(lonely, receiver):
-                backfill_id = await operator.start(rows_per_s=1)
-                await operator.until_read(backfill_id, 1)
-                await absent.require()
-                await absent.update(4)
-                done = await operator.until_state(backfill_id, "completed")
-                assert not await absent.is_visible(4), "row 4 was to be read as it was before"
-                assert (done.rows_read, done.rows_logged) == (4, 3)
-                await receiver.until(lambda: states_of(receiver, 4) == [("update", 1)])
-                await receiver.until(lambda: len(receiver.messages) == 4)
+        async with stage(lonely) as (receiver, operator, absent):
+            backfill_id = await operator.start(rows_per_s=1)
+            await operator.until_read(backfill_id, 1)
+            await absent.require()
+            await absent.update(4)
+            done = await operator.until_state(backfill_id, "completed")
+            assert not await absent.is_visible(4), "row 4 was to be read as it was before"
+            assert (done.rows_read, done.rows_logged) == (4, 3)
+            await receiver.until(lambda: states_of(receiver, 4) == [("update", 1)])
+            await receiver.until(lambda: len(receiver.messages) == 4)
 
     asyncio.run(scenario())
 
@@ -125,24 +128,18 @@ def test_a_row_whose_change_was_decoded_before_the_backfill_began_is_not_deliver
     lonely: Settings,
 ) -> None:
     async def scenario() -> None:
-        async with (
-            Receiver.start() as receiver,
-            operating(lonely) as operator,
-            standby(lonely) as absent,
-        ):
-            await prepare(lonely, receiver)
-            async with streaming(lonely, receiver):
-                await absent.require()
-                await absent.update(4)
-                await receiver.until(lambda: states_of(receiver, 4) == [("update", 1)])
-                backfill_id = await operator.start()
-                await until_waiting_or_read(operator, backfill_id)
-                assert not await absent.is_visible(4)
-                assert (await operator.one(backfill_id)).rows_read == 0
-                await absent.release()
-                await operator.until_state(backfill_id, "completed")
-                await receiver.until(lambda: len(receiver.messages) == 5)
-            assert states_of(receiver, 4) == [("update", 1), ("read", 1)]
+        async with stage(lonely) as (receiver, operator, absent):
+            await absent.require()
+            await absent.update(4)
+            await receiver.until(lambda: states_of(receiver, 4) == [("update", 1)])
+            backfill_id = await operator.start()
+            await until_waiting_or_read(operator, backfill_id)
+            assert not await absent.is_visible(4)
+            assert (await operator.one(backfill_id)).rows_read == 0
+            await absent.release()
+            await operator.until_state(backfill_id, "completed")
+            await receiver.until(lambda: len(receiver.messages) == 5)
+        assert states_of(receiver, 4) == [("update", 1), ("read", 1)]
 
     asyncio.run(scenario())
 
