@@ -48,6 +48,18 @@ def database_url(servers: Servers) -> Iterator[str]:
 
 
 @pytest.fixture
+def database_id(database_url: str) -> int:
+    """The row of the source in the state."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        row = connection.execute(
+            "INSERT INTO triggerkit.databases (name, slot_name, publication_name) "
+            "VALUES ('d', 's', 'p') RETURNING id"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.fixture
 def redis_url(servers: Servers) -> str:
     """The session's Redis; keys carry the installation's id, so that tests do not meet."""
     return servers.redis.url

@@ -31,18 +31,6 @@ Take = Callable[[], Awaitable[list[Entry]]]
 
 
 @pytest.fixture
-def database_id(database_url: str) -> int:
-    """The row of the source in the state."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        row = connection.execute(
-            "INSERT INTO triggerkit.databases (name, slot_name, publication_name) "
-            "VALUES ('d', 's', 'p') RETURNING id"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-@pytest.fixture
 def docs(source: Source) -> Source:
     """A source with large documents."""
     source.execute(DOCS)

@@ -30,21 +30,18 @@ def pending(number: int, value: str = "v") -> Pending:
     return Pending(TRANSACTION, number, change, 777)
 
 
-def add_database(url: str) -> int:
-    with psycopg.connect(url, autocommit=True) as connection:
-        row = connection.execute(
-            "INSERT INTO triggerkit.databases (name, slot_name, publication_name) "
-            "VALUES ('d', 's', 'p') RETURNING id"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 @asynccontextmanager
 async def reading(url: str, database_id: int, head: int = 0) -> AsyncIterator[LogReader]:
     connections = pool(url, "test", size=2)
     async with connections:
         yield LogReader(connections, database_id, head)
+
+
+@asynccontextmanager
+async def both_ends(url: str, database_id: int) -> AsyncIterator[tuple[LogWriter, LogReader]]:
+    """The writer and the reader of a log."""
+    async with LogWriter.open(url, database_id) as writer, reading(url, database_id) as reader:
+        yield writer, reader
 
 
 async def read_all(reader: LogReader, head: int) -> list[Entry]:
@@ -53,9 +50,10 @@ async def read_all(reader: LogReader, head: int) -> list[Entry]:
 
 
 @pytest.mark.parametrize("others", [0, 1, 7, 50])
-def test_what_is_written_is_read_back_as_it_was(database_url: str, others: int) -> None:
+def test_what_is_written_is_read_back_as_it_was(
+    database_url: str, database_id: int, others: int
+) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as writer:
             for number in range(others):
                 writer.write(pending(number, HOSTILE))
@@ -108,9 +106,9 @@ def test_every_field_of_an_entry_has_a_column_of_its_own(database_url: str, othe
 
 def test_white_space_of_a_json_column_is_the_same_in_memory_and_in_the_table(
     database_url: str,
+    database_id: int,
 ) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         spaced = decoder_for(114)(b'{"a":\n\t1,\r\n"b": "kept \\n"}')
         change = RowChange("public", "items", "update", ("1",), {"j": spaced}, {"j": spaced})
         async with LogWriter.open(database_url, database_id) as writer:
@@ -123,9 +121,10 @@ def test_white_space_of_a_json_column_is_the_same_in_memory_and_in_the_table(
     asyncio.run(scenario())
 
 
-def test_an_append_that_is_not_committed_leaves_nothing(database_url: str) -> None:
+def test_an_append_that_is_not_committed_leaves_nothing(
+    database_url: str, database_id: int
+) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as writer:
             writer.write(pending(1))
             await writer.flush()
@@ -139,9 +138,8 @@ def test_an_append_that_is_not_committed_leaves_nothing(database_url: str) -> No
     asyncio.run(scenario())
 
 
-def test_a_writer_that_lost_the_log_is_refused(database_url: str) -> None:
+def test_a_writer_that_lost_the_log_is_refused(database_url: str, database_id: int) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as old:
             old.write(pending(1))
             async with LogWriter.open(database_url, database_id) as new:
@@ -153,9 +151,10 @@ def test_a_writer_that_lost_the_log_is_refused(database_url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_statement_is_committed_with_the_append_or_not_at_all(database_url: str) -> None:
+def test_a_statement_is_committed_with_the_append_or_not_at_all(
+    database_url: str, database_id: int
+) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         rename = Statement("UPDATE triggerkit.databases SET name = %s", ["renamed"])
         async with LogWriter.open(database_url, database_id) as writer:
             writer.write(pending(1))
@@ -168,12 +167,11 @@ def test_a_statement_is_committed_with_the_append_or_not_at_all(database_url: st
 
 
 def test_an_append_may_cross_table_partitions(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "TABLE_PARTITION_SIZE", 100)
 
     async def scenario() -> None:
-        database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as writer:
             for number in range(1000):
                 writer.write(pending(number))
@@ -187,13 +185,9 @@ def test_an_append_may_cross_table_partitions(
     asyncio.run(scenario())
 
 
-def test_the_tail_in_memory_and_the_table_answer_alike(database_url: str) -> None:
+def test_the_tail_in_memory_and_the_table_answer_alike(database_url: str, database_id: int) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
-        async with (
-            LogWriter.open(database_url, database_id) as writer,
-            reading(database_url, database_id) as reader,
-        ):
+        async with both_ends(database_url, database_id) as (writer, reader):
             for batch in range(5):
                 for number in range(batch * 20, batch * 20 + 20):
                     writer.write(pending(number))
@@ -207,16 +201,12 @@ def test_the_tail_in_memory_and_the_table_answer_alike(database_url: str) -> Non
 
 
 def test_what_fell_out_of_the_tail_is_read_from_the_table(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader_module, "TAIL_BYTES", 10_000)
 
     async def scenario() -> None:
-        database_id = add_database(database_url)
-        async with (
-            LogWriter.open(database_url, database_id) as writer,
-            reading(database_url, database_id) as reader,
-        ):
+        async with both_ends(database_url, database_id) as (writer, reader):
             for number in range(200):
                 writer.write(pending(number))
                 if number % 3 == 0:
@@ -230,13 +220,9 @@ def test_what_fell_out_of_the_tail_is_read_from_the_table(
     asyncio.run(scenario())
 
 
-def test_who_waits_is_woken_by_its_own_partition_only(database_url: str) -> None:
+def test_who_waits_is_woken_by_its_own_partition_only(database_url: str, database_id: int) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
-        async with (
-            LogWriter.open(database_url, database_id) as writer,
-            reading(database_url, database_id) as reader,
-        ):
+        async with both_ends(database_url, database_id) as (writer, reader):
             own = partition_of("public", "items", '["1"]')
             other = next(p for p in range(PARTITIONS) if p != own)
             waiting = asyncio.create_task(reader.wait(own, 0))
@@ -252,13 +238,10 @@ def test_who_waits_is_woken_by_its_own_partition_only(database_url: str) -> None
 
 def test_after_an_append_that_was_not_kept_in_memory_everybody_is_woken(
     database_url: str,
+    database_id: int,
 ) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
-        async with (
-            LogWriter.open(database_url, database_id) as writer,
-            reading(database_url, database_id) as reader,
-        ):
+        async with both_ends(database_url, database_id) as (writer, reader):
             for number in range(100):
                 writer.write(pending(number))
             await writer.flush()
@@ -272,9 +255,8 @@ def test_after_an_append_that_was_not_kept_in_memory_everybody_is_woken(
     asyncio.run(scenario())
 
 
-def test_reading_a_partition_uses_the_index(database_url: str) -> None:
+def test_reading_a_partition_uses_the_index(database_url: str, database_id: int) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as writer:
             for number in range(5000):
                 writer.write(pending(number))
@@ -294,14 +276,10 @@ def test_reading_a_partition_uses_the_index(database_url: str) -> None:
 
 @pytest.mark.parametrize("kept", [True, False], ids=["memory", "table"])
 def test_all_partitions_are_read_in_the_order_of_their_positions(
-    database_url: str, kept: bool
+    database_url: str, database_id: int, kept: bool
 ) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
-        async with (
-            LogWriter.open(database_url, database_id) as writer,
-            reading(database_url, database_id) as reader,
-        ):
+        async with both_ends(database_url, database_id) as (writer, reader):
             waiting = asyncio.create_task(reader.wait(ALL_PARTITIONS, 0))
             await asyncio.sleep(0)
             for number in range(100):
@@ -321,12 +299,11 @@ def test_all_partitions_are_read_in_the_order_of_their_positions(
 
 @pytest.mark.parametrize("partition", [0, ALL_PARTITIONS])
 def test_one_read_of_large_entries_is_bounded_in_bytes_and_leaves_none_out(
-    database_url: str, partition: int, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database_id: int, partition: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader_module, "READ_BYTES", 100_000)
 
     async def scenario() -> None:
-        database_id = add_database(database_url)
         async with LogWriter.open(database_url, database_id) as writer:
             for number in range(60):
                 writer.write(pending(number, "x" * (250_000 if number == 30 else 20_000)))

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import LiteralString
 
 import psycopg
@@ -100,6 +102,16 @@ def through(settings: Settings, proxy: Proxy) -> Settings:
     )
 
 
+@asynccontextmanager
+async def proxied(settings: Settings) -> AsyncIterator[tuple[Receiver, Proxy]]:
+    """A stream to a receiver, whose source is reached through a proxy."""
+    async with Receiver.start() as receiver, Proxy.start(settings.source_dsn) as proxy:
+        await execute(settings, TABLE)
+        await declare(settings, receiver, changes("items", batch_size=10))
+        async with streaming(through(settings, proxy), receiver):
+            yield receiver, proxy
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_line_that_is_dead_without_being_closed_is_noticed(
     settings: Settings, caplog: pytest.LogCaptureFixture
@@ -107,21 +119,15 @@ def test_a_line_that_is_dead_without_being_closed_is_noticed(
     caplog.set_level(logging.INFO, "triggerkit")
 
     async def scenario() -> None:
-        async with (
-            Receiver.start() as receiver,
-            Proxy.start(settings.source_dsn) as proxy,
-        ):
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(through(settings, proxy), receiver):
-                await execute(settings, "INSERT INTO items VALUES (1)")
-                await receiver.until(lambda: keys(receiver) == {1})
-                proxy.cut()
-                await execute(settings, "INSERT INTO items VALUES (2)")
-                await receiver.until(lambda: keys(receiver) == {1, 2})
-            assert logged(settings) == (2, 2, 2)
-            assert "nothing came" in told(caplog, "lost")[0]
-            assert len(told(caplog, "lost")) == len(told(caplog, "restored")) == 1
+        async with proxied(settings) as (receiver, proxy):
+            await execute(settings, "INSERT INTO items VALUES (1)")
+            await receiver.until(lambda: keys(receiver) == {1})
+            proxy.cut()
+            await execute(settings, "INSERT INTO items VALUES (2)")
+            await receiver.until(lambda: keys(receiver) == {1, 2})
+        assert logged(settings) == (2, 2, 2)
+        assert "nothing came" in told(caplog, "lost")[0]
+        assert len(told(caplog, "lost")) == len(told(caplog, "restored")) == 1
 
     asyncio.run(scenario())
 
@@ -133,19 +139,13 @@ def test_an_idle_line_that_answers_is_not_given_up(
     caplog.set_level(logging.INFO, "triggerkit")
 
     async def scenario() -> None:
-        async with (
-            Receiver.start() as receiver,
-            Proxy.start(settings.source_dsn) as proxy,
-        ):
-            await execute(settings, TABLE)
-            await declare(settings, receiver, changes("items", batch_size=10))
-            async with streaming(through(settings, proxy), receiver):
-                # Questions and answers, one of each at most in two intervals: twice the patience.
-                async with asyncio.timeout(30):
-                    await proxy.until_forwarded(40)
-                await execute(settings, "INSERT INTO items VALUES (1)")
-                await receiver.until(lambda: keys(receiver) == {1})
-            assert told(caplog, "lost") == []
+        async with proxied(settings) as (receiver, proxy):
+            # Questions and answers, one of each at most in two intervals: twice the patience.
+            async with asyncio.timeout(30):
+                await proxy.until_forwarded(40)
+            await execute(settings, "INSERT INTO items VALUES (1)")
+            await receiver.until(lambda: keys(receiver) == {1})
+        assert told(caplog, "lost") == []
 
     asyncio.run(scenario())
 
