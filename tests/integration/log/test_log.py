@@ -70,9 +70,10 @@ def test_what_is_written_is_read_back_as_it_was(
 
 
 @pytest.mark.parametrize("others", [0, 50], ids=["by a statement", "by COPY"])
-def test_every_field_of_an_entry_has_a_column_of_its_own(database_url: str, others: int) -> None:
+def test_every_field_of_an_entry_has_a_column_of_its_own(
+    database_url: str, database_id: int, others: int
+) -> None:
     async def scenario() -> None:
-        database_id = add_database(database_url)
         annotated = Transaction(Lsn(101), TRANSACTION.commit_at, 778, '{"by":"ann"}')
         change = RowChange(
             "sales", "orders", "update", ("1",), {"a": 1}, {"a": 0}, ("big",), "a fault"
