@@ -19,7 +19,7 @@ from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import FINAL, Handle, NewRun, RunOptions, Status, first_run_id_at
 from triggerkit.state.audit import note
-from triggerkit.tasks.payload import read_envelopes
+from triggerkit.tasks.payload.payload_type import read_envelopes
 from triggerkit.tasks.task import Task
 
 #: The statuses whose runs a filter replays.

@@ -16,9 +16,9 @@ from triggerkit.runs.door import door
 from triggerkit.runs.run import Handle, NewRun, RunOptions
 from triggerkit.runs.schedules import Cron
 from triggerkit.tasks.context import running
-from triggerkit.tasks.encode import encode, ready_for_json
 from triggerkit.tasks.hooks import HookDecorators, Hooks
-from triggerkit.tasks.payload import PayloadType
+from triggerkit.tasks.payload.encode import encode
+from triggerkit.tasks.payload.payload_type import PayloadType
 from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
 from triggerkit.tasks.triggering import TriggerOptions, scoped_key, with_options
@@ -210,12 +210,14 @@ class Task(HookDecorators, Generic[T, P, R]):
         Raises:
             InvalidPayload: it does not fit the parameter's type.
         """
-        messages = self._messages(payload)
+        if self.payload_type.shape != "batch":
+            written = encode(payload)
+            self.payload_type.read(written)
+            return self.run_of(written)
+        messages = [encode(message) for message in self._messages(payload)]
         for message in messages:
-            self.payload_type.parse(message)
-        if self.payload_type.shape == "batch":
-            return self.run_of(encode({"data": messages}), items=len(messages))
-        return self.run_of(encode(payload))
+            self.payload_type.read(message)
+        return self._batch_run(messages)
 
     def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
         """Return a run with a payload that was checked before."""
@@ -237,9 +239,18 @@ class Task(HookDecorators, Generic[T, P, R]):
                 raise TypeError(f"{self.name} takes no payload")
             run = self.run_of(b"null")
         else:
-            ready = ready_for_json(payload)
-            run = self.new_run({"data": ready} if self.payload_type.shape == "batch" else ready)
+            run = self._written(payload)
         return with_options(run, options, self.ttl_s, self.priority)
+
+    def _written(self, payload: Any) -> NewRun:
+        write = self.payload_type.write
+        if self.payload_type.shape == "batch":
+            many = list(payload) if isinstance(payload, tuple) else payload
+            return self._batch_run([write(one) for one in self._messages({"data": many})])
+        return self.run_of(write(payload))
+
+    def _batch_run(self, messages: Sequence[bytes]) -> NewRun:
+        return self.run_of(b'{"data":[%b]}' % b",".join(messages), items=len(messages))
 
     def _runs(self, payloads: Sequence[Any], options: TriggerOptions) -> list[NewRun]:
         if "debounce" in options:

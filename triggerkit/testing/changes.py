@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from triggerkit.change import Action
 from triggerkit.errors import ConfigurationError
 from triggerkit.message import UNCHANGED, Change, Metadata, Ref
-from triggerkit.tasks.encode import ready_for_json
+from triggerkit.tasks.payload.encode import ready_for_json
 
 RecordT = TypeVar("RecordT")
 

@@ -28,6 +28,10 @@ class _RawBatch(msgspec.Struct):
     data: list[msgspec.Raw]
 
 
+class _RawBatchAlone(_RawBatch, forbid_unknown_fields=True):
+    """A batch with nothing beside it."""
+
+
 async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return the body: UTF-8, and said to be JSON.
 
@@ -54,15 +58,17 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     return body
 
 
-def split(body: bytes) -> tuple[bool, list[msgspec.Raw]]:
+def split(body: bytes, *, alone: bool = False) -> tuple[bool, list[msgspec.Raw]]:
     """Return whether `body` is a batch, `{"data": [message, …]}`, and its messages: bytes of JSON.
+
+    With `alone`, what has other fields beside `data` is none: it is a payload of its own.
 
     Raises:
         Refused: 400 malformed.
     """
     try:
         try:
-            return True, msgspec.json.decode(body, type=_RawBatch).data
+            return True, msgspec.json.decode(body, type=_RawBatchAlone if alone else _RawBatch).data
         except msgspec.ValidationError:
             return False, [msgspec.json.decode(body, type=msgspec.Raw)]
     except (msgspec.DecodeError, RecursionError) as error:

@@ -14,9 +14,14 @@ import orjson
 
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
-from triggerkit.message import Envelope, Metadata, row_key
+from triggerkit.message import Metadata, row_key
 from triggerkit.runs.run import Handle, NewRun, RunOptions
-from triggerkit.tasks.payload import Json, read_envelope, read_envelopes
+from triggerkit.tasks.payload.payload_type import (
+    Json,
+    RawEnvelope,
+    read_envelope,
+    read_envelopes,
+)
 from triggerkit.tasks.task import Task
 from triggerkit.web.body import BodyRefused, split
 
@@ -53,9 +58,10 @@ class Receipt:
         self._sender_is_ours = "triggerkit-attempt" in headers
         self._traceparent = _trace_context(headers.get("traceparent"))
         self._body = body
-        self._is_batch, self._messages = split(body)
+        is_plain = task.payload_type.shape == "plain"
+        self._is_batch, self._messages = split(body, alone=is_plain)
         #: The good messages of a task that takes changes, by their place in the request.
-        self._envelopes: dict[int, Envelope] = {}
+        self._envelopes: dict[int, RawEnvelope] = {}
         self._failed: dict[int, InvalidPayload] = {}
         if not self._messages:
             raise BodyRefused(422, "data is empty")

@@ -11,7 +11,7 @@ import msgspec
 from triggerkit.errors import RetryAfter
 from triggerkit.message import BatchResult, Change, ItemFailure
 from triggerkit.runs.run import ClaimedRun, NewRun
-from triggerkit.tasks.payload import PayloadType, read_envelopes
+from triggerkit.tasks.payload.payload_type import PayloadType, read_envelopes
 from triggerkit.worker.failure import Failure, failure_of
 
 #: The shortest wait of an item that is tried again, in seconds: it is never simply queued, so that

@@ -9,6 +9,7 @@ from traceback import StackSummary, TracebackException
 from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter
 from triggerkit.runs.run import RunError, storable
 from triggerkit.tasks import task
+from triggerkit.tasks.payload import payload_type
 from triggerkit.worker.attempt import Stopped, TimedOut
 
 #: Longest message and traceback that are stored, in characters; of a traceback its end.
@@ -23,7 +24,11 @@ SHORTEST_AWAY_S = 1.0
 LONGEST_AWAY_S = 3600.0
 
 #: Frames of these files are ours, not the user's.
-_OWN_FOLDERS = (Path(__file__).parent, Path(task.__file__).parent)
+_OWN_FOLDERS = (
+    Path(__file__).parent,
+    Path(task.__file__).parent,
+    Path(payload_type.__file__).parent,
+)
 
 
 @dataclass(frozen=True, slots=True)

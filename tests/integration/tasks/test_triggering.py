@@ -140,11 +140,12 @@ def test_a_payload_that_does_not_fit_or_is_no_json_makes_no_run(triggers: RunSta
     wrong: Any = {"number": "many"}
     with pytest.raises(InvalidPayload, match="number: Input should be a valid integer"):
         process.trigger(wrong)
+    refused = r"value: (cannot be written as JSON|would not arrive)"
     for value in (object(), "\ud800", 2**70, "a\x00b"):
         if value == "a\x00b":
             free.trigger({"value": value})
             continue
-        with pytest.raises(InvalidPayload, match="cannot be written as JSON"):
+        with pytest.raises(InvalidPayload, match=refused):
             free.trigger({"value": value})
     assert len(triggers.statuses()) == 1
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from triggerkit import UNCHANGED, Change
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
-from triggerkit.tasks.payload import PayloadType
+from triggerkit.tasks.payload.payload_type import PayloadType
 
 
 class Model(BaseModel):

@@ -12,7 +12,7 @@ import pytest
 
 from triggerkit import AbortRun, BatchResult, Change, ItemFailure, Retry, RetryAfter
 from triggerkit.runs.run import ClaimedRun, NewRun
-from triggerkit.tasks.payload import PayloadType
+from triggerkit.tasks.payload.payload_type import PayloadType
 from triggerkit.worker.batch import BatchItem, bisect, read_items, spawn_failed, spawn_held
 from triggerkit.worker.failure import MAX_WAIT_S, failure_of, run_error
 

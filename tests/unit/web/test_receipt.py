@@ -1,0 +1,82 @@
+"""What a request brings: which messages it has, and which of them fail alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import BaseModel, field_validator
+
+from triggerkit import Change, task
+from triggerkit.errors import InvalidPayload
+from triggerkit.testing import fake_message
+from triggerkit.web.receipt import Receipt
+
+OURS = {"triggerkit-attempt": "1"}
+
+
+class Row(BaseModel):
+    """A row with a validator that fails in its own way."""
+
+    id: int
+
+    @field_validator("id")
+    @classmethod
+    def known(cls, number: int) -> int:
+        """Fail for one of them."""
+        return number + 0 // (number - 7)
+
+
+class Event(BaseModel):
+    """A payload of its own that has a field named data."""
+
+    event: str
+    data: list[int]
+
+
+@task
+def receive_one(change: Change[Row]) -> None: ...
+
+
+@task
+def receive_batch(batch: list[Change[Row]]) -> None: ...
+
+
+@task
+def receive_event(event: Event) -> None: ...
+
+
+def received(taken: Any, body: Any, headers: dict[str, str]) -> Receipt:
+    return Receipt(taken, headers, orjson.dumps(body))
+
+
+@pytest.mark.parametrize("taken", [receive_one, receive_batch])
+def test_a_row_whose_validator_raises_another_error_fails_alone(taken: Any) -> None:
+    messages = [fake_message({"id": number}) for number in (6, 7, 8)]
+    receipt = received(taken, {"data": messages}, OURS)
+    runs = receipt.runs()
+    assert sum(run.items or 1 for run in runs) == 2
+    answer = receipt.body([])
+    assert [f["idempotency_key"] for f in answer["failed"]] == [
+        messages[1]["metadata"]["idempotency_key"]
+    ]
+    assert "a validator of its type raised ZeroDivisionError" in answer["failed"][0]["error"]
+
+
+def test_of_a_stranger_the_request_is_refused_by_the_place_of_the_row() -> None:
+    messages = [fake_message({"id": number}) for number in (6, 7)]
+    with pytest.raises(InvalidPayload) as caught:
+        received(receive_one, {"data": messages}, {}).runs()
+    assert caught.value.problems[0].loc == ("data", 1, "record")
+
+
+def test_a_payload_with_more_than_data_is_one_run_of_a_plain_task() -> None:
+    [run] = received(receive_event, {"event": "paid", "data": [1, 2]}, {}).runs()
+    assert orjson.loads(run.payload) == {"event": "paid", "data": [1, 2]}
+
+
+def test_data_alone_is_a_batch_of_payloads() -> None:
+    events = [{"event": name, "data": [1]} for name in ("paid", "sent")]
+    runs = received(receive_event, {"data": events}, {}).runs()
+    assert [orjson.loads(run.payload) for run in runs] == events
