@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triggerkit.cli.options import Json
-from triggerkit.cli.progress import Shown, bar, shown, told
+from triggerkit.cli.progress import Shown, bar, display, progress_text
 from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore, Started
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import TriggerkitError
@@ -134,7 +134,12 @@ def list_command(
     for backfill in found:
         name = f"{backfill.table}{_range(backfill)}"
         table.add_row(
-            str(backfill.id), backfill.consumer, name, backfill.state, bar(backfill), told(backfill)
+            str(backfill.id),
+            backfill.consumer,
+            name,
+            backfill.state,
+            bar(backfill),
+            progress_text(backfill),
         )
     # A program that reads it wants a line per backfill, however long.
     wide = console if console.is_terminal else Console(highlight=False, width=LINE_WIDTH)
@@ -162,7 +167,7 @@ async def _watched(backfill_id: int | None) -> bool:
                 f"there is no backfill {backfill_id}; `triggerkit backfill list --all` shows them"
             )
         watched = first.keys() if backfill_id is None else {backfill_id}
-        with shown(console) as screen:
+        with display(console) as screen:
             while True:
                 found = [b for b in await store.list(all_=True) if b.id in watched]
                 _show(screen, found)

@@ -25,12 +25,16 @@ class Shown(Protocol):
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Shown]:
+def display(console: Console) -> Iterator[Shown]:
     """Bars on a terminal, else a line per tenth and per change of state."""
     if not console.is_terminal:
         yield _Lines(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[progress_text]}"),
+    )
     with Progress(*columns, console=console) as progress:
         yield _Bars(progress)
 
@@ -40,7 +44,7 @@ def bar(backfill: Backfill) -> ProgressBar:
     return ProgressBar(total=100, completed=backfill.percent, width=BAR_WIDTH)
 
 
-def told(backfill: Backfill) -> str:
+def progress_text(backfill: Backfill) -> str:
     """Rows, percent, rate and remaining time, as far as they are known."""
     total = max(backfill.rows_estimated, backfill.rows_read)
     if total == 0 and backfill.state != "completed":
@@ -63,13 +67,15 @@ class _Bars:
         self._tasks: dict[int, TaskID] = {}
 
     def show(self, backfill: Backfill) -> None:
-        text = told(backfill)
+        text = progress_text(backfill)
         if backfill.state not in ("active", "completed"):
             text = f"{backfill.state}, {text}"
         if backfill.id not in self._tasks:
-            task = self._progress.add_task(_name(backfill), total=100, told=text)
+            task = self._progress.add_task(_name(backfill), total=100, progress_text=text)
             self._tasks[backfill.id] = task
-        self._progress.update(self._tasks[backfill.id], completed=backfill.percent, told=text)
+        self._progress.update(
+            self._tasks[backfill.id], completed=backfill.percent, progress_text=text
+        )
 
 
 class _Lines:
@@ -83,5 +89,5 @@ class _Lines:
             return
         self._said[backfill.id] = now
         error = f"; {backfill.error}" if backfill.state == "failed" else ""
-        line = f"{_name(backfill)} {backfill.state}: {told(backfill)}{error}"
+        line = f"{_name(backfill)} {backfill.state}: {progress_text(backfill)}{error}"
         self._console.print(line, markup=False)

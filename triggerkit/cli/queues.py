@@ -96,15 +96,15 @@ def queues_limit(
     """Set the given limits of a queue and keep the others."""
     if concurrency is None and rate is None:
         raise ConfigurationError("say which limit: --concurrency or --rate")
-    asked = Queue(queue, concurrency or None, None if rate == "none" else rate)
+    limits = Queue(queue, concurrency or None, None if rate == "none" else rate)
     known = {found.name: found for found in with_state(list_queues)}.get(queue, QueueInfo(queue))
     found = with_client(
         lambda client: limit_queue(
             client,
             queue,
             actor(),
-            concurrency=known.concurrency if concurrency is None else asked.concurrency,
-            rate=_rate(known) if rate is None else asked.rate_limit,
+            concurrency=known.concurrency if concurrency is None else limits.concurrency,
+            rate=_rate(known) if rate is None else limits.rate_limit,
         )
     )
     console.print(f"{queue}: {_limits(found) or 'no limits'}", markup=False)

@@ -90,7 +90,7 @@ def cancel(wanted: RunFilter, run_ids: Ids = None, every: All = False, yes: Yes 
             told = "its worker stops it" if done.asked else "canceled"
             console.print(f"{run_id}: {told}", markup=False)
         return
-    total = _asked("Cancel", wanted, UNFINISHED, yes)
+    total = _count_agreed("Cancel", wanted, UNFINISHED, yes)
     with progress_of("canceling", total) as progress:
 
         def work(client: Client) -> Any:
@@ -119,7 +119,7 @@ def replay(
     if payload is not None and (current or len(run_ids or ()) != 1):
         raise ConfigurationError("--payload is for one run, and without --current")
     edited = None if payload is None else Edited(json_given(payload, "--payload"))
-    total = 0 if run_ids else _asked("Replay", wanted, FINISHED, yes)
+    total = 0 if run_ids else _count_agreed("Replay", wanted, FINISHED, yes)
     known = load_tasks(Project.load(tasks=tasks))
 
     async def work(client: Client) -> Replayed | list[dict[str, Any]]:
@@ -180,12 +180,12 @@ def _one_way(wanted: RunFilter, run_ids: list[str] | None, every: bool) -> None:
         raise ConfigurationError("give the ids of runs, or options that say which, or --all")
 
 
-def _asked(verb: str, wanted: RunFilter, possible: tuple[Status, ...], yes: bool) -> int:
+def _count_agreed(verb: str, wanted: RunFilter, possible: tuple[Status, ...], yes: bool) -> int:
     """Return how many runs it is about, once who calls has agreed."""
     statuses = tuple(s for s in wanted.statuses or possible if s in possible)
     if not statuses:
         raise ConfigurationError(f"{verb.lower()} is for runs that are {', '.join(possible)}")
-    meant = RunFilter(**{**_given(wanted), "statuses": statuses})
+    meant = RunFilter(**{**_filter_values(wanted), "statuses": statuses})
     count = with_state(lambda state: count_of(state, meant, MOST_COUNTED))
     if not yes:
         if not sys.stdin.isatty():
@@ -194,5 +194,5 @@ def _asked(verb: str, wanted: RunFilter, possible: tuple[Status, ...], yes: bool
     return count
 
 
-def _given(wanted: RunFilter) -> dict[str, Any]:
+def _filter_values(wanted: RunFilter) -> dict[str, Any]:
     return {name: getattr(wanted, name) for name in RunFilter.__slots__}

@@ -15,14 +15,14 @@ from triggerkit.signature import new_secret
 _PLACE = re.compile(r"(?P<first>\S+ +)?(?:env:(?P<name>\w+)|@(?P<path>.+))")
 
 
-def headers_given(given: list[str] | None) -> dict[str, str]:
+def headers_given(options: list[str] | None) -> dict[str, str]:
     """Return the headers of `--header`, by name.
 
     Raises:
         InvalidEndpoint: one has no colon or is given twice, or its value cannot be read.
     """
     headers: dict[str, str] = {}
-    for text in given or []:
+    for text in options or []:
         name, colon, value = text.partition(":")
         if not colon:
             raise InvalidEndpoint("write a header as --header 'Name: value'")

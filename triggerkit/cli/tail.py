@@ -46,7 +46,7 @@ async def _follow(state: psycopg.AsyncConnection, wanted: RunFilter, json: bool)
 
 
 async def _follow_one(state: psycopg.AsyncConnection, run_id: str, json: bool) -> None:
-    follower, told, has_ended = RunFollower(state, run_id), None, False
+    follower, seen, has_ended = RunFollower(state, run_id), None, False
     while True:
         run, said = await follower.look()
         for entry in said:
@@ -54,9 +54,9 @@ async def _follow_one(state: psycopg.AsyncConnection, run_id: str, json: bool) -
                 print_json(entry)
             else:
                 console.print(_said(entry), markup=False)
-        if (run["status"], run["attempt"]) != told and not json:
+        if (run["status"], run["attempt"]) != seen and not json:
             console.print(_changed(run), markup=False)
-        told = run["status"], run["attempt"]
+        seen = run["status"], run["attempt"]
         # What it said last is written a little after its end.
         if has_ended and not said:
             return

@@ -56,7 +56,7 @@ def trigger(
         raise UnknownTask(f"no task is named {task!r}; known tasks: {listed}")
     found = known[task]
     takes_none = found.payload_type.shape == "none"
-    given = json_given(payload or ("null" if takes_none else "{}"), "--payload")
+    body = json_given(payload or ("null" if takes_none else "{}"), "--payload")
     asked: dict[str, Any] = {
         "delay": None if debounce is not None else delay,
         "ttl": ttl,
@@ -69,5 +69,5 @@ def trigger(
         "metadata": None if metadata is None else json_given(metadata, "--metadata"),
     }
     options = cast("TriggerOptions", {n: v for n, v in asked.items() if v is not None})
-    run = with_options(found.new_run(given), options, found.ttl_s, found.priority)
+    run = with_options(found.new_run(body), options, found.ttl_s, found.priority)
     print_json(portal.accept([run])[0].as_json())

@@ -188,9 +188,9 @@ class CursorStore:
                 raise CursorMoved
 
     async def _begin(self, connection: psycopg.AsyncConnection, cursor: Cursor) -> bool:
-        given = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
+        values = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
         where = [cursor.settled, cursor.consumer_id, cursor.partition, cursor.version]
-        answer = await connection.execute(_BEGIN, [*given, *where])
+        answer = await connection.execute(_BEGIN, [*values, *where])
         row = await answer.fetchone()
         if row is None:
             return False

@@ -160,7 +160,7 @@ class ConsumerDefinition(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigurationError(_told(error, where)) from None
+            raise ConfigurationError(_message_of(error, where)) from None
 
     @property
     def table_names(self) -> tuple[TableName, ...]:
@@ -220,7 +220,7 @@ def _definition(
     return ConsumerDefinition.parse({"kind": kind, "tables": tables, **values}, f"{kind}()")
 
 
-def _told(error: ValidationError, where: str) -> str:
+def _message_of(error: ValidationError, where: str) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         path = ".".join(map(str, problem["loc"]))

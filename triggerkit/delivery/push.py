@@ -190,7 +190,9 @@ def _failed_items(body: bytes) -> tuple[Failed, ...]:
         named = orjson.loads(body)["failed"]
         return tuple(
             Failed(
-                str(i["idempotency_key"]), _told(i.get("error", "failed")), i.get("retry_after_s")
+                str(i["idempotency_key"]),
+                _error_text(i.get("error", "failed")),
+                i.get("retry_after_s"),
             )
             for i in named
         )
@@ -198,7 +200,7 @@ def _failed_items(body: bytes) -> tuple[Failed, ...]:
         return ()
 
 
-def _told(error: object) -> str:
+def _error_text(error: object) -> str:
     """Return what a receiver says, which may be anything that JSON has, as a line that can be
     stored."""
     text = str(error)[:MAX_ERROR_CHARS]

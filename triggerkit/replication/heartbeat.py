@@ -44,20 +44,20 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Send and expect, until canceled; a heartbeat that cannot be sent is told of once."""
-        told = False
+        has_warned = False
         while True:
             try:
                 async with await connect(self._dsn, "triggerkit heartbeat") as connection:
                     while True:
                         await self._send(connection)
-                        told = False
+                        has_warned = False
                         await asyncio.sleep(EVERY_S)
                         self._expect()
             except (psycopg.Error, CannotConnect) as error:
-                if not told:
+                if not has_warned:
                     first = str(error).strip().partition("\n")[0]
                     logger.warning("the stream's heartbeat cannot be sent: %s", first)
-                told = True
+                has_warned = True
             await asyncio.sleep(EVERY_S)
 
     def reached(self, lsn: int) -> None:

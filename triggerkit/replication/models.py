@@ -181,11 +181,11 @@ def _model(name: str, table: TableColumns, fields: list[_Field]) -> list[str]:
     for field in fields:
         lines += _comments(field)
         annotation = _or_none(field.annotation) if field.is_optional else field.annotation
-        given = "default=None, " if field.is_optional else ""
+        default = "default=None, " if field.is_optional else ""
         if field.alias is not None:
-            lines += _assigned(field.name, annotation, f"{given}alias={field.alias}")
+            lines += _assigned(field.name, annotation, f"{default}alias={field.alias}")
         else:
-            lines.append(f"    {field.name}: {annotation}{' = None' if given else ''}")
+            lines.append(f"    {field.name}: {annotation}{' = None' if default else ''}")
     return lines
 
 
@@ -236,11 +236,11 @@ def _or_none(annotation: str) -> str:
     return annotation if annotation == "Any" else f"{annotation} | None"
 
 
-def _assigned(name: str, annotation: str, given: str) -> list[str]:
-    line = f"    {name}: {annotation} = Field({given})"
+def _assigned(name: str, annotation: str, default: str) -> list[str]:
+    line = f"    {name}: {annotation} = Field({default})"
     if len(line) <= WIDTH:
         return [line]
-    return [f"    {name}: {annotation} = Field(", f"        {given}", "    )"]
+    return [f"    {name}: {annotation} = Field(", f"        {default}", "    )"]
 
 
 def _comments(field: _Field, prefix: str = "    # ") -> list[str]:

@@ -155,7 +155,7 @@ class RunClaims:
     def claim(self, run_ids: Sequence[str], name: str | None = None) -> list[ClaimedRun]:
         """Claim what can be claimed of `run_ids`; durable before it returns, in the given order.
 
-        `name` is the claim's own: when this raises, `given` tells by it what was claimed.
+        `name` is the claim's own: when this raises, `claimed_as` tells by it what was claimed.
         """
         ids = list(run_ids)
         claimed = self._claimed(
@@ -166,7 +166,7 @@ class RunClaims:
         place = {run_id: number for number, run_id in enumerate(ids)}
         return sorted(claimed, key=lambda run: place[run.id])
 
-    def given(self, name: str) -> list[ClaimedRun]:
+    def claimed_as(self, name: str) -> list[ClaimedRun]:
         """Return what the claim `name` claimed, if it was done and none of it is completed
         since."""
         return self._claimed(_GIVEN, [self._worker_id, name])
@@ -179,12 +179,12 @@ class RunClaims:
     def give_back(self, runs: Sequence[ClaimedRun]) -> list[ReadyRun]:
         """Undo the claim of `runs`, whose attempts did not begin; they are to be pushed."""
         keys = [(run.task, run.concurrency_key) for run in runs]
-        given = [[run.id for run in runs], [run.attempt for run in runs], self._worker_id]
+        parameters = [[run.id for run in runs], [run.attempt for run in runs], self._worker_id]
         _, rows, unblocked = in_one_turn(
             self._connection,
             [
                 (LOCK, lock_parameters(keys)),
-                (_GIVE_BACK, given),
+                (_GIVE_BACK, parameters),
                 (UNBLOCK, unblock_parameters(keys)),
             ],
         )

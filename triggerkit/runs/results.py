@@ -48,15 +48,15 @@ class Ends:
         """
         async with asyncio.timeout(timeout_s):
             while True:
-                told = asyncio.get_running_loop().create_future()
-                self._waiting[run_id].add(told)
+                future = asyncio.get_running_loop().create_future()
+                self._waiting[run_id].add(future)
                 try:
                     await self._listen()
                     if end := await self._look(run_id):
                         return end
-                    await told
+                    await future
                 finally:
-                    self._waiting[run_id].discard(told)
+                    self._waiting[run_id].discard(future)
                     if not self._waiting[run_id]:
                         del self._waiting[run_id]
 
@@ -102,6 +102,6 @@ class Ends:
 
     def _tell(self, *run_ids: str) -> None:
         for run_id in run_ids:
-            for told in self._waiting.get(run_id, ()):
-                if not told.done():
-                    told.set_result(None)
+            for future in self._waiting.get(run_id, ()):
+                if not future.done():
+                    future.set_result(None)

@@ -61,7 +61,7 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
                 first = cursor.execute(FIRST, _repeated(part, rows)).fetchall()
                 cursor.execute(_WAKE, [_named(rows)])
             except psycopg.Error as error:
-                raise _told(error) from error
+                raise _as_ours(error) from error
         handles += _handles(part, rows, first)
     return handles
 
@@ -84,7 +84,7 @@ async def accept_within_async(
                 first = await cursor.fetchall()
                 await cursor.execute(_WAKE, [_named(rows)])
             except psycopg.Error as error:
-                raise _told(error) from error
+                raise _as_ours(error) from error
         handles += _handles(part, rows, first)
     return handles
 
@@ -132,7 +132,7 @@ def _named(made: list[tuple[Any, ...]]) -> str:
     return ",".join(row[1] for row in made[:_MOST_NAMED])
 
 
-def _told(error: psycopg.Error) -> Exception:
+def _as_ours(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return ConfigurationError(_NO_SCHEMA)
     if isinstance(error, psycopg.DataError):

@@ -100,7 +100,7 @@ async def database_health(
             problems += _of_server(database, identity)
             problems += await _of_slot(source, database, slot)
             problems += await _of_tables(state, source, database)
-        found.append(_health(database, slot, ahead, problems, asked=source is not None))
+        found.append(_health(database, slot, ahead, problems, can_ask_source=source is not None))
     return found, outlooks
 
 
@@ -110,12 +110,12 @@ def _health(
     ahead: Outlook,
     problems: Sequence[Problem],
     *,
-    asked: bool,
+    can_ask_source: bool,
 ) -> CapturedDatabase:
     return CapturedDatabase(
         name=database.name,
         slot_name=database.slot_name,
-        slot_active=(slot is not None and slot.active_pid is not None) if asked else None,
+        slot_active=(slot is not None and slot.active_pid is not None) if can_ask_source else None,
         slot_lag_bytes=None if slot is None else slot.lag_bytes,
         heartbeat_at=database.heartbeat_at,
         lag_seconds=database.heartbeat_age_s,

@@ -97,8 +97,8 @@ def _is_of_loss(record: logging.LogRecord) -> bool:
     """Return whether it is ours and names such an error."""
     if not record.name.startswith("triggerkit."):
         return False
-    given = record.args if isinstance(record.args, tuple) else ()
-    return any(isinstance(value, _LOST) and _is_loss(value) for value in given)
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return any(isinstance(value, _LOST) and _is_loss(value) for value in arguments)
 
 
 def _is_loss(error: BaseException) -> bool:

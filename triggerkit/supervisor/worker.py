@@ -81,8 +81,8 @@ class Sizes:
 
     def arguments(self) -> list[str]:
         """Do the same as options of the command."""
-        given = [f"--queue={queue}" for queue in self.queues or ()]
-        return ["--threads", str(self.threads), "--async-runs", str(self.async_runs), *given]
+        options = [f"--queue={queue}" for queue in self.queues or ()]
+        return ["--threads", str(self.threads), "--async-runs", str(self.async_runs), *options]
 
 
 class _Crew:
@@ -125,8 +125,8 @@ class _Crew:
         """Have them finish what they have; returns the worst exit code."""
         self._stopping.set()
         # What ended before, and waits for its successor, was told of then.
-        asked = [child for child in self._children if child.ask_to_end()]
-        codes = [child.wait() for child in asked]
+        stopping = [child for child in self._children if child.ask_to_end()]
+        codes = [child.wait() for child in stopping]
         # One that was only starting ends by the signal itself.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 

@@ -95,7 +95,7 @@ class Replayer:
                 raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
             new = await self._new(state, found[0], edited, current)
         [handle] = await self.client.accept([new])
-        detail = {"run": handle.id, "payload": _told(edited, current)}
+        detail = {"run": handle.id, "payload": _payload_source(edited, current)}
         async with self.client.pool.connection() as state:
             await note(state, self.actor, "replay run", f"run {run_id}", detail)
         return handle
@@ -223,5 +223,5 @@ def _bounds(cursor: str | None) -> tuple[str, str]:
     return after, before
 
 
-def _told(edited: Edited | None, current: psycopg.AsyncConnection | None) -> str:
+def _payload_source(edited: Edited | None, current: psycopg.AsyncConnection | None) -> str:
     return "edited" if edited is not None else "original" if current is None else "current row"

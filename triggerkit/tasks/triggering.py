@@ -63,53 +63,55 @@ class TriggerOptions(TypedDict, total=False):
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 
-def with_options(run: NewRun, asked: TriggerOptions, ttl_s: float | None, priority: int) -> NewRun:
+def with_options(
+    run: NewRun, requested: TriggerOptions, ttl_s: float | None, priority: int
+) -> NewRun:
     """`run` as the caller asks for; `ttl_s` and `priority` are the task's own.
 
     Raises:
         ConfigurationError: an option is unknown, or does not fit.
     """
-    if unknown := asked.keys() - TriggerOptions.__optional_keys__:
+    if unknown := requested.keys() - TriggerOptions.__optional_keys__:
         known = ", ".join(sorted(TriggerOptions.__optional_keys__))
         raise ConfigurationError(f"{min(unknown)!r} is no option of a trigger; there are {known}")
     context = running.get()
     traceparent = current_traceparent() or (None if context is None else context.traceparent)
-    if not (asked or context or traceparent or priority) and ttl_s is None:
+    if not (requested or context or traceparent or priority) and ttl_s is None:
         return run
-    debounce = asked.get("debounce")
-    if debounce is not None and ("idempotency_key" in asked or "delay" in asked):
+    debounce = requested.get("debounce")
+    if debounce is not None and ("idempotency_key" in requested or "delay" in requested):
         raise ConfigurationError("debounce= has a key and a delay of its own: give no others")
-    delay = asked.get("delay", 0.0) if debounce is None else debounce.delay
+    delay = requested.get("delay", 0.0) if debounce is None else debounce.delay
     return replace(
         run,
         delay_s=_delay_s(delay),
-        idempotency_key=_idempotency_key(asked, context) or run.idempotency_key,
-        concurrency_key=_key(asked.get("concurrency_key")) or run.concurrency_key,
+        idempotency_key=_idempotency_key(requested, context) or run.idempotency_key,
+        concurrency_key=_key(requested.get("concurrency_key")) or run.concurrency_key,
         options=RunOptions(
-            priority_s=checked_priority(asked.get("priority", priority)),
-            ttl_s=_seconds(asked["ttl"], "ttl") if "ttl" in asked else ttl_s,
-            idempotency_ttl_s=_given_seconds(asked, "idempotency_ttl"),
+            priority_s=checked_priority(requested.get("priority", priority)),
+            ttl_s=_seconds(requested["ttl"], "ttl") if "ttl" in requested else ttl_s,
+            idempotency_ttl_s=_seconds_of(requested, "idempotency_ttl"),
             debounce_key=None if debounce is None else _key(debounce.key),
             debounce_max_s=(
                 None
                 if debounce is None or debounce.maximum is None
                 else _seconds(debounce.maximum, "maximum")
             ),
-            tags=tuple(checked_tags(list(asked.get("tags", ())))),
-            metadata=checked_metadata(asked["metadata"]) if "metadata" in asked else None,
+            tags=tuple(checked_tags(list(requested.get("tags", ())))),
+            metadata=checked_metadata(requested["metadata"]) if "metadata" in requested else None,
             parent_id=None if context is None else context.id,
             traceparent=traceparent,
         ),
     )
 
 
-def _idempotency_key(asked: TriggerOptions, context: RunContext | None) -> str | None:
-    key = asked.get("idempotency_key")
-    scope = asked.get("idempotency_scope", "global")
+def _idempotency_key(requested: TriggerOptions, context: RunContext | None) -> str | None:
+    key = requested.get("idempotency_key")
+    scope = requested.get("idempotency_scope", "global")
     if scope not in ("global", "run", "attempt"):
         raise ConfigurationError(f"idempotency_scope is global, run or attempt, not {scope!r}")
     if key is None:
-        if "idempotency_scope" in asked or "idempotency_ttl" in asked:
+        if "idempotency_scope" in requested or "idempotency_ttl" in requested:
             raise ConfigurationError("idempotency_scope and idempotency_ttl need idempotency_key=")
         return None
     return scoped_key(key, scope, context)
@@ -160,8 +162,8 @@ def _delay_s(delay: Seconds | datetime) -> float:
     return _seconds(delay, "delay")
 
 
-def _given_seconds(asked: TriggerOptions, name: Literal["idempotency_ttl"]) -> float | None:
-    return _seconds(asked[name], name) if name in asked else None
+def _seconds_of(requested: TriggerOptions, name: Literal["idempotency_ttl"]) -> float | None:
+    return _seconds(requested[name], name) if name in requested else None
 
 
 def _seconds(value: Seconds, name: str) -> float:

@@ -47,18 +47,18 @@ def fake_change(
     if old is not None:
         changes = {k: v for k, v in _columns(old).items() if k not in row or row[k] != v}
     before = None if action != "update" else ready_for_json(dict(changes or {}))
-    given = {
+    values = {
         **_metadata(action, table),
         "record_pks": () if record is None else _key(row, key),
         "unchanged": tuple(name for name, value in _values(record) if value is UNCHANGED),
         **metadata,
     }
-    return Change(record, before, action, Metadata(**given))
+    return Change(record, before, action, Metadata(**values))
 
 
-def fake_message(record: Any, **given: Any) -> dict[str, Any]:
+def fake_message(record: Any, **values: Any) -> dict[str, Any]:
     """Do the same change as the JSON that a webhook route gets; the parameters of `fake_change`."""
-    message: dict[str, Any] = ready_for_json(fake_change(record, **given))
+    message: dict[str, Any] = ready_for_json(fake_change(record, **values))
     return message
 
 

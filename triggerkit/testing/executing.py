@@ -36,7 +36,7 @@ def execute(task: Task[Any, Any, Any], run: ClaimedRun, notes: Notes) -> Outcome
     """
     with _executing(task, run) as attempt:
         if not task.is_async:
-            return _told(_executor(task, notes).execute(attempt))
+            return _checked(_executor(task, notes).execute(attempt))
         loop = _event_loop()
         if threading.get_ident() == loop.thread_id:
             raise ConfigurationError(
@@ -44,7 +44,7 @@ def execute(task: Task[Any, Any, Any], run: ClaimedRun, notes: Notes) -> Outcome
                 "use `await task.atrigger_and_wait(…)`"
             )
         outcome: Outcome = loop.run(_executor(task, notes).aexecute(attempt))
-        return _told(outcome)
+        return _checked(outcome)
 
 
 async def aexecute(task: Task[Any, Any, Any], run: ClaimedRun, notes: Notes) -> Outcome:
@@ -52,8 +52,8 @@ async def aexecute(task: Task[Any, Any, Any], run: ClaimedRun, notes: Notes) -> 
     with _executing(task, run) as attempt:
         executor = _executor(task, notes)
         if task.is_async:
-            return _told(await asyncio.create_task(executor.aexecute(attempt)))
-        return _told(await asyncio.to_thread(executor.execute, attempt))
+            return _checked(await asyncio.create_task(executor.aexecute(attempt)))
+        return _checked(await asyncio.to_thread(executor.execute, attempt))
 
 
 def _executor(task: Task[Any, Any, Any], notes: Notes) -> Executor:
@@ -94,7 +94,7 @@ def _limited(attempt: Attempt, seconds: float | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _told(outcome: Outcome) -> Outcome:
+def _checked(outcome: Outcome) -> Outcome:
     # Whoever stops the tests means the tests, not the run.
     if outcome.error is not None and outcome.error.type == KeyboardInterrupt.__name__:
         raise KeyboardInterrupt

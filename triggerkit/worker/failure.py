@@ -77,20 +77,20 @@ def stopped(reason: type[Stopped], max_duration_s: float | None) -> RunError:
 
 def run_error(error: BaseException) -> RunError:
     """Return the error as it is stored with its run: causes included, our own frames left out."""
-    told = TracebackException.from_exception(error, compact=True)
-    _leave_out_own_frames(told)
+    traceback_ = TracebackException.from_exception(error, compact=True)
+    _leave_out_own_frames(traceback_)
     return RunError(
         type(error).__name__,
         storable(message_of(error))[:MAX_MESSAGE],
-        storable("".join(told.format()))[-MAX_TRACEBACK:],
+        storable("".join(traceback_.format()))[-MAX_TRACEBACK:],
     )
 
 
-def _leave_out_own_frames(told: TracebackException | None) -> None:
-    while told is not None:
-        frames = [f for f in told.stack if Path(f.filename).parent not in _OWN_FOLDERS]
-        told.stack = StackSummary.from_list(frames)
-        told = told.__cause__ or told.__context__
+def _leave_out_own_frames(traceback_: TracebackException | None) -> None:
+    while traceback_ is not None:
+        frames = [f for f in traceback_.stack if Path(f.filename).parent not in _OWN_FOLDERS]
+        traceback_.stack = StackSummary.from_list(frames)
+        traceback_ = traceback_.__cause__ or traceback_.__context__
 
 
 def _asked_by_answer(error: BaseException) -> float | None:

@@ -59,7 +59,7 @@ class Fetcher:
     def claim(self, wait_s: float = WAIT_S) -> list[ClaimedRun]:
         """Wait for ready runs and claim them; empty when there were none for a while."""
         try:
-            if given := self._given():
+            if given := self._runs_of_lost_claims():
                 return given
             free = self._slots.wait(wait_s)
             taken = self._source.take(wait_s) if free and not self._closed.is_set() else None
@@ -135,14 +135,14 @@ class Fetcher:
             del self._unanswered[name]
         return runs
 
-    def _given(self) -> list[ClaimedRun]:
+    def _runs_of_lost_claims(self) -> list[ClaimedRun]:
         """Return the runs of a claim whose answer was lost with its connection.
 
         The server may still be at it: it is asked again until nothing can come of it any more.
         """
         for name, asked_at in list(self._unanswered.items()):
             with self._connected() as claims:
-                given = claims.given(name)
+                given = claims.claimed_as(name)
             if given or time.monotonic() - asked_at > UNANSWERED_S:
                 del self._unanswered[name]
             if given:

@@ -80,7 +80,7 @@ def test_a_run_given_back_was_never_claimed(state: RunState) -> None:
     with state.claims("busy") as busy, state.claims("free") as free:
         claimed = busy.claim(state.take(), "name")
         assert busy.give_back(claimed) == [ReadyRun(TASK, run.id, rank)]
-        assert busy.given("name") == []
+        assert busy.claimed_as("name") == []
         [again] = free.claim([run.id])
         assert (again.attempt, again.is_last_attempt) == (1, True)
         # Asked a second time, as when the first answer was lost: it is another's now.

@@ -134,7 +134,7 @@ async def list_parked(
 ) -> ParkedPage:
     """Return a page of parked messages; `after` is the `next` of the page before."""
     name, _, position = (after or "").rpartition("/")
-    given = {
+    parameters = {
         "consumer": consumer,
         "state": state,
         "after": name or None,
@@ -142,7 +142,7 @@ async def list_parked(
         "limit": limit + 1,
     }
     async with connection.cursor(row_factory=class_row(Parked)) as cursor:
-        await cursor.execute(_LIST, given)
+        await cursor.execute(_LIST, parameters)
         found = await cursor.fetchall()
     if len(found) <= limit:
         return ParkedPage(found, None)
@@ -186,11 +186,11 @@ async def retry_parked(
         NotRetryable: the one message waits behind another, or lacks what would be sent.
     """
     async with connection.transaction():
-        given = await _locked(connection, consumer, position, state)
-        cursor = await connection.execute(_RETRY, given)
+        parameters = await _locked(connection, consumer, position, state)
+        cursor = await connection.execute(_RETRY, parameters)
         if position is not None and cursor.rowcount == 0:
             raise await _why_not(connection, consumer, position)
-        await _note(connection, actor, "retry", consumer, given, cursor.rowcount)
+        await _note(connection, actor, "retry", consumer, parameters, cursor.rowcount)
         return cursor.rowcount
 
 
@@ -210,13 +210,13 @@ async def discard_parked(
         UnknownConsumer, UnknownMessage: there is no such consumer or message.
     """
     async with connection.transaction():
-        given = await _locked(connection, consumer, position, state)
-        cursor = await connection.execute(_DISCARD, given)
+        parameters = await _locked(connection, consumer, position, state)
+        cursor = await connection.execute(_DISCARD, parameters)
         keys = {key for (key,) in await cursor.fetchall()}
         if position is not None and not keys:
             raise _unknown(consumer, position)
-        await promote(connection, given["consumer_id"], keys)
-        await _note(connection, actor, "discard", consumer, given, cursor.rowcount)
+        await promote(connection, parameters["consumer_id"], keys)
+        await _note(connection, actor, "discard", consumer, parameters, cursor.rowcount)
         return cursor.rowcount
 
 
@@ -263,10 +263,10 @@ async def _note(
     actor: str,
     action: str,
     consumer: str,
-    given: dict[str, Any],
+    parameters: dict[str, Any],
     count: int,
 ) -> None:
-    detail = {"position": given["position"], "state": given["state"], "messages": count}
+    detail = {"position": parameters["position"], "state": parameters["state"], "messages": count}
     await note(connection, actor, f"{action} messages", f"consumer {consumer}", detail)
     await notify_consumers(connection)
 

@@ -200,8 +200,8 @@ async def promote(
 async def _in_the_way(
     connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
 ) -> set[str]:
-    given = {"consumer_id": consumer_id, "keys": list(keys)}
-    cursor = await connection.execute(_KEYS_IN_THE_WAY, given)
+    parameters = {"consumer_id": consumer_id, "keys": list(keys)}
+    cursor = await connection.execute(_KEYS_IN_THE_WAY, parameters)
     return {key for (key,) in await cursor.fetchall()}
 
 
@@ -241,9 +241,9 @@ class ParkedStore:
 
     async def begin(self, consumer_id: int, head: Head, failures: int) -> bytes | None:
         """Count the next attempt, durable before it is sent; None when the message is gone."""
-        given = [failures, consumer_id, head.partition, head.position, head.attempts]
+        parameters = [failures, consumer_id, head.partition, head.position, head.attempts]
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_BEGIN, [*given, head.parked_at], binary=True)
+            cursor = await connection.execute(_BEGIN, [*parameters, head.parked_at], binary=True)
             row = await cursor.fetchone()
             return None if row is None else row[0]
 
@@ -252,7 +252,7 @@ class ParkedStore:
 
         A message that was discarded, or parked anew, in the meantime is left as it is.
         """
-        given = {
+        parameters = {
             "consumer_id": consumer_id,
             "partition": head.partition,
             "position": head.position,
@@ -270,9 +270,9 @@ class ParkedStore:
         try:
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute(_LOCK_CURSOR, [consumer_id, head.partition])
-                await connection.execute(_REMOVE if tried.state is None else _FAILED, given)
+                await connection.execute(_REMOVE if tried.state is None else _FAILED, parameters)
                 if tried.batch_id is not None:
-                    await connection.execute(_NOTE, given)
+                    await connection.execute(_NOTE, parameters)
                 await promote(connection, consumer_id, [head.key])
                 return bool(await _in_the_way(connection, consumer_id, [head.key]))
         except (ForeignKeyViolation, DeadlockDetected):

@@ -221,26 +221,26 @@ class Receiving:
 
     async def _read(self, scan: int) -> tuple[list[Any], bool]:
         consumer = self._consumer
-        given = {
+        parameters = {
             "consumer_id": consumer.id,
             "database_id": consumer.database_id,
             "limit": scan,
             "most_bytes": MAX_BYTES // scan,
         }
         small, large = _READ_WHOLE if self._pulled.is_ordered_as_a_whole else _READ_PARTITIONS
-        rows, is_any_set_aside = await self._read_by(small, given, begin=True)
+        rows, is_any_set_aside = await self._read_by(small, parameters, begin=True)
         if any(map(itemgetter(_IS_CUT), rows)):
-            rows, is_any_set_aside = await self._read_by(large, given, begin=False)
+            rows, is_any_set_aside = await self._read_by(large, parameters, begin=False)
         return rows, is_any_set_aside
 
     async def _read_by(
-        self, statement: str, given: dict[str, int], *, begin: bool
+        self, statement: str, parameters: dict[str, int], *, begin: bool
     ) -> tuple[list[Any], bool]:
         connection = self._connection
         async with connection.pipeline():
             if begin:
                 await connection.execute("BEGIN")
-            rows = await connection.execute(statement, given, binary=True)
+            rows = await connection.execute(statement, parameters, binary=True)
             # After the cursors are locked: a replay moves them in the transaction that it is in.
             found = await connection.execute(FIND, [self._consumer.name])
         row = await found.fetchone()
@@ -363,7 +363,7 @@ class Receiving:
         connection, consumer, ranges = self._connection, self._consumer, self._ranges
         if self._set_aside:
             await parking.put(connection, consumer.id, self._set_aside)
-        given = {
+        parameters = {
             "consumer_id": consumer.id,
             "partitions": list(ranges),
             "firsts": [taken.first for taken in ranges.values()],
@@ -377,7 +377,7 @@ class Receiving:
                 # With a lease that a crash of the server forgets, its messages come again.
                 await connection.execute("SET LOCAL synchronous_commit = off")
             if ranges:
-                await connection.execute(_LEASE, given)
+                await connection.execute(_LEASE, parameters)
             for partition in {one.partition for one in self._set_aside}:
                 positions = [m.position for m in self._set_aside if m.partition == partition]
                 await connection.execute(_NOTE_SET_ASIDE, [positions, consumer.id, partition])
@@ -385,8 +385,8 @@ class Receiving:
 
     async def _nothing(self) -> Received:
         connection, consumer = self._connection, self._consumer
-        given = {"consumer_id": consumer.id, "database_id": consumer.database_id}
-        cursor = await connection.execute(_NEXT, given)
+        parameters = {"consumer_id": consumer.id, "database_id": consumer.database_id}
+        cursor = await connection.execute(_NEXT, parameters)
         row = await cursor.fetchone()
         await connection.commit()
         assert row is not None

@@ -137,7 +137,7 @@ class Puller:
             if aside:
                 stale += await parking.acknowledge(connection, consumer.id, aside)
                 await connection.execute(_RING, [consumer.id])
-            return await self._told(connection, name, stale, unknown)
+            return await self._not_held(connection, name, stale, unknown)
 
     async def nack(self, name: str, ack_ids: Sequence[str], delay_s: float) -> list[str]:
         """Hand messages back: they are handed out again after `delay_s`, and those behind them of
@@ -158,7 +158,7 @@ class Puller:
                 stale += await parking.hand_back(connection, pulled.consumer, aside, delay_s)
             # Those who wait do not know yet when it is due.
             await connection.execute(_RING, [pulled.consumer.id])
-            return await self._told(connection, name, stale, unknown)
+            return await self._not_held(connection, name, stale, unknown)
 
     async def extend(self, name: str, ack_ids: Sequence[str], seconds: float) -> list[str]:
         """Let the leases of these messages, and of all that were received with them in their
@@ -176,9 +176,9 @@ class Puller:
                 stale = await leases.extend(connection, consumer.id, in_log, seconds)
             if aside:
                 stale += await parking.extend(connection, consumer.id, aside, seconds)
-            return await self._told(connection, name, stale, unknown)
+            return await self._not_held(connection, name, stale, unknown)
 
-    async def _told(
+    async def _not_held(
         self,
         connection: psycopg.AsyncConnection,
         name: str,

@@ -263,12 +263,12 @@ def _why_not(consumer: Consumer, entry: Entry) -> str | None:
         # A function that only the stream can load: what was delivered tells more.
         return None
     if wanted is False:
-        by = [*map(_told, definition.filters), *filter(None, [definition.filter])]
+        by = [*map(_filter_text, definition.filters), *filter(None, [definition.filter])]
         return f"filtered by {'; '.join(by)}"
     return None
 
 
-def _told(given: Filter) -> str:
+def _filter_text(given: Filter) -> str:
     value = "" if given.value is None else f" {given.value}"
     return f"{given.column} {given.operator}{value}"
 

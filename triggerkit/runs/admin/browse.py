@@ -137,8 +137,8 @@ async def newest_ids(
         TriggerkitError: they are not found in time.
     """
     query, parameters = wanted.ids("r.id < %(before)s", limit)
-    given = {**parameters, "before": _BEYOND if before is None else before}
-    return [row["id"] for row in await _within_time(connection, query, given)]
+    bounds = {**parameters, "before": _BEYOND if before is None else before}
+    return [row["id"] for row in await _within_time(connection, query, bounds)]
 
 
 async def oldest_ids(
@@ -151,8 +151,8 @@ async def oldest_ids(
     """
     bound = "r.id > %(after)s AND r.id < %(before)s"
     query, parameters = wanted.ids(bound, limit, oldest_first=True)
-    given = {**parameters, "after": after, "before": before}
-    return [row["id"] for row in await _within_time(connection, query, given)]
+    bounds = {**parameters, "after": after, "before": before}
+    return [row["id"] for row in await _within_time(connection, query, bounds)]
 
 
 async def count_of(connection: psycopg.AsyncConnection, wanted: RunFilter, most: int) -> int:

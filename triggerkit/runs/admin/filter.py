@@ -77,10 +77,10 @@ class RunFilter:
 
     def as_json(self) -> dict[str, Any]:
         """Describe the filter, for the audit."""
-        given = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__slots__}
         return {
             name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in given.items()
+            for name, value in values.items()
             if value not in (None, ())
         }
 
@@ -107,11 +107,11 @@ class RunFilter:
         return tuple(b for status in wanted for b in _BRANCHES[status]) or ("true",)
 
     def _conditions(self) -> tuple[list[str], dict[str, Any]]:
-        given = self.as_json()
-        given.pop("statuses", None)
+        values = self.as_json()
+        values.pop("statuses", None)
         for name in ("since", "until"):
             if (moment := getattr(self, name)) is not None:
-                given[name] = first_run_id_at(moment.timestamp())
+                values[name] = first_run_id_at(moment.timestamp())
         if self.key is not None and self.table is not None and ":[" not in self.key:
-            given["key"] = f"{self.table}:{orjson.dumps(self.key.split(',')).decode()}"
-        return [_CONDITIONS[name] for name in given], given
+            values["key"] = f"{self.table}:{orjson.dumps(self.key.split(',')).decode()}"
+        return [_CONDITIONS[name] for name in values], values

@@ -96,12 +96,12 @@ class Facts:
 
     def _until(self, run: Row) -> str:
         if run["scheduled_at"] <= self.now and not self.workers:
-            return f"due since {_told(run['scheduled_at'])}; {_NO_WORKER}"
+            return f"due since {_when(run['scheduled_at'])}; {_NO_WORKER}"
         if run["status"] == "delayed":
-            return f"delayed until {_told(run['scheduled_at'])}"
+            return f"delayed until {_when(run['scheduled_at'])}"
         if waits := self._breaker(run):
             return waits
-        return f"retry at {_told(run['scheduled_at'])}, after attempt {run['attempt']} failed"
+        return f"retry at {_when(run['scheduled_at'])}, after attempt {run['attempt']} failed"
 
     def _key(self, run: Row) -> str | None:
         if not run["blocked"]:
@@ -116,18 +116,18 @@ class Facts:
         if queue is None or queue.paused_at is None:
             return None
         return (
-            f"the queue {queue.name} is paused since {_told(queue.paused_at)}; "
+            f"the queue {queue.name} is paused since {_when(queue.paused_at)}; "
             f"go on with: triggerkit queues resume {queue.name}"
         )
 
     def _worker(self, run: Row) -> str | None:
         if not self.workers:
-            return f"waiting since {_told(run['queued_at'])}; {_NO_WORKER}"
+            return f"waiting since {_when(run['queued_at'])}; {_NO_WORKER}"
         if any(worker.may_take(run["task"]) for worker in self.workers):
             return None
         return (
             f"no worker for its task {run['task']} (queue {run['queue']}) since "
-            f"{_told(run['queued_at'])}: none of {len(self.workers)} takes it. It is kept; start a "
+            f"{_when(run['queued_at'])}: none of {len(self.workers)} takes it. It is kept; start a "
             f"worker that has the task, or end it with: triggerkit runs cancel {run['id']}"
         )
 
@@ -136,8 +136,8 @@ class Facts:
         if breaker is None:
             return None
         return (
-            f"its task waits since {_told(breaker.opened_at)} for what it calls "
-            f"({breaker.error}): one run is tried at {_told(breaker.probe_at)}, and once one ends "
+            f"its task waits since {_when(breaker.opened_at)} for what it calls "
+            f"({breaker.error}): one run is tried at {_when(breaker.probe_at)}, and once one ends "
             "otherwise all go on"
         )
 
@@ -153,7 +153,7 @@ class Facts:
         if queue.free_at is not None and queue.free_at > self.now:
             return (
                 f"rate limit {queue.rate_limit} in {queue.rate_period_s:g} s of the queue "
-                f"{queue.name}: the next one may start at {_told(queue.free_at)}"
+                f"{queue.name}: the next one may start at {_when(queue.free_at)}"
             )
         return f"about to be let through by the queue {queue.name}"
 
@@ -162,7 +162,7 @@ class Facts:
         busy = sum(worker.executing for worker in able)
         if busy == 0 and self.now - run["queued_at"] > GRACE:
             return (
-                f"waiting since {_told(run['queued_at'])} though {len(able)} workers are idle; "
+                f"waiting since {_when(run['queued_at'])} though {len(able)} workers are idle; "
                 "what carries runs to them may be away, see: triggerkit check"
             )
         return (
@@ -197,5 +197,5 @@ async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) 
     return Facts(row[0], found, limited, holders, await open_breakers(connection))
 
 
-def _told(moment: datetime) -> str:
+def _when(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

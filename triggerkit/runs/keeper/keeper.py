@@ -281,8 +281,8 @@ class Keeper:
             self.processes.drain()
         if connection.fileno() not in readable:
             return []
-        told = connection.notifies(timeout=0)
-        return [i for notify in told for i in notify.payload.split(",") if is_run_id(i)]
+        notifications = connection.notifies(timeout=0)
+        return [i for notify in notifications for i in notify.payload.split(",") if is_run_id(i)]
 
     def _refill_all(self, connection: psycopg.Connection, tasks: Sequence[str]) -> int:
         """Push a chunk of what the transport lost of each task; the most that was pushed of one."""

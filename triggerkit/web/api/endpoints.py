@@ -75,8 +75,8 @@ async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointIn
     triggerkit.toml is changed there."""
 
     def change(before: Endpoint) -> Endpoint:
-        given = {n.lower() for n in body.headers}
-        kept = {n: v for n, v in before.headers.items() if n.lower() not in given}
+        names = {n.lower() for n in body.headers}
+        kept = {n: v for n, v in before.headers.items() if n.lower() not in names}
         new = {n: v.get_secret_value() for n, v in body.headers.items() if v is not None}
         is_signing = "signing_secret" in body.model_fields_set
         secret = _plain(body.signing_secret) if is_signing else before.signing_secret

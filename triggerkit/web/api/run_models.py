@@ -133,9 +133,9 @@ class Wanted(Given):
 
     def filter(self) -> RunFilter:
         """As the runs are looked for."""
-        given = {name: getattr(self, name) for name in Wanted.model_fields if name != "status"}
+        values = {name: getattr(self, name) for name in Wanted.model_fields if name != "status"}
         statuses: Any = tuple((self.status or "").split(",")) if self.status else ()
-        return RunFilter(**given, statuses=statuses)
+        return RunFilter(**values, statuses=statuses)
 
 
 class WantedPage(Wanted):
