@@ -74,7 +74,7 @@ class Recorder:
         self._left = 0
 
     async def serve(self) -> None:
-        """Serve on a free port, printed first, for ever."""
+        """Serve on a free port, printed first, forever."""
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**24)
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()

@@ -33,7 +33,7 @@ WHERE first_position IS NOT NULL AND consumer_id IN (
     SELECT id FROM triggerkit.consumers WHERE database_id = %s)
 """
 
-#: `xmin` is the transaction that wrote the row last: whoever else writes it, a rewind above all, is
+#: `xmin` is the transaction that wrote the row last: any other writer, a rewind above all, is
 #: noticed by it.
 _LOAD = """
 SELECT k.consumer_id, k.partition, k.position, k.batch_id, k.batch_last, k.attempt, k.settled,

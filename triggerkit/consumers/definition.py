@@ -112,7 +112,7 @@ class ConsumerDefinition(BaseModel):
     #: The deadline of one push, answer included. For a pulled consumer: how long a caller has to
     #: acknowledge what it received.
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    #: Attempts for a message that fails alone; None is for ever.
+    #: Attempts for a message that fails alone; None is forever.
     max_attempts: Annotated[int, Field(ge=1)] | None = None
     #: Then: "block" keeps the messages of its key waiting, "skip" lets them pass.
     on_exhausted: Literal["block", "skip"] = "block"

@@ -58,7 +58,7 @@ class Lane:
         return any(self.consumer.key_of(entry) == key for entry in self._batch.entries)
 
     async def run(self) -> None:
-        """Deliver for ever; returns only when the endpoint says it is gone (410).
+        """Deliver until canceled, or until the endpoint says it is gone (410).
 
         Raises:
             CursorMoved: a command moved the cursor, or removed it.

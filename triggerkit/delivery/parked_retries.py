@@ -50,7 +50,7 @@ class _Sent:
 
 
 class Retries:
-    """Tries the parked messages of a consumer again, for ever.
+    """Try the parked messages of a consumer again, until canceled.
 
     At most half of the consumer's pushes under way are retries, so that neither a thousand keys
     that are due at once nor one that always fails hold up the lanes. Only what is being sent is

@@ -132,7 +132,7 @@ async def lock_home(home: Path, server: str, patience_s: float = LOCK_PATIENCE_S
     """Lock a server's home and return the descriptor that carries the lock.
 
     The lock lasts as long as any process holds the descriptor. The server's processes inherit
-    it, so that whoever gets the lock knows that no process of an earlier server is left.
+    it, so that the one who gets the lock knows that no process of an earlier server is left.
 
     Raises:
         AlreadyRunning: a server still runs there after `patience_s` seconds.

@@ -105,7 +105,7 @@ class LogWriter:
             yield writer
         finally:
             # Closed as it is: an interrupted COPY holds the connection, and waiting for it here
-            # would be for ever.
+            # would be forever.
             await connection.close()
             with contextlib.suppress(psycopg.Error):
                 await writer._end_copy()
@@ -295,7 +295,7 @@ class LogWriter:
         cursor = await self._connection.execute("SELECT to_regclass(%s)", [f"triggerkit.{name}"])
         if await cursor.fetchone() != (None,):
             return
-        # Attached, not created as a partition: that would wait for whoever reads the log.
+        # Attached, not created as a partition: that would wait for all who read the log.
         async with self._connection.transaction():
             await self._connection.execute(
                 sql.SQL("CREATE TABLE triggerkit.{} {}").format(sql.Identifier(name), columns)

@@ -196,7 +196,7 @@ class Capture:
             parts.append(part)
         elif not parts:
             # Nothing of it concerns us and nothing is in flight: confirmed without a write, else
-            # our own commits would answer themselves for ever on servers before 15.
+            # our own commits would answer themselves forever on servers before 15.
             self._connection.flushed = max(self._connection.flushed, message.end_lsn)
         self._skipping = False
 
@@ -213,7 +213,7 @@ class Capture:
     def _on_keepalive(self, keepalive: PrimaryKeepalive, parts: list[TransactionPart]) -> None:
         if self._part is None and not parts:
             # Nothing in flight: the WAL up to here holds nothing for us. Not confirming it would
-            # make the server keep what others write for ever.
+            # make the server keep what others write forever.
             self._connection.flushed = max(self._connection.flushed, keepalive.wal_end)
         if keepalive.reply_requested:
             self._connection.send_status()

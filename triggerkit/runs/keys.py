@@ -1,8 +1,8 @@
 """Concurrency keys and gates: which of the waiting runs may start.
 
-Per key, exactly the first unfinished run is not blocked: whoever adds or ends a run of a key holds
-the key's lock until its transaction ends. Per queue with a limit, as many runs are let through as
-there is room for: whoever lets through holds the queue's row.
+Per key, exactly the first unfinished run is not blocked: a transaction that adds or ends a run of a
+key holds the key's lock until its transaction ends. Per queue with a limit, as many runs are let
+through as there is room for: a transaction that lets runs through holds the queue's row.
 """
 
 from __future__ import annotations

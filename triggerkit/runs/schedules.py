@@ -1,7 +1,7 @@
 """Schedules: runs made by the clock, exactly one for each tick.
 
-A schedule's row holds its next tick. Whoever makes that tick's run moves the row on in the same
-transaction, so that several processes, or one that dies, make none twice and none too few.
+A schedule's row holds its next tick. The transaction that makes that tick's run moves the row on in
+the same transaction, so that several processes, or one that dies, make none twice and none too few.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Pool(AsyncConnectionPool):
     """A pool whose waits can be canceled.
 
     psycopg_pool waits by `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes
-    at the moment the wait ends: the task would go on for ever.
+    at the moment the wait ends: the task would go on forever.
     """
 
     async def getconn(self, timeout: float | None = None) -> psycopg.AsyncConnection:

@@ -95,7 +95,7 @@ def _limited(attempt: Attempt, seconds: float | None) -> Iterator[None]:
 
 
 def _checked(outcome: Outcome) -> Outcome:
-    # Whoever stops the tests means the tests, not the run.
+    # An interrupt is meant for the tests, not for the run.
     if outcome.error is not None and outcome.error.type == KeyboardInterrupt.__name__:
         raise KeyboardInterrupt
     return outcome

@@ -158,7 +158,7 @@ class Memory:
     def _moved(self, until: datetime) -> bool:
         """Move the clock to what is due next; False when that is after `until`.
 
-        Ticks go on for ever: without an end they are nothing to wait for.
+        Ticks go on forever: without an end they are nothing to wait for.
         """
         times = [self._ledger.next_at()]
         if until is not NEVER:

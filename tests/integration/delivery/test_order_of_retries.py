@@ -124,7 +124,7 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             await asyncio.gather(letting_go, parking)
             assert await store.parked.has(consumer.id, "K")
             assert delivery.parked_keys == {"K"}
-            # Nothing is before it: it is tried, not left to wait for ever.
+            # Nothing is before it: it is tried, not left to wait forever.
             assert (await parked(settings))[0][1] == "failing"
 
     def noted(last: int) -> AttemptOutcome:

@@ -80,7 +80,7 @@ class Outstanding:
     """Rows that a backfill put into the log and its consumer has not passed yet.
 
     Without a limit, a huge table whose endpoint is slow, or gone, would be copied into the log as
-    a whole. Only the backfill's own rows count: what others do cannot hold it back for ever.
+    a whole. Only the backfill's own rows count: what others do cannot hold it back forever.
     """
 
     def __init__(self, pool: AsyncConnectionPool, backfill_id: int, consumer_id: int) -> None:

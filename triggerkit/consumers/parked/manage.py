@@ -202,7 +202,7 @@ async def discard_parked(
     position: int | None = None,
     state: ParkedState | None = None,
 ) -> int:
-    """Drop one message, or all of a consumer (in one state), for ever; returns how many.
+    """Drop one message, or all of a consumer (in one state), forever; returns how many.
 
     What waited behind them is tried.
 

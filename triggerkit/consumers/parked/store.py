@@ -1,7 +1,7 @@
 """The store of parked messages, as delivery uses it: to park, to try again, to be done with.
 
 Of a key's messages the first is `failing` (tried again when due) or `blocked`; those behind it are
-`waiting`, and `dead` ones are out of the way. Whoever changes which one is the first holds the
+`waiting`, and `dead` ones are out of the way. A change of which one is the first holds the
 cursor of its partition.
 """
 

@@ -84,7 +84,7 @@ class Notifier:
 class Listener:
     """Listen for all who wait in this process, over one connection.
 
-    It listens from the first who waits on. Whoever waits when the connection is lost wakes up.
+    It listens from the first who waits on. Those who wait when the connection is lost wake up.
     """
 
     def __init__(self, dsn: str) -> None:

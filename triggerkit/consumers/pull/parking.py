@@ -1,8 +1,8 @@
 """Messages of pulled consumers out of their places in the log: handed back, or behind such.
 
 The table is `parked`. Its rows of a key are handed out one at a time, in order: the first is
-`failing` and due at some time, the others are `waiting`. Whoever changes which row is the first
-holds the cursor of its partition, as does whoever puts another one behind.
+`failing` and due at some time, the others are `waiting`. A transaction that changes which row is
+the first holds the cursor of its partition, as does one that puts another row behind.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ lost.
 
 Every worker's parent has one. All send heartbeats; one of them, by advisory lock, leads and looks
 after the runs. It decides by Postgres's clock what is due, and by its own monotonic clock who is
-dead. It asks once a second, and is woken by whoever cannot wait for that.
+dead. It asks once a second, and can be woken sooner.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ async def retry_message(call: Call, consumer: str, position: int) -> Counted:
 
 
 async def discard_message(call: Call, consumer: str, position: int) -> Counted:
-    """Drop one message for ever; what waited behind it is tried."""
+    """Drop one message forever; what waited behind it is tried."""
     async with call.state() as state:
         return Counted(messages=await discard_parked(state, consumer, ACTOR, position=position))
 
@@ -98,7 +98,7 @@ async def retry_messages(call: Call, body: SeveralMessages) -> Counted:
 
 
 async def discard_messages(call: Call, body: SeveralMessages) -> Counted:
-    """Drop all parked messages of a consumer for ever, or those in one state."""
+    """Drop all parked messages of a consumer forever, or those in one state."""
     async with call.state() as state:
         found = await discard_parked(state, body.consumer, ACTOR, state=body.state)
     return Counted(messages=found)

@@ -100,7 +100,7 @@ class _Bytes:
 
 
 class RunHandler(logging.Handler):
-    """Notes the lines that are logged while a run executes, whoever logs them."""
+    """Notes the lines that are logged while a run executes, by any logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note `record` with the run of this context."""

@@ -67,7 +67,7 @@ def test_what_was_set_aside_beside_a_batch_under_way_is_received_when_it_is_pull
 def test_a_message_that_is_parked_as_its_consumer_gets_other_groups_is_in_one_of_them(
     settings: Settings,
 ) -> None:
-    """It waited behind one whose group is another from now on, and would have for ever."""
+    """It waited behind one whose group is another from now on, and would have forever."""
 
     def message(position: int, state: HeadState | None) -> ParkedMessage:
         body = b'{"record":{"id":%d,"team":"a","name":"x"}}' % position
