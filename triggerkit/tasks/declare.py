@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, DuplicateTask
 from triggerkit.runs.schedules import Cron
+from triggerkit.tasks.function import check, name_of
 from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
 from triggerkit.tasks.task import Prepare, Task
@@ -88,9 +89,10 @@ def task(
     """
 
     def declare(function: Callable[..., Any]) -> Task[Any, Any, Any]:
+        check(function)
         made: Task[Any, Any, Any] = Task(
             function,
-            name=_checked(name or function.__name__),
+            name=_checked(name or name_of(function)),
             declared_queue=Queue(queue) if isinstance(queue, str) else queue,
             retry=Retry(max_attempts=retry) if isinstance(retry, int) else retry or Retry(),
             prepare=prepare,

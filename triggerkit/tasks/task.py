@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
@@ -16,6 +15,7 @@ from triggerkit.runs.door import door
 from triggerkit.runs.run import Handle, NewRun, RunOptions
 from triggerkit.runs.schedules import Cron
 from triggerkit.tasks.context import running
+from triggerkit.tasks.function import is_async, place_of
 from triggerkit.tasks.hooks import HookDecorators, Hooks
 from triggerkit.tasks.payload.encode import encode
 from triggerkit.tasks.payload.payload_type import PayloadType
@@ -72,7 +72,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         self.verify = verify
         self.hooks = Hooks()
         self.payload_type = PayloadType(function)
-        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.is_async = is_async(function)
 
     @overload
     def __call__(self: Task[None, P, R]) -> R: ...
@@ -98,8 +98,7 @@ class Task(HookDecorators, Generic[T, P, R]):
     @property
     def place(self) -> str:
         """Return where its function stands, as `file:line`."""
-        code = inspect.unwrap(self.function).__code__
-        return f"{code.co_filename}:{code.co_firstlineno}"
+        return "{}:{}".format(*place_of(self.function))
 
     @overload
     def trigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...

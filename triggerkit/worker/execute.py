@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from triggerkit.message import BatchResult
 from triggerkit.runs.otel import otel_attempt, otel_failed
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
 from triggerkit.tasks.context import Notes, RunContext, running
+from triggerkit.tasks.function import check_result
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, Canceled, Stopped
 from triggerkit.worker.batch import (
@@ -187,9 +188,10 @@ class Executor:
 
     async def _invoke(self, function: Callable[..., Any], *given: Any) -> Any:
         result = function(*given)
-        if not inspect.iscoroutine(result):
-            return result
-        return await result if self._task.is_async else self._run_async(result)
+        if inspect.isawaitable(result):
+            result = await result if self._task.is_async else self._run_async(awaited(result))
+        check_result(result)
+        return result
 
     async def _made_batch(self, run: ClaimedRun) -> Outcome:
         items = read_items(run, self._task.payload_type)
@@ -246,6 +248,11 @@ class Executor:
             waited=waited,
             away=failure.away,
         )
+
+
+async def awaited(result: Awaitable[Any]) -> Any:
+    """Return the result of anything that can be awaited."""
+    return await result
 
 
 def _completed(run: ClaimedRun, result: Any, spawned: tuple[NewRun, ...] = ()) -> Outcome:

@@ -22,13 +22,14 @@ from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
+from triggerkit.tasks.function import check_result
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.broker import RunBroker, RunConsumer
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.event_loop import EventLoopThread
-from triggerkit.worker.execute import Executor
+from triggerkit.worker.execute import Executor, awaited
 from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.journal import Journal
@@ -221,8 +222,9 @@ def _prepare(tasks: dict[str, Task[Any, Any, Any]], event_loop: EventLoopThread)
     for prepare in dict.fromkeys(task.prepare for task in tasks.values() if task.prepare):
         try:
             opening = prepare()
-            if inspect.iscoroutine(opening):
-                event_loop.run(opening)
+            if inspect.isawaitable(opening):
+                opening = event_loop.run(awaited(opening))
+            check_result(opening)
         except Exception as error:
             logger.warning("preparing a task failed: %s: %s", type(error).__name__, error)
 

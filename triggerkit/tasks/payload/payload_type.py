@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from triggerkit.change import Action
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.message import Change, Metadata
+from triggerkit.tasks.function import called, name_of
 from triggerkit.tasks.payload.difference import difference
 from triggerkit.tasks.payload.encode import encode, ready_for_json, written_as
 from triggerkit.tasks.payload.record import RecordType
@@ -68,7 +69,7 @@ class PayloadType:
             self._record = RecordType(annotation)
         except Exception as error:
             raise ConfigurationError(
-                f"task {function.__name__}: its parameter's type cannot be validated ({error})"
+                f"task {name_of(function)}: its parameter's type cannot be validated ({error})"
             ) from error
 
     def read(self, raw: Json) -> Any:
@@ -234,14 +235,14 @@ def _annotation(function: Callable[..., Any]) -> Any:
         return None
     if len(required) > 1 or parameters[0].kind not in positional:
         raise ConfigurationError(
-            f"task {function.__name__} must take one parameter, its payload, or none: "
-            f"def {function.__name__}(change: Change[Model]) or (batch: list[Change[Model]])"
+            f"task {name_of(function)} must take one parameter, its payload, or none: "
+            f"def {name_of(function)}(change: Change[Model]) or (batch: list[Change[Model]])"
         )
     try:
-        hints = get_type_hints(function, include_extras=True)
+        hints = get_type_hints(called(function), include_extras=True)
     except NameError as error:
         raise ConfigurationError(
-            f"task {function.__name__}: an annotation cannot be resolved ({error}); "
+            f"task {name_of(function)}: an annotation cannot be resolved ({error}); "
             "import the type at the module's top"
         ) from error
     return hints.get(parameters[0].name, dict[str, Any])
