@@ -7,8 +7,9 @@ the same transaction, so that several processes, or one that dies, make none twi
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
@@ -41,7 +42,7 @@ FROM triggerkit.schedules
 _FIND = f"{_COLUMNS} WHERE name = %s"
 
 _DUE = f"""{_COLUMNS}
-WHERE next_at <= statement_timestamp() AND paused_at IS NULL
+WHERE next_at <= statement_timestamp() AND paused_at IS NULL AND name <> ALL (%s)
 ORDER BY next_at LIMIT 100 FOR UPDATE SKIP LOCKED
 """
 
@@ -105,30 +106,49 @@ class _Due(NamedTuple):
     now: datetime
 
 
-def make_due_runs(connection: psycopg.Connection) -> list[ReadyRun]:
-    """Make the runs of the ticks that are due, and return them: they are to be pushed.
+@dataclass(slots=True)
+class DueSchedules:
+    """Makes the runs of the ticks that are due.
 
-    A schedule that cannot be read here is told of, and looked at again a minute later.
+    A schedule that cannot be read here, as when this machine does not know its zone, is told of and
+    looked at again a minute later. Its tick stays: another machine may be able to.
     """
-    inserted = Inserted()
-    with connection.transaction():
-        with connection.cursor(row_factory=class_row(_Due)) as cursor:
-            due = cursor.execute(_DUE).fetchall()
-        for schedule in due:
-            try:
-                runs, next_at = _runs(schedule)
-            except ConfigurationError as error:
-                logger.error("the schedule %s makes no runs: %s", schedule.name, error)
-                runs, next_at = [], schedule.now + timedelta(seconds=MISSED_S)
-            if runs:
-                made = connection.execute(INSERT_ONCE, insert_parameters(runs)).fetchall()
-                inserted.add(made, [])
-            last = runs[-1] if runs else None
-            last_at = None if last is None else (last.source or {})["tick"]
-            connection.execute(
-                _MOVE, [next_at, last_at, None if last is None else last.id, schedule.name]
-            )
-    return inserted.ready + admit(connection, inserted.gates)
+
+    #: Until when what cannot be read is left alone (monotonic seconds).
+    _unreadable: dict[str, float] = field(default_factory=dict, init=False)
+
+    def make_due_runs(self, connection: psycopg.Connection) -> list[ReadyRun]:
+        """Make the runs, and return those that are to be pushed."""
+        now = time.monotonic()
+        self._unreadable = {n: until for n, until in self._unreadable.items() if until > now}
+        inserted = Inserted()
+        with connection.transaction():
+            with connection.cursor(row_factory=class_row(_Due)) as cursor:
+                due = cursor.execute(_DUE, [list(self._unreadable)]).fetchall()
+            for schedule in due:
+                try:
+                    runs, next_at = _runs(schedule)
+                except ConfigurationError as error:
+                    logger.error("the schedule %s makes no runs: %s", schedule.name, error)
+                    self._unreadable[schedule.name] = now + MISSED_S
+                    continue
+                _make(connection, schedule, runs, next_at, inserted)
+        return inserted.ready + admit(connection, inserted.gates)
+
+
+def _make(
+    connection: psycopg.Connection,
+    schedule: _Due,
+    runs: Sequence[NewRun],
+    next_at: datetime,
+    inserted: Inserted,
+) -> None:
+    if runs:
+        made = connection.execute(INSERT_ONCE, insert_parameters(runs)).fetchall()
+        inserted.add(made, [])
+    last = runs[-1] if runs else None
+    last_at = None if last is None else (last.source or {})["tick"]
+    connection.execute(_MOVE, [next_at, last_at, None if last is None else last.id, schedule.name])
 
 
 async def run_beside(connection: psycopg.AsyncConnection, name: str) -> NewRun | None:
@@ -141,32 +161,30 @@ async def run_beside(connection: psycopg.AsyncConnection, name: str) -> NewRun |
 
 def _runs(schedule: _Due) -> tuple[list[NewRun], datetime]:
     """Return the runs that are due, and the tick to wait for after them."""
-    ticks = [schedule.next_at]
-    following = Cron(schedule.cron, schedule.timezone).after(schedule.next_at)
-    next_at = schedule.next_at
-    for next_at in islice(following, MOST_TICKS if schedule.catch_up else None):
+    cron = Cron(schedule.cron, schedule.timezone)
+    in_time = schedule.now - timedelta(seconds=MISSED_S)
+    ticks, after = [schedule.next_at], schedule.next_at
+    if not schedule.catch_up and schedule.next_at < in_time:
+        # However many were missed: they are skipped unseen.
+        logger.warning(
+            "the schedule %s missed its ticks from %s on, and skips them",
+            schedule.name,
+            schedule.next_at.isoformat(),
+        )
+        ticks, after = [], in_time
+    next_at = after
+    for next_at in islice(cron.after(after), MOST_TICKS):
         if next_at > schedule.now:
             break
         ticks.append(next_at)
-    if not schedule.catch_up:
-        ticks = _in_time(schedule, ticks)
-    elif next_at <= schedule.now:
+    else:
+        # The last of so many is the first of the next look.
         ticks.pop()
     before = [schedule.last_at, *ticks]
     return [
         _run(schedule, tick, last, key=key_of_tick(schedule.name, tick))
         for last, tick in zip(before, ticks, strict=False)
     ], next_at
-
-
-def _in_time(schedule: _Due, ticks: Sequence[datetime]) -> list[datetime]:
-    late = timedelta(seconds=MISSED_S)
-    kept = [tick for tick in ticks if schedule.now - tick <= late]
-    if len(kept) < len(ticks):
-        logger.warning(
-            "the schedule %s missed %d ticks, and skips them", schedule.name, len(ticks) - len(kept)
-        )
-    return kept
 
 
 def _run(schedule: _Due, tick: datetime, last_at: datetime | None, *, key: str | None) -> NewRun:

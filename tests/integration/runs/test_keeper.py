@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from tests.integration.run_state import TASK, RunState, failed_attempt, new_run
-from triggerkit.runs.keeper.keeper import KEEPER_LOCK, TICK_S, Keeper
+from triggerkit.runs.keeper.heartbeat import KEEPER_LOCK, TICK_S
+from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import LONGEST_GAP_S, FailureDetector
 from triggerkit.runs.keeper.local import home, started
 from triggerkit.runs.keeper.processes import ExecutingProcesses
@@ -257,7 +258,6 @@ def test_an_idle_look_is_one_query_and_no_command_to_redis(state: RunState, keep
 
     queries: list[Any] = []
     state.accept(new_run(delay_s=60.0))
-    tick(keeper, state)  # the first one also looks for what retention removes
     state.connection.cursor_factory = Counting
     before = state.redis.info("stats")["total_commands_processed"]
     tick(keeper, state, times=10)
@@ -265,7 +265,7 @@ def test_an_idle_look_is_one_query_and_no_command_to_redis(state: RunState, keep
     assert state.redis.info("stats")["total_commands_processed"] - before == 1
 
 
-def test_one_keeps_at_a_time_and_another_takes_over(state: RunState, keeper: Keeper) -> None:
+def test_one_keeps_at_a_time_and_another_takes_over(settings: Settings, state: RunState) -> None:
     holder = (
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -279,14 +279,15 @@ def test_one_keeps_at_a_time_and_another_takes_over(state: RunState, keeper: Kee
         assert len(pids) == 1
         return int(pids[0])
 
-    threads = [threading.Thread(target=keeper.run) for _ in range(2)]
+    keepers = [new_keeper(settings, state, lease_s=0.0) for _ in range(2)]
+    threads = [threading.Thread(target=keeper.run) for keeper in keepers]
     for thread in threads:
         thread.start()
     first = wait_for_another(0)
-    with psycopg.connect(**keeper.dsn, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", [first])
+    state.connection.execute("SELECT pg_terminate_backend(%s)", [first])
     wait_for_another(first)
-    keeper.stop.set()
+    for keeper in keepers:
+        keeper.stop.set()
     for thread in threads:
         thread.join()
 
@@ -333,11 +334,10 @@ def test_who_takes_over_knows_who_was_silent_before(settings: Settings, state: R
     run = new_run()
     state.accept(run)
     executing(state, run, "silent")
-    detector = FailureDetector(0.0)
-    with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
+    with psycopg.connect(**keeper.dsn, autocommit=True) as connection:
         for _ in range(2):
-            keeper._follow(follower, detector)
-        keeper.tick(follower, detector)
+            keeper.heartbeat.beat(connection)
+        keeper.tick(connection, keeper.heartbeat.detector)
     assert state.statuses() == ["queued"]
 
 

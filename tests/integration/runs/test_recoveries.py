@@ -241,7 +241,7 @@ def test_retention_removes_old_finished_runs_with_all_of_theirs_and_nothing_else
     assert retention.apply(state.connection) == 0
 
 
-def test_retention_takes_chunks_until_all_is_removed_and_then_looks_no_more(
+def test_retention_takes_small_chunks_until_all_is_removed(
     state: RunState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triggerkit.runs.keeper.retention.CHUNK", 2)
@@ -250,8 +250,24 @@ def test_retention_takes_chunks_until_all_is_removed_and_then_looks_no_more(
     state.connection.execute(
         "UPDATE triggerkit.runs SET status = 'completed', finished_at = '1970-01-02'"
     )
+    monkeypatch.setattr("triggerkit.runs.keeper.retention.LINES", 3)
+    state.connection.execute(
+        "INSERT INTO triggerkit.spans (run_id, attempt, kind, name, started_at)"
+        " SELECT id, 1, 'log', 'a line', now() FROM triggerkit.runs, generate_series(1, 10)"
+    )
     retention = Retention(timedelta(days=7))
-    assert [retention.apply(state.connection) for _ in range(4)] == [2, 2, 1, 0]
+    asked: list[bool] = []
+
+    def is_over() -> bool:
+        asked.append(True)
+        return len(asked) > 9
+
+    # At its end it stops between two statements.
+    assert retention.apply(state.connection, is_over) == 2
+    assert state.rows("SELECT count(*) FROM triggerkit.runs") == [3]
+    assert retention.apply(state.connection) == 3
+    assert state.rows("SELECT count(*) FROM triggerkit.spans") == [0]
+    assert retention.apply(state.connection) == 0
 
 
 def test_runs_of_a_paused_queue_that_are_in_redis_already_start_when_it_goes_on(

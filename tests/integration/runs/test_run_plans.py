@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.run_state import TASK, RunState, new_run, run_state
 from triggerkit.runs import accept, claim, keys, schedules
-from triggerkit.runs.keeper import keeper, recover, retention
+from triggerkit.runs.keeper import heartbeat, keeper, recover, retention
 from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
@@ -129,7 +129,9 @@ def test_letting_runs_through_a_gate_at_which_many_wait(state: RunState) -> None
 
 def test_a_look(state: RunState) -> None:
     assert rows_read(state, keeper._LOOK, ExecutingProcesses().rows()) <= ENOUGH
-    assert rows_read(state, keeper._FOLLOW, ExecutingProcesses().rows()) <= ENOUGH
+    assert (
+        rows_read(state, heartbeat._BEAT, {**ExecutingProcesses().rows(), "leads": False}) <= ENOUGH
+    )
 
 
 def test_what_a_look_finds(state: RunState) -> None:
@@ -149,8 +151,11 @@ def test_what_a_look_finds(state: RunState) -> None:
 def test_removing_the_ten_oldest_finished_runs(state: RunState) -> None:
     before = f"run_{15_000:026}"
     oldest = {"before": before, "keep": timedelta(0), "limit": 10}
-    assert rows_read(state, retention._REMOVE, oldest) <= ENOUGH
+    assert rows_read(state, retention._OLD, oldest) <= ENOUGH
+    ids = [f"run_{n:026}" for n in range(10)]
+    assert rows_read(state, retention._REMOVE, {**oldest, "ids": ids}) <= ENOUGH
+    assert rows_read(state, retention._REMOVE_LINES, [ids, 10]) <= ENOUGH
 
 
 def test_finding_the_schedules_that_are_due(state: RunState) -> None:
-    assert rows_read(state, schedules._DUE, None) <= ENOUGH
+    assert rows_read(state, schedules._DUE, [[]]) <= ENOUGH

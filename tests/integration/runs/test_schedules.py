@@ -14,7 +14,7 @@ from tests.integration.runs.test_declared_runs import apply
 from tests.integration.worker_thread import working
 from triggerkit import Change, Cron, Tick, task
 from triggerkit.errors import ConfigurationError
-from triggerkit.runs.schedules import make_due_runs
+from triggerkit.runs.schedules import DueSchedules
 
 NEXT = "SELECT next_at FROM triggerkit.schedules"
 TICKS = "SELECT source ->> 'tick' FROM triggerkit.runs ORDER BY seq"
@@ -60,8 +60,9 @@ def test_several_that_keep_at_once_make_one_run_for_each_tick(triggers: RunState
     def keep() -> None:
         with psycopg.connect(triggers.settings.state_dsn, autocommit=True) as connection:
             start.wait(10)
+            due = DueSchedules()
             for _ in range(5):
-                make_due_runs(connection)
+                due.make_due_runs(connection)
 
     due_since(triggers, 20)
     threads = [threading.Thread(target=keep) for _ in range(4)]
@@ -85,7 +86,7 @@ def test_missed_ticks_are_skipped_unless_they_are_to_be_caught_up(
     apply(triggers, skips, catches_up)
     missed = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
     triggers.connection.execute("UPDATE triggerkit.schedules SET next_at = %s", [missed])
-    make_due_runs(triggers.connection)
+    DueSchedules().make_due_runs(triggers.connection)
     count = "SELECT count(*)::int FROM triggerkit.runs WHERE task = %s"
     assert triggers.rows(count, "skips")[0] <= 1
     assert triggers.rows(count, "catches_up")[0] >= 18
@@ -104,7 +105,7 @@ def test_more_missed_ticks_than_one_look_makes_are_caught_up_by_the_next(
 
     apply(triggers, report)
     due_since(triggers, 250)
-    made = [len(make_due_runs(triggers.connection)) for _ in range(4)]
+    made = [len(DueSchedules().make_due_runs(triggers.connection)) for _ in range(4)]
     assert made[:2] == [100, 100]
     assert 51 <= made[2] <= 52
     assert len(set(triggers.rows(TICKS))) == sum(made)
@@ -117,7 +118,7 @@ def test_a_paused_schedule_makes_no_runs(triggers: RunState) -> None:
     apply(triggers, report)
     due_since(triggers, 0)
     triggers.connection.execute("UPDATE triggerkit.schedules SET paused_at = now()")
-    assert make_due_runs(triggers.connection) == []
+    assert DueSchedules().make_due_runs(triggers.connection) == []
     assert triggers.statuses() == []
 
 

@@ -15,7 +15,8 @@ import pytest
 from tests.integration.run_state import TASK, RunState, completed, new_run
 from triggerkit.runs.admin.queues import limit_queue
 from triggerkit.runs.client import Client, portal
-from triggerkit.runs.keeper.keeper import KEEPER_LOCK, Keeper
+from triggerkit.runs.keeper.heartbeat import KEEPER_LOCK
+from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
@@ -132,10 +133,10 @@ def test_a_keeper_that_leads_and_stands_still_is_unseated(
             "VALUES ('still', 'host', 1, 1, 1, %s)",
             [still.info.backend_pid],
         )
-        detector = FailureDetector(lease_s=0.0)
+        keeper.heartbeat.detector = FailureDetector(lease_s=0.0)
         with psycopg.connect(**keeper.dsn, autocommit=True) as follower:
-            assert not keeper._follow(follower, detector)
-            state.wait_for(lambda: keeper._follow(follower, detector))
+            assert not keeper.heartbeat.beat(follower)
+            state.wait_for(lambda: keeper.heartbeat.beat(follower))
 
 
 def test_what_a_transaction_holds_back_is_looked_at_once_a_tick(
@@ -185,15 +186,23 @@ def test_a_key_outlives_the_retention_of_its_run_until_its_own_time_is_over(
     assert state.rows("SELECT id FROM triggerkit.runs") == [keyed.id]
 
 
-def test_a_schedule_that_cannot_be_read_stops_no_other(state: RunState, keeper: Keeper) -> None:
+def test_a_schedule_that_cannot_be_read_stops_no_other_and_keeps_its_tick(
+    state: RunState, keeper: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
     state.connection.execute(
         "INSERT INTO triggerkit.schedules (name, task, queue, max_attempts, cron, timezone, "
         "next_at) SELECT name, %s, 'default', 1, '* * * * *', zone, now() - interval '1 second' "
         "FROM (VALUES ('a', 'No/Where'), ('b', 'UTC')) AS s (name, zone)",
         [TASK],
     )
+    next_at = "SELECT next_at FROM triggerkit.schedules WHERE name = 'a'"
+    before = state.rows(next_at)
     tick(keeper, state)
     assert state.rows("SELECT source ->> 'schedule' FROM triggerkit.runs") == ["b"]
+    # Another machine may know the zone: the tick is still to be made.
+    assert state.rows(next_at) == before
+    tick(keeper, state)
+    assert caplog.text.count("the schedule a makes no runs: there is no time zone 'No/Where'") == 1
 
 
 def trigger_in_child(ids: Any) -> None:

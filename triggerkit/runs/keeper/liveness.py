@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -21,10 +22,20 @@ class FailureDetector:
         self._lease_s = lease_s
         self._looked_at: float | None = None
         self._seen: dict[str, _Seen] = {}
+        self._lock = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """Forget how long each has been silent."""
+        with self._lock:
+            self._looked_at, self._seen = None, {}
 
     def dead(self, heartbeats: Mapping[str, int], now: float) -> list[str]:
         """Return the workers that are dead, given each one's heartbeat; `now` is monotonic
-        seconds."""
+        seconds. Several threads may look."""
+        with self._lock:
+            return self._dead(heartbeats, now)
+
+    def _dead(self, heartbeats: Mapping[str, int], now: float) -> list[str]:
         passed_s = 0.0 if self._looked_at is None else min(now - self._looked_at, LONGEST_GAP_S)
         self._looked_at = now
         self._seen = {
