@@ -10,28 +10,28 @@
     │   ├── WouldLose
     │   └── CannotDecrypt
     ├── UnknownConsumer             no consumer has this name                    (exit 1)
-    ├── NameTaken                   a consumer of this name is there already     (exit 1)
+    ├── NameTaken                   a consumer of this name exists already       (exit 1)
     ├── UnknownEndpoint             no endpoint has this name                    (exit 1)
     ├── EndpointConflict            an endpoint cannot be changed as it is       (exit 1)
     ├── UnknownMessage              no such message is parked                    (exit 1)
-    ├── NotRetryable                a parked message cannot be tried now         (exit 1)
-    ├── PreflightFailed             the database or Redis is not set up for us   (exit 3)
-    ├── CannotConnect               nothing answers there                        (exit 4)
+    ├── NotRetryable                a parked message cannot be retried now       (exit 1)
+    ├── PreflightFailed             the database or Redis is not set up          (exit 3)
+    ├── CannotConnect               no server answers at the address             (exit 4)
     ├── AlreadyRunning              another process holds the folder or the slot (exit 1)
-    ├── ProtocolError               bytes that break the replication protocol
+    ├── ProtocolError               bytes that violate the replication protocol
     │   ├── MalformedFrame
     │   ├── MalformedMessage
     │   └── UnknownRelation
     ├── SlotError                   the replication slot cannot be used
     ├── Fenced                      another writer took over this database
-    ├── InvalidPayload              a payload that does not fit its task's type
-    ├── NotDurable                  a run could not be made durable; send it again
-    ├── RunFailed                   a run that was waited for ended without success
+    ├── InvalidPayload              a payload that does not match its task's type
+    ├── NotDurable                  a run could not be stored; send it again
+    ├── RunFailed                   the awaited run ended without success
     ├── UnknownRun                  no run has this id                           (exit 1)
-    ├── NotDrained                  runs in a test's memory do not come to an end
-    ├── UnknownQueue                nothing is known of a queue of this name     (exit 1)
+    ├── NotDrained                  a test's runs in memory never end
+    ├── UnknownQueue                no queue has this name                       (exit 1)
     ├── UnknownSchedule             no schedule has this name                    (exit 1)
-    └── TaskError                   raised by tasks to steer their retry
+    └── TaskError                   raised by tasks to control their retry
         ├── AbortRun
         └── RetryAfter
 
@@ -62,24 +62,24 @@ class ConfigurationError(TriggerkitError):
 
 
 class DuplicateTask(ConfigurationError):
-    """Two tasks have one name; rename one of them with @task(name=...)."""
+    """Two tasks have the same name; rename one of them with @task(name=...)."""
 
 
 class UnknownTask(ConfigurationError):
-    """No task has this name; `triggerkit tasks` lists those found."""
+    """No task has this name; `triggerkit tasks` lists the tasks."""
 
 
 class UnknownConsumer(TriggerkitError):
-    """No consumer has this name; `triggerkit consumers list` shows those that exist."""
+    """No consumer has this name; `triggerkit consumers list` lists the consumers."""
 
     def __init__(self, name: str, known: list[str]) -> None:
-        there = f"there are {', '.join(known)}" if known else "there is none yet"
-        super().__init__(f"no consumer is named {name!r}; {there}")
+        listed = f"known consumers: {', '.join(known)}" if known else "there are none yet"
+        super().__init__(f"no consumer is named {name!r}; {listed}")
         self.name = name
 
 
 class NameTaken(TriggerkitError):
-    """A consumer of this name is there already; choose another name."""
+    """A consumer of this name exists already; choose another name."""
 
 
 class TaskImportError(ConfigurationError):
@@ -87,7 +87,7 @@ class TaskImportError(ConfigurationError):
 
 
 class InvalidEndpoint(ConfigurationError):
-    """The endpoint's URL, headers or secret cannot be used; correct what is named."""
+    """The endpoint's URL, headers or secret are invalid; correct what the message names."""
 
 
 class DeclaredElsewhere(ConfigurationError):
@@ -95,7 +95,7 @@ class DeclaredElsewhere(ConfigurationError):
 
 
 class WouldLose(ConfigurationError):
-    """The change would lose something that cannot be had back; say so by --yes to make it."""
+    """The change would lose something for good; confirm it with --yes."""
 
 
 class CannotDecrypt(ConfigurationError):
@@ -103,19 +103,19 @@ class CannotDecrypt(ConfigurationError):
 
 
 class UnknownEndpoint(TriggerkitError):
-    """No endpoint has this name; `triggerkit endpoints list` shows them."""
+    """No endpoint has this name; `triggerkit endpoints list` lists the endpoints."""
 
 
 class EndpointConflict(TriggerkitError):
-    """The endpoint is in use, declared elsewhere, or exists already."""
+    """The endpoint is in use, is declared elsewhere, or exists already."""
 
 
 class UnknownMessage(TriggerkitError):
-    """No such message is parked; `triggerkit messages list` shows those that are."""
+    """No such message is parked; `triggerkit messages list` lists parked messages."""
 
 
 class NotRetryable(TriggerkitError):
-    """The parked message cannot be tried now: retry the one it waits behind, or discard it."""
+    """The parked message cannot be retried now: retry the one it waits behind, or discard it."""
 
 
 class PreflightFailed(TriggerkitError):
@@ -125,7 +125,7 @@ class PreflightFailed(TriggerkitError):
 
 
 class CannotConnect(TriggerkitError):
-    """Nothing answers at this address; check that the server runs and that the URL is right."""
+    """No server answers at this address; check that it runs and that the URL is correct."""
 
     exit_code = 4
 
@@ -135,7 +135,7 @@ class AlreadyRunning(TriggerkitError):
 
 
 class ProtocolError(TriggerkitError):
-    """The server sent bytes that are not understood; report it with the server's version."""
+    """The server sent bytes that cannot be parsed; report it with the server's version."""
 
 
 class MalformedFrame(ProtocolError):
@@ -147,10 +147,10 @@ class MalformedMessage(ProtocolError):
 
 
 class UnknownRelation(ProtocolError):
-    """A row arrived for a relation that was not announced on this connection."""
+    """A row arrived for a relation that was never announced on this connection."""
 
     def __init__(self, oid: int) -> None:
-        super().__init__(f"a row arrived for relation {oid}, which was not announced before")
+        super().__init__(f"a row arrived for relation {oid}, which was never announced")
         self.oid = oid
 
 
@@ -165,23 +165,23 @@ class SlotError(TriggerkitError):
 
 
 class Fenced(TriggerkitError):
-    """Another stream process writes this database's log now; this one stops."""
+    """Another stream process now writes this database's log; this one stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One field of a payload that does not fit: `loc` is the path to it, as pydantic gives it."""
+    """One invalid field of a payload: `loc` is the path to it, as pydantic gives it."""
 
     loc: tuple[str | int, ...]
     msg: str
 
 
 class InvalidPayload(TriggerkitError):
-    """The payload does not fit the task's type."""
+    """The payload does not match the task's type."""
 
     def __init__(self, problems: list[FieldProblem]) -> None:
         listed = "; ".join(f"{'.'.join(map(str, p.loc))}: {p.msg}" for p in problems)
-        super().__init__(f"the payload does not fit the task's type: {listed}")
+        super().__init__(f"the payload does not match the task's type: {listed}")
         self.problems = problems
 
 
@@ -190,7 +190,7 @@ class NotDurable(TriggerkitError):
 
 
 class RunFailed(TriggerkitError):
-    """A run that was waited for ended without success."""
+    """The awaited run ended without success."""
 
     def __init__(self, run_id: str, status: str, error: str | None) -> None:
         super().__init__(f"{run_id} is {status}" + (f": {error}" if error else ""))
@@ -199,23 +199,23 @@ class RunFailed(TriggerkitError):
 
 
 class UnknownRun(TriggerkitError):
-    """No run has this id; `triggerkit runs list` shows them."""
+    """No run has this id; `triggerkit runs list` lists the runs."""
 
 
 class NotDrained(TriggerkitError):
-    """The runs in memory do not come to an end."""
+    """The runs in memory never end."""
 
 
 class UnknownQueue(TriggerkitError):
-    """Nothing is known of a queue of this name; `triggerkit queues list` shows those that are."""
+    """No queue has this name; `triggerkit queues list` lists the queues."""
 
 
 class UnknownSchedule(TriggerkitError):
-    """No schedule has this name; `triggerkit schedules list` shows them."""
+    """No schedule has this name; `triggerkit schedules list` lists the schedules."""
 
 
 class TaskError(TriggerkitError):
-    """Raised inside a task to steer its retry."""
+    """Raised inside a task to control its retry."""
 
 
 class AbortRun(TaskError):
@@ -223,8 +223,8 @@ class AbortRun(TaskError):
 
 
 class RetryAfter(TaskError):
-    """The run is tried again after `seconds`, whatever its back-off says."""
+    """The run is retried after `seconds`, whatever its back-off says."""
 
     def __init__(self, seconds: float, message: str | None = None) -> None:
-        super().__init__(message or f"asked to be tried again in {seconds:g} s")
+        super().__init__(message or f"asked to be retried in {seconds:g} s")
         self.seconds = seconds

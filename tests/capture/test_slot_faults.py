@@ -60,8 +60,8 @@ def test_a_dropped_slot_is_to_be_made_anew_by_apply(followed: Source) -> None:
     followed.execute(f"SELECT pg_drop_replication_slot('{SLOT}')")
     text = str(error_of(followed))
     assert f'replication slot {SLOT}: replication slot "{SLOT}" does not exist' in text
-    assert "run `triggerkit apply` to make a new one" in text
-    assert "read anew" in text
+    assert "run `triggerkit apply` to create a new one" in text
+    assert "read the tables again" in text
 
 
 def test_a_lost_slot_is_to_be_replaced(followed: Source) -> None:

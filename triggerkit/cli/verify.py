@@ -64,7 +64,7 @@ def _chosen(project: Project, name: str | None) -> list[Verifiable]:
     chosen = [verifiable(task) for task in known.values() if task.verify is not None]
     if not chosen:
         raise ConfigurationError(
-            "no task says what its effects are; add @task(verify=...) to one, see docs/verify.md"
+            "no task declares its effects; add @task(verify=...) to one, see docs/verify.md"
         )
     return chosen
 

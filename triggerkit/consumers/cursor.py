@@ -83,7 +83,7 @@ UNLOADABLE = "cannot run: "
 
 
 class CursorMoved(Exception):
-    """Somebody else moved or removed the cursor: what was delivered from it does not count."""
+    """Another session moved or removed the cursor: deliveries from it do not count."""
 
 
 @dataclass(slots=True)

@@ -60,13 +60,13 @@ class Filter(BaseModel):
         is_list = isinstance(self.value, tuple)
         if self.operator in ("in", "not_in"):
             if not is_list:
-                raise ValueError(f"the value of {self.operator!r} is a list")
+                raise ValueError(f"{self.operator!r} needs a list of values")
         elif self.operator in ("is_null", "not_null"):
             if self.value is not None:
                 raise ValueError(f"{self.operator!r} takes no value")
         elif is_list or self.value is None:
             raise ValueError(
-                f"the value of {self.operator!r} is a single one; compare with NULL by is_null"
+                f"{self.operator!r} needs a single value; to compare with NULL, use is_null"
             )
         return self
 

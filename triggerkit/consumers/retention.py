@@ -255,7 +255,7 @@ async def _give_up(
             loser.name,
         )
     logger.info(
-        "the log has %d bytes, more than %d: positions up to %d go",
+        "the log has %d bytes, more than %d: dropping positions up to %d",
         size_bytes,
         policy.max_bytes,
         last,

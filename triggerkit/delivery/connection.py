@@ -20,7 +20,7 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class HttpError(Exception):
-    """No complete answer came. `was_sent` is whether the endpoint may have got the request."""
+    """No complete answer came. `was_sent` says whether the endpoint may have the request."""
 
     was_sent = True
 

@@ -61,11 +61,13 @@ def endpoint_of(url: str) -> HttpTarget:
         port = parts.port
         host = (parts.hostname or "").encode("idna").decode()
     except ValueError as error:
-        raise CannotReach(f"this is no URL: {error}") from None
+        raise CannotReach(f"invalid URL: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise CannotReach("a URL begins with http:// or https:// and a host")
+        raise CannotReach("the URL must begin with http:// or https:// and a host")
     if "@" in parts.netloc:
-        raise CannotReach("a URL has no user name or password; send them in a header instead")
+        raise CannotReach(
+            "the URL must not have a user name or password; send them in a header instead"
+        )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not target.isascii() or any(c <= " " or c == "\x7f" for c in url):
         raise CannotReach("the URL has characters that must be percent-encoded")

@@ -170,7 +170,9 @@ class Lane:
             await self._record(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
-                logger.error("%s: the endpoint is gone (410); disabled", self.consumer.name)
+                logger.error(
+                    "%s: the endpoint answered 410; the consumer is disabled", self.consumer.name
+                )
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)

@@ -130,7 +130,7 @@ class DeliveryLoop:
         try:
             await work
         except CursorMoved:
-            logger.info("a cursor was moved or removed by a command; going on from where it is")
+            logger.info("a command moved or removed a cursor; continuing from where it is")
         self._group.create_task(self.refresh(), name="refresh")
 
     async def _break(self, consumer: Consumer, reason: str) -> None:

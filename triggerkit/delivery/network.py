@@ -145,4 +145,4 @@ async def check_url(url: str, allowed: tuple[Network, ...]) -> None:
         endpoint = endpoint_of(url)
         await checked(allowed)(endpoint.host, endpoint.port)
     except CannotReach as error:
-        raise InvalidEndpoint(f"the URL cannot be pushed to: {error}") from None
+        raise InvalidEndpoint(f"cannot push to the URL: {error}") from None

@@ -144,7 +144,7 @@ class Retries:
         selection, definition = self._delivery.selection, self._consumer.definition
         verdict = selection.passes(body)
         if verdict is False:
-            logger.info("%s: position %d passes no filter now", head.key, head.position)
+            logger.info("%s: position %d no longer passes the filters", head.key, head.position)
             await self._record(head, Tried(None, head.failures))
             return None
         made = verdict if isinstance(verdict, Faulty) else selection.sent(body)
@@ -187,7 +187,9 @@ class Retries:
         )
         await self._record(head, tried)
         if sent.answer.verdict == "gone":
-            logger.error("%s: the endpoint is gone (410); disabled", self._consumer.name)
+            logger.error(
+                "%s: the endpoint answered 410; the consumer is disabled", self._consumer.name
+            )
             await self._delivery.store.disable(self._consumer.id)
 
     def _blamed(self, head: Head, reason: str | None, wait_s: float | None) -> Tried:

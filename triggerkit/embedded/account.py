@@ -73,6 +73,6 @@ def unprivileged_account() -> Account:
         return Account(entry.pw_uid, entry.pw_gid)
     names = " nor ".join(UNPRIVILEGED_USERS)
     raise ConfigurationError(
-        f"Postgres refuses to run as root and there is no user {names} to run it as; "
+        f"Postgres refuses to run as root, and there is no user {names} to run it as; "
         "run triggerkit as an ordinary user or set DATABASE_URL"
     )

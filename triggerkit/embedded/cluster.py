@@ -51,7 +51,7 @@ def data_version(data: Path) -> int | None:
         return int((data / "PG_VERSION").read_text()) if data.exists() else None
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{data} holds no data of Postgres that this user can read; run triggerkit as the "
+            f"{data} holds no Postgres data that this user can read; run triggerkit as the "
             "user that made them, or remove them"
         ) from error
 

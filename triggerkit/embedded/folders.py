@@ -85,7 +85,7 @@ def private_folder(folder: Path, account: Account | None) -> Path:
     except FileExistsError:
         pass
     except OSError as error:
-        raise ConfigurationError(f"{folder} cannot be made: {error.strerror}") from error
+        raise ConfigurationError(f"{folder} cannot be created: {error.strerror}") from error
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner or status.st_mode & 0o077:
         raise ConfigurationError(
@@ -115,7 +115,7 @@ def socket_folder(home: Path, socket_name: str, account: Account | None) -> Path
         if _can_bind(folder / socket_name):
             return folder
         folder.rmdir()
-    raise ConfigurationError(f"no folder can hold a Unix socket; tried {candidates}")
+    raise ConfigurationError(f"no folder is suitable for a Unix socket; tried {candidates}")
 
 
 def _can_bind(path: Path) -> bool:

@@ -79,7 +79,7 @@ class EmbeddedPostgres:
             ConfigurationError: a folder, a user or a program it needs is missing.
         """
         if self.pid is not None:
-            raise AlreadyRunning("this embedded Postgres was started before")
+            raise AlreadyRunning("this embedded Postgres was already started")
         account = await asyncio.to_thread(_account, self._state_dir)
         home = await asyncio.to_thread(server_home, self._state_dir, "postgres", account)
         lock_fd = await lock_home(home, "Postgres")

@@ -79,7 +79,7 @@ class EmbeddedRedis:
             ConfigurationError: a folder or the program is missing.
         """
         if self.pid is not None:
-            raise AlreadyRunning("this embedded Redis was started before")
+            raise AlreadyRunning("this embedded Redis was already started")
         home = await asyncio.to_thread(server_home, self._state_dir, "redis", None)
         lock_fd = await lock_home(home, "Redis")
         try:

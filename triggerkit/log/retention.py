@@ -93,7 +93,7 @@ async def drop(connection: psycopg.AsyncConnection, partition: TablePartition) -
             sql.SQL("DROP TABLE IF EXISTS triggerkit.{}").format(sql.Identifier(partition.name))
         )
     except psycopg.errors.LockNotAvailable:
-        logger.debug("%s is in use; it is dropped later", partition.name)
+        logger.debug("%s is in use; dropping it later", partition.name)
         return False
     logger.info("dropped positions %d to %d from the log", partition.first, partition.end - 1)
     return True

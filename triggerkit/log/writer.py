@@ -114,7 +114,7 @@ class LogWriter:
         cursor = await self._connection.execute(_OPEN, [self.database_id])
         row = await cursor.fetchone()
         if row is None:
-            raise Fenced(f"database {self.database_id} is gone from triggerkit.databases")
+            raise Fenced(f"database {self.database_id} was removed from triggerkit.databases")
         self._epoch, self.next_position, self.last_commit_lsn, self._epoch_position, epoch = row
         self.slot_epoch = int(epoch)
         self._stored_position = self.next_position

@@ -35,5 +35,5 @@ def after(message: LogicalMessage, before: str | None) -> str | None:
             return message.content.decode()
     except orjson.JSONDecodeError:
         pass
-    logger.warning("annotations of a transaction are left out: they are not a JSON object")
+    logger.warning("ignoring a transaction's annotations: they are not a JSON object")
     return before

@@ -92,7 +92,7 @@ async def read_columns(connection: psycopg.AsyncConnection, schema: str, name: s
     table = await cursor.fetchone()
     if table is None:
         raise ConfigurationError(
-            f"there is no table {schema}.{name}; write it as schema.table, or create it first"
+            f"table {schema}.{name} does not exist; write it as schema.table, or create it first"
         )
     oid, comment = table
     cursor = await connection.execute(_COLUMNS, [oid])

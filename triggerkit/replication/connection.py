@@ -40,7 +40,7 @@ _TIMEOUT = "SELECT setting::int / 1000.0 FROM pg_settings WHERE name = 'wal_send
 
 
 class LineDead(psycopg.OperationalError):
-    """The connection is open, but nothing comes through it."""
+    """The connection is open, but no data comes through it."""
 
 
 @asynccontextmanager

@@ -56,7 +56,7 @@ class Heartbeat:
             except (psycopg.Error, CannotConnect) as error:
                 if not has_warned:
                     first = str(error).strip().partition("\n")[0]
-                    logger.warning("the stream's heartbeat cannot be sent: %s", first)
+                    logger.warning("cannot send the stream's heartbeat: %s", first)
                 has_warned = True
             await asyncio.sleep(EVERY_S)
 

@@ -70,7 +70,9 @@ def commit_time(time_us: int) -> str:
     try:
         return iso_utc(time_us)
     except OverflowError as cause:
-        raise MalformedMessage(f"{time_us} µs from 2000-01-01 is no time of a commit") from cause
+        raise MalformedMessage(
+            f"{time_us} µs from 2000-01-01 is not a valid commit time"
+        ) from cause
 
 
 def _name(data: bytes) -> str:
@@ -78,7 +80,7 @@ def _name(data: bytes) -> str:
 
 
 def _decode_unknown(data: bytes) -> Message:
-    raise MalformedMessage(f"{_name(data)} is not one of protocol version 1")
+    raise MalformedMessage(f"{_name(data)} is not part of protocol version 1")
 
 
 def _expect_end(data: bytes, at: int) -> None:

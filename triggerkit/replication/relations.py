@@ -73,7 +73,7 @@ class RelationCache:
         message = decode(payload)
         if isinstance(message, Insert | Update | Delete):
             return self.changes(message)
-        raise MalformedMessage("a message of another kind was taken for a row's")
+        raise MalformedMessage("the message does not carry a row")
 
     def _is_of_skipped(self, payload: bytes) -> bool:
         if len(payload) < _HEADER_SIZE:

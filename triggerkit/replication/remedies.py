@@ -15,10 +15,10 @@ SELECT current_setting('wal_level'), s.active_pid, to_jsonb(s) ->> 'wal_status',
 FROM (SELECT) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = {}
 """
 
-_ALLOW = "allow it by: ALTER ROLE … REPLICATION"
+_ALLOW = "allow it with: ALTER ROLE … REPLICATION"
 _REPLACE = (
-    "replace it: SELECT pg_drop_replication_slot('{slot}'); then run `triggerkit apply`, and have "
-    "the existing rows read anew, since changes are missing until then"
+    "replace it: SELECT pg_drop_replication_slot('{slot}'); then run `triggerkit apply`, and read "
+    "the tables again with `triggerkit backfill`, since changes are missing"
 )
 _RESTART = (
     "run: ALTER SYSTEM SET wal_level = 'logical'; restart the server, then run `triggerkit apply`"
@@ -67,8 +67,8 @@ def _remedy(
         return f"wal_level is {wal_level}, not logical; {_RESTART}"
     if sqlstate == "42704":
         return (
-            "it does not exist: run `triggerkit apply` to make a new one, and have the existing "
-            "rows read anew, since changes are missing until then"
+            "it does not exist: run `triggerkit apply` to create a new one, and read the tables "
+            "again with `triggerkit backfill`, since changes are missing"
         )
     if sqlstate == "55006":
         return (
@@ -98,7 +98,7 @@ def ended(message: str, sqlstate: str | None, slot_name: str, publication: str) 
 def without_publication(slot_name: str, publication: str) -> SlotError:
     """Return the publication does not exist where changes were written that are to be streamed."""
     return SlotError(
-        f"publication {publication} was missing when changes were written, and to make it again "
+        f"publication {publication} was missing when changes were written, and creating it again "
         f"does not bring them back; {_REPLACE.format(slot=slot_name).replace('it', 'the slot', 1)}",
         slot_name,
     )

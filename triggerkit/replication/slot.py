@@ -188,7 +188,7 @@ async def _ensure_tables(
     name = sql.Identifier(publication)
     if not by_root and any(table.partitioned for table in wanted):
         raise PreflightFailed(
-            f"publication {publication} names partitions, not the table they belong to; run: "
+            f"publication {publication} publishes partitions under their own names; run: "
             f"ALTER PUBLICATION {name.as_string(None)} SET (publish_via_partition_root = true);"
         )
     if all_tables:
@@ -255,7 +255,7 @@ async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bo
     except psycopg.errors.ConfigurationLimitExceeded as error:
         raise PreflightFailed(
             "all replication slots are in use; raise max_replication_slots and restart the "
-            "server, or drop a slot nobody uses (SELECT * FROM pg_replication_slots)"
+            "server, or drop an unused slot (SELECT * FROM pg_replication_slots)"
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise PreflightFailed(

@@ -10,7 +10,7 @@ from psycopg import sql
 from triggerkit.errors import SlotError
 from triggerkit.lsn import Lsn
 
-_ANEW = "run `triggerkit apply`, and have the existing rows read anew"
+_ANEW = "run `triggerkit apply`, and read the tables again with `triggerkit backfill`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ async def require_same(
     if found.system_identifier != known.system_identifier:
         raise SlotError(
             f"DATABASE_URL leads to another server (system identifier {found.system_identifier}) "
-            f"than the log was read from ({known.system_identifier}); correct it, or drop the slot "
+            f"than the log came from ({known.system_identifier}); correct it, or drop the slot "
             f"{slot_name} there if it has one, {_ANEW}",
             slot_name,
         )

@@ -50,8 +50,8 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
     except psycopg.ProgrammingError:
         # The server's library repeats the string, password and all.
         raise ConfigurationError(
-            "the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) cannot be read; "
-            "it looks like postgresql://user:password@host:5432/database"
+            "the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) cannot be parsed; "
+            "it must look like postgresql://user:password@host:5432/database"
         ) from None
     own = {**KEEPALIVES, "application_name": application_name, "client_encoding": "UTF8"}
     options = f"{parts.get('options') or ''} {SESSION_OPTIONS}".strip()
@@ -76,7 +76,7 @@ async def connect(
     except psycopg.OperationalError as error:
         raise CannotConnect(
             f"cannot connect to {redacted(dsn)}: {_first_line(error)}; "
-            "check that the server runs and that the URL's host, user and password are right"
+            "check that the server runs and that the URL's host, user and password are correct"
         ) from error
 
 

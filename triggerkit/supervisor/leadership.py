@@ -94,6 +94,6 @@ async def _hold(connection: psycopg.AsyncConnection) -> None:
 
 def _cut(connection: psycopg.AsyncConnection) -> None:
     # Not canceled: psycopg would wait for the server to confirm that, over the same dead line.
-    logger.warning("the state database does not answer; another stream may lead by now")
+    logger.warning("the state database does not answer; another stream may have taken over")
     with socket.socket(fileno=os.dup(connection.fileno())) as line, suppress(OSError):
         line.shutdown(socket.SHUT_RDWR)

@@ -124,7 +124,7 @@ def _watch(service: str, hold: Hold) -> None:
                 is_lost = True
                 _tell(service, "lost", f"lost {service} ({_reason(error)}); waiting for it")
         except (psycopg.Error, redis.RedisError) as error:
-            logger.info("%s does not let its connections be watched (%s)", service, error)
+            logger.info("cannot watch the connections to %s (%s)", service, error)
             return
         time.sleep(RETRY_S)
 

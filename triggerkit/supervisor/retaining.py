@@ -36,7 +36,9 @@ async def keep_retaining(
                 await save_progress(connection, progress())
                 await retain(connection, database_id, policy_of(settings))
         except (psycopg.Error, CannotConnect) as error:
-            logger.warning("the log's retention: %s; it is tried again", _first_line(error))
+            logger.warning(
+                "retention of the log failed and will be retried: %s", _first_line(error)
+            )
         await asyncio.sleep(RETENTION_S)
 
 

@@ -36,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise PreflightFailed(
             f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that "
-            "uses the port, or choose another by TRIGGERKIT_PORT or --port"
+            "uses the port, or choose another with TRIGGERKIT_PORT or --port"
         ) from error
     listener.set_inheritable(True)
     return listener

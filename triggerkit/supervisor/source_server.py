@@ -35,7 +35,7 @@ async def follow_server(
     if known is None or found == known:
         return
     logger.warning(
-        "a standby took over as the source: the stream goes on there, on timeline %s after %s",
+        "a standby took over as the source: the stream continues there, on timeline %s after %s",
         found.timeline,
         known.timeline,
     )
@@ -53,4 +53,6 @@ async def require_slot_epoch(pool: AsyncConnectionPool, database_id: int, epoch:
         cursor = await connection.execute(_EPOCH, [database_id])
         row = await cursor.fetchone()
     if row is not None and row[0] != epoch:
-        raise SlotError(f"the slot {row[1]} was made anew meanwhile; starting with it", row[1])
+        raise SlotError(
+            f"the slot {row[1]} was recreated meanwhile; starting with the new one", row[1]
+        )

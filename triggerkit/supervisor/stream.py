@@ -143,7 +143,7 @@ class Stream:
     async def _close_gaps(self) -> None:
         async with self._states.connection() as connection:
             for name in await close_gaps(connection, self._database.id):
-                logger.info("the gap of %s is closed: its tables were read anew", name)
+                logger.info("the gap of %s is closed: its tables have been read again", name)
 
     def _pusher(self) -> Pusher:
         ours = urlsplit(self._settings.public_url).hostname or ""
@@ -182,9 +182,7 @@ async def applied_database(settings: Settings) -> Database:
         await state.execute(f"LISTEN {CONSUMERS}")
         database = await find_database(source, state)
         if database is None:
-            logger.info(
-                "no consumers were made for this database yet; waiting for: triggerkit apply"
-            )
+            logger.info("this database has no consumers yet; waiting for: triggerkit apply")
         while database is None:
             async for _ in state.notifies(stop_after=1):
                 pass

@@ -249,7 +249,7 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     tasks = load_project_tasks(project)
     if not tasks:
         raise ConfigurationError(
-            f"no task was found in {', '.join(project.tasks)}; decorate a function with @task"
+            f"found no task in {', '.join(project.tasks)}; decorate a function with @task"
         )
     # The project's modules may have set handlers of their own.
     stop_on_signals(stop)

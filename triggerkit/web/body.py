@@ -104,5 +104,5 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
     if not decompressor.eof:
         raise BodyRefused(400, "the gzip body is cut short")
     if decompressor.unused_data:
-        raise BodyRefused(400, "the gzip body goes on after its end")
+        raise BodyRefused(400, "the gzip body has data after its end")
     return plain

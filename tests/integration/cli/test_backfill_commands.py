@@ -104,7 +104,7 @@ def test_errors_name_what_there_is(settings: Settings, tmp_path: Path) -> None:
             prepared(settings, receiver, tmp_path) as backfill,
         ):
             unknown = await backfill("start", "tset")
-            assert (unknown.returncode, "there are test" in unknown.stderr) == (1, True)
+            assert (unknown.returncode, "known consumers: test" in unknown.stderr) == (1, True)
             bound = await backfill("start", "test", "--sort-by", "version", "--until", "soon")
             assert bound.returncode == 2
             assert "column 'version' of public.items, whose type is integer" in bound.stderr

@@ -140,7 +140,7 @@ def test_what_cannot_be_tried_is_told_with_the_reason(settings: Settings) -> Non
             await command(settings, lambda c: retry_parked(c, "test", "me", position=2))
         with pytest.raises(UnknownMessage, match="position 9"):
             await command(settings, lambda c: discard_parked(c, "test", "me", position=9))
-        with pytest.raises(UnknownConsumer, match="there are test"):
+        with pytest.raises(UnknownConsumer, match="known consumers: test"):
             await command(settings, lambda c: retry_parked(c, "other", "me"))
 
     asyncio.run(scenario())

@@ -178,7 +178,7 @@ def test_what_is_written_passes_strict_types_and_the_linter(
 def test_a_table_that_is_not_there_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no table public\.postz"):
+    with pytest.raises(ConfigurationError, match=r"table public\.postz does not exist"):
         written(settings, monkeypatch, "postz")
 
 

@@ -149,7 +149,7 @@ def test_editing_keeps_what_is_not_named_and_refuses_what_does_not_fit(source: S
             await editor.edit("pulled", {"group_by": ["title"]}, may_lose=False)
         definition = (await consumers.find("pulled")).definition
         assert (definition.batch_size, definition.actions) == (7, ("insert",))
-        with pytest.raises(UnknownConsumer, match="there are pulled"):
+        with pytest.raises(UnknownConsumer, match="known consumers: pulled"):
             await editor.edit("puled", {}, may_lose=False)
 
     with_databases(source, edit)

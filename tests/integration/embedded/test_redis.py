@@ -126,7 +126,7 @@ def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
         async with running(tmp_path) as server:
             with pytest.raises(AlreadyRunning, match="Redis"):
                 await EmbeddedRedis(tmp_path).start()
-            with pytest.raises(AlreadyRunning, match="started before"):
+            with pytest.raises(AlreadyRunning, match="already started"):
                 await server.start()
 
     asyncio.run(scenario())

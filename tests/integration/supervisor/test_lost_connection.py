@@ -153,7 +153,7 @@ def test_an_idle_line_that_answers_is_not_given_up(
 @pytest.mark.parametrize(
     ("taken", "given", "reason", "remedy"),
     [
-        ("NOLOGIN", "LOGIN", "not permitted to log in", "user and password are right"),
+        ("NOLOGIN", "LOGIN", "not permitted to log in", "user and password are correct"),
         ("NOREPLICATION", "REPLICATION", "(?i)wal ?sender", "ALTER ROLE"),
     ],
     ids=["login", "replication"],

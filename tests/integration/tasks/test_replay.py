@@ -182,7 +182,7 @@ def test_what_is_of_no_row_says_so(state: RunState) -> None:
     truncate = message(1, record_pks=[])
     for body in (b"1", b"{}", orjson.dumps(truncate)):
         [first] = state.accept(new_run(payload=body))
-        with pytest.raises(TriggerkitError, match="no message of a row"):
+        with pytest.raises(TriggerkitError, match="not a message about a row"):
             replay(state, first.id, current=True)
 
 

@@ -149,7 +149,7 @@ class ChunkReader:
         cursor = await self._connection.execute(_KEY_ORDER, self._table)
         self._key = [name for (name,) in await cursor.fetchall()]
         if not self._columns or not self._key:
-            raise PreflightFailed(f"table {self._table} does not exist or has no primary key")
+            raise PreflightFailed(f"table {self._table} does not exist, or has no primary key")
         if self._sort_by is not None and self._sort_by not in self._columns:
             raise PreflightFailed(
                 f"table {self._table} has no column {self._sort_by!r} to sort by; "
@@ -260,8 +260,8 @@ class ChunkReader:
         if row and row[0]:
             role = sql.Identifier(row[1]).as_string(self._connection)
             raise PreflightFailed(
-                f"row security hides rows of {self._table} from {row[1]}; let it read them all by "
-                f"ALTER ROLE {role} BYPASSRLS"
+                f"row security hides rows of {self._table} from {row[1]}; let it read all rows "
+                f"with ALTER ROLE {role} BYPASSRLS"
             )
 
     async def _find_operators(self) -> None:

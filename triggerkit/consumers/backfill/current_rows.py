@@ -60,7 +60,7 @@ async def current_messages(
         reader = ChunkReader(source, table, None)
         await reader.open()
         if any(len(key) != len(reader.key) for key in keys):
-            raise TriggerkitError(f"the primary key of {table} has other columns than it had")
+            raise TriggerkitError(f"the columns of the primary key of {table} have changed")
         found |= {(table, key): ("delete", reader.key_record(key)) for key in keys}
         found |= {(table, row.key): ("read", row.record) for row in await reader.rows_of(keys)}
     return [_message(m, *found[_table(m), _key(m)], place, epochs) for m in messages]
@@ -77,8 +77,8 @@ async def visible_place(source: psycopg.AsyncConnection) -> int:
     while not await _one(source, _ALL_VISIBLE, newest):
         if monotonic() > deadline:
             raise TriggerkitError(
-                f"a transaction has been writing for {VISIBLE_S:g} s and more, and what it "
-                "commits cannot be seen yet; end it (pg_stat_activity shows it), or try again"
+                f"a transaction has been writing for more than {VISIBLE_S:g} s, and its changes "
+                "are not visible yet; end it (pg_stat_activity shows it), or try again"
             )
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 2, LOOK_MOST_S)
@@ -89,8 +89,8 @@ def _table(message: Message) -> TableName:
     metadata = message.get("metadata")
     if not isinstance(metadata, dict) or not metadata.get("record_pks"):
         raise TriggerkitError(
-            "the payload is no message of a row, so that there is no current one; replay it with "
-            "its own payload"
+            "the payload is not a message about a row, so it has no current row; replay the run "
+            "with its own payload"
         )
     return TableName(metadata["table_schema"], metadata["table_name"])
 

@@ -161,7 +161,7 @@ class BackfillStore:
             TriggerkitError: a backfill of one of the tables is open already.
         """
         if rows_per_s is not None and rows_per_s < 1:
-            raise ConfigurationError("rows per second must be 1 or more")
+            raise ConfigurationError("rows per second must be at least 1")
         async with self._state.transaction():
             consumer_id, definition = await self._consumer(consumer)
             sort_by = sort_by or definition.sort_by
@@ -244,7 +244,9 @@ class BackfillStore:
             row = await self._find(backfill_id)
             if row is None:
                 open_ids = ", ".join(str(b.id) for b in await self.list()) or "none"
-                raise TriggerkitError(f"there is no backfill {backfill_id}; open are: {open_ids}")
+                raise TriggerkitError(
+                    f"there is no backfill {backfill_id}; open backfills: {open_ids}"
+                )
             _, consumer_id, consumer, *table = row
             if action == "resume":
                 await self._state.execute(_LOCK_CONSUMER, [consumer_id])
@@ -256,7 +258,7 @@ class BackfillStore:
                 row = await self._find(backfill_id) or row
                 raise TriggerkitError(
                     f"backfill {backfill_id} is {row[0]}: it cannot be {_PAST[action]}; "
-                    f"only one that is {' or '.join(states)} can"
+                    f"only a backfill that is {' or '.join(states)} can"
                 )
             await self._note(f"backfill {action}", consumer, {"backfill": backfill_id})
 
@@ -299,11 +301,11 @@ async def _source(
     cursor = await source.execute(_COLUMN, table)
     columns = {name: (type_name, indexed) for name, type_name, indexed in await cursor.fetchall()}
     if not columns:
-        raise ConfigurationError(f"there is no table {table}; create it, or correct the name")
+        raise ConfigurationError(f"table {table} does not exist; create it, or correct the name")
     if sort_by is None:
         if from_ is not None or until is not None:
             raise ConfigurationError(
-                f"a bound needs a column of {table} to compare with; name one by --sort-by"
+                f"a bound needs a column of {table} to compare with; name one with --sort-by"
             )
         return _Source(table, None, None, None)
     if sort_by not in columns:
@@ -333,7 +335,7 @@ async def _cast(
             cursor = await source.execute(query)
     except psycopg.DataError:
         raise ConfigurationError(
-            f"{which}: {value!r} is no value of column {column!r} of {table}, "
+            f"{which}: {value!r} is not a value of column {column!r} of {table}, "
             f"whose type is {type_name}"
         ) from None
     row = await cursor.fetchone()

@@ -72,7 +72,7 @@ class Editor:
         declared, warnings = await self._captured(name, definition)
         lost = loss(stored.definition, declared.definition)
         if lost is not None and not may_lose:
-            raise WouldLose(f"{name}: {lost}; say so by --yes (in the API: may_lose)")
+            raise WouldLose(f"{name}: {lost}; confirm with --yes (in the API: may_lose)")
         endpoint_id = await self._endpoints.id_for(declared)
         database, _ = await ensure_database(self._source, self._state)
         await ensure_publication(self._source, database.publication_name, definition.table_names)
@@ -98,4 +98,4 @@ class Editor:
             stored = await self._consumers.find(name)
         except UnknownConsumer:
             return
-        raise NameTaken(f"there is a consumer {name!r} already, made by {stored.managed_by}")
+        raise NameTaken(f"consumer {name!r} exists already, created by {stored.managed_by}")

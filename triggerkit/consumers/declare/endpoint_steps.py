@@ -101,7 +101,7 @@ class EndpointSteps:
         if found is None:
             raise ConfigurationError(
                 f"{declared.where} endpoint: no endpoint is named {name!r}; declare it in "
-                "triggerkit.toml, or make it with: triggerkit endpoints create"
+                "triggerkit.toml, or create it with: triggerkit endpoints create"
             )
         return found
 

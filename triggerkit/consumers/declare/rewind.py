@@ -88,8 +88,8 @@ async def _position(
         position = int(to)
         if position < retained_from:
             raise ConfigurationError(
-                f"the log begins at position {retained_from}; what is before {position} was "
-                "dropped by retention: replay from the beginning, or start a backfill"
+                f"the log begins at position {retained_from}; retention has dropped position "
+                f"{position}: replay from the beginning, or start a backfill"
             )
         if position >= next_position:
             raise ConfigurationError(f"the log ends at position {next_position - 1}")
@@ -103,7 +103,7 @@ def _time(text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(
-            f"{text!r} is no place in the log: give 'beginning', a position, or a time such as "
+            f"{text!r} is not a position in the log; use 'beginning', a number, or a time such as "
             "2026-11-22T08:00:00+00:00"
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -47,7 +47,7 @@ async def ensure_capture_slot(
             raise PreflightFailed(
                 f"the server gave up the replication slot {database.slot_name}: it lagged behind "
                 "max_slot_wal_keep_size, and changes are missing. `triggerkit apply --yes` "
-                "replaces it and marks the gap; then read the tables anew by `triggerkit backfill`"
+                "replaces it and records the gap; then read the tables again: triggerkit backfill"
             )
         await drop_slot(source, database.slot_name)
     cursor = await source.execute(_IS_THERE, [database.slot_name])

@@ -119,8 +119,8 @@ def validate(endpoint: Endpoint) -> None:
     """
     if not _NAME.fullmatch(endpoint.name):
         raise InvalidEndpoint(
-            "an endpoint's name has 1 to 128 letters, digits, '.', '_' and '-', a letter or digit "
-            "first"
+            "an endpoint's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a "
+            "letter or digit"
         )
     names = [name.lower() for name in endpoint.headers]
     for name, value in endpoint.headers.items():
@@ -138,9 +138,9 @@ def validate(endpoint: Endpoint) -> None:
 
 def _validate_header(name: str, value: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
-        raise InvalidEndpoint(f"{name!r} is no header's name: letters, digits and '-'")
+        raise InvalidEndpoint(f"{name!r} is not a valid header name; use letters, digits and '-'")
     if name.lower() in FRAMING:
-        raise InvalidEndpoint(f"the header {name} is for the sender alone to say; leave it out")
+        raise InvalidEndpoint(f"the header {name} is set by the sender; leave it out")
     if not _HEADER_VALUE.fullmatch(value):
         raise InvalidEndpoint(
             f"the header {name} has an empty value, a line break, or characters beyond ASCII"

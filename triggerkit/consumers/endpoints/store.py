@@ -79,7 +79,7 @@ class EndpointStore:
                 await self._connection.execute(_INSERT, row)
             except UniqueViolation:
                 raise EndpointConflict(
-                    f"there is an endpoint {endpoint.name!r} already; "
+                    f"endpoint {endpoint.name!r} exists already; "
                     f"change it with: triggerkit endpoints edit {endpoint.name}"
                 ) from None
             await self._changed("create", endpoint.name, _described(endpoint))
@@ -223,7 +223,7 @@ class EndpointStore:
     async def _unknown(self, name: str) -> UnknownEndpoint:
         cursor = await self._connection.execute("SELECT name FROM triggerkit.endpoints ORDER BY 1")
         known = ", ".join(known for (known,) in await cursor.fetchall())
-        there = f"there are {known}" if known else "there is none yet"
+        there = f"known endpoints: {known}" if known else "there are none yet"
         return UnknownEndpoint(f"no endpoint is named {name!r}; {there}")
 
     async def _consumers(self) -> dict[str, list[str]]:

@@ -44,7 +44,7 @@ def in_order(dsn: str) -> str:
 
 
 class NotPulled(TriggerkitError):
-    """The consumer has an endpoint, or does not run; the message says what to do."""
+    """The consumer has an endpoint, or is not active; the message says what to do."""
 
 
 class Pulled(NamedTuple):
@@ -127,7 +127,7 @@ def _pulled(found: Found) -> Pulled:
         system_identifier, is_pushed, spans,
     ) = found  # fmt: skip
     if is_pushed:
-        raise NotPulled(f"consumer {name} is pushed to an endpoint; only one without is pulled")
+        raise NotPulled(f"consumer {name} is pushed to an endpoint; only one without can be pulled")
     consumer = Consumer(
         id=consumer_id,
         name=name,

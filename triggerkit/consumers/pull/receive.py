@@ -147,7 +147,7 @@ SELECT extract(epoch FROM least(
 
 
 class Changed(Exception):
-    """The consumer is not as it was known any more; nothing was done."""
+    """The consumer changed meanwhile; nothing was done."""
 
 
 class Received(NamedTuple):

@@ -180,10 +180,10 @@ async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> t
     )
     row = await cursor.fetchone()
     if row is None:
-        raise TriggerkitError(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+        raise TriggerkitError(f"no run has the id {run_id!r}; see `triggerkit runs list`")
     if None in row:
         raise TriggerkitError(
-            f"{run_id} was made by no change of a consumer that exists; its own way is shown by: "
+            f"{run_id} was not created by a change of an existing consumer; to see it, run: "
             f"triggerkit runs show {run_id}"
         )
     return row[0], row[1], row[2]
@@ -198,12 +198,14 @@ async def _entry(states: AsyncConnectionPool, database_id: int, position: int) -
         cursor = await connection.execute(_LOG, [database_id])
         row = await cursor.fetchone()
     if row is None:
-        raise TriggerkitError("nothing was captured yet; `triggerkit apply` makes the consumers")
+        raise TriggerkitError(
+            "nothing has been captured yet; create the consumers with: triggerkit apply"
+        )
     _, retained_from, next_position = row
     if 0 < position < retained_from:
         raise TriggerkitError(
             f"position {position} was dropped from the log, which begins at {retained_from}; "
-            "TRIGGERKIT_LOG_KEEP says how long it keeps what was delivered"
+            "TRIGGERKIT_LOG_KEEP sets how long it keeps delivered changes"
         )
     raise TriggerkitError(
         f"the log has no position {position}: it goes from {retained_from} to {next_position - 1}"

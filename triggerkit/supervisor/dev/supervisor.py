@@ -125,7 +125,7 @@ class Dev:
         for check in checks:
             self._console.check(check)
         if not all(check.ok for check in checks):
-            raise PreflightFailed("preflight failed; mend what is marked ✗ and start again")
+            raise PreflightFailed("preflight failed; fix what is marked ✗ and start again")
 
     async def _apply(self, servers: EmbeddedServers) -> None:
         """Make the project's own tables, where the database is ours, and its consumers."""

@@ -55,12 +55,12 @@ def verifiable(task: Task[Any, Any, Any]) -> Verifiable:
     """
     if task.verify is None:
         raise ConfigurationError(
-            f"task {task.name} does not say what its effects are; add @task(verify=...), "
+            f"task {task.name} does not declare its effects; add @task(verify=...), "
             "see docs/verify.md"
         )
     if task.on is None or len(task.on.tables) != 1:
         raise ConfigurationError(
-            f"task {task.name}: verify= compares the rows of one table, so on= must name one"
+            f"task {task.name}: verify= compares the rows of one table; on= must name exactly one"
         )
     (table,) = task.on.table_names
     return Verifiable(task, task.verify, table, task.on.name or task.name)
@@ -101,7 +101,7 @@ async def mismatches(
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
         raise PreflightFailed(f"task {name} cannot be verified: {_said(error)}") from error
     except psycopg.OperationalError as error:
-        raise CannotConnect(f"the source database went away: {_said(error)}") from error
+        raise CannotConnect(f"lost the source database: {_said(error)}") from error
     except psycopg.Error as error:
         raise ConfigurationError(f"task {name}: verify= failed: {_said(error)}") from error
 
@@ -123,7 +123,7 @@ async def _of_query(
         assert result is not None
         if result.nfields != key_columns + 1:
             raise _Shape(
-                f"answers {result.nfields} columns; it must answer the {key_columns} of the "
+                f"returns {result.nfields} columns; it must return the {key_columns} of the "
                 "primary key and the problem"
             )
         rows = (
@@ -142,7 +142,9 @@ async def _of_function(
     batch: list[Found] = []
     async for key, problem in found:
         if isinstance(key, str) or len(key) != key_columns:
-            raise _Shape(f"yields a key that is not the {key_columns} values of the primary key")
+            raise _Shape(
+                f"yields a key that does not have the {key_columns} values of the primary key"
+            )
         batch.append(_found([str(value) for value in key], problem))
         if len(batch) == BATCH:
             yield batch
@@ -155,12 +157,12 @@ def _found(key: list[str], problem: str) -> Found:
     for known in PROBLEMS:
         if problem == known:
             return Found(tuple(key), known)
-    raise _Shape(f"answers a problem that is none of {', '.join(PROBLEMS)}")
+    raise _Shape(f"returns an unknown problem; it must be one of {', '.join(PROBLEMS)}")
 
 
 def _text(value: bytes | None) -> str:
     if value is None:
-        raise _Shape("answers a null; a key and its problem are never null")
+        raise _Shape("returns a null; keys and problems must not be null")
     return value.decode()
 
 

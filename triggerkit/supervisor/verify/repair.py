@@ -68,8 +68,8 @@ class Repair:
         """
         if self.found.task.payload_type.shape == "plain":
             raise ConfigurationError(
-                f"task {self.found.task.name} gets what its transform makes, which --fix does not "
-                f"make; read the table anew by: triggerkit backfill start {self.found.consumer}"
+                f"task {self.found.task.name} has a transform, which --fix does not apply; "
+                f"read the table again with: triggerkit backfill start {self.found.consumer}"
             )
         self._place = await visible_place(self.source)
 

@@ -126,7 +126,7 @@ async def _find(state: psycopg.AsyncConnection, backfill_id: int) -> BackfillPro
     found = {one.id: one for one in await BackfillStore(state, ACTOR).list(all_=True)}
     if backfill_id not in found:
         known = ", ".join(map(str, list(found)[-20:]))
-        there = f"the latest are {known}" if known else "there is none yet"
+        there = f"the latest are {known}" if known else "there are none yet"
         raise NotFound(f"there is no backfill {backfill_id}; {there}")
     return found[backfill_id]
 

@@ -82,7 +82,7 @@ async def show_health(call: Call, name: str) -> DatabaseHealth:
     """Return the health of a database's capture, and what is wrong with its server, slot, tables
     and log. Where the source does not answer, what the state knows of it."""
     if call.database_health is None:
-        raise CannotConnect("this process does not look at databases; ask `triggerkit serve`")
+        raise CannotConnect("this process does not serve databases; ask `triggerkit serve`")
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(call.state())
         try:
@@ -97,7 +97,7 @@ async def show_health(call: Call, name: str) -> DatabaseHealth:
 
 
 def _unknown(name: str, known: list[str]) -> NotFound:
-    there = f"there are {', '.join(known)}" if known else "there is none yet"
+    there = f"known databases: {', '.join(known)}" if known else "there are none yet"
     return NotFound(f"no database is named {name!r}; {there}")
 
 

@@ -133,9 +133,9 @@ def _parameters(operation: Operation, request: Request) -> dict[str, Any]:
         try:
             given[name] = adapter.validate_python(text)
         except ValidationError:
-            raise NotFound(f"{text[:80]!r} is no {name} of anything here") from None
+            raise NotFound(f"{text[:80]!r} is not a valid {name}") from None
         if "\x00" in text:
-            raise NotFound(f"nothing has a NUL character in its {name}")
+            raise NotFound(f"a {name} cannot contain a NUL character")
     return given
 
 

@@ -63,7 +63,7 @@ class InvalidRequest(BaseModel):
 
 
 class NotFound(TriggerkitError):
-    """There is nothing of this name."""
+    """Nothing has this name."""
 
 
 #: The first class that fits gives the status.
@@ -161,5 +161,5 @@ def _database(error: psycopg.Error | PoolTimeout, where: str) -> Response:
 def _unexpected(error: Exception, where: str) -> Response:
     frames = "".join(traceback.format_tb(error.__traceback__))
     # Without its message, which may have values.
-    logger.error("%s ended by %s; please report it\n%s", where, type(error).__name__, frames)
+    logger.error("%s failed with %s; please report it\n%s", where, type(error).__name__, frames)
     return answer(500, {"error": "an error that should not happen; the log of serve has it"})

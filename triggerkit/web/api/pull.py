@@ -57,7 +57,7 @@ def _seconds(value: object) -> object:
             return int(match[1]) * _UNITS_S[match[2]]
     elif isinstance(value, int | float) and not isinstance(value, bool):
         return value / 1000
-    raise ValueError('give milliseconds, or a text such as "500ms", "60s" or "5m"')
+    raise ValueError('use milliseconds, or a text such as "500ms", "60s" or "5m"')
 
 
 class _Body(BaseModel):
@@ -158,7 +158,7 @@ class PullApi:
     @contextmanager
     def _place_to_wait(self) -> Iterator[None]:
         if self._waiting >= MAX_WAITING:
-            raise BodyRefused(503, f"{MAX_WAITING} receives wait here already; try again")
+            raise BodyRefused(503, f"{MAX_WAITING} receives are already waiting; try again")
         self._waiting += 1
         try:
             yield

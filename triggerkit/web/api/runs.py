@@ -43,7 +43,7 @@ class ReplayOf(Given):
     @model_validator(mode="after")
     def _one_of_both(self) -> ReplayOf:
         if self.current and "payload" in self.model_fields_set:
-            raise ValueError("payload and current exclude each other")
+            raise ValueError("payload and current cannot be combined")
         return self
 
 
@@ -83,7 +83,7 @@ class Several(Wanted):
     @model_validator(mode="after")
     def _not_by_mistake(self) -> Several:
         if self.filter().is_empty and not self.all:
-            raise ValueError("say which runs, or all")
+            raise ValueError("give a filter, or all")
         return self
 
 
@@ -128,7 +128,7 @@ async def show_one_run(call: Call, id: str) -> Run:  # noqa: A002 - the path's n
     async with call.state() as state:
         found = await show_run(state, id)
     if found is None:
-        raise UnknownRun(f"no run has the id {id!r}; GET /api/v1/runs lists them")
+        raise UnknownRun(f"no run has the id {id!r}; see GET /api/v1/runs")
     return Run.model_validate(found)
 
 

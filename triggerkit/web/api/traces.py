@@ -47,12 +47,12 @@ async def _place(
             raise NotFound(str(error)) from None
         return database_id, at, query.consumer or consumer
     if not (position.isascii() and position.isdecimal() and len(position) < 19):
-        raise NotFound("what is traced is a position of the log or a run's id")
+        raise NotFound("give a position in the log, or a run's id")
     cursor = await state.execute(_DATABASES, {"name": query.database})
     found = await cursor.fetchall()
     if not found:
-        raise NotFound("no database is captured by this name; GET /api/v1/databases lists them")
+        raise NotFound("no captured database has this name; see GET /api/v1/databases")
     if len(found) > 1:
         names = ", ".join(name for _, name in found)
-        raise NotFound(f"say of which database the position is (database=…): {names}")
+        raise NotFound(f"say which database the position belongs to (database=…): {names}")
     return found[0][0], int(position), query.consumer

@@ -17,12 +17,12 @@ from triggerkit.settings import Settings
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"consumer": "nobody"}, ["nobody", "there are test"]),
+        ({"consumer": "nobody"}, ["nobody", "known consumers: test"]),
         ({"tables": [TableName("public", "other")]}, ["public.other", "public.items"]),
         ({"sort_by": "colour"}, ["colour", "id, version, name"]),
         ({"sort_by": "version", "from_": "blue"}, ["version", "integer", "'blue'"]),
         ({"from_": "3"}, ["--sort-by"]),
-        ({"rows_per_s": 0}, ["1 or more"]),
+        ({"rows_per_s": 0}, ["at least 1"]),
     ],
     ids=["consumer", "table", "column", "bound", "no column", "rate"],
 )
@@ -51,7 +51,7 @@ def test_a_second_backfill_of_a_table_waits_for_the_end_of_the_first(scene: Scen
         second = await operator.start()
         with pytest.raises(TriggerkitError, match=r"is canceled: it cannot be paused"):
             await operator.store.pause(first)
-        with pytest.raises(TriggerkitError, match=f"no backfill 999; open are: {second}"):
+        with pytest.raises(TriggerkitError, match=f"no backfill 999; open backfills: {second}"):
             await operator.store.pause(999)
         cursor = await operator.state.execute(
             "SELECT action, detail ->> 'backfill' FROM triggerkit.audit "

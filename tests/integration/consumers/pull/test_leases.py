@@ -173,7 +173,7 @@ def test_a_paused_consumer_hands_out_nothing_but_takes_acknowledgements(database
             with pytest.raises(NotPulled, match="consumers resume items"):
                 await pull.receive()
             assert await pull.ack(received) == []
-            with pytest.raises(UnknownConsumer, match="there are items"):
+            with pytest.raises(UnknownConsumer, match="known consumers: items"):
                 await pull.puller.receive("nobody", 1)
 
     asyncio.run(scenario())

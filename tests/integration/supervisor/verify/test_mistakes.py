@@ -25,10 +25,10 @@ from triggerkit.supervisor.verify.compare import verifiable
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("SELECT 1", "answers 1 columns"),
-        ("SELECT id, 'missing', 3 FROM notes", "answers 3 columns"),
-        ("SELECT 1, 'lost'", "a problem that is none of missing, stale, orphaned"),
-        ("SELECT NULL, 'missing'", "answers a null"),
+        ("SELECT 1", "returns 1 columns"),
+        ("SELECT id, 'missing', 3 FROM notes", "returns 3 columns"),
+        ("SELECT 1, 'lost'", "unknown problem; it must be one of missing, stale, orphaned"),
+        ("SELECT NULL, 'missing'", "returns a null"),
         ("SELECT id FROM notes WHERE", "syntax error"),
         ("DELETE FROM notes RETURNING id, 'missing'", "syntax error"),
         ("SELECT nextval('numbers'), 'missing'", "read-only transaction"),
@@ -83,7 +83,7 @@ def test_verify_is_for_one_table_and_what_says_how(settings: Settings) -> None:
     @task(verify=QUERY)
     def followed_by_nothing(batch: Batch) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="does not say what its effects are"):
+    with pytest.raises(ConfigurationError, match="does not declare its effects"):
         verifiable(silent)
-    with pytest.raises(ConfigurationError, match="on= must name one"):
+    with pytest.raises(ConfigurationError, match="on= must name exactly one"):
         verifiable(followed_by_nothing)

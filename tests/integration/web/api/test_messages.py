@@ -40,7 +40,7 @@ def test_parked_messages_are_listed_in_parts_shown_tried_again_and_discarded(
         "messages": 5
     }
     for path in ("/messages?consumer=post", "/messages/post/1"):
-        assert "there are posts_push_consumer" in pushed.call("GET", path).json["error"]
+        assert "known consumers: posts_push_consumer" in pushed.call("GET", path).json["error"]
     assert pushed.call("POST", "/messages/retry", {"consumer": "post"}).status == 404
     for query in ("cursor=x", "state=lost", "limit=1001"):
         assert pushed.call("GET", f"/messages?{query}").status == 422

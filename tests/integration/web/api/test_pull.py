@@ -91,7 +91,7 @@ def test_consumers_that_are_not_there_or_not_pulled_are_told(keyed: Settings) ->
         async with pulled_site(keyed) as (pull, site):
             unknown = post(site, "receive", {}, name="nobody")
             assert unknown.status == 404
-            assert "there are items" in unknown.json["error"]
+            assert "known consumers: items" in unknown.json["error"]
             await pull.execute("UPDATE triggerkit.consumers SET state = 'paused'")
             assert post(site, "receive", {}).status == 409
             await pull.execute(

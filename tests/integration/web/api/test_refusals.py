@@ -19,16 +19,22 @@ def test_unknown_names_are_404_and_name_those_that_exist(pushed: ApiSite) -> Non
         ("POST", "/replay", {"from": "beginning"}),
     ]:  # fmt: skip
         answer = pushed.call(method, f"/consumers/post{path}", body)
-        expected = "no consumer is named 'post'; there are posts_push_consumer"
+        expected = "no consumer is named 'post'; known consumers: posts_push_consumer"
         assert refusal(answer) == (404, expected)
     for method, path, body in [
         ("GET", "", None), ("PATCH", "", {"url": LOCAL}), ("DELETE", "", None),
         ("POST", "/test", None), ("POST", "/enable", None),
     ]:  # fmt: skip
         answer = pushed.call(method, f"/endpoints/local{path}", body)
-        assert refusal(answer) == (404, "no endpoint is named 'local'; there are local_endpoint")
+        assert refusal(answer) == (
+            404,
+            "no endpoint is named 'local'; known endpoints: local_endpoint",
+        )
     status, error = refusal(pushed.call("GET", "/databases/x"))
-    assert (status, error.startswith("no database is named 'x'; there are test_")) == (404, True)
+    assert (status, error.startswith("no database is named 'x'; known databases: test_")) == (
+        404,
+        True,
+    )
     assert pushed.call("GET", "/backfills/99").json["error"].endswith("the latest are 1")
     for path in ("/backfills/x", "/runs/run_x", "/consumers/%00", "/runs/%00", "/databases/%00"):
         assert pushed.call("GET", path).status == 404, path
