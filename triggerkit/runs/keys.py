@@ -7,6 +7,7 @@ through as there is room for: a transaction that lets runs through holds the que
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -34,10 +35,19 @@ NOT_WAITING = """
     OR {run}.id = ANY (ARRAY(SELECT probe FROM triggerkit.breakers WHERE closed_at IS NULL)))
 """
 
-#: Takes the keys' locks, in one order everywhere: two transactions cannot wait in a ring.
+#: Most keys of one task that a transaction locks one by one. The server keeps all locks in a table
+#: of a fixed size, some thousands: with more keys a transaction takes the whole task's lock.
+MOST_KEYS_LOCKED = 40
+
+#: Takes the keys' locks, in one order everywhere: two transactions cannot wait in a ring. Who locks
+#: single keys of a task shares the task's own lock, which whoever locks all of them has alone.
 LOCK = """
-SELECT pg_advisory_xact_lock(number) FROM (
-    SELECT DISTINCT hashtextextended(name, 0) AS number FROM unnest(%s::text[]) AS name ORDER BY 1
+SELECT CASE WHEN is_shared THEN pg_advisory_xact_lock_shared(number)::text
+    ELSE pg_advisory_xact_lock(number)::text END
+FROM (
+    SELECT level, hashtextextended(name, 0) AS number, bool_and(is_shared) AS is_shared
+    FROM unnest(%s::text[], %s::int[], %s::bool[]) AS l (name, level, is_shared)
+    GROUP BY 1, 2 ORDER BY 1, 2
 ) AS locks
 """
 
@@ -94,9 +104,19 @@ SELECT task, id, rank FROM admitted
 """  # noqa: S608 - of constants
 
 
-def lock_parameters(keys: Iterable[Key]) -> list[list[str]]:
+def lock_parameters(keys: Iterable[Key]) -> list[list[Any]]:
     """Return the parameters of `LOCK`."""
-    return [sorted({f"{task}\x1f{key}" for task, key in keys if key is not None})]
+    by_task: defaultdict[str, set[str]] = defaultdict(set)
+    for task, key in keys:
+        if key is not None:
+            by_task[task].add(key)
+    locks: list[tuple[str, int, bool]] = []
+    for task, of_task in by_task.items():
+        is_shared = len(of_task) <= MOST_KEYS_LOCKED
+        locks.append((task, 0, is_shared))
+        if is_shared:
+            locks += [(f"{task}\x1f{key}", 1, False) for key in of_task]
+    return [list(column) for column in zip(*locks, strict=True)] or [[], [], []]
 
 
 def unblock_parameters(keys: Iterable[Key]) -> list[list[str]]:
