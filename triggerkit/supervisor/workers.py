@@ -161,7 +161,7 @@ def _fork_or_spawn(
     line: lifeline.Lifeline,
     fds: Sequence[int],
 ) -> int:
-    """The child's process id."""
+    """Return the child's process id."""
     go_read, go_write, ready_read, ready_write = fds
     # Only a process of one thread may fork, and elsewhere the system's libraries do not bear it.
     if sys.platform == "linux" and threading.active_count() == 1:

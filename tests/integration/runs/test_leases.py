@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from tests.integration.run_state import TASK, RunState, new_run
-from triggerkit.runs.keeper.heartbeat import Heartbeat
+from triggerkit.runs.keeper.heartbeat import WorkerHeartbeat
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
@@ -163,15 +163,15 @@ def test_a_heartbeat_that_fails_forgets_nothing_of_the_others(
         claims.claim(state.take())
     with keeping(state, lease_s=3.0):
         began = time.monotonic()
-        beat, turn = Heartbeat.beat, count()
+        beat, turn = WorkerHeartbeat.beat, count()
 
-        def failing(heartbeat: Heartbeat, connection: psycopg.Connection) -> bool:
+        def failing(heartbeat: WorkerHeartbeat, connection: psycopg.Connection) -> bool:
             if next(turn) % 2:
                 connection.execute("SELECT 1 / 0")
             return beat(heartbeat, connection)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Heartbeat, "beat", failing)
+            patch.setattr(WorkerHeartbeat, "beat", failing)
             state.wait_for(lambda: state.pushed() == [handle.id], 20)
     assert time.monotonic() - began < 10
     assert "a heartbeat failed" in caplog.text

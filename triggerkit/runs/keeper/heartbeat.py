@@ -58,14 +58,14 @@ WHERE l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {KEEPER_LOCK} AND 
 """  # noqa: S608 - of constants
 
 
-class _Seen(NamedTuple):
+class _BeatAnswer(NamedTuple):
     canceled: Mapping[str, str]
     heartbeats: Mapping[str, int]
     leads: bool
 
 
 @dataclass(slots=True)
-class Heartbeat:
+class WorkerHeartbeat:
     """Runs in the worker's parent process until `stop` is set."""
 
     dsn: dict[str, Any]
@@ -98,7 +98,7 @@ class Heartbeat:
             # Those that died lose their lease at once.
             connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [gone])
         rows = {**self.processes.rows(), "leads": self._leads}
-        with connection.cursor(row_factory=class_row(_Seen)) as cursor:
+        with connection.cursor(row_factory=class_row(_BeatAnswer)) as cursor:
             [seen] = cursor.execute(_BEAT, rows).fetchall()
         self.processes.hold(rows["ids"])
         for run_id, worker_id in seen.canceled.items():

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.runs.breakers import name_probes
-from triggerkit.runs.keeper.heartbeat import TICK_S, Heartbeat
+from triggerkit.runs.keeper.heartbeat import TICK_S, WorkerHeartbeat
 from triggerkit.runs.keeper.leadership import Leadership
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.local import started
@@ -123,7 +123,7 @@ class Keeper:
     stop: threading.Event
     retention: Retention
     lease_s: float = LEASE_S
-    heartbeat: Heartbeat = field(init=False)
+    heartbeat: WorkerHeartbeat = field(init=False)
     _leadership: Leadership = field(default_factory=Leadership, init=False)
     _detector: FailureDetector = field(init=False)
     _schedules: DueSchedules = field(default_factory=DueSchedules, init=False)
@@ -132,7 +132,7 @@ class Keeper:
 
     def __post_init__(self) -> None:
         self._detector = FailureDetector(self.lease_s)
-        self.heartbeat = Heartbeat(
+        self.heartbeat = WorkerHeartbeat(
             self.dsn, self.processes, self._leadership, self._detector, self.stop
         )
 

@@ -18,12 +18,12 @@ class Leadership:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the keeper stops."""
+        """Return whether the keeper stops."""
         return self._has_ended
 
     @property
     def leads(self) -> bool:
-        """Whether this keeper looks after the runs."""
+        """Return whether this keeper looks after the runs."""
         return self._leads and not self._has_ended
 
     def set(self, leads: bool) -> None:
