@@ -16,7 +16,8 @@ from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
 from triggerkit.replication import heartbeat, source_server, wal_marker
 from triggerkit.replication.capture import Capture, TransactionPart
-from triggerkit.replication.slot import PUBLICATION, ensure_publication, ensure_slot
+from triggerkit.replication.publication.ensure import ensure_publication
+from triggerkit.replication.slot import PUBLICATION, ensure_slot
 from triggerkit.state.connect import connect
 
 SLOT = "triggerkit_test"

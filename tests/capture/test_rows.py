@@ -11,7 +11,8 @@ import pytest
 from tests.capture.source import Source
 from triggerkit.change import RowChange
 from triggerkit.errors import PreflightFailed
-from triggerkit.replication.slot import PUBLICATION, ensure_publication
+from triggerkit.replication.publication.ensure import ensure_publication
+from triggerkit.replication.slot import PUBLICATION
 from triggerkit.state.connect import connect
 
 DOCS = "CREATE TABLE docs (id int PRIMARY KEY, body text, note text)"

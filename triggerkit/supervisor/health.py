@@ -13,9 +13,10 @@ from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.health import Problem, Severity
 from triggerkit.consumers.retention import WARN_SHARE, Outlook, Policy, outlook
+from triggerkit.replication.publication.tables import SourceTable
 from triggerkit.replication.slot import SourceIdentity, identify
 from triggerkit.replication.slot_state import SlotState, read_slot
-from triggerkit.supervisor.checks.check import Check, quoted
+from triggerkit.supervisor.checks.check import Check
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.slot import found_slot
 from triggerkit.supervisor.checks.tables import check_tables
@@ -41,8 +42,9 @@ FROM triggerkit.databases ORDER BY name
 
 #: Columns whose large values are stored apart, and left out of updates that do not change them.
 _LARGE_COLUMNS = """
-SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
-WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attstorage IN ('x', 'e')
+SELECT attrelid::bigint, array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped AND attstorage IN ('x', 'e')
+GROUP BY attrelid
 """
 
 
@@ -205,24 +207,36 @@ async def _of_tables(
         Declared(name, ConsumerDefinition.from_json(definition), managed_by="api")
         for name, definition in await cursor.fetchall()
     ]
-    of_tables, tables = await check_tables(source, declared)
-    checks = [*of_tables, *await check_publication(source, tables, advise=False)]
-    partial = [t.name for t in tables if t.identity != "full" and t.fault() is None]
+    of_tables, tables = await check_tables(source, declared, database.publication_name)
+    of_publication = await check_publication(
+        source, database.publication_name, tables, advise=False
+    )
+    checks = [*of_tables, *of_publication]
+    partial = [t for t in tables if t.set_full and t.fault is None]
     return [
         *(_problem(check.name.replace(" ", "_"), check) for check in checks if not check.ok),
-        *[await _of_identity(source, name) for name in partial],
+        *await _of_identities(source, partial),
     ]
 
 
-async def _of_identity(source: psycopg.AsyncConnection, name: tuple[str, str]) -> Problem:
-    cursor = await source.execute(_LARGE_COLUMNS, [quoted(*name)])
-    row = await cursor.fetchone()
-    large = ", ".join((row and row[0]) or ())
-    detail = f"{'.'.join(name)} is not REPLICA IDENTITY FULL: changes carry no old values"
+async def _of_identities(
+    source: psycopg.AsyncConnection, tables: Sequence[SourceTable]
+) -> list[Problem]:
+    """Advise to have old values where the WAL does not carry them, but may."""
+    cursor = await source.execute(_LARGE_COLUMNS, [[table.oid for table in tables]])
+    large: dict[int, list[str]] = dict(await cursor.fetchall())
+    return [_of_identity(table, large.get(table.oid, [])) for table in tables]
+
+
+def _of_identity(table: SourceTable, large: Sequence[str]) -> Problem:
+    detail = f"{', '.join(table.partial[:3])}"
+    if len(table.partial) > 3:
+        detail += f" and {len(table.partial) - 3} more partitions"
+    detail += " is not REPLICA IDENTITY FULL: changes carry no old values"
     if large:
-        detail += f", and large values of {large} are missing where an update leaves them"
-    remedy = f"ALTER TABLE {quoted(*name)} REPLICA IDENTITY FULL;"
-    return Problem("replica_identity", "advice", detail, remedy)
+        listed = ", ".join(large)
+        detail += f", and large values of {listed} are missing where an update leaves them"
+    return Problem("replica_identity", "advice", detail, table.set_full or "")
 
 
 def _problem(name: str, check: Check) -> Problem:

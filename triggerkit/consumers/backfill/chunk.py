@@ -15,6 +15,8 @@ from triggerkit.consumers.backfill.snapshot import Snapshot
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.catalog import type_decoders
+from triggerkit.replication.publication.columns import published_columns
+from triggerkit.replication.slot import PUBLICATION
 from triggerkit.values import Decoder, decoder_for
 
 #: Rows of the first chunk, and the most of any.
@@ -30,19 +32,6 @@ TARGET_BYTES = 4 * 1024 * 1024
 
 #: A cursor or bound: the order columns' values as Postgres prints them.
 Place = list[str]
-
-#: The columns that the stream has too: of the generated ones those that are published, from 18 on.
-_COLUMNS = """
-SELECT a.attname, a.atttypid::bigint
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
-  AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000 AND EXISTS (
-    SELECT FROM pg_publication_tables p WHERE p.pubname = 'triggerkit'
-    AND p.schemaname = n.nspname AND p.tablename = c.relname
-    AND to_jsonb(p) -> 'attnames' ? a.attname::text))
-ORDER BY a.attnum
-"""
 
 _KEY_ORDER = """
 SELECT a.attname FROM pg_index i
@@ -112,7 +101,8 @@ class ChunkReader:
     """Reads one table by keyset pagination, ordered by a sort column and the primary key.
 
     Places are compared by the server, by the same operators and collations as ORDER BY. Within
-    `bounds` there are only rows with a sort value. A chunk has at most `most_rows` rows.
+    `bounds` there are only rows with a sort value. A chunk has at most `most_rows` rows, with the
+    columns that `publication` holds.
     """
 
     def __init__(
@@ -122,8 +112,10 @@ class ChunkReader:
         sort_by: str | None,
         bounds: Bounds = Bounds(),  # noqa: B008 - immutable
         most_rows: int = MOST_ROWS,
+        publication: str = PUBLICATION,
     ) -> None:
         self._connection = connection
+        self._publication = publication
         self._table = table
         self._sort_by = sort_by
         self._bounds = bounds
@@ -142,17 +134,23 @@ class ChunkReader:
             PreflightFailed: the table, its primary key or the sort column is missing, or policies
                 hide rows from the role.
         """
-        cursor = await self._connection.execute(_COLUMNS, self._table)
-        self._types = dict(await cursor.fetchall())
+        published = await published_columns(self._connection, self._publication, [self._table])
+        self._types = published.get(self._table, {})
         self._columns = [*self._types]
         self._decoders = await type_decoders(self._connection, self._types.values())
         cursor = await self._connection.execute(_KEY_ORDER, self._table)
         self._key = [name for (name,) in await cursor.fetchall()]
         if not self._columns or not self._key:
             raise PreflightFailed(f"table {self._table} does not exist, or has no primary key")
+        missing = [name for name in self._key if name not in self._columns]
+        if missing:
+            raise PreflightFailed(
+                f"the column {missing[0]!r} of the primary key of {self._table} is not published: "
+                "it is generated, or left out by the publication's column list"
+            )
         if self._sort_by is not None and self._sort_by not in self._columns:
             raise PreflightFailed(
-                f"table {self._table} has no column {self._sort_by!r} to sort by; "
+                f"table {self._table} publishes no column {self._sort_by!r} to sort by; "
                 f"it has {', '.join(self._columns)}"
             )
         await self._refuse_policies()

@@ -13,7 +13,8 @@ from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.encryption import Keyring
-from triggerkit.replication.slot import ensure_publication, require_logical
+from triggerkit.replication.publication.ensure import ensure_publication
+from triggerkit.replication.slot import require_logical
 from triggerkit.state.channels import notify_consumers
 
 
@@ -55,8 +56,8 @@ async def apply(
     await endpoints.check(declarations.endpoints, declarations.consumers)
     database, identity = await ensure_database(source, state)
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
-    await ensure_publication(source, database.publication_name, tables)
-    done = await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
+    done = await ensure_publication(source, database.publication_name, tables)
+    done += await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
     done += await endpoints.declare(declarations.endpoints)
     for consumer in declarations.consumers:
         # The address of our own routes may have changed, whatever else did not.

@@ -16,7 +16,8 @@ from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.encryption import Keyring
 from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
-from triggerkit.replication.slot import ensure_publication, require_logical
+from triggerkit.replication.publication.ensure import ensure_publication
+from triggerkit.replication.slot import require_logical
 
 
 class Editor:
@@ -50,7 +51,9 @@ class Editor:
         declared, warnings = await self._captured(name, definition)
         endpoint_id = await self._endpoints.id_for(declared)
         database, identity = await ensure_database(self._source, self._state)
-        await ensure_publication(self._source, database.publication_name, definition.table_names)
+        warnings += await ensure_publication(
+            self._source, database.publication_name, definition.table_names
+        )
         await ensure_capture_slot(self._source, self._state, database, identity)
         await self._consumers.create(database.id, declared, endpoint_id)
         return warnings
@@ -75,7 +78,9 @@ class Editor:
             raise WouldLose(f"{name}: {lost}; confirm with --yes (in the API: may_lose)")
         endpoint_id = await self._endpoints.id_for(declared)
         database, _ = await ensure_database(self._source, self._state)
-        await ensure_publication(self._source, database.publication_name, definition.table_names)
+        warnings += await ensure_publication(
+            self._source, database.publication_name, definition.table_names
+        )
         await self._consumers.change(stored, declared, endpoint_id)
         await self._set_paused(stored, values.get("paused"))
         return warnings

@@ -11,18 +11,20 @@ from psycopg import sql
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
 from triggerkit.consumers.filter import Filter, Scalar
 from triggerkit.errors import ConfigurationError
+from triggerkit.replication.publication.columns import published_columns
+from triggerkit.replication.publication.tables import read_tables
+from triggerkit.replication.slot import PUBLICATION
 from triggerkit.values import decoder_for
 
 #: A table's columns: name, type as written, whether it is a number, whether it can be compared,
-#: whether an index begins with it, whether the WAL carries its old value with an update.
+#: whether an index begins with it.
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod),
     t.typcategory = 'N' AND a.atttypid <> 'money'::regtype,
     t.typcategory NOT IN ('A', 'C', 'G', 'P', 'R', 'X') AND a.atttypid NOT IN
         ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype, 'bytea'::regtype, 'money'::regtype),
     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum
-            AND i.indisvalid AND i.indpred IS NULL),
-    c.relreplident = 'f'
+            AND i.indisvalid AND i.indpred IS NULL)
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_type t ON t.oid = a.atttypid
@@ -41,7 +43,6 @@ class FollowedColumn:
     is_number: bool
     is_comparable: bool
     is_indexed: bool
-    has_old_values: bool
 
 
 @dataclass(slots=True)
@@ -53,15 +54,20 @@ class Resolved:
 
 
 async def resolve(
-    source: psycopg.AsyncConnection, definition: ConsumerDefinition, where: str
+    source: psycopg.AsyncConnection,
+    definition: ConsumerDefinition,
+    where: str,
+    publication: str = PUBLICATION,
 ) -> Resolved:
     """Check `definition` against the source; `where` is its place, for the messages.
+
+    It is to be followed by way of `publication`.
 
     Raises:
         ConfigurationError: it names a table or column that is not there, or a value does not fit
             its column's type. The message lists all problems, each with its field.
     """
-    checker = _Checker(source, definition, where)
+    checker = _Checker(source, definition, where, publication)
     resolved = await checker.check()
     if checker.problems:
         raise ConfigurationError("\n".join(checker.problems))
@@ -70,23 +76,32 @@ async def resolve(
 
 class _Checker:
     def __init__(
-        self, source: psycopg.AsyncConnection, definition: ConsumerDefinition, where: str
+        self,
+        source: psycopg.AsyncConnection,
+        definition: ConsumerDefinition,
+        where: str,
+        publication: str,
     ) -> None:
         self._source = source
         self._definition = definition
         self._where = where
+        self._publication = publication
+        self._published: dict[tuple[str, str], dict[str, int]] = {}
         self._tables: dict[TableName, dict[str, FollowedColumn]] = {}
         self.problems: list[str] = []
 
     async def check(self) -> Resolved:
         definition = self._definition
+        self._published = await published_columns(
+            self._source, self._publication, definition.table_names
+        )
         for index, table in enumerate(definition.table_names):
             await self._read_table(table, f"tables.{index}")
         resolved = Resolved(definition)
         self._sort_column(resolved)
         self._named_columns("when_changed", definition.when_changed or ())
         self._named_columns("group_by", definition.group_by or ())
-        self._old_values(resolved)
+        await self._old_values(resolved)
         filters = [await self._filter(i, f) for i, f in enumerate(definition.filters)]
         start = await self._start()
         resolved.definition = definition.model_copy(
@@ -118,15 +133,18 @@ class _Checker:
                     f"chunk of a backfill sorts the table; run: {statement.as_string(None)};"
                 )
 
-    def _old_values(self, resolved: Resolved) -> None:
+    async def _old_values(self, resolved: Resolved) -> None:
         if self._definition.when_changed is None:
             return
-        for table, columns in self._tables.items():
-            if not any(column.has_old_values for column in columns.values()):
+        for table in (await read_tables(self._source, self._tables, self._publication)).values():
+            if table.partial:
+                remedy = f"run: {table.set_full}"
+                if table.set_full is None:
+                    remedy = "with a virtual generated column Postgres allows none of them"
                 resolved.warnings.append(
-                    f"{self._where} when_changed: the WAL does not carry old values of {table}, so "
-                    "every update counts as a change of these columns; run: ALTER TABLE "
-                    f"{sql.Identifier(*table).as_string(None)} REPLICA IDENTITY FULL;"
+                    f"{self._where} when_changed: the WAL does not carry old values of "
+                    f"{', '.join(table.partial)}, so every update counts as a change of these "
+                    f"columns; {remedy}"
                 )
 
     def _named_columns(self, path: str, names: Sequence[str]) -> None:
@@ -139,6 +157,14 @@ class _Checker:
         if column is None:
             known = ", ".join(self._tables[table])
             self._problem(path, f"table {table} has no column {name!r}; it has {known}")
+        elif name not in self._published[table]:
+            known = ", ".join(self._published[table])
+            self._problem(
+                path,
+                f"column {name!r} of {table} is not published, so that messages do not have it: it "
+                f"is generated, or left out by the publication's column list; they have {known}",
+            )
+            return None
         return column
 
     async def _filter(self, index: int, filter_: Filter) -> Filter:

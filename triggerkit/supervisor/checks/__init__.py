@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 
 from triggerkit.consumers.declare.declaration import Declared
-from triggerkit.replication.slot import slot_name_for
+from triggerkit.replication.slot import PUBLICATION, slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.supervisor.checks.authorization import check_secrets
@@ -52,11 +52,11 @@ async def _source(
     source: psycopg.AsyncConnection, declared: Sequence[Declared], *, advise: bool
 ) -> list[Check]:
     slot_name = slot_name_for(source.info.dbname)
-    of_tables, tables = await check_tables(source, declared)
+    of_tables, tables = await check_tables(source, declared, PUBLICATION)
     return [
         *await check_server(source, slot_name),
         await check_slot(source, slot_name),
         *of_tables,
-        *await check_publication(source, tables, advise=advise),
+        *await check_publication(source, PUBLICATION, tables, advise=advise),
         *([await check_pgvector(source)] if advise else []),
     ]

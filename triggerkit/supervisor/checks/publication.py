@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.replication.slot import PUBLICATION, SourceTable, create_publication
+from triggerkit.replication.publication.ensure import create_publication
+from triggerkit.replication.publication.tables import SourceTable
 from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 #: Every action there is; changes of one that is left out would never be seen.
@@ -18,14 +19,14 @@ _MAY = """
 SELECT current_database(), current_user, has_database_privilege(current_database(), 'CREATE')
 """
 
-_OWNED = """
-SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+_FOREIGN = """
+SELECT oid::bigint FROM pg_class WHERE oid = ANY (%s) AND NOT pg_has_role(relowner, 'USAGE')
 """
 
 #: By way of JSON, since which columns there are depends on the server's version.
 _PUBLICATION = """
-SELECT puballtables AS all_tables, coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false) AS by_root,
+SELECT pubname::text AS name, puballtables AS all_tables,
+    coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false) AS by_root,
     pubinsert AND pubupdate AND pubdelete AND pubtruncate AS all_actions
 FROM pg_publication p WHERE pubname = %s
 """
@@ -40,127 +41,134 @@ JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespa
 WHERE p.pubname = %s ORDER BY 1, 2
 """
 
-#: Published tables whose updates and deletes the server refuses, for want of an identity.
-_UNIDENTIFIED = """
-SELECT n.nspname, c.relname FROM pg_publication_tables t
+#: Published tables whose updates and deletes the server refuses: for want of an identity, or, from
+#: Postgres 18 on, as it has generated columns that are not published. And whether a key would do.
+_HURT = """
+SELECT n.nspname, c.relname, k.indexrelid IS NOT NULL AND c.relreplident = 'f'
+FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
 JOIN pg_namespace n ON n.nspname = t.schemaname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-WHERE t.pubname = %s AND c.relkind = 'r' AND c.relreplident IN ('d', 'n') AND NOT (
-    c.relreplident = 'd' AND EXISTS (
-        SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary AND indimmediate))
+LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary AND k.indimmediate
+WHERE t.pubname = %(publication)s AND c.relkind = 'r' AND (
+    c.relreplident = 'n' OR c.relreplident = 'd' AND k.indexrelid IS NULL
+    OR c.relreplident = 'f' AND to_jsonb(p) ? 'pubgencols' AND EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND (
+            a.attgenerated = 'v'
+            OR a.attgenerated = 's' AND to_jsonb(p) ->> 'pubgencols' <> 's')))
 ORDER BY 1, 2
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Publication:
+    name: str
     all_tables: bool
     by_root: bool
     all_actions: bool
 
 
 async def check_publication(
-    source: psycopg.AsyncConnection, tables: Sequence[SourceTable], *, advise: bool
+    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable], *, advise: bool
 ) -> list[Check]:
-    """Check whether the publication has all of `tables`, or will be made so."""
+    """Check whether the publication `name` has all of `tables`, or will be made so."""
     async with source.cursor(row_factory=class_row(_Publication)) as cursor:
-        await cursor.execute(_PUBLICATION, [PUBLICATION])
+        await cursor.execute(_PUBLICATION, [name])
         publication = await cursor.fetchone()
     if publication is None:
-        return [await _to_be_made(source, tables)]
+        return [await _to_be_made(source, name, tables)]
     return [
         await _holds(source, publication, tables),
         _actions(publication),
         *_partitions(publication, tables),
-        *(await _limits(source, tables) if tables else []),
-        *(await _others(source, tables) if advise else []),
+        *(await _limits(source, name, tables) if tables else []),
+        *(await _others(source, name, tables) if advise else []),
     ]
 
 
-async def _to_be_made(source: psycopg.AsyncConnection, tables: Sequence[SourceTable]) -> Check:
+async def _to_be_made(
+    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable]
+) -> Check:
     cursor = await source.execute(_MAY)
     row = await cursor.fetchone()
     assert row is not None
     database, role, may_create = row
-    foreign = [table for table in tables if not await _is_owned(source, table)]
+    cursor = await source.execute(_FOREIGN, [[table.oid for table in tables]])
+    oids = {oid for (oid,) in await cursor.fetchall()}
+    foreign = [table for table in tables if table.oid in oids]
     if foreign:
-        statement = create_publication(
-            PUBLICATION, [table.name for table in tables], source.info.server_version
-        )
+        statement = create_publication(name, tables, source.info.server_version)
         return Check(
             "publication",
             False,
-            f"{PUBLICATION} is missing, and {role} does not own {_listed(foreign)}",
+            f"{name} is missing, and {role} does not own {_listed(foreign)}",
             f"{statement.as_string(source)};  -- as a superuser",
         )
     if not may_create:
         return Check(
             "publication",
             False,
-            f"{PUBLICATION} is missing, and {role} may not create it",
+            f"{name} is missing, and {role} may not create it",
             f"GRANT CREATE ON DATABASE {quoted(database)} TO {quoted(role)};",
         )
     held = f" for {_listed(tables)}" if tables else ""
-    return Check("publication", True, f"{PUBLICATION} will be made{held} by `triggerkit apply`")
-
-
-async def _is_owned(source: psycopg.AsyncConnection, table: SourceTable) -> bool:
-    cursor = await source.execute(_OWNED, table.name)
-    return await cursor.fetchone() == (True,)
+    return Check("publication", True, f"{name} will be made{held} by `triggerkit apply`")
 
 
 async def _holds(
     source: psycopg.AsyncConnection, publication: _Publication, tables: Sequence[SourceTable]
 ) -> Check:
     if publication.all_tables:
-        return Check("publication", True, f"{PUBLICATION} has all tables")
+        return Check("publication", True, f"{publication.name} has all tables")
     if not tables:
-        return Check("publication", True, f"{PUBLICATION} is there")
-    cursor = await source.execute(_PUBLISHED, [PUBLICATION])
+        return Check("publication", True, f"{publication.name} is there")
+    cursor = await source.execute(_PUBLISHED, [publication.name])
     published = set(await cursor.fetchall())
     # By its partitions only, a partitioned table is in the publication too.
     missing = [
         t
         for t in tables
-        if t.name not in published and not (t.partitioned and not publication.by_root)
+        if t.name not in published and not (t.is_partitioned and not publication.by_root)
     ]
     if not missing:
-        return Check("publication", True, f"{PUBLICATION} has all tables that tasks follow")
+        return Check("publication", True, f"{publication.name} has all tables that tasks follow")
     names = ", ".join(quoted(*table.name) for table in missing)
     return Check(
         "publication",
         False,
-        f"{PUBLICATION} lacks {_listed(missing)}",
-        f"ALTER PUBLICATION {quoted(PUBLICATION)} ADD TABLE {names};",
+        f"{publication.name} lacks {_listed(missing)}",
+        f"ALTER PUBLICATION {quoted(publication.name)} ADD TABLE {names};",
     )
 
 
 def _actions(publication: _Publication) -> Check:
     detail = ACTIONS if publication.all_actions else "some are left out, and would never be seen"
-    remedy = f"ALTER PUBLICATION {quoted(PUBLICATION)} SET (publish = {literal(ACTIONS)});"
+    remedy = f"ALTER PUBLICATION {quoted(publication.name)} SET (publish = {literal(ACTIONS)});"
     return Check("published actions", publication.all_actions, detail, remedy)
 
 
 def _partitions(publication: _Publication, tables: Sequence[SourceTable]) -> Iterator[Check]:
-    partitioned = [table for table in tables if table.partitioned]
+    partitioned = [table for table in tables if table.is_partitioned]
     if partitioned and not publication.by_root:
         yield Check(
             "published partitions",
             False,
             f"changes of {_listed(partitioned)} come under the partitions' names",
-            f"ALTER PUBLICATION {quoted(PUBLICATION)} SET (publish_via_partition_root = true);",
+            f"ALTER PUBLICATION {quoted(publication.name)} "
+            "SET (publish_via_partition_root = true);",
         )
 
 
-async def _limits(source: psycopg.AsyncConnection, tables: Sequence[SourceTable]) -> list[Check]:
+async def _limits(
+    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable]
+) -> list[Check]:
     """Row filters hide changes, which is wrong; column lists may hide what no task shall see."""
     followed = {table.name for table in tables}
-    cursor = await source.execute(_LIMITS, [PUBLICATION])
+    cursor = await source.execute(_LIMITS, [name])
     checks = []
-    for schema, name, filtered, listed in await cursor.fetchall():
-        if (schema, name) not in followed or not (filtered or listed):
+    for schema, table_name, filtered, listed in await cursor.fetchall():
+        if (schema, table_name) not in followed or not (filtered or listed):
             continue
-        table, publication = quoted(schema, name), quoted(PUBLICATION)
+        table, publication = quoted(schema, table_name), quoted(name)
         # In one transaction: no change falls between the two.
         remedy = (
             f"BEGIN; ALTER PUBLICATION {publication} DROP TABLE {table}; "
@@ -168,21 +176,29 @@ async def _limits(source: psycopg.AsyncConnection, tables: Sequence[SourceTable]
         )
         what = "a row filter: changes of other rows run nothing"
         if not filtered:
-            what = "a column list: the other columns are missing in changes, not in existing rows"
-        label = f"published part of {schema}.{name}"
+            what = "a column list: the other columns are missing in messages"
+        label = f"published part of {schema}.{table_name}"
         checks.append(Check(label, False, what, remedy, required=filtered))
     return checks
 
 
-async def _others(source: psycopg.AsyncConnection, tables: Sequence[SourceTable]) -> list[Check]:
+async def _others(
+    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable]
+) -> list[Check]:
     """Tables that nobody follows but the publication hurts: advice, and theirs to mend."""
     followed = {table.name for table in tables}
-    cursor = await source.execute(_UNIDENTIFIED, [PUBLICATION])
-    names = [name for name in await cursor.fetchall() if name not in followed]
-    if not names:
+    cursor = await source.execute(_HURT, {"publication": name})
+    hurt = [row for row in await cursor.fetchall() if row[:2] not in followed]
+    if not hurt:
         return []
-    detail = "Postgres refuses updates and deletes of tables published without a replica identity"
-    remedy = " ".join(f"ALTER TABLE {quoted(*name)} REPLICA IDENTITY FULL;" for name in names)
+    detail = (
+        "Postgres refuses updates and deletes of tables published without a replica identity, or "
+        "with a generated column in it that is not published"
+    )
+    remedy = " ".join(
+        f"ALTER TABLE {quoted(*table)} REPLICA IDENTITY {'DEFAULT' if has_key else 'FULL'};"
+        for *table, has_key in hurt
+    )
     return [Check("other published tables", False, detail, remedy, required=False)]
 
 

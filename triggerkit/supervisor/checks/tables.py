@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import psycopg
 
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import TableName
-from triggerkit.replication.slot import SourceTable, read_table
+from triggerkit.replication.publication.tables import SourceTable, read_tables
 from triggerkit.supervisor.checks.check import Check, quoted
 
 #: `row_security_active` also tells whether policies hide rows from this very role.
 _PRIVILEGES = """
-SELECT current_user, has_schema_privilege(n.oid, 'USAGE'),
+SELECT n.nspname, c.relname, current_user, has_schema_privilege(n.oid, 'USAGE'),
     has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = %s
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)
 """
 
 #: Of what old rows bring, by the replica identity's kind.
@@ -27,67 +27,93 @@ _OLD_VALUES = {
 }
 
 
-def followed_tables(declared: Sequence[Declared]) -> list[TableName]:
-    """Return each table that a consumer follows, once."""
-    return sorted({table for d in declared for table in d.definition.table_names})
-
-
 async def check_tables(
-    source: psycopg.AsyncConnection, declared: Sequence[Declared]
+    source: psycopg.AsyncConnection, declared: Sequence[Declared], publication: str
 ) -> tuple[list[Check], list[SourceTable]]:
-    """Return the checks of each table, and those tables that exist."""
+    """Return the checks of each followed table, and those tables that exist."""
+    followers: defaultdict[TableName, list[Declared]] = defaultdict(list)
+    for consumer in declared:
+        for name in consumer.definition.table_names:
+            followers[name].append(consumer)
+    found = await read_tables(source, followers, publication)
+    privileges = await _privileges(source, found)
     checks: list[Check] = []
-    found: list[SourceTable] = []
-    for name in followed_tables(declared):
-        table = await read_table(source, *name)
+    for name in sorted(followers):
+        table = found.get(name)
         if table is None:
             remedy = f"CREATE TABLE {quoted(*name)} (…);  -- or correct the name in on="
             checks.append(Check(f"table {name}", False, "missing", remedy))
             continue
-        found.append(table)
-        checks += _identity(name, table, declared)
-        checks.append(await _privileges(source, name))
-    return checks, found
+        checks += _identity(name, table, followers[name])
+        checks.append(privileges[name])
+    return checks, [found[name] for name in sorted(found)]
 
 
-def _identity(name: TableName, table: SourceTable, declared: Sequence[Declared]) -> Iterator[Check]:
+def _identity(
+    name: TableName, table: SourceTable, followers: Sequence[Declared]
+) -> Iterator[Check]:
     label = f"table {name}"
-    fault = table.fault()
-    if fault is not None:
-        yield Check(label, False, fault.problem, fault.remedy)
+    if table.fault is not None:
+        yield Check(label, False, *table.fault)
         return
     detail = f"replica identity {table.identity}: {_OLD_VALUES[table.identity]}"
+    if table.is_partitioned:
+        detail = (
+            "all partitions are REPLICA IDENTITY FULL"
+            if not table.partial
+            else (
+                f"deletes in {_some(table.partial)} carry only the key: a REPLICA IDENTITY is each "
+                "partition's own"
+            )
+        )
     yield Check(label, True, detail)
-    choosy = [
-        d.name
-        for d in declared
-        if name in d.definition.table_names and d.definition.when_changed is not None
-    ]
-    if choosy and table.identity != "full":
+    choosy = [d.name for d in followers if d.definition.when_changed is not None]
+    if choosy and table.partial:
         yield Check(
             f"{label} old values",
             False,
             f"when_changed of {', '.join(choosy)} lets every update pass, for want of them",
-            f"ALTER TABLE {quoted(*name)} REPLICA IDENTITY FULL;",
+            table.set_full or _no_full(table),
             required=False,
         )
 
 
-async def _privileges(source: psycopg.AsyncConnection, name: TableName) -> Check:
-    cursor = await source.execute(_PRIVILEGES, name)
-    row = await cursor.fetchone()
-    assert row is not None
-    role, usage, select, row_security = row
+def _no_full(table: SourceTable) -> str:
+    names = ", ".join(table.virtual_columns)
+    return (
+        "leave when_changed out: with REPLICA IDENTITY FULL Postgres would refuse updates and "
+        f"deletes, because of the virtual generated column {names}"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more partitions"
+
+
+async def _privileges(
+    source: psycopg.AsyncConnection, tables: Mapping[tuple[str, str], SourceTable]
+) -> dict[tuple[str, str], Check]:
+    cursor = await source.execute(_PRIVILEGES, [[table.oid for table in tables.values()]])
+    return {
+        (schema, name): _privilege(TableName(schema, name), *facts)
+        for schema, name, *facts in await cursor.fetchall()
+    }
+
+
+def _privilege(
+    name: TableName, role: str, may_use: bool, may_select: bool, has_row_security: bool
+) -> Check:
     to = quoted(role)
     grants = []
-    if not usage:
+    if not may_use:
         grants.append(f"GRANT USAGE ON SCHEMA {quoted(name.schema)} TO {to};")
-    if not select:
+    if not may_select:
         grants.append(f"GRANT SELECT ON {quoted(*name)} TO {to};")
     label = f"table {name} privileges"
     if grants:
         return Check(label, False, f"{role} may not read it", " ".join(grants))
-    if row_security:
+    if has_row_security:
         detail = f"row security hides rows from {role}"
         return Check(label, False, detail, f"ALTER ROLE {to} BYPASSRLS;")
     return Check(label, True, f"readable by {role}")

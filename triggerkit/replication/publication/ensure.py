@@ -1,0 +1,160 @@
+"""Makes the publication hold what is followed, if the application's own writes stay allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import psycopg
+from psycopg import sql
+
+from triggerkit.errors import PreflightFailed
+from triggerkit.replication import wal_marker
+from triggerkit.replication.publication.refusal import ask
+from triggerkit.replication.publication.tables import (
+    GENERATED_FROM,
+    SourceTable,
+    read_tables,
+)
+from triggerkit.replication.slot import PUBLICATION
+
+#: The first server version that publishes a partitioned table's changes under its own name.
+PARTITIONS_BY_ROOT = 130000
+
+_PUBLICATION = """
+SELECT puballtables, coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false),
+    to_jsonb(p) ->> 'pubgencols' = 's'
+FROM pg_publication p WHERE pubname = %s
+"""
+
+
+def create_publication(
+    publication: str, tables: Sequence[SourceTable], version: int
+) -> sql.Composed:
+    """Return the statement that makes `publication` hold `tables`, on a server of `version`."""
+    create = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(publication))
+    if tables:
+        names = sql.SQL(", ").join(sql.Identifier(*table.name) for table in tables)
+        create = sql.SQL("{} FOR TABLE {}").format(create, names)
+    options = []
+    if version >= PARTITIONS_BY_ROOT:
+        # Changes of partitions come under the name of the table that a consumer follows.
+        options.append(sql.SQL("publish_via_partition_root = true"))
+    if version >= GENERATED_FROM:
+        options.append(sql.SQL("publish_generated_columns = stored"))
+    if options:
+        create = sql.SQL("{} WITH ({})").format(create, sql.SQL(", ").join(options))
+    return create
+
+
+async def ensure_publication(
+    connection: psycopg.AsyncConnection, publication: str, tables: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Make `publication` hold `tables`; one that publishes all tables is used as it is.
+
+    On a server that streams no messages it also gets the marker table. Where Postgres would refuse
+    a table's own updates or deletes, the publication stays as it was. Returns what is to be said.
+
+    Raises:
+        PreflightFailed: a table does not exist or cannot be followed, or the role may not do it.
+    """
+    wanted = await _require_tables(connection, publication, tables)
+    await wal_marker.make_table(connection)
+    async with connection.transaction():
+        await _ensure_tables(connection, publication, wanted)
+        addition = await wal_marker.missing_publication(connection, publication)
+        if addition is not None:
+            await _change(connection, addition)
+        return await _require_writable(connection, publication, wanted)
+
+
+async def _ensure_tables(
+    connection: psycopg.AsyncConnection, publication: str, wanted: Sequence[SourceTable]
+) -> None:
+    cursor = await connection.execute(_PUBLICATION, [publication])
+    row = await cursor.fetchone()
+    if row is None:
+        version = connection.info.server_version
+        await _change(connection, create_publication(publication, wanted, version))
+        return
+    all_tables, by_root, has_generated = row
+    name = sql.Identifier(publication)
+    if not by_root and any(table.is_partitioned for table in wanted):
+        raise PreflightFailed(
+            f"publication {publication} publishes partitions under their own names; run: "
+            f"ALTER PUBLICATION {name.as_string(None)} SET (publish_via_partition_root = true);"
+        )
+    if all_tables:
+        return
+    # False where the server knows the option; others have no such column.
+    is_to_have = publication == PUBLICATION and any(table.stored_columns for table in wanted)
+    if has_generated is False and is_to_have:
+        option = sql.SQL("ALTER PUBLICATION {} SET (publish_generated_columns = stored)")
+        await _change(connection, option.format(name))
+    cursor = await connection.execute(
+        "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", [publication]
+    )
+    published = set(await cursor.fetchall())
+    missing = [table for table in wanted if table.name not in published]
+    if missing:
+        names = sql.SQL(", ").join(sql.Identifier(*table.name) for table in missing)
+        await _change(connection, sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(name, names))
+
+
+async def _change(connection: psycopg.AsyncConnection, statement: sql.Composed) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PreflightFailed(
+            f"the role {connection.info.user} may not change the publication "
+            f"({error.diag.message_primary}); let a superuser run: "
+            f"{statement.as_string(connection)};"
+        ) from error
+
+
+async def _require_writable(
+    connection: psycopg.AsyncConnection, publication: str, wanted: Sequence[SourceTable]
+) -> list[str]:
+    """Refuse a table that the application could not update or delete from any more."""
+    said = []
+    for table in wanted:
+        verdict = await ask(connection, table)
+        name = ".".join(table.name)
+        if verdict.refusal is not None:
+            drop = sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(
+                sql.Identifier(publication), sql.Identifier(*table.name)
+            )
+            raise PreflightFailed(
+                f"table {name} cannot be published as it is, since Postgres would refuse its own "
+                f"updates and deletes: {verdict.refusal}; mend its REPLICA IDENTITY, or, if it is "
+                f"published with a column list or row filter, run: {drop.as_string(None)};"
+            )
+        if verdict.unasked is not None:
+            said.append(
+                f"whether Postgres allows updates and deletes of {name} once it is published was "
+                f"looked up in the catalog alone: {verdict.unasked}"
+            )
+    return said
+
+
+async def _require_tables(
+    connection: psycopg.AsyncConnection, publication: str, names: Iterable[tuple[str, str]]
+) -> list[SourceTable]:
+    wanted = sorted(set(names))
+    found = await read_tables(connection, wanted, publication)
+    for name in wanted:
+        table = found.get(name)
+        dotted = ".".join(name)
+        if table is None:
+            raise PreflightFailed(
+                f"table {dotted} does not exist; create it, or correct the consumer's table"
+            )
+        if table.fault is not None:
+            problem, remedy = table.fault
+            raise PreflightFailed(f"table {dotted} {problem}; run: {remedy}")
+        if table.is_partitioned and connection.info.server_version < PARTITIONS_BY_ROOT:
+            raise PreflightFailed(
+                f"table {dotted} is partitioned, and this server publishes only its "
+                "partitions, under their own names; follow those, or use Postgres 13 or later"
+            )
+    return [found[name] for name in wanted]
