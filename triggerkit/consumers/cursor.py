@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import psycopg
@@ -44,7 +44,7 @@ WHERE k.consumer_id = %s ORDER BY k.partition
 """
 
 _RELOAD = """
-SELECT k.xmin::text, k.position, k.batch_id, k.attempt
+SELECT k.xmin::text, k.position, k.batch_id
 FROM triggerkit.cursors k
 JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
 WHERE k.consumer_id = %s AND k.partition = %s
@@ -86,7 +86,7 @@ class CursorMoved(Exception):
     """Another session moved or removed the cursor: deliveries from it do not count."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """A consumer's place in one partition, and the batch whose outcome is not known yet.
 
@@ -105,6 +105,10 @@ class Cursor:
     settled: list[int]
     version: str
     stored_position: int
+
+    def passed(self, position: int) -> Cursor:
+        """Return the cursor past entries that are not wanted; only memory knows of it."""
+        return replace(self, position=position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,45 +178,37 @@ class CursorStore:
             await cursor.execute(_LOAD, [consumer.replay_epoch, consumer.id])
             return await cursor.fetchall()
 
-    async def begin(self, consumer: Consumer, cursor: Cursor) -> None:
-        """Remember what is sent next; durable before it returns.
+    async def begin(
+        self,
+        consumer: Consumer,
+        cursor: Cursor,
+        *,
+        batch_id: str,
+        batch_last: int,
+        settled: list[int],
+    ) -> Cursor:
+        """Remember the attempt that is sent next, and return the cursor with it.
+
+        Durable before it returns.
 
         Raises:
             CursorMoved: the cursor is another by now.
         """
-        async with self._pool.connection() as connection:
-            if await self._begin(connection, cursor):
-                return
-            await self._look_again(connection, consumer, cursor)
-            if not await self._begin(connection, cursor):
-                raise CursorMoved
-
-    async def _begin(self, connection: psycopg.AsyncConnection, cursor: Cursor) -> bool:
-        values = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
-        where = [cursor.settled, cursor.consumer_id, cursor.partition, cursor.version]
-        answer = await connection.execute(_BEGIN, [*values, *where])
-        row = await answer.fetchone()
-        if row is None:
-            return False
-        cursor.version = row[0]
-        cursor.stored_position = cursor.position
-        return True
-
-    async def _look_again(
-        self, connection: psycopg.AsyncConnection, consumer: Consumer, cursor: Cursor
-    ) -> None:
-        """Take in that somebody stored how far the cursor is in memory, and nothing else."""
-        answer = await connection.execute(
-            _RELOAD, [consumer.replay_epoch, cursor.consumer_id, cursor.partition]
+        sending = replace(
+            cursor,
+            batch_id=batch_id,
+            batch_last=batch_last,
+            settled=settled,
+            attempt=cursor.attempt + 1,
         )
-        row = await answer.fetchone()
-        if row is None:
+        async with self._pool.connection() as connection:
+            version = await _begin(connection, sending)
+            if version is None:
+                sending = await _look_again(connection, consumer, sending)
+                version = await _begin(connection, sending)
+        if version is None:
             raise CursorMoved
-        version, position, batch_id, _ = row
-        is_within = cursor.stored_position <= position <= cursor.position
-        if batch_id is not None or not is_within:
-            raise CursorMoved
-        cursor.version = version
+        return replace(sending, version=version, stored_position=sending.position)
 
     async def record_attempt(
         self,
@@ -220,12 +216,16 @@ class CursorStore:
         cursor: Cursor,
         outcome: AttemptOutcome,
         parked: Sequence[ParkedMessage] = (),
-    ) -> None:
+    ) -> Cursor:
         """Note an attempt's outcome, what is parked, and the cursor's move, all at once.
+
+        Returns the cursor as it is stored then.
 
         Raises:
             CursorMoved: the cursor is another by now; nothing of this was done.
         """
+        is_over = outcome.move_to is not None
+        position = cursor.position if outcome.move_to is None else outcome.move_to
         parameters: dict[str, object] = {
             "consumer_id": cursor.consumer_id,
             "partition": cursor.partition,
@@ -237,12 +237,12 @@ class CursorStore:
             "sent_at": outcome.sent_at,
             "status": outcome.status,
             "error": outcome.error,
-            "done": outcome.move_to is not None,
-            "position": cursor.position if outcome.move_to is None else outcome.move_to,
+            "done": is_over,
+            "position": position,
         }
         async with self._pool.connection() as connection:
             if cursor.batch_id is None:
-                await self._look_again(connection, consumer, cursor)
+                cursor = await _look_again(connection, consumer, cursor)
             parameters["version"] = cursor.version
             try:
                 if not parked:
@@ -254,8 +254,10 @@ class CursorStore:
             except (ForeignKeyViolation, DeadlockDetected):
                 # The consumer was deleted at this moment.
                 raise CursorMoved from None
-        cursor.version = version
-        cursor.stored_position = cursor.position if outcome.move_to is None else outcome.move_to
+        stored = replace(cursor, position=position, stored_position=position, version=version)
+        if not is_over:
+            return stored
+        return replace(stored, batch_id=None, batch_last=None, attempt=0, settled=[])
 
     async def disable(self, consumer_id: int) -> None:
         """Note that the consumer's endpoint is gone: nothing more is sent to it."""
@@ -289,6 +291,32 @@ class CursorStore:
                 "WHERE id = %s AND starts_with(last_error, %s)",
                 [consumer_id, UNLOADABLE],
             )
+
+
+async def _begin(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | None:
+    """Store the cursor; None when its row is of another version."""
+    values = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
+    where = [cursor.settled, cursor.consumer_id, cursor.partition, cursor.version]
+    answer = await connection.execute(_BEGIN, [*values, *where])
+    row = await answer.fetchone()
+    return None if row is None else str(row[0])
+
+
+async def _look_again(
+    connection: psycopg.AsyncConnection, consumer: Consumer, cursor: Cursor
+) -> Cursor:
+    """Take in that somebody stored how far the cursor is in memory, and nothing else."""
+    answer = await connection.execute(
+        _RELOAD, [consumer.replay_epoch, cursor.consumer_id, cursor.partition]
+    )
+    row = await answer.fetchone()
+    if row is None:
+        raise CursorMoved
+    version, position, batch_id = row
+    is_within = cursor.stored_position <= position <= cursor.position
+    if batch_id is not None or not is_within:
+        raise CursorMoved
+    return replace(cursor, version=version)
 
 
 async def _move(connection: psycopg.AsyncConnection, parameters: dict[str, object]) -> str:

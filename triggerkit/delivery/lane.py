@@ -72,8 +72,8 @@ class Lane:
             self._give_turn_back()
 
     async def _next(self) -> Batch:
-        cursor = self.cursor
         while True:
+            cursor = self.cursor
             await self._reader.wait(cursor.partition, cursor.position)
             await self._take_turn()
             head = self._reader.head
@@ -84,7 +84,7 @@ class Lane:
             if batch is not None and (batch.entries or batch.held):
                 await self._fill(batch)
                 return batch
-            cursor.position = head if batch is None else batch.last
+            self.cursor = cursor.passed(head if batch is None else batch.last)
             self._give_turn_back()
 
     async def _fill(self, batch: Batch) -> None:
@@ -196,18 +196,19 @@ class Lane:
         await self._delivery.back_off(wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer]:
-        cursor = self.cursor
         async with self._delivery.slots:
-            cursor.batch_id = batch.id
-            cursor.batch_last = batch.last
-            cursor.settled = [item.entry.position for item in batch.held]
-            cursor.attempt += 1
-            await self._store.begin(self.consumer, cursor)
+            self.cursor = await self._store.begin(
+                self.consumer,
+                self.cursor,
+                batch_id=batch.id,
+                batch_last=batch.last,
+                settled=[item.entry.position for item in batch.held],
+            )
             body = batch.body(single=self.consumer.definition.batch_size == 1)
             sent_at = datetime.now(UTC)
             self._suspicion.sending()
             reach("post-before")
-            answer = await self._delivery.push(body, batch.id, cursor.attempt)
+            answer = await self._delivery.push(body, batch.id, self.cursor.attempt)
         self._give_turn_back()
         reach("post-after")
         return sent_at, answer
@@ -252,18 +253,14 @@ class Lane:
         if parked:
             await self._park(outcome, parked)
         else:
-            await self._store.record_attempt(self.consumer, self.cursor, outcome)
+            self.cursor = await self._store.record_attempt(self.consumer, self.cursor, outcome)
         if move_to is None:
             return
         self._batch = None
         if self._delivery.is_awaited:
             self._delivery.retry.set()
-        if self.cursor.attempt > 1:
+        if outcome.attempt > 1:
             await self._store.save_error(self.consumer.id, None)
-        self.cursor.position = move_to
-        self.cursor.batch_id = self.cursor.batch_last = None
-        self.cursor.attempt = 0
-        self.cursor.settled = []
 
     def _parked(
         self, batch: Batch, answer: Answer, refused: Sequence[ParkedMessage]
@@ -277,6 +274,8 @@ class Lane:
 
     async def _park(self, outcome: AttemptOutcome, parked: list[ParkedMessage]) -> None:
         async with self._delivery.parking:
-            await self._store.record_attempt(self.consumer, self.cursor, outcome, parked)
+            self.cursor = await self._store.record_attempt(
+                self.consumer, self.cursor, outcome, parked
+            )
             self._delivery.parked_keys.update(m.key for m in parked if m.state != "dead")
         self._delivery.retry.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -109,8 +110,7 @@ def test_what_was_sent_before_a_rewind_cannot_move_its_cursors(
             await declare(settings, receiver, changes("items"))
             store, cursor = await first_cursor(settings, states)
             [consumer] = await store.consumers()
-            cursor.batch_id, cursor.batch_last, cursor.attempt = "b", 5, 1
-            await store.begin(consumer, cursor)
+            cursor = await store.begin(consumer, cursor, **batch(5))
             message = ParkedMessage(cursor.partition, 5, "k", b"{}", "refused", state="failing")
             recording = store.record_attempt(
                 consumer, cursor, outcome(5), [message] if parks else []
@@ -148,16 +148,15 @@ def test_what_was_read_before_a_rewind_is_not_sent_after_it(
             await declare(settings, receiver, changes("items"))
             store, cursor = await first_cursor(settings, states)
             [consumer] = await store.consumers()
-            cursor.position = 5
-            cursor.batch_id, cursor.batch_last, cursor.attempt = "b", 6, 1
+            cursor = cursor.passed(5)
             async with await connect(settings.state_dsn, "test") as state:
                 async with state.transaction():
                     await Consumers(state, "t").replay(await find(state), "beginning")
                     if waits:
-                        task = asyncio.create_task(store.begin(consumer, cursor))
+                        task = asyncio.create_task(store.begin(consumer, cursor, **batch(6)))
                         await until_blocked(settings)
                 if not waits:
-                    task = asyncio.create_task(store.begin(consumer, cursor))
+                    task = asyncio.create_task(store.begin(consumer, cursor, **batch(6)))
             with pytest.raises(CursorMoved):
                 await task
 
@@ -171,12 +170,12 @@ def test_a_cursor_that_retention_stored_meanwhile_goes_on(settings: Settings) ->
             await declare(settings, receiver, changes("items"))
             store, cursor = await first_cursor(settings, states)
             [consumer] = await store.consumers()
-            cursor.position = 5
+            cursor = cursor.passed(5)
             passed = CursorProgress(consumer.id, 0, cursor.partition, 4)
             await command(settings, lambda state: save_progress(state, [passed]))
-            cursor.batch_id, cursor.batch_last, cursor.attempt = "b", 6, 1
-            await store.begin(consumer, cursor)
-            await store.record_attempt(consumer, cursor, outcome(6))
+            cursor = await store.begin(consumer, cursor, **batch(6))
+            cursor = await store.record_attempt(consumer, cursor, outcome(6))
+            assert (cursor.position, cursor.batch_id, cursor.attempt) == (6, None, 0)
             rows = await fetch(settings, "SELECT max(position) FROM triggerkit.cursors")
             assert rows == [(6,)]
 
@@ -198,6 +197,10 @@ async def first_cursor(
     store = CursorStore(states, rows[0][0])
     [consumer] = await store.consumers()
     return store, (await store.load(consumer))[0]
+
+
+def batch(last: int) -> Any:
+    return {"batch_id": "b", "batch_last": last, "settled": []}
 
 
 def outcome(last: int) -> AttemptOutcome:

@@ -101,7 +101,6 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             lane = Lane(delivery, (await store.load(consumer))[0])
             retries = Retries(delivery, [lane])
             await lane._park(noted(1), [ParkedMessage(0, 1, "K", b"{}", "refused", "failing")])
-            lane.cursor.position = 1
             [head] = await store.parked.due(consumer.id, 5, ())
             removed, go_on = asyncio.Event(), asyncio.Event()
             record_retry = store.parked.record_retry
