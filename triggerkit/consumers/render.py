@@ -44,7 +44,7 @@ class Renderer:
         self._consumer = consumer
         self._keys = IdempotencyKeys(consumer)
         self._is_grouped = consumer.definition.group_by is not None
-        self._tables: dict[tuple[str, str], str] = {}
+        self._kinds: dict[tuple[str, str, str], str] = {}
         database = {
             "id": str(consumer.database_id),
             "name": consumer.database_name,
@@ -63,13 +63,13 @@ class Renderer:
             position, _, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
             record, changes, unchanged, _, backfill_id, _, annotations,
         ) = entry  # fmt: skip
-        tables = self._tables.get((schema, table)) or self._table(schema, table)
+        kind = self._kinds.get((schema, table, action)) or self._kind(schema, table, action)
         if backfill_id is None:
             identity = f'"{self._keys.of_change(commit_lsn, commit_idx)}"'
         else:
             identity = _text(self._keys.of_row(backfill_id, schema, table, key))
         metadata = (
-            f'{tables},"record_pks":{key},"commit_timestamp":"{commit_at}","commit_lsn":{commit_lsn},'
+            f'{kind}{key},"commit_timestamp":"{commit_at}","commit_lsn":{commit_lsn},'
             f'"commit_idx":{commit_idx},"idempotency_key":{identity},"position":{position},'
             f'"xid":{"null" if xid is None else xid}'
         )
@@ -80,18 +80,19 @@ class Renderer:
         tail = self._without_annotations
         if annotations is not None:
             tail = b"%b%b}}" % (self._constant, annotations.encode())
-        return b'{"record":%b,"changes":%b,"action":"%b","metadata":{%b%b' % (
+        return b'{"record":%b,"changes":%b%b%b' % (
             record or b"null",
             changes or b"null",
-            action.encode(),
             metadata.encode(),
             tail,
         )
 
-    def _table(self, schema: str, table: str) -> str:
+    def _kind(self, schema: str, table: str, action: str) -> str:
+        """Return what the messages of such changes have in common, from their action on."""
         names = orjson.dumps({"table_schema": schema, "table_name": table}).decode()[1:-1]
-        self._tables[schema, table] = names
-        return names
+        kind = f',"action":"{action}","metadata":{{{names},"record_pks":'
+        self._kinds[schema, table, action] = kind
+        return kind
 
 
 class RowRenderer:
@@ -104,7 +105,7 @@ class RowRenderer:
     def __init__(self, consumer: Consumer, renderer: Renderer) -> None:
         """`consumer` has neither filters nor functions nor `group_by` nor `when_changed`."""
         self._consumer = consumer
-        self._table = renderer._table
+        self._kind_of = renderer._kind
         self._keys = renderer._keys
         self._constant = renderer._constant.decode()
         self._kinds: dict[tuple[str, str, str], tuple[bool, str]] = {}
@@ -166,9 +167,8 @@ class RowRenderer:
         known = self._kinds.get((schema, table, action))
         if known is None:
             entry = entry_of_row(row)._replace(consumer_id=None)
-            names = self._table(schema, table)
-            text = f',"action":"{action}","metadata":{{{names},"record_pks":'
-            known = self._kinds[schema, table, action] = self._consumer.wants(entry), text
+            kind = self._kind_of(schema, table, action)
+            known = self._kinds[schema, table, action] = self._consumer.wants(entry), kind
         return known
 
 
