@@ -76,7 +76,10 @@ class LogWriter:
         self._tables_until = 0
         self._copy: AsyncExitStack | None = None
         self._stream: psycopg.AsyncCopy | None = None
-        self._held: list[Entry] = []
+        #: What was written since the last commit, or since `forget`; the first `_handed_over` of it
+        #: are with the server.
+        self._entries: list[Entry] = []
+        self._handed_over = 0
         self._held_bytes = 0
         #: Whether some of what is held leaves values out that the log may have.
         self._lacks_values = False
@@ -84,7 +87,6 @@ class LogWriter:
         self._epoch_position = 1
         #: The slot whose LSNs `last_commit_lsn` counts by.
         self.slot_epoch = 0
-        self._entries: list[Entry] = []
         #: The bytes of what `commit` is going to return.
         self.kept_bytes = 0
         self.next_position = 1
@@ -133,17 +135,16 @@ class LogWriter:
         if entry.unchanged:
             self._lacks_values = True
         self.next_position += 1
-        self._held.append(entry)
+        self._entries.append(entry)
         self._held_bytes += size_bytes
         self.kept_bytes += size_bytes
-        self._entries.append(entry)
         return self._held_bytes
 
     async def flush(self) -> None:
         """Hand what is held in memory to the server, not yet committed."""
         while self._lacks_values:
             await self._complete()
-        await self._hand_over(len(self._held))
+        await self._hand_over(self._held_count)
 
     async def _complete(self) -> None:
         """Put in the values that updates left out, at least of the first entries that are held.
@@ -153,16 +154,14 @@ class LogWriter:
         # The server is in the midst of a COPY on this connection: it sees what came so far after.
         await self._end_copy()
         lookup = Lookup(self._connection, self.database_id, self._epoch_position)
-        count = await lookup.complete(self._held, self._last_handed_over)
-        for number, entry in enumerate(self._held[:count]):
-            if entry.size_bytes > LARGEST_BYTES:
-                self._held[number] = entry.without_record()
-        kept = min(len(self._held), len(self._entries))
-        if kept:
-            self._entries[-kept:] = self._held[-kept:]
-        self.kept_bytes = sum(entry.size_bytes for entry in self._entries)
-        self._held_bytes = sum(entry.size_bytes for entry in self._held)
-        if count < len(self._held):
+        held = self._entries[self._handed_over :]
+        count = await lookup.complete(held, self._last_handed_over)
+        self._entries[self._handed_over :] = [
+            entry.without_record() if entry.size_bytes > LARGEST_BYTES else entry for entry in held
+        ]
+        self.kept_bytes = _size_bytes(self._entries)
+        self._held_bytes = _size_bytes(self._entries[self._handed_over :])
+        if count < len(held):
             await self._hand_over(count)
             self.forget()
         else:
@@ -182,7 +181,7 @@ class LogWriter:
             self._stream = await stack.enter_async_context(cursor.copy(_COPY))
             self._copy = stack
         rows: list[bytes] = []
-        for entry in self._held[:count]:
+        for entry in self._entries[self._handed_over : self._handed_over + count]:
             rows += copy_row(self.database_id, entry)
         self._let_go(count)
         await self._stream.write(b"".join(rows))
@@ -205,13 +204,18 @@ class LogWriter:
         self._stored_position = self.next_position
         self.last_commit_lsn = max(self.last_commit_lsn, last_commit_lsn)
         entries, self._entries = self._entries, []
+        self._handed_over = 0
         self.kept_bytes = 0
         return entries
 
     @property
+    def _held_count(self) -> int:
+        return len(self._entries) - self._handed_over
+
+    @property
     def _is_small(self) -> bool:
         return (
-            0 < len(self._held) <= SMALL_APPEND
+            0 < self._held_count <= SMALL_APPEND
             and not self._lacks_values
             and self.next_position <= self._tables_until
             and self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
@@ -219,13 +223,14 @@ class LogWriter:
 
     async def _append_small(self, last_commit_lsn: int) -> None:
         reach("log-written")
-        rows = [value for entry in self._held for value in parameters(self.database_id, entry)]
+        held = self._entries[self._handed_over :]
+        rows = [value for entry in held for value in parameters(self.database_id, entry)]
         cursor = await self._connection.execute(
-            _APPENDS[len(self._held) - 1], [*self._advance(last_commit_lsn), *rows]
+            _APPENDS[len(held) - 1], [*self._advance(last_commit_lsn), *rows]
         )
         if cursor.rowcount == 0:
             raise Fenced
-        self._let_go(len(self._held))
+        self._let_go(len(held))
 
     async def _append(self, last_commit_lsn: int, also: Sequence[Statement]) -> None:
         await self.flush()
@@ -250,14 +255,15 @@ class LogWriter:
         ]
 
     def _let_go(self, count: int) -> None:
-        self._last_handed_over = self._held[count - 1]
-        del self._held[:count]
-        self._held_bytes = sum(entry.size_bytes for entry in self._held)
+        self._handed_over += count
+        self._last_handed_over = self._entries[self._handed_over - 1]
+        self._held_bytes = _size_bytes(self._entries[self._handed_over :])
 
     def forget(self) -> None:
         """Drop the entries kept for `commit` to return: a long append must not fill the memory."""
-        self._entries.clear()
-        self.kept_bytes = 0
+        del self._entries[: self._handed_over]
+        self._handed_over = 0
+        self.kept_bytes = self._held_bytes
 
     async def _begin(self) -> None:
         if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
@@ -305,3 +311,7 @@ class LogWriter:
                     sql.Identifier(parent), sql.Identifier(name), bound
                 )
             )
+
+
+def _size_bytes(entries: Sequence[Entry]) -> int:
+    return sum(entry.size_bytes for entry in entries)
