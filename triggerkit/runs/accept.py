@@ -153,40 +153,32 @@ class Inserted:
         self.gates |= gates_of([*rows, *unblocked])
 
 
-class Acceptor:
-    """Accepts runs. Accepted means durable: Redis may be away, Postgres may not."""
+async def accept(
+    pool: AsyncConnectionPool, transport: AsyncTransport, runs: Sequence[NewRun]
+) -> list[Handle]:
+    """Make `runs` durable, push those that can run, and return a handle for each, in order.
 
-    def __init__(self, pool: AsyncConnectionPool, transport: AsyncTransport) -> None:
-        self._pool = pool
-        self._transport = transport
+    Durable in Postgres: Redis may be away. A run whose idempotency key its task has seen before is
+    not made again: its handle is the first one's.
 
-    async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
-        """Make `runs` durable, push those that can run, and return a handle for each, in order.
-
-        A run whose idempotency key its task has seen before is not made again: its handle is the
-        first one's.
-
-        Raises:
-            NotDurable: Postgres is away; of a thousand runs all or none were accepted.
-            InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
-        """
-        handles: list[Handle] = []
-        for start in range(0, len(runs), CHUNK):
-            handles += await self._accept(runs[start : start + CHUNK])
-        return handles
-
-    async def _accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+    Raises:
+        NotDurable: Postgres is away; of a thousand runs all or none were accepted.
+        InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
+    """
+    handles: list[Handle] = []
+    for start in range(0, len(runs), CHUNK):
         try:
-            async with self._pool.connection(timeout=POOL_TIMEOUT_S) as connection:
-                handles, ready = await accept_on(connection, runs)
+            async with pool.connection(timeout=POOL_TIMEOUT_S) as connection:
+                made, ready = await accept_on(connection, runs[start : start + CHUNK])
         except psycopg.OperationalError as error:
             # The pool's other connections are probably broken too: this answer is enough.
-            await self._pool.check()
+            await pool.check()
             raise NotDurable from error
+        handles += made
         reach("run-inserted")
-        await self._transport.push(ready)
+        await transport.push(ready)
         reach("run-pushed")
-        return handles
+    return handles
 
 
 async def accept_on(

@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import CannotConnect, PreflightFailed
-from triggerkit.runs.accept import Acceptor
+from triggerkit.runs.accept import accept
 from triggerkit.runs.results import End, Ends
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.runs.session import by_index
@@ -46,7 +46,6 @@ class Client:
     settings: Settings
     pool: AsyncConnectionPool
     transport: AsyncTransport
-    acceptor: Acceptor
     ends: Ends
 
     @classmethod
@@ -62,7 +61,7 @@ class Client:
         await states.open()
         transport = open_async_transport(settings, namespace)
         ends = Ends(settings.state_dsn, states)
-        return cls(settings, states, transport, Acceptor(states, transport), ends)
+        return cls(settings, states, transport, ends)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -71,8 +70,8 @@ class Client:
         await self.pool.close()
 
     async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
-        """See `Acceptor.accept`."""
-        return await self.acceptor.accept(runs)
+        """Make `runs` durable and push them; see `triggerkit.runs.accept.accept`."""
+        return await accept(self.pool, self.transport, runs)
 
 
 async def installation(settings: Settings) -> str:
@@ -109,7 +108,7 @@ class Portal:
         return datetime.now(UTC)
 
     def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
-        """Accept `runs` and wait for the handles; see `Acceptor.accept`."""
+        """Accept `runs` and wait for the handles; see `Client.accept`."""
         return self._run(self._accept(runs))
 
     async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:

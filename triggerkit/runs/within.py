@@ -41,7 +41,7 @@ _NO_SCHEMA = (
 
 
 def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -> list[Handle]:
-    """Make `runs` in the transaction that `connection` is in; handles as of `Acceptor.accept`.
+    """Make `runs` in the transaction that `connection` is in; handles as of `Client.accept`.
 
     A connection in autocommit mode that is in no transaction commits them at once.
 
