@@ -27,6 +27,17 @@ class Faulty(NamedTuple):
     is_retryable: bool = True
 
 
+class Verdict(NamedTuple):
+    """Whether a consumer gets a message. One with a fault is wanted, and cannot be delivered."""
+
+    is_wanted: bool
+    fault: Faulty | None = None
+
+
+WANTED = Verdict(True)
+UNWANTED = Verdict(False)
+
+
 class Selection:
     """Select what one consumer gets of the log: its filters, its functions and the form of its
     messages.
@@ -57,37 +68,41 @@ class Selection:
         if not is_looked_at and definition.group_by is None:
             self.rows = RowRenderer(consumer, self._renderer)
 
-    def wants(self, entry: Entry) -> bool | Faulty:
-        """Return whether the consumer gets `entry`; `Faulty` when that cannot be said."""
-        return self.follows(entry) and self.judge(entry)
+    def wants(self, entry: Entry) -> Verdict:
+        """Return whether the consumer gets `entry`."""
+        return self.judge(entry) if self.follows(entry) else UNWANTED
 
-    def judge(self, entry: Entry) -> bool | Faulty:
+    def judge(self, entry: Entry) -> Verdict:
         """Return whether an entry that the consumer follows passes its filters, and can be
         delivered."""
         if entry.fault is not None:
-            return Faulty(entry.fault, is_retryable=False)
+            return Verdict(True, Faulty(entry.fault, is_retryable=False))
         if not self.filters or entry.action == "truncate":
-            return True
+            return WANTED
         try:
             if self._test is not None and not self._test(_record(entry)):
-                return False
-            return not self._filter or bool(self._filter(change_of(self.message(entry))))
+                return UNWANTED
+            if self._filter and not self._filter(change_of(self.message(entry))):
+                return UNWANTED
         except Exception as error:
-            return Faulty(f"the filter raised {type(error).__name__}")
+            return _raised(error)
+        return WANTED
 
-    def passes(self, message: bytes) -> bool | Faulty:
+    def passes(self, message: bytes) -> Verdict:
         """Return whether a message that was parked passes the filters as they are now."""
         if not self.filters:
-            return True
+            return WANTED
         try:
             change = change_of(message)
             if change.action == "truncate":
-                return True
+                return WANTED
             if self._test is not None and not self._test(change.record or {}):
-                return False
-            return not self._filter or bool(self._filter(change))
+                return UNWANTED
+            if self._filter and not self._filter(change):
+                return UNWANTED
         except Exception as error:
-            return Faulty(f"the filter raised {type(error).__name__}")
+            return _raised(error)
+        return WANTED
 
     def sent(self, message: bytes) -> bytes | Faulty:
         """Return what is sent for `message`: the same, or what the consumer's transform makes of
@@ -107,6 +122,10 @@ def change_of(message: bytes) -> Change[Any]:
     if record is not None and envelope.metadata.unchanged:
         record = {**record, **dict.fromkeys(envelope.metadata.unchanged, UNCHANGED)}
     return Change(record, envelope.changes, envelope.action, envelope.metadata)
+
+
+def _raised(error: Exception) -> Verdict:
+    return Verdict(True, Faulty(f"the filter raised {type(error).__name__}"))
 
 
 def _record(entry: Entry) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from triggerkit.consumers.render import batch_body
-from triggerkit.consumers.selection import Faulty, Selection
+from triggerkit.consumers.selection import WANTED, Faulty, Selection
 from triggerkit.log.entry import Entry
 
 #: A batch is closed before its body grows past this; one message alone may be larger.
@@ -77,16 +77,14 @@ def collect(
         if not follows(entry):
             continue
         # Most consumers have no filter: a call for every entry is what they need not pay.
-        verdict = judge(entry) if filters or entry.fault is not None else True
-        if not verdict:
+        is_wanted, fault = judge(entry) if filters or entry.fault is not None else WANTED
+        if not is_wanted:
             continue
-        if may_hold or held_keys or verdict is not True:
+        if may_hold or held_keys or fault is not None:
             key = key_of(entry)
             is_behind = key in parked_keys or key in held_keys or entry.position in held_before
-            if is_behind or isinstance(verdict, Faulty):
-                held.append(
-                    EntryToPark(entry, key, verdict if isinstance(verdict, Faulty) else None)
-                )
+            if is_behind or fault is not None:
+                held.append(EntryToPark(entry, key, fault))
                 held_keys.add(key)
                 continue
         message = sent = render(entry)

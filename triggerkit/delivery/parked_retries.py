@@ -143,11 +143,11 @@ class Retries:
         """Send a message as the consumer's functions would have it now; None when they fail."""
         selection, definition = self._delivery.selection, self._consumer.definition
         verdict = selection.passes(body)
-        if verdict is False:
+        if not verdict.is_wanted:
             logger.info("%s: position %d no longer passes the filters", head.key, head.position)
             await self._record(head, Tried(None, head.failures))
             return None
-        made = verdict if isinstance(verdict, Faulty) else selection.sent(body)
+        made = verdict.fault or selection.sent(body)
         if isinstance(made, Faulty):
             await self._record(head, self._blamed(head, made.reason, None))
             return None

@@ -15,7 +15,7 @@ from triggerkit.consumers.pull.consumers import FIND, Pulled
 from triggerkit.consumers.pull.leases import HAS_MORE, ack_head, new_lease
 from triggerkit.consumers.pull.parking import SetAside
 from triggerkit.consumers.render import RowRenderer
-from triggerkit.consumers.selection import Faulty
+from triggerkit.consumers.selection import Faulty, Verdict
 from triggerkit.log.entry import COLUMNS, PARTITIONS, Entry
 from triggerkit.log.reader import STORED, entry_of_row, stored
 
@@ -193,7 +193,7 @@ class Receiving:
         self._is_transformed = self._consumer.definition.transform is not None
         self._messages: list[bytes] = []
         self._size_bytes = 0
-        self._kinds: dict[tuple[str, str, str], bool | Faulty] = {}
+        self._kinds: dict[tuple[str, str, str], Verdict] = {}
         self._ranges: dict[int, _Range] = {}
         self._set_aside: list[SetAside] = []
 
@@ -257,11 +257,7 @@ class Receiving:
         for message in due:
             verdict = self._pulled.selection.passes(message.body)
             # One that passes no filter any more is handed out all the same: it was wanted.
-            sent = (
-                verdict
-                if isinstance(verdict, Faulty)
-                else self._pulled.selection.sent(message.body)
-            )
+            sent = verdict.fault or self._pulled.selection.sent(message.body)
             if isinstance(sent, Faulty):
                 await parking.block(connection, consumer.id, message, sent.reason)
             else:
@@ -298,10 +294,10 @@ class Receiving:
                 return
             entry = entry_of_row(row)
             taken.last = entry.position
-            wanted = self._wants(entry)
-            if wanted is False:
+            verdict = self._wants(entry)
+            if not verdict.is_wanted:
                 continue
-            aside = self._take_one(head, entry, wanted, waiting_keys)
+            aside = self._take_one(head, entry, verdict.fault, waiting_keys)
             if aside is None:
                 taken.messages += 1
             else:
@@ -326,7 +322,7 @@ class Receiving:
     def _is_full(self) -> bool:
         return len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES
 
-    def _wants(self, entry: Entry) -> bool | Faulty:
+    def _wants(self, entry: Entry) -> Verdict:
         if not self._pulled.is_by_kind or entry.consumer_id is not None or entry.fault:
             return self._pulled.selection.wants(entry)
         kind = entry.schema, entry.table, entry.action
@@ -336,14 +332,14 @@ class Receiving:
         return wanted
 
     def _take_one(
-        self, head: str, entry: Entry, wanted: bool | Faulty, waiting_keys: set[str]
+        self, head: str, entry: Entry, fault: Faulty | None, waiting_keys: set[str]
     ) -> SetAside | None:
         """Hand out `entry`, or return it when it must be set aside."""
         selection, consumer = self._pulled.selection, self._consumer
         message = selection.message(entry)
         if waiting_keys and consumer.key_of(entry) in waiting_keys:
             return parking.waiting(entry, consumer.key_of(entry), message)
-        sent = wanted if isinstance(wanted, Faulty) else selection.sent(message)
+        sent = fault or selection.sent(message)
         if isinstance(sent, bytes):
             self._hand_out(head, entry.position, sent)
             return None

@@ -260,11 +260,11 @@ def _why_not(consumer: Consumer, entry: Entry) -> str | None:
             f"none of its columns when_changed changed ({', '.join(definition.when_changed or ())})"
         )
     try:
-        wanted = Selection(consumer).wants(entry)
+        verdict = Selection(consumer).wants(entry)
     except ConfigurationError:
         # A function that only the stream can load: what was delivered tells more.
         return None
-    if wanted is False:
+    if not verdict.is_wanted:
         by = [*map(_filter_text, definition.filters), *filter(None, [definition.filter])]
         return f"filtered by {'; '.join(by)}"
     return None
