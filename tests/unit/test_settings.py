@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.project import Project
 from triggerkit.runs.transport import open as transports
-from triggerkit.settings import Project, Settings, running_dev
+from triggerkit.settings import Settings, running_dev
 
 SECRET = "s" * 24
 

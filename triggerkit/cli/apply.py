@@ -21,8 +21,9 @@ from triggerkit.consumers.declare.declaration import Declarations
 from triggerkit.consumers.declare.plan import Plan, PlanStep
 from triggerkit.encryption import Keyring
 from triggerkit.errors import TriggerkitError
+from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns, RunStep, apply_runs, plan_runs
-from triggerkit.settings import Project, Settings
+from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.declarations import load_all_declarations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from triggerkit.errors import TriggerkitError
-from triggerkit.settings import Project, own_environment
+from triggerkit.project import Project
+from triggerkit.settings import own_environment
 from triggerkit.supervisor.dev.console import JsonConsole, TextConsole
 from triggerkit.supervisor.dev.forks import ForkServer
 from triggerkit.supervisor.dev.supervisor import run_dev

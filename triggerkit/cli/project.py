@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from triggerkit.cli.options import App, Json, Tasks
-from triggerkit.settings import Project, Settings, running_dev
+from triggerkit.project import Project
+from triggerkit.settings import Settings, running_dev
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate, script
 from triggerkit.supervisor.checks import Check, run_checks

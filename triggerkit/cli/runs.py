@@ -23,13 +23,14 @@ from triggerkit.cli.run_options import filtered, moment
 from triggerkit.cli.run_view import print_run, print_runs, when
 from triggerkit.cli.tail import tail
 from triggerkit.errors import ConfigurationError, UnknownRun
+from triggerkit.project import Project
 from triggerkit.runs.admin.browse import MAX_LIMIT, count_of, list_runs, show_run
 from triggerkit.runs.admin.control import UNFINISHED, Cancellation, cancel_run, cancel_runs
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import Status
-from triggerkit.settings import Project, Settings
+from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.tasks.registry import load_tasks
 from triggerkit.tasks.replay import FINISHED, Edited, Replayed, Replayer

@@ -10,7 +10,7 @@ import uvloop
 
 from triggerkit.cli.options import App, Host, Port, Tasks
 from triggerkit.cli.process import ready, start
-from triggerkit.settings import Project
+from triggerkit.project import Project
 from triggerkit.supervisor.serve import listen, run_serve
 
 

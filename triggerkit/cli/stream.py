@@ -6,7 +6,7 @@ import typer
 import uvloop
 
 from triggerkit.cli.process import ready, start, until_signal
-from triggerkit.settings import Project
+from triggerkit.project import Project
 from triggerkit.supervisor.stream import run_stream
 
 

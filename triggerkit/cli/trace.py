@@ -16,7 +16,8 @@ from triggerkit.cli.options import Json
 from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
 from triggerkit.consumers.trace.changes import ConsumerTrace, Trace, position_of_run, trace
 from triggerkit.consumers.trace.runs import TracedRun
-from triggerkit.settings import Project, Settings
+from triggerkit.project import Project
+from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
 #: As wide as a line gets: a terminal wraps it, where rich would cut off what was measured.

@@ -13,8 +13,9 @@ from rich.markup import escape
 
 from triggerkit.cli.options import Json, Tasks
 from triggerkit.errors import ConfigurationError, UnknownTask
+from triggerkit.project import Project
 from triggerkit.runs.client import Client
-from triggerkit.settings import Project, Settings
+from triggerkit.settings import Settings
 from triggerkit.supervisor.verify.compare import PROBLEMS, Verifiable, verifiable
 from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
 from triggerkit.tasks.registry import load_tasks

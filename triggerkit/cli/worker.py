@@ -10,7 +10,7 @@ import typer
 from triggerkit import lifeline
 from triggerkit.cli.options import Tasks
 from triggerkit.cli.process import prepare, ready
-from triggerkit.settings import Project
+from triggerkit.project import Project
 from triggerkit.supervisor.worker import Sizes, run_child, run_worker
 from triggerkit.supervisor.workers import Forked
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from triggerkit.consumers.declare.declaration import Declarations, read_file
+from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns
-from triggerkit.settings import Project, own_environment, running_environment
+from triggerkit.settings import own_environment, running_environment
 from triggerkit.tasks.registry import declared_consumers, declared_runs, load_tasks
 
 

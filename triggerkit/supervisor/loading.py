@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerkit.errors import TaskImportError
-from triggerkit.settings import Project
+from triggerkit.project import Project
 from triggerkit.tasks.registry import load_app, load_tasks
 from triggerkit.tasks.task import Task
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 import uvicorn
 
 from triggerkit.errors import ConfigurationError, PreflightFailed
+from triggerkit.project import Project
 from triggerkit.runs.client import installation
-from triggerkit.settings import Project, Settings
+from triggerkit.settings import Settings
 from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.losses import watch_connections

@@ -12,8 +12,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from triggerkit.consumers.health import Problem, consumer_health
 from triggerkit.errors import CannotConnect, TriggerkitError
+from triggerkit.project import Project
 from triggerkit.runs.admin.waiting import WaitingTask, waiting_tasks
-from triggerkit.settings import STATE_DIR, Project, Settings
+from triggerkit.settings import STATE_DIR, Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.retaining import policy_of

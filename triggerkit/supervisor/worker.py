@@ -14,6 +14,7 @@ from functools import partial
 
 from triggerkit import lifeline
 from triggerkit.errors import ConfigurationError
+from triggerkit.project import Project
 from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
 from triggerkit.runs.keeper.keeper import Keeper
@@ -22,7 +23,7 @@ from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesse
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
-from triggerkit.settings import Project, Settings
+from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pinned
 from triggerkit.supervisor.loading import load_project_tasks
 from triggerkit.supervisor.logs import echo_output, is_child

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from triggerkit import lifeline
-from triggerkit.settings import Project
+from triggerkit.project import Project
 
 #: Names the worker to its children.
 WORKER_VARIABLE = "TRIGGERKIT_WORKER_ID"

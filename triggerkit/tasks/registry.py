@@ -10,8 +10,8 @@ from typing import Any
 
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError
+from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns, Limits, Schedule
-from triggerkit.settings import Project
 from triggerkit.tasks.declare import declared
 from triggerkit.tasks.task import Task
 

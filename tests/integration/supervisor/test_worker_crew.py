@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from triggerkit.project import Project
 from triggerkit.runs.keeper.processes import ExecutingProcesses
-from triggerkit.settings import Project
 from triggerkit.supervisor import worker
 from triggerkit.supervisor.worker import Sizes
 

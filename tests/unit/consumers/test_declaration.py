@@ -10,7 +10,7 @@ import pytest
 from triggerkit.consumers.declare.declaration import Declarations, Declared, read_file
 from triggerkit.consumers.definition import changes
 from triggerkit.errors import ConfigurationError
-from triggerkit.settings import Project
+from triggerkit.project import Project
 
 GOOD = """
 [endpoints.local]

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from triggerkit.consumers.backfill.source import Source, source_of
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.errors import ConfigurationError, TriggerkitError, UnknownConsumer
 from triggerkit.state.audit import note
@@ -69,17 +69,6 @@ WHERE %(all)s OR b.state IN ('active', 'paused', 'failed')
 ORDER BY b.id
 """
 
-#: The column's type, and whether an index that holds all rows begins with the column.
-_COLUMN = """
-SELECT a.attname, format_type(a.atttypid, NULL), EXISTS (
-    SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum
-    AND i.indisvalid AND i.indpred IS NULL)
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
-
 
 class Started(NamedTuple):
     """A backfill that was started, and what is to be said about it."""
@@ -124,15 +113,6 @@ class BackfillProgress:
         return max(0, self.rows_estimated - self.rows_read) / self.rows_per_s
 
 
-class _Source(NamedTuple):
-    """A table to read, its bounds as Postgres prints them."""
-
-    table: TableName
-    lower: str | None
-    until: str | None
-    warning: str | None
-
-
 class BackfillStore:
     """The backfills in the state, changed on behalf of `actor`, such as "cli" or "api"."""
 
@@ -168,7 +148,7 @@ class BackfillStore:
             started = []
             for table in _chosen(consumer, definition, tables):
                 await self._refuse_second(consumer_id, consumer, table)
-                found = await _source(source, table, sort_by, from_, until)
+                found = await source_of(source, table, sort_by, from_, until)
                 backfill_id = await self._insert(consumer_id, found, sort_by, rows_per_s)
                 started.append(Started(backfill_id, table, found.warning))
                 detail = {"backfill": backfill_id, "table": str(table), "sort_by": sort_by}
@@ -226,7 +206,7 @@ class BackfillStore:
             )
 
     async def _insert(
-        self, consumer_id: int, found: _Source, sort_by: str | None, rows_per_s: int | None
+        self, consumer_id: int, found: Source, sort_by: str | None, rows_per_s: int | None
     ) -> int:
         lower = None if found.lower is None else Jsonb([found.lower])
         until = None if found.until is None else Jsonb({"until": found.until})
@@ -288,65 +268,3 @@ def _chosen(
                 f"consumer {consumer} does not follow table {table}; it follows {there}"
             )
     return chosen
-
-
-async def _source(
-    source: psycopg.AsyncConnection,
-    table: TableName,
-    sort_by: str | None,
-    from_: str | None,
-    until: str | None,
-) -> _Source:
-    """Hold what was asked for against the table, and have Postgres write the bounds."""
-    cursor = await source.execute(_COLUMN, table)
-    columns = {name: (type_name, indexed) for name, type_name, indexed in await cursor.fetchall()}
-    if not columns:
-        raise ConfigurationError(f"table {table} does not exist; create it, or correct the name")
-    if sort_by is None:
-        if from_ is not None or until is not None:
-            raise ConfigurationError(
-                f"a bound needs a column of {table} to compare with; name one with --sort-by"
-            )
-        return _Source(table, None, None, None)
-    if sort_by not in columns:
-        raise ConfigurationError(
-            f"table {table} has no column {sort_by!r} to sort by; it has {', '.join(columns)}"
-        )
-    type_name, is_indexed = columns[sort_by]
-    lower = await _cast(source, table, sort_by, type_name, "from", from_)
-    before = await _cast(source, table, sort_by, type_name, "until", until)
-    return _Source(table, lower, before, None if is_indexed else _index_advice(table, sort_by))
-
-
-async def _cast(
-    source: psycopg.AsyncConnection,
-    table: TableName,
-    column: str,
-    type_name: str,
-    which: str,
-    value: str | None,
-) -> str | None:
-    if value is None:
-        return None
-    # The name of the type is as format_type writes it: quoted where it has to be.
-    query = sql.SQL("SELECT {}::{}::text").format(sql.Literal(value), sql.SQL(type_name))
-    try:
-        async with source.transaction():
-            cursor = await source.execute(query)
-    except psycopg.DataError:
-        raise ConfigurationError(
-            f"{which}: {value!r} is not a value of column {column!r} of {table}, "
-            f"whose type is {type_name}"
-        ) from None
-    row = await cursor.fetchone()
-    return None if row is None else str(row[0])
-
-
-def _index_advice(table: TableName, column: str) -> str:
-    statement = sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({})").format(
-        sql.Identifier(*table), sql.Identifier(column)
-    )
-    return (
-        f"no index of {table} begins with {column!r}, so each chunk sorts the table; "
-        f"run: {statement.as_string(None)};"
-    )

@@ -11,89 +11,17 @@ from typing import Any, NamedTuple
 import psycopg
 
 from triggerkit.consumers.pull import parking
-from triggerkit.consumers.pull.consumers import FIND, Pulled
+from triggerkit.consumers.pull.consumers import Pulled
 from triggerkit.consumers.pull.leases import HAS_MORE, ack_head, new_lease
 from triggerkit.consumers.pull.parking import SetAside
+from triggerkit.consumers.pull.reading import BOUND, MAX_BYTES, PARTITION, read
 from triggerkit.consumers.render import RowRenderer
 from triggerkit.consumers.selection import Faulty, Verdict
-from triggerkit.log.entry import COLUMNS, PARTITIONS, Entry
-from triggerkit.log.reader import STORED, entry_of_row, stored
-
-#: The messages of one answer take about so much at most; one alone may be larger.
-MAX_BYTES = 8 * 1024 * 1024
+from triggerkit.log.entry import Entry
+from triggerkit.log.reader import entry_of_row
 
 #: Seconds until what another caller had locked is looked at again.
 CONTENTION_S = 0.01
-
-#: Locks free cursors, the one furthest behind first, and reads on from them; a cursor without
-#: entries has a row of its own. Cursors behind the limit are not locked. A range of which some is
-#: settled already is read to its end first, so that what is settled in it stays few.
-_READ = """
-SELECT e.*, c.partition, c.bound
-FROM (
-    SELECT partition, position, settled, CASE WHEN settled <> '{{}}'
-        THEN greatest(batch_last, settled[cardinality(settled)]) END AS bound
-    FROM triggerkit.cursors
-    WHERE consumer_id = %(consumer_id)s
-      AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-    ORDER BY position, partition FOR NO KEY UPDATE SKIP LOCKED
-) c LEFT JOIN LATERAL ({entries}) e ON true
-LIMIT %(limit)s + {partitions}
-"""
-
-#: What of a row of `_READ` is behind the columns of `STORED`: whether values were left out since
-#: they are large, the cursor's partition, and where its bound is.
-_IS_CUT, _PARTITION, _BOUND = range(len(COLUMNS), len(COLUMNS) + 3)
-
-_BEHIND = """
-SELECT {columns} FROM triggerkit.events
-WHERE database_id = %(database_id)s AND partition = {partition} AND position > c.position
-  AND (c.bound IS NULL OR position <= c.bound AND position <> ALL (c.settled))
-ORDER BY position LIMIT %(limit)s
-"""
-
-#: All partitions in one order, as many entries of each.
-_BEHIND_WHOLE = f"""
-SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p
-CROSS JOIN LATERAL ({_BEHIND.format(columns="{columns}", partition="p")}) e
-ORDER BY e.position LIMIT %(limit)s
-"""  # noqa: S608 - of constants
-
-#: Values of which as many as there may be rows are within the limit; others are left out, unread.
-_SMALL = {
-    name: f"CASE WHEN octet_length({name}) <= %(most_bytes)s THEN {name} END"
-    for name in ("record", "changes")
-}
-_CUT = "octet_length(record) > %(most_bytes)s OR octet_length(changes) > %(most_bytes)s AS is_cut"
-_SMALL_ENTRIES = f"{stored(**_SMALL)}, {_CUT}"
-
-# Sizes are known without the values: what is beyond the limit is neither read nor sent. It is taken
-# of the entries in their final order, so that none before the last is left out.
-_ENTRIES = f"""
-SELECT {STORED}, false AS is_cut FROM (
-    SELECT *, sum(coalesce(octet_length(record), 0) + coalesce(octet_length(changes), 0))
-        OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-    FROM ({{behind}}) e
-) e
-WHERE coalesce(bytes_before, 0) <= {MAX_BYTES} ORDER BY position
-"""  # noqa: S608 - of constants
-
-
-def _read(behind: str, partitions: int) -> tuple[str, str]:
-    """Return the statement when all values are small, and the one for any values, which costs a
-    third more for counting bytes."""
-    small = behind.format(columns=_SMALL_ENTRIES, partition="c.partition")
-    entries = _ENTRIES.format(behind=behind.format(columns="*", partition="c.partition"))
-    return (
-        _READ.format(entries=small, partitions=partitions),
-        _READ.format(entries=entries, partitions=partitions),
-    )
-
-
-_READ_PARTITIONS = _read(_BEHIND, PARTITIONS)
-
-#: The same for the one cursor over all partitions.
-_READ_WHOLE = _read(_BEHIND_WHOLE, 1)
 
 #: Leases what is handed out; a range without messages is passed over.
 _LEASE = """
@@ -144,10 +72,6 @@ SELECT extract(epoch FROM least(
           AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp())
           AND {HAS_MORE})
 """  # noqa: S608 - of constants
-
-
-class Changed(Exception):
-    """The consumer changed meanwhile; nothing was done."""
 
 
 class Received(NamedTuple):
@@ -203,7 +127,7 @@ class Receiving:
         Raises:
             Changed: the consumer changed since it was loaded.
         """
-        rows, is_any_set_aside = await self._read(scan)
+        rows, is_any_set_aside = await read(self._connection, self._pulled, scan)
         waiting_keys: set[str] = set()
         if is_any_set_aside:
             await self._take_due()
@@ -218,36 +142,6 @@ class Receiving:
             return Received([])
         await self._keep()
         return Received(self._messages, has_moved=not self._messages)
-
-    async def _read(self, scan: int) -> tuple[list[Any], bool]:
-        consumer = self._consumer
-        parameters = {
-            "consumer_id": consumer.id,
-            "database_id": consumer.database_id,
-            "limit": scan,
-            "most_bytes": MAX_BYTES // scan,
-        }
-        small, large = _READ_WHOLE if self._pulled.is_ordered_as_a_whole else _READ_PARTITIONS
-        rows, is_any_set_aside = await self._read_by(small, parameters, begin=True)
-        if any(map(itemgetter(_IS_CUT), rows)):
-            rows, is_any_set_aside = await self._read_by(large, parameters, begin=False)
-        return rows, is_any_set_aside
-
-    async def _read_by(
-        self, statement: str, parameters: dict[str, int], *, begin: bool
-    ) -> tuple[list[Any], bool]:
-        connection = self._connection
-        async with connection.pipeline():
-            if begin:
-                await connection.execute("BEGIN")
-            rows = await connection.execute(statement, parameters, binary=True)
-            # After the cursors are locked: a replay moves them in the transaction that it is in.
-            found = await connection.execute(FIND, [self._consumer.name])
-        row = await found.fetchone()
-        if row is None or row[:-1] != self._pulled.found:
-            await connection.rollback()
-            raise Changed
-        return await rows.fetchall(), row[-1]
 
     async def _take_due(self) -> None:
         """Hand out again what was handed back, if it is time."""
@@ -266,15 +160,15 @@ class Receiving:
 
     def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
         """Take entries until the batch is full; those of `waiting_keys` are set aside."""
-        for partition, of_cursor in groupby(rows, itemgetter(_PARTITION)):
+        for partition, of_cursor in groupby(rows, itemgetter(PARTITION)):
             if self._is_full:
                 return
             behind = list(of_cursor)
             first = behind[0]
             if first[0] is None:
                 # All that was left of a range was settled before.
-                if first[_BOUND] is not None:
-                    self._ranges[partition] = _Range(first[_BOUND], first[_BOUND])
+                if first[BOUND] is not None:
+                    self._ranges[partition] = _Range(first[BOUND], first[BOUND])
                 continue
             taken = self._ranges[partition] = _Range(first[0], first[0])
             self._take_behind(partition, taken, iter(behind), waiting_keys)

@@ -20,7 +20,8 @@ from triggerkit.consumers.pull.consumers import (
     require_active,
 )
 from triggerkit.consumers.pull.leases import LeasedMessages, read_ack_ids
-from triggerkit.consumers.pull.receive import Changed, Received, Receiving
+from triggerkit.consumers.pull.reading import Changed
+from triggerkit.consumers.pull.receive import Received, Receiving
 from triggerkit.log.entry import PARTITIONS, Entry
 from triggerkit.log.reader import STORED, entry_of_row
 from triggerkit.state.channels import LOG

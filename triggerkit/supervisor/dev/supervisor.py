@@ -12,7 +12,8 @@ from typing import Any
 from triggerkit import lifeline
 from triggerkit.consumers.functions import any_functions
 from triggerkit.errors import PreflightFailed
-from triggerkit.settings import Project, Settings
+from triggerkit.project import Project
+from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks

@@ -9,7 +9,7 @@ from tests.integration.consumers.pull.pulling import NAME, ids, pulling, same_pa
 from triggerkit import Change
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.definition import changes
-from triggerkit.consumers.pull import receive
+from triggerkit.consumers.pull import reading
 from triggerkit.consumers.render import Renderer
 from triggerkit.log.entry import Pending
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
@@ -44,7 +44,7 @@ def test_the_log_is_read_on_by_its_index_and_in_its_order(database_url: str) -> 
             await pull.log(range(5000))
             async with pull.puller._pool.connection() as connection:
                 given = {"consumer_id": 1, "database_id": 1, "limit": 10, "most_bytes": 1000}
-                for statement in (*receive._READ_PARTITIONS, *receive._READ_WHOLE):
+                for statement in (*reading.READ_PARTITIONS, *reading.READ_WHOLE):
                     cursor = await connection.execute(
                         f"EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) {statement}", given
                     )
@@ -63,10 +63,10 @@ def test_an_answer_and_what_is_read_for_it_are_bounded_in_bytes(database_url: st
             await pull.log(rows, body="x" * 1024 * 1024)
             async with pull.puller._pool.connection() as connection:
                 given = {"consumer_id": 1, "database_id": 1, "limit": 1000, "most_bytes": 1000}
-                small, large = receive._READ_PARTITIONS
+                small, large = reading.READ_PARTITIONS
                 cursor = await connection.execute(small, given, binary=True)
                 read = [row for row in await cursor.fetchall() if row[0] is not None]
-                assert [(row[10], row[receive._IS_CUT]) for row in read] == [(None, True)] * 12
+                assert [(row[10], row[reading.IS_CUT]) for row in read] == [(None, True)] * 12
                 cursor = await connection.execute(large, given, binary=True)
                 assert sum(row[0] is not None for row in await cursor.fetchall()) == 8
             first = await pull.receive(1000)

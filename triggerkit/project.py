@@ -1,0 +1,81 @@
+"""The project in a folder: what `triggerkit.toml` says."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from triggerkit.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The project, as `triggerkit.toml` has it: where the app and the tasks are found.
+
+    `setup` is a module that `dev` runs (`python -m`) on a database of its own, before it captures.
+    `consumers` and `endpoints` are the file's tables of these names, as they were written.
+    """
+
+    folder: Path
+    app: str | None = None
+    tasks: tuple[str, ...] = ("tasks",)
+    setup: str | None = None
+    consumers: Mapping[str, Any] = field(default_factory=dict)
+    endpoints: Mapping[str, Any] = field(default_factory=dict)
+
+    def make_importable(self) -> None:
+        """Let this process import the project's modules."""
+        if str(self.folder) not in sys.path:
+            sys.path.insert(0, str(self.folder))
+
+    @classmethod
+    def load(
+        cls, folder: Path | None = None, app: str | None = None, tasks: list[str] | None = None
+    ) -> Self:
+        """Read `triggerkit.toml` in `folder`; `app` and `tasks`, when given, win over the file.
+
+        Raises:
+            ConfigurationError: the file is not TOML, or has unknown or mistyped keys.
+        """
+        folder = (folder or Path.cwd()).resolve()
+        path = folder / "triggerkit.toml"
+        values: dict[str, Any] = {}
+        if path.exists():
+            try:
+                values = tomllib.loads(path.read_text())
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigurationError(f"{path.name}: {error}") from None
+        known = {"app", "tasks", "setup", "consumers", "endpoints"}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise ConfigurationError(
+                f"{path.name}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
+            )
+        found_tasks = values.get("tasks", ["tasks"])
+        found_app = values.get("app")
+        if not (isinstance(found_tasks, list) and all(isinstance(t, str) for t in found_tasks)):
+            raise ConfigurationError(f"{path.name}: tasks must be a list of module names")
+        setup = values.get("setup")
+        if not (isinstance(found_app, str | None) and isinstance(setup, str | None)):
+            raise ConfigurationError(
+                f'{path.name}: app must be a name like "app.main:app", setup a module\'s name'
+            )
+        return cls(
+            folder,
+            app or found_app,
+            tuple(tasks or found_tasks),
+            setup,
+            _tables(path, values, "consumers"),
+            _tables(path, values, "endpoints"),
+        )
+
+
+def _tables(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise ConfigurationError(f"{path.name}: {name} must be tables, each [{name}.NAME]")
+    return found
