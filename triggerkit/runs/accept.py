@@ -17,12 +17,11 @@ from triggerkit.runs.keys import (
     LOCK,
     NOW_RANK,
     UNBLOCK,
+    Placed,
     admit_statements,
     admitted,
-    gates_of,
     lock_parameters,
     unblock_parameters,
-    unblocked_ready,
 )
 from triggerkit.runs.run import Handle, NewRun, ReadyRun, RunOptions
 from triggerkit.runs.transport.base import AsyncTransport
@@ -71,6 +70,7 @@ LEFT JOIN LATERAL jsonb_to_record(r.options::jsonb) AS o (priority_s int, ttl_s 
 ORDER BY r.ord
 """  # noqa: S608 - of constants
 
+#: As `Placed` reads it.
 _RETURNING = """
 RETURNING task, id, rank, status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held', queue,
     gate
@@ -146,11 +146,12 @@ class Inserted:
     ready: list[ReadyRun] = field(default_factory=list)
     gates: set[str] = field(default_factory=set)
 
-    def add(self, rows: Rows, unblocked: Rows) -> None:
+    def add(self, made: Rows, unblocked: Rows) -> None:
         """Take in rows of `INSERT…RETURNING`, and of `UNBLOCK`."""
-        self.ids += [row[1] for row in rows]
-        self.ready += unblocked_ready([*rows, *unblocked])
-        self.gates |= gates_of([*rows, *unblocked])
+        placed = [Placed._make(row) for row in (*made, *unblocked)]
+        self.ids += [run.id for run in placed[: len(made)]]
+        self.ready += [ReadyRun(run.task, run.id, run.rank) for run in placed if run.is_ready]
+        self.gates |= {run.queue for run in placed if run.gate == "held"}
 
 
 async def accept(

@@ -190,10 +190,10 @@ class RunClaims:
         )
         back = Inserted()
         back.add([], unblocked)
-        ended = len(rows) - sum(row[3] for row in rows)
+        ready = [ReadyRun(task, id_, rank) for task, id_, rank, is_queued in rows if is_queued]
+        ended = len(rows) - len(ready)
         gates = back.gates | ({run.queue for run in runs if run.open} if ended else set())
-        ready = [ReadyRun(*row[:3]) for row in rows if row[3]] + back.ready
-        return ready + (self._admit(gates) if gates else [])
+        return ready + back.ready + (self._admit(gates) if gates else [])
 
     def complete(self, outcomes: Sequence[Outcome]) -> list[ReadyRun]:
         """Write `outcomes` with their attempts and successors in one transaction.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from triggerkit.runs.run import ReadyRun
 from triggerkit.state.turn import Statement
@@ -104,6 +104,20 @@ SELECT task, id, rank FROM admitted
 """  # noqa: S608 - of constants
 
 
+class Placed(NamedTuple):
+    """A row of `UNBLOCK`, and of an `INSERT` of runs: a run, and whether it is to be pushed.
+
+    With its gate `held` it waits until its queue has room.
+    """
+
+    task: str
+    id: str
+    rank: int
+    is_ready: bool
+    queue: str
+    gate: str | None
+
+
 def lock_parameters(keys: Iterable[Key]) -> list[list[Any]]:
     """Return the parameters of `LOCK`."""
     by_task: defaultdict[str, set[str]] = defaultdict(set)
@@ -123,16 +137,6 @@ def unblock_parameters(keys: Iterable[Key]) -> list[list[str]]:
     """Return the parameters of `UNBLOCK`."""
     with_key = sorted({(task, key) for task, key in keys if key is not None})
     return [[task for task, _ in with_key], [key for _, key in with_key]]
-
-
-def unblocked_ready(unblocked: Sequence[tuple[Any, ...]]) -> list[ReadyRun]:
-    """Return what of `UNBLOCK`'s rows is to be pushed."""
-    return [ReadyRun(*row[:3]) for row in unblocked if row[3]]
-
-
-def gates_of(unblocked: Sequence[tuple[Any, ...]]) -> set[str]:
-    """Return the queues at whose gates runs of `UNBLOCK`'s rows wait now."""
-    return {row[4] for row in unblocked if row[5] == "held"}
 
 
 def admit_statements(queues: Iterable[str]) -> list[Statement]:

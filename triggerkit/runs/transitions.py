@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg
 
@@ -25,30 +25,63 @@ WHERE id = ANY (%s) AND concurrency_key IS NOT NULL
 """
 
 
+class Leaving(Protocol):
+    """A run that a query has changed, as the query returns it."""
+
+    @property
+    def queue(self) -> str:
+        """The queue it is in."""
+
+    @property
+    def frees_place(self) -> bool:
+        """Whether the queue may have room for others now."""
+
+
+class Left(NamedTuple):
+    """The row of a query that returns nothing else of a run."""
+
+    task: str
+    concurrency_key: str | None
+    queue: str
+    frees_place: bool
+
+
+LeavingT = TypeVar("LeavingT", bound=Leaving)
+
+
 def end(
-    connection: psycopg.Connection, run_ids: Sequence[str], query: str, parameters: Any
-) -> tuple[list[tuple[Any, ...]], list[ReadyRun]]:
+    connection: psycopg.Connection,
+    run_ids: Sequence[str],
+    query: str,
+    parameters: Any,
+    make: Callable[[Iterable[Any]], LeavingT],
+) -> tuple[list[LeavingT], list[ReadyRun]]:
     """Run `query`, which changes the runs `run_ids` or some of them, under their keys' locks.
 
-    The first columns of its rows are task, concurrency key, queue and whether the run held a place
-    in its queue. Returns the rows, and the runs that became ready by it: push them.
+    `make` reads a row of it. Returns the rows, and the runs that became ready by it: push them.
     """
     keys = connection.execute(_KEYS, [list(run_ids)]).fetchall()
     _, rows, unblocked = in_one_turn(connection, _statements(keys, query, parameters))
-    freed = _freed(rows, unblocked)
-    return rows, freed.ready + admit(connection, freed.gates)
+    left = [make(row) for row in rows]
+    freed = _freed(left, unblocked)
+    return left, freed.ready + admit(connection, freed.gates)
 
 
 async def end_on(
-    connection: psycopg.AsyncConnection, run_ids: Sequence[str], query: str, parameters: Any
-) -> tuple[list[tuple[Any, ...]], list[ReadyRun]]:
+    connection: psycopg.AsyncConnection,
+    run_ids: Sequence[str],
+    query: str,
+    parameters: Any,
+    make: Callable[[Iterable[Any]], LeavingT],
+) -> tuple[list[LeavingT], list[ReadyRun]]:
     """`end` for an asynchronous connection."""
     keys = await (await connection.execute(_KEYS, [list(run_ids)])).fetchall()
     _, rows, unblocked = await in_one_turn_async(connection, _statements(keys, query, parameters))
-    freed = _freed(rows, unblocked)
+    left = [make(row) for row in rows]
+    freed = _freed(left, unblocked)
     if freed.gates:
         freed.ready += await admit_on(connection, freed.gates)
-    return rows, freed.ready
+    return left, freed.ready
 
 
 def admit(connection: psycopg.Connection, queues: set[str]) -> list[ReadyRun]:
@@ -67,8 +100,8 @@ def _statements(keys: Rows, query: str, parameters: Any) -> list[Statement]:
     ]
 
 
-def _freed(rows: Rows, unblocked: Rows) -> Inserted:
+def _freed(left: Iterable[Leaving], unblocked: Rows) -> Inserted:
     freed = Inserted()
     freed.add([], unblocked)
-    freed.gates |= {row[2] for row in rows if row[3]}
+    freed.gates |= {run.queue for run in left if run.frees_place}
     return freed

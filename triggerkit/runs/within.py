@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
+from triggerkit.runs.keys import Placed
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.state.channels import KEEPER
 from triggerkit.state.turn import Statement
@@ -57,12 +58,13 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
                 cursor.execute(*_freeing(part))
-                rows = cursor.execute(*insert_statement(part, pending=True)).fetchall()
-                first = cursor.execute(FIRST, _repeated(part, rows)).fetchall()
-                cursor.execute(_WAKE, [_named(rows)])
+                cursor.execute(*insert_statement(part, pending=True))
+                made = [Placed._make(row) for row in cursor.fetchall()]
+                first = cursor.execute(FIRST, _repeated(part, made)).fetchall()
+                cursor.execute(_WAKE, [_named(made)])
             except psycopg.Error as error:
                 raise _as_ours(error) from error
-        handles += _handles(part, rows, first)
+        handles += _handles(part, made, first)
     return handles
 
 
@@ -79,13 +81,13 @@ async def accept_within_async(
             try:
                 await cursor.execute(*_freeing(part))
                 await cursor.execute(*insert_statement(part, pending=True))
-                rows = await cursor.fetchall()
-                await cursor.execute(FIRST, _repeated(part, rows))
+                made = [Placed._make(row) for row in await cursor.fetchall()]
+                await cursor.execute(FIRST, _repeated(part, made))
                 first = await cursor.fetchall()
-                await cursor.execute(_WAKE, [_named(rows)])
+                await cursor.execute(_WAKE, [_named(made)])
             except psycopg.Error as error:
                 raise _as_ours(error) from error
-        handles += _handles(part, rows, first)
+        handles += _handles(part, made, first)
     return handles
 
 
@@ -104,18 +106,18 @@ def _freeing(runs: Sequence[NewRun]) -> Statement:
     return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
 
 
-def _repeated(runs: Sequence[NewRun], made: list[tuple[Any, ...]]) -> list[list[str | None]]:
-    ids = {row[1] for row in made}
+def _repeated(runs: Sequence[NewRun], made: Sequence[Placed]) -> list[list[str | None]]:
+    ids = {run.id for run in made}
     repeated = [run for run in runs if run.id not in ids and run.idempotency_key is not None]
     return [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
 
 
 def _handles(
-    runs: Sequence[NewRun], made: list[tuple[Any, ...]], first: list[tuple[Any, ...]]
+    runs: Sequence[NewRun], made: Sequence[Placed], first: list[tuple[Any, ...]]
 ) -> list[Handle]:
-    ids = {row[1] for row in made}
+    ids = {run.id for run in made}
     known = {(task, key): run_id for task, key, run_id, _ in first}
-    debounced = [row[1] for row in made if len(runs) == 1 and row[1] != runs[0].id]
+    debounced = [run.id for run in made if len(runs) == 1 and run.id != runs[0].id]
     return [
         Handle(run.id, run.task)
         if run.id in ids
@@ -128,8 +130,8 @@ def _handles(
     ]
 
 
-def _named(made: list[tuple[Any, ...]]) -> str:
-    return ",".join(row[1] for row in made[:_MOST_NAMED])
+def _named(made: Sequence[Placed]) -> str:
+    return ",".join(run.id for run in made[:_MOST_NAMED])
 
 
 def _as_ours(error: psycopg.Error) -> Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import psycopg
 
@@ -119,22 +119,33 @@ async def cancel_runs(
     return total
 
 
+class _Canceled(NamedTuple):
+    """A row of `_CANCEL`; one that executes is only asked to stop."""
+
+    task: str
+    concurrency_key: str | None
+    queue: str
+    frees_place: bool
+    id: str
+    executes: bool
+
+
 async def _end(
     connection: psycopg.AsyncConnection, ids: Sequence[str]
-) -> tuple[Sequence[tuple[Any, ...]], Sequence[ReadyRun]]:
+) -> tuple[Sequence[_Canceled], Sequence[ReadyRun]]:
     for _ in range(TRIES):
         # Workers complete runs in an order of their own: each may wait for what the other holds.
         with contextlib.suppress(psycopg.errors.DeadlockDetected):
-            return await end_on(connection, ids, _CANCEL, [list(ids)])
+            return await end_on(connection, ids, _CANCEL, [list(ids)], _Canceled._make)
     raise TriggerkitError("the runs are being completed at this moment; try again")
 
 
 async def _cancel(
     client: Client, connection: psycopg.AsyncConnection, ids: Sequence[str]
 ) -> Cancellation:
-    rows, ready = await _end(connection, ids) if ids else ([], [])
-    asked = sum(executes for *_, executes in rows)
+    found, ready = await _end(connection, ids) if ids else ([], [])
+    asked = sum(run.executes for run in found)
     if asked:
         await connection.execute(_WAKE)
     await client.transport.push(ready)
-    return Cancellation(len(rows) - asked, asked)
+    return Cancellation(len(found) - asked, asked)

@@ -14,7 +14,7 @@ import psycopg
 
 from triggerkit.runs.keys import GATE, NOW_RANK, READY
 from triggerkit.runs.run import ReadyRun
-from triggerkit.runs.transitions import admit, end
+from triggerkit.runs.transitions import Left, admit, end
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,31 @@ _STRAY_AFTER_US = int(STRAY_AFTER_S * 1_000_000)
 _LAST_RANK = 2**63 - 1
 
 
+class _Due(NamedTuple):
+    """A row of `_PROMOTE`."""
+
+    task: str
+    id: str
+    rank: int
+    blocked: bool
+    gate: str | None
+    queue: str
+
+
+class _Returned(NamedTuple):
+    """A row of `_RETURN`."""
+
+    task: str
+    concurrency_key: str | None
+    queue: str
+    frees_place: bool
+    id: str
+    rank: int
+    status: str
+    gate: str | None
+    worker: str
+
+
 class Moved(NamedTuple):
     """A count of runs that were changed, and those of them, or behind them, that are to be
     pushed."""
@@ -134,14 +159,16 @@ class Moved(NamedTuple):
 def admit_pending(connection: psycopg.Connection) -> list[ReadyRun]:
     """Take in the runs that callers' transactions have accepted, at most `CHUNK` of them."""
     pending = [run_id for (run_id,) in connection.execute(_PENDING, [CHUNK]).fetchall()]
-    return end(connection, pending, _ADMIT_PENDING, [pending])[1] if pending else []
+    return end(connection, pending, _ADMIT_PENDING, [pending], Left._make)[1] if pending else []
 
 
 def promote(connection: psycopg.Connection) -> Moved:
     """Queue the runs whose time has come, at most `CHUNK` of them."""
-    due = connection.execute(_PROMOTE, [CHUNK]).fetchall()
-    ready = [ReadyRun(*row[:3]) for row in due if not row[3] and row[4] is None]
-    gates = {row[5] for row in due if row[4] is not None}
+    due = [_Due._make(row) for row in connection.execute(_PROMOTE, [CHUNK]).fetchall()]
+    ready = [
+        ReadyRun(run.task, run.id, run.rank) for run in due if not run.blocked and run.gate is None
+    ]
+    gates = {run.queue for run in due if run.gate is not None}
     return Moved(len(due), ready + admit(connection, gates))
 
 
@@ -150,7 +177,7 @@ def expire(connection: psycopg.Connection) -> Moved:
     overdue = [run_id for (run_id,) in connection.execute(_OVERDUE, [CHUNK]).fetchall()]
     if not overdue:
         return Moved(0, [])
-    ended, ready = end(connection, overdue, _EXPIRE, [overdue])
+    ended, ready = end(connection, overdue, _EXPIRE, [overdue], Left._make)
     return Moved(len(ended), ready)
 
 
@@ -161,14 +188,16 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[Rea
     while found := connection.execute(_ABANDONED, [workers, CHUNK]).fetchall():
         ids = [run_id for (run_id,) in found]
         parameters = {"ids": ids, "dead": workers, "most": MAX_CRASHES}
-        gone, freed = end(connection, ids, _RETURN, parameters)
-        for _, _, _, _, run_id, _, status, _, worker in gone:
-            logger.warning("the worker %s died while it executed %s: %s", worker, run_id, status)
+        gone, freed = end(connection, ids, _RETURN, parameters, _Returned._make)
+        for run in gone:
+            logger.warning(
+                "the worker %s died while it executed %s: %s", run.worker, run.id, run.status
+            )
         ready += freed
         ready += [
-            ReadyRun(task, run_id, rank)
-            for task, _, _, _, run_id, rank, status, gate, _ in gone
-            if status == "queued" and gate is None
+            ReadyRun(run.task, run.id, run.rank)
+            for run in gone
+            if run.status == "queued" and run.gate is None
         ]
     connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [workers])
     return ready
