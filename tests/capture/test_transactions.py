@@ -159,6 +159,41 @@ def test_an_idle_database_beside_a_busy_one_does_not_keep_the_wal(
         asyncio.run(scenario())
 
 
+def test_what_is_read_ahead_is_confirmed_only_once_it_is_durable(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "STATUS_S", 0.02)
+    source.execute(ITEMS, "CREATE TABLE unpublished (id int)")
+    source.follow("items")
+
+    async def scenario() -> None:
+        async with source.capture() as capture, asyncio.timeout(30):
+            source.execute("INSERT INTO items VALUES (1)")
+            parts = await until_changed(capture)
+            end_lsn = parts[-1].end_lsn
+            assert end_lsn is not None
+            # Commits of no concern to us, and keepalives with places beyond what was read.
+            for _ in range(3):
+                source.execute("INSERT INTO unpublished VALUES (1)", "SELECT pg_switch_wal()")
+                reading = asyncio.create_task(capture.read())
+                await asyncio.wait({reading}, timeout=0.3)
+                reading.cancel()
+                assert source.confirmed_lsn() < end_lsn
+            capture.confirm(end_lsn)
+            while source.confirmed_lsn() < end_lsn:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+async def until_changed(capture: Capture) -> list[TransactionPart]:
+    """Read until something changed in a table."""
+    while True:
+        parts = await capture.read()
+        if any(part.changes for part in parts):
+            return parts
+
+
 async def read_for_ever(capture: Capture) -> None:
     while True:
         await capture.read()

@@ -100,7 +100,7 @@ def confirm_before_persist() -> None:
 def confirm_wal_end_in_flight() -> None:
     """A keepalive's position is confirmed whatever is in flight."""
 
-    def always(self: Capture, keepalive: PrimaryKeepalive, parts: list[TransactionPart]) -> None:
+    def always(self: Capture, keepalive: PrimaryKeepalive) -> None:
         self._connection.confirm(keepalive.wal_end)
 
     _replace(Capture, "_on_keepalive", always)

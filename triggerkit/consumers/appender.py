@@ -29,6 +29,11 @@ class Appender:
         self._survivors: list[Survivors] = []
         self._statements: list[Statement] = []
 
+    @property
+    def last_position(self) -> int:
+        """Return the position of the last entry written."""
+        return self._writer.next_position - 1
+
     async def append(self, parts: list[TransactionPart]) -> tuple[list[Entry], Lsn | None]:
         """Write `parts`; if the last one ends its transaction, they are durable on return.
 

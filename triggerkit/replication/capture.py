@@ -59,7 +59,10 @@ class TransactionPart:
 
 
 class Capture:
-    """Reads a slot. Parts returned by `read` count as durable when `confirm` names their end."""
+    """Reads a slot. Parts returned by `read` count as durable when `confirm` names their end.
+
+    They may be read ahead of it: as long as one is not confirmed, nothing beyond it is.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,10 @@ class Capture:
         self._xid = last_xid
         self._part: TransactionPart | None = None
         self._skipping = False
+        #: The end of the last transaction that was handed over, durable or not.
+        self._handed_over = Lsn(0)
+        #: The size of the frames that `read` made its last parts of.
+        self.read_bytes = 0
         #: The marker table, once a server has announced it that streams no messages.
         self._mark_oid = 0
 
@@ -108,7 +115,7 @@ class Capture:
             yield cls(connection, catalog, heartbeat, after, last_xid)
 
     async def read(self) -> list[TransactionPart]:
-        """Wait for the stream and return what came: call it when the parts before are durable.
+        """Wait for the stream and return what came.
 
         Raises:
             ProtocolError: the stream cannot be understood.
@@ -119,10 +126,11 @@ class Capture:
             frames = await self._connection.receive()
             reach("frame-received")
             self._heartbeat.reached(position_of(frames[-1]))
+            self.read_bytes = sum(map(len, frames))
             for frame in frames:
                 payload = payload_of(frame)
                 if payload is None:
-                    self._on_keepalive(parse_keepalive(frame), parts)
+                    self._on_keepalive(parse_keepalive(frame))
                 else:
                     await self._on_message(payload, parts)
             self._split(parts)
@@ -192,13 +200,17 @@ class Capture:
         part, self._part = self._part, None
         assert part is not None
         if part.changes or part.messages or part.first_idx:
-            part.end_lsn = message.end_lsn
+            part.end_lsn = self._handed_over = message.end_lsn
             parts.append(part)
-        elif not parts:
+        elif self._is_all_durable:
             # Nothing of it concerns us and nothing is in flight: confirmed without a write, else
             # our own commits would answer themselves forever on servers before 15.
             self._connection.flushed = max(self._connection.flushed, message.end_lsn)
         self._skipping = False
+
+    @property
+    def _is_all_durable(self) -> bool:
+        return self._part is None and self._handed_over <= self._connection.flushed
 
     async def _announce(self, relation: Relation) -> None:
         if relation.schema == wal_marker.OWN_SCHEMA:
@@ -210,8 +222,8 @@ class Capture:
                 compiled = await self._catalog.compile(relation)
             self._relations.put(compiled)
 
-    def _on_keepalive(self, keepalive: PrimaryKeepalive, parts: list[TransactionPart]) -> None:
-        if self._part is None and not parts:
+    def _on_keepalive(self, keepalive: PrimaryKeepalive) -> None:
+        if self._is_all_durable:
             # Nothing in flight: the WAL up to here holds nothing for us. Not confirming it would
             # make the server keep what others write forever.
             self._connection.flushed = max(self._connection.flushed, keepalive.wal_end)

@@ -146,12 +146,21 @@ class ReplicationConnection:
             psycopg.OperationalError: the connection broke, or is silent (`LineDead`).
             SlotError: the server ended the stream.
         """
-        while True:
-            frames = self._drain()
-            if frames:
-                return frames
+        frames = self._drain()
+        while not frames:
             await self._readable()
             self._pgconn.consume_input()
+            frames = self._drain()
+        # One read of libpq's is 16 KB: what the socket has beside it is read too.
+        size_bytes = sum(map(len, frames))
+        while size_bytes < BATCH_BYTES:
+            self._pgconn.consume_input()
+            more = self._drain()
+            if not more:
+                break
+            frames += more
+            size_bytes += sum(map(len, more))
+        return frames
 
     @property
     def is_waiting(self) -> bool:

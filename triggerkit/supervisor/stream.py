@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from time import monotonic
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.errors import InsufficientPrivilege
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.appender import Appender, split_at_last_end
+from triggerkit.consumers.appender import Appender
 from triggerkit.consumers.backfill.scheduler import Backfills
 from triggerkit.consumers.backfill.table import TableBackfill, fault_of
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import CursorStore
 from triggerkit.consumers.database import Database, find_database
 from triggerkit.consumers.gap import close_gaps
+from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.pull.notifier import Notifier
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.loop import DeliveryLoop
@@ -38,11 +38,6 @@ from triggerkit.supervisor.retaining import keep_retaining
 from triggerkit.supervisor.source_server import follow_server, known_server, require_slot_epoch
 
 logger = logging.getLogger(__name__)
-
-#: Seconds from one look at the stream to the next at least: under load an append then has what came
-#: meanwhile, and the source pays for fewer commits. A change that comes to an idle stream waits for
-#: none of it.
-PACE_S = 0.01
 
 #: What the stream outlasts: it is started again.
 _LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, SlotError, Fenced)
@@ -90,16 +85,8 @@ class Stream:
         ) as capture:
             await follow_server(self._states, database.id, known, capture.server)
             await require_slot_epoch(self._states, database.id, writer.slot_epoch)
-            appender = Appender(writer, self._backfills)
             ready()
-            while True:
-                started = monotonic()
-                for parts in split_at_last_end(await capture.read()):
-                    entries, confirmed = await appender.append(parts)
-                    if confirmed is not None:
-                        reader.appended(entries, writer.next_position - 1)
-                        capture.confirm(confirmed)
-                await asyncio.sleep(started + PACE_S - monotonic())
+            await ingest(capture, Appender(writer, self._backfills), reader)
 
     async def _follow_state(
         self, loop: DeliveryLoop, notifier: Notifier, reader: LogReader, group: asyncio.TaskGroup

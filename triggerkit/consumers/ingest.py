@@ -1,0 +1,58 @@
+"""From the stream into the log: reading goes on while what was read before is being committed."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from triggerkit.consumers.appender import Appender, split_at_last_end
+from triggerkit.log.reader import LogReader
+from triggerkit.replication.capture import Capture
+from triggerkit.replication.read_ahead import ReadAhead
+
+#: Most bytes that are read ahead of the log.
+READ_AHEAD_BYTES = 4 * 1024 * 1024
+
+#: Seconds between the beginnings of two appends at least, as long as little waits: the source pays
+#: for every commit of the log. A change that comes to an idle stream waits for none of it.
+PACE_S = 0.01
+
+#: What is no little any more, in bytes of frames.
+PACED_BYTES = 64 * 1024
+
+
+async def ingest(capture: Capture, appender: Appender, reader: LogReader) -> None:
+    """Append what `capture` reads, tell `reader`, confirm what is durable; until canceled.
+
+    An append takes all that came while the one before it was committed.
+
+    Raises:
+        ProtocolError, SlotError, Fenced, psycopg.OperationalError: the stream or the log is lost.
+    """
+    ahead = ReadAhead(READ_AHEAD_BYTES)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_read(capture, ahead), name="read the stream")
+        # In the group's own task: on Python 3.11 a group that only waits keeps its task canceled.
+        await _append(capture, ahead, appender, reader)
+
+
+async def _read(capture: Capture, ahead: ReadAhead) -> None:
+    while True:
+        parts = await capture.read()
+        await ahead.put(parts, capture.read_bytes)
+        # A stream that always has more would let nobody else go on.
+        await asyncio.sleep(0)
+
+
+async def _append(
+    capture: Capture, ahead: ReadAhead, appender: Appender, reader: LogReader
+) -> None:
+    while True:
+        parts = await ahead.take()
+        started = monotonic()
+        for some in split_at_last_end(parts):
+            entries, confirmed = await appender.append(some)
+            if confirmed is not None:
+                reader.appended(entries, appender.last_position)
+                capture.confirm(confirmed)
+        await ahead.wait_until_filled(PACED_BYTES, started + PACE_S - monotonic())
