@@ -11,12 +11,13 @@ import httpx2
 import openai
 from pgvector import Vector
 
-from app.embedding_answer import Answer
-from app.errors import EmbeddingError
-from app.rate_limits import asked_wait_s
+from app.embedding_answer import read_vectors
+from app.errors import EmbeddingError, EmbeddingsAwayError, NoVectorError
+from app.proxies import is_loopback, proxy_variable
+from app.rate_limits import asked_wait_in_text_s, asked_wait_s
 from app.settings import Settings
 from app.text_limit import Bound, Cut, cut, may_be_long
-from triggerkit.errors import CannotConnect, RetryAfter
+from triggerkit.errors import CannotConnect, ConfigurationError
 
 #: The API's own limit of inputs in one request.
 MAX_INPUTS = 2048
@@ -45,6 +46,10 @@ RESIZABLE_MODELS = "text-embedding-3"
 
 TIMEOUT_S = 60.0
 
+#: Where the API is when the settings do not say. Said here, since the client takes an empty
+#: OPENAI_BASE_URL for an address.
+DEFAULT_URL = "https://api.openai.com/v1"
+
 
 class Input(NamedTuple):
     """A text to embed, under the name its vector is asked for."""
@@ -57,14 +62,16 @@ class Input(NamedTuple):
 class Embedded:
     """What the API answered, by the texts' names.
 
-    `refused` texts cannot be embedded. After `interrupted` the rest was not asked for: the whole
-    is to be tried again, but what is here need not be paid for twice. `cut` says of texts that
-    are too long what they were cut by.
+    `refused` texts cannot be embedded; `unanswered` ones got no vector, and may get one when they
+    are asked for again. After `interrupted` the rest was not asked for: the whole is to be tried
+    again, but what is here need not be paid for twice. `cut` says of texts that are too long what
+    they were cut by.
     """
 
     vectors: dict[str, Vector] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
-    interrupted: Exception | None = None
+    unanswered: dict[str, Exception] = field(default_factory=dict)
+    interrupted: EmbeddingsAwayError | None = None
     inputs: int = 0
     cut: dict[str, Bound] = field(default_factory=dict)
 
@@ -77,12 +84,23 @@ class Embedder:
         self._dimensions = settings.embedding_dimensions
         #: Of all runs of this process together.
         self._requests = asyncio.Semaphore(settings.embedding_requests)
-        self._client = openai.AsyncOpenAI(
-            api_key=settings.openai_api_key.get_secret_value(),
-            base_url=settings.openai_base_url,
-            max_retries=0,
-            timeout=TIMEOUT_S,
-        )
+        self._url = settings.openai_base_url or DEFAULT_URL
+        # What is on this machine is never asked through a proxy.
+        direct = openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None
+        try:
+            self._client = openai.AsyncOpenAI(
+                api_key=settings.openai_api_key.get_secret_value(),
+                base_url=self._url,
+                max_retries=0,
+                timeout=TIMEOUT_S,
+                http_client=direct,
+            )
+        except (ImportError, ValueError) as error:
+            variable = proxy_variable(self._url)
+            raise ConfigurationError(
+                f"no client of the embeddings API can be made: {error}"
+                + ("" if variable is None else f"; correct {variable}, or unset it")
+            ) from error
 
     async def close(self) -> None:
         await self._client.close()
@@ -107,12 +125,14 @@ class Embedder:
             EmbeddingError: it refused, or its answer is wrong.
         """
         try:
-            return (await self._request([text]))[0]
+            [vector] = await self._request([text])
         except openai.APIConnectionError as error:
-            url = self._client.base_url
-            raise CannotConnect(f"the embeddings API does not answer at {url}") from error
+            raise CannotConnect(self._connection_error(error)) from error
         except openai.OpenAIError as error:
             raise EmbeddingError(f"the embeddings API refused: {error}") from error
+        if isinstance(vector, EmbeddingError):
+            raise vector
+        return vector
 
     async def _cut(self, texts: Mapping[str, str], embedded: Embedded) -> list[Input]:
         """The texts as they are sent; long ones are cut in a thread, where they hold up no run."""
@@ -134,9 +154,9 @@ class Embedder:
             try:
                 await self._embed(inputs, embedded)
             except (openai.OpenAIError, EmbeddingError) as error:
-                known = embedded.interrupted
-                new = _with_asked_wait(error)
-                embedded.interrupted = new if known is None else max(known, new, key=_asked_s)
+                known, new = embedded.interrupted, self._away(error)
+                if known is None or new.seconds > known.seconds:
+                    embedded.interrupted = new
 
     async def _embed(self, inputs: list[Input], embedded: Embedded) -> None:
         try:
@@ -147,7 +167,13 @@ class Embedder:
             await self._isolate(inputs, error, embedded)
         else:
             embedded.inputs += len(inputs)
-            embedded.vectors.update(zip((name for name, _ in inputs), vectors, strict=True))
+            for (name, _), vector in zip(inputs, vectors, strict=True):
+                if isinstance(vector, NoVectorError):
+                    embedded.unanswered[name] = vector
+                elif isinstance(vector, EmbeddingError):
+                    embedded.refused[name] = vector
+                else:
+                    embedded.vectors[name] = vector
 
     async def _isolate(
         self, inputs: list[Input], refusal: openai.APIStatusError, embedded: Embedded
@@ -164,7 +190,7 @@ class Embedder:
         else:
             embedded.refused[name] = refusal
 
-    async def _request(self, texts: list[str]) -> list[Vector]:
+    async def _request(self, texts: list[str]) -> list[Vector | EmbeddingError]:
         # Posted as it is, answered in base64 and parsed here: `client.embeddings` takes longer to
         # look through the texts and the numbers, one by one, than all else here together.
         body: dict[str, object] = {
@@ -175,23 +201,30 @@ class Embedder:
         if self._model.startswith(RESIZABLE_MODELS):
             body["dimensions"] = self._dimensions
         answer = await self._client.post("/embeddings", cast_to=httpx2.Response, body=body)
-        return self._parse(answer.content, len(texts))
+        return read_vectors(answer.content, len(texts), self._dimensions)
 
-    def _parse(self, content: bytes, expected: int) -> list[Vector]:
-        try:
-            answer = Answer.model_validate_json(content)
-            vectors = [item.vector() for item in sorted(answer.data, key=lambda item: item.index)]
-        except ValueError as error:
-            raise EmbeddingError("the embeddings API's answer holds no embeddings") from error
-        if len(vectors) != expected:
-            raise EmbeddingError(f"the API answered {len(vectors)} vectors to {expected} texts")
-        for vector in vectors:
-            if vector.dimensions() != self._dimensions:
-                raise EmbeddingError(
-                    f"{self._model} answered vectors of {vector.dimensions()} dimensions, but "
-                    f"EMBEDDING_DIMENSIONS is {self._dimensions}; correct that setting"
-                )
-        return vectors
+    def _away(self, error: Exception) -> EmbeddingsAwayError:
+        """Return what all runs wait for: `error` depends on no text."""
+        text = f"the embeddings API at {self._url}: {error}"
+        wait_s: float | None = None
+        if isinstance(error, openai.APIConnectionError):
+            text = self._connection_error(error)
+        if isinstance(error, openai.APIStatusError) and error.status_code in WAITS:
+            limited = error.status_code == RATE_LIMITED
+            wait_s = asked_wait_s(error.response.headers, limited=limited)
+            if wait_s is None and limited:
+                wait_s = asked_wait_in_text_s(error.message)
+        if wait_s is not None:
+            text = f"the embeddings API asks to wait {wait_s:g} s: {error}"
+        away = EmbeddingsAwayError(wait_s or 0.0, text)
+        away.__cause__ = error
+        return away
+
+    def _connection_error(self, error: openai.APIConnectionError) -> str:
+        reason = str(error.__cause__ or "") or type(error.__cause__ or error).__name__
+        text = f"the embeddings API does not answer at {self._url} ({reason})"
+        variable = proxy_variable(self._url)
+        return text if variable is None else f"{text}; it is asked through the proxy of {variable}"
 
 
 def split_into_requests(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -214,19 +247,3 @@ def _is_too_long(refusal: openai.APIStatusError) -> bool:
         return True
     message = refusal.message.lower()
     return "maximum context length" in message or "maximum input length" in message
-
-
-def _with_asked_wait(error: Exception) -> Exception:
-    """The error itself, or the retry it asks for when it says how long to wait."""
-    if not isinstance(error, openai.APIStatusError) or error.status_code not in WAITS:
-        return error
-    wait_s = asked_wait_s(error.response.headers, limited=error.status_code == RATE_LIMITED)
-    if wait_s is None:
-        return error
-    retry = RetryAfter(wait_s, f"the embeddings API asks to wait {wait_s:g} s: {error}")
-    retry.__cause__ = error
-    return retry
-
-
-def _asked_s(error: Exception) -> float:
-    return error.seconds if isinstance(error, RetryAfter) else 0.0

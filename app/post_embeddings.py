@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pgvector import Vector
 from psycopg import AsyncConnection
 
-from app.post_text import embedded_text
+from app.post_text import HAS_TEXT, embedded_text
 
 #: How a post stands. Wanted: its text is to be embedded. Nothing is to do when it is embedded
 #: already (unchanged), when a newer one is (superseded), and when the post is gone or lost its
@@ -77,7 +77,7 @@ LEFT JOIN posts AS p ON p.id = i.post_id
 
 # Give unchanged texts their newer position, and tell how each post stands: one statement, so that
 # nothing comes between the look and the write.
-SETTLE = """
+SETTLE = f"""
 WITH incoming AS (
     SELECT * FROM unnest(
         %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[]
@@ -93,7 +93,7 @@ WITH incoming AS (
 SELECT i.post_id, CASE
     WHEN u.post_id IS NOT NULL THEN 'unchanged'
     WHEN (e.source_epoch, e.source_lsn, e.source_idx) > (i.epoch, i.lsn, i.idx) THEN 'superseded'
-    WHEN p.title <> '' OR p.body <> '' THEN 'wanted'
+    WHEN {HAS_TEXT} THEN 'wanted'
     WHEN NOT txid_visible_in_snapshot(i.xid, txid_current_snapshot()) THEN 'hidden'
     ELSE 'gone'
 END
@@ -101,15 +101,15 @@ FROM incoming AS i
 LEFT JOIN unchanged AS u ON u.post_id = i.post_id
 LEFT JOIN post_embeddings AS e ON e.post_id = i.post_id
 LEFT JOIN posts AS p ON p.id = i.post_id
-"""
+"""  # noqa: S608 - of a constant
 
 # Write embeddings of posts that are there and have text. Locking them keeps a DELETE waiting until
 # this is committed, so that no embedding outlives its post; skipping those that are locked keeps
 # this from waiting on the application, and so from any deadlock with it.
-WRITE = """
+WRITE = f"""
 WITH present AS MATERIALIZED (
-    SELECT id FROM posts
-    WHERE id = ANY(%s::bigint[]) AND (title <> '' OR body <> '')
+    SELECT id FROM posts AS p
+    WHERE id = ANY(%s::bigint[]) AND {HAS_TEXT}
     ORDER BY id FOR KEY SHARE SKIP LOCKED
 )
 INSERT INTO post_embeddings AS e (
@@ -132,23 +132,24 @@ ON CONFLICT (post_id) DO UPDATE SET
 WHERE (e.source_epoch, e.source_lsn, e.source_idx)
    <= (excluded.source_epoch, excluded.source_lsn, excluded.source_idx)
 RETURNING e.post_id
-"""
+"""  # noqa: S608 - of a constant
 
 
 # Posts whose embedding is missing, or of another text than the present one, and embeddings of posts
 # that are gone or have no text: for `triggerkit verify`.
-OUT_OF_STEP = """
+OUT_OF_STEP = f"""
 SELECT coalesce(p.id, e.post_id), CASE
     WHEN e.post_id IS NULL THEN 'missing' WHEN p.id IS NULL THEN 'orphaned' ELSE 'stale'
 END
 FROM (
-    SELECT id, encode(sha256(convert_to(
-        concat_ws(E'\\n\\n', nullif(title, ''), nullif(body, '')), 'UTF8')), 'hex') AS content_hash
-    FROM public.posts WHERE title <> '' OR body <> ''
+    SELECT p.id, encode(sha256(convert_to(
+        concat_ws(E'\\n\\n', nullif(p.title, ''), nullif(p.body, '')), 'UTF8')), 'hex'
+    ) AS content_hash
+    FROM public.posts AS p WHERE {HAS_TEXT}
 ) AS p
 FULL JOIN public.post_embeddings AS e ON e.post_id = p.id
 WHERE p.content_hash IS DISTINCT FROM e.content_hash
-"""
+"""  # noqa: S608 - of a constant
 
 
 class PostEmbeddings:

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 
 #: OpenAI writes resets as durations: "1s", "6m0s", "20ms", "1h2m3.5s".
 DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+IN_TEXT = re.compile(rf"(?:try again|retry) (?:in|after) ({DURATION.pattern})", re.I)
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -36,6 +37,12 @@ def asked_wait_s(
         for limit in ("requests", "tokens")
     )
     return max((reset for reset in resets if reset is not None), default=None)
+
+
+def asked_wait_in_text_s(message: str) -> float | None:
+    """Return the seconds that a message asks to wait ("Please try again in 1.2s"), None if none."""
+    found = IN_TEXT.search(message)
+    return None if found is None else parse_duration_s(found[1])
 
 
 def parse_duration_s(text: str) -> float | None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import psycopg
 from pydantic import BaseModel
 
+from app.errors import EmbeddingsAwayError
 from app.post_embeddings import OUT_OF_STEP, Draft, Standing
 from app.post_plan import Plan, plan
 from app.resources import resources
 from triggerkit import BatchResult, Change, ItemFailure, Retry, rows, task
+from triggerkit.errors import CannotConnect, ConfigurationError
+
+if TYPE_CHECKING:
+    from app.embeddings import Embedded
 
 
 class Post(BaseModel):
@@ -25,6 +32,9 @@ class PostNotReadyError(Exception):
     """The post cannot be worked on yet; its message says why."""
 
 
+#: No post is to blame for these: all runs wait until they are over.
+AWAY = (EmbeddingsAwayError, psycopg.OperationalError, CannotConnect, ConfigurationError)
+
 NOT_READY = {
     "locked": "another transaction holds the post",
     "hidden": "the change was captured before it can be seen in the database",
@@ -32,7 +42,7 @@ NOT_READY = {
 
 
 @task(
-    retry=Retry(max_attempts=5),
+    retry=Retry(max_attempts=5, wait_for=AWAY),
     queue="embeddings",
     batch_size=256,
     prepare=resources,
@@ -65,7 +75,7 @@ async def create_embedding_for_post(batch: list[Change[Post]]) -> BatchResult:
     if answer.interrupted is not None:
         raise answer.interrupted
 
-    failed = [*_refused(planned, wanted, answer.refused), *_not_ready(planned, standing)]
+    failed = [*_without_vector(planned, wanted, answer), *_not_ready(planned, standing)]
     counts = Counter(standing.values())
     output = {how: counts[how] for how in ("embedded", "unchanged", "superseded", "gone")}
     output |= {"removed": removed, "failed": len(failed), "inputs": answer.inputs}
@@ -73,14 +83,16 @@ async def create_embedding_for_post(batch: list[Change[Post]]) -> BatchResult:
     return BatchResult(output={**output, "cut": dict(cut)}, failed=tuple(failed))
 
 
-def _refused(
-    planned: Plan[Post], wanted: list[Draft], refused: dict[str, Exception]
+def _without_vector(
+    planned: Plan[Post], wanted: list[Draft], answer: Embedded
 ) -> Iterator[ItemFailure]:
-    """The posts whose text the API will never take."""
+    """Name the posts whose text the API will never take, and those it left out of its answer."""
     for draft in wanted:
-        if draft.content_hash in refused:
-            error = refused[draft.content_hash]
-            yield ItemFailure(planned.changes[draft.post_id], error, permanent=True)
+        post, name = planned.changes[draft.post_id], draft.content_hash
+        if name in answer.refused:
+            yield ItemFailure(post, answer.refused[name], permanent=True)
+        elif name in answer.unanswered:
+            yield ItemFailure(post, answer.unanswered[name])
 
 
 def _not_ready(planned: Plan[Post], standing: dict[int, Standing]) -> Iterator[ItemFailure]:

@@ -37,8 +37,9 @@ class OpenAIServer:
     """Its state can be set by a test at any time and read after a run.
 
     `inputs` are the texts that were embedded, in order; `failures` are answered first, one a
-    request; a text with `poison` is refused, and one longer than `max_chars`; `meanwhile` runs
-    when a request has arrived and before it is answered.
+    request, and `busy`, while it is set, always; `spoil` changes the vectors of an answer; a text
+    with `poison` is refused, and one longer than `max_chars`; `meanwhile` runs when a request has
+    arrived and before it is answered.
     """
 
     def __init__(self, dimensions: int = 256) -> None:
@@ -47,6 +48,8 @@ class OpenAIServer:
         self.inputs: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.failures: list[Failure | None] = []
+        self.busy: Failure | None = None
+        self.spoil: Callable[[list[dict[str, Any]]], Any] = lambda data: data
         self.poison = "POISON"
         self.max_chars = 1_000_000
         self.only_floats = False
@@ -70,7 +73,7 @@ class OpenAIServer:
         self.requests.append(request)
         self.meanwhile()
         texts: list[str] = request["input"]
-        failure = self.failures.pop(0) if self.failures else self._refusal(texts)
+        failure = self.failures.pop(0) if self.failures else self.busy or self._refusal(texts)
         if failure is not None:
             return failure
         self.inputs += texts
@@ -84,7 +87,8 @@ class OpenAIServer:
             for index, v in enumerate(self.vectors(texts, self.dimensions))
         ]
         # The order is not promised: `index` counts.
-        return {"object": "list", "model": request["model"], "data": data[::-1], "usage": {}}
+        data = self.spoil(data[::-1])
+        return {"object": "list", "model": request["model"], "data": data, "usage": {}}
 
     def _refusal(self, texts: list[str]) -> Failure | None:
         if any(self.poison in text for text in texts):

@@ -9,13 +9,14 @@ import openai
 import psycopg
 import pytest
 
-from app.errors import EmbeddingError
+from app.errors import EmbeddingsAwayError
 from app.post_text import content_hash
 from app.resources import close_resources
 from tasks.create_embedding_for_post import create_embedding_for_post
 from tests.integration.app.openai_server import Failure, OpenAIServer
 from tests.integration.app.reference import change, counts, embedded, post, run
 from triggerkit import BatchResult, RetryAfter
+from triggerkit.errors import ConfigurationError
 
 
 def test_one_bad_text_fails_alone_and_for_good(
@@ -39,7 +40,7 @@ def test_a_wrong_setting_is_blamed_on_no_text(
     post(database, 1, "one")
     post(database, 2, "two")
     api.failures = [Failure(400, "no such model", param="model")]
-    with pytest.raises(openai.BadRequestError):
+    with pytest.raises(EmbeddingsAwayError, match="no such model"):
         run(change(1, "one"), change(2, "two"))
     assert len(api.requests) == 1
 
@@ -80,25 +81,75 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_api_asks(
     assert counts(run(change(1, "text"))) == {"embedded": 1, "inputs": 1}
 
 
-@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
-def test_other_failures_of_the_api_are_the_runs_own(
+def test_a_wait_that_is_only_in_the_text_of_a_rate_limit_counts_too(
+    database: psycopg.Connection[Any], api: OpenAIServer
+) -> None:
+    post(database, 1, "text")
+    api.failures = [Failure(429, "Rate limit reached. Please try again in 1m2.5s. Visit …")]
+    with pytest.raises(EmbeddingsAwayError) as raised:
+        run(change(1, "text"))
+    assert raised.value.seconds == 62.5
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 409, 429, 500, 503, 529])
+def test_an_answer_that_depends_on_no_text_is_waited_for(
     database: psycopg.Connection[Any], api: OpenAIServer, status: int
 ) -> None:
     post(database, 1, "text")
-    api.failures = [Failure(status)]
-    with pytest.raises(openai.APIStatusError) as raised:
+    api.failures = [Failure(status, "the reason")]
+    with pytest.raises(EmbeddingsAwayError, match="the reason") as raised:
         run(change(1, "text"))
-    assert raised.value.status_code == status
+    assert create_embedding_for_post.retry.waits_for(raised.value)
+    assert isinstance(raised.value.__cause__, openai.APIStatusError)
     assert len(api.requests) == 1
 
 
-def test_a_server_that_is_away_is_the_runs_own_failure(
+def test_a_server_that_is_away_is_waited_for_and_named(
     database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     post(database, 1, "text")
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(
+        EmbeddingsAwayError, match=r"does not answer at http://127\.0\.0\.1:1/v1 \("
+    ):
         run(change(1, "text"))
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense"])
+def test_what_is_on_this_machine_is_asked_without_a_proxy(
+    database: psycopg.Connection[Any],
+    api: OpenAIServer,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    proxy: str,
+) -> None:
+    monkeypatch.setenv(name, proxy)
+    post(database, 1, "text")
+    assert counts(run(change(1, "text"))) == {"embedded": 1, "inputs": 1}
+
+
+def test_a_proxy_that_is_in_the_way_is_named_by_its_variable(
+    database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://api.invalid/v1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    post(database, 1, "text")
+    with pytest.raises(EmbeddingsAwayError, match="through the proxy of HTTP_PROXY"):
+        run(change(1, "text"))
+
+
+def test_a_proxy_of_which_no_client_can_be_made_is_waited_for_and_named(
+    database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://api.invalid/v1")
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:1")
+    post(database, 1, "text")
+    with pytest.raises(ConfigurationError, match="ALL_PROXY") as raised:
+        run(change(1, "text"))
+    assert create_embedding_for_post.retry.waits_for(raised.value)
 
 
 def test_what_was_paid_for_before_a_rate_limit_is_kept(
@@ -115,15 +166,6 @@ def test_what_was_paid_for_before_a_rate_limit_is_kept(
     assert 0 < kept < 40
     assert counts(run(*batch)) == {"unchanged": kept, "embedded": 40 - kept, "inputs": 40 - kept}
     assert sorted(api.inputs) == sorted(texts.values())
-
-
-def test_vectors_of_wrong_dimensions_name_the_setting(
-    database: psycopg.Connection[Any], api: OpenAIServer
-) -> None:
-    api.dimensions = 8
-    post(database, 1, "text")
-    with pytest.raises(EmbeddingError, match="8 dimensions, but EMBEDDING_DIMENSIONS is 256"):
-        run(change(1, "text"))
 
 
 def test_a_restarted_database_is_connected_to_again(

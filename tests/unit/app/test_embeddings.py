@@ -42,10 +42,10 @@ def test_base64_and_floats_give_the_same_vector() -> None:
     little_endian = b64encode(array("f", numbers).tobytes()).decode()
     for embedding in (little_endian, numbers):
         item = Item.model_validate_json(orjson.dumps({"index": 0, "embedding": embedding}))
-        assert item.vector().to_list() == numbers
+        assert item.vector(3).to_list() == numbers
 
 
 @pytest.mark.parametrize("broken", ["AAA", "AAAAAAA=", "not base64!", None, 5])
 def test_what_is_no_vector_is_refused(broken: object) -> None:
     with pytest.raises(ValueError):
-        Item.model_validate_json(orjson.dumps({"index": 0, "embedding": broken})).vector()
+        Item.model_validate_json(orjson.dumps({"index": 0, "embedding": broken})).vector(3)
