@@ -48,3 +48,14 @@ def test_every_folder_of_the_package_is_on_the_page() -> None:
 def test_the_table_of_changes_is_long_enough() -> None:
     table = PAGE.partition("| to change | open |")[2].partition("\n\n")[0]
     assert table.count("\n| ") > LEAST_CHANGES
+
+
+def test_no_folder_and_no_module_is_too_large() -> None:
+    flat = {"cli", "replication", "web/api"}
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        name = str(folder.relative_to(PACKAGE))
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 15 or name in flat, f"{name} has {len(modules)} modules"
+    for path in PACKAGE.rglob("*.py"):
+        lines = path.read_text().count("\n")
+        assert lines <= 350, f"{path.relative_to(ROOT)} has {lines} lines"

@@ -26,13 +26,13 @@ from triggerkit.runs.admin.queues import (
     pause_queue,
     resume_queue,
 )
-from triggerkit.runs.admin.workers import list_workers
-from triggerkit.runs.scheduling import (
+from triggerkit.runs.admin.schedules import (
     list_schedules,
     pause_schedule,
     resume_schedule,
     run_schedule,
 )
+from triggerkit.runs.admin.workers import list_workers
 from triggerkit.tasks.queue import Queue
 
 QueueName = Annotated[str, typer.Argument(help="The queue's name.")]

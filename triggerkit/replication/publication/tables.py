@@ -187,7 +187,7 @@ def _table(root: int, relations: list[_Relation], publishing: _Publishing) -> So
 
 
 def _set_full(relations: list[_Relation], publishing: _Publishing) -> str | None:
-    """Return the SQL that gives all of a table's parts REPLICA IDENTITY FULL, if Postgres allows it."""
+    """Return the SQL that gives all of a table's parts REPLICA IDENTITY FULL, if it may."""
     statements = [
         f"ALTER TABLE {relation.sql_name} REPLICA IDENTITY FULL;"
         for relation in relations

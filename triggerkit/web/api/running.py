@@ -14,14 +14,14 @@ from triggerkit.runs.admin.queues import (
     pause_queue,
     resume_queue,
 )
-from triggerkit.runs.admin.workers import WorkerInfo, list_workers
-from triggerkit.runs.scheduling import (
+from triggerkit.runs.admin.schedules import (
     ScheduleInfo,
     list_schedules,
     pause_schedule,
     resume_schedule,
     run_schedule,
 )
+from triggerkit.runs.admin.workers import WorkerInfo, list_workers
 from triggerkit.tasks.queue import Queue
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.runs import RunHandle
