@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,8 +53,9 @@ class RunContext:
 
     def __init__(self, run: ClaimedRun, notes: Notes, slots: LendableSlots | None = None) -> None:
         self.run = run
-        #: The slots that it takes one of.
-        self.slots = slots
+        self._slots = slots
+        self._waits = 0
+        self._waits_lock = threading.Lock()
         self._notes = notes
         self._tags = list(run.tags)
         self._metadata = dict(run.metadata)
@@ -122,6 +124,20 @@ class RunContext:
         """
         self._metadata = checked_metadata({**self._metadata, **values})
         self._notes.update(self.run, self._tags, self._metadata)
+
+    def lend_slot(self) -> None:
+        """It begins to wait for another run. Its one slot is for others while it waits for any."""
+        with self._waits_lock:
+            self._waits += 1
+            if self._waits == 1 and self._slots is not None:
+                self._slots.lend()
+
+    def take_slot_back(self) -> None:
+        """A wait is over."""
+        with self._waits_lock:
+            self._waits -= 1
+            if self._waits == 0 and self._slots is not None:
+                self._slots.take_back()
 
     def log(self, text: str, level: str, attributes: dict[str, Any] | None = None) -> None:
         """Note a line of the run."""

@@ -23,7 +23,7 @@ from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
 from triggerkit.tasks.triggering import TriggerOptions, scoped_key, with_options
 from triggerkit.tasks.verification import Verify
-from triggerkit.tasks.waiting import check_wait, output_of, without_slot
+from triggerkit.tasks.waiting import check_not_on_loop, check_wait, output_of, without_slot
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -178,7 +178,9 @@ class Task(HookDecorators, Generic[T, P, R]):
         Raises:
             RunFailed: it ended without success.
             TimeoutError: it did not end within `timeout` seconds; it goes on.
+            ConfigurationError: an async task calls this: it would block all others.
         """
+        check_not_on_loop(self.name, running.get())
         run = self._awaited(payload, options)
         with without_slot():
             handle = door().accept([run])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,15 +20,32 @@ def without_slot() -> Iterator[None]:
     """Inside of a run, its slot is for others as long as it waits: else runs that all wait for runs
     of their own would hold every slot."""
     context = running.get()
-    slots = None if context is None else context.slots
-    if slots is None:
+    if context is None:
         yield
         return
-    slots.lend()
+    context.lend_slot()
     try:
         yield
     finally:
-        slots.take_back()
+        context.take_slot_back()
+
+
+def check_not_on_loop(task: str, context: RunContext | None) -> None:
+    """Refuse a wait that would hold up the event loop on which what it waits for may execute.
+
+    Raises:
+        ConfigurationError: an async task calls this.
+    """
+    if context is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ConfigurationError(
+        f"an async task waits for {task}, and would block its event loop: "
+        "use `await task.atrigger_and_wait(…)`"
+    )
 
 
 def check_wait(run: NewRun, context: RunContext | None) -> None:

@@ -15,6 +15,9 @@ from triggerkit.runs.breakers import Breaker, open_breakers
 #: After so long a free worker has taken a run, unless nothing brings it there.
 GRACE = timedelta(seconds=5)
 
+#: What is due later than so holds up what waits for it longer than one expects.
+LONG = timedelta(minutes=5)
+
 _NOW = "SELECT clock_timestamp()"
 
 _WORKERS = """
@@ -31,16 +34,23 @@ SELECT q.name, q.paused_at, q.concurrency, q.rate_limit, q.rate_period_s,
      WHERE o.queue = q.name AND o.gate = 'open') AS open,
     (SELECT a.at + q.rate_period_s * interval '1 second' FROM triggerkit.starts a
      WHERE q.rate_limit IS NOT NULL AND a.queue = q.name ORDER BY a.at DESC
-     OFFSET greatest(q.rate_limit - 1, 0) LIMIT 1) AS free_at
-FROM triggerkit.queues q WHERE q.name = ANY (%s)
+     OFFSET greatest(q.rate_limit - 1, 0) LIMIT 1) AS free_at,
+    waits.waiting, waits.awaited
+FROM triggerkit.queues q LEFT JOIN LATERAL (
+    SELECT o.id AS waiting, c.id AS awaited FROM triggerkit.runs o
+    JOIN triggerkit.runs c ON c.parent_id = o.id AND c.awaited AND c.finished_at IS NULL
+    WHERE o.queue = q.name AND o.gate = 'open' LIMIT 1) AS waits ON true
+WHERE q.name = ANY (%s)
 """
 
-#: The first unfinished run of each key.
+#: The run that goes on of each key: the first unfinished one, but for what came in late.
 _HOLDERS = """
-SELECT k.task, k.key, h.id, h.status FROM unnest(%s::text[], %s::text[]) AS k (task, key),
-LATERAL (SELECT f.id, f.status FROM triggerkit.runs f
+SELECT k.task, k.key, h.id, h.status, h.scheduled_at FROM unnest(%s::text[], %s::text[]) AS k (task, key),
+LATERAL (SELECT f.id, f.status, CASE WHEN f.status IN ('delayed', 'retrying')
+        THEN f.scheduled_at END AS scheduled_at
+    FROM triggerkit.runs f
     WHERE f.task = k.task AND f.concurrency_key = k.key AND f.finished_at IS NULL
-    ORDER BY f.seq LIMIT 1) AS h
+    ORDER BY f.blocked, f.seq LIMIT 1) AS h
 """
 
 #: A run as it is asked about: a row of `runs`.
@@ -67,6 +77,14 @@ class _Queue(NamedTuple):
     rate_period_s: float | None
     open: int
     free_at: datetime | None
+    waiting: str | None
+    awaited: str | None
+
+
+class _Holder(NamedTuple):
+    id: str
+    status: str
+    scheduled_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +94,7 @@ class Facts:
     now: datetime
     workers: Sequence[_Worker]
     queues: Mapping[str, _Queue]
-    holders: Mapping[tuple[str, str], tuple[str, str]]
+    holders: Mapping[tuple[str, str], _Holder]
     breakers: Mapping[str, Breaker]
 
     def reason(self, run: Row) -> str | None:
@@ -107,9 +125,15 @@ class Facts:
         if not run["blocked"]:
             return None
         held = self.holders.get((run["task"], run["concurrency_key"]))
-        if held is None or held[0] == run["id"]:
+        if held is None or held.id == run["id"]:
             return "its key has just become free"
-        return f"its key is held by {held[0]} ({held[1]})"
+        reason = f"its key is held by {held.id} ({held.status})"
+        if held.scheduled_at is None or held.scheduled_at - self.now < LONG:
+            return reason
+        return (
+            f"{reason} until {_when(held.scheduled_at)}; "
+            f"end that with: triggerkit runs cancel {held.id}"
+        )
 
     def _pause(self, run: Row) -> str | None:
         queue = self.queues.get(run["queue"])
@@ -148,7 +172,8 @@ class Facts:
         if queue.concurrency is not None and queue.open >= queue.concurrency:
             return (
                 f"limit {queue.open}/{queue.concurrency} of the queue {queue.name}: it starts when "
-                f"one of those ends; more with: triggerkit queues limit {queue.name} --concurrency"
+                f"one of those ends{_waiting(queue)}; "
+                f"more with: triggerkit queues limit {queue.name} --concurrency"
             )
         if queue.free_at is not None and queue.free_at > self.now:
             return (
@@ -190,11 +215,17 @@ async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) 
         await queues.execute(_QUEUES, [list({run["queue"] for run in waiting})])
         limited = {queue.name: queue for queue in await queues.fetchall()}
     keys = {(run["task"], run["concurrency_key"]) for run in waiting if run["blocked"]}
-    holders: dict[tuple[str, str], tuple[str, str]] = {}
+    holders: dict[tuple[str, str], _Holder] = {}
     if keys:
         cursor = await connection.execute(_HOLDERS, [[t for t, _ in keys], [k for _, k in keys]])
-        holders = {(task, key): (i, status) for task, key, i, status in await cursor.fetchall()}
+        holders = {(task, key): _Holder(*holder) for task, key, *holder in await cursor.fetchall()}
     return Facts(row[0], found, limited, holders, await open_breakers(connection))
+
+
+def _waiting(queue: _Queue) -> str:
+    if queue.waiting is None:
+        return ""
+    return f" ({queue.waiting} of them waits for {queue.awaited})"
 
 
 def _when(moment: datetime) -> str:

@@ -1,0 +1,96 @@
+"""Runs that wait hold no more than they should, and what they hold up says so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.integration.run_state import RunState, completed, new_run
+from tests.integration.runs.test_reasons import reasons, worker
+from tests.integration.worker_thread import working
+from triggerkit import task
+from triggerkit.errors import ConfigurationError
+from triggerkit.runs.run import RunOptions
+
+
+def test_a_run_that_waits_for_many_frees_one_slot(triggers: RunState) -> None:
+    now: list[int] = []
+    most: list[int] = []
+
+    @task
+    async def child(given: dict[str, int]) -> None:
+        now.append(given["n"])
+        most.append(len(now))
+        await asyncio.sleep(0.01)
+        now.pop()
+
+    @task
+    async def parent() -> None:
+        await asyncio.gather(*(child.atrigger_and_wait({"n": n}) for n in range(50)))
+
+    handle = parent.trigger()
+    with working(triggers, child, parent, async_runs=2):
+        triggers.wait_for_status("completed", handle.id)
+    assert (len(most), max(most)) == (50, 2)
+
+
+@pytest.mark.parametrize("is_within_a_thread", [False, True])
+def test_a_wait_that_would_block_the_event_loop_is_refused(
+    triggers: RunState, is_within_a_thread: bool
+) -> None:
+    @task(retry=1)
+    async def child() -> str:
+        return "done"
+
+    @task(retry=1)
+    async def parent() -> Any:
+        if is_within_a_thread:
+            return await asyncio.to_thread(child.trigger_and_wait)
+        return child.trigger_and_wait()
+
+    handle = parent.trigger()
+    with working(triggers, child, parent, async_runs=2):
+        if is_within_a_thread:
+            triggers.wait_for_status("completed", handle.id)
+            return
+        [row] = triggers.wait_for_status("failed", handle.id)
+    assert row["error"]["type"] == ConfigurationError.__name__
+    assert "use `await task.atrigger_and_wait(…)`" in row["error"]["message"]
+    assert len(triggers.statuses()) == 1
+
+
+def test_a_run_that_is_long_delayed_and_holds_its_key_is_told_with_the_remedy(
+    state: RunState,
+) -> None:
+    worker(state, "work")
+    [first] = state.accept(new_run("row/1", delay_s=7 * 86400.0))
+    state.accept(new_run("row/1"))
+    [until] = state.rows(
+        "SELECT to_char(scheduled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') "
+        "FROM triggerkit.runs WHERE id = %s",
+        first.id,
+    )
+    assert reasons(state)[1] == (
+        f"its key is held by {first.id} (delayed) until {until} UTC; "
+        f"end that with: triggerkit runs cancel {first.id}"
+    )
+
+
+def test_a_limit_names_who_holds_it_and_waits(state: RunState) -> None:
+    worker(state, "work")
+    state.connection.execute(
+        "INSERT INTO triggerkit.queues (name, concurrency) VALUES ('narrow', 1)"
+    )
+    [parent] = state.accept(new_run(queue="narrow"))
+    with state.claims() as claims:
+        [claimed] = claims.claim(state.take())
+        options = RunOptions(parent_id=parent.id, awaited=True)
+        [child] = state.accept(new_run(queue="narrow", options=options))
+        assert reasons(state)[1] == (
+            "limit 1/1 of the queue narrow: it starts when one of those ends "
+            f"({parent.id} of them waits for {child.id}); "
+            "more with: triggerkit queues limit narrow --concurrency"
+        )
+        claims.complete([completed(claimed)])
