@@ -45,7 +45,8 @@ WHERE q.name = ANY (%s)
 
 #: The run that goes on of each key: the first unfinished one, but for what came in late.
 _HOLDERS = """
-SELECT k.task, k.key, h.id, h.status, h.scheduled_at FROM unnest(%s::text[], %s::text[]) AS k (task, key),
+SELECT k.task, k.key, h.id, h.status, h.scheduled_at
+FROM unnest(%s::text[], %s::text[]) AS k (task, key),
 LATERAL (SELECT f.id, f.status, CASE WHEN f.status IN ('delayed', 'retrying')
         THEN f.scheduled_at END AS scheduled_at
     FROM triggerkit.runs f
