@@ -185,7 +185,7 @@ class Settings(BaseModel):
         if not all(part.startswith(("amqp://", "amqps://")) for part in url.split(";")):
             # Nothing of the URL is repeated: it may hold a password.
             raise ConfigurationError(
-                "TRIGGERKIT_BROKER_URL is not understood; it looks like "
+                "TRIGGERKIT_BROKER_URL cannot be parsed; it must look like "
                 "amqp://user:password@host:5672/%2F, and for Redis there is REDIS_URL"
             )
         return url

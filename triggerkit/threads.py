@@ -30,5 +30,7 @@ class LastingThread(threading.Thread):
             except BaseException as error:
                 # Also what is told may raise: its handlers are the project's.
                 with contextlib.suppress(BaseException):
-                    logger.error("the thread %s failed and begins anew", self.name, exc_info=error)
+                    logger.error(
+                        "the thread %s failed and was restarted", self.name, exc_info=error
+                    )
                 time.sleep(RETRY_S)

@@ -239,7 +239,7 @@ def test_a_server_that_is_away_is_told_of_and_found_again(
     source.acknowledge()
     with broker.server.away():
         assert not transport.push([late])
-        assert "the runs are safe and start when it is back" in caplog.text
+        assert "the runs are safe, and start when it is back" in caplog.text
         with pytest.raises(TransportAway):
             transport.first_rank("work")
         with pytest.raises(TransportAway):

@@ -23,4 +23,4 @@ def test_work_that_breaks_begins_anew_until_it_returns(
     thread.start()
     thread.join(10)
     assert calls == [0, 1, 2]
-    assert caplog.text.count("the thread worker of the test failed and begins anew") == 2
+    assert caplog.text.count("the thread worker of the test failed and was restarted") == 2

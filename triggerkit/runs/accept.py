@@ -193,7 +193,7 @@ async def accept_on(
     try:
         inserted = await _insert(connection, runs)
     except psycopg.DataError:
-        raise InvalidPayload([FieldProblem((), "has a text that cannot be stored")]) from None
+        raise InvalidPayload([FieldProblem((), "contains text that cannot be stored")]) from None
     if runs[0].options is not None and runs[0].options.debounce_key is not None:
         [run_id] = inserted.ids
         return [Handle(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready

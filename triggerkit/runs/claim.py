@@ -265,14 +265,16 @@ class RunClaims:
     def _warn_of_unknown(self, ids: list[str]) -> None:
         unknown = [run_id for (run_id,) in self._connection.execute(_UNKNOWN, [ids]).fetchall()]
         if unknown:
-            logger.warning("%d ids in Redis are no runs: dropped %s …", len(unknown), unknown[0])
+            logger.warning(
+                "dropped %d ids in Redis that belong to no run: %s …", len(unknown), unknown[0]
+            )
 
 
 def _warn_of_late(outcomes: Sequence[Outcome], done: set[str]) -> None:
     for outcome in outcomes:
         if outcome.run.id not in done:
             run = outcome.run
-            logger.warning("attempt %d of %s ended too late: not counted", run.attempt, run.id)
+            logger.warning("attempt %d of %s ended too late; ignored", run.attempt, run.id)
 
 
 def _keys(outcomes: Iterable[Outcome]) -> list[Key]:

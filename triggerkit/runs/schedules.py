@@ -129,7 +129,7 @@ class DueSchedules:
                 try:
                     runs, next_at = _runs(schedule)
                 except ConfigurationError as error:
-                    logger.error("the schedule %s makes no runs: %s", schedule.name, error)
+                    logger.error("the schedule %s creates no runs: %s", schedule.name, error)
                     self._unreadable[schedule.name] = now + MISSED_S
                     continue
                 _make(connection, schedule, runs, next_at, inserted)
@@ -167,7 +167,7 @@ def _runs(schedule: _Due) -> tuple[list[NewRun], datetime]:
     if not schedule.catch_up and schedule.next_at < in_time:
         # However many were missed: they are skipped unseen.
         logger.warning(
-            "the schedule %s missed its ticks from %s on, and skips them",
+            "the schedule %s missed and skips its ticks since %s",
             schedule.name,
             schedule.next_at.isoformat(),
         )

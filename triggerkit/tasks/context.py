@@ -200,7 +200,7 @@ def current_run() -> RunContext:
     """
     context = running.get()
     if context is None:
-        raise LookupError("no run executes here: the function was called as plain Python")
+        raise LookupError("no run executes here: the function was called directly")
     return context
 
 
@@ -241,7 +241,9 @@ def checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     try:
         size = len(orjson.dumps(metadata))
     except TypeError as error:
-        raise ConfigurationError(f"metadata is JSON, and this is not: {error}") from error
+        raise ConfigurationError(f"metadata must be JSON: {error}") from error
     if size > MAX_METADATA:
-        raise ConfigurationError(f"metadata of {size} bytes: at most {MAX_METADATA} are kept")
+        raise ConfigurationError(
+            f"the metadata has {size} bytes, more than the limit of {MAX_METADATA}"
+        )
     return metadata

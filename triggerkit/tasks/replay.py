@@ -92,7 +92,7 @@ class Replayer:
         async with self.client.pool.connection() as state:
             found = await _old(state, [run_id])
             if not found:
-                raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+                raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
             new = await self._new(state, found[0], edited, current)
         [handle] = await self.client.accept([new])
         detail = {"run": handle.id, "payload": _payload_source(edited, current)}

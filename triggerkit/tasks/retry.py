@@ -31,7 +31,7 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.factor < 1 or min(self.min_delay_s, self.max_delay_s) < 0:
             raise ConfigurationError(
-                "Retry needs max_attempts and factor of 1 or more, and no negative delay"
+                "Retry needs max_attempts and factor of at least 1, and no negative delay"
             )
         if not isinstance(self.wait_for, tuple) or not all(map(_is_exception, self.wait_for)):
             raise ConfigurationError(

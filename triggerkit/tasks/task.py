@@ -118,7 +118,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         if connection is None:
             return door().accept([run])[0]
         if isinstance(connection, psycopg.AsyncConnection):
-            raise ConfigurationError("an AsyncConnection is for `await task.atrigger(…)`")
+            raise ConfigurationError("use `await task.atrigger(…)` with an AsyncConnection")
         return door().accept_within(connection, [run])[0]
 
     @overload
@@ -132,7 +132,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         if connection is None:
             return (await door().accept_async([run]))[0]
         if isinstance(connection, psycopg.Connection):
-            raise ConfigurationError("a sync connection is for `task.trigger(…)`")
+            raise ConfigurationError("use `task.trigger(…)` with a sync connection")
         return (await door().accept_within_async(connection, [run]))[0]
 
     def trigger_many(
@@ -148,7 +148,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         if connection is None:
             return door().accept(runs)
         if isinstance(connection, psycopg.AsyncConnection):
-            raise ConfigurationError("an AsyncConnection is for `await task.atrigger_many(…)`")
+            raise ConfigurationError("use `await task.atrigger_many(…)` with an AsyncConnection")
         return door().accept_within(connection, runs)
 
     async def atrigger_many(
@@ -160,7 +160,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         if connection is None:
             return await door().accept_async(runs)
         if isinstance(connection, psycopg.Connection):
-            raise ConfigurationError("a sync connection is for `task.trigger_many(…)`")
+            raise ConfigurationError("use `task.trigger_many(…)` with a sync connection")
         return await door().accept_within_async(connection, runs)
 
     def trigger_and_wait(
@@ -255,7 +255,7 @@ class Task(HookDecorators, Generic[T, P, R]):
 
     def _runs(self, payloads: Sequence[Any], options: TriggerOptions) -> list[NewRun]:
         if "debounce" in options:
-            raise ConfigurationError("debounce= is for one trigger at a time")
+            raise ConfigurationError("debounce= works only with a single trigger")
         runs = [self._run(payload, options) for payload in payloads]
         if "idempotency_key" in options:
             return [
@@ -266,7 +266,9 @@ class Task(HookDecorators, Generic[T, P, R]):
 
     def _awaited(self, payload: Any, options: TriggerOptions) -> NewRun:
         if "connection" in options:
-            raise ConfigurationError("who waits for a run cannot have it wait for a commit")
+            raise ConfigurationError(
+                "leave out connection= to wait for a run: it would start only after the commit"
+            )
         run = self._run(payload, options)
         check_wait(run, running.get())
         return replace(run, options=replace(run.options or RunOptions(), awaited=True))
@@ -279,7 +281,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         messages = payload["data"]
         if isinstance(messages, list) and messages:
             return messages
-        raise InvalidPayload([FieldProblem(("data",), "must be a list of one message or more")])
+        raise InvalidPayload([FieldProblem(("data",), "must be a list of at least one message")])
 
 
 AnyTask = Task[Any, Any, Any] | Task[Any, ..., Awaitable[Any]]

@@ -73,14 +73,16 @@ def with_options(
     """
     if unknown := requested.keys() - TriggerOptions.__optional_keys__:
         known = ", ".join(sorted(TriggerOptions.__optional_keys__))
-        raise ConfigurationError(f"{min(unknown)!r} is no option of a trigger; there are {known}")
+        raise ConfigurationError(
+            f"{min(unknown)!r} is not an option of a trigger; the options are {known}"
+        )
     context = running.get()
     traceparent = current_traceparent() or (None if context is None else context.traceparent)
     if not (requested or context or traceparent or priority) and ttl_s is None:
         return run
     debounce = requested.get("debounce")
     if debounce is not None and ("idempotency_key" in requested or "delay" in requested):
-        raise ConfigurationError("debounce= has a key and a delay of its own: give no others")
+        raise ConfigurationError("debounce= has its own key and delay; leave out the others")
     delay = requested.get("delay", 0.0) if debounce is None else debounce.delay
     return replace(
         run,
@@ -129,7 +131,7 @@ def scoped_key(
     if key is None or scope == "global":
         return key
     if context is None:
-        raise ConfigurationError(f"idempotency_scope={scope!r} is for triggers inside of a run")
+        raise ConfigurationError(f"idempotency_scope={scope!r} works only inside a run")
     return f"{context.id}/{context.attempt}/{key}" if scope == "attempt" else f"{context.id}/{key}"
 
 
@@ -148,7 +150,7 @@ def _key(key: str | None) -> str | None:
     if key is None:
         return None
     if not isinstance(key, str) or not key:
-        raise ConfigurationError("a key is a text that is not empty")
+        raise ConfigurationError("a key must be a non-empty string")
     return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -85,7 +85,7 @@ def _key(row: Mapping[str, Any], key: object) -> tuple[str, ...]:
     if key is None:
         key = row.get("id")
         if key is None:
-            raise ConfigurationError("the record has no id: say by key= what its primary key is")
+            raise ConfigurationError("the record has no id: give its primary key with key=")
     return tuple(map(str, key if isinstance(key, tuple | list) else (key,)))
 
 

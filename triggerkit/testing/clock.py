@@ -38,7 +38,7 @@ class Clock:
         """`moment` in UTC, if the clock can be moved to it; raises as `move_to`."""
         moment = _aware(moment)
         if moment < self._now:
-            raise ConfigurationError(f"the clock is at {self._now}, and does not go back")
+            raise ConfigurationError(f"the clock is at {self._now} and cannot go back")
         return moment
 
 

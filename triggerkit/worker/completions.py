@@ -86,7 +86,7 @@ class Completions:
             self._push(ready)
 
     def _write_failed(self, outcome: Outcome, error: Exception) -> None:
-        logger.error("the outcome of %s cannot be stored: %s", outcome.run.id, error)
+        logger.error("cannot store the outcome of %s: %s", outcome.run.id, error)
         text = f"the outcome cannot be stored: {storable(str(error))}"
         failed = Outcome(outcome.run, "failed", error=RunError(type(error).__name__, text, ""))
         try:

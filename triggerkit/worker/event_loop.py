@@ -73,7 +73,9 @@ class EventLoopThread:
                     loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as error:
                     with contextlib.suppress(Exception):
-                        logger.warning("%s in a coroutine of a task's own", type(error).__name__)
+                        logger.warning(
+                            "%s in a coroutine that a task started", type(error).__name__
+                        )
 
 
 async def _outcome_of(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:

@@ -80,7 +80,7 @@ class Fetcher:
         except (TransportAway, psycopg.Error) as error:
             # Ids that were taken and not claimed are still queued in Postgres: the keeper pushes
             # them again.
-            logger.warning("no runs can be taken (%s); trying again", error)
+            logger.warning("cannot take runs (%s); trying again", error)
             self._closed.wait(RETRY_S)
             return []
 
@@ -95,7 +95,7 @@ class Fetcher:
                 with self._connected() as claims:
                     return claims.give_back(runs)
             except psycopg.Error as error:
-                logger.warning("runs that no thread is free for wait for Postgres (%s)", error)
+                logger.warning("cannot hand back runs while Postgres is away (%s)", error)
                 time.sleep(RETRY_S)
 
     def stop(self) -> None:
@@ -124,7 +124,7 @@ class Fetcher:
         known = [run_id for run_id in ids if is_run_id(run_id)]
         if len(known) < len(ids):
             logger.warning(
-                "%d entries of the transport are no ids of runs: dropped", len(ids) - len(known)
+                "dropped %d entries of the transport that are not run ids", len(ids) - len(known)
             )
         if not known:
             return []

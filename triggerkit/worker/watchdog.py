@@ -84,7 +84,7 @@ class Watchdog:
         elif now > attempt.stopped_at + GRACE_S and self.ends(attempt):
             self._abandon(attempt)
             logger.error(
-                "%s of %s does not end though it was stopped; its process is replaced",
+                "%s of %s did not stop; replacing its process",
                 attempt.run.id,
                 attempt.run.task,
             )

@@ -202,7 +202,9 @@ def test_a_schedule_that_cannot_be_read_stops_no_other_and_keeps_its_tick(
     # Another machine may know the zone: the tick is still to be made.
     assert state.rows(next_at) == before
     tick(keeper, state)
-    assert caplog.text.count("the schedule a makes no runs: there is no time zone 'No/Where'") == 1
+    assert (
+        caplog.text.count("the schedule a creates no runs: there is no time zone 'No/Where'") == 1
+    )
 
 
 def trigger_in_child(ids: Any) -> None:

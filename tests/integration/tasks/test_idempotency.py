@@ -52,7 +52,7 @@ def test_a_key_of_a_scope_counts_in_its_run_or_its_attempt(triggers: RunState) -
 
 
 def test_a_scope_needs_a_run(triggers: RunState) -> None:
-    with pytest.raises(ConfigurationError, match="for triggers inside of a run"):
+    with pytest.raises(ConfigurationError, match="works only inside a run"):
         note.trigger(idempotency_key="k", idempotency_scope="run")
 
 

@@ -271,16 +271,16 @@ def test_tags_and_metadata_are_kept_and_changed_while_the_run_executes(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"dealy": 1}, "'dealy' is no option of a trigger"),
+        ({"dealy": 1}, "'dealy' is not an option of a trigger"),
         ({"delay": -1}, "delay= is a time in seconds"),
         ({"ttl": "soon"}, "ttl= is a time in seconds"),
         ({"priority": 10**12}, "priority= is a number of seconds"),
         ({"priority": "high"}, "priority= is a number of seconds"),
         ({"tags": ["x"] * 11}, "at most 10 tags"),
-        ({"metadata": {"a": object()}}, "metadata is JSON"),
+        ({"metadata": {"a": object()}}, "metadata must be JSON"),
         ({"concurrency_key": ""}, "a key is a text"),
         ({"idempotency_ttl": 5}, "need idempotency_key="),
-        ({"debounce": Debounce("k", 1), "delay": 1}, "give no others"),
+        ({"debounce": Debounce("k", 1), "delay": 1}, "leave out the others"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

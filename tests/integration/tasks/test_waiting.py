@@ -132,5 +132,5 @@ def test_waiting_for_a_run_of_ones_own_key_or_limited_queue_is_refused(
 
 
 def test_who_waits_cannot_have_the_run_wait_for_a_commit(triggers: RunState) -> None:
-    with pytest.raises(ConfigurationError, match="cannot have it wait for a commit"):
+    with pytest.raises(ConfigurationError, match="leave out connection="):
         double.trigger_and_wait({"n": 1}, connection=triggers.connection)

@@ -66,7 +66,7 @@ def test_what_ends_or_is_taken_while_postgres_is_away_goes_on_when_it_is_back(
             with postgres_away(settings):
                 before.push(taken.id, task="slow")
                 go_on.set()
-                for what in ("no runs can be taken", "outcomes wait", "the worker's lease waits"):
+                for what in ("cannot take runs", "outcomes wait", "the worker's lease waits"):
                     before.wait_for(lambda what=what: what in caplog.text)  # type: ignore[misc]
             with run_state(settings) as after:
                 rows = after.wait_for_status("completed", during.id, taken.id)

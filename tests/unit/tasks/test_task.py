@@ -209,7 +209,7 @@ def test_arguments_that_a_run_cannot_carry_are_refused() -> None:
     def tidy() -> None: ...
 
     trigger: Any = pay.trigger
-    with pytest.raises(ConfigurationError, match="'urgent' is no option of a trigger"):
+    with pytest.raises(ConfigurationError, match="'urgent' is not an option of a trigger"):
         trigger(Order(1), urgent=True)
     with pytest.raises(TypeError, match="positional"):
         trigger(Order(1), True)

@@ -176,8 +176,8 @@ async def _within_time(
             return await (await cursor.execute(query, parameters)).fetchall()
     except psycopg.errors.QueryCanceled:
         raise TriggerkitError(
-            f"too many runs were looked through in {LOOK_MS // 1000} s; narrow it by a time "
-            "(since, until) or by a status"
+            f"the search through the runs took more than {LOOK_MS // 1000} s; narrow it with a "
+            "time (since, until) or a status"
         ) from None
 
 

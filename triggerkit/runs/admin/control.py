@@ -69,7 +69,7 @@ async def cancel_run(client: Client, run_id: str, actor: str) -> Cancellation:
     async with client.pool.connection() as connection:
         row = await (await connection.execute(_STATUS, [run_id])).fetchone()
         if row is None:
-            raise UnknownRun(f"no run has the id {run_id!r}; `triggerkit runs list` shows them")
+            raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
         canceled = await _cancel(client, connection, [run_id])
         if canceled == Cancellation():
             row = await (await connection.execute(_STATUS, [run_id])).fetchone()
@@ -137,7 +137,7 @@ async def _end(
         # Workers complete runs in an order of their own: each may wait for what the other holds.
         with contextlib.suppress(psycopg.errors.DeadlockDetected):
             return await end_on(connection, ids, _CANCEL, [list(ids)], _Canceled._make)
-    raise TriggerkitError("the runs are being completed at this moment; try again")
+    raise TriggerkitError("the runs are completing right now; try again")
 
 
 async def _cancel(

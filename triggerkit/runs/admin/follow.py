@@ -67,9 +67,7 @@ class RunFollower:
         """
         found = await summaries_of(self.connection, [self.run_id])
         if not found:
-            raise UnknownRun(
-                f"no run has the id {self.run_id!r}; `triggerkit runs list` shows them"
-            )
+            raise UnknownRun(f"no run has the id {self.run_id!r}; see `triggerkit runs list`")
         said = await spans_of(self.connection, self.run_id, self._last)
         self._last = said[-1]["id"] if said else self._last
         return found[0], said

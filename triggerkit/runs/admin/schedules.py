@@ -61,7 +61,7 @@ async def find_schedule(connection: psycopg.AsyncConnection, name: str) -> Sched
     found = {schedule.name: schedule for schedule in await list_schedules(connection)}
     if name not in found:
         known = ", ".join(found) or "none"
-        raise UnknownSchedule(f"there is no schedule {name!r}; there are: {known}")
+        raise UnknownSchedule(f"there is no schedule {name!r}; known schedules: {known}")
     return found[name]
 
 

@@ -88,7 +88,7 @@ class WorkerHeartbeat:
                 self.stop.wait(TICK_S)
             except Exception:
                 # Whatever it is: without a heartbeat the worker would go on without a lease.
-                logger.exception("the heartbeat failed; it begins anew")
+                logger.exception("the heartbeat failed; restarting it")
                 self.stop.wait(TICK_S)
 
     def beat(self, connection: psycopg.Connection) -> bool:
@@ -133,7 +133,7 @@ class WorkerHeartbeat:
         except psycopg.Error as error:
             if connection.broken:
                 raise
-            logger.warning("a heartbeat failed (%s); the next follows", error)
+            logger.warning("a heartbeat failed (%s); the next one will follow", error)
 
     def _wait(self, connection: psycopg.Connection) -> None:
         """Wait for the next heartbeat, or until woken; pass on who is to be pushed."""

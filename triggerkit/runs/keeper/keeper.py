@@ -160,7 +160,7 @@ class Keeper:
                         if named := self._leadership.wait(wait_s):
                             self._push(admit_pending(connection) + ready_among(connection, named))
             except psycopg.Error as error:
-                logger.warning("runs that are due wait for Postgres (%s)", error)
+                logger.warning("due runs wait for Postgres (%s)", error)
                 self._leadership.rest(TICK_S)
 
     def _remove_old(self) -> None:
@@ -169,7 +169,7 @@ class Keeper:
                 with psycopg.connect(**self.dsn, autocommit=True) as connection:
                     self.retention.apply(connection, lambda: not self._leadership.leads)
             except psycopg.Error as error:
-                logger.warning("old runs could not be removed (%s); trying again", error)
+                logger.warning("cannot remove old runs (%s); trying again", error)
             self._leadership.rest(self.retention.look_s)
 
     def tick(self, connection: psycopg.Connection, detector: FailureDetector) -> float:
@@ -224,7 +224,7 @@ class Keeper:
         except psycopg.Error as error:
             if connection.broken:
                 raise
-            logger.warning("a step of the keeper failed (%s); the next look tries again", error)
+            logger.warning("a step of the keeper failed (%s); trying again at the next look", error)
 
     def _refill_all(self, connection: psycopg.Connection, tasks: Sequence[str]) -> int:
         """Push a chunk of what the transport lost of each task; the most that was pushed of one."""
@@ -234,7 +234,7 @@ class Keeper:
                 most = max(most, self._refill(connection, task))
             except TransportAway as error:
                 # One that does not answer is not asked for each task: others wait for this look.
-                logger.warning("no runs can be pushed (%s); they wait", error)
+                logger.warning("cannot push runs (%s); they wait", error)
                 break
         return most
 

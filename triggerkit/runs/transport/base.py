@@ -99,4 +99,6 @@ class AsyncTransport(Protocol):
 
 def warn_away(name: str, error: Exception) -> None:
     """Tell that the transport `name` is away."""
-    logger.warning("%s is away (%s); the runs are safe and start when it is back", name, error)
+    logger.warning(
+        "%s does not answer (%s); the runs are safe, and start when it is back", name, error
+    )

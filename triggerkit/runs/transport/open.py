@@ -42,7 +42,7 @@ def rabbitmq(part: str) -> Any:
     """
     if find_spec("pika") is None:
         raise ConfigurationError(
-            "TRIGGERKIT_BROKER_URL leads to RabbitMQ, whose client is not installed; "
+            "TRIGGERKIT_BROKER_URL names RabbitMQ, whose client is not installed; "
             "install it with: pip install 'triggerkit[rabbitmq]'"
         )
     return import_module(f"triggerkit.runs.transport.rabbitmq.{part}")

@@ -113,7 +113,7 @@ class Journal:
                         copy.write_row(entry)
                 return
             except psycopg.OperationalError as error:
-                logger.warning("what runs say waits for Postgres (%s)", error)
+                logger.warning("lines and spans of runs wait for Postgres (%s)", error)
                 self._disconnect()
                 time.sleep(RETRY_S)
             except psycopg.Error as error:
@@ -122,7 +122,7 @@ class Journal:
                     for entry in entries:
                         self._write([entry])
                 else:
-                    logger.error("a line of %s cannot be stored: %s", entries[0].run_id, error)
+                    logger.error("cannot store a line of %s: %s", entries[0].run_id, error)
                 return
 
     def _disconnect(self) -> None:
