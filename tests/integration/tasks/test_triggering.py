@@ -278,7 +278,7 @@ def test_tags_and_metadata_are_kept_and_changed_while_the_run_executes(
         ({"priority": "high"}, "priority= is a number of seconds"),
         ({"tags": ["x"] * 11}, "at most 10 tags"),
         ({"metadata": {"a": object()}}, "metadata must be JSON"),
-        ({"concurrency_key": ""}, "a key is a text"),
+        ({"concurrency_key": ""}, "a key must be a non-empty string"),
         ({"idempotency_ttl": 5}, "need idempotency_key="),
         ({"debounce": Debounce("k", 1), "delay": 1}, "leave out the others"),
     ],
