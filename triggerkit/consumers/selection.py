@@ -28,7 +28,8 @@ class Faulty(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a consumer gets a message. One with a fault is wanted, and cannot be delivered."""
+    """The decision whether a consumer gets a message. One with a fault is wanted, and cannot be
+    delivered."""
 
     is_wanted: bool
     fault: Faulty | None = None

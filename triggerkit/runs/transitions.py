@@ -34,7 +34,7 @@ class Leaving(Protocol):
 
     @property
     def frees_place(self) -> bool:
-        """Whether the queue may have room for others now."""
+        """Return whether the queue may have room for others now."""
 
 
 class Left(NamedTuple):

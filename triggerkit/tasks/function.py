@@ -1,4 +1,4 @@
-"""What a task's function is: a plain one, a method, a partial or an object that can be called."""
+"""Examine a task's function: a plain one, a method, a partial or an object that can be called."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ ORDER BY a.attnum
 """
 
 
-class Source(NamedTuple):
+class BackfillSource(NamedTuple):
     """A table to read, its bounds as Postgres prints them."""
 
     table: TableName
@@ -37,7 +37,7 @@ async def source_of(
     sort_by: str | None,
     from_: str | None,
     until: str | None,
-) -> Source:
+) -> BackfillSource:
     """Hold what was asked for against the table, and have Postgres write the bounds."""
     cursor = await source.execute(_COLUMN, table)
     columns = {name: (type_name, indexed) for name, type_name, indexed in await cursor.fetchall()}
@@ -48,7 +48,7 @@ async def source_of(
             raise ConfigurationError(
                 f"a bound needs a column of {table} to compare with; name one with --sort-by"
             )
-        return Source(table, None, None, None)
+        return BackfillSource(table, None, None, None)
     if sort_by not in columns:
         raise ConfigurationError(
             f"table {table} has no column {sort_by!r} to sort by; it has {', '.join(columns)}"
@@ -56,7 +56,9 @@ async def source_of(
     type_name, is_indexed = columns[sort_by]
     lower = await _cast(source, table, sort_by, type_name, "from", from_)
     before = await _cast(source, table, sort_by, type_name, "until", until)
-    return Source(table, lower, before, None if is_indexed else _index_advice(table, sort_by))
+    return BackfillSource(
+        table, lower, before, None if is_indexed else _index_advice(table, sort_by)
+    )
 
 
 async def _cast(

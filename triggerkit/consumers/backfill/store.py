@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from triggerkit.consumers.backfill.source import Source, source_of
+from triggerkit.consumers.backfill.source import BackfillSource, source_of
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.errors import ConfigurationError, TriggerkitError, UnknownConsumer
 from triggerkit.state.audit import note
@@ -206,7 +206,7 @@ class BackfillStore:
             )
 
     async def _insert(
-        self, consumer_id: int, found: Source, sort_by: str | None, rows_per_s: int | None
+        self, consumer_id: int, found: BackfillSource, sort_by: str | None, rows_per_s: int | None
     ) -> int:
         lower = None if found.lower is None else Jsonb([found.lower])
         until = None if found.until is None else Jsonb({"until": found.until})

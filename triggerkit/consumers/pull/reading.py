@@ -1,4 +1,4 @@
-"""What is behind a pulled consumer's free cursors: one read locks them and has the entries."""
+"""Read what is behind a pulled consumer's free cursors: one read locks them and has the entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of a table messages have: those that its publication holds."""
+"""Tell which columns of a table messages have: those that its publication holds."""
 
 from __future__ import annotations
 

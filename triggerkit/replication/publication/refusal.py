@@ -30,19 +30,19 @@ ORDER BY attgenerated <> '', attnum LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RefusalVerdict:
     """Why Postgres refuses, or why it could not be asked; neither when all is well."""
 
     refusal: str | None = None
     unasked: str | None = None
 
 
-async def ask(connection: psycopg.AsyncConnection, table: SourceTable) -> Verdict:
+async def ask(connection: psycopg.AsyncConnection, table: SourceTable) -> RefusalVerdict:
     """Ask, in the transaction that `connection` is in, whether `table` can be written to."""
     cursor = await connection.execute(_COLUMN, [table.oid])
     row = await cursor.fetchone()
     if row is None:
-        return Verdict()
+        return RefusalVerdict()
     # Rows of children are not published with their parent; partitions are.
     only = sql.SQL("" if table.is_partitioned else "ONLY ")
     name = sql.Identifier(*table.name)
@@ -56,9 +56,11 @@ async def ask(connection: psycopg.AsyncConnection, table: SourceTable) -> Verdic
                 await connection.execute(statement)
         except (ObjectNotInPrerequisiteState, InvalidColumnReference) as error:
             detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-            return Verdict(refusal=f"{error.diag.message_primary}{detail}")
+            return RefusalVerdict(refusal=f"{error.diag.message_primary}{detail}")
         except InsufficientPrivilege:
-            return Verdict(unasked=f"{connection.info.user} may not update and delete its rows")
+            return RefusalVerdict(
+                unasked=f"{connection.info.user} may not update and delete its rows"
+            )
         except LockNotAvailable:
-            return Verdict(unasked="somebody holds a lock on it")
-    return Verdict()
+            return RefusalVerdict(unasked="somebody holds a lock on it")
+    return RefusalVerdict()

@@ -115,7 +115,7 @@ class SourceTable:
 
 @dataclass(frozen=True, slots=True)
 class _Publishing:
-    """What decides about generated columns: the server, and the publication there is."""
+    """The facts that decide about generated columns: the server, and the publication there is."""
 
     publication: str
     version: int
@@ -152,7 +152,8 @@ async def read_tables(
 
 
 async def publishes_generated(connection: psycopg.AsyncConnection, publication: str) -> bool:
-    """Whether `publication` has stored generated columns, as it is or as `apply` makes it."""
+    """Return whether `publication` has stored generated columns, as it is or as `apply` makes
+    it."""
     if connection.info.server_version < GENERATED_FROM:
         return False
     cursor = await connection.execute(

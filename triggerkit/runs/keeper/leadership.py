@@ -1,4 +1,4 @@
-"""Whether this worker's keeper leads, and what wakes it: shared by the keeper's threads."""
+"""Tell whether this worker's keeper leads, and wake it: shared by the keeper's threads."""
 
 from __future__ import annotations
 

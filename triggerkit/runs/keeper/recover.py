@@ -123,7 +123,7 @@ _STRAY_AFTER_US = int(STRAY_AFTER_S * 1_000_000)
 _LAST_RANK = 2**63 - 1
 
 
-class _Due(NamedTuple):
+class _DueRun(NamedTuple):
     """A row of `_PROMOTE`."""
 
     task: str
@@ -164,7 +164,7 @@ def admit_pending(connection: psycopg.Connection) -> list[ReadyRun]:
 
 def promote(connection: psycopg.Connection) -> Moved:
     """Queue the runs whose time has come, at most `CHUNK` of them."""
-    due = [_Due._make(row) for row in connection.execute(_PROMOTE, [CHUNK]).fetchall()]
+    due = [_DueRun._make(row) for row in connection.execute(_PROMOTE, [CHUNK]).fetchall()]
     ready = [
         ReadyRun(run.task, run.id, run.rank) for run in due if not run.blocked and run.gate is None
     ]

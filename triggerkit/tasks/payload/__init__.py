@@ -1,1 +1,1 @@
-"""What a task is given: its type, the JSON that carries it, and the way back."""
+"""Convert what a task is given: its type, the JSON that carries it, and the way back."""
