@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_task_that_is_not_there_or_does_not_say_how_is_named(folder: Path) -> None:
-    assert_refused(triggerkit(folder, "verify", "nobody"), 2, "'nobody'", "found:", "silent")
+    assert_refused(triggerkit(folder, "verify", "nobody"), 2, "'nobody'", "known tasks:", "silent")
     assert_refused(triggerkit(folder, "verify", "silent"), 2, "task silent", "verify=")
 
 
