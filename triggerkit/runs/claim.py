@@ -57,6 +57,7 @@ WHERE id = ANY (ARRAY(
         AND queue <> ALL (ARRAY(SELECT name FROM triggerkit.queues WHERE paused_at IS NOT NULL))
         AND {NOT_WAITING.format(run="runs")}
         AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
+        AND (crashes >= %s) IS NOT TRUE
         AND EXISTS (SELECT FROM triggerkit.workers WHERE id = %s)
     FOR UPDATE SKIP LOCKED))
 RETURNING {_CLAIMED}),
@@ -66,6 +67,14 @@ counted AS (
     WHERE q.rate_limit IS NOT NULL)
 SELECT * FROM claimed
 """  # noqa: S608 - of constants
+
+#: Runs that executed when their workers died, so often, are to execute alone.
+SUSPECT = 2
+
+_SUSPECTS = """
+SELECT id FROM triggerkit.runs WHERE id = ANY (%s) AND task = ANY (%s) AND crashes >= %s
+    AND status || '' = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'
+"""
 
 #: What a claim gave whose answer was lost.
 _GIVEN = f"""
@@ -152,19 +161,29 @@ class RunClaims:
         """Close the connection."""
         self._connection.close()
 
-    def claim(self, run_ids: Sequence[str], name: str | None = None) -> list[ClaimedRun]:
+    def claim(
+        self, run_ids: Sequence[str], name: str | None = None, *, with_suspects: bool = True
+    ) -> list[ClaimedRun]:
         """Claim what can be claimed of `run_ids`; durable before it returns, in the given order.
 
         `name` is the claim's own: when this raises, `claimed_as` tells by it what was claimed.
+        Without `with_suspects`, runs that are to execute alone are left: see `suspects_among`.
         """
         ids = list(run_ids)
+        worker_id = self._worker_id
+        crashes = SUSPECT if not with_suspects else None
         claimed = self._claimed(
-            _CLAIM, [self._worker_id, self._version, name, ids, self._tasks, self._worker_id]
+            _CLAIM, [worker_id, self._version, name, ids, self._tasks, crashes, worker_id]
         )
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)
         place = {run_id: number for number, run_id in enumerate(ids)}
         return sorted(claimed, key=lambda run: place[run.id])
+
+    def suspects_among(self, run_ids: Sequence[str]) -> list[str]:
+        """Return those of `run_ids` that wait to be executed alone."""
+        parameters = [list(run_ids), self._tasks, SUSPECT]
+        return [run_id for (run_id,) in self._connection.execute(_SUSPECTS, parameters).fetchall()]
 
     def claimed_as(self, name: str) -> list[ClaimedRun]:
         """Return what the claim `name` claimed, if it was done and none of it is completed

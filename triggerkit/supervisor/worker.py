@@ -125,6 +125,7 @@ class _Crew:
     def stop(self) -> int:
         """Have them finish what they have; returns the worst exit code."""
         self._stopping.set()
+        self._processes.begin_to_stop()
         # What ended before, and waits for its successor, was told of then.
         stopping = [child for child in self._children if child.ask_to_end()]
         codes = [child.wait() for child in stopping]

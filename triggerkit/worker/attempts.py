@@ -42,6 +42,8 @@ class Attempts:
         self.watchdog = Watchdog(self._abandon)
         #: Called with an attempt that was given up, to free its slot.
         self.abandoned: Callable[[Attempt], None] = lambda _: None
+        #: Called with the id of each run whose attempt has ended.
+        self.ended: Callable[[str], None] = lambda _: None
 
     def execute(self, run: ClaimedRun) -> bool:
         """Make an attempt of a sync task's run on this thread, and have its outcome written.
@@ -89,6 +91,7 @@ class Attempts:
 
     def _write(self, outcome: Outcome, seconds: float) -> None:
         self._completions.put(outcome)
+        self.ended(outcome.run.id)
         try:
             self._journal.close(outcome.run.id, outcome.run.attempt, datetime.now(UTC))
             _log(outcome, seconds * 1000)

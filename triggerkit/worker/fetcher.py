@@ -18,6 +18,7 @@ from triggerkit.runs.run import ClaimedRun, ReadyRun, is_run_id
 from triggerkit.runs.transport.base import Source, TransportAway
 from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.slots import Slots
+from triggerkit.worker.solitude import Solitude
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ UNANSWERED_S = 60.0
 
 #: Seconds between tries while the transport or Postgres is away.
 RETRY_S = 0.5
+
+#: Seconds between two looks while a run executes alone, or waits for that.
+LOOK_S = 0.1
 
 #: Most runs of one claim.
 MAX_CLAIM = 500
@@ -43,13 +47,16 @@ class Fetcher:
         open_claims: Callable[[], RunClaims],
         slots: Slots,
         durations: DurationEstimate | None = None,
+        solitude: Solitude | None = None,
     ) -> None:
         """`open_claims` makes a connection of its own, again after each loss. With
-        `durations`, a slot may be given several runs that are known to be short."""
+        `durations`, a slot may be given several runs that are known to be short. All fetchers of a
+        process share its `solitude`."""
         self._source = source
         self._open_claims = open_claims
         self._slots = slots
         self._durations = durations
+        self._solitude = solitude or Solitude(slots)
         self._claims: RunClaims | None = None
         #: The names of claims whose answers did not come, and when they were made.
         self._unanswered: dict[str, float] = {}
@@ -61,6 +68,8 @@ class Fetcher:
         try:
             if given := self._runs_of_lost_claims():
                 return given
+            if not self._solitude.is_open:
+                return self._claim_alone()
             free = self._slots.wait(wait_s)
             taken = self._source.take(wait_s) if free and not self._closed.is_set() else None
             if taken is None:
@@ -90,6 +99,8 @@ class Fetcher:
         It is tried until Postgres has answered: nobody else would take them from a worker that
         lives. What was given back before, without an answer, is not this worker's any more.
         """
+        for run in runs:
+            self._solitude.end(run.id)
         while True:
             try:
                 with self._connected() as claims:
@@ -128,11 +139,39 @@ class Fetcher:
             )
         if not known:
             return []
+        with self._solitude.claiming() as is_open, self._connected() as claims:
+            if not is_open:
+                # The keeper pushes again what was taken.
+                return []
+            runs = self._claimed(claims, known)
+            if len(runs) < len(known) and (suspects := claims.suspects_among(known)):
+                self._solitude.want(suspects[0], self)
+        return runs
+
+    def _claim_alone(self) -> list[ClaimedRun]:
+        """Claim the run that is to execute alone in this process, if it is time."""
+        with self._solitude.claiming():
+            run_id = self._solitude.turn_of(self)
+            if run_id is not None:
+                self._solitude.begin()
+                try:
+                    with self._connected() as claims:
+                        if runs := self._claimed(claims, [run_id], with_suspects=True):
+                            return runs
+                    self._solitude.end()
+                except BaseException:
+                    self._solitude.end()
+                    raise
+        self._closed.wait(LOOK_S)
+        return []
+
+    def _claimed(
+        self, claims: RunClaims, run_ids: list[str], *, with_suspects: bool = False
+    ) -> list[ClaimedRun]:
         name = token_hex(8)
-        with self._connected() as claims:
-            self._unanswered[name] = time.monotonic()
-            runs = claims.claim(known, name)
-            del self._unanswered[name]
+        self._unanswered[name] = time.monotonic()
+        runs = claims.claim(run_ids, name, with_suspects=with_suspects)
+        del self._unanswered[name]
         return runs
 
     def _runs_of_lost_claims(self) -> list[ClaimedRun]:

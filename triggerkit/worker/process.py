@@ -32,6 +32,7 @@ from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor, awaited
 from triggerkit.worker.fetcher import Fetcher
 from triggerkit.worker.slots import Slots
+from triggerkit.worker.solitude import Solitude
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.telemetry.notes import RunNotes
 
@@ -98,6 +99,8 @@ class Worker:
             for task in tasks.values()
         }
         self._attempts = Attempts(executors, self._completions, self._journal, replace)
+        self._solitude = Solitude(slots, async_slots)
+        self._attempts.ended = self._solitude.end
         self._attempts.abandoned = lambda attempt: (
             async_slots if tasks[attempt.run.task].is_async else slots
         ).release()
@@ -140,7 +143,11 @@ class Worker:
         if not names:
             return None
         fetcher = Fetcher(
-            self._transport.source(names), self._open_claims, slots, self._attempts.durations
+            self._transport.source(names),
+            self._open_claims,
+            slots,
+            self._attempts.durations,
+            self._solitude,
         )
         broker = RunBroker(fetcher, slots, self._attempts, self._transport.push)
         worker = dramatiq.Worker(broker, worker_threads=self._config.slots, worker_timeout=IDLE_MS)
@@ -151,7 +158,9 @@ class Worker:
         names = [task.name for task in self._tasks.values() if task.is_async]
         if not names:
             return None
-        fetcher = Fetcher(self._transport.source(names), self._open_claims, slots)
+        fetcher = Fetcher(
+            self._transport.source(names), self._open_claims, slots, solitude=self._solitude
+        )
         return Coroutines(fetcher, slots, self._attempts, self._event_loop)
 
     def _open_claims(self) -> RunClaims:

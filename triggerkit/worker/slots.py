@@ -25,6 +25,16 @@ class Slots:
             self._changed.wait_for(lambda: self._free > 0 or self._closed, timeout_s)
             return max(0, self._free)
 
+    @property
+    def are_free(self) -> bool:
+        """Whether nothing executes, nor waits for a run of its own."""
+        return self._free >= self._count and not self._lent
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether a run waits for another one."""
+        return self._lent > 0
+
     def close(self) -> None:
         """Nobody is to `wait` any more."""
         with self._changed:
@@ -62,4 +72,4 @@ class Slots:
     def wait_until_all_free(self) -> None:
         """Wait until nothing executes, nor waits for a run of its own."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= self._count and not self._lent)
+            self._changed.wait_for(lambda: self.are_free)

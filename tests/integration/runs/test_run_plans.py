@@ -95,7 +95,7 @@ def test_debouncing_a_run(state: RunState) -> None:
 def test_claiming_giving_back_and_completing_ten_runs(state: RunState) -> None:
     ids = [f"run_{n:026}" for n in range(6, 96, 9)]
     assert len(state.rows("SELECT id FROM triggerkit.runs WHERE id = ANY (%s)", ids)) == 10
-    claiming = ["worker-1", "version", "claim", ids, [TASK], "worker-1"]
+    claiming = ["worker-1", "version", "claim", ids, [TASK], None, "worker-1"]
     with state.claims("worker-1"):
         pass  # it has a lease now
     assert rows_read(state, claim._CLAIM, claiming) <= ENOUGH
@@ -140,7 +140,7 @@ def test_what_a_look_finds(state: RunState) -> None:
     assert rows_read(state, recover._OVERDUE, [10]) <= ENOUGH
     assert rows_read(state, recover._EXPIRE, [ids]) <= ENOUGH
     assert rows_read(state, recover._ABANDONED, [["worker-1"], 10]) <= ENOUGH
-    returned = {"ids": ids, "dead": ["worker-1"], "most": 3}
+    returned = {"ids": ids, "dead": ["worker-1"], "most": 3, "most_suspected": 10}
     assert rows_read(state, recover._RETURN, returned) <= ENOUGH
     assert rows_read(state, recover._READY, [ids]) <= ENOUGH
     strays = {"task": TASK, "first": recover._LAST_RANK, "limit": 10, "stray_after_us": -1}

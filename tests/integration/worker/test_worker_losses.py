@@ -117,8 +117,10 @@ def test_what_was_taken_when_redis_failed_is_still_queued_and_the_next_take_is_w
 class Unanswered(RunClaims):
     """Claims, and loses the connection before the answer."""
 
-    def claim(self, run_ids: Sequence[str], name: str | None = None) -> list[ClaimedRun]:
-        super().claim(run_ids, name)
+    def claim(
+        self, run_ids: Sequence[str], name: str | None = None, *, with_suspects: bool = True
+    ) -> list[ClaimedRun]:
+        super().claim(run_ids, name, with_suspects=with_suspects)
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
 

@@ -34,13 +34,14 @@ TICK_S = 1.0
 _BEAT = f"""
 WITH beat AS (
     INSERT INTO triggerkit.workers (id, hostname, pid, parent_pid, home, pid_started, backend,
-        queues, slots, async_slots)
+        queues, slots, async_slots, stopping)
     SELECT m.id, %(hostname)s, m.pid, %(parent_pid)s, %(home)s, m.started, pg_backend_pid(),
-        string_to_array(m.queues, ','), m.slots, m.async_slots
+        string_to_array(m.queues, ','), m.slots, m.async_slots, %(stopping)s
     FROM unnest(%(ids)s::text[], %(pids)s::int[], %(started)s::bigint[], %(queues)s::text[],
         %(slots)s::int[], %(async_slots)s::int[])
         AS m (id, pid, started, queues, slots, async_slots)
-    ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1, backend = excluded.backend)
+    ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1, backend = excluded.backend,
+        stopping = excluded.stopping)
 SELECT
     (SELECT coalesce(jsonb_object_agg(id, worker), '{{}}') FROM triggerkit.runs
      WHERE status = 'executing' AND worker = ANY (%(ids)s) AND cancel_requested_at IS NOT NULL)
@@ -48,6 +49,12 @@ SELECT
     (SELECT coalesce(jsonb_object_agg(id, beat), '{{}}') FROM triggerkit.workers) AS heartbeats,
     %(leads)s OR pg_try_advisory_lock({KEEPER_LOCK}) AS leads
 """  # noqa: S608 - of constants
+
+#: Nothing is executed here any more. What was cut short keeps its worker's row: that tells why.
+_LEAVE = """
+DELETE FROM triggerkit.workers w WHERE id = ANY (%s) AND NOT EXISTS (
+    SELECT FROM triggerkit.runs r WHERE r.worker = w.id AND r.status = 'executing')
+"""
 
 #: Ends the connection of a keeper that leads and is silent: stopped, it would keep the lock.
 _UNSEAT = f"""
@@ -122,9 +129,8 @@ class WorkerHeartbeat:
                 self._wait(connection)
         finally:
             self.leadership.set(False)
-        # Nothing is executed here any more.
         ids = [*self.processes.rows()["ids"], *self.processes.gone()]
-        connection.execute("DELETE FROM triggerkit.workers WHERE id = ANY (%s)", [ids])
+        connection.execute(_LEAVE, [ids])
 
     def _try_to_beat(self, connection: psycopg.Connection) -> None:
         """Beat. A statement that fails is tried again: what is known of others stays known."""

@@ -45,6 +45,12 @@ class ExecutingProcesses:
         #: The processes whose rows are there: a run claimed before would count as a dead worker's.
         self._held: set[str] = set()
         self._changed = threading.Condition()
+        self._is_stopping = False
+
+    def begin_to_stop(self) -> None:
+        """The worker is asked to end: whatever ends its processes now, no run is to blame."""
+        self._is_stopping = True
+        self.wake()
 
     def join(self, process: ExecutingProcess) -> None:
         """From the next heartbeat on, `process` is there."""
@@ -90,6 +96,7 @@ class ExecutingProcesses:
             "hostname": socket.gethostname(),
             "home": self.home,
             "parent_pid": os.getpid(),
+            "stopping": self._is_stopping,
         }
 
     def cancel(self, run_id: str, worker_id: str) -> None:

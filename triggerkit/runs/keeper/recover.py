@@ -18,8 +18,10 @@ from triggerkit.runs.transitions import Left, admit, end
 
 logger = logging.getLogger(__name__)
 
-#: Attempts in which its worker died after which a run is given up.
+#: Attempts in which its worker died after which a run is given up: the last of them alone in it, or
+#: so many beside others that it would never be found out else.
 MAX_CRASHES = 3
+MAX_SUSPECTED = 10
 
 #: A ready run younger than this many seconds may still be on its way to the transport. One that is
 #: from the future is from before the clock was set back.
@@ -71,18 +73,25 @@ LIMIT %s
 """
 
 #: Every executing run of a worker that is gone is queued again, at its old place, since it has
-#: waited once; or it is given up.
+#: waited once; or it is given up. A worker that was asked to end died of that, of no run. Else its
+#: runs are suspected, and the one that can be to blame is the one that executed alone.
 _RETURN = f"""
 WITH found AS (
-    SELECT id, gate, CASE WHEN cancel_requested_at IS NOT NULL THEN 'canceled'
-        WHEN crashes + 1 >= %(most)s THEN 'crashed' ELSE 'queued' END AS status
-    FROM triggerkit.runs
-    WHERE id = ANY (%(ids)s) AND status || '' = 'executing' AND (
-        worker = ANY (%(dead)s) OR worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers)))
-    FOR UPDATE),
+    SELECT r.id, r.gate, d.crash, CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'canceled'
+        WHEN r.crashes + d.crash >= CASE WHEN d.others THEN %(most_suspected)s ELSE %(most)s END
+            AND d.crash > 0 THEN 'crashed' ELSE 'queued' END AS status
+    FROM triggerkit.runs r, LATERAL (
+        SELECT CASE WHEN EXISTS (SELECT FROM triggerkit.workers w
+                WHERE w.id = r.worker AND w.stopping) THEN 0 ELSE 1 END AS crash,
+            EXISTS (SELECT FROM triggerkit.runs o WHERE o.worker = r.worker
+                AND o.status = 'executing' AND o.id <> r.id) AS others) AS d
+    WHERE r.id = ANY (%(ids)s) AND r.status || '' = 'executing' AND (
+        r.worker = ANY (%(dead)s)
+        OR r.worker <> ALL (ARRAY(SELECT id FROM triggerkit.workers)))
+    FOR UPDATE OF r),
 gone AS (
     UPDATE triggerkit.runs r
-    SET crashes = r.crashes + 1, status = found.status,
+    SET crashes = r.crashes + found.crash, status = found.status,
         finished_at = CASE WHEN found.status <> 'queued' THEN clock_timestamp() END,
         gate = CASE WHEN found.status = 'queued' THEN {GATE} END,
         error = jsonb_build_object('type', 'WorkerDied', 'message',
@@ -187,7 +196,12 @@ def return_runs(connection: psycopg.Connection, dead: Sequence[str]) -> list[Rea
     ready: list[ReadyRun] = []
     while found := connection.execute(_ABANDONED, [workers, CHUNK]).fetchall():
         ids = [run_id for (run_id,) in found]
-        parameters = {"ids": ids, "dead": workers, "most": MAX_CRASHES}
+        parameters = {
+            "ids": ids,
+            "dead": workers,
+            "most": MAX_CRASHES,
+            "most_suspected": MAX_SUSPECTED,
+        }
         gone, freed = end(connection, ids, _RETURN, parameters, _Returned._make)
         for run in gone:
             logger.warning(
