@@ -97,8 +97,7 @@ def test_a_run_with_two_crashes_executes_alone(state: RunState, is_async: bool) 
     @task(name="async_one")
     async def async_one(order: Order) -> None:
         begin(order)
-        while not go_on.is_set():
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(go_on.wait, 20)
         now.remove(order.number)
 
     tasks: tuple[Task[Any, Any, Any], ...] = (sync_one, async_one)
