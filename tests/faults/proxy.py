@@ -31,7 +31,16 @@ class Proxy:
     async def start(cls, dsn: str) -> AsyncIterator[Self]:
         """A proxy before the server that `dsn` reaches by a Unix socket."""
         parts = conninfo_to_dict(dsn)
-        proxy = cls(Path(str(parts["host"])) / f".s.PGSQL.{parts.get('port', 5432)}")
+        async with cls.before(
+            Path(str(parts["host"])) / f".s.PGSQL.{parts.get('port', 5432)}"
+        ) as proxy:
+            yield proxy
+
+    @classmethod
+    @asynccontextmanager
+    async def before(cls, socket: Path) -> AsyncIterator[Self]:
+        """A proxy before the server that listens at `socket`."""
+        proxy = cls(socket)
         server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
         proxy.port = server.sockets[0].getsockname()[1]
         try:
@@ -45,6 +54,10 @@ class Proxy:
     def dsn(self, dsn: str, **more: str) -> str:
         """`dsn`, but through the proxy."""
         return make_conninfo(dsn, host="127.0.0.1", port=self.port, **more)
+
+    def lead_to(self, socket: Path) -> None:
+        """Take new connections to another server; those there are stay where they are."""
+        self._socket = socket
 
     def cut(self) -> None:
         """Forward nothing more of the connections there are; new ones are forwarded."""

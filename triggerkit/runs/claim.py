@@ -10,7 +10,7 @@ import orjson
 import psycopg
 from psycopg.rows import RowMaker
 
-from triggerkit.runs.accept import INSERT_ONCE, Inserted, insert_parameters
+from triggerkit.runs.accept.insert import INSERT_ONCE, Inserted, insert_parameters
 from triggerkit.runs.breakers import settle_breakers
 from triggerkit.runs.keys import (
     LOCK,

@@ -15,13 +15,13 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import CannotConnect, PreflightFailed
-from triggerkit.runs.accept import accept
+from triggerkit.runs.accept.acceptor import Acceptor
+from triggerkit.runs.accept.within import accept_within, accept_within_async
 from triggerkit.runs.results import End, Ends
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import Handle, NewRun, short_key
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.runs.transport.open import open_async_transport
-from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
@@ -46,6 +46,7 @@ class Client:
     settings: Settings
     pool: AsyncConnectionPool
     transport: AsyncTransport
+    acceptor: Acceptor
     ends: Ends
 
     @classmethod
@@ -61,17 +62,18 @@ class Client:
         await states.open()
         transport = open_async_transport(settings, namespace)
         ends = Ends(settings.state_dsn, states)
-        return cls(settings, states, transport, ends)
+        return cls(settings, states, transport, Acceptor(states, transport), ends)
 
     async def close(self) -> None:
         """Close the connections."""
+        await self.acceptor.close()
         await self.ends.close()
         await self.transport.close()
         await self.pool.close()
 
     async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
-        """Make `runs` durable and push them; see `triggerkit.runs.accept.accept`."""
-        return await accept(self.pool, self.transport, runs)
+        """Make `runs` durable and push them; see `Acceptor.accept`."""
+        return await self.acceptor.accept(runs)
 
 
 async def installation(settings: Settings) -> str:
@@ -178,7 +180,7 @@ class Portal:
 
     async def _forget_key(self, task: str, key: str) -> bool:
         async with (await self.client()).pool.connection() as connection:
-            return (await connection.execute(_FORGET_KEY, [task, key])).rowcount > 0
+            return (await connection.execute(_FORGET_KEY, [task, short_key(key)])).rowcount > 0
 
     async def _accept(self, runs: Sequence[NewRun]) -> list[Handle]:
         return await (await self.client()).accept(runs)

@@ -13,11 +13,20 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.errors import TriggerkitError
 from triggerkit.state.channels import ENDED
 from triggerkit.state.connect import connect
+from triggerkit.state.faults import is_away
 
 #: Seconds between tries while Postgres is away.
 RETRY_S = 0.5
 
-_STATE = "SELECT status, output, error ->> 'message', finished_at IS NOT NULL FROM triggerkit.runs"
+_STATE = """
+SELECT status, output, error ->> 'message', finished_at IS NOT NULL, awaited FROM triggerkit.runs
+WHERE id = %s
+"""
+
+#: Has the end of a run told that was made without anybody who waits.
+_AWAIT = """
+UPDATE triggerkit.runs SET awaited = true WHERE id = %s AND finished_at IS NULL AND NOT awaited
+"""
 
 
 class End(NamedTuple):
@@ -40,7 +49,7 @@ class Ends:
         self._listener: asyncio.Task[None] | None = None
 
     async def of(self, run_id: str, timeout_s: float | None) -> End:
-        """Return the end of a run that was made `awaited`; waits for it.
+        """Return the end of a run; waits for it.
 
         Raises:
             TimeoutError: it did not come within `timeout_s`.
@@ -70,15 +79,19 @@ class Ends:
         while True:
             try:
                 async with self._pool.connection() as connection:
-                    cursor = await connection.execute(f"{_STATE} WHERE id = %s", [run_id])
-                    row = await cursor.fetchone()
+                    row = await (await connection.execute(_STATE, [run_id])).fetchone()
+                    if row is not None and not row[3] and not row[4]:
+                        await connection.execute(_AWAIT, [run_id])
+                        row = await (await connection.execute(_STATE, [run_id])).fetchone()
                 break
-            except psycopg.OperationalError:
+            except psycopg.Error as error:
+                if not is_away(error):
+                    raise
                 await asyncio.sleep(RETRY_S)
         if row is None:
             raise TriggerkitError(f"no run has the id {run_id!r}; was it removed by retention?")
-        status, output, error, is_finished = row
-        return End(run_id, status, output, error) if is_finished else None
+        status, output, message, is_finished, _ = row
+        return End(run_id, status, output, message) if is_finished else None
 
     async def _listen(self) -> None:
         if self._listener is None or self._listener.done():
@@ -88,7 +101,7 @@ class Ends:
     async def _hear(self) -> None:
         """Listen as long as somebody waits, through losses of the connection."""
         while self._waiting:
-            with contextlib.suppress(psycopg.OperationalError, TriggerkitError):
+            with contextlib.suppress(psycopg.Error, TriggerkitError):
                 async with await connect(self._dsn, "triggerkit ends") as connection:
                     await connection.execute(f"LISTEN {ENDED}")
                     self._listening.set()

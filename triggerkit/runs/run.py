@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,13 @@ Status = Literal[
 #: The statuses a run ends in.
 FINAL: Final = frozenset({"completed", "failed", "crashed", "canceled", "expired", "timed_out"})
 
+#: Longest key in characters; longer ones are hashed.
+MAX_KEY: Final = 500
+
 #: Characters of a run's id.
 RUN_ID_CHARS: Final = 30
+
+_KEYS = ("idempotency_key", "concurrency_key", "item_key")
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -59,6 +65,11 @@ class RunError:
         return {"type": self.type, "message": self.message, "traceback": self.traceback}
 
 
+def short_key(key: str) -> str:
+    """Return the key as it is stored and compared: the SHA-256 of one that no index would take."""
+    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
+
+
 def storable(text: str) -> str:
     """`text` with what Postgres cannot store, NUL and lone surrogates, written as escapes."""
     return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
@@ -86,13 +97,18 @@ class RunOptions:
     replay_of: str | None = None
     awaited: bool = False
 
+    def __post_init__(self) -> None:
+        if self.debounce_key is not None:
+            object.__setattr__(self, "debounce_key", short_key(self.debounce_key))
+
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
     """A run to accept. `payload` is JSON; `items` counts the messages of a batch.
 
     `attempt` counts attempts made before, as an item of a batch, `error` the last one's; a
-    `failed` run is made only to be seen: no attempt can help it.
+    `failed` run is made only to be seen: no attempt can help it. `full_keys` has the keys that are
+    too long for an index, as they were given.
     """
 
     task: str
@@ -109,7 +125,15 @@ class NewRun:
     error: RunError | None = None
     failed: bool = False
     options: RunOptions | None = None
+    full_keys: dict[str, str] | None = None
     id: str = field(default_factory=new_run_id)
+
+    def __post_init__(self) -> None:
+        for name in _KEYS:
+            key = getattr(self, name)
+            if key is not None and len(key) > MAX_KEY:
+                object.__setattr__(self, name, short_key(key))
+                object.__setattr__(self, "full_keys", {**(self.full_keys or {}), name: key})
 
     @property
     def status(self) -> Status:

@@ -21,7 +21,7 @@ from cronsim import CronSim, CronSimError
 from psycopg.rows import class_row
 
 from triggerkit.errors import ConfigurationError
-from triggerkit.runs.accept import INSERT_ONCE, Inserted, insert_parameters
+from triggerkit.runs.accept.insert import INSERT_ONCE, Inserted, insert_parameters
 from triggerkit.runs.run import NewRun, ReadyRun
 from triggerkit.runs.transitions import admit
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg
 
-from triggerkit.runs.accept import Inserted, admit_on
+from triggerkit.runs.accept.insert import Inserted, admit_on
 from triggerkit.runs.keys import (
     LOCK,
     UNBLOCK,

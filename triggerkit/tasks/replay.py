@@ -30,7 +30,7 @@ Tasks = Mapping[str, Task[Any, Any, Any]]
 
 _OLD = """
 SELECT id, task, queue, max_attempts, payload, items, concurrency_key, item_key, source, priority,
-    tags, metadata, traceparent
+    tags, metadata, traceparent, full_keys
 FROM triggerkit.runs WHERE id = ANY (%s) ORDER BY id
 """
 
@@ -65,6 +65,7 @@ class _Old(NamedTuple):
     tags: list[str]
     metadata: dict[str, Any]
     traceparent: str | None
+    full_keys: dict[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ class Replayer:
             self._run_of(old, payload, is_own=is_own),
             concurrency_key=old.concurrency_key,
             item_key=old.item_key,
+            full_keys=_kept_keys(old),
             source=old.source,
             options=RunOptions(
                 priority_s=old.priority,
@@ -191,6 +193,11 @@ class Replayer:
         if not is_own:
             _check(task, payload)
         return task.run_of(payload, items)
+
+
+def _kept_keys(old: _Old) -> dict[str, str] | None:
+    kept = {n: key for n, key in (old.full_keys or {}).items() if n != "idempotency_key"}
+    return kept or None
 
 
 def _check(task: Task[Any, Any, Any], payload: bytes) -> None:

@@ -23,7 +23,13 @@ from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
 from triggerkit.tasks.triggering import TriggerOptions, scoped_key, with_options
 from triggerkit.tasks.verification import Verify
-from triggerkit.tasks.waiting import check_not_on_loop, check_wait, output_of, without_slot
+from triggerkit.tasks.waiting import (
+    check_found,
+    check_not_on_loop,
+    check_wait,
+    output_of,
+    without_slot,
+)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -184,6 +190,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         run = self._awaited(payload, options)
         with without_slot():
             handle = door().accept([run])[0]
+            check_found(handle, running.get())
             return output_of(door().wait(handle.id, timeout))
 
     async def atrigger_and_wait(
@@ -198,6 +205,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         run = self._awaited(payload, options)
         with without_slot():
             handle = (await door().accept_async([run]))[0]
+            check_found(handle, running.get())
             return output_of(await door().wait_async(handle.id, timeout))
 
     def reset_idempotency_key(self, key: str) -> bool:
@@ -258,10 +266,7 @@ class Task(HookDecorators, Generic[T, P, R]):
             raise ConfigurationError("debounce= works only with a single trigger")
         runs = [self._run(payload, options) for payload in payloads]
         if "idempotency_key" in options:
-            return [
-                replace(run, idempotency_key=f"{run.idempotency_key}/{number}")
-                for number, run in enumerate(runs)
-            ]
+            return [_numbered(run, number) for number, run in enumerate(runs)]
         return runs
 
     def _awaited(self, payload: Any, options: TriggerOptions) -> NewRun:
@@ -282,6 +287,11 @@ class Task(HookDecorators, Generic[T, P, R]):
         if isinstance(messages, list) and messages:
             return messages
         raise InvalidPayload([FieldProblem(("data",), "must be a list of at least one message")])
+
+
+def _numbered(run: NewRun, number: int) -> NewRun:
+    key = (run.full_keys or {}).get("idempotency_key", run.idempotency_key)
+    return replace(run, idempotency_key=f"{key}/{number}")
 
 
 AnyTask = Task[Any, Any, Any] | Task[Any, ..., Awaitable[Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,9 +20,6 @@ Seconds = float | timedelta
 
 #: Longest time that can be asked for: ten years.
 LONGEST_S = 10 * 366 * 86400
-
-#: Longest key that a caller may give, in characters; longer ones are hashed.
-MAX_KEY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +147,7 @@ def _key(key: str | None) -> str | None:
         return None
     if not isinstance(key, str) or not key:
         raise ConfigurationError("a key must be a non-empty string")
-    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
+    return key
 
 
 def _delay_s(delay: Seconds | datetime) -> float:

@@ -11,7 +11,7 @@ import orjson
 
 from triggerkit.errors import ConfigurationError, RunFailed
 from triggerkit.runs.results import End
-from triggerkit.runs.run import NewRun
+from triggerkit.runs.run import Handle, NewRun
 from triggerkit.tasks.context import RunContext, running
 
 
@@ -69,6 +69,18 @@ def check_wait(run: NewRun, context: RunContext | None) -> None:
         raise ConfigurationError(
             f"{own.id} takes up room in the queue {own.queue}, which has a limit, and would wait "
             "for a run of the same queue; give the other task a queue of its own"
+        )
+
+
+def check_found(handle: Handle, context: RunContext | None) -> None:
+    """Refuse to wait for the run that waits: its key may have led back to it.
+
+    Raises:
+        ConfigurationError: it is the same run.
+    """
+    if context is not None and handle.id == context.id:
+        raise ConfigurationError(
+            f"{handle.id} would wait for itself: it has the idempotency key that it triggers with"
         )
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status, short_key
 from triggerkit.tasks.task import Task
 from triggerkit.testing.recorded import RecordedRun
 
@@ -98,7 +98,7 @@ class Ledger:
 
     def forget_key(self, task: str, key: str) -> bool:
         """Forget an idempotency key; False when no run has it."""
-        return self._known.pop((task, key), None) is not None
+        return self._known.pop((task, short_key(key)), None) is not None
 
     def _known_run(self, new: NewRun, now: datetime) -> RecordedRun | None:
         run, until = self._known.get((new.task, new.idempotency_key), (None, None))

@@ -13,6 +13,7 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import Outcome, ReadyRun, RunError, storable
 from triggerkit.runs.transport.base import Transport
+from triggerkit.state.faults import blames_values
 from triggerkit.threads import LastingThread
 
 logger = logging.getLogger(__name__)
@@ -22,9 +23,6 @@ MAX_OUTCOMES = 1000
 
 #: Seconds between tries while Postgres is away.
 RETRY_S = 0.5
-
-#: Errors that blame an outcome's own values: no further try can help.
-_UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 
 
 class Completions:
@@ -115,9 +113,9 @@ class Completions:
                 ready = self._claims.complete(outcomes)
                 reach("completion-written")
                 return ready
-            except _UNSTORABLE:
-                raise
             except psycopg.Error as error:
+                if blames_values(error):
+                    raise
                 # Written twice does nothing: the attempt's number fences it.
                 logger.warning("outcomes wait for Postgres (%s)", error)
                 self._disconnect()

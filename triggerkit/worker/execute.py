@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from triggerkit.errors import AbortRun, RetryAfter
 from triggerkit.message import BatchResult
 from triggerkit.runs.otel import otel_attempt, otel_failed
-from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status, short_key
 from triggerkit.tasks.context import Notes, RunContext, running
 from triggerkit.tasks.function import check_result
 from triggerkit.tasks.task import Task
@@ -198,8 +198,8 @@ class Executor:
         ready = items
         spawned: tuple[NewRun, ...] = ()
         if rows_held := {row for row in run.held_rows if row != run.item_key}:
-            ready = [item for item in items if item.row not in rows_held]
-            spawned = spawn_held(run, [item for item in items if item.row in rows_held])
+            ready = [item for item in items if short_key(item.row) not in rows_held]
+            spawned = spawn_held(run, [item for item in items if short_key(item.row) in rows_held])
         if not ready:
             return _completed(run, None, spawned)
         return self._completed_batch(run, ready, await self._call_batch(run, ready), spawned)

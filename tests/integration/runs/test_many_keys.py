@@ -14,6 +14,7 @@ import pytest
 from tests.integration.run_state import RunState, completed, new_run, run_state
 from tests.servers import Servers
 from triggerkit.runs import keys
+from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.processes import ExecutingProcesses
@@ -21,7 +22,6 @@ from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import RunOptions
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
-from triggerkit.runs.within import accept_within
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 

@@ -15,13 +15,13 @@ import pytest
 from tests.integration.run_state import TASK, RunState, completed, failed_attempt, new_run
 from tests.integration.worker_thread import Order, executing, working
 from triggerkit import task
+from triggerkit.runs.accept.within import accept_within, accept_within_async
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.keeper.keeper import LEASE_S
 from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import ClaimedRun, ReadyRun, first_run_id_at
 from triggerkit.runs.transport.open import open_transport
-from triggerkit.runs.within import accept_within, accept_within_async
 from triggerkit.settings import Settings
 from triggerkit.state.channels import KEEPER
 from triggerkit.supervisor.worker import keep

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.integration.run_state import TASK, RunState, new_run, run_state
-from triggerkit.runs import accept, claim, keys, schedules
+from triggerkit.runs import claim, keys, schedules
+from triggerkit.runs.accept import insert
 from triggerkit.runs.keeper import heartbeat, keeper, recover, retention
 from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.run import RunOptions
@@ -79,15 +80,15 @@ def looked_at(node: dict[str, Any]) -> Iterator[int]:
 def test_accepting_ten_runs(state: RunState) -> None:
     runs = [new_run(f"row/{n}", idempotency_key=f"message-{n}") for n in range(3, 8)]
     runs += [new_run("hot", idempotency_key=f"new-{n}") for n in range(5)]
-    assert rows_read(state, accept.INSERT_ONCE, accept.insert_parameters(runs)) <= ENOUGH
+    assert rows_read(state, insert.INSERT_ONCE, insert.insert_parameters(runs)) <= ENOUGH
     first = [[TASK] * 5, [f"message-{n}" for n in range(5)]]
-    assert rows_read(state, accept.FIRST, first) <= ENOUGH
+    assert rows_read(state, insert.FIRST, first) <= ENOUGH
 
 
 def test_debouncing_a_run(state: RunState) -> None:
     debounced = new_run(delay_s=60.0, options=RunOptions(debounce_key="key", debounce_max_s=90.0))
     for _ in range(2):
-        statement = accept.insert_statement([debounced])
+        statement = insert.insert_statement([debounced])
         assert rows_read(state, *statement) <= ENOUGH
         state.connection.execute(*statement)
 

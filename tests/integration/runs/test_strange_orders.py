@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.integration.run_state import TASK, RunState, completed, new_run
+from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.admin.queues import limit_queue
 from triggerkit.runs.client import Client, portal
 from triggerkit.runs.keeper.heartbeat import KEEPER_LOCK
@@ -23,7 +24,6 @@ from triggerkit.runs.keeper.retention import Retention
 from triggerkit.runs.run import RunOptions
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
-from triggerkit.runs.within import accept_within
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 

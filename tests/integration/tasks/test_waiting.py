@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.integration.run_state import RunState
 from tests.integration.worker_thread import executing, working
-from triggerkit import RunFailed, task
+from triggerkit import Debounce, RunFailed, task
 from triggerkit.errors import ConfigurationError
 
 
@@ -134,3 +135,30 @@ def test_waiting_for_a_run_of_ones_own_key_or_limited_queue_is_refused(
 def test_who_waits_cannot_have_the_run_wait_for_a_commit(triggers: RunState) -> None:
     with pytest.raises(ConfigurationError, match="leave out connection="):
         double.trigger_and_wait({"n": 1}, connection=triggers.connection)
+
+
+def test_waiting_for_a_run_that_was_there_already_ends_with_it(triggers: RunState) -> None:
+    first = double.trigger({"n": 3}, idempotency_key="shared")
+    debounce = Debounce("page", 0.5)
+    debounced = double.trigger({"n": 1}, debounce=debounce)
+    with ThreadPoolExecutor() as threads:
+        waits = [
+            threads.submit(double.trigger_and_wait, {"n": 3}, timeout=20, idempotency_key="shared"),
+            threads.submit(double.trigger_and_wait, {"n": 5}, timeout=20, debounce=debounce),
+        ]
+        awaited = "SELECT id FROM triggerkit.runs WHERE awaited ORDER BY id"
+        triggers.wait_for(lambda: triggers.rows(awaited) == sorted([first.id, debounced.id]))
+        with working(triggers, double):
+            assert [wait.result() for wait in waits] == [{"n": 6}, {"n": 10}]
+            assert double.trigger_and_wait({"n": 3}, idempotency_key="shared") == {"n": 6}
+
+
+def test_a_run_that_would_wait_for_itself_is_told_so(triggers: RunState) -> None:
+    @task(retry=1)
+    def again(given: dict[str, int]) -> Any:
+        return again.trigger_and_wait(given, idempotency_key="one")
+
+    handle = again.trigger({"n": 1}, idempotency_key="one")
+    with working(triggers, again):
+        [run] = triggers.wait_for_status("failed", handle.id)
+    assert "would wait for itself" in run["error"]["message"]

@@ -31,6 +31,7 @@ from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
 from triggerkit.replication import wal_marker
 from triggerkit.state.connect import connect
+from triggerkit.state.faults import is_away
 
 #: Prefix of our messages in the WAL.
 MARKER_PREFIX = "triggerkit.chunk"
@@ -316,7 +317,7 @@ def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:
         return None if isinstance(error, CannotConnect) else str(error)
     if isinstance(error, QueryCanceled | LockNotAvailable):
         return f"a query was ended by the server ({_primary(error)}); resume the backfill"
-    if isinstance(error, psycopg.OperationalError):
+    if is_away(error):
         return None
     if isinstance(error, psycopg.DataError):
         # Its message would repeat the value.

@@ -32,11 +32,11 @@ r.id, r.task, r.queue, r.status, r.attempt, r.max_attempts, r.waits, r.crashes, 
 r.idempotency_key, r.concurrency_key, r.tags, r.metadata, r.source, r.priority, r.created_at,
 r.scheduled_at, to_timestamp((r.rank + r.priority * 1000000::bigint) / 1000000.0) AS queued_at,
 r.expires_at, r.started_at, r.finished_at, r.cancel_requested_at, r.worker, r.version, r.replay_of,
-r.parent_id, r.blocked, r.gate
+r.parent_id, r.blocked, r.gate, r.full_keys
 """
 
-#: What is looked up for the reason alone.
-_INWARD = ("blocked", "gate")
+#: What is looked up for the reason, and for keys that are too long, alone.
+_INWARD = ("blocked", "gate", "full_keys")
 
 _ONE = f"SELECT {_SUMMARY}, r.payload, r.output FROM triggerkit.runs r WHERE r.id = %s"  # noqa: S608
 
@@ -183,4 +183,5 @@ async def _within_time(
 
 def _shown(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
     shown = {name: value for name, value in row.items() if name not in _INWARD}
-    return {**shown, "reason": reason}
+    full = {name: key for name, key in (row["full_keys"] or {}).items() if name in shown}
+    return {**shown, **full, "reason": reason}

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.errors import DeclaredElsewhere, TriggerkitError, UnknownQueue
-from triggerkit.runs.accept import admit_on
+from triggerkit.runs.accept.insert import admit_on
 from triggerkit.runs.client import Client
 from triggerkit.runs.keys import READY
 from triggerkit.runs.run import ReadyRun

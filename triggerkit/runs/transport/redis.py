@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -32,6 +33,9 @@ CONNECTIONS = 16
 
 #: Redis answers within so many seconds when something was there already.
 AT_ONCE_S = 0.005
+
+#: Errors of a server that takes no writes: another connection may lead to the new primary.
+_OTHER_SERVER: list[type[Exception]] = [redis.ReadOnlyError]
 
 #: What Redis or the way to it can raise.
 _AWAY = (redis.RedisError, OSError)
@@ -140,7 +144,8 @@ class AsyncRedisTransport:
             timeout=TIMEOUT_S,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1),
+            retry=AsyncRetry(NoBackoff(), 1),
+            retry_on_error=_OTHER_SERVER,
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
         self._namespace = namespace
@@ -173,6 +178,7 @@ def _client(url: str, timeout_s: float) -> redis.Redis:
         socket_timeout=timeout_s,
         socket_connect_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), 1),
+        retry_on_error=_OTHER_SERVER,
         decode_responses=True,
         encoding_errors="replace",
     )

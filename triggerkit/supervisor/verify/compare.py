@@ -14,6 +14,7 @@ import psycopg
 from triggerkit.change import Key
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import CannotConnect, ConfigurationError, PreflightFailed
+from triggerkit.state.faults import is_away
 from triggerkit.tasks.task import Task
 from triggerkit.tasks.verification import Mismatch, Problem, Verify
 
@@ -100,9 +101,9 @@ async def mismatches(
         raise ConfigurationError(f"task {name}: verify= {error}") from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
         raise PreflightFailed(f"task {name} cannot be verified: {_said(error)}") from error
-    except psycopg.OperationalError as error:
-        raise CannotConnect(f"lost the source database: {_said(error)}") from error
     except psycopg.Error as error:
+        if is_away(error):
+            raise CannotConnect(f"lost the source database: {_said(error)}") from error
         raise ConfigurationError(f"task {name}: verify= failed: {_said(error)}") from error
 
 

@@ -38,6 +38,7 @@ from triggerkit.errors import (
     UnknownSchedule,
     WouldLose,
 )
+from triggerkit.state.faults import blames_values, is_away, is_read_only
 from triggerkit.web.body import BodyRefused
 
 logger = logging.getLogger(__name__)
@@ -148,10 +149,12 @@ def _invalid(error: ValidationError) -> Response:
 
 def _database(error: psycopg.Error | PoolTimeout, where: str) -> Response:
     # The server's own messages repeat values; they stay here.
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
+    if is_read_only(error):
+        return answer(503, {"error": "the database is read-only now; try again"})
+    if is_away(error):
         return answer(503, {"error": "a database does not answer; try again"})
-    if isinstance(error, psycopg.DataError):
-        text = "a value cannot be stored: it has a NUL character, or is out of range"
+    if blames_values(error) and not isinstance(error, psycopg.IntegrityError):
+        text = "a value cannot be stored: it has a NUL character, is too long, or is out of range"
         return answer(422, {"error": text, "detail": []})
     if isinstance(error, psycopg.IntegrityError):
         return answer(409, {"error": "somebody else changed it at the same time; try again"})

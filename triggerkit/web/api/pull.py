@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 import psycopg
-from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +23,7 @@ from triggerkit.consumers.pull.service import Puller
 from triggerkit.errors import ConfigurationError, UnknownConsumer
 from triggerkit.runs.client import Client
 from triggerkit.state.connect import Pool, pool
+from triggerkit.state.faults import blames_values, is_away
 from triggerkit.web.auth import has_bearer, unauthorized
 from triggerkit.web.body import BodyRefused, read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
@@ -197,7 +197,11 @@ class PullApi:
                 return _refused(409, str(error))
             except ValidationError as error:
                 return _invalid(error)
-            except (psycopg.OperationalError, PoolTimeout):
+            except psycopg.Error as error:
+                if blames_values(error):
+                    return _refused(422, "a value cannot be stored")
+                if not is_away(error):
+                    raise
                 await self._drop_dead_connections()
                 return _refused(503, "the state database does not answer; try again")
 
@@ -214,7 +218,7 @@ class PullApi:
     async def _drop_dead_connections(self) -> None:
         # A server that went away took all of them along; the next call must not find another one.
         if self._pool is not None:
-            with suppress(psycopg.OperationalError, PoolTimeout):
+            with suppress(psycopg.Error):
                 await self._pool.check()
 
     def _known_listener(self, request: Request) -> Listener:

@@ -13,6 +13,7 @@ import psycopg
 
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import storable
+from triggerkit.state.faults import is_away
 from triggerkit.threads import LastingThread
 
 logger = logging.getLogger(__name__)
@@ -112,11 +113,12 @@ class Journal:
                     for entry in entries:
                         copy.write_row(entry)
                 return
-            except psycopg.OperationalError as error:
-                logger.warning("lines and spans of runs wait for Postgres (%s)", error)
-                self._disconnect()
-                time.sleep(RETRY_S)
             except psycopg.Error as error:
+                if is_away(error):
+                    logger.warning("lines and spans of runs wait for Postgres (%s)", error)
+                    self._disconnect()
+                    time.sleep(RETRY_S)
+                    continue
                 if len(entries) > 1:
                     # One that cannot be stored must not take others with it.
                     for entry in entries:

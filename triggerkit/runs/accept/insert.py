@@ -1,4 +1,4 @@
-"""Accepting runs: durable in Postgres before the answer, pushed to the workers after it."""
+"""The statements that make runs, and what comes of them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,17 @@ from typing import Any
 
 import orjson
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.errors import FieldProblem, InvalidPayload, NotDurable
-from triggerkit.failpoints import reach
 from triggerkit.runs.keys import (
     GATE,
-    LOCK,
     NOW_RANK,
-    UNBLOCK,
+    READY,
     Placed,
     admit_statements,
     admitted,
-    lock_parameters,
-    unblock_parameters,
 )
-from triggerkit.runs.run import Handle, NewRun, ReadyRun, RunOptions
-from triggerkit.runs.transport.base import AsyncTransport
+from triggerkit.runs.run import NewRun, ReadyRun, RunOptions
 from triggerkit.state.turn import Rows, in_one_turn_async
-
-#: Seconds to wait for a connection of the pool; then the sender is told to come again.
-POOL_TIMEOUT_S = 5.0
 
 #: Most runs that one transaction accepts: one round trip for each thousand.
 CHUNK = 1000
@@ -38,7 +28,7 @@ INSERT = f"""
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, attempt, payload, items,
     idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked,
     pending, gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
-    parent_id, traceparent, replay_of, awaited)
+    parent_id, traceparent, replay_of, awaited, full_keys)
 SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.items,
     r.idempotency_key, r.concurrency_key, r.item_key, r.source::jsonb, r.error::jsonb,
     CASE WHEN r.delay_s > 0 THEN clock_timestamp() + r.delay_s * interval '1 second' END,
@@ -54,7 +44,7 @@ SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.
     clock_timestamp() + o.ttl_s * interval '1 second',
     clock_timestamp() + o.idempotency_ttl_s * interval '1 second',
     o.debounce_key, coalesce(o.tags, '{{}}'), coalesce(o.metadata, '{{}}'), o.parent_id,
-    o.traceparent, o.replay_of, coalesce(o.awaited, false)
+    o.traceparent, o.replay_of, coalesce(o.awaited, false), o.full_keys
 FROM ROWS FROM (
     unnest(%(id)s::text[]), unnest(%(task)s::text[]), unnest(%(queue)s::text[]),
     unnest(%(max_attempts)s::int[]), unnest(%(attempt)s::int[]), unnest(%(payload)b::text[]),
@@ -66,7 +56,7 @@ FROM ROWS FROM (
         idempotency_key, concurrency_key, item_key, source, error, delay_s, status, options, ord)
 LEFT JOIN LATERAL jsonb_to_record(r.options::jsonb) AS o (priority_s int, ttl_s float,
     idempotency_ttl_s float, debounce_key text, tags text[], metadata jsonb, parent_id text,
-    traceparent text, replay_of text, awaited boolean) ON r.options IS NOT NULL
+    traceparent text, replay_of text, awaited boolean, full_keys jsonb) ON r.options IS NOT NULL
 ORDER BY r.ord
 """  # noqa: S608 - of constants
 
@@ -75,6 +65,11 @@ _RETURNING = """
 RETURNING task, id, rank, status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held', queue,
     gate
 """
+
+#: What was made of runs with these ids, as `INSERT_ONCE` returns it.
+MADE = f"""
+SELECT r.task, r.id, r.rank, {READY}, r.queue, r.gate FROM triggerkit.runs r WHERE r.id = ANY (%s)
+"""  # noqa: S608 - of constants
 
 #: A run whose idempotency key its task knows is not made again.
 INSERT_ONCE = f"""{INSERT}
@@ -123,7 +118,7 @@ def insert_parameters(runs: Sequence[NewRun], *, pending: bool = False) -> dict[
         "error": [_json(None if r.error is None else r.error.as_json()) for r in runs],
         "delay_s": [float(r.delay_s) for r in runs],
         "status": [r.status for r in runs],
-        "options": [_options(r.options) for r in runs],
+        "options": [_options(r) for r in runs],
     }
 
 
@@ -154,110 +149,18 @@ class Inserted:
         self.gates |= {run.queue for run in placed if run.gate == "held"}
 
 
-async def accept(
-    pool: AsyncConnectionPool, transport: AsyncTransport, runs: Sequence[NewRun]
-) -> list[Handle]:
-    """Make `runs` durable, push those that can run, and return a handle for each, in order.
-
-    Durable in Postgres: Redis may be away. A run whose idempotency key its task has seen before is
-    not made again: its handle is the first one's.
-
-    Raises:
-        NotDurable: Postgres is away; of a thousand runs all or none were accepted.
-        InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
-    """
-    handles: list[Handle] = []
-    for start in range(0, len(runs), CHUNK):
-        try:
-            async with pool.connection(timeout=POOL_TIMEOUT_S) as connection:
-                made, ready = await accept_on(connection, runs[start : start + CHUNK])
-        except psycopg.OperationalError as error:
-            # The pool's other connections are probably broken too: this answer is enough.
-            await pool.check()
-            raise NotDurable from error
-        handles += made
-        reach("run-inserted")
-        await transport.push(ready)
-        reach("run-pushed")
-    return handles
-
-
-async def accept_on(
-    connection: psycopg.AsyncConnection, runs: Sequence[NewRun]
-) -> tuple[list[Handle], list[ReadyRun]]:
-    """Make `runs` in one transaction of an idle connection; their handles, and what is to push.
-
-    Raises:
-        InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
-    """
-    try:
-        inserted = await _insert(connection, runs)
-    except psycopg.DataError:
-        raise InvalidPayload([FieldProblem((), "contains text that cannot be stored")]) from None
-    if runs[0].options is not None and runs[0].options.debounce_key is not None:
-        [run_id] = inserted.ids
-        return [Handle(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready
-    made = set(inserted.ids)
-    repeated = [run for run in runs if run.id not in made]
-    first, again = await _first(connection, repeated) if repeated else ({}, [])
-    handles: list[Handle] = []
-    if again:
-        # Keys whose time is over are free now, but somebody may be quicker.
-        handles, ready = await accept_on(connection, again)
-        inserted.ready += ready
-    answered = {r.id: Handle(r.id, r.task) for r in runs if r.id in made}
-    for run in repeated:
-        key = (run.task, run.idempotency_key)
-        if key in first:
-            answered[run.id] = Handle(first[key], run.task, duplicate=True)
-    answered.update(zip((run.id for run in again), handles, strict=True))
-    return [answered[run.id] for run in runs], inserted.ready
-
-
-async def _insert(connection: psycopg.AsyncConnection, runs: Sequence[NewRun]) -> Inserted:
-    keys = [(run.task, run.concurrency_key) for run in runs]
-    # Of several runs one may be counted as standing before others of its key, and not be made.
-    held_up = keys if len(runs) > 1 else []
-    _, rows, unblocked = await in_one_turn_async(
-        connection,
-        [
-            (LOCK, lock_parameters(keys)),
-            insert_statement(runs),
-            (UNBLOCK, unblock_parameters(held_up)),
-        ],
-    )
-    inserted = Inserted()
-    inserted.add(rows, unblocked)
-    if inserted.gates:
-        inserted.ready += await admit_on(connection, inserted.gates)
-    return inserted
-
-
 async def admit_on(connection: psycopg.AsyncConnection, queues: Iterable[str]) -> list[ReadyRun]:
     """Let through the gates of `queues` what there is room for; it is to be pushed."""
     _, rows = await in_one_turn_async(connection, admit_statements(queues))
     return admitted(rows)
 
 
-async def _first(
-    connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
-) -> tuple[dict[tuple[str, str | None], str], list[NewRun]]:
-    """Return the first run of each key, and the runs whose key has become free."""
-    keys = [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
-    rows = await (await connection.execute(FIRST, keys)).fetchall()
-    over = {(task, key): run_id for task, key, run_id, is_over in rows if is_over}
-    if over:
-        await connection.execute(FREE_KEYS, [list(over.values()), [key for _, key in over]])
-    first: dict[tuple[str, str | None], str] = {
-        (task, key): run_id for task, key, run_id, is_over in rows if not is_over
-    }
-    return first, [r for r in repeated if (r.task, r.idempotency_key) not in first]
-
-
-def _options(options: RunOptions | None) -> str | None:
-    if options is None:
+def _options(run: NewRun) -> str | None:
+    if run.options is None and run.full_keys is None:
         return None
+    options = run.options or RunOptions()
     given = {name: getattr(options, name) for name in RunOptions.__slots__}
+    given["full_keys"] = run.full_keys
     # Postgres reads an array from JSON, and the bound of a debounce is a parameter of its own.
     return orjson.dumps({k: v for k, v in given.items() if v is not None}).decode()
 

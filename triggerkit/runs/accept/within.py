@@ -13,11 +13,12 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
-from triggerkit.runs.accept import CHUNK, FIRST, insert_statement
+from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload, NotDurable
+from triggerkit.runs.accept.insert import CHUNK, FIRST, insert_statement
 from triggerkit.runs.keys import Placed
 from triggerkit.runs.run import Handle, NewRun
 from triggerkit.state.channels import KEEPER
+from triggerkit.state.faults import blames_values, is_read_only
 from triggerkit.state.turn import Statement
 
 #: Most ids in one notification, which may have 8,000 bytes; what is not named is found later.
@@ -137,6 +138,8 @@ def _named(made: Sequence[Placed]) -> str:
 def _as_ours(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return ConfigurationError(_NO_SCHEMA)
-    if isinstance(error, psycopg.DataError):
-        return InvalidPayload([FieldProblem((), "has a text that cannot be stored")])
+    if is_read_only(error):
+        return NotDurable("the run could not be written: the database of connection= is read-only")
+    if blames_values(error):
+        return InvalidPayload([FieldProblem((), "contains text that cannot be stored")])
     return error

@@ -1,0 +1,1 @@
+"""Accepting runs: by themselves, or in a transaction of the caller's."""

@@ -1,0 +1,264 @@
+"""Accepting runs: durable in Postgres before the answer, pushed to the workers after it.
+
+What is asked for in one turn of the event loop, or while others are written, is written together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.errors import FieldProblem, InvalidPayload, NotDurable
+from triggerkit.failpoints import reach
+from triggerkit.runs.accept.insert import (
+    CHUNK,
+    FIRST,
+    FREE_KEYS,
+    MADE,
+    Inserted,
+    admit_on,
+    insert_statement,
+)
+from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
+from triggerkit.runs.run import Handle, NewRun, ReadyRun
+from triggerkit.runs.transport.base import AsyncTransport
+from triggerkit.state.faults import blames_values, is_away, is_read_only
+from triggerkit.state.turn import in_one_turn_async
+
+#: Seconds for which Postgres may be away; then the sender is told to come again.
+PATIENCE_S = 5.0
+
+#: Seconds between tries.
+RETRY_S = 0.1
+
+#: Most transactions at once. What comes meanwhile is written together by the next.
+MOST_WRITERS = 4
+
+_READ_ONLY = (
+    "the run could not be written: the state database is read-only, as a standby is; "
+    "check where TRIGGERKIT_STATE_URL, else DATABASE_URL, leads"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Runs that are accepted together or not at all."""
+
+    runs: Sequence[NewRun]
+    handles: asyncio.Future[list[Handle]]
+
+    @property
+    def is_debounced(self) -> bool:
+        options = self.runs[0].options
+        return options is not None and options.debounce_key is not None
+
+
+class Acceptor:
+    """Accepts runs, on one event loop. Accepted means durable: Redis may be away, Postgres may not.
+
+    A connection that was lost, with or without an answer, is no failure: the ids tell whether the
+    runs were made.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool, transport: AsyncTransport) -> None:
+        self._pool = pool
+        self._transport = transport
+        self._waiting: deque[_Request] = deque()
+        self._writers: set[asyncio.Task[None]] = set()
+
+    async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+        """Make `runs` durable, push those that can run, and return a handle for each, in order.
+
+        A run whose idempotency key its task has seen before is not made again: its handle is the
+        first one's.
+
+        Raises:
+            NotDurable: Postgres is away; of a thousand runs all or none were accepted.
+            InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
+        """
+        handles: list[Handle] = []
+        for start in range(0, len(runs), CHUNK):
+            handles += await self._accepted(runs[start : start + CHUNK])
+        return handles
+
+    async def close(self) -> None:
+        """Wait until what was asked for is written."""
+        await asyncio.gather(*self._writers, return_exceptions=True)
+
+    async def _accepted(self, runs: Sequence[NewRun]) -> list[Handle]:
+        request = _Request(runs, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        if len(self._writers) < MOST_WRITERS:
+            writer = asyncio.create_task(self._write())
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        return await request.handles
+
+    async def _write(self) -> None:
+        while self._waiting:
+            await self._answer(self._together())
+
+    def _together(self) -> list[_Request]:
+        """Take what waits, as far as one transaction goes. A debounced run stands alone."""
+        group = [self._waiting.popleft()]
+        count = len(group[0].runs)
+        while self._waiting and not group[0].is_debounced:
+            following = self._waiting[0]
+            count += len(following.runs)
+            if count > CHUNK or following.is_debounced:
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _answer(self, group: list[_Request]) -> None:
+        try:
+            handles, ready = await self._durable([run for one in group for run in one.runs])
+            reach("run-inserted")
+            await self._transport.push(ready)
+            reach("run-pushed")
+        except NotDurable as error:
+            # Postgres was away for long enough: who came meanwhile need not wait as long again.
+            _fail([*group, *self._waiting], error)
+            self._waiting.clear()
+        except Exception as error:
+            if len(group) == 1:
+                _fail(group, error)
+                return
+            # One of them is to blame: each by itself tells which.
+            for request in group:
+                await self._answer([request])
+        except BaseException:
+            _fail(group, NotDurable())
+            raise
+        else:
+            for request in group:
+                part, handles = handles[: len(request.runs)], handles[len(request.runs) :]
+                if not request.handles.done():
+                    request.handles.set_result(part)
+
+    async def _durable(self, runs: Sequence[NewRun]) -> tuple[list[Handle], list[ReadyRun]]:
+        now = asyncio.get_running_loop().time
+        until = now() + PATIENCE_S
+        is_again = False
+        reason: str | None = None
+        while True:
+            try:
+                async with self._pool.connection(timeout=max(0.0, until - now())) as connection:
+                    return await self._try(connection, runs, is_again=is_again)
+            except psycopg.errors.UniqueViolation:
+                # The try whose answer was lost was still under way.
+                if not is_again or now() >= until:
+                    raise
+            except psycopg.Error as error:
+                if not is_away(error):
+                    raise
+                if is_read_only(error):
+                    reason = _READ_ONLY
+                if now() >= until:
+                    raise NotDurable(reason) from error
+                # The pool's other connections are probably broken too.
+                await self._pool.check()
+            is_again = True
+            await asyncio.sleep(RETRY_S)
+
+    async def _try(
+        self, connection: psycopg.AsyncConnection, runs: Sequence[NewRun], *, is_again: bool
+    ) -> tuple[list[Handle], list[ReadyRun]]:
+        try:
+            return await accept_on(connection, runs, is_again=is_again)
+        except psycopg.Error as error:
+            if is_read_only(error):
+                # Another connection may lead to another server.
+                await connection.close()
+            raise
+
+
+def _fail(requests: Sequence[_Request], error: Exception) -> None:
+    for request in requests:
+        if not request.handles.done():
+            request.handles.set_exception(error)
+
+
+async def accept_on(
+    connection: psycopg.AsyncConnection, runs: Sequence[NewRun], *, is_again: bool = False
+) -> tuple[list[Handle], list[ReadyRun]]:
+    """Make `runs` in one transaction of an idle connection; their handles, and what is to push.
+
+    Raises:
+        InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
+    """
+    try:
+        inserted = await _made(connection, runs) if is_again else Inserted()
+        if not inserted.ids:
+            inserted = await _insert(connection, runs)
+    except psycopg.Error as error:
+        if not blames_values(error) or isinstance(error, psycopg.IntegrityError):
+            raise
+        raise InvalidPayload([FieldProblem((), "contains text that cannot be stored")]) from None
+    if runs[0].options is not None and runs[0].options.debounce_key is not None:
+        [run_id] = inserted.ids
+        return [Handle(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready
+    made = set(inserted.ids)
+    repeated = [run for run in runs if run.id not in made]
+    first, again = await _first(connection, repeated) if repeated else ({}, [])
+    handles: list[Handle] = []
+    if again:
+        # Keys whose time is over are free now, but somebody may be quicker.
+        handles, ready = await accept_on(connection, again)
+        inserted.ready += ready
+    answered = {r.id: Handle(r.id, r.task) for r in runs if r.id in made}
+    for run in repeated:
+        key = (run.task, run.idempotency_key)
+        if key in first:
+            answered[run.id] = Handle(first[key], run.task, duplicate=True)
+    answered.update(zip((run.id for run in again), handles, strict=True))
+    return [answered[run.id] for run in runs], inserted.ready
+
+
+async def _insert(connection: psycopg.AsyncConnection, runs: Sequence[NewRun]) -> Inserted:
+    keys = [(run.task, run.concurrency_key) for run in runs]
+    # Of several runs one may be counted as standing before others of its key, and not be made.
+    held_up = keys if len(runs) > 1 else []
+    _, rows, unblocked = await in_one_turn_async(
+        connection,
+        [
+            (LOCK, lock_parameters(keys)),
+            insert_statement(runs),
+            (UNBLOCK, unblock_parameters(held_up)),
+        ],
+    )
+    inserted = Inserted()
+    inserted.add(rows, unblocked)
+    if inserted.gates:
+        inserted.ready += await admit_on(connection, inserted.gates)
+    return inserted
+
+
+async def _made(connection: psycopg.AsyncConnection, runs: Sequence[NewRun]) -> Inserted:
+    """Return what a try whose answer was lost has made: all that is to be made, or nothing."""
+    inserted = Inserted()
+    cursor = await connection.execute(MADE, [[run.id for run in runs]])
+    inserted.add(await cursor.fetchall(), [])
+    if inserted.gates:
+        inserted.ready += await admit_on(connection, inserted.gates)
+    return inserted
+
+
+async def _first(
+    connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
+) -> tuple[dict[tuple[str, str | None], str], list[NewRun]]:
+    """Return the first run of each key, and the runs whose key has become free."""
+    keys = [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
+    rows = await (await connection.execute(FIRST, keys)).fetchall()
+    over = {(task, key): run_id for task, key, run_id, is_over in rows if is_over}
+    if over:
+        await connection.execute(FREE_KEYS, [list(over.values()), [key for _, key in over]])
+    first: dict[tuple[str, str | None], str] = {
+        (task, key): run_id for task, key, run_id, is_over in rows if not is_over
+    }
+    return first, [r for r in repeated if (r.task, r.idempotency_key) not in first]
