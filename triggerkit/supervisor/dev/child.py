@@ -55,7 +55,16 @@ class CommandProcess:
         wait_s = FIRST_WAIT_S
         while not self._stopping:
             self.state = "starting"
-            self._instance = await self._start()
+            try:
+                self._instance = await self._start()
+            except OSError as error:
+                # Such as too little memory for another process: there may be more soon.
+                self._on_line(
+                    self.name, {"event": "unstarted", "why": str(error), "wait_s": wait_s}
+                )
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+                continue
             if await self._instance.is_ready():
                 self._is_running()
                 wait_s = FIRST_WAIT_S

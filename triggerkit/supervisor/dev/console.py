@@ -107,6 +107,11 @@ class TextConsole:
                 f"{process} ended with code {facts['code']}; starting it again in "
                 f"{facts['wait_s']:g} s"
             )
+        elif event == "unstarted":
+            self.problem(
+                f"{process} cannot be started ({facts['why']}); trying again in "
+                f"{facts['wait_s']:g} s"
+            )
         elif event == "connection":
             lost = facts["state"] == "lost"
             mark = "[red]✗[/]" if lost else "[green]✓[/]"

@@ -12,11 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triggerkit.lifeline import Lifeline
+from triggerkit.settings import Settings
 from triggerkit.supervisor.dev.forks import ForkServer, Process
 from triggerkit.supervisor.logs import FORMAT_VARIABLE
 
 #: Longest line of a child's log, in bytes.
 MAX_LINE_BYTES = 4 * 1024 * 1024
+
+
+#: What no proxy is asked for: the servers that `dev` brings are on this machine.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def child_environment(outer: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a child: `own` over `outer`, of which an empty setting is none."""
+    settings = {name.upper() for name in Settings.model_fields}
+    kept = {name: v for name, v in outer.items() if v or name not in settings}
+    direct = outer.get("NO_PROXY") or outer.get("no_proxy") or ""
+    listed = [part.strip() for part in direct.split(",") if part.strip()]
+    hosts = ",".join(dict.fromkeys([*listed, *LOOPBACK]))
+    return {**kept, **own, "NO_PROXY": hosts, "no_proxy": hosts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -38,8 +39,10 @@ class PublishedState:
         while True:
             now = self._processes()
             if now != before:
-                self.write(settings)
-                before = now
+                # What cannot be written now may be at the next look.
+                with contextlib.suppress(OSError):
+                    self.write(settings)
+                    before = now
             await asyncio.sleep(LOOK_S)
 
     def write(self, settings: Settings) -> None:

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from watchfiles import Change, DefaultFilter, awatch
+import psycopg
 
-from triggerkit.settings import STATE_DIR
+from triggerkit.errors import TriggerkitError
 from triggerkit.supervisor.dev.child import CommandProcess
+from triggerkit.supervisor.dev.code import Facts, code_changes
 from triggerkit.supervisor.dev.command_output import ErrandFailed, run_errand
 from triggerkit.supervisor.dev.console import Console
 from triggerkit.supervisor.dev.instance import Command
-
-#: Milliseconds of quiet after a change before it is told, so that an editor's several writes
-#: count as one.
-QUIET_MS = 100
-
-
-class CodeFilter(DefaultFilter):
-    """Python files and the project's own files; nothing a run of the project writes."""
-
-    ignore_dirs = (*DefaultFilter.ignore_dirs, STATE_DIR, "tests")
-
-    def __call__(self, change: Change, path: str) -> bool:
-        """Return whether a change of `path` means new code."""
-        return super().__call__(change, path) and path.endswith((".py", "triggerkit.toml"))
 
 
 class Reload:
@@ -36,6 +23,7 @@ class Reload:
     def __init__(
         self,
         folder: Path,
+        before: Mapping[str, Facts],
         children: Sequence[CommandProcess],
         stream: CommandProcess,
         apply: Command,
@@ -43,9 +31,11 @@ class Reload:
         on_change: Callable[[], None],
         uses_functions: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`on_change` is called before new processes start. `stream` is alone in what it does, and
-        is started anew if it has functions of the project."""
+        """`before` are the files of the code as they were when its processes started. `on_change`
+        is called before new processes start. `stream` is alone in what it does, and is started anew
+        if it has functions of the project."""
         self._folder = folder
+        self._before = before
         self._children = children
         self._stream = stream
         self._apply = apply
@@ -55,10 +45,13 @@ class Reload:
 
     async def follow(self) -> None:
         """Reload whenever the code changes, until canceled."""
-        async for changed in code_changes(self._folder):
+        async for changed in code_changes(self._folder, self._before, self._console.problem):
             self._on_change()
             self._console.note(f"changed: {', '.join(changed)}")
-            await self._reload()
+            try:
+                await self._reload()
+            except (TriggerkitError, psycopg.Error, OSError) as error:
+                self._console.problem(f"the reload failed, save once more to try again: {error}")
 
     async def _reload(self) -> None:
         started = time.monotonic()
@@ -84,13 +77,3 @@ class Reload:
         except ErrandFailed as error:
             for line in error.lines:
                 self._console.problem(line)
-
-
-async def code_changes(folder: Path) -> AsyncIterator[list[str]]:
-    """Yield the paths that changed, relative to `folder`, each time some did."""
-    async for changed in awatch(folder, watch_filter=CodeFilter(), debounce=QUIET_MS, step=50):
-        yield sorted({_shown(Path(path), folder) for _, path in changed})
-
-
-def _shown(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

@@ -74,7 +74,7 @@ class EmbeddedServers:
                 try:
                     await server.start()
                     break
-                except TriggerkitError as error:
+                except (TriggerkitError, OSError) as error:
                     on_end(f"{name} does not start: {error}")
                     await asyncio.sleep(RESTART_S)
             on_return(f"{name} is back")

@@ -18,12 +18,13 @@ from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
 from triggerkit.supervisor.dev.child import CommandProcess
+from triggerkit.supervisor.dev.code import Facts, code_files
 from triggerkit.supervisor.dev.command_output import ErrandFailed, run_errand
 from triggerkit.supervisor.dev.console import Console, runs
 from triggerkit.supervisor.dev.executing import count_executing, forget_dead
 from triggerkit.supervisor.dev.folder import StateFolder
 from triggerkit.supervisor.dev.forks import ForkServer
-from triggerkit.supervisor.dev.instance import Command
+from triggerkit.supervisor.dev.instance import Command, child_environment
 from triggerkit.supervisor.dev.progress import BackfillDisplay
 from triggerkit.supervisor.dev.published import PublishedState
 from triggerkit.supervisor.dev.reload import Reload
@@ -52,11 +53,13 @@ class Dev:
         self._console = console
         self._forks = forks
         self._children: dict[str, CommandProcess] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._signals = StopSignals()
         self._lifeline = lifeline.hold()
         self._environment: dict[str, str] = {}
         self._fatal_errors: set[Any] = set()
+        #: The files of the code as they were before anything read them.
+        self._code: Mapping[str, Facts] = {}
 
     async def run(self, folder: StateFolder) -> None:
         """Run until SIGINT or SIGTERM, then stop everything in order.
@@ -97,6 +100,7 @@ class Dev:
                 f"{self._environment['EMBEDDING_MODEL']}"
             )
         await self._prepare()
+        self._code = await asyncio.to_thread(code_files, self._project.folder)
         fd = listener.fileno()
         self._launch("worker", ["worker"])
         self._launch("serve", ["serve", "--fd", str(fd)], [fd])
@@ -144,10 +148,10 @@ class Dev:
     ) -> None:
         command = replace(self._command(name, arguments), pass_fds=pass_fds, **given)
         self._children[name] = child = CommandProcess(command, self._heard)
-        self._spawn(child.run())
+        self._spawn(child.run(), f"keeping {name} running")
 
     def _command(self, name: str, arguments: Sequence[str]) -> Command:
-        environment = {**os.environ, **self._environment}
+        environment = child_environment(os.environ, self._environment)
         folder = self._project.folder
         return Command(name, arguments, folder, environment, self._lifeline, forks=self._forks)
 
@@ -171,11 +175,13 @@ class Dev:
 
     async def _watch(self, servers: EmbeddedServers, published: PublishedState) -> None:
         """Follow what happens until a signal comes."""
-        self._spawn(BackfillDisplay(self._settings.state_dsn, self._console).follow())
+        backfills = BackfillDisplay(self._settings.state_dsn, self._console)
+        self._spawn(backfills.follow(), "showing backfills")
         replaced = [self._children["worker"], self._children["serve"]]
         apply = self._errand("apply", "--keep")
         reload = Reload(
             self._project.folder,
+            self._code,
             replaced,
             self._children["stream"],
             apply,
@@ -183,9 +189,11 @@ class Dev:
             self._fatal_errors.clear,
             self._uses_functions,
         )
-        self._spawn(reload.follow())
-        self._spawn(published.keep(self._settings))
-        keeping = asyncio.create_task(servers.keep(self._console.problem, self._console.note))
+        self._spawn(reload.follow(), "reloading")
+        self._spawn(published.keep(self._settings), "telling `triggerkit status` of the processes")
+        keeping = self._spawn(
+            servers.keep(self._console.problem, self._console.note), "keeping the servers running"
+        )
         await self._signals.stop.wait()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
@@ -238,12 +246,27 @@ class Dev:
             self._fatal_errors.add(facts["message"])
         self._console.line(process, facts)
         if process == "worker" and facts.get("event") == "died":
-            self._spawn(forget_dead(self._settings.state_dsn, [facts["pid"]]))
+            self._spawn(
+                forget_dead(self._settings.state_dsn, [facts["pid"]]),
+                "giving the runs of the worker that died to another one",
+            )
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Any, what: str) -> asyncio.Future[Any]:
+        """Have `work` done beside all else; if it fails, tell of it by what it is."""
+
+        def ended(task: asyncio.Future[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                kind = type(error).__name__
+                self._console.problem(
+                    f"{what} ended by an error, and is back when triggerkit dev is started again: "
+                    f"{kind}: {error}"
+                )
+
+        task: asyncio.Future[Any] = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
+        return task
 
 
 async def run_dev(

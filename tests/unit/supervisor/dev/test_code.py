@@ -1,0 +1,122 @@
+"""`dev` notices changed code: before it watches, too, and where not all of a folder can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import watchfiles
+
+from triggerkit.supervisor.dev import code
+from triggerkit.supervisor.dev.code import Facts, code_changes, code_files
+from triggerkit.supervisor.dev.instance import child_environment
+
+#: Prints the first change of the code in a folder.
+WATCH = """
+import asyncio, os, queue, sys
+import anyio._backends._asyncio
+from pathlib import Path
+from triggerkit.supervisor.dev import code
+from triggerkit.supervisor.dev.code import code_changes, code_files
+
+async def first():
+    folder = Path(sys.argv[1])
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    before = code_files(folder)
+    print("begun", sorted(before), flush=True)
+    async for changed in code_changes(folder, before, print):
+        print(changed, flush=True)
+        return
+
+asyncio.run(first())
+"""
+
+
+def first_change(
+    folder: Path, before: dict[str, Facts], tell: Callable[[str], None] = print
+) -> list[str]:
+    """The first change that is noticed."""
+
+    async def noticed() -> list[str]:
+        async with asyncio.timeout(20):
+            return await anext(code_changes(folder, before, tell))
+
+    return asyncio.run(noticed())
+
+
+def test_a_save_before_the_folder_is_watched_is_not_lost(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text("first = 1")
+    gone = tmp_path / "gone.py"
+    gone.touch()
+    before = code_files(tmp_path)
+    module.write_text("second = 2")
+    gone.unlink()
+    (tmp_path / "new.py").touch()
+    (tmp_path / "note.txt").touch()
+    assert first_change(tmp_path, before) == ["gone.py", "module.py", "new.py"]
+
+
+def test_a_folder_that_cannot_be_watched_is_told_of_and_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    watch = watchfiles.awatch
+
+    def limited(folder: Path, *, force_polling: bool | None, **given: Any) -> Any:
+        if not force_polling:
+            raise OSError("OS file watch limit reached")
+        return watch(folder, force_polling=True, **given)
+
+    monkeypatch.setattr(code, "awatch", limited)
+    before = code_files(tmp_path)
+    (tmp_path / "module.py").touch()
+    assert first_change(tmp_path, before, told.append) == ["module.py"]
+    assert len(told) == 1
+    assert "cannot be watched (OS file watch limit reached)" in told[0]
+
+
+def test_a_folder_within_that_nobody_may_read_ends_no_reloading(tmp_path: Path) -> None:
+    closed = tmp_path / "data"
+    closed.mkdir(mode=0o700)
+    (closed / "hidden.py").touch()
+    module = tmp_path / "module.py"
+    module.touch()
+    # Root may read everything: another user watches then.
+    is_root = os.geteuid() == 0
+    if is_root:
+        for folder in (tmp_path, *tmp_path.parents[:3]):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    else:
+        closed.chmod(0)
+    with subprocess.Popen(
+        [sys.executable, "-c", WATCH, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[4],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"begun {[str(module)]}\n"
+        module.write_text("changed = True")
+        assert process.stdout.readline() == "['module.py']\n"
+    closed.chmod(0o700)
+
+
+def test_a_child_gets_no_empty_setting_and_no_proxy_for_this_machine() -> None:
+    outer = {"OPENAI_BASE_URL": "", "OTHER": "", "NO_PROXY": "intern.example, localhost"}
+    environment = child_environment(outer, {"DATABASE_URL": "x"})
+    direct = "intern.example,localhost,127.0.0.1,::1"
+    assert environment == {
+        "OTHER": "",
+        "DATABASE_URL": "x",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
