@@ -14,6 +14,7 @@ import uvicorn
 
 from tests.conftest import WEBHOOK_SECRET
 from triggerkit.supervisor.serve import listen
+from triggerkit.web.protocol import BoundedProtocol
 
 AUTHORIZED = {"authorization": f"Bearer {WEBHOOK_SECRET}"}
 
@@ -72,7 +73,7 @@ def serving(application: Any) -> Iterator[Site]:
     """Serve `application` as `triggerkit serve` does, on a free port."""
     listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(
-        application, loop="uvloop", http="httptools", lifespan="on", log_config=None
+        application, loop="uvloop", http=BoundedProtocol, lifespan="on", log_config=None
     )
     server = uvicorn.Server(config)
     started = threading.Event()

@@ -16,6 +16,7 @@ from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.losses import watch_connections
 from triggerkit.web.application import Application
+from triggerkit.web.protocol import BoundedProtocol
 
 #: Hosts that only this machine reaches.
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -83,7 +84,7 @@ async def run_serve(
     config = uvicorn.Config(
         cast("Any", application),
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         lifespan="on",
         access_log=False,
         log_config=None,
