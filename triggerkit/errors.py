@@ -41,7 +41,9 @@ row's values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import getdoc
 
 
@@ -225,6 +227,16 @@ class AbortRun(TaskError):
 class RetryAfter(TaskError):
     """The run is retried after `seconds`, whatever its back-off says."""
 
-    def __init__(self, seconds: float, message: str | None = None) -> None:
-        super().__init__(message or f"asked to be retried in {seconds:g} s")
-        self.seconds = seconds
+    def __init__(self, delay: float | timedelta, message: str | None = None) -> None:
+        """`delay` is in seconds, or a timedelta."""
+        self.seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        super().__init__(message or f"asked to be retried in {self.seconds:g} s")
+
+
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of an exception group, as a `TaskGroup` raises it; else `error` itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves_of(inner)
+    else:
+        yield error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -23,6 +25,9 @@ MAX_TAGS = 10
 MAX_TAG = 128
 MAX_METADATA = 256 * 1024
 
+#: Seconds for which a thread waits in one go: what it executes can be stopped then.
+LOOK_S = 0.25
+
 
 class Notes(Protocol):
     """The writer of what runs say and change of themselves."""
@@ -30,8 +35,8 @@ class Notes(Protocol):
     def put(self, entry: JournalEntry) -> None:
         """Have an entry of the journal written."""
 
-    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> None:
-        """Have the tags and metadata of an executing run written."""
+    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> Future[None]:
+        """Have the tags and metadata of an executing run written, soon; done when they are."""
 
 
 class LendableSlots(Protocol):
@@ -108,22 +113,37 @@ class RunContext:
         return dict(self._metadata)
 
     def add_tags(self, *tags: str) -> None:
-        """Add tags; they are shown while it still runs.
+        """Add tags; they are shown while it still runs. On an event loop they are stored soon.
 
         Raises:
             ConfigurationError: they are too many or too long.
         """
-        self._tags = checked_tags([*self._tags, *(t for t in tags if t not in self._tags)])
-        self._notes.update(self.run, self._tags, self._metadata)
+        _wait_unless_on_loop(self._add_tags(tags))
+
+    async def aadd_tags(self, *tags: str) -> None:
+        """Do the same, and wait until they are stored."""
+        await asyncio.wrap_future(self._add_tags(tags))
 
     def set_metadata(self, **values: Any) -> None:
-        """Set keys of the metadata; they are shown while it still runs.
+        """Set keys of the metadata; they are shown while it still runs. On an event loop they are
+        stored soon.
 
         Raises:
             ConfigurationError: they are not JSON, or too large.
         """
+        _wait_unless_on_loop(self._set_metadata(values))
+
+    async def aset_metadata(self, **values: Any) -> None:
+        """Do the same, and wait until they are stored."""
+        await asyncio.wrap_future(self._set_metadata(values))
+
+    def _add_tags(self, tags: Sequence[str]) -> Future[None]:
+        self._tags = checked_tags([*self._tags, *(t for t in tags if t not in self._tags)])
+        return self._notes.update(self.run, self._tags, self._metadata)
+
+    def _set_metadata(self, values: dict[str, Any]) -> Future[None]:
         self._metadata = checked_metadata({**self._metadata, **values})
-        self._notes.update(self.run, self._tags, self._metadata)
+        return self._notes.update(self.run, self._tags, self._metadata)
 
     def lend_slot(self) -> None:
         """It begins to wait for another run. Its one slot is for others while it waits for any."""
@@ -186,6 +206,15 @@ class RunContext:
                     datetime.now(UTC),
                 )
             )
+
+
+def _wait_unless_on_loop(written: Future[None]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        # In one long wait, nothing that is raised in this thread from outside would be seen.
+        while not wait([written], LOOK_S).done:
+            pass
 
 
 #: The attempt that executes in this context.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,10 +104,13 @@ class Memory:
         """See `Notes`."""
         self[entry.run_id].entries.append(entry)
 
-    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> None:
+    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> Future[None]:
         """See `Notes`."""
         recorded = self[run.id]
         recorded.tags, recorded.metadata = tags, metadata
+        written: Future[None] = Future()
+        written.set_result(None)
+        return written
 
     def _accepted(self, new: NewRun) -> Handle:
         task = declared.get(new.task)

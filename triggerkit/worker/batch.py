@@ -12,7 +12,7 @@ from triggerkit.errors import RetryAfter
 from triggerkit.message import BatchResult, Change, ItemFailure
 from triggerkit.runs.run import ClaimedRun, NewRun
 from triggerkit.tasks.payload.payload_type import PayloadType, read_envelopes
-from triggerkit.worker.failure import Failure, failure_of
+from triggerkit.worker.failure import Failure, failure_of, verdict_in
 
 #: The shortest wait of an item that is tried again, in seconds: it is never simply queued, so that
 #: the runs list shows that it failed.
@@ -63,7 +63,7 @@ def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:
 def item_failure(run: ClaimedRun, failure: ItemFailure, *, away: bool = False) -> Failure:
     """Judge the failure of one item; with no attempt left it is final. `away`: the task waits for
     the error."""
-    waits = away or failure.retry_after_s is not None or isinstance(failure.error, RetryAfter)
+    waits = away or failure.retry_after_s is not None or _asks_to_wait(failure.error)
     permanent = failure.permanent or (run.max_attempts <= 1 and not waits)
     return failure_of(
         failure.error, permanent=permanent, retry_after_s=failure.retry_after_s, away=away
@@ -96,13 +96,17 @@ async def bisect(
         except Exception as error:
             if waits_for(error):
                 raise
-            if len(part) > 1 and not isinstance(error, RetryAfter):
+            if len(part) > 1 and not _asks_to_wait(error):
                 parts[:0] = _halves(part)
                 continue
             failures = tuple(ItemFailure(item.change, error) for item in part)
         failed += failures
         waiting |= {f.change.key for f in failures if not item_failure(run, f).final}
     return BatchResult(outputs, tuple(failed))
+
+
+def _asks_to_wait(error: BaseException) -> bool:
+    return isinstance(verdict_in(error), RetryAfter)
 
 
 def _halves(items: list[BatchItem]) -> list[list[BatchItem]]:

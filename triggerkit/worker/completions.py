@@ -28,8 +28,15 @@ RETRY_S = 0.5
 class Completions:
     """A thread that writes outcomes; `put` never blocks."""
 
-    def __init__(self, open_claims: Callable[[], RunClaims], transport: Transport) -> None:
-        """`open_claims` makes a connection of the thread's own, again after each loss."""
+    def __init__(
+        self,
+        open_claims: Callable[[], RunClaims],
+        transport: Transport,
+        before: Callable[[list[str]], None] = lambda _: None,
+    ) -> None:
+        """`open_claims` makes a connection of the thread's own, again after each loss. `before` is
+        called with the runs whose outcomes are written next."""
+        self._before = before
         self._open_claims = open_claims
         self._transport = transport
         self._claims: RunClaims | None = None
@@ -54,6 +61,7 @@ class Completions:
         while not self._has_ended:
             outcomes, self._has_ended = self._gather()
             if outcomes:
+                self._before([outcome.run.id for outcome in outcomes])
                 self._write(outcomes)
         self._disconnect()
 

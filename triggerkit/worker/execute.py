@@ -30,7 +30,7 @@ from triggerkit.worker.batch import (
     spawn_failed,
     spawn_held,
 )
-from triggerkit.worker.failure import Failure, failure_of, message_of, stopped
+from triggerkit.worker.failure import Failure, failure_of, message_of, stopped, verdict_in
 from triggerkit.worker.hooks import call_hooks
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.output import finish_lines
@@ -207,10 +207,9 @@ class Executor:
     async def _call_batch(self, run: ClaimedRun, items: list[BatchItem]) -> Any:
         try:
             return await self._call_items(items)
-        except (AbortRun, RetryAfter):
-            raise
         except Exception as error:
-            if len(items) == 1 or not run.is_last_attempt or self._task.retry.waits_for(error):
+            is_whole = verdict_in(error) is not None or self._task.retry.waits_for(error)
+            if len(items) == 1 or not run.is_last_attempt or is_whole:
                 raise
             logger.warning(
                 "%s fails as a batch (%s); trying halves", run.task, type(error).__name__

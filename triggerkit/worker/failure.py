@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import StackSummary, TracebackException
 
-from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter
+from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter, leaves_of
 from triggerkit.runs.run import RunError, storable
 from triggerkit.tasks import task
 from triggerkit.tasks.payload import payload_type
@@ -52,7 +52,7 @@ def failure_of(
 ) -> Failure:
     """Judge `error`; `permanent` and `retry_after_s` as an `ItemFailure` says, `decided` as a
     hook does, by `AbortRun` or `RetryAfter`, and `away` as the task's `wait_for` does."""
-    verdict = error if decided is None else decided
+    verdict = verdict_in(error) if decided is None else decided
     if isinstance(verdict, RetryAfter):
         retry_after_s = verdict.seconds
     wait_s = _seconds(retry_after_s)
@@ -60,9 +60,23 @@ def failure_of(
         wait_s = _asked_by_answer(error)
     return Failure(
         error=run_error(error),
-        final=permanent or isinstance(verdict, AbortRun | InvalidPayload),
+        final=permanent or isinstance(verdict, AbortRun) or isinstance(error, InvalidPayload),
         wait_s=min(max(wait_s or 0.0, SHORTEST_AWAY_S), LONGEST_AWAY_S) if away else wait_s,
         away=away,
+    )
+
+
+def verdict_in(error: BaseException) -> AbortRun | RetryAfter | None:
+    """Return what the task decided by its exception, also in a group: the first that aborts the
+    run, else the one that asks for the longest wait."""
+    decisions = [e for e in leaves_of(error) if isinstance(e, AbortRun | RetryAfter)]
+    for decision in decisions:
+        if isinstance(decision, AbortRun):
+            return decision
+    return max(
+        (d for d in decisions if isinstance(d, RetryAfter)),
+        key=lambda decision: _seconds(decision.seconds) or 0.0,
+        default=None,
     )
 
 

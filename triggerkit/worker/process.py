@@ -82,9 +82,9 @@ class Worker:
         self._config = config
         self._transport = open_transport(settings, config.namespace)
         self._event_loop = EventLoopThread()
-        self._completions = Completions(self._open_claims, self._transport)
         self._journal = Journal(self._connect)
         self._notes = RunNotes(self._journal, self._connect)
+        self._completions = Completions(self._open_claims, self._transport, self._notes.wait_for)
         slots, async_slots = Slots(config.slots), Slots(config.async_slots)
         executors = {
             task.name: (
@@ -112,6 +112,7 @@ class Worker:
         _prepare(self._tasks, self._event_loop)
         self._completions.start()
         self._journal.start()
+        self._notes.start()
         watchdog = self._attempts.watchdog
         watchdog.watch_loop(self._event_loop.loop, self._event_loop.thread_id)
         watchdog.start()
@@ -135,7 +136,7 @@ class Worker:
         self._completions.stop()
         self._journal.stop()
         self._event_loop.stop()
-        self._notes.close()
+        self._notes.stop()
         self._transport.close()
 
     def _make_threads(self, slots: Slots) -> _Threads | None:

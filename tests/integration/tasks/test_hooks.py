@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -130,6 +132,27 @@ def test_retry_after_uses_up_no_attempt(triggers: RunState) -> None:
     with working(triggers, limited):
         [row] = triggers.wait_for_status("completed", handle.id)
     assert (row["attempt"], row["waits"], len(calls)) == (6, 4, 6)
+
+
+def test_what_a_group_of_a_task_group_decides_counts(triggers: RunState) -> None:
+    async def fail(error: Exception) -> None:
+        raise error
+
+    @task(retry=Retry(max_attempts=3, min_delay_s=0))
+    async def grouped(given: dict[str, str]) -> None:
+        decision = (
+            AbortRun("closed") if given["what"] == "abort" else RetryAfter(timedelta(hours=1))
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(decision))
+
+    handles = [grouped.trigger({"what": what}) for what in ("abort", "wait")]
+    with working(triggers, grouped):
+        [aborted] = triggers.wait_for_status("failed", handles[0].id)
+        [waiting] = triggers.wait_for_status("retrying", handles[1].id)
+    assert (aborted["attempt"], waiting["attempt"], waiting["waits"]) == (1, 1, 1)
+    hours = "SELECT round(extract(epoch FROM scheduled_at - now()) / 3600) FROM triggerkit.runs"
+    assert triggers.rows(f"{hours} WHERE id = %s", handles[1].id) == [1]
 
 
 def test_each_attempt_is_recorded_with_its_error_and_times(triggers: RunState) -> None:

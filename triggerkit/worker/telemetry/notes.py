@@ -1,54 +1,96 @@
-"""Write what runs say to the journal, and what they change of themselves to their rows."""
+"""What runs say goes to the journal, what they change of themselves to their rows."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
-from typing import Any
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
 
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import ClaimedRun
+from triggerkit.threads import LastingThread
 from triggerkit.worker.telemetry.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-#: Fenced by the attempt's number, as an outcome is.
+#: Seconds that an outcome waits for what its run changed of itself before.
+PATIENCE_S = 5.0
+
+#: Fenced by the attempt's number, as an outcome is. The attempt may have ended meanwhile.
 _UPDATE = """
-UPDATE triggerkit.runs SET tags = %s, metadata = %s::jsonb
-WHERE id = %s AND attempt = %s AND status || '' = 'executing'
+UPDATE triggerkit.runs SET tags = %s, metadata = %s::jsonb WHERE id = %s AND attempt = %s
 """
 
 
+class _Update(NamedTuple):
+    run: ClaimedRun
+    tags: list[str]
+    metadata: dict[str, Any]
+    written: Future[None]
+
+
 class RunNotes:
-    """See `Notes`."""
+    """See `Notes`. A thread writes what runs change: Postgres may take its time."""
 
     def __init__(self, journal: Journal, connect: Callable[[], psycopg.Connection]) -> None:
         self._journal = journal
         self._connect = connect
-        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Update | None] = queue.SimpleQueue()
+        self._thread = LastingThread(self._write_all, "notes")
         self._connection: psycopg.Connection | None = None
+        #: By run, what is written last of it.
+        self._last: dict[str, Future[None]] = {}
+
+    def start(self) -> None:
+        """Start writing."""
+        self._thread.start()
 
     def put(self, entry: JournalEntry) -> None:
         """See `Notes.put`."""
         self._journal.put(entry)
 
-    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> None:
+    def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> Future[None]:
         """See `Notes.update`. While Postgres is away it is only told: the run goes on."""
-        parameters = [tags, orjson.dumps(metadata).decode(), run.id, run.attempt]
-        with self._lock:
-            try:
-                self._connection = self._connection or self._connect()
-                self._connection.execute(_UPDATE, parameters)
-            except psycopg.Error as error:
-                logger.warning("the metadata of %s is not stored (%s)", run.id, error)
-                self.close()
+        written: Future[None] = Future()
+        self._last[run.id] = written
+        self._queue.put(_Update(run, tags, metadata, written))
+        return written
 
-    def close(self) -> None:
-        """Close the connection."""
+    def wait_for(self, run_ids: Iterable[str]) -> None:
+        """Wait until what these runs changed is written, but not for long; they have ended."""
+        for run_id in run_ids:
+            if (written := self._last.pop(run_id, None)) is not None:
+                wait([written], PATIENCE_S)
+
+    def stop(self) -> None:
+        """Write what is left, then end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _write_all(self) -> None:
+        while (update := self._queue.get()) is not None:
+            try:
+                self._write(update)
+            finally:
+                update.written.set_result(None)
+        self._disconnect()
+
+    def _write(self, update: _Update) -> None:
+        run = update.run
+        metadata = orjson.dumps(update.metadata).decode()
+        try:
+            self._connection = self._connection or self._connect()
+            self._connection.execute(_UPDATE, [update.tags, metadata, run.id, run.attempt])
+        except psycopg.Error as error:
+            logger.warning("the metadata of %s is not stored (%s)", run.id, error)
+            self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
