@@ -18,6 +18,7 @@ from triggerkit.replication import heartbeat, source_server, wal_marker
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.publication.ensure import ensure_publication
 from triggerkit.replication.slot import PUBLICATION, ensure_slot
+from triggerkit.replication.versions import InMemory
 from triggerkit.state.connect import connect
 
 SLOT = "triggerkit_test"
@@ -36,6 +37,7 @@ class Source:
         self._connection = psycopg.connect(url, autocommit=True)
         self._ends = count()
         self._last_lsn = 0
+        self.versions = InMemory()
 
     def reconnect(self) -> None:
         """Connect anew, after a restart of the server."""
@@ -92,7 +94,9 @@ class Source:
 
         After it the server has taken in what was confirmed, and the slot is free.
         """
-        async with Capture.open(self.url, SLOT, PUBLICATION, self._last_lsn, known) as capture:
+        async with Capture.open(
+            self.url, SLOT, PUBLICATION, self._last_lsn, known, self.versions
+        ) as capture:
             yield capture
         active = f"SELECT bool_or(active) FROM pg_replication_slots WHERE slot_name = '{SLOT}'"
         while self.value(active):  # noqa: ASYNC110 - the server tells nobody

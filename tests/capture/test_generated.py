@@ -198,7 +198,8 @@ def test_without_the_privilege_the_catalog_decides_and_that_is_said(source: Sour
 
         async def follow() -> list[str]:
             async with await connect(url, "test") as connection:
-                return await ensure_publication(connection, PUBLICATION, [("public", "items")])
+                items = [("public", "items")]
+                return (await ensure_publication(connection, PUBLICATION, items)).said
 
         (said,) = asyncio.run(follow())
         assert "public.items" in said

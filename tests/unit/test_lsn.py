@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triggerkit.lsn import Lsn
-from triggerkit.replication.capture import full_xid
+from triggerkit.replication.versions import full_xid
 
 
 @given(st.integers(min_value=0, max_value=2**64 - 1))

@@ -33,13 +33,7 @@ from triggerkit.replication.messages import (
 from triggerkit.replication.pgoutput import commit_time, decode
 from triggerkit.replication.relations import RelationCache
 from triggerkit.replication.source_server import Server
-
-
-def full_xid(xid: int, reference: int) -> int:
-    """Extend the 32-bit `xid` of a Begin message to the 64-bit id nearest to `reference`."""
-    candidate = (reference & ~0xFFFFFFFF) | xid
-    near = (candidate - 2**32, candidate, candidate + 2**32)
-    return min((c for c in near if c >= 0), key=lambda c: abs(c - reference))
+from triggerkit.replication.versions import Versions, full_xid
 
 
 @dataclass(slots=True)
@@ -91,17 +85,24 @@ class Capture:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, slot_name: str, publication: str, after: int, known: Server | None = None
+        cls,
+        dsn: str,
+        slot_name: str,
+        publication: str,
+        after: int,
+        known: Server | None = None,
+        versions: Versions | None = None,
     ) -> AsyncIterator[Self]:
         """Stream from the slot; transactions up to the commit LSN `after` are passed over.
 
-        `known` is the server that those were streamed from.
+        `known` is the server that those were streamed from, and `versions` remembers the relations
+        that were.
 
         Raises:
             CannotConnect, SlotError: see `ReplicationConnection.open`.
         """
         async with AsyncExitStack() as stack:
-            catalog = Catalog(dsn)
+            catalog = Catalog(dsn, versions)
             stack.push_async_callback(catalog.close)
             async with answering():
                 last_xid = await catalog.last_xid()
@@ -158,7 +159,7 @@ class Capture:
         if isinstance(message, Truncate) and part is not None:
             part.changes += self._relations.changes(message)
         elif isinstance(message, Begin):
-            self._begin(message)
+            await self._begin(message)
         elif isinstance(message, Commit):
             self._commit(message, parts)
         elif isinstance(message, Relation):
@@ -189,12 +190,14 @@ class Capture:
         elif message.prefix != heartbeat.PREFIX or self._heartbeat.is_back(message):
             part.messages.append(message)
 
-    def _begin(self, message: Begin) -> None:
+    async def _begin(self, message: Begin) -> None:
         self._skipping = message.final_lsn <= self._after
         self._xid = full_xid(message.xid, self._xid)
         commit_at = commit_time(message.commit_time_us)
         transaction = Transaction(message.final_lsn, commit_at, self._xid)
         self._part = TransactionPart(transaction, 0)
+        for relation in await self._catalog.changed(self._xid):
+            self._relations.put(relation)
 
     def _commit(self, message: Commit, parts: list[TransactionPart]) -> None:
         part, self._part = self._part, None
@@ -219,7 +222,7 @@ class Capture:
                 self._mark_oid = relation.oid
         else:
             async with answering():
-                compiled = await self._catalog.compile(relation)
+                compiled = await self._catalog.compile(relation, self._xid)
             self._relations.put(compiled)
 
     def _on_keepalive(self, keepalive: PrimaryKeepalive) -> None:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import psycopg
 
 from triggerkit.replication.compiled import CompiledRelation
 from triggerkit.replication.messages import Relation
+from triggerkit.replication.old_rows import Partitions
+from triggerkit.replication.versions import (
+    Column,
+    InMemory,
+    Present,
+    Version,
+    Versions,
+    announced,
+    full_xid,
+)
 from triggerkit.state.connect import connect
 from triggerkit.values import Decoder, array_decoder, decoder_for
 
 #: The columns of the key alone: an index may hold others after them (INCLUDE).
-_PRIMARY_KEY = """
-SELECT a.attname FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, ord)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indisprimary AND i.indrelid = %s AND k.ord <= i.indnkeyatts ORDER BY k.ord
+_PRESENT = """
+SELECT c.oid::bigint, c.relkind = 'p',
+    (SELECT jsonb_agg(jsonb_build_array(a.attnum, a.attname, a.atttypid::bigint) ORDER BY a.attnum)
+     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    (k.indkey::int2[])[0:k.indnkeyatts - 1]::int[], k.xmin::text::bigint,
+    CASE WHEN c.relkind = 'p' THEN (
+        SELECT coalesce(bool_and(l.relreplident = 'f'), false)
+        FROM pg_partition_tree(c.oid) t JOIN pg_class l ON l.oid = t.relid
+        WHERE t.isleaf AND l.relkind = 'r') ELSE false END
+FROM pg_class c LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
+WHERE c.oid = ANY (%s)
 """
 
 #: Types, with those that they are made of: a domain's base, an array's element.
@@ -70,33 +86,84 @@ async def type_decoders(
     return {oid: decoder(oid) for oid in types if oid >= FIRST_USER_OID}
 
 
-class Catalog:
-    """Looks relations up over a connection of its own, opened when first needed."""
+async def present_relations(
+    connection: psycopg.AsyncConnection, oids: Sequence[int], xid: int | None = None
+) -> dict[int, Present]:
+    """Return the relations `oids` as the catalog has them now, without those that are gone.
 
-    def __init__(self, dsn: str) -> None:
+    The transaction that made a key is extended to 64 bits by `xid`, which is near it.
+    """
+    cursor = await connection.execute(_PRESENT, [list(oids)])
+    return {row[0]: _present(xid, *row) for row in await cursor.fetchall()}
+
+
+def _present(
+    xid: int | None,
+    oid: int,
+    is_partitioned: bool,
+    columns: list[tuple[int, str, int]] | None,
+    key: list[int] | None,
+    key_xid: int | None,
+    are_whole: bool,
+) -> Present:
+    listed = tuple(Column(*column) for column in columns or ())
+    version = Version(oid, listed, tuple(key or ()), is_partitioned)
+    made_by = None if key_xid is None or xid is None else full_xid(key_xid, xid)
+    return Present(version, made_by, are_whole)
+
+
+class Catalog:
+    """Looks relations up over a connection of its own, opened when first needed.
+
+    What it finds is kept in `versions`, for when the catalog has moved on.
+    """
+
+    def __init__(self, dsn: str, versions: Versions | None = None) -> None:
         self._dsn = dsn
+        self._versions = versions or InMemory()
+        self._announced: set[int] = set()
+        #: Relations announced with the key they had before one that is made later in the stream.
+        self._until: dict[int, tuple[Relation, int]] = {}
         self._connection: psycopg.AsyncConnection | None = None
 
-    async def compile(self, relation: Relation) -> CompiledRelation:
-        """Return the relation with its primary key and the decoders of its types."""
-        if self._connection is None:
-            self._connection = await connect(self._dsn, "triggerkit catalog")
-        cursor = await self._connection.execute(_PRIMARY_KEY, [relation.oid])
-        primary_key = tuple(name for (name,) in await cursor.fetchall())
+    async def compile(self, relation: Relation, xid: int | None = None) -> CompiledRelation:
+        """Return the relation, announced in transaction `xid`, with its key and its decoders."""
+        known = await self._versions.recall(relation.oid)
+        present = (await present_relations(await self._connected(), [relation.oid], xid)).get(
+            relation.oid
+        )
+        is_again = relation.oid in self._announced
+        self._announced.add(relation.oid)
+        found = announced(relation, known, present, xid, is_again=is_again)
+        if found.version != known:
+            await self._versions.remember(found.version)
+        self._until.pop(relation.oid, None)
+        if found.until is not None:
+            self._until[relation.oid] = relation, found.until
         types = (column.type_oid for column in relation.columns)
-        decoders = await type_decoders(self._connection, types)
-        return CompiledRelation(relation, primary_key, decoders)
+        decoders = await type_decoders(await self._connected(), types)
+        partitions = None
+        if found.version.is_partitioned:
+            partitions = Partitions(present is not None and present.are_whole)
+        return CompiledRelation(relation, found.key_names, decoders, partitions)
+
+    async def changed(self, xid: int) -> list[CompiledRelation]:
+        """Return the relations that have another key from transaction `xid` on."""
+        due = [relation for relation, until in self._until.values() if xid > until]
+        return [await self.compile(relation, xid) for relation in due]
 
     async def last_xid(self) -> int:
         """Return a recent 64-bit transaction id, to extend the stream's 32-bit ones by."""
-        if self._connection is None:
-            self._connection = await connect(self._dsn, "triggerkit catalog")
-        cursor = await self._connection.execute(
-            "SELECT txid_snapshot_xmax(txid_current_snapshot())"
-        )
+        connection = await self._connected()
+        cursor = await connection.execute("SELECT txid_snapshot_xmax(txid_current_snapshot())")
         row = await cursor.fetchone()
         assert row is not None
         return int(row[0])
+
+    async def _connected(self) -> psycopg.AsyncConnection:
+        if self._connection is None:
+            self._connection = await connect(self._dsn, "triggerkit catalog")
+        return self._connection
 
     async def close(self) -> None:
         """Close the connection."""

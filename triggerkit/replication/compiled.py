@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -16,6 +16,7 @@ from triggerkit.replication.messages import (
     Truncate,
     Update,
 )
+from triggerkit.replication.old_rows import OldRow, OldRows, Partitions, only
 from triggerkit.replication.pgoutput import ROW_HEADER
 from triggerkit.replication.tuples import UNCHANGED_TOAST, Tuple, read_record
 from triggerkit.values import Decoder, decode_integer, decode_text, decoder_for
@@ -23,6 +24,10 @@ from triggerkit.values import Decoder, decode_integer, decode_text, decoder_for
 #: Stands for NULL in a key. Only tables without a primary key have it: those published under
 #: REPLICA IDENTITY FULL, whose key is then the whole row.
 NULL_IN_KEY: Final = "\\N"
+
+_KEYLESS_DELETE: Final = (
+    "the delete does not carry the primary key, which the REPLICA IDENTITY of its partition lacks"
+)
 
 _NO_DECODERS: Mapping[int, Decoder] = MappingProxyType({})
 _HEADER_SIZE: Final = ROW_HEADER.size
@@ -48,7 +53,7 @@ class CompiledRelation:
     column. Where the stream does not send all of it with a delete (REPLICA IDENTITY USING INDEX,
     or no primary key), the key is what the stream flags: see `key_columns`.
     `decoders` has those of types known only from the catalog, such as domains and arrays of enums,
-    by their OID.
+    by their OID. `partitions` is given for a partitioned table.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class CompiledRelation:
         relation: Relation,
         primary_key: tuple[str, ...] = (),
         decoders: Mapping[int, Decoder] = _NO_DECODERS,
+        partitions: Partitions | None = None,
     ) -> None:
         self.oid: Final = relation.oid
         self.schema: Final = relation.schema
@@ -75,7 +81,9 @@ class CompiledRelation:
             for name, decode_value in self._fields
         )
         self._single_key = self.key_columns[0] if len(self.key_columns) == 1 else None
-        self._is_identity = tuple(column.is_key for column in relation.columns)
+        self._old_rows = OldRows(
+            [column.is_key for column in relation.columns], self._key_at, partitions
+        )
 
     def changes(self, message: RowMessage | Truncate) -> list[RowChange]:
         """Return the changes of this relation's rows that `message` tells of, in order.
@@ -93,9 +101,10 @@ class CompiledRelation:
         if isinstance(message, Update):
             if message.old is None:
                 return [self._change("update", message.new, {})]
-            return self._update_with_old(message.old, message.old_kind == "O", message.new)
+            return self._update_with_old(message)
         if isinstance(message, Delete):
-            return [self._delete(message.old, message.old_kind == "O")]
+            self._expect_all_columns(message.old)
+            return [self._delete(self._old_rows.read(message.old, message.old_kind))]
         return [RowChange(self.schema, self.table, "truncate", (), None)]
 
     def new_row_headers(self) -> dict[bytes, Action]:
@@ -126,29 +135,34 @@ class CompiledRelation:
         row = (self.schema, self.table, action, key, record, changes, unchanged, None)
         return _make(RowChange, row)
 
-    def _update_with_old(self, old: Tuple, is_whole: bool, new: Tuple) -> list[RowChange]:
-        self._expect_all_columns(old)
-        self._expect_all_columns(new)
-        # Under 'K' None is "not part of the key", and under 'O' no unchanged value was NULL.
+    def _update_with_old(self, message: Update) -> list[RowChange]:
+        assert message.old is not None
+        assert message.old_kind is not None
+        self._expect_all_columns(message.old)
+        self._expect_all_columns(message.new)
+        row = self._old_rows.read(message.old, message.old_kind)
+        if row is None:
+            return [self._change("update", message.new, {})]
+        old, is_whole = row
+        # No unchanged value was NULL.
         new = [
             was if value is UNCHANGED_TOAST and was is not None else value
-            for was, value in zip(old, new, strict=True)
+            for was, value in zip(old, message.new, strict=True)
         ]
         if any(old[at] != new[at] for at in self._key_at):
-            return [self._delete(old, is_whole), self._change("insert", new)]
+            return [self._delete(row), self._change("insert", new)]
         changed = [is_whole and was != value for was, value in zip(old, new, strict=True)]
         try:
-            changes = self._record(_only(changed, old))
+            changes = self._record(only(changed, old))
         except _Undecodable as undecodable:
             return [self._faulty("update", new, undecodable.fault)]
         return [self._change("update", new, changes)]
 
-    def _delete(self, old: Tuple, is_whole: bool) -> RowChange:
-        if is_whole:
-            return self._change("delete", old)
-        self._expect_all_columns(old)
-        change = self._change("delete", _only(self._is_identity, old))
-        return change._replace(unchanged=())
+    def _delete(self, row: OldRow | None) -> RowChange:
+        if row is None:
+            return RowChange(self.schema, self.table, "delete", (), None, None, (), _KEYLESS_DELETE)
+        change = self._change("delete", row.values)
+        return change if row.is_whole else change._replace(unchanged=())
 
     def _change(self, action: Action, values: Tuple, changes: Record | None = None) -> RowChange:
         try:
@@ -216,14 +230,6 @@ class CompiledRelation:
             except ValueError:
                 return name
         raise AssertionError("a decoder refuses a value only sometimes")
-
-
-def _only(wanted: Iterable[bool], values: Tuple) -> Tuple:
-    """`values` with `UNCHANGED_TOAST`, which no record shows, for those not wanted."""
-    return [
-        value if is_wanted else UNCHANGED_TOAST
-        for is_wanted, value in zip(wanted, values, strict=True)
-    ]
 
 
 def _key_columns(relation: Relation, primary_key: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from triggerkit.consumers.database import Database, find_database
 from triggerkit.consumers.gap import close_gaps
 from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.pull.notifier import Notifier
+from triggerkit.consumers.relations import StoredVersions
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.network import reachable
@@ -82,6 +83,7 @@ class Stream:
             database.publication_name,
             writer.last_commit_lsn,
             known,
+            StoredVersions(self._states, database.id),
         ) as capture:
             await follow_server(self._states, database.id, known, capture.server)
             await require_slot_epoch(self._states, database.id, writer.slot_epoch)

@@ -42,6 +42,12 @@ WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s AND k.ord <= i.indnke
 ORDER BY k.ord
 """
 
+#: Rows of children (INHERITS) are none of the table's, nor does the stream have them as such.
+_IS_PARTITIONED = """
+SELECT c.relkind = 'p' FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+"""
+
 #: Row security is in effect when a policy may hide rows from this very role.
 _POLICIES = """
 SELECT row_security_active(c.oid), current_user::text FROM pg_class c
@@ -116,6 +122,7 @@ class ChunkReader:
     ) -> None:
         self._connection = connection
         self._publication = publication
+        self._from: sql.Composable = sql.Identifier(*table)
         self._table = table
         self._sort_by = sort_by
         self._bounds = bounds
@@ -140,6 +147,9 @@ class ChunkReader:
         self._decoders = await type_decoders(self._connection, self._types.values())
         cursor = await self._connection.execute(_KEY_ORDER, self._table)
         self._key = [name for (name,) in await cursor.fetchall()]
+        cursor = await self._connection.execute(_IS_PARTITIONED, self._table)
+        if await cursor.fetchone() == (False,):
+            self._from = sql.SQL("ONLY ") + self._from
         if not self._columns or not self._key:
             raise PreflightFailed(f"table {self._table} does not exist, or has no primary key")
         missing = [name for name in self._key if name not in self._columns]
@@ -170,7 +180,7 @@ class ChunkReader:
         conditions = [self._is_null()] if nulls else self._within()
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT 1").format(
             self._list(order),
-            sql.Identifier(*self._table),
+            self._from,
             self._where(conditions),
             self._list(order, sql.SQL(" DESC")),
         )
@@ -181,7 +191,7 @@ class ChunkReader:
         """About how many rows are to be read; exact for a small table."""
         table = sql.Identifier(*self._table)
         conditions = [] if self._bounds.are_open else self._within()
-        rows = sql.SQL("FROM {} {}").format(table, self._where([sql.SQL("true"), *conditions]))
+        rows = sql.SQL("FROM {} {}").format(self._from, self._where([sql.SQL("true"), *conditions]))
         name = table.as_string(self._connection)
         cursor = await self._connection.execute(_SIZE, {"table": name})
         size = await cursor.fetchone()
@@ -209,7 +219,7 @@ class ChunkReader:
                 conditions.append(self._compare(order, operator, place))
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT {}").format(
             self._list(self._columns),
-            sql.Identifier(*self._table),
+            self._from,
             self._where(conditions),
             self._list(order),
             sql.Literal(self._limit),
@@ -233,7 +243,7 @@ class ChunkReader:
         values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
         query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
             self._list(self._columns),
-            sql.Identifier(*self._table),
+            self._from,
             self._list(self._key),
             sql.SQL(", ").join(values),
         )

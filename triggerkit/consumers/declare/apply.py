@@ -9,11 +9,11 @@ import psycopg
 from triggerkit.consumers.database import Database, ensure_database, known_database
 from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
+from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.encryption import Keyring
-from triggerkit.replication.publication.ensure import ensure_publication
 from triggerkit.replication.slot import require_logical
 from triggerkit.state.channels import notify_consumers
 
@@ -56,7 +56,7 @@ async def apply(
     await endpoints.check(declarations.endpoints, declarations.consumers)
     database, identity = await ensure_database(source, state)
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
-    done = await ensure_publication(source, database.publication_name, tables)
+    done = await follow(source, state, database, tables)
     done += await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
     done += await endpoints.declare(declarations.endpoints)
     for consumer in declarations.consumers:

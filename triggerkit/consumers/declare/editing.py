@@ -9,6 +9,7 @@ import psycopg
 from triggerkit.consumers.database import ensure_database
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
+from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.declare.manage import Consumers, only_api
 from triggerkit.consumers.declare.plan import Stored, loss
 from triggerkit.consumers.declare.resolve import resolve
@@ -16,7 +17,6 @@ from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.encryption import Keyring
 from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
-from triggerkit.replication.publication.ensure import ensure_publication
 from triggerkit.replication.slot import require_logical
 
 
@@ -51,9 +51,7 @@ class Editor:
         declared, warnings = await self._captured(name, definition)
         endpoint_id = await self._endpoints.id_for(declared)
         database, identity = await ensure_database(self._source, self._state)
-        warnings += await ensure_publication(
-            self._source, database.publication_name, definition.table_names
-        )
+        warnings += await follow(self._source, self._state, database, definition.table_names)
         await ensure_capture_slot(self._source, self._state, database, identity)
         await self._consumers.create(database.id, declared, endpoint_id)
         return warnings
@@ -78,9 +76,7 @@ class Editor:
             raise WouldLose(f"{name}: {lost}; confirm with --yes (in the API: may_lose)")
         endpoint_id = await self._endpoints.id_for(declared)
         database, _ = await ensure_database(self._source, self._state)
-        warnings += await ensure_publication(
-            self._source, database.publication_name, definition.table_names
-        )
+        warnings += await follow(self._source, self._state, database, definition.table_names)
         await self._consumers.change(stored, declared, endpoint_id)
         await self._set_paused(stored, values.get("paused"))
         return warnings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -26,6 +27,32 @@ SELECT puballtables, coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false),
 FROM pg_publication p WHERE pubname = %s
 """
 
+#: Partitions below a published table whose own name is asked for, or is in the publication too.
+_WITHIN = """
+WITH held AS (
+    SELECT r.prrelid AS oid FROM pg_publication_rel r
+    JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = %(publication)s
+), asked AS (SELECT unnest(%(oids)s::oid[]) AS oid)
+SELECT n.nspname, c.relname, an.nspname, ac.relname, c.oid IN (SELECT oid FROM asked)
+FROM (SELECT oid FROM held UNION SELECT oid FROM asked) t
+JOIN pg_class c ON c.oid = t.oid AND c.relispartition
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL pg_partition_ancestors(c.oid) a
+JOIN pg_class ac ON ac.oid = a.relid JOIN pg_namespace an ON an.oid = ac.relnamespace
+JOIN pg_publication p ON p.pubname = %(publication)s
+    AND (to_jsonb(p) ->> 'pubviaroot')::bool
+WHERE a.relid <> c.oid AND (p.puballtables OR a.relid IN (SELECT oid FROM held))
+    AND (c.oid IN (SELECT oid FROM asked) OR a.relid IN (SELECT oid FROM asked))
+ORDER BY 1, 2, 3, 4 LIMIT 1
+"""
+
+
+class Published(NamedTuple):
+    """The tables that are in the publication now, and what is to be said of it."""
+
+    tables: list[SourceTable]
+    said: list[str]
+
 
 def create_publication(
     publication: str, tables: Sequence[SourceTable], version: int
@@ -33,7 +60,7 @@ def create_publication(
     """Return the statement that makes `publication` hold `tables`, on a server of `version`."""
     create = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(publication))
     if tables:
-        names = sql.SQL(", ").join(sql.Identifier(*table.name) for table in tables)
+        names = _names(tables)
         create = sql.SQL("{} FOR TABLE {}").format(create, names)
     options = []
     if version >= PARTITIONS_BY_ROOT:
@@ -48,11 +75,11 @@ def create_publication(
 
 async def ensure_publication(
     connection: psycopg.AsyncConnection, publication: str, tables: Iterable[tuple[str, str]]
-) -> list[str]:
+) -> Published:
     """Make `publication` hold `tables`; one that publishes all tables is used as it is.
 
     On a server that streams no messages it also gets the marker table. Where Postgres would refuse
-    a table's own updates or deletes, the publication stays as it was. Returns what is to be said.
+    a table's own updates or deletes, the publication stays as it was.
 
     Raises:
         PreflightFailed: a table does not exist or cannot be followed, or the role may not do it.
@@ -64,7 +91,9 @@ async def ensure_publication(
         addition = await wal_marker.missing_publication(connection, publication)
         if addition is not None:
             await _change(connection, addition)
-        return await _require_writable(connection, publication, wanted)
+        await _require_own_name(connection, publication, wanted)
+        said = await _require_writable(connection, publication, wanted)
+    return Published(wanted, said)
 
 
 async def _ensure_tables(
@@ -96,8 +125,18 @@ async def _ensure_tables(
     published = set(await cursor.fetchall())
     missing = [table for table in wanted if table.name not in published]
     if missing:
-        names = sql.SQL(", ").join(sql.Identifier(*table.name) for table in missing)
+        names = _names(missing)
         await _change(connection, sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(name, names))
+
+
+def _names(tables: Sequence[SourceTable]) -> sql.Composed:
+    """Return `tables` as a publication takes them: without ONLY it would take their children."""
+    return sql.SQL(", ").join(
+        sql.SQL("{}{}").format(
+            sql.SQL("" if table.is_partitioned else "ONLY "), sql.Identifier(*table.name)
+        )
+        for table in tables
+    )
 
 
 async def _change(connection: psycopg.AsyncConnection, statement: sql.Composed) -> None:
@@ -110,6 +149,31 @@ async def _change(connection: psycopg.AsyncConnection, statement: sql.Composed) 
             f"({error.diag.message_primary}); let a superuser run: "
             f"{statement.as_string(connection)};"
         ) from error
+
+
+async def _require_own_name(
+    connection: psycopg.AsyncConnection, publication: str, wanted: Sequence[SourceTable]
+) -> None:
+    """Refuse a partition and the table that it belongs to beside each other: the changes of both
+    come under the table's name."""
+    cursor = await connection.execute(
+        _WITHIN, {"publication": publication, "oids": [table.oid for table in wanted]}
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return
+    *partition, schema, root, is_wanted = row
+    dotted = ".".join(partition)
+    told = f"table {dotted} is a partition, and its changes come under the name of {schema}.{root}"
+    if is_wanted:
+        raise PreflightFailed(f"{told}, which is published too; follow {schema}.{root} instead")
+    drop = sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(
+        sql.Identifier(publication), sql.Identifier(*partition)
+    )
+    raise PreflightFailed(
+        f"{told} once that is published; if nobody follows {dotted} any more, run: "
+        f"{drop.as_string(None)};"
+    )
 
 
 async def _require_writable(

@@ -51,7 +51,9 @@ SELECT b.root::bigint, b.oid::bigint, n.nspname AS schema, c.relname AS name,
     ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
         AND a.attgenerated = 's' AND NOT a.attisdropped) AS stored,
     ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
-        AND a.attgenerated = 'v' AND NOT a.attisdropped) AS virtual
+        AND a.attgenerated = 'v' AND NOT a.attisdropped) AS virtual,
+    ARRAY(SELECT i.inhrelid::regclass::text FROM pg_inherits i
+        WHERE i.inhparent = c.oid AND c.relkind = 'r' ORDER BY 1) AS children
 FROM below b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
 LEFT JOIN pg_index d ON d.indrelid = c.oid AND d.indisreplident
@@ -85,6 +87,7 @@ class _Relation:
     generated_identity: list[str]
     stored: list[str]
     virtual: list[str]
+    children: list[str]
 
     @property
     def sql_name(self) -> str:
@@ -99,7 +102,7 @@ class SourceTable:
     `fault` says why the table cannot be followed. `partial` names it, or its partitions, whose old
     values the WAL does not carry, and `set_full` is the SQL that mends this: None where Postgres
     would then refuse the table's updates and deletes. `stored_columns` are its generated columns
-    that can be published.
+    that can be published. `children` inherit from it, and their rows are not the table's own.
     """
 
     name: tuple[str, str]
@@ -111,6 +114,7 @@ class SourceTable:
     set_full: str | None
     stored_columns: tuple[str, ...] = ()
     virtual_columns: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,7 @@ def _table(root: int, relations: list[_Relation], publishing: _Publishing) -> So
         set_full=_set_full([own, *others], publishing),
         stored_columns=tuple(own.stored),
         virtual_columns=tuple(own.virtual),
+        children=tuple(own.children),
     )
 
 

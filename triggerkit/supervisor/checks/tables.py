@@ -56,17 +56,16 @@ def _identity(
     if table.fault is not None:
         yield Check(label, False, *table.fault)
         return
-    detail = f"replica identity {table.identity}: {_OLD_VALUES[table.identity]}"
-    if table.is_partitioned:
-        detail = (
-            "all partitions are REPLICA IDENTITY FULL"
-            if not table.partial
-            else (
-                f"deletes in {_some(table.partial)} carry only the key: a REPLICA IDENTITY is each "
-                "partition's own"
-            )
+    yield Check(label, True, _old_rows(table))
+    if table.children:
+        yield Check(
+            f"{label} children",
+            False,
+            f"rows of {_some(table.children)}, which inherit from it, are not its own: neither "
+            "their changes nor existing ones are messages of it",
+            "follow them beside it, by their own names",
+            required=False,
         )
-    yield Check(label, True, detail)
     choosy = [d.name for d in followers if d.definition.when_changed is not None]
     if choosy and table.partial:
         yield Check(
@@ -76,6 +75,16 @@ def _identity(
             table.set_full or _no_full(table),
             required=False,
         )
+
+
+def _old_rows(table: SourceTable) -> str:
+    if not table.is_partitioned:
+        return f"replica identity {table.identity}: {_OLD_VALUES[table.identity]}"
+    carried = "all partitions are REPLICA IDENTITY FULL: changes and deletes carry all old values"
+    if table.partial:
+        carried = f"REPLICA IDENTITY is each partition's own: deletes in {_some(table.partial)} "
+        carried += "carry only the key"
+    return f"{carried}; TRUNCATE, ATTACH and DETACH of a single partition send no changes"
 
 
 def _no_full(table: SourceTable) -> str:
@@ -88,7 +97,7 @@ def _no_full(table: SourceTable) -> str:
 
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more partitions"
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 async def _privileges(

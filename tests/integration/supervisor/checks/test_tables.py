@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from tests.integration.supervisor.checks.checking import (
@@ -11,9 +14,13 @@ from tests.integration.supervisor.checks.checking import (
     items_checked,
     run_sql,
 )
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import changes
 from triggerkit.errors import PreflightFailed
+from triggerkit.replication.slot import PUBLICATION
 from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
+from triggerkit.supervisor.checks.tables import check_tables
 
 
 @pytest.mark.parametrize(
@@ -98,3 +105,57 @@ def test_when_changed_without_old_values_is_advised_against(items: Settings) -> 
     assert (check.ok, check.required) == (False, False)
     run_sql(items, check.remedy or "")
     assert "table Shop.items old values" not in checked(items, definition)
+
+
+def test_what_a_partitioned_tables_deletes_carry_is_told_by_its_partitions(
+    settings: Settings,
+) -> None:
+    run_sql(
+        settings,
+        "CREATE TABLE orders (id int PRIMARY KEY, note text) PARTITION BY RANGE (id)",
+        "CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (10)",
+        "ALTER TABLE orders REPLICA IDENTITY FULL",
+    )
+    definition = changes("orders", when_changed=["note"])
+    found = checked(settings, definition)
+    assert "deletes in public.orders_1 carry only the key" in found["table public.orders"].detail
+    remedy = found["table public.orders old values"].remedy
+    assert remedy == 'ALTER TABLE "public"."orders_1" REPLICA IDENTITY FULL;'
+    run_sql(settings, remedy)
+    found = checked(settings, definition)
+    assert "carry all old values" in found["table public.orders"].detail
+    assert "table public.orders old values" not in found
+
+
+def test_children_of_a_table_are_told_of(settings: Settings) -> None:
+    run_sql(
+        settings,
+        "CREATE TABLE orders (id int PRIMARY KEY)",
+        "CREATE TABLE more (PRIMARY KEY (id)) INHERITS (orders)",
+    )
+    check = checked(settings, changes("orders"))["table public.orders children"]
+    assert (check.ok, check.required) == (False, False)
+    assert "public.more" in check.detail
+
+
+def test_thousands_of_tables_are_looked_at_in_one_breath(settings: Settings) -> None:
+    names = [f"t{number}" for number in range(1000)]
+    run_sql(settings, *(f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names))
+    declared = [Declared(name, changes(name), f"/{name}") for name in names]
+
+    async def statements() -> int:
+        sent = 0
+        async with await connect(settings.source_dsn, "test") as source:
+            execute = source.execute
+
+            async def counted(*args: Any, **kwargs: Any) -> Any:
+                nonlocal sent
+                sent += 1
+                return await execute(*args, **kwargs)
+
+            source.execute = counted  # type: ignore[method-assign]
+            checks, tables = await check_tables(source, declared, PUBLICATION)
+        assert (len(checks), len(tables)) == (2000, 1000)
+        return sent
+
+    assert asyncio.run(statements()) < 10

@@ -1,0 +1,80 @@
+"""Remembers in the state which version of each relation a database's stream told of last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psycopg
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.replication.catalog import present_relations
+from triggerkit.replication.versions import Column, Version
+
+_RECALL = """
+SELECT columns, key, is_partitioned FROM triggerkit.relations WHERE database_id = %s AND oid = %s
+"""
+
+_REMEMBER = """
+INSERT INTO triggerkit.relations (database_id, oid, columns, key, is_partitioned)
+VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (database_id, oid) DO UPDATE
+SET columns = excluded.columns, key = excluded.key, is_partitioned = excluded.is_partitioned
+"""
+
+#: What the stream told of is not replaced: it may be behind the catalog.
+_NOTE = """
+INSERT INTO triggerkit.relations (database_id, oid, columns, key, is_partitioned)
+VALUES (%s, %s, %s, %s, %s) ON CONFLICT (database_id, oid) DO NOTHING
+"""
+
+_UNKNOWN = """
+SELECT o FROM unnest(%s::bigint[]) o
+WHERE NOT EXISTS (SELECT FROM triggerkit.relations WHERE database_id = %s AND oid = o)
+"""
+
+
+class StoredVersions:
+    """The remembered versions of one database's relations."""
+
+    def __init__(self, pool: AsyncConnectionPool, database_id: int) -> None:
+        self._pool = pool
+        self._database_id = database_id
+
+    async def recall(self, oid: int) -> Version | None:
+        """Return the last version that was remembered."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_RECALL, [self._database_id, oid])
+            row = await cursor.fetchone()
+        if row is None:
+            return None
+        columns, key, is_partitioned = row
+        return Version(oid, tuple(Column(*c) for c in columns), tuple(key), is_partitioned)
+
+    async def remember(self, version: Version) -> None:
+        """Keep `version` in place of the one before."""
+        async with self._pool.connection() as connection:
+            await connection.execute(_REMEMBER, _values(self._database_id, version))
+
+
+async def note_present(
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    database_id: int,
+    oids: Iterable[int],
+) -> None:
+    """Remember the relations `oids` as they are now, unless the stream told of them."""
+    cursor = await state.execute(_UNKNOWN, [list(oids), database_id])
+    unknown = [oid for (oid,) in await cursor.fetchall()]
+    if not unknown:
+        return
+    found = await present_relations(source, unknown)
+    async with state.cursor() as cursor:
+        await cursor.executemany(
+            _NOTE, [_values(database_id, present.version) for present in found.values()]
+        )
+
+
+def _values(database_id: int, version: Version) -> list[object]:
+    columns = Jsonb([list(column) for column in version.columns])
+    return [database_id, version.oid, columns, list(version.key), version.is_partitioned]
