@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triggerkit.tasks.queue import Queue
     from triggerkit.tasks.retry import Retry
     from triggerkit.tasks.task import Task
-    from triggerkit.tasks.triggering import Debounce
+    from triggerkit.tasks.triggering import Debounce, Item
     from triggerkit.tasks.verification import Mismatch
     from triggerkit.web.webhook import webhook
 
@@ -34,6 +34,7 @@ __all__ = [
     "Cron",
     "Debounce",
     "Handle",
+    "Item",
     "ItemFailure",
     "Metadata",
     "Mismatch",
@@ -66,7 +67,7 @@ _MODULES = {
     "tasks.queue": ("Queue",),
     "tasks.retry": ("Retry",),
     "tasks.task": ("Task",),
-    "tasks.triggering": ("Debounce",),
+    "tasks.triggering": ("Debounce", "Item"),
     "tasks.verification": ("Mismatch",),
 }
 

@@ -12,7 +12,7 @@ from triggerkit.errors import UnknownTask
 from triggerkit.project import Project
 from triggerkit.runs.client import portal
 from triggerkit.tasks.registry import load_tasks
-from triggerkit.tasks.triggering import Debounce, TriggerOptions, with_options
+from triggerkit.tasks.triggering import Debounce, TriggerOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +45,10 @@ def trigger(
     priority: Annotated[
         int | None, typer.Option(help="Start as if triggered this many seconds earlier.")
     ] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the task's.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(help="Other than the task's retry has.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Tag; repeatable.")] = None,
     metadata: Annotated[str | None, typer.Option(help="JSON object, or @file.")] = None,
     tasks: Tasks = None,
@@ -65,9 +69,10 @@ def trigger(
         "debounce": None if debounce is None else Debounce(debounce, delay or 0.0),
         "concurrency_key": concurrency_key,
         "priority": priority,
+        "queue": queue,
+        "max_attempts": max_attempts,
         "tags": tag,
         "metadata": None if metadata is None else json_given(metadata, "--metadata"),
     }
     options = cast("TriggerOptions", {n: v for n, v in asked.items() if v is not None})
-    run = with_options(found.new_run(body), options, found.ttl_s, found.priority)
-    print_json(portal.accept([run])[0].as_json())
+    print_json(portal.accept([found.new_run(body, options)])[0].as_json())

@@ -17,11 +17,10 @@ from triggerkit.runs.schedules import Cron
 from triggerkit.tasks.context import running
 from triggerkit.tasks.function import is_async, place_of
 from triggerkit.tasks.hooks import HookDecorators, Hooks
-from triggerkit.tasks.payload.encode import encode
 from triggerkit.tasks.payload.payload_type import PayloadType
 from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
-from triggerkit.tasks.triggering import TriggerOptions, scoped_key, with_options
+from triggerkit.tasks.triggering import Item, TriggerOptions, scoped_key, with_options
 from triggerkit.tasks.verification import Verify
 from triggerkit.tasks.waiting import (
     check_found,
@@ -142,12 +141,12 @@ class Task(HookDecorators, Generic[T, P, R]):
         return (await door().accept_within_async(connection, [run]))[0]
 
     def trigger_many(
-        self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
+        self, payloads: Sequence[T | Item[T]], /, **options: Unpack[TriggerOptions]
     ) -> list[Handle]:
         """`trigger` for each of `payloads`, in order: one round trip for each thousand.
 
         Each thousand is accepted whole or not at all. An idempotency key counts for each payload
-        by its place.
+        by its place. `Item(payload, delay=60)` has options of its own, which go before the others.
         """
         connection = options.pop("connection", None)
         runs = self._runs(payloads, options)
@@ -158,7 +157,7 @@ class Task(HookDecorators, Generic[T, P, R]):
         return door().accept_within(connection, runs)
 
     async def atrigger_many(
-        self, payloads: Sequence[T], /, **options: Unpack[TriggerOptions]
+        self, payloads: Sequence[T | Item[T]], /, **options: Unpack[TriggerOptions]
     ) -> list[Handle]:
         """`trigger_many` for async callers."""
         connection = options.pop("connection", None)
@@ -213,20 +212,14 @@ class Task(HookDecorators, Generic[T, P, R]):
         run had it."""
         return door().forget_key(self.name, scoped_key(key, "global", None) or "")
 
-    def new_run(self, payload: object) -> NewRun:
+    def new_run(self, payload: object, options: TriggerOptions | None = None) -> NewRun:
         """Return a run of this task with a payload that is ready for JSON.
 
         Raises:
             InvalidPayload: it does not fit the parameter's type.
         """
-        if self.payload_type.shape != "batch":
-            written = encode(payload)
-            self.payload_type.read(written)
-            return self.run_of(written)
-        messages = [encode(message) for message in self._messages(payload)]
-        for message in messages:
-            self.payload_type.read(message)
-        return self._batch_run(messages)
+        options = options or {}
+        return with_options(self._of_json(payload), options, self.ttl_s, self.priority)
 
     def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
         """Return a run with a payload that was checked before."""
@@ -243,31 +236,38 @@ class Task(HookDecorators, Generic[T, P, R]):
         )
 
     def _run(self, payload: Any, options: TriggerOptions) -> NewRun:
-        if self.payload_type.shape == "none":
-            if payload is not None:
-                raise TypeError(f"{self.name} takes no payload")
-            run = self.run_of(b"null")
-        else:
-            run = self._written(payload)
-        return with_options(run, options, self.ttl_s, self.priority)
-
-    def _written(self, payload: Any) -> NewRun:
-        write = self.payload_type.write
+        if self.payload_type.shape == "none" and payload is not None:
+            raise TypeError(f"{self.name} takes no payload")
         if self.payload_type.shape == "batch":
-            many = list(payload) if isinstance(payload, tuple) else payload
-            return self._batch_run([write(one) for one in self._messages({"data": many})])
-        return self.run_of(write(payload))
+            payload = {"data": list(payload) if isinstance(payload, tuple) else payload}
+        return with_options(self._of_json(payload), options, self.ttl_s, self.priority)
 
-    def _batch_run(self, messages: Sequence[bytes]) -> NewRun:
+    def _of_json(self, payload: Any) -> NewRun:
+        shape = self.payload_type.shape
+        if shape == "none":
+            if payload is not None:
+                raise InvalidPayload([FieldProblem((), f"{self.name} takes no payload")])
+            return self.run_of(b"null")
+        if shape != "batch":
+            return self.run_of(self.payload_type.write(payload))
+        messages = [self.payload_type.write(one) for one in self._messages(payload)]
         return self.run_of(b'{"data":[%b]}' % b",".join(messages), items=len(messages))
 
     def _runs(self, payloads: Sequence[Any], options: TriggerOptions) -> list[NewRun]:
         if "debounce" in options:
             raise ConfigurationError("debounce= works only with a single trigger")
-        runs = [self._run(payload, options) for payload in payloads]
-        if "idempotency_key" in options:
-            return [_numbered(run, number) for number, run in enumerate(runs)]
-        return runs
+        return [
+            self._run_of_many(number, payload, options) for number, payload in enumerate(payloads)
+        ]
+
+    def _run_of_many(self, number: int, payload: Any, options: TriggerOptions) -> NewRun:
+        own: TriggerOptions = payload.options if isinstance(payload, Item) else {}
+        if "debounce" in own or "connection" in own:
+            raise ConfigurationError("debounce= and connection= are no options of a single item")
+        payload = payload.payload if isinstance(payload, Item) else payload
+        run = self._run(payload, {**options, **own})
+        has_common_key = "idempotency_key" in options and "idempotency_key" not in own
+        return _numbered(run, number) if has_common_key else run
 
     def _awaited(self, payload: Any, options: TriggerOptions) -> NewRun:
         if "connection" in options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 
 import psycopg
 
@@ -14,9 +14,15 @@ from triggerkit.runs.door import door
 from triggerkit.runs.otel import current_traceparent
 from triggerkit.runs.run import NewRun, RunOptions
 from triggerkit.tasks.context import RunContext, checked_metadata, checked_tags, running
+from triggerkit.tasks.queue import Queue
+
+T = TypeVar("T")
 
 #: A time span: seconds, or a timedelta.
 Seconds = float | timedelta
+
+#: Most attempts that can be asked for.
+MOST_ATTEMPTS = 10_000
 
 #: Longest time that can be asked for: ten years.
 LONGEST_S = 10 * 366 * 86400
@@ -42,12 +48,15 @@ class TriggerOptions(TypedDict, total=False):
     was triggered. `idempotency_key`: make no second run for the key, for `idempotency_ttl`;
     `idempotency_scope` says where the key counts: everywhere, in the run that triggers, or in its
     present attempt. `concurrency_key`: of the runs with it one executes at a time, in order.
-    `priority`: start as if triggered so many seconds earlier. `connection`: accept it in the
-    transaction of this connection to the state database.
+    `priority`: start as if triggered so many seconds earlier. `queue`: wait in another queue than
+    the task's, with its limits. `max_attempts`: other than the task's `retry` has. `connection`:
+    accept it in the transaction of this connection to the state database.
     """
 
     delay: Seconds | datetime
     ttl: Seconds
+    queue: str
+    max_attempts: int
     idempotency_key: str
     idempotency_scope: Literal["global", "run", "attempt"]
     idempotency_ttl: Seconds
@@ -57,6 +66,16 @@ class TriggerOptions(TypedDict, total=False):
     tags: Sequence[str]
     metadata: dict[str, Any]
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+class Item(Generic[T]):
+    """One of the payloads of `trigger_many`, with options of its own: `Item(payload, delay=60)`."""
+
+    __slots__ = ("options", "payload")
+
+    def __init__(self, payload: T, /, **options: Unpack[TriggerOptions]) -> None:
+        self.payload = payload
+        self.options = options
 
 
 def with_options(
@@ -82,6 +101,8 @@ def with_options(
     delay = requested.get("delay", 0.0) if debounce is None else debounce.delay
     return replace(
         run,
+        queue=Queue(requested["queue"]).name if "queue" in requested else run.queue,
+        max_attempts=_checked_attempts(requested.get("max_attempts", run.max_attempts)),
         delay_s=_delay_s(delay),
         idempotency_key=_idempotency_key(requested, context) or run.idempotency_key,
         concurrency_key=_key(requested.get("concurrency_key")) or run.concurrency_key,
@@ -129,6 +150,12 @@ def scoped_key(
     if context is None:
         raise ConfigurationError(f"idempotency_scope={scope!r} works only inside a run")
     return f"{context.id}/{context.attempt}/{key}" if scope == "attempt" else f"{context.id}/{key}"
+
+
+def _checked_attempts(attempts: int) -> int:
+    if not isinstance(attempts, int) or not 1 <= attempts <= MOST_ATTEMPTS:
+        raise ConfigurationError(f"max_attempts= is a whole number, from 1 to {MOST_ATTEMPTS}")
+    return attempts
 
 
 def checked_priority(priority: int) -> int:

@@ -36,6 +36,7 @@ from triggerkit.errors import (
     UnknownQueue,
     UnknownRun,
     UnknownSchedule,
+    UnknownTask,
     WouldLose,
 )
 from triggerkit.state.faults import blames_values, is_away, is_read_only
@@ -76,6 +77,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownRun, 404),
     (UnknownQueue, 404),
     (UnknownSchedule, 404),
+    (UnknownTask, 404),
     (InvalidPayload, 422),
     (NotRetryable, 409),
     (NameTaken, 409),

@@ -15,6 +15,7 @@ from triggerkit.web.api import (
     running,
     runs,
     traces,
+    triggers,
 )
 from triggerkit.web.api.operation import Operation
 
@@ -71,6 +72,9 @@ OPERATIONS: Final = (
     Operation("POST", "/messages/{consumer}/{position}/discard", messages.discard_message,
               "Drop a parked message"),
     Operation("GET", "/tasks", runs.list_tasks, "List the tasks"),
+    Operation("POST", "/tasks/{name}/trigger", triggers.trigger_task, "Trigger a task"),
+    Operation("POST", "/tasks/{name}/trigger-many", triggers.trigger_many,
+              "Trigger a task several times"),
     Operation("GET", "/runs", runs.list_all_runs, "List runs", errors=(409,)),
     Operation("POST", "/runs/cancel", runs.cancel_several, "Cancel runs", errors=(409,)),
     Operation("POST", "/runs/replay", runs.replay_several, "Replay runs", 201, (409,)),
