@@ -61,8 +61,9 @@ def payloads(s: Section) -> None:
 
 def trigger(s: Section) -> None:
     s.state.wait_for(lambda: set(s.state.statuses()) == {"completed"}, 60)
-    assert len(s.state.statuses()) == 1 + 1500 + 3
+    assert len(s.state.statuses()) == 1 + 1500 + 3 + 2
     assert s.outputs(s.module.one, s.module.many[-1]) == [2, 2998]
+    assert s.outputs(*s.module.mixed) == [2, 4]
 
 
 def wait_for_the_output(s: Section) -> None:
