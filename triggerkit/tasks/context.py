@@ -145,6 +145,11 @@ class RunContext:
         self._metadata = checked_metadata({**self._metadata, **values})
         return self._notes.update(self.run, self._tags, self._metadata)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for another run."""
+        return self._waits > 0
+
     def lend_slot(self) -> None:
         """It begins to wait for another run. Its one slot is for others while it waits for any."""
         with self._waits_lock:

@@ -29,6 +29,10 @@ class Canceled(Stopped):
     """The run was canceled while it executed."""
 
 
+class HandedBack(Stopped):
+    """The worker ends while the run waits for another one: it goes to another worker."""
+
+
 class Attempt:
     """One attempt that executes: the task's code, and then its hooks. Any thread may `stop` it."""
 
@@ -43,6 +47,8 @@ class Attempt:
         self.stopped_at: float | None = None
         #: What has become of it, once the task's code has ended: hooks change nothing of that.
         self.outcome: Outcome | None = None
+        #: Whether the task's code waits for other runs.
+        self.is_waiting: Callable[[], bool] = lambda: False
         #: What executes now, by number; nothing that can be stopped while it is None.
         self._part: int | None = None
         self._parts = 0

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from triggerkit.failpoints import reach
-from triggerkit.runs.run import ClaimedRun, Outcome, Status
+from triggerkit.runs.run import ClaimedRun, Outcome
 from triggerkit.tasks.task import Task
-from triggerkit.worker.attempt import Attempt, Canceled, TimedOut
+from triggerkit.worker.attempt import Attempt, TimedOut
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.failure import stopped
+from triggerkit.worker.failure import stopped_outcome
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
 
@@ -81,10 +81,9 @@ class Attempts:
     def _abandon(self, attempt: Attempt) -> None:
         outcome = attempt.outcome
         if outcome is None:
-            reason = attempt.reason or TimedOut
-            status: Status = "canceled" if reason is Canceled else "timed_out"
             task, _ = self._executors[attempt.run.task]
-            outcome = Outcome(attempt.run, status, error=stopped(reason, task.max_duration_s))
+            reason = attempt.reason or TimedOut
+            outcome = stopped_outcome(attempt.run, reason, task.max_duration_s)
         self._write(outcome, 0.0)
         self._replace()
         self.abandoned(attempt)

@@ -118,7 +118,7 @@ class Completions:
         while True:
             try:
                 self._claims = self._claims or self._open_claims()
-                ready = self._claims.complete(outcomes)
+                ready = _written(self._claims, outcomes)
                 reach("completion-written")
                 return ready
             except psycopg.Error as error:
@@ -133,3 +133,11 @@ class Completions:
         if self._claims is not None:
             self._claims.close()
             self._claims = None
+
+
+def _written(claims: RunClaims, outcomes: Sequence[Outcome]) -> list[ReadyRun]:
+    """Write `outcomes`; runs that are handed back are queued as if they had not been claimed."""
+    ended = [outcome for outcome in outcomes if outcome.status != "queued"]
+    back = [outcome.run for outcome in outcomes if outcome.status == "queued"]
+    ready = claims.complete(ended) if ended else []
+    return ready + (claims.give_back(back) if back else [])

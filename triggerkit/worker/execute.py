@@ -17,11 +17,11 @@ from pydantic_core import to_jsonable_python
 from triggerkit.errors import AbortRun, RetryAfter
 from triggerkit.message import BatchResult
 from triggerkit.runs.otel import otel_attempt, otel_failed
-from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status, short_key
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, short_key
 from triggerkit.tasks.context import Notes, RunContext, running
 from triggerkit.tasks.function import check_result
 from triggerkit.tasks.task import Task
-from triggerkit.worker.attempt import Attempt, Canceled, Stopped
+from triggerkit.worker.attempt import Attempt, Canceled, HandedBack, Stopped
 from triggerkit.worker.batch import (
     BatchItem,
     bisect,
@@ -30,7 +30,7 @@ from triggerkit.worker.batch import (
     spawn_failed,
     spawn_held,
 )
-from triggerkit.worker.failure import Failure, failure_of, message_of, stopped, verdict_in
+from triggerkit.worker.failure import Failure, failure_of, message_of, stopped_outcome, verdict_in
 from triggerkit.worker.hooks import call_hooks
 from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.output import finish_lines
@@ -93,6 +93,7 @@ class Executor:
         """Make one attempt. Whatever the task raises becomes part of the outcome."""
         run = attempt.run
         context = RunContext(run, self._notes, self._slots)
+        attempt.is_waiting = lambda: context.is_waiting
         token = running.set(context)
         try:
             with otel_attempt(run):
@@ -126,7 +127,7 @@ class Executor:
         except BaseException as raised:
             error = raised
             outcome = self._ended_by(error, attempt)
-        if self._task.hooks.any_at_end:
+        if self._task.hooks.any_at_end and attempt.reason is not HandedBack:
             await self._call_hooks(attempt, outcome, context, error)
         return attempt.outcome or outcome
 
@@ -176,8 +177,7 @@ class Executor:
         return failure_of(error, decided=decided, away=away)
 
     def _stopped(self, run: ClaimedRun, reason: type[Stopped]) -> Outcome:
-        status: Status = "canceled" if reason is Canceled else "timed_out"
-        return Outcome(run, status, error=stopped(reason, self._task.max_duration_s))
+        return stopped_outcome(run, reason, self._task.max_duration_s)
 
     async def _decided(self, error: BaseException, context: RunContext) -> BaseException | None:
         """Return a hook's decision about the error."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from traceback import StackSummary, TracebackException
 
 from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter, leaves_of
-from triggerkit.runs.run import RunError, storable
+from triggerkit.runs.run import ClaimedRun, Outcome, RunError, storable
 from triggerkit.tasks import task
 from triggerkit.tasks.payload import payload_type
-from triggerkit.worker.attempt import Stopped, TimedOut
+from triggerkit.worker.attempt import HandedBack, Stopped, TimedOut
 
 #: Longest message and traceback that are stored, in characters; of a traceback its end.
 MAX_MESSAGE = 10_000
@@ -80,13 +80,18 @@ def verdict_in(error: BaseException) -> AbortRun | RetryAfter | None:
     )
 
 
-def stopped(reason: type[Stopped], max_duration_s: float | None) -> RunError:
-    """Return the error of an attempt that was stopped from outside."""
+def stopped_outcome(
+    run: ClaimedRun, reason: type[Stopped], max_duration_s: float | None
+) -> Outcome:
+    """Return the outcome of an attempt that was stopped from outside; `queued`: of one that is as
+    if it had never been made."""
+    if issubclass(reason, HandedBack):
+        return Outcome(run, "queued")
     if issubclass(reason, TimedOut):
         text = f"it took longer than its max_duration of {max_duration_s or 0:g} s"
-    else:
-        text = "it was canceled while it executed"
-    return RunError(reason.__name__, text, "")
+        return Outcome(run, "timed_out", error=RunError(reason.__name__, text, ""))
+    text = "it was canceled while it executed"
+    return Outcome(run, "canceled", error=RunError(reason.__name__, text, ""))
 
 
 def run_error(error: BaseException) -> RunError:

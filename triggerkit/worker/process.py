@@ -128,6 +128,7 @@ class Worker:
 
     def stop(self) -> None:
         """Take no more runs; returns when those that execute have their outcomes written."""
+        self._attempts.watchdog.hand_back_waiting()
         if self._coroutines is not None:
             self._coroutines.drain()
         if self._threads is not None:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from triggerkit.threads import LastingThread
-from triggerkit.worker.attempt import Attempt, Canceled, TimedOut
+from triggerkit.worker.attempt import Attempt, Canceled, HandedBack, TimedOut
 
 logger = logging.getLogger("triggerkit.worker")
 
@@ -21,6 +21,9 @@ LOOK_S = 0.25
 #: Seconds an attempt that was stopped may take to end; then it counts as ended, and its process is
 #: replaced, since nothing else frees what it holds.
 GRACE_S = 5.0
+
+#: Seconds that a run that waits for another one has when its worker is to end.
+WAITING_S = 5.0
 
 #: Seconds for which the event loop may run one piece of code; async runs all wait for it.
 BLOCKED_S = 1.0
@@ -36,6 +39,7 @@ class Watchdog:
         """`abandon` is called with an attempt that does not end though it was stopped."""
         self._abandon = abandon
         self._attempts: dict[str, Attempt] = {}
+        self._hand_back_at: float | None = None
         self._ended = threading.Event()
         self._thread = LastingThread(self._watch, "watchdog", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -50,6 +54,11 @@ class Watchdog:
     def watch_loop(self, loop: asyncio.AbstractEventLoop, thread_id: int) -> None:
         """Tell when `loop`, which runs on that thread, is blocked."""
         self._loop, self._loop_thread = loop, thread_id
+
+    def hand_back_waiting(self) -> None:
+        """The worker ends: soon, stop the runs that still wait for others, so that other workers
+        execute them. What they wait for may be for this worker alone, which takes nothing more."""
+        self._hand_back_at = time.monotonic() + WAITING_S
 
     def stop(self) -> None:
         """Stop looking."""
@@ -79,7 +88,10 @@ class Watchdog:
 
     def _look(self, attempt: Attempt, now: float) -> None:
         if attempt.stopped_at is None:
-            if attempt.deadline is not None and now > attempt.deadline:
+            is_over = self._hand_back_at is not None and now > self._hand_back_at
+            if is_over and attempt.is_waiting():
+                attempt.stop(HandedBack, now)
+            elif attempt.deadline is not None and now > attempt.deadline:
                 attempt.stop(TimedOut, now)
         elif now > attempt.stopped_at + GRACE_S and self.ends(attempt):
             self._abandon(attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,36 @@ def test_a_run_that_waits_for_many_frees_one_slot(triggers: RunState) -> None:
     with working(triggers, child, parent, async_runs=2):
         triggers.wait_for_status("completed", handle.id)
     assert (len(most), max(most)) == (50, 2)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_worker_that_ends_hands_back_a_run_that_waits_for_ever(
+    triggers: RunState, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggerkit.worker.watchdog.WAITING_S", 0.3)
+    heard: list[str] = []
+
+    @task
+    def child() -> None: ...
+
+    @task(name="parent")
+    def parent() -> Any:
+        return child.trigger_and_wait()
+
+    async def waits() -> Any:
+        return await child.atrigger_and_wait()
+
+    made: Any = task(name="aparent")(waits) if is_async else parent
+    made.on_failure(lambda *_: heard.append("failure"))
+    handle = made.trigger()
+    with working(triggers, made):
+        triggers.wait_for(lambda: len(triggers.statuses()) == 2)
+        ended_at = time.monotonic()
+    assert time.monotonic() - ended_at < 10
+    row = triggers.run(handle.id)
+    assert (row["status"], row["attempt"], row["crashes"], row["worker"]) == ("queued", 0, 0, None)
+    assert triggers.pushed(made.name) == [handle.id]
+    assert heard == []
 
 
 @pytest.mark.parametrize("is_within_a_thread", [False, True])
