@@ -35,6 +35,8 @@ class Schedule:
     cron: str
     timezone: str
     catch_up: bool
+    ttl_s: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ WHERE managed_by = 'code' ORDER BY name
 """
 
 _SCHEDULES = """
-SELECT name, task, queue, max_attempts, cron, timezone, catch_up
+SELECT name, task, queue, max_attempts, cron, timezone, catch_up, ttl_s, priority
 FROM triggerkit.schedules ORDER BY name
 """
 
@@ -109,11 +111,11 @@ WHERE queue = %s AND gate IS NOT NULL
 
 _SCHEDULE = """
 INSERT INTO triggerkit.schedules (name, task, queue, max_attempts, cron, timezone, catch_up,
-    next_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    ttl_s, priority, next_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET task = excluded.task, queue = excluded.queue,
     max_attempts = excluded.max_attempts, cron = excluded.cron, timezone = excluded.timezone,
-    catch_up = excluded.catch_up,
+    catch_up = excluded.catch_up, ttl_s = excluded.ttl_s, priority = excluded.priority,
     next_at = CASE WHEN (schedules.cron, schedules.timezone) = (excluded.cron, excluded.timezone)
         THEN schedules.next_at ELSE excluded.next_at END
 """

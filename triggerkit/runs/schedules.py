@@ -22,7 +22,7 @@ from psycopg.rows import class_row
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.accept.insert import INSERT_ONCE, Inserted, insert_parameters
-from triggerkit.runs.run import NewRun, ReadyRun
+from triggerkit.runs.run import NewRun, ReadyRun, RunOptions
 from triggerkit.runs.transitions import admit
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,19 @@ MISSED_S = 60.0
 #: Most ticks of one schedule that are caught up at once; the others at the next look.
 MOST_TICKS = 100
 
+#: The names that crons know for some expressions.
+NAMED = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
 _COLUMNS = """
-SELECT name, task, queue, max_attempts, cron, timezone, catch_up, next_at, last_at,
+SELECT name, task, queue, max_attempts, cron, timezone, catch_up, ttl_s, priority, next_at, last_at,
     clock_timestamp() AS now
 FROM triggerkit.schedules
 """
@@ -55,7 +66,8 @@ WHERE name = %s
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A schedule: a cron expression of five fields, in a time zone.
+    """A schedule: a cron expression of five fields, in a time zone;
+    of six fields, the first one says the second. `@daily` and its kin are understood.
 
     Ticks that nobody saw, since no worker was running, are skipped, or made up for when `catch_up`
     is set. Raises ConfigurationError when the expression or the zone is not understood.
@@ -67,7 +79,7 @@ class Cron:
 
     def __post_init__(self) -> None:
         try:
-            next(CronSim(self.expression, datetime.now(ZoneInfo(self.timezone))), None)
+            self._simulation(datetime.now(ZoneInfo(self.timezone)))
         except CronSimError as error:
             raise ConfigurationError(
                 f"{self.expression!r} is not a cron expression ({error}); an example is "
@@ -80,8 +92,11 @@ class Cron:
 
     def after(self, moment: datetime) -> Iterator[datetime]:
         """Yield the ticks after `moment`, in UTC."""
-        for tick in CronSim(self.expression, moment.astimezone(ZoneInfo(self.timezone))):
+        for tick in self._simulation(moment.astimezone(ZoneInfo(self.timezone))):
             yield tick.astimezone(UTC)
+
+    def _simulation(self, moment: datetime) -> CronSim:
+        return CronSim(NAMED.get(self.expression.strip().lower(), self.expression), moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +116,8 @@ class _Due(NamedTuple):
     cron: str
     timezone: str
     catch_up: bool
+    ttl_s: float | None
+    priority: int
     next_at: datetime
     last_at: datetime | None
     now: datetime
@@ -194,6 +211,7 @@ def _run(schedule: _Due, tick: datetime, last_at: datetime | None, *, key: str |
         max_attempts=schedule.max_attempts,
         payload=b"null",
         idempotency_key=key,
+        options=RunOptions(priority_s=schedule.priority, ttl_s=schedule.ttl_s),
     )
     return for_tick(run, Tick(schedule.name, tick, last_at))
 

@@ -106,6 +106,8 @@ def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:
                 cron.expression,
                 cron.timezone,
                 cron.catch_up,
+                task.ttl_s,
+                task.priority,
             )
     return DeclaredRuns(queues, schedules)
 

@@ -15,6 +15,7 @@ from tests.integration.worker_thread import working
 from triggerkit import Change, Cron, Tick, task
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.schedules import DueSchedules
+from triggerkit.tasks.declare import declared
 
 NEXT = "SELECT next_at FROM triggerkit.schedules"
 TICKS = "SELECT source ->> 'tick' FROM triggerkit.runs ORDER BY seq"
@@ -109,6 +110,27 @@ def test_more_missed_ticks_than_one_look_makes_are_caught_up_by_the_next(
     assert made[:2] == [100, 100]
     assert 51 <= made[2] <= 52
     assert len(set(triggers.rows(TICKS))) == sum(made)
+
+
+def test_ttl_priority_and_attempts_of_the_task_hold_for_its_ticks(triggers: RunState) -> None:
+    @task(schedule="* * * * *", ttl=90, priority=30, retry=7, queue="reports")
+    def report() -> None: ...
+
+    apply(triggers, report)
+    due_since(triggers, 0)
+    DueSchedules().make_due_runs(triggers.connection)
+    assert triggers.rows(
+        "SELECT DISTINCT round(extract(epoch FROM expires_at - created_at)), priority, "
+        "max_attempts, queue FROM triggerkit.runs"
+    ) == [(90, 30, 7, "reports")]
+
+    del declared["report"]
+
+    @task(name="report", schedule="* * * * *", ttl=10, queue="reports")
+    def changed() -> None: ...
+
+    apply(triggers, changed)
+    assert triggers.rows("SELECT ttl_s, priority FROM triggerkit.schedules") == [(10.0, 0)]
 
 
 def test_a_paused_schedule_makes_no_runs(triggers: RunState) -> None:

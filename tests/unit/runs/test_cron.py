@@ -9,6 +9,7 @@ import pytest
 
 from triggerkit import Cron
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs.schedules import NAMED
 
 
 def ticks(cron: Cron, after: str, count: int) -> list[str]:
@@ -39,6 +40,19 @@ def test_an_hour_that_comes_twice_makes_a_daily_tick_once_and_an_hourly_one_twic
     assert ticks(hourly, "2026-10-24T23:30", 3) == ["25 00:00", "25 01:00", "25 02:00"]
 
 
+def test_names_of_expressions_and_a_field_for_seconds_are_understood() -> None:
+    assert ticks(Cron("@daily"), "2026-01-01T00:00", 2) == ["02 00:00", "03 00:00"]
+    assert ticks(Cron("@hourly"), "2026-01-01T00:00", 2) == ["01 01:00", "01 02:00"]
+    weekly = Cron("@weekly", timezone="Europe/Berlin")
+    assert ticks(weekly, "2026-01-01T00:00", 1) == ["03 23:00"]
+    for name, expression in NAMED.items():
+        assert ticks(Cron(name), "2026-01-01T00:00", 3) == ticks(
+            Cron(expression), "2026-01-01T00:00", 3
+        )
+    seconds = islice(Cron("*/20 * * * * *").after(datetime(2026, 1, 1, tzinfo=UTC)), 3)
+    assert [tick.second for tick in seconds] == [20, 40, 0]
+
+
 def test_the_tick_of_now_is_not_after_now() -> None:
     assert ticks(Cron("0 0 * * *"), "2026-01-01T00:00", 1) == ["02 00:00"]
 
@@ -47,6 +61,8 @@ def test_the_tick_of_now_is_not_after_now() -> None:
     ("given", "problem"),
     [
         ({"expression": "every day"}, "is not a cron expression"),
+        ({"expression": "@reboot"}, "is not a cron expression"),
+        ({"expression": "@every 5m"}, "is not a cron expression"),
         ({"expression": "61 * * * *"}, "is not a cron expression"),
         ({"expression": "0 0 30 2 *"}, "is not a cron expression"),
         ({"expression": "0 0 * * *", "timezone": "Mars/Olympus"}, "no time zone"),
