@@ -14,9 +14,9 @@ from triggerkit.runs.run import ClaimedRun, Outcome
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, TimedOut
 from triggerkit.worker.completions import Completions
-from triggerkit.worker.duration_estimate import DurationEstimate
 from triggerkit.worker.execute import Executor
 from triggerkit.worker.failure import stopped_outcome
+from triggerkit.worker.fetch.duration_estimate import DurationEstimate
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
 

@@ -14,8 +14,8 @@ from dramatiq.broker import Consumer, MessageProxy
 
 from triggerkit.runs.run import ClaimedRun, ReadyRun
 from triggerkit.worker.attempts import Attempts
-from triggerkit.worker.fetcher import WAIT_S, Fetcher
-from triggerkit.worker.slots import Slots
+from triggerkit.worker.fetch.fetcher import WAIT_S, Fetcher
+from triggerkit.worker.fetch.slots import Slots
 
 logger = logging.getLogger(__name__)
 

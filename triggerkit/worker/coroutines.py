@@ -8,8 +8,8 @@ from triggerkit.runs.run import ClaimedRun
 from triggerkit.threads import LastingThread
 from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.event_loop import EventLoopThread
-from triggerkit.worker.fetcher import WAIT_S, Fetcher
-from triggerkit.worker.slots import Slots
+from triggerkit.worker.fetch.fetcher import WAIT_S, Fetcher
+from triggerkit.worker.fetch.slots import Slots
 
 
 class Coroutines:

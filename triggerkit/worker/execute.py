@@ -31,8 +31,8 @@ from triggerkit.worker.batch import (
     spawn_held,
 )
 from triggerkit.worker.failure import Failure, failure_of, message_of, stopped_outcome, verdict_in
+from triggerkit.worker.fetch.slots import Slots
 from triggerkit.worker.hooks import call_hooks
-from triggerkit.worker.slots import Slots
 from triggerkit.worker.telemetry.output import finish_lines
 
 logger = logging.getLogger(__name__)

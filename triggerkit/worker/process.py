@@ -30,9 +30,9 @@ from triggerkit.worker.completions import Completions
 from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.execute import Executor, awaited
-from triggerkit.worker.fetcher import Fetcher
-from triggerkit.worker.slots import Slots
-from triggerkit.worker.solitude import Solitude
+from triggerkit.worker.fetch.fetcher import Fetcher
+from triggerkit.worker.fetch.slots import Slots
+from triggerkit.worker.fetch.solitude import Solitude
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.telemetry.notes import RunNotes
 

@@ -25,8 +25,8 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.channels import KEEPER
 from triggerkit.supervisor.worker import keep
-from triggerkit.worker.fetcher import Fetcher
-from triggerkit.worker.slots import Slots
+from triggerkit.worker.fetch.fetcher import Fetcher
+from triggerkit.worker.fetch.slots import Slots
 
 #: Threads of a worker that are given many runs at once.
 MANY_SLOTS = 40
@@ -110,7 +110,7 @@ class BreakingAfter(Breaking):
 def test_runs_are_given_back_through_a_loss_of_postgres(
     state: RunState, monkeypatch: pytest.MonkeyPatch, breaking: type[RunClaims], told: int
 ) -> None:
-    monkeypatch.setattr("triggerkit.worker.fetcher.RETRY_S", 0.0)
+    monkeypatch.setattr("triggerkit.worker.fetch.fetcher.RETRY_S", 0.0)
     kinds: list[type[RunClaims]] = [breaking, breaking, RunClaims]
 
     def open_claims() -> RunClaims:

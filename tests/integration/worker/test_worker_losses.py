@@ -20,8 +20,8 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.runs.transport.redis import RedisTransport
 from triggerkit.settings import Settings
 from triggerkit.worker.completions import Completions
-from triggerkit.worker.fetcher import Fetcher
-from triggerkit.worker.slots import Slots
+from triggerkit.worker.fetch.fetcher import Fetcher
+from triggerkit.worker.fetch.slots import Slots
 
 SLOTS = 4
 
@@ -88,7 +88,7 @@ def test_a_worker_whose_redis_connections_break_goes_on_with_all_its_slots(
 def take_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a fetcher look for more at each take, however long Redis took to answer."""
     monkeypatch.setattr("triggerkit.runs.transport.redis.AT_ONCE_S", 60.0)
-    monkeypatch.setattr("triggerkit.worker.fetcher.RETRY_S", 0.0)
+    monkeypatch.setattr("triggerkit.worker.fetch.fetcher.RETRY_S", 0.0)
 
 
 def test_what_was_taken_when_redis_failed_is_still_queued_and_the_next_take_is_whole(

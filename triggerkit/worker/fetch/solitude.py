@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from triggerkit.worker.slots import Slots
+from triggerkit.worker.fetch.slots import Slots
 
 #: Seconds that what executes in the process may take to end; then the run executes beside it.
 PATIENCE_S = 15.0

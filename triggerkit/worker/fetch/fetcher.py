@@ -16,9 +16,9 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import ClaimedRun, ReadyRun, is_run_id
 from triggerkit.runs.transport.base import Source, TransportAway
-from triggerkit.worker.duration_estimate import DurationEstimate
-from triggerkit.worker.slots import Slots
-from triggerkit.worker.solitude import Solitude
+from triggerkit.worker.fetch.duration_estimate import DurationEstimate
+from triggerkit.worker.fetch.slots import Slots
+from triggerkit.worker.fetch.solitude import Solitude
 
 logger = logging.getLogger(__name__)
 

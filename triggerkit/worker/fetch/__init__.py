@@ -1,0 +1,1 @@
+"""Fetches runs for a process: as many as it has slots for, short ones by the several."""
