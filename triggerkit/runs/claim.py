@@ -39,6 +39,11 @@ _CLAIMED = """
         WHERE closed_at IS NULL AND probe IS NOT NULL)) AS probes
 """
 
+#: The queues that have limits.
+LIMITED = """
+ARRAY(SELECT name FROM triggerkit.queues WHERE concurrency IS NOT NULL OR rate_limit IS NOT NULL)
+"""
+
 #: Gives ready runs to a worker. A run another worker has, or one that is not ready, is not
 #: returned, so that an id that is in Redis twice does nothing the second time. Rows locked by
 #: another claim are left to it: two claims of the same ids cannot wait for each other. A worker
@@ -58,6 +63,7 @@ WHERE id = ANY (ARRAY(
         AND {NOT_WAITING.format(run="runs")}
         AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
         AND (crashes >= %s) IS NOT TRUE
+        AND (gate IS NOT NULL OR queue <> ALL ({LIMITED}))
         AND EXISTS (SELECT FROM triggerkit.workers WHERE id = %s)
     FOR UPDATE SKIP LOCKED))
 RETURNING {_CLAIMED}),
@@ -66,6 +72,14 @@ counted AS (
     SELECT c.queue, c.started_at FROM claimed c JOIN triggerkit.queues q ON q.name = c.queue
     WHERE q.rate_limit IS NOT NULL)
 SELECT * FROM claimed
+"""  # noqa: S608 - of constants
+
+#: Runs that a transaction made which did not know yet that their queue has a limit: they wait at
+#: its gate from now on, and the keeper lets them through.
+_HOLD = f"""
+UPDATE triggerkit.runs SET gate = 'held'
+WHERE id = ANY (%s) AND status || '' = 'queued' AND NOT blocked AND gate IS NULL
+    AND queue = ANY ({LIMITED})
 """  # noqa: S608 - of constants
 
 #: Runs that executed when their workers died, so often, are to execute alone.
@@ -177,6 +191,7 @@ class RunClaims:
         )
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)
+            self._connection.execute(_HOLD, [ids])
         place = {run_id: number for number, run_id in enumerate(ids)}
         return sorted(claimed, key=lambda run: place[run.id])
 

@@ -123,6 +123,32 @@ def test_a_limit_set_late_counts_for_runs_that_waited_behind_their_keys(
         assert len(state.rows(EXECUTING)) == 1
 
 
+def test_a_run_of_a_transaction_that_was_open_when_a_limit_was_set_obeys_it(
+    state: RunState, settings: Settings, keeper: Keeper
+) -> None:
+    async def limit() -> None:
+        client = await Client.open(settings)
+        try:
+            await limit_queue(client, "default", "test", concurrency=1, rate=None)
+        finally:
+            await client.close()
+
+    state.accept(first := new_run())
+    with state.claims() as claims, psycopg.connect(settings.state_dsn) as connection:
+        executing = claims.claim(state.take())
+        accept_within(connection, late := [new_run(), new_run()])
+        asyncio.run(limit())
+        connection.commit()
+        ids = [run.id for run in late]
+        assert claims.claim(ids) == []
+        tick(keeper, state)
+        assert state.rows(EXECUTING) == [first.id]
+        claims.complete([completed(run) for run in executing])
+        tick(keeper, state)
+        assert state.pushed() == ids[:1]
+        assert [run.id for run in claims.claim(ids)] == ids[:1]
+
+
 def test_a_keeper_that_leads_and_stands_still_is_unseated(
     settings: Settings, state: RunState, keeper: Keeper
 ) -> None:
