@@ -13,15 +13,13 @@ from pydantic_settings import (
 )
 
 from triggerkit.errors import CannotConnect, ConfigurationError
-from triggerkit.settings import running_environment
+from triggerkit.settings import own_environment, running_environment
 
 
 class Settings(BaseSettings):
     """Read from the environment, else `.env`, else a `triggerkit dev` running in this folder."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     database_url: str = Field(repr=False)
     openai_api_key: SecretStr
@@ -35,16 +33,16 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        running = {name.lower(): v for name, v in running_environment(Path.cwd()).items()}
+        folder = Path.cwd()
+        values = {**running_environment(folder), **own_environment(folder)}
+        given = {name.lower(): value for name, value in values.items()}
         return (
             init_settings,
-            env_settings,
-            dotenv_settings,
-            InitSettingsSource(settings_cls, init_kwargs=running),
+            InitSettingsSource(settings_cls, init_kwargs=given),
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.textfile import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Project:
         values: dict[str, Any] = {}
         if path.exists():
             try:
-                values = tomllib.loads(path.read_text())
+                values = tomllib.loads(read_text(path))
             except tomllib.TOMLDecodeError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from None
         known = {"app", "tasks", "setup", "consumers", "endpoints"}

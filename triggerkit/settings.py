@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from io import StringIO
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +30,7 @@ from pydantic import (
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.signature import read_secret
+from triggerkit.textfile import read_text
 
 #: Where `dev` keeps its servers' data, secrets and its own state, beside `triggerkit.toml`.
 STATE_DIR = ".triggerkit"
@@ -102,6 +105,11 @@ class Settings(BaseModel):
                 )
         return value
 
+    @field_validator("triggerkit_host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value.strip().removeprefix("[").removesuffix("]")
+
     @field_validator("triggerkit_log_keep", "triggerkit_runs_keep")
     @classmethod
     def _duration(cls, value: str) -> str:
@@ -135,6 +143,8 @@ class Settings(BaseModel):
     def parse(cls, environment: Mapping[str, str]) -> Self:
         """Read the settings from `environment` alone; an empty value counts as unset."""
         known = {name: environment.get(name.upper()) for name in cls.model_fields}
+        if is_service_link(known["triggerkit_port"] or ""):
+            known["triggerkit_port"] = None
         try:
             return cls.model_validate({name: v for name, v in known.items() if v})
         except ValidationError as error:
@@ -233,7 +243,7 @@ class Settings(BaseModel):
         """Base URL under which `serve` is reached by deliveries to our own routes."""
         if self.triggerkit_public_url:
             return self.triggerkit_public_url.rstrip("/")
-        return f"http://{self.triggerkit_host}:{self.triggerkit_port}"
+        return f"http://{_host_in_url(self.triggerkit_host)}:{self.triggerkit_port}"
 
     def _required(self, name: str, example: str) -> str:
         value: SecretStr | None = getattr(self, name)
@@ -243,6 +253,23 @@ class Settings(BaseModel):
                 f"(for example {example}), or start `triggerkit dev`, which brings its own"
             )
         return value.get_secret_value()
+
+
+def is_service_link(port: str) -> bool:
+    """Tell whether it is what Kubernetes puts into the environment for a service of that name, such
+    as `tcp://10.0.0.1:8000`: no setting of ours."""
+    return port.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def _host_in_url(host: str) -> str:
+    """Return the host by which this machine reaches what listens on `host`."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return str(address) if address.version == 4 else f"[{address}]"
 
 
 def _split(value: SecretStr | None) -> list[str]:
@@ -282,7 +309,10 @@ def _key_bytes(text: str) -> bytes:
 
 def own_environment(folder: Path) -> dict[str, str]:
     """`.env` and over it the environment; an empty value counts as unset and hides nothing."""
-    dotenv = {name: value for name, value in dotenv_values(folder / ".env").items() if value}
+    file = folder / ".env"
+    text = read_text(file) if file.is_file() else ""
+    written = dotenv_values(stream=StringIO(text))
+    dotenv = {name: value for name, value in written.items() if value}
     return {**dotenv, **{name: value for name, value in os.environ.items() if value}}
 
 

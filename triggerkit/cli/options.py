@@ -6,6 +6,21 @@ from typing import Annotated
 
 import typer
 
+from triggerkit.settings import is_service_link
+
+#: The greatest port there is.
+MAX_PORT = 65535
+
+
+def _port(given: str) -> int | None:
+    # In the environment it may be Kubernetes' own.
+    if is_service_link(given):
+        return None
+    if not given.isdecimal() or int(given) > MAX_PORT:
+        raise typer.BadParameter(f"{given!r} is not a port: a number of 0 to {MAX_PORT}")
+    return int(given)
+
+
 App = Annotated[
     str | None,
     typer.Option("--app", envvar="TRIGGERKIT_APP", help="ASGI app, such as app.main:app."),
@@ -23,5 +38,11 @@ Host = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", envvar="TRIGGERKIT_PORT", min=0, max=65535, help="Port to listen on."),
+    typer.Option(
+        "--port",
+        envvar="TRIGGERKIT_PORT",
+        parser=_port,
+        metavar="INTEGER",
+        help="Port to listen on.",
+    ),
 ]

@@ -53,6 +53,21 @@ def running_as_root() -> bool:
     return os.geteuid() == 0
 
 
+def check_named(uid: int) -> None:
+    """Check that the user `uid` has a name on this machine, without which Postgres does not start.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise ConfigurationError(
+            f"Postgres starts only for a user with a name, and the user id {uid} has none here: "
+            "add it to /etc/passwd, run triggerkit as another user, or set DATABASE_URL"
+        ) from None
+
+
 def owner_of(path: Path) -> Account:
     """Return the user that owns `path`."""
     status = path.stat()

@@ -17,7 +17,13 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from triggerkit.embedded.account import Account, owner_of, running_as_root, unprivileged_account
+from triggerkit.embedded.account import (
+    Account,
+    check_named,
+    owner_of,
+    running_as_root,
+    unprivileged_account,
+)
 from triggerkit.embedded.cluster import (
     PORT,
     USER,
@@ -170,6 +176,7 @@ class EmbeddedPostgres:
 def _account(state_dir: Path) -> Account | None:
     """Whom to run as: nobody else, or, when root, the owner of the data or a default user."""
     if not running_as_root():
+        check_named(os.geteuid())
         return None
     data = state_dir / "postgres" / "data"
     return owner_of(data) if data.exists() else unprivileged_account()

@@ -45,6 +45,8 @@ def _own_line(folder: Path) -> Iterator[None]:
         if place is None or not failed:
             raise
         kind = f"{type(cause).__name__}: {_message(cause)}"
+        if isinstance(cause, SystemExit):
+            kind = f"the module ends the process that imports it, by sys.exit({cause.code!r})"
         raise TaskImportError(f"{module}{failed}: {place}\n  {kind}") from cause
 
 

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from triggerkit.runs.transport.base import TransportAway
 from triggerkit.runs.transport.open import rabbitmq
+from triggerkit.runs.transport.redis_url import read_redis_url
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 
@@ -57,7 +58,7 @@ def watch_connections(settings: Settings) -> None:
         "Postgres": partial(_hold_postgres, pinned(settings.state_dsn, "triggerkit watch")),
     }
     if (url := settings.rabbitmq_dsn) is None:
-        holds["Redis"] = partial(_hold_redis, settings.broker_dsn)
+        holds["Redis"] = partial(_hold_redis, read_redis_url(settings.broker_dsn))
     else:
         module = rabbitmq("broker")
         holds["RabbitMQ"] = partial(module.hold, module.IdBroker(url))

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from triggerkit.delivery.network import is_loopback
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.project import Project
 from triggerkit.runs.client import installation
@@ -17,9 +18,6 @@ from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.losses import watch_connections
 from triggerkit.web.application import Application
 from triggerkit.web.protocol import BoundedProtocol
-
-#: Hosts that only this machine reaches.
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -74,7 +72,7 @@ async def run_serve(
     """
     _ = settings.webhook_secrets
     host = listener.getsockname()[0]
-    if host not in LOOPBACK_HOSTS and settings.triggerkit_secret_key is None:
+    if not is_loopback(host) and settings.triggerkit_secret_key is None:
         raise ConfigurationError(
             f"refusing to listen on {host} without TRIGGERKIT_SECRET_KEY: set it to a secret of "
             "24 characters or more, or listen on 127.0.0.1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import traceback
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -26,9 +27,20 @@ def load_tasks(project: Project) -> dict[str, Task[Any, Any, Any]]:
     project.make_importable()
     for name in project.tasks:
         module = import_module(project, name)
-        for found in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
-            import_module(project, found.name)
+        for found in _modules_of(project, module, name):
+            import_module(project, found)
     return dict(declared)
+
+
+def _modules_of(project: Project, module: ModuleType, name: str) -> Iterator[str]:
+    """Yield the names of the modules in a package. Its `__main__` is a program: to import it is to
+    run it."""
+    for found in pkgutil.iter_modules(getattr(module, "__path__", []), f"{name}."):
+        if found.name.endswith(".__main__"):
+            continue
+        yield found.name
+        if found.ispkg:
+            yield from _modules_of(project, import_module(project, found.name), found.name)
 
 
 def import_module(project: Project, name: str) -> ModuleType:
@@ -49,7 +61,7 @@ def import_module(project: Project, name: str) -> ModuleType:
                 "in triggerkit.toml, or run the command in the project's folder"
             ) from error
         raise TaskImportError(f"{name} cannot be imported: {_user_line(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskImportError(f"{name} cannot be imported: {_user_line(error)}") from error
 
 
@@ -112,10 +124,12 @@ def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:
     return DeclaredRuns(queues, schedules)
 
 
-def _user_line(error: Exception) -> str:
+def _user_line(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
     last = frames[-1] if frames else None
     place = f"{last.filename}:{last.lineno}: {last.line}\n  " if last else ""
+    if isinstance(error, SystemExit):
+        return f"{place}it ends the process that imports it, by sys.exit({error.code!r})"
     return f"{place}{type(error).__name__}: {error}"

@@ -21,6 +21,7 @@ from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.operation import DatabaseHealthOf
 from triggerkit.web.api.pull import PullApi
+from triggerkit.web.lifespan import lifespan_of
 from triggerkit.web.metrics import Metrics
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
 
@@ -62,16 +63,16 @@ class Application:
         self._pull.stop_waiting()
 
     @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[Any]:  # noqa: ARG002
         async with AsyncExitStack() as stack:
             self._client = await Client.open(self._settings)
             stack.push_async_callback(self._client.close)
             stack.push_async_callback(self._pull.close)
-            # A mounted app's own lifespan is not run by Starlette.
-            if isinstance(self._user_app, Starlette):
-                context = self._user_app.router.lifespan_context(self._user_app)
-                await stack.enter_async_context(context)
-            yield
+            state: dict[str, Any] = {}
+            if self._user_app is not None:
+                state = await stack.enter_async_context(lifespan_of(self._user_app))
+            # None where there is none: not each server has a place for it.
+            yield state or None
 
     async def _readyz(self, request: Request) -> Response:  # noqa: ARG002
         missing = await self._missing()

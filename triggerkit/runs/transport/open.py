@@ -9,6 +9,7 @@ from typing import Any
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.transport.base import AsyncTransport, Transport
 from triggerkit.runs.transport.redis import AsyncRedisTransport, RedisTransport
+from triggerkit.runs.transport.redis_url import read_redis_url
 from triggerkit.settings import Settings
 
 
@@ -20,7 +21,7 @@ def open_transport(settings: Settings, namespace: str) -> Transport:
     """
     url = settings.rabbitmq_dsn
     if url is None:
-        return RedisTransport(settings.broker_dsn, namespace)
+        return RedisTransport(read_redis_url(settings.broker_dsn), namespace)
     transport: Transport = rabbitmq("transport").RabbitmqTransport(url, namespace)
     return transport
 
@@ -29,7 +30,7 @@ def open_async_transport(settings: Settings, namespace: str) -> AsyncTransport:
     """Open the transport's pushing side, for an event loop; see `open_transport`."""
     url = settings.rabbitmq_dsn
     if url is None:
-        return AsyncRedisTransport(settings.broker_dsn, namespace)
+        return AsyncRedisTransport(read_redis_url(settings.broker_dsn), namespace)
     transport: AsyncTransport = rabbitmq("transport").AsyncRabbitmqTransport(url, namespace)
     return transport
 

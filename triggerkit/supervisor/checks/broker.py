@@ -12,6 +12,7 @@ import redis.asyncio
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.transport.base import TransportAway
 from triggerkit.runs.transport.open import rabbitmq
+from triggerkit.runs.transport.redis_url import read_redis_url
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
 
@@ -48,17 +49,13 @@ def _connect(module: Any, broker: Any) -> None:
 async def _check_redis(settings: Settings) -> list[Check]:
     name = "redis reachable"
     try:
-        dsn = settings.broker_dsn
+        dsn = read_redis_url(settings.broker_dsn)
     except ConfigurationError as error:
-        return [Check(name, False, str(error), "set REDIS_URL")]
-    try:
-        client = redis.asyncio.Redis.from_url(
-            dsn, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
-        )
-    except ValueError:
-        # The library repeats parts of the URL, which may be the password's.
-        remedy = "correct REDIS_URL; it looks like redis://:password@host:6379/0"
-        return [Check(name, False, "REDIS_URL cannot be read", remedy)]
+        remedy = "set REDIS_URL; it looks like redis://:password@host:6379/0"
+        return [Check(name, False, str(error), remedy)]
+    client = redis.asyncio.Redis.from_url(
+        dsn, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
+    )
     try:
         info = await client.info()
     except (redis.AuthenticationError, redis.ResponseError) as error:

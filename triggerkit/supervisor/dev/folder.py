@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import orjson
 
-from triggerkit.errors import AlreadyRunning
+from triggerkit.errors import AlreadyRunning, PreflightFailed
 from triggerkit.settings import STATE_DIR, running_dev
 
 #: Secrets that `dev` makes for itself when they are not set.
@@ -30,12 +30,15 @@ class StateFolder:
 
         Raises:
             AlreadyRunning: another `dev` has it; the message names its process.
+            PreflightFailed: it cannot be written.
         """
-        self.path.mkdir(mode=0o755, exist_ok=True)
-        ignore = self.path / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        self._lock_fd = os.open(self.path / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._make()
+        except OSError as error:
+            raise PreflightFailed(
+                f"triggerkit dev keeps its data in {self.path}, which cannot be written "
+                f"({error.strerror or error}): make the project's folder writable for this user"
+            ) from None
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -46,6 +49,13 @@ class StateFolder:
                 f"another triggerkit dev runs in this folder{pid}; stop it first"
             ) from None
         return self
+
+    def _make(self) -> None:
+        self.path.mkdir(mode=0o755, exist_ok=True)
+        ignore = self.path / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+        self._lock_fd = os.open(self.path / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
     def __exit__(self, *exc_info: object) -> None:
         self._state_file.unlink(missing_ok=True)

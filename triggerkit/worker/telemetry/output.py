@@ -60,6 +60,12 @@ class LineWriter(TextIOBase):
         """Return the real stream's descriptor, for programs that a task starts."""
         return self._stream.fileno()
 
+    def reconfigure(self, **options: Any) -> None:
+        """Change the real stream as a module asks for, where that can be changed."""
+        self.flush()
+        with contextlib.suppress(Exception):
+            self._stream.reconfigure(**options)  # type: ignore[attr-defined]
+
     def writable(self) -> bool:
         """It can be written to."""
         return True
@@ -68,6 +74,21 @@ class LineWriter(TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         """That of the real stream."""
         return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """That of the real stream."""
+        return self._stream.errors
+
+    @property
+    def name(self) -> str:
+        """That of the real stream."""
+        return self._stream.name
+
+    @property
+    def line_buffering(self) -> bool:
+        """Whole lines are passed on."""
+        return True
 
     @property
     def buffer(self) -> _Bytes:
