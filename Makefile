@@ -38,6 +38,7 @@ check: .venv/.installed-dev
 format: .venv/.installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -m tests.module_index
 
 ## lock: pin the dependencies anew, with hashes and without any address
 lock:
