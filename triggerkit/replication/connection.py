@@ -102,7 +102,7 @@ class ReplicationConnection:
         try:
             connection = await connect(dsn, "triggerkit stream", replication=True)
         except CannotConnect as error:
-            raise remedies.not_allowed(error, slot_name) from error
+            raise await remedies.not_allowed(error, dsn, slot_name) from error
         try:
             server = await source_server.require_same(connection, known, after, slot_name)
             return await cls._start(connection, slot_name, publication, server)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import re
-
 import psycopg
 from psycopg import sql
 
 from triggerkit.errors import CannotConnect, SlotError
+from triggerkit.state.connect import connect
 
 _FACTS = """
 SELECT current_setting('wal_level'), s.active_pid, to_jsonb(s) ->> 'wal_status',
     to_jsonb(s) ->> 'invalidation_reason'
 FROM (SELECT) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = {}
+"""
+
+_MAY_STREAM = """
+SELECT rolreplication OR rolsuper
+    OR coalesce((SELECT pg_has_role(m.oid, 'MEMBER') FROM pg_roles m
+                 WHERE m.rolname = 'rds_replication'), false)
+FROM pg_roles WHERE rolname = current_user
 """
 
 _ALLOW = "allow it with: ALTER ROLE … REPLICATION"
@@ -28,10 +34,18 @@ _RESTART = (
 _LOST_STATES = frozenset({"55000", "58P01"})
 
 
-def not_allowed(error: CannotConnect, slot_name: str) -> Exception:
-    """Return what `error` is when the role may connect, but not stream: the server has no code for
-    it."""
-    if re.search("wal ?sender", str(error), re.IGNORECASE) is None:
+async def not_allowed(error: CannotConnect, dsn: str, slot_name: str) -> Exception:
+    """Return what `error` is when the role may connect, but not stream.
+
+    The server has no code for it, and words it in a language of its own.
+    """
+    try:
+        async with await connect(dsn, "triggerkit stream") as connection:
+            cursor = await connection.execute(_MAY_STREAM)
+            row = await cursor.fetchone()
+    except (CannotConnect, psycopg.Error):
+        return error
+    if row != (False,):
         return error
     first, _, _ = str(error).partition(";")
     return SlotError(f"{first}; {_ALLOW}", slot_name)

@@ -6,11 +6,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 #: Reading a table through is never right here, nor is sorting all that waits to take the first of
 #: it; what is joined with given values is looked up by its index for each of them; and an array's
-#: length tells the planner nothing that is worth planning each statement anew. A role's
-#: time-outs are for what people ask: a heartbeat or an outcome that they end would cost runs.
+#: length tells the planner nothing that is worth planning each statement anew.
 _OPTIONS = (
     "-c enable_seqscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off "
-    "-c plan_cache_mode=force_generic_plan -c statement_timeout=0 -c lock_timeout=0"
+    "-c plan_cache_mode=force_generic_plan"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -11,10 +12,41 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import CannotConnect, ConfigurationError
 
-#: Pinned so that a value prints the same in the stream and in a backfill.
-SESSION_OPTIONS = (
-    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c extra_float_digits=3 "
-    "-c search_path=pg_catalog -c default_transaction_isolation=read\\ committed"
+#: What every session is set to, whatever the role, the database, the URL or the environment ask
+#: for. Values print and are read the same in the stream and in a backfill; nobody's limits for
+#: queries end a transaction that would be begun again forever; no warning of the stream is held
+#: back.
+SESSION = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "client_min_messages": "notice",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "extra_float_digits": "3",
+    "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "0",
+    "quote_all_identifiers": "off",
+    "search_path": "pg_catalog",
+    "standard_conforming_strings": "on",
+    "statement_timeout": "0",
+}
+
+#: The same, from the given version of the server on.
+LATER_SESSION = {
+    140000: {"idle_session_timeout": "0"},
+    170000: {"transaction_timeout": "0"},
+}
+
+#: A commit that returns is durable, or what the log says is durable would not be. Other levels than
+#: `off` are all durable here, and differ in what they promise of standbys.
+_DURABLE = (
+    "CASE current_setting('synchronous_commit') "
+    "WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
 )
 
 #: A peer that is gone without a word is noticed within about half a minute.
@@ -40,7 +72,7 @@ def redacted(dsn: str) -> str:
 
 
 def pinned(dsn: str, application_name: str) -> dict[str, Any]:
-    """Return the keyword arguments of a psycopg connection with a pinned session.
+    """Return the keyword arguments of a psycopg connection whose session is then to be pinned.
 
     Raises:
         ConfigurationError: `dsn` is not a connection string.
@@ -54,9 +86,29 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
             "it must look like postgresql://user:password@host:5432/database"
         ) from None
     own = {**KEEPALIVES, "application_name": application_name, "client_encoding": "UTF8"}
-    options = f"{parts.get('options') or ''} {SESSION_OPTIONS}".strip()
     timeout = parts.get("connect_timeout") or CONNECT_TIMEOUT_S
-    return {**parts, **own, "options": options, "connect_timeout": timeout}
+    return {**parts, **own, "connect_timeout": timeout}
+
+
+def session_of(server_version: int) -> dict[str, str]:
+    """Return the settings that a session of a server of this version is pinned to."""
+    later = [pins for version, pins in LATER_SESSION.items() if server_version >= version]
+    return {name: value for pins in (SESSION, *later) for name, value in pins.items()}
+
+
+def _pins(server_version: int) -> bytes:
+    """Return the statement that pins a session.
+
+    Set afterwards, not when connecting: what the environment (PGTZ, PGDATESTYLE) or a pooler says
+    would win over that.
+    """
+    pins = session_of(server_version).items()
+    settings = [f"set_config('{name}', '{value}', false)" for name, value in pins]
+    return f"SELECT {', '.join(settings)}, {_DURABLE}".encode()
+
+
+async def _pin(connection: psycopg.AsyncConnection) -> None:
+    await connection.execute(_pins(connection.info.server_version))
 
 
 async def connect(
@@ -72,12 +124,34 @@ async def connect(
     if replication:
         parameters["replication"] = "database"
     try:
-        return await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+        connection = await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+        try:
+            await _pin(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
     except psycopg.OperationalError as error:
         raise CannotConnect(
             f"cannot connect to {redacted(dsn)}: {_first_line(error)}; "
             "check that the server runs and that the URL's host, user and password are correct"
         ) from error
+
+
+def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:
+    """Open a connection of `pinned` parameters in autocommit mode, for a thread; its session is
+    pinned.
+
+    Raises:
+        psycopg.OperationalError: the server does not answer or refuses.
+    """
+    connection = psycopg.connect(**parameters, autocommit=True)
+    try:
+        connection.execute(_pins(connection.info.server_version))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Pool(AsyncConnectionPool):
@@ -102,6 +176,7 @@ def pool(dsn: str, application_name: str, *, size: int) -> Pool:
     """Return a pool of at most `size` pinned autocommit connections, to be opened by the caller."""
     return Pool(
         kwargs={**pinned(dsn, application_name), "autocommit": True},
+        configure=_pin,
         min_size=1,
         max_size=size,
         open=False,

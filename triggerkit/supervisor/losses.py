@@ -22,7 +22,7 @@ from triggerkit.runs.transport.base import TransportAway
 from triggerkit.runs.transport.open import rabbitmq
 from triggerkit.runs.transport.redis_url import read_redis_url
 from triggerkit.settings import Settings
-from triggerkit.state.connect import pinned
+from triggerkit.state.connect import connect_blocking, pinned
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _hold_postgres(parameters: dict[str, Any]) -> Iterator[None]:
-    with psycopg.connect(**parameters, autocommit=True) as connection:
+    with connect_blocking(parameters) as connection:
         yield
         for _ in connection.notifies():
             pass

@@ -21,7 +21,7 @@ from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
-from triggerkit.state.connect import pinned
+from triggerkit.state.connect import connect_blocking, pinned
 from triggerkit.tasks.function import check_result
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempts import Attempts
@@ -171,7 +171,7 @@ class Worker:
 
     def _connect(self) -> psycopg.Connection:
         parameters: dict[str, Any] = pinned(by_index(self._settings.state_dsn), "triggerkit worker")
-        return psycopg.connect(**parameters, autocommit=True)
+        return connect_blocking(parameters)
 
     def _tell_tasks(self) -> None:
         queues = sorted({task.queue for task in self._tasks.values()})

@@ -21,6 +21,7 @@ from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.run import is_run_id
 from triggerkit.state.channels import KEEPER
+from triggerkit.state.connect import connect_blocking
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class WorkerHeartbeat:
         """Beat until stopped; connections that break are made again."""
         while not self.stop.is_set():
             try:
-                with psycopg.connect(**self.dsn, autocommit=True) as connection:
+                with connect_blocking(self.dsn) as connection:
                     self._keep(connection)
             except psycopg.Error as error:
                 # While Postgres was away, no worker could send a heartbeat.

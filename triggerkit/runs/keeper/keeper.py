@@ -43,6 +43,7 @@ from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.schedules import DueSchedules
 from triggerkit.runs.transitions import admit
 from triggerkit.runs.transport.base import Transport, TransportAway
+from triggerkit.state.connect import connect_blocking
 from triggerkit.threads import LastingThread
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Keeper:
     def _look_after_runs(self) -> None:
         while self._leadership.wait_to_lead():
             try:
-                with psycopg.connect(**self.dsn, autocommit=True) as connection:
+                with connect_blocking(self.dsn) as connection:
                     while self._leadership.leads:
                         wait_s = self.tick(connection, self._detector)
                         if named := self._leadership.wait(wait_s):
@@ -166,7 +167,7 @@ class Keeper:
     def _remove_old(self) -> None:
         while self._leadership.wait_to_lead():
             try:
-                with psycopg.connect(**self.dsn, autocommit=True) as connection:
+                with connect_blocking(self.dsn) as connection:
                     self.retention.apply(connection, lambda: not self._leadership.leads)
             except psycopg.Error as error:
                 logger.warning("cannot remove old runs (%s); trying again", error)

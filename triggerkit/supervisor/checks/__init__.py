@@ -16,6 +16,7 @@ from triggerkit.supervisor.checks.broker import check_broker
 from triggerkit.supervisor.checks.check import Check
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.server import check_pgvector, check_server
+from triggerkit.supervisor.checks.session import check_session
 from triggerkit.supervisor.checks.slot import check_slot
 from triggerkit.supervisor.checks.state import check_state
 from triggerkit.supervisor.checks.tables import check_tables
@@ -55,6 +56,7 @@ async def _source(
     of_tables, tables = await check_tables(source, declared, PUBLICATION)
     return [
         *await check_server(source, slot_name),
+        await check_session(source, "session"),
         await check_slot(source, slot_name),
         *of_tables,
         *await check_publication(source, PUBLICATION, tables, advise=advise),

@@ -11,6 +11,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.state.migrate import SCHEMA, applied_version, migrations
 from triggerkit.supervisor.checks.check import Check, quoted
+from triggerkit.supervisor.checks.session import check_session
 
 _SCHEMA = """
 SELECT current_database(), current_user, has_database_privilege(current_database(), 'CREATE'),
@@ -35,7 +36,11 @@ async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> li
             remedy = "start that server, or correct TRIGGERKIT_STATE_URL"
             return [Check(name, False, str(error), remedy)]
         await stack.enter_async_context(state)
-        return [Check(name, True, redacted(settings.state_dsn)), *await _state(state, source)]
+        return [
+            Check(name, True, redacted(settings.state_dsn)),
+            await check_session(state, "session of the state"),
+            *await _state(state, source),
+        ]
 
 
 async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
