@@ -19,6 +19,7 @@ from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, ReadyRun, R
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.redis import task_key
 from triggerkit.settings import Settings
+from triggerkit.state.connect import connect_blocking, pinned
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class RunState:
             "VALUES (%s, 'host', 2, 1, 1) ON CONFLICT DO NOTHING",
             [worker_id],
         )
-        with psycopg.connect(by_index(self.settings.state_dsn), autocommit=True) as connection:
+        with connect_blocking(pinned(by_index(self.settings.state_dsn), "test")) as connection:
             yield RunClaims(connection, worker_id, tasks)
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
@@ -173,7 +174,7 @@ def run_state(settings: Settings) -> Iterator[RunState]:
     """The state behind `settings`."""
     namespace = asyncio.run(installation(settings))
     with (
-        psycopg.connect(by_index(settings.state_dsn), autocommit=True) as connection,
+        connect_blocking(pinned(by_index(settings.state_dsn), "test")) as connection,
         redis.Redis.from_url(settings.broker_dsn) as client,
     ):
         yield RunState(settings, connection, client, namespace)

@@ -86,8 +86,10 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
             "it must look like postgresql://user:password@host:5432/database"
         ) from None
     own = {**KEEPALIVES, "application_name": application_name, "client_encoding": "UTF8"}
+    # So that the statement which pins the session is not itself ended.
+    options = f"{parts.get('options') or ''} -c statement_timeout=0".strip()
     timeout = parts.get("connect_timeout") or CONNECT_TIMEOUT_S
-    return {**parts, **own, "connect_timeout": timeout}
+    return {**parts, **own, "options": options, "connect_timeout": timeout}
 
 
 def session_of(server_version: int) -> dict[str, str]:
