@@ -58,6 +58,13 @@ WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
 RETURNING xmin::text
 """
 
+_ABANDON = """
+UPDATE triggerkit.cursors
+SET position = %s, batch_id = NULL, batch_last = NULL, attempt = 0, settled = '{}'
+WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
+RETURNING xmin::text
+"""
+
 #: Notes an attempt's outcome and moves the cursor: the one statement a delivered batch costs.
 _RECORD_ATTEMPT = """
 WITH moved AS (
@@ -109,6 +116,18 @@ class Cursor:
     def passed(self, position: int) -> Cursor:
         """Return the cursor past entries that are not wanted; only memory knows of it."""
         return replace(self, position=position)
+
+    def ended(self, position: int) -> Cursor:
+        """Return the cursor stored at `position` without a batch under way."""
+        return replace(
+            self,
+            position=position,
+            stored_position=position,
+            batch_id=None,
+            batch_last=None,
+            attempt=0,
+            settled=[],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +229,20 @@ class CursorStore:
             raise CursorMoved
         return replace(sending, version=version, stored_position=sending.position)
 
+    async def abandon(self, cursor: Cursor) -> Cursor:
+        """Forget the batch under way, of which nothing is done, and return the cursor without it.
+
+        Raises:
+            CursorMoved: the cursor is another by now.
+        """
+        where = [cursor.position, cursor.consumer_id, cursor.partition, cursor.version]
+        async with self._pool.connection() as connection:
+            answer = await connection.execute(_ABANDON, where)
+            row = await answer.fetchone()
+        if row is None:
+            raise CursorMoved
+        return replace(cursor.ended(cursor.position), version=str(row[0]))
+
     async def record_attempt(
         self,
         consumer: Consumer,
@@ -254,10 +287,10 @@ class CursorStore:
             except (ForeignKeyViolation, DeadlockDetected):
                 # The consumer was deleted at this moment.
                 raise CursorMoved from None
-        stored = replace(cursor, position=position, stored_position=position, version=version)
-        if not is_over:
-            return stored
-        return replace(stored, batch_id=None, batch_last=None, attempt=0, settled=[])
+        cursor = replace(cursor, version=version)
+        if is_over:
+            return cursor.ended(position)
+        return replace(cursor, position=position, stored_position=position)
 
     async def disable(self, consumer_id: int) -> None:
         """Note that the consumer's endpoint is gone: nothing more is sent to it."""

@@ -177,7 +177,12 @@ def _text(value: str) -> str:
 
 
 def batch_body(messages: list[bytes], *, single: bool) -> bytes:
-    """Return the body of a push: one message alone, or an array of them under `data`."""
+    """Return the body of a push: one message alone, or an array of them under `data`.
+
+    Raises:
+        ValueError: `single`, and there is not exactly one.
+    """
     if single:
-        return messages[0]
+        (message,) = messages
+        return message
     return b'{"data":[%b]}' % b",".join(messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -28,8 +29,12 @@ class EntryToPark(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Entries to deliver together. Every entry up to `last` is here, in `held`, or not wanted."""
+    """Entries to deliver together. Every entry up to `last` is here, in `held`, or not wanted.
 
+    `selection` is what they were collected by.
+    """
+
+    selection: Selection
     entries: list[Entry] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     #: What is sent for `messages` where the consumer has a transform; else nothing.
@@ -39,7 +44,8 @@ class Batch:
     size_bytes: int = 0
     #: Whether nothing more goes into it.
     is_full: bool = False
-    id: str = field(default_factory=lambda: f"msg_{token_hex(16)}")
+    #: What a receiver knows it by; empty until it is about to be sent.
+    id: str = ""
 
     @property
     def first(self) -> int:
@@ -49,6 +55,21 @@ class Batch:
     def body(self, *, single: bool) -> bytes:
         """Return the request's body."""
         return batch_body(self.transformed or self.messages, single=single)
+
+
+def new_id(body: bytes = b"") -> str:
+    """Return an id for a batch, by which no other body is sent."""
+    return f"msg_{token_hex(12)}{_digest(body)}"
+
+
+def is_id_of(batch_id: str, body: bytes) -> bool:
+    """Return whether `body` is what was sent by `batch_id`. Ids of releases that did not tell it
+    are taken to be."""
+    return len(batch_id) < len(new_id()) or batch_id.endswith(_digest(body))
+
+
+def _digest(body: bytes) -> str:
+    return blake2b(body, digest_size=10).hexdigest()
 
 
 def collect(
@@ -65,7 +86,7 @@ def collect(
     `onto` is a batch to be filled up. Entries at the positions `held_before` are set aside, as
     they were when the batch was sent before.
     """
-    batch = Batch() if onto is None else onto
+    batch = Batch(selection) if onto is None else onto
     wanted, messages, held = batch.entries, batch.messages, batch.held
     follows, judge, filters = selection.follows, selection.judge, selection.filters
     render, key_of = selection.message, selection.key_of

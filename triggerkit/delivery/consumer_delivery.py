@@ -66,10 +66,10 @@ class ConsumerDelivery:
         if consumer == self.consumer:
             return
         self.selection = Selection(consumer)
-        is_other_endpoint = consumer.target != self.consumer.target
+        before = self.consumer
         self.consumer = consumer
         self.slots.limit = consumer.definition.concurrency
-        if is_other_endpoint:
+        if (consumer.target, consumer.definition) != (before.target, before.definition):
             self._changed.set()
             self._changed = asyncio.Event()
 
@@ -89,7 +89,7 @@ class ConsumerDelivery:
         )
 
     async def back_off(self, seconds: float) -> None:
-        """Wait so long, or until the endpoint is another."""
+        """Wait so long, or until the endpoint or the definition is another."""
         changed = self._changed
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

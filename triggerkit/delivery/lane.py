@@ -11,7 +11,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
-from triggerkit.delivery.batch import Batch, collect
+from triggerkit.delivery.batch import Batch, collect, is_id_of, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.isolation import Suspicion
 from triggerkit.delivery.push import Answer
@@ -67,7 +67,7 @@ class Lane:
         self.ready.set()
         try:
             while await self._deliver(batch or await self._next()):
-                batch = None
+                batch = await self._undecided_batch()
         finally:
             self._give_turn_back()
 
@@ -121,42 +121,69 @@ class Lane:
             self._delivery.turns.give_back()
 
     async def _undecided_batch(self) -> Batch | None:
-        """Return the batch that was sent, or was to be sent, when the cursor was last stored."""
+        """Return the batch that was sent, or was to be sent, when the cursor was last stored.
+
+        None when what the consumer gets was edited since, or its functions were, so that it would
+        be another: it is over then, and what it had is collected anew, by another id.
+        """
+        self._let_go()
         cursor = self.cursor
         if cursor.batch_id is None or cursor.batch_last is None:
             return None
-        batch = Batch(id=cursor.batch_id, last=cursor.position)
         held = frozenset(cursor.settled)
-        while batch.last < cursor.batch_last:
-            entries = await self._reader.read_stored(
-                cursor.partition, batch.last, cursor.batch_last, READ_LIMIT
-            )
+        batch = await self._collected_again(cursor.batch_last, held)
+        while batch.selection is not self._delivery.selection:
+            batch = await self._collected_again(cursor.batch_last, held)
+        batch.id = cursor.batch_id
+        if self._fits(batch) and is_id_of(batch.id, self._body(batch)):
+            self._batch = batch
+            return batch
+        self._suspicion.halved(cursor.batch_last)
+        self.cursor = await self._store.abandon(cursor)
+        return None
+
+    def _let_go(self) -> None:
+        self._batch = None
+        if self._delivery.is_awaited:
+            self._delivery.retry.set()
+
+    async def _collected_again(self, last: int, held: frozenset[int]) -> Batch:
+        """Return what is between the cursor and `last` as one batch, where that is possible."""
+        cursor, selection = self.cursor, self._delivery.selection
+        batch = Batch(selection, last=cursor.position)
+        while batch.last < last and selection is self._delivery.selection:
+            entries = await self._reader.read_stored(cursor.partition, batch.last, last, READ_LIMIT)
             if not entries:
-                batch.last = cursor.batch_last
+                batch.last = last
                 break
             limit = len(batch.entries) + len(entries)
             # What had a parked message then is in `held`; what has one now was sent before it.
-            collect(self._delivery.selection, entries, limit, (), batch, held_before=held)
+            collect(selection, entries, limit, (), batch, held_before=held)
             if batch.last < entries[-1].position:
-                # Another transform makes more of it than fits: the rest is a batch of its own.
+                # Another transform makes more of it than fits.
                 break
-        if not batch.entries and not batch.held:
-            return None
-        self._batch = batch
         return batch
+
+    def _fits(self, batch: Batch) -> bool:
+        """Return whether `batch` is as the consumer, which may have been edited, has it now."""
+        size = self.consumer.definition.batch_size
+        return batch.selection is self._delivery.selection and 0 < len(batch.entries) <= size
+
+    def _body(self, batch: Batch) -> bytes:
+        return batch.body(single=self.consumer.definition.batch_size == 1)
 
     def _collect(self, entries: list[Entry]) -> Batch:
         delivery = self._delivery
         return collect(delivery.selection, entries, self._limit, delivery.parked_keys)
 
     async def _deliver(self, batch: Batch) -> bool:
-        """Send `batch` until it is taken or set aside; False when the endpoint is gone."""
+        """Send `batch` until it is taken, set aside or edited; False when the endpoint is gone."""
         if not batch.entries:
             self._give_turn_back()
             await self._record(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
             return True
-        while True:
-            sent_at, answer = await self._attempt(batch)
+        while (attempt := await self._attempt(batch)) is not None:
+            sent_at, answer = attempt
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
                 self._suspicion.delivered(batch.last)
@@ -176,6 +203,7 @@ class Lane:
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
+        return True
 
     def _grow(self) -> None:
         size = self._limit * 2
@@ -195,8 +223,14 @@ class Lane:
         )
         await self._delivery.back_off(wait_s)
 
-    async def _attempt(self, batch: Batch) -> tuple[datetime, Answer]:
+    async def _attempt(self, batch: Batch) -> tuple[datetime, Answer] | None:
+        """Send `batch`; None when it has become another, and nothing was sent."""
         async with self._delivery.slots:
+            if not self._fits(batch):
+                self._give_turn_back()
+                return None
+            body = self._body(batch)
+            batch.id = batch.id or new_id(body)
             self.cursor = await self._store.begin(
                 self.consumer,
                 self.cursor,
@@ -204,7 +238,6 @@ class Lane:
                 batch_last=batch.last,
                 settled=[item.entry.position for item in batch.held],
             )
-            body = batch.body(single=self.consumer.definition.batch_size == 1)
             sent_at = datetime.now(UTC)
             self._suspicion.sending()
             reach("post-before")
@@ -241,7 +274,7 @@ class Lane:
         outcome = AttemptOutcome(
             first=batch.first,
             last=batch.last,
-            batch_id=batch.id,
+            batch_id=batch.id or new_id(),
             attempt=self.cursor.attempt,
             messages=len(batch.entries),
             sent_at=sent_at,
@@ -256,9 +289,7 @@ class Lane:
             self.cursor = await self._store.record_attempt(self.consumer, self.cursor, outcome)
         if move_to is None:
             return
-        self._batch = None
-        if self._delivery.is_awaited:
-            self._delivery.retry.set()
+        self._let_go()
         if outcome.attempt > 1:
             await self._store.save_error(self.consumer.id, None)
 

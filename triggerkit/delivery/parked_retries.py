@@ -152,12 +152,14 @@ class Retries:
             await self._record(head, self._blamed(head, made.reason, None))
             return None
         identity = _identity(body).metadata.idempotency_key
-        batch_id = f"msg_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
+        pushed = batch_body([made], single=definition.batch_size == 1)
+        # Another transform's body is another push.
+        digest = hashlib.sha256(identity.encode() + b"\0" + pushed).hexdigest()
+        batch_id = f"msg_{digest[:32]}"
         health = self._delivery.health
         health.sent += 1
         number = health.sent
         sent_at = datetime.now(UTC)
-        pushed = batch_body([made], single=definition.batch_size == 1)
         answer = await self._delivery.push(pushed, batch_id, head.attempts)
         named = next((i for i in answer.failed if i.idempotency_key == identity), None)
         if named is not None:
