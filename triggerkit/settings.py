@@ -65,6 +65,7 @@ class Settings(BaseModel):
     triggerkit_log_keep: str = "7d"
     triggerkit_log_max_bytes: str = "20GB"
     triggerkit_runs_keep: str = "7d"
+    triggerkit_pool_size: int = Field(default=8, ge=1, le=100)
     triggerkit_broker_url: SecretStr | None = None
     triggerkit_metrics_token: SecretStr | None = None
     openai_api_key: SecretStr | None = None

@@ -27,9 +27,6 @@ from triggerkit.state.connect import connect, pool
 
 T = TypeVar("T")
 
-#: Connections of one process to the state database.
-POOL_SIZE = 8
-
 #: Seconds for which a thread waits in one go: a run that waits for another can be stopped then.
 LOOK_S = 0.25
 
@@ -58,7 +55,9 @@ class Client:
             PreflightFailed: the schema `triggerkit` is not there.
         """
         namespace = await installation(settings)
-        states = pool(by_index(settings.state_dsn), "triggerkit client", size=POOL_SIZE)
+        states = pool(
+            by_index(settings.state_dsn), "triggerkit client", size=settings.triggerkit_pool_size
+        )
         await states.open()
         transport = open_async_transport(settings, namespace)
         ends = Ends(settings.state_dsn, states)
