@@ -86,7 +86,11 @@ class Receiver:
             body = await request.body()
         except ClientDisconnect:
             return Response(status_code=400)
-        parsed = orjson.loads(body)
+        try:
+            parsed = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            # A row may hold JSON that Postgres takes and Python does not.
+            parsed = {"data": []}
         messages = parsed.get("data", [parsed])
         received = Received(dict(request.headers), body, messages)
         async with self._arrived:

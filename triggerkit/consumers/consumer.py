@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import orjson
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import SealedEndpoint
+from triggerkit.json_object import read_object, split_object
 from triggerkit.log.entry import Entry
 
 # The partition of the one cursor of a consumer that is ordered as a whole.
@@ -55,11 +57,19 @@ class Consumer:
             return entry.consumer_id == self.id
         if f"{entry.schema}.{entry.table}" not in definition.tables:
             return False
-        if definition.actions is not None and entry.action not in definition.actions:
-            return False
-        if entry.action != "update" or definition.when_changed is None:
+        actions, columns = definition.actions, definition.when_changed
+        if actions is not None and entry.action not in actions:
+            return entry.action in ("insert", "update") and self._is_being_read(entry)
+        if entry.action != "update" or columns is None or _changed(entry, columns):
             return True
-        return self._changed(entry, definition.when_changed)
+        return self._is_being_read(entry)
+
+    @property
+    def is_by_kind(self) -> bool:
+        """Return whether a change's table and action alone say that it is wanted."""
+        wanted = self.definition
+        is_looked_at = wanted.filters or wanted.filter or wanted.when_changed is not None
+        return not (is_looked_at or (wanted.actions is not None and self.spans))
 
     def key_of(self, entry: Entry) -> str:
         """Return the key that keeps messages in order: the row, or the values of the columns it
@@ -67,14 +77,32 @@ class Consumer:
         columns = self.definition.group_by
         if columns is None:
             return f"{entry.schema}.{entry.table}:{entry.key}"
-        record: dict[str, Any] = orjson.loads(entry.record or b"{}")
-        return orjson.dumps([record.get(name) for name in columns]).decode()
+        return group_key(entry.record or b"{}", columns)
 
-    def _changed(self, entry: Entry, columns: tuple[str, ...]) -> bool:
-        changes: dict[str, Any] = orjson.loads(entry.changes or b"{}")
-        # Without the old values in the WAL nothing says that the columns did not change. And a row
-        # touched by an unrelated update while its table was read may have lost its place in the
-        # backfill to that update, which is then the only bearer of the row.
-        if not changes or not changes.keys().isdisjoint(columns):
-            return True
+    def _is_being_read(self, entry: Entry) -> bool:
+        """Return whether the table was being read when `entry` was logged: its row may have lost
+        its place in the backfill to this change, which is then the only bearer of the row."""
         return any(span.covers(entry) for span in self.spans)
+
+
+def group_key(record: bytes, columns: tuple[str, ...]) -> str:
+    """Return what keeps the messages of a group in order: the values of `columns`."""
+    try:
+        values: dict[str, Any] = orjson.loads(record)
+        return orjson.dumps([values.get(name) for name in columns]).decode()
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        members = split_object(record)
+        return "[" + ",".join(_key_part(members.get(name, b"null")) for name in columns) + "]"
+
+
+def _key_part(value: bytes) -> str:
+    """Return a value as a key has it; one that cannot be read as its JSON text."""
+    with contextlib.suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
+        value = orjson.dumps(orjson.loads(value))
+    return value.decode()
+
+
+def _changed(entry: Entry, columns: tuple[str, ...]) -> bool:
+    # Without the old values in the WAL nothing says that the columns did not change.
+    changes = read_object(entry.changes or b"{}")
+    return not changes or not changes.keys().isdisjoint(columns)

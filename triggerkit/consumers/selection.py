@@ -11,6 +11,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.filter import all_of
 from triggerkit.consumers.functions import load_function
 from triggerkit.consumers.render import Renderer, RowRenderer
+from triggerkit.json_object import read_object, split_object
 from triggerkit.log.entry import Entry
 from triggerkit.message import UNCHANGED, Change, Envelope
 
@@ -65,8 +66,7 @@ class Selection:
         self.message = self._renderer.message
         #: Renders rows as they are stored; None when each has to be looked at.
         self.rows: RowRenderer | None = None
-        is_looked_at = self.filters or self.transforms or definition.when_changed is not None
-        if not is_looked_at and definition.group_by is None:
+        if consumer.is_by_kind and not self.transforms and definition.group_by is None:
             self.rows = RowRenderer(consumer, self._renderer)
 
     def wants(self, entry: Entry) -> Verdict:
@@ -81,12 +81,12 @@ class Selection:
         if not self.filters or entry.action == "truncate":
             return WANTED
         try:
-            if self._test is not None and not self._test(_record(entry)):
+            if self._test is not None and not self._test(_record(entry.record)):
                 return UNWANTED
             if self._filter and not self._filter(change_of(self.message(entry))):
                 return UNWANTED
-        except Exception as error:
-            return _raised(error)
+        except BaseException as error:
+            return Verdict(True, _raised("filter", error))
         return WANTED
 
     def passes(self, message: bytes) -> Verdict:
@@ -94,15 +94,15 @@ class Selection:
         if not self.filters:
             return WANTED
         try:
-            change = change_of(message)
-            if change.action == "truncate":
+            members = split_object(message)
+            if members["action"] == b'"truncate"':
                 return WANTED
-            if self._test is not None and not self._test(change.record or {}):
+            if self._test is not None and not self._test(_record(members["record"])):
                 return UNWANTED
-            if self._filter and not self._filter(change):
+            if self._filter and not self._filter(change_of(message)):
                 return UNWANTED
-        except Exception as error:
-            return _raised(error)
+        except BaseException as error:
+            return Verdict(True, _raised("filter", error))
         return WANTED
 
     def sent(self, message: bytes) -> bytes | Faulty:
@@ -112,23 +112,33 @@ class Selection:
             return message
         try:
             return orjson.dumps(self._transform(change_of(message)))
-        except Exception as error:
-            return Faulty(f"the transform raised {type(error).__name__}")
+        except BaseException as error:
+            return _raised("transform", error)
+
+
+class _UnreadableValue(Exception):
+    """A value of the message is JSON that Postgres takes and Python does not."""
 
 
 def change_of(message: bytes) -> Change[Any]:
     """Return a message as a consumer's functions get it: its record is a dict."""
-    envelope = _decode(message)
+    try:
+        envelope = _decode(message)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _UnreadableValue from error
     record = envelope.record
     if record is not None and envelope.metadata.unchanged:
         record = {**record, **dict.fromkeys(envelope.metadata.unchanged, UNCHANGED)}
     return Change(record, envelope.changes, envelope.action, envelope.metadata)
 
 
-def _raised(error: Exception) -> Verdict:
-    return Verdict(True, Faulty(f"the filter raised {type(error).__name__}"))
+def _raised(what: str, error: BaseException) -> Faulty:
+    """Blame the message for what its consumer's function raised, `SystemExit` included: nothing
+    that is called with one row ends the stream of all others."""
+    if isinstance(error, _UnreadableValue):
+        return Faulty(f"the {what} cannot be called: a value is JSON that Python does not read")
+    return Faulty(f"the {what} raised {type(error).__name__}")
 
 
-def _record(entry: Entry) -> dict[str, Any]:
-    record: dict[str, Any] = orjson.loads(entry.record or b"{}")
-    return record
+def _record(record: bytes | None) -> dict[str, Any]:
+    return {} if record in (None, b"null") else read_object(record)

@@ -10,9 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import msgspec
-
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.parked.store import Head, HeadState, Tried
 from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
@@ -23,17 +22,6 @@ from triggerkit.delivery.push import Answer
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
-
-
-class _KeyMetadata(msgspec.Struct):
-    idempotency_key: str
-
-
-class _Identity(msgspec.Struct):
-    metadata: _KeyMetadata
-
-
-_identity = msgspec.json.Decoder(_Identity).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +139,7 @@ class Retries:
         if isinstance(made, Faulty):
             await self._record(head, self._blamed(head, made.reason, None))
             return None
-        identity = _identity(body).metadata.idempotency_key
+        identity = head.idempotency_key or Origin.in_body(body).idempotency_key
         pushed = batch_body([made], single=definition.batch_size == 1)
         # Another transform's body is another push.
         digest = hashlib.sha256(identity.encode() + b"\0" + pushed).hexdigest()

@@ -6,6 +6,7 @@ import math
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.parked.store import HeadState, ParkedMessage
 from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
@@ -80,6 +81,7 @@ def _failed(
         failures=1,
         due_in_s=backoff_s(1, asked_s(failed.retry_after_s)),
         state=state_after(consumer.definition, 1),
+        origin=Origin.of(entry, IdempotencyKeys(consumer).of(entry)),
     )
 
 
@@ -94,6 +96,7 @@ def _set_aside(
         key=key,
         body=selection.message(entry),
         reason=f"waits behind a parked message of its {group}",
+        origin=Origin.of(entry, IdempotencyKeys(consumer).of(entry)),
     )
     if fault is None:
         return message

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
+import orjson
 import psycopg
 
+from triggerkit.json_object import split_object
 from triggerkit.log.entry import Entry
 
 #: Bytes of looked-up versions that are held at a time.
@@ -42,9 +43,6 @@ FROM unnest(%s::int[], %s::smallint[], %s::bigint[]) AS w (number, partition, po
 JOIN triggerkit.events e
     ON e.database_id = %s AND e.partition = w.partition AND e.position = w.position
 """
-
-#: A record's members, each still as its JSON text: a number too long for any type stays exact.
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Wanted(NamedTuple):
@@ -119,18 +117,19 @@ class Lookup:
 
 
 def completed(entry: Entry, previous: bytes) -> Entry:
-    """`entry` with those of its unchanged values that the record `previous` has."""
-    known = _members.decode(previous)
-    own = _members.decode(entry.record or b"{}")
+    """`entry` with those of its unchanged values that the record `previous` has, each exactly as it
+    is there."""
+    known = split_object(previous)
+    own = split_object(entry.record or b"{}")
     found = {name for name in entry.unchanged if name in known}
     names = dict.fromkeys((*known, *own))
     record = {
-        name: own[name] if name in own else known[name]
+        name: orjson.Fragment(own[name] if name in own else known[name])
         for name in names
         if name in own or name in found
     }
     rest = tuple(name for name in entry.unchanged if name not in found)
-    return entry._replace(record=msgspec.json.encode(record), unchanged=rest)
+    return entry._replace(record=orjson.dumps(record), unchanged=rest)
 
 
 def _plan(

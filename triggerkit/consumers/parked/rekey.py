@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 import psycopg
 
-from triggerkit.consumers.consumer import ALL_PARTITIONS
+from triggerkit.consumers.consumer import ALL_PARTITIONS, group_key
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.parked.origin import COLUMNS, Origin
+from triggerkit.json_object import split_object
 from triggerkit.log.entry import partition_of
 
 #: Messages looked at in one statement.
 PAGE = 500
 
-_PAGE = """
-SELECT partition, position, convert_to(body, 'UTF8') FROM triggerkit.parked
+_PAGE = f"""
+SELECT partition, position, convert_to(body, 'UTF8'), {COLUMNS} FROM triggerkit.parked
 WHERE consumer_id = %s AND position > %s ORDER BY position LIMIT %s
-"""
+"""  # noqa: S608 - of constants
 
 _SET = """
 UPDATE triggerkit.parked SET key = %s, partition = %s
@@ -50,8 +49,9 @@ async def rekey(
         if not page:
             break
         rows = []
-        for partition, position, body in page:
-            key, belongs_in = _place(orjson.loads(body), definition.group_by)
+        for partition, position, body, *known in page:
+            origin = Origin.in_body(body) if known[0] is None else Origin(*known)
+            key, belongs_in = _place(body, origin, definition.group_by)
             rows.append([key, belongs_in, consumer_id, partition, position])
         async with connection.cursor() as many:
             await many.executemany(_SET, rows)
@@ -59,12 +59,10 @@ async def rekey(
     await connection.execute(_ARRANGE, [consumer_id])
 
 
-def _place(message: dict[str, Any], group_by: tuple[str, ...] | None) -> tuple[str, int]:
+def _place(body: bytes, origin: Origin, group_by: tuple[str, ...] | None) -> tuple[str, int]:
     """Return the key of a message, as `Consumer.key_of` has it for its entry, and its partition."""
     if group_by is not None:
-        record = message["record"] or {}
-        return orjson.dumps([record.get(name) for name in group_by]).decode(), ALL_PARTITIONS
-    metadata = message["metadata"]
-    schema, table = metadata["table_schema"], metadata["table_name"]
-    key = orjson.dumps(metadata["record_pks"]).decode()
+        record = split_object(body)["record"]
+        return group_key(b"{}" if record == b"null" else record, group_by), ALL_PARTITIONS
+    _, schema, table, key = origin
     return f"{schema}.{table}:{key}", partition_of(schema, table, key)

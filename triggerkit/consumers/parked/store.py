@@ -17,6 +17,9 @@ from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
+from triggerkit.consumers.parked.origin import Origin
+
 #: What a message at the head of its key can be.
 HeadState = Literal["failing", "blocked", "dead"]
 
@@ -27,20 +30,23 @@ WHERE p.state <> 'dead'
 """
 
 #: What comes again by the log, since its consumer's places moved, is parked already.
-_PARK = """
+_PARK = f"""
 INSERT INTO triggerkit.parked (consumer_id, partition, position, key, body, reason, state,
-    attempts, failures, status, due_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+    attempts, failures, status, due_at, {ORIGIN_COLUMNS})
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s),
+    %s, %s, %s, %s)
 ON CONFLICT (consumer_id, partition, position) DO UPDATE SET key = excluded.key,
+    idempotency_key = excluded.idempotency_key, schema_name = excluded.schema_name,
+    table_name = excluded.table_name, row_key = excluded.row_key,
     body = excluded.body, reason = excluded.reason, state = excluded.state,
     attempts = excluded.attempts, failures = excluded.failures, status = excluded.status,
     due_at = excluded.due_at, lease_id = NULL, parked_at = now()
 WHERE parked.state = 'dead'
-"""
+"""  # noqa: S608 - of constants
 
 #: Heads of keys by the time they are due, and the seconds until then.
 _DUE = """
-SELECT partition, position, key, attempts, failures, parked_at,
+SELECT partition, position, key, attempts, failures, parked_at, idempotency_key,
        extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in_s
 FROM triggerkit.parked p
 WHERE consumer_id = %s AND state = 'failing' AND NOT key = ANY (%s) AND NOT EXISTS (
@@ -115,6 +121,7 @@ class ParkedMessage:
     status: int | None = None
     failures: int = 0
     due_in_s: float = 0.0
+    origin: Origin | None = None
 
     def with_fault(
         self, reason: str, state: HeadState, *, failures: int, due_in_s: float = 0.0
@@ -125,7 +132,10 @@ class ParkedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first parked message of a key, without its body; `failures` are attempts that count."""
+    """The first parked message of a key, without its body; `failures` are attempts that count.
+
+    `idempotency_key` is None for what an earlier version parked.
+    """
 
     partition: int
     position: int
@@ -133,6 +143,7 @@ class Head:
     attempts: int
     failures: int
     parked_at: datetime
+    idempotency_key: str | None
     due_in_s: float
 
 
@@ -178,6 +189,7 @@ async def park(
                 message.failures,
                 message.status,
                 message.due_in_s,
+                *(message.origin or [None] * len(Origin._fields)),
             ]
         )
     async with connection.cursor() as cursor:

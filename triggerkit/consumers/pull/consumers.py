@@ -55,12 +55,6 @@ class Pulled(NamedTuple):
     found: Found
 
     @property
-    def is_by_kind(self) -> bool:
-        """Return whether a change's table and action alone say that it is wanted."""
-        wanted = self.consumer.definition
-        return not (wanted.filters or wanted.filter or wanted.when_changed is not None)
-
-    @property
     def is_ordered_as_a_whole(self) -> bool:
         """Return whether it has one cursor for all partitions."""
         return self.consumer.definition.group_by is not None

@@ -13,7 +13,10 @@ from typing import Literal, NamedTuple
 import psycopg
 
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
+from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.pull.leases import LeasedMessages
+from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Faulty
 from triggerkit.log.entry import Entry
 
@@ -43,12 +46,13 @@ WHERE consumer_id = %s AND state <> 'dead' AND key = ANY (%s)
   AND hashtext(key) = ANY (SELECT hashtext(k) FROM unnest(%s::text[]) k)
 """
 
-_PUT = """
+_PUT = f"""
 INSERT INTO triggerkit.parked
-    (consumer_id, partition, position, key, body, reason, state, attempts, due_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+    (consumer_id, partition, position, {ORIGIN_COLUMNS}, key, body, reason, state, attempts, due_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+    clock_timestamp() + make_interval(secs => %s))
 ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 - of constants
 
 _LOCK_CURSORS = """
 SELECT FROM triggerkit.cursors WHERE consumer_id = %s AND partition = ANY (%s::smallint[])
@@ -116,6 +120,7 @@ class SetAside(NamedTuple):
 
     partition: int
     position: int
+    origin: Origin
     key: str
     body: bytes
     reason: str
@@ -137,25 +142,37 @@ def exhausted_state(consumer: Consumer) -> Literal["blocked", "dead"]:
     return "blocked" if consumer.definition.on_exhausted == "block" else "dead"
 
 
-def waiting(entry: Entry, key: str, body: bytes) -> SetAside:
+def waiting(consumer: Consumer, entry: Entry, body: bytes) -> SetAside:
     """Return a message whose key has an earlier one set aside."""
-    return SetAside(entry.partition, entry.position, key, body, _WAITS, "waiting")
+    return _set_aside(consumer, entry, body, _WAITS, "waiting")
 
 
 def faulty(consumer: Consumer, entry: Entry, body: bytes, fault: Faulty) -> SetAside:
     """Return a message that cannot be handed out; one that was tried may be, when somebody says
     so."""
-    state, key = exhausted_state(consumer), consumer.key_of(entry)
     attempts = 1 if fault.is_retryable else 0
-    return SetAside(entry.partition, entry.position, key, body, fault.reason, state, attempts)
+    return _set_aside(consumer, entry, body, fault.reason, exhausted_state(consumer), attempts)
 
 
 def handed_back(consumer: Consumer, entry: Entry, body: bytes, delay_s: float) -> SetAside:
     """Return a message that a caller gave back for the first time."""
     is_last = consumer.definition.max_attempts == 1
     state: State = exhausted_state(consumer) if is_last else "failing"
-    key = consumer.key_of(entry)
-    return SetAside(entry.partition, entry.position, key, body, "handed back", state, 1, delay_s)
+    return _set_aside(consumer, entry, body, "handed back", state, 1, delay_s)
+
+
+def _set_aside(
+    consumer: Consumer,
+    entry: Entry,
+    body: bytes,
+    reason: str,
+    state: State,
+    attempts: int = 0,
+    delay_s: float = 0.0,
+) -> SetAside:
+    origin = Origin.of(entry, IdempotencyKeys(consumer).of(entry))
+    place, key = (entry.partition, entry.position), consumer.key_of(entry)
+    return SetAside(*place, origin, key, body, reason, state, attempts, delay_s)
 
 
 async def due(connection: psycopg.AsyncConnection, consumer_id: int, limit: int) -> list[Due]:
@@ -200,9 +217,7 @@ async def put(
     connection: psycopg.AsyncConnection, consumer_id: int, messages: Sequence[SetAside]
 ) -> None:
     """Set messages aside; the caller holds their cursors."""
-    rows = [
-        [consumer_id, *message[:3], message.body.decode(), *message[4:]] for message in messages
-    ]
+    rows = [[consumer_id, *m[:2], *m.origin, m.key, m.body.decode(), *m[5:]] for m in messages]
     async with connection.cursor() as cursor:
         await cursor.executemany(_PUT, rows)
 

@@ -114,6 +114,7 @@ class Receiving:
         self._batch_size = batch_size
         self._is_gone = is_gone
         self._lease = new_lease()
+        self._is_by_kind = self._consumer.is_by_kind
         self._is_transformed = self._consumer.definition.transform is not None
         self._messages: list[bytes] = []
         self._size_bytes = 0
@@ -217,7 +218,7 @@ class Receiving:
         return len(self._messages) >= self._batch_size or self._size_bytes > MAX_BYTES
 
     def _wants(self, entry: Entry) -> Verdict:
-        if not self._pulled.is_by_kind or entry.consumer_id is not None or entry.fault:
+        if not self._is_by_kind or entry.consumer_id is not None or entry.fault:
             return self._pulled.selection.wants(entry)
         kind = entry.schema, entry.table, entry.action
         wanted = self._kinds.get(kind)
@@ -232,7 +233,7 @@ class Receiving:
         selection, consumer = self._pulled.selection, self._consumer
         message = selection.message(entry)
         if waiting_keys and consumer.key_of(entry) in waiting_keys:
-            return parking.waiting(entry, consumer.key_of(entry), message)
+            return parking.waiting(consumer, entry, message)
         sent = fault or selection.sent(message)
         if isinstance(sent, bytes):
             self._hand_out(head, entry.position, sent)

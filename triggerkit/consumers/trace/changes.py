@@ -20,6 +20,7 @@ from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
 from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.json_object import show_object
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
 
@@ -159,8 +160,8 @@ async def trace(
         xid=entry.xid,
         committed_at=times[0],
         captured_at=times[1],
-        record=None if entry.record is None else orjson.loads(entry.record),
-        changes=None if entry.changes is None else orjson.loads(entry.changes),
+        record=None if entry.record is None else show_object(entry.record),
+        changes=None if entry.changes is None else show_object(entry.changes),
         fault=entry.fault,
         consumers=ways,
     )
@@ -253,9 +254,9 @@ def _why_not(consumer: Consumer, entry: Entry) -> str | None:
     definition = consumer.definition
     if not _follows(consumer, entry):
         return f"it does not follow {entry.schema}.{entry.table}"
-    if definition.actions is not None and entry.action not in definition.actions:
-        return f"{entry.action} is not among its actions ({', '.join(definition.actions)})"
     if not consumer.wants(entry):
+        if definition.actions is not None and entry.action not in definition.actions:
+            return f"{entry.action} is not among its actions ({', '.join(definition.actions)})"
         return (
             f"none of its columns when_changed changed ({', '.join(definition.when_changed or ())})"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import orjson
 from pydantic import BaseModel, Field
 
 from triggerkit.consumers.declare.manage import Consumers
@@ -18,6 +17,7 @@ from triggerkit.consumers.parked.manage import (
     retry_parked,
     show_parked,
 )
+from triggerkit.json_object import show_object
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
 
@@ -73,7 +73,7 @@ async def show_message(call: Call, consumer: str, position: int) -> ParkedMessag
         await Consumers(state, ACTOR).find(consumer)
         found, deliveries = await show_parked(state, consumer, position)
     values = asdict(found)
-    body = orjson.loads(values.pop("body"))
+    body = show_object(values.pop("body").encode(), levels=2)
     return ParkedMessageInfo(message=Parked(**values), body=body, deliveries=deliveries)
 
 

@@ -14,6 +14,7 @@ from tests.receiver import Received, Receiver
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.definition import changes
+from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.parked.store import HeadState, ParkedMessage, park
 from triggerkit.consumers.pull.consumers import in_order
 from triggerkit.consumers.pull.service import Puller
@@ -71,7 +72,8 @@ def test_a_message_that_is_parked_as_its_consumer_gets_other_groups_is_in_one_of
 
     def message(position: int, state: HeadState | None) -> ParkedMessage:
         body = b'{"record":{"id":%d,"team":"a","name":"x"}}' % position
-        return ParkedMessage(-1, position, '["a"]', body, "refused", state)
+        origin = Origin(f"1.0.7.1.1.{position}", "public", "items", '["1"]')
+        return ParkedMessage(-1, position, '["a"]', body, "refused", state, origin=origin)
 
     async def scenario() -> None:
         async with (

@@ -1,0 +1,52 @@
+"""Objects whose values may be JSON that no parser takes."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triggerkit.json_object import Unreadable, read_object, show_object, split_object
+
+#: What Postgres takes as json and a parser of Python's refuses.
+UNREADABLE = [
+    rb'"\ud800"',
+    rb'{"a":"\udfff","b":[1,2]}',
+    b"1e400",
+    b"1" * 5000,
+    b"[" * 2000 + b"]" * 2000,
+    b'{"a":' * 2000 + b"1" + b"}" * 2000,
+]
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("value", UNREADABLE, ids=range(len(UNREADABLE)))
+def test_a_value_that_cannot_be_read_leaves_the_others_readable(value: bytes) -> None:
+    record = b'{"id":7,"doc":%b,"name":"\\"},:{","list":[1,{"a":"]"}]}' % value
+    assert read_object(record) == {
+        "id": 7,
+        "doc": Unreadable(value),
+        "name": '"},:{',
+        "list": [1, {"a": "]"}],
+    }
+    assert split_object(record)["doc"] == value
+
+
+@given(st.dictionaries(st.text(), _json), st.sampled_from(UNREADABLE), st.text())
+def test_every_member_is_found_beside_one_that_cannot_be_read(
+    members: dict[str, object], value: bytes, name: str
+) -> None:
+    text = orjson.dumps({**members, name: orjson.Fragment(value)})
+    assert read_object(text) == {**members, name: Unreadable(value)}
+
+
+def test_what_is_shown_is_readable_and_not_nested_without_end() -> None:
+    body = b'{"record":{"id":7,"a":"\\ud800","b":%b}}' % (b"[" * 500 + b"]" * 500)
+    shown = show_object(body, levels=2)
+    assert shown["record"] == {"id": 7, "a": r'"\ud800"', "b": "[" * 500 + "]" * 500}

@@ -1,0 +1,94 @@
+"""Read a JSON object by its members, where a value may be one that no parser takes.
+
+A column of type json holds what Postgres takes: half a surrogate pair, a number beyond any double,
+a thousand nested arrays. Such a value keeps nobody from the others beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+#: Text, and what structures an object around it.
+_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]', re.DOTALL)
+
+#: Nested lists and objects of a value that is shown.
+MOST_NESTED: Final = 100
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Unreadable(bytes):
+    """A value that cannot be read, as its JSON text."""
+
+    __slots__ = ()
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """Return the members of an object; a value that cannot be read is `Unreadable`."""
+    try:
+        found: dict[str, Any] = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {name: _read(value) for name, value in split_object(text).items()}
+    return found
+
+
+def split_object(text: bytes) -> dict[str, bytes]:
+    """Return the members of an object as JSON text: no value is read, whatever it is."""
+    try:
+        return {name: bytes(value) for name, value in _members(text).items()}
+    except (msgspec.DecodeError, RecursionError):
+        return _split(text)
+
+
+def show_object(text: bytes, levels: int = 1) -> dict[str, Any]:
+    """Return an object to be looked at: what cannot be read, or is nested too deep to be written
+    again, is its JSON text. `levels` is how deep such a value is looked for."""
+    return {name: _shown(value, levels) for name, value in split_object(text).items()}
+
+
+def _shown(value: bytes, levels: int) -> Any:
+    read = _read(value)
+    if not isinstance(read, Unreadable) and not _is_deeper(read, MOST_NESTED):
+        return read
+    if levels > 1 and value[:1] == b"{":
+        return show_object(value, levels - 1)
+    return value.decode()
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
+
+
+def _read(value: bytes) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return Unreadable(value)
+
+
+def _split(text: bytes) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    depth, start = 0, 0
+    name: str | None = None
+    for token in _TOKEN.finditer(text):
+        first = text[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif depth > 1:
+            depth -= first in b"}]"
+        elif first in b",}":
+            if name is not None:
+                members[name] = text[start : token.start()].strip()
+            name = None
+        elif first in b":":
+            start = token.end()
+        elif name is None:
+            name = orjson.loads(token[0])
+    return members
