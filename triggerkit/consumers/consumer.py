@@ -10,8 +10,8 @@ import orjson
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import SealedEndpoint
-from triggerkit.json_object import read_object, split_object
 from triggerkit.log.entry import Entry
+from triggerkit.log.json_object import read_object, split_object
 
 # The partition of the one cursor of a consumer that is ordered as a whole.
 from triggerkit.log.reader import ALL_PARTITIONS as ALL_PARTITIONS

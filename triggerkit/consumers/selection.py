@@ -11,8 +11,8 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.filter import all_of
 from triggerkit.consumers.functions import load_function
 from triggerkit.consumers.render import Renderer, RowRenderer
-from triggerkit.json_object import read_object, split_object
 from triggerkit.log.entry import Entry
+from triggerkit.log.json_object import read_object, split_object
 from triggerkit.message import UNCHANGED, Change, Envelope
 
 _decode = msgspec.json.Decoder(Envelope).decode

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import orjson
 import psycopg
 
-from triggerkit.json_object import split_object
 from triggerkit.log.entry import Entry
+from triggerkit.log.json_object import split_object
 
 #: Bytes of looked-up versions that are held at a time.
 VERSIONS_BYTES = 8 * 1024 * 1024

@@ -6,8 +6,8 @@ from typing import NamedTuple, Self
 
 import orjson
 
-from triggerkit.json_object import split_object
 from triggerkit.log.entry import Entry
+from triggerkit.log.json_object import split_object
 
 #: The columns of `triggerkit.parked` for the fields of `Origin`, in their order.
 COLUMNS = "idempotency_key, schema_name, table_name, row_key"

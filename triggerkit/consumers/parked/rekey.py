@@ -7,8 +7,8 @@ import psycopg
 from triggerkit.consumers.consumer import ALL_PARTITIONS, group_key
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.parked.origin import COLUMNS, Origin
-from triggerkit.json_object import split_object
 from triggerkit.log.entry import partition_of
+from triggerkit.log.json_object import split_object
 
 #: Messages looked at in one statement.
 PAGE = 500

@@ -20,8 +20,8 @@ from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
 from triggerkit.errors import ConfigurationError, TriggerkitError
-from triggerkit.json_object import show_object
 from triggerkit.log.entry import Entry
+from triggerkit.log.json_object import show_object
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
 
 #: Attempts looked through after a position: those that carried it are the first of them.

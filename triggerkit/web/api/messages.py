@@ -17,7 +17,7 @@ from triggerkit.consumers.parked.manage import (
     retry_parked,
     show_parked,
 )
-from triggerkit.json_object import show_object
+from triggerkit.log.json_object import show_object
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
 

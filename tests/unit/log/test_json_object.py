@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triggerkit.json_object import Unreadable, read_object, show_object, split_object
+from triggerkit.log.json_object import Unreadable, read_object, show_object, split_object
 
 #: What Postgres takes as json and a parser of Python's refuses.
 UNREADABLE = [
