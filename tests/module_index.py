@@ -1,4 +1,4 @@
-"""The list of all modules on docs/architecture.md: `python -m tests.module_index` writes it anew."""
+"""The list of all modules on docs/architecture.md; `python -m tests.module_index` writes it."""
 
 from __future__ import annotations
 
