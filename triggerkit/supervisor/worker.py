@@ -25,6 +25,7 @@ from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pinned
+from triggerkit.state.threads import LastingThread
 from triggerkit.supervisor.loading import load_project_tasks
 from triggerkit.supervisor.logs import echo_output, is_child
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
@@ -38,7 +39,6 @@ from triggerkit.supervisor.workers import (
 )
 from triggerkit.tasks.registry import declared_runs
 from triggerkit.tasks.version import code_version
-from triggerkit.threads import LastingThread
 from triggerkit.worker.process import (
     Worker,
     WorkerConfig,

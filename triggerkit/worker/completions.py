@@ -14,7 +14,7 @@ from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import Outcome, ReadyRun, RunError, storable
 from triggerkit.runs.transport.base import Transport
 from triggerkit.state.faults import blames_values
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from triggerkit.runs.run import ClaimedRun
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 from triggerkit.worker.attempts import Attempts
 from triggerkit.worker.event_loop import EventLoopThread
 from triggerkit.worker.fetch.fetcher import WAIT_S, Fetcher

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 from triggerkit.worker.attempt import Attempt, Canceled, HandedBack, TimedOut
 
 logger = logging.getLogger("triggerkit.worker")

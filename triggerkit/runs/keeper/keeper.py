@@ -44,7 +44,7 @@ from triggerkit.runs.schedules import DueSchedules
 from triggerkit.runs.transitions import admit
 from triggerkit.runs.transport.base import Transport, TransportAway
 from triggerkit.state.connect import connect_blocking
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import psycopg
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import storable
 from triggerkit.state.faults import is_away
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 
 logger = logging.getLogger(__name__)
 

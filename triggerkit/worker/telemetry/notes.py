@@ -13,7 +13,7 @@ import psycopg
 
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import ClaimedRun
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 from triggerkit.worker.telemetry.journal import Journal
 
 logger = logging.getLogger(__name__)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from triggerkit.threads import LastingThread
+from triggerkit.state.threads import LastingThread
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(1)], ids=repr)
 def test_work_that_breaks_begins_anew_until_it_returns(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("triggerkit.threads.RETRY_S", 0.0)
+    monkeypatch.setattr("triggerkit.state.threads.RETRY_S", 0.0)
     calls: list[int] = []
 
     def work() -> None:
