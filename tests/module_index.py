@@ -12,6 +12,9 @@ PACKAGE = ROOT / "triggerkit"
 
 HEADING = "## Every module\n"
 
+#: Names that many modules have, and that tell nothing of one.
+COMMON = frozenset({"logger", "console", "register", "main", "T"})
+
 
 def sentence(source: str) -> str:
     """Return the first sentence of a module's docstring."""
@@ -19,9 +22,23 @@ def sentence(source: str) -> str:
     return re.split(r"(?<=[.!?]) (?=[A-Z`])", text)[0].rstrip(".")
 
 
+def names(source: str) -> list[str]:
+    """Return what a module has for others: its constants, classes and functions, in order."""
+    found = []
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign):
+            found += [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.append(statement.name)
+    return [name for name in found if not name.startswith("_") and name not in COMMON]
+
+
 def index() -> str:
     """Return the section, written from the modules' own docstrings."""
-    lines = [HEADING, "Written from their docstrings by `make format`.\n"]
+    lines = [
+        HEADING,
+        "Written by `make format` from their docstrings, with what each has for others.\n",
+    ]
     folder = None
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda path: (path.parent, path.name)):
         if path.name in ("__init__.py", "__main__.py"):
@@ -30,7 +47,9 @@ def index() -> str:
             folder = path.parent
             inside = folder.relative_to(PACKAGE)
             lines.append(f"\n**`{inside if inside.parts else '.'}/`**\n")
-        lines.append(f"- `{path.name}`: {sentence(path.read_text())}")
+        source = path.read_text()
+        public = ", ".join(f"`{name}`" for name in names(source))
+        lines.append(f"- `{path.name}`: {sentence(source)}{public and f' ({public})'}")
     return "\n".join(lines) + "\n"
 
 
