@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.rabbitmq import RabbitmqServer, running_rabbitmq
 from tests.servers import Servers
+from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.tasks.declare import declared
 
 #: What the tests' routes and pushes authorize themselves by.
 WEBHOOK_SECRET = "a webhook secret for the tests only"
+
+# Filters and transforms of tests are functions of their modules.
+Project(Path(__file__).parent.parent, tasks=("tests",)).make_importable()
 
 
 @pytest.fixture(autouse=True)

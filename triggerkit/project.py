@@ -12,12 +12,22 @@ from typing import Any, Self
 from triggerkit.errors import ConfigurationError
 from triggerkit.textfile import read_text
 
+#: The modules of the projects that this process may import.
+_own: set[str] = set()
+
+
+def is_own_module(name: str) -> bool:
+    """Return whether a module is the project's, or within one that is."""
+    return any(name == own or name.startswith(f"{own}.") for own in _own)
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
     """The project, as `triggerkit.toml` has it: where the app and the tasks are found.
 
     `setup` is a module that `dev` runs (`python -m`) on a database of its own, before it captures.
+    `functions` are modules whose functions consumers may name as filters and transforms, beside
+    those of `tasks` and `app`.
     `consumers` and `endpoints` are the file's tables of these names, as they were written.
     """
 
@@ -25,11 +35,14 @@ class Project:
     app: str | None = None
     tasks: tuple[str, ...] = ("tasks",)
     setup: str | None = None
+    functions: tuple[str, ...] = ()
     consumers: Mapping[str, Any] = field(default_factory=dict)
     endpoints: Mapping[str, Any] = field(default_factory=dict)
 
     def make_importable(self) -> None:
-        """Let this process import the project's modules."""
+        """Let this process import the project's modules, and consumers name functions of them."""
+        app = () if self.app is None else (self.app.partition(":")[0],)
+        _own.update(self.tasks, self.functions, app)
         if str(self.folder) not in sys.path:
             sys.path.insert(0, str(self.folder))
 
@@ -50,16 +63,15 @@ class Project:
                 values = tomllib.loads(read_text(path))
             except tomllib.TOMLDecodeError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from None
-        known = {"app", "tasks", "setup", "consumers", "endpoints"}
+        known = {"app", "tasks", "setup", "functions", "consumers", "endpoints"}
         unknown = sorted(values.keys() - known)
         if unknown:
             raise ConfigurationError(
                 f"{path.name}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
             )
-        found_tasks = values.get("tasks", ["tasks"])
+        found_tasks = _modules(path, values, "tasks", ["tasks"])
+        functions = _modules(path, values, "functions", [])
         found_app = values.get("app")
-        if not (isinstance(found_tasks, list) and all(isinstance(t, str) for t in found_tasks)):
-            raise ConfigurationError(f"{path.name}: tasks must be a list of module names")
         setup = values.get("setup")
         if not (isinstance(found_app, str | None) and isinstance(setup, str | None)):
             raise ConfigurationError(
@@ -70,9 +82,17 @@ class Project:
             app or found_app,
             tuple(tasks or found_tasks),
             setup,
+            tuple(functions),
             _tables(path, values, "consumers"),
             _tables(path, values, "endpoints"),
         )
+
+
+def _modules(path: Path, values: dict[str, Any], name: str, default: list[str]) -> list[str]:
+    found = values.get(name, default)
+    if not (isinstance(found, list) and all(isinstance(module, str) for module in found)):
+        raise ConfigurationError(f"{path.name}: {name} must be a list of module names")
+    return found
 
 
 def _tables(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:

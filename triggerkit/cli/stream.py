@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 import uvloop
 
+from triggerkit.cli.options import App, Tasks
 from triggerkit.cli.process import ready, start, until_signal
 from triggerkit.project import Project
 from triggerkit.supervisor.stream import run_stream
@@ -15,9 +16,9 @@ def register(app: typer.Typer) -> None:
     app.command()(stream)
 
 
-def stream() -> None:
+def stream(app: App = None, tasks: Tasks = None) -> None:
     """Capture changes into the log, run backfills and deliver to consumers."""
     settings = start()
     # Filters and transforms of consumers are functions of the project.
-    Project.load().make_importable()
+    Project.load(app=app, tasks=tasks).make_importable()
     uvloop.run(until_signal(run_stream(settings, ready)))

@@ -87,6 +87,7 @@ def test_what_a_transform_returns_is_sent_in_place_of_the_message(settings: Sett
 def test_a_consumer_whose_function_cannot_be_loaded_says_so_and_the_others_go_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("triggerkit.project._own", {"late_module"})
     monkeypatch.syspath_prepend(tmp_path)
     error = "SELECT last_error FROM triggerkit.consumers WHERE name = 'broken'"
 

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
 from triggerkit.consumers.filter import Filter, Scalar
+from triggerkit.consumers.functions import foreign
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.tables import read_tables
@@ -98,6 +99,7 @@ class _Checker:
         for index, table in enumerate(definition.table_names):
             await self._read_table(table, f"tables.{index}")
         resolved = Resolved(definition)
+        self._functions()
         self._sort_column(resolved)
         self._named_columns("when_changed", definition.when_changed or ())
         self._named_columns("group_by", definition.group_by or ())
@@ -116,6 +118,13 @@ class _Checker:
             self._tables[table] = columns
         else:
             self._problem(path, f"there is no table {table}; create it, or correct the name")
+
+    def _functions(self) -> None:
+        for path in ("filter", "transform"):
+            reference: str | None = getattr(self._definition, path)
+            problem = None if reference is None else foreign(reference)
+            if problem is not None:
+                self._problem(path, problem)
 
     def _sort_column(self, resolved: Resolved) -> None:
         name = self._definition.sort_by

@@ -66,6 +66,8 @@ def test_a_consumer_that_does_not_fit_is_a_422_with_its_fields(
         ({"sort_by": "updated"}, ["sort_by"]),
         ({"filters": [["title", "=="]]}, ["filters", 0]),
         ({"filters": [["titel", "==", "x"]]}, ["filters", 0, "column"]),
+        ({"filter": "sys:exit"}, ["filter"]),
+        ({"transform": "os:abort"}, ["transform"]),
         ({"endpoint": "nowhere"}, ["endpoint"]),
     ]
     base = {"name": "posts", "tables": ["public.posts"]}
