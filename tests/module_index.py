@@ -37,7 +37,7 @@ def index() -> str:
     """Return the section, written from the modules' own docstrings."""
     lines = [
         HEADING,
-        "Written by `make format` from their docstrings, with what each has for others.\n",
+        "Written by `make format`: the docstrings, and what each has for others.\n",
     ]
     folder = None
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda path: (path.parent, path.name)):
