@@ -10,7 +10,7 @@ import importlib
 import sys
 import time
 
-from triggerkit.runs.client import portal
+from triggerkit.runs.portal import portal
 
 
 def main(count: int) -> float:

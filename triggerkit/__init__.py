@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from triggerkit.consumers.definition import changes, rows
     from triggerkit.errors import AbortRun, RetryAfter, RunFailed, TriggerkitError
     from triggerkit.message import UNCHANGED, BatchResult, Change, ItemFailure, Metadata
-    from triggerkit.runs.run import Handle
     from triggerkit.runs.schedules import Cron, Tick
     from triggerkit.tasks.context import RunContext, current_run, span
     from triggerkit.tasks.declare import task
+    from triggerkit.tasks.handle import Handle, Run
     from triggerkit.tasks.queue import Queue
     from triggerkit.tasks.retry import Retry
     from triggerkit.tasks.task import Task
@@ -41,6 +41,7 @@ __all__ = [
     "Queue",
     "Retry",
     "RetryAfter",
+    "Run",
     "RunContext",
     "RunFailed",
     "Task",
@@ -59,11 +60,11 @@ _MODULES = {
     "consumers.definition": ("changes", "rows"),
     "errors": ("AbortRun", "RetryAfter", "RunFailed", "TriggerkitError"),
     "message": ("UNCHANGED", "BatchResult", "Change", "ItemFailure", "Metadata"),
-    "runs.run": ("Handle",),
     "runs.schedules": ("Cron", "Tick"),
     "web.webhook": ("webhook",),
     "tasks.context": ("RunContext", "current_run", "span"),
     "tasks.declare": ("task",),
+    "tasks.handle": ("Handle", "Run"),
     "tasks.queue": ("Queue",),
     "tasks.retry": ("Retry",),
     "tasks.task": ("Task",),

@@ -27,7 +27,9 @@
     ├── InvalidPayload              a payload that does not match its task's type
     ├── NotDurable                  a run could not be stored; send it again
     ├── RunFailed                   the awaited run ended without success
+    ├── InvalidOutput               an output that does not fit its task's type
     ├── UnknownRun                  no run has this id                           (exit 1)
+    ├── HasEnded                    the run has ended already                    (exit 1)
     ├── NotDrained                  a test's runs in memory never end
     ├── UnknownQueue                no queue has this name                       (exit 1)
     ├── UnknownSchedule             no schedule has this name                    (exit 1)
@@ -200,8 +202,16 @@ class RunFailed(TriggerkitError):
         self.status = status
 
 
+class InvalidOutput(TriggerkitError):
+    """The output is not of the type that the task's function says it returns; correct one."""
+
+
 class UnknownRun(TriggerkitError):
     """No run has this id; `triggerkit runs list` lists the runs."""
+
+
+class HasEnded(TriggerkitError):
+    """The run has ended already."""
 
 
 class NotDrained(TriggerkitError):

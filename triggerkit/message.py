@@ -5,7 +5,7 @@ The JSON has Sequin's shape, so that either side of the webhook can be a real Se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar, final
@@ -120,4 +120,7 @@ class BatchResult:
     """The result that a batch task may return: an output, and the changes that failed alone."""
 
     output: Any = None
-    failed: tuple[ItemFailure, ...] = ()
+    failed: Sequence[ItemFailure] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "failed", tuple(self.failed))

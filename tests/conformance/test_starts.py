@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.conformance.worlds import SOON, World
 from tests.integration.worker_thread import Order, Row
-from triggerkit import Change, Debounce, current_run, task
+from triggerkit import Change, Debounce, Handle, Run, RunFailed, TriggerkitError, current_run, task
+from triggerkit.errors import UnknownRun
 from triggerkit.testing import fake_change
 
 
@@ -184,3 +188,76 @@ def test_many_are_triggered_with_a_key_for_each_place(world: World) -> None:
     assert [h.id for h in work.trigger_many(orders, idempotency_key="k")] == [h.id for h in handles]
     with world.working(work):
         assert [seen.output for seen in world.ended(*handles)] == [0, 1, 2]
+
+
+def test_a_debounced_run_has_the_options_of_its_last_trigger(world: World) -> None:
+    @task
+    def index(order: Order) -> None: ...
+
+    debounce = Debounce("k", 60)
+    first = index.trigger(
+        Order(number=1), debounce=debounce, tags=["a"], metadata={"a": 1}, ttl=900
+    )
+    index.trigger(Order(number=2), debounce=debounce, tags=["b"], ttl=0.05, priority=7)
+    run = first.run()
+    assert (run.tags, run.metadata, run.priority) == (["b"], {}, 7)
+    assert run.payload == {"number": 2}
+    with world.working(index):
+        [seen] = world.ended(first)
+    assert seen.status == "expired"
+
+
+def test_a_run_is_looked_up_canceled_and_rescheduled_by_its_handle(world: World) -> None:
+    @task(queue="mail")
+    def mail(order: Order) -> Order:
+        return Order(number=order.number + 1)
+
+    later = mail.trigger(Order(number=1), delay=60, tags=["letter"])
+    other = mail.trigger(Order(number=2), delay=60, concurrency_key="one")
+    behind = mail.trigger(Order(number=3), concurrency_key="one")
+    assert (later.status(), behind.status()) == ("delayed", "queued")
+    assert [run.id for run in Run.list(tag="letter", status="delayed")] == [later.id]
+    assert [run.id for run in Run.list(task=mail.name, queue="mail", limit=2)] == [
+        behind.id,
+        other.id,
+    ]
+    assert Run.list(task="none") == []
+    assert other.cancel()
+    assert not other.cancel()
+    later.reschedule(0.05)
+    with world.working(mail):
+        assert behind.result(timeout=20) == Order(number=4)
+        assert later.result(timeout=20) == Order(number=2)
+        with pytest.raises(RunFailed, match="is canceled"):
+            other.result(timeout=20)
+    run = Run.get(later.id)
+    assert (run.status, run.output, run.payload) == ("completed", {"number": 2}, {"number": 1})
+    assert run.handle == Handle(later.id, mail.name)
+    with pytest.raises(TriggerkitError, match="only a run that waits"):
+        later.reschedule(1)
+    with pytest.raises(UnknownRun):
+        Run.get("run_none")
+
+
+def test_handles_have_twins_for_async_callers(world: World) -> None:
+    @task
+    async def double(order: Order) -> int:
+        return order.number * 2
+
+    async def triggered() -> tuple[Handle[int], Handle[int]]:
+        handle = await double.atrigger(Order(number=2), delay=60)
+        other = await double.atrigger(Order(number=2), delay=60)
+        await handle.areschedule(timedelta(seconds=0.05))
+        assert await handle.astatus() == "delayed"
+        assert await other.acancel()
+        return handle, other
+
+    async def ended(handle: Handle[int]) -> list[str]:
+        assert await handle.aresult(20) == 4
+        assert (await Run.aget(handle.id)).status == "completed"
+        found = await Run.alist(task=double.name, status=["canceled", "completed"])
+        return sorted(run.status for run in found)
+
+    handle, _ = asyncio.run(triggered())
+    with world.working(double):
+        assert asyncio.run(ended(handle)) == ["canceled", "completed"]

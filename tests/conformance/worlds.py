@@ -12,8 +12,8 @@ import psycopg
 from tests.integration.run_state import RunState, run_state
 from tests.integration.worker_thread import working
 from triggerkit import Handle, Retry, Task
-from triggerkit.runs.client import Portal
 from triggerkit.runs.door import through
+from triggerkit.runs.portal import Portal
 from triggerkit.runs.run import FINAL
 from triggerkit.settings import Settings
 from triggerkit.testing import MemoryRuns, RecordedRun, memory_runs

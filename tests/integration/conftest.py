@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import WEBHOOK_SECRET
 from tests.integration.run_state import RunState, run_state
-from triggerkit.runs.client import portal
+from triggerkit.runs.portal import portal
 from triggerkit.settings import Settings
 
 

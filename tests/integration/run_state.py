@@ -15,7 +15,7 @@ from psycopg import sql
 
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.client import Client, installation
-from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome, ReadyRun, RunError
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, ReadyRun, RunError, RunRef
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.redis import task_key
 from triggerkit.settings import Settings
@@ -61,10 +61,10 @@ class RunState:
     redis: redis.Redis
     namespace: str = field(default="")
 
-    def accept(self, *runs: NewRun) -> list[Handle]:
+    def accept(self, *runs: NewRun) -> list[RunRef]:
         """Accept `runs` as one request does."""
 
-        async def accepted() -> list[Handle]:
+        async def accepted() -> list[RunRef]:
             client = await Client.open(self.settings)
             try:
                 return await client.accept(runs)

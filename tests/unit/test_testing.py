@@ -21,8 +21,8 @@ from tasks.create_embedding_for_post import Post, create_embedding_for_post
 from tests.conftest import WEBHOOK_SECRET
 from triggerkit import UNCHANGED, Change, RetryAfter, RunFailed, Tick, current_run, task, webhook
 from triggerkit.errors import ConfigurationError, NotDrained, UnknownRun, UnknownTask
-from triggerkit.runs.client import portal
 from triggerkit.runs.door import door
+from triggerkit.runs.portal import portal
 from triggerkit.tasks.declare import declared
 from triggerkit.testing import (
     Clock,

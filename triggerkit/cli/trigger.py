@@ -10,7 +10,7 @@ from triggerkit.cli.options import Tasks
 from triggerkit.cli.run_client import json_given, print_json
 from triggerkit.errors import UnknownTask
 from triggerkit.project import Project
-from triggerkit.runs.client import portal
+from triggerkit.runs.portal import portal
 from triggerkit.tasks.registry import load_tasks
 from triggerkit.tasks.triggering import Debounce, TriggerOptions
 

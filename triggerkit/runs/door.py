@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import psycopg
 
-from triggerkit.runs.client import portal
+from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.portal import portal
 from triggerkit.runs.results import End
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import NewRun, RunRef
 
 
 class Door(Protocol):
@@ -20,26 +21,50 @@ class Door(Protocol):
     def now(self) -> datetime:
         """Return the time that delays are counted from."""
 
-    def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+    def accept(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """Accept `runs`; a handle for each, in order."""
 
-    async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
+    async def accept_async(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """Do the same from an event loop."""
 
     def accept_within(
         self, connection: psycopg.Connection[Any], runs: Sequence[NewRun]
-    ) -> list[Handle]:
+    ) -> list[RunRef]:
         """Accept `runs` if the transaction of `connection` commits."""
 
     async def accept_within_async(
         self, connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
-    ) -> list[Handle]:
+    ) -> list[RunRef]:
         """Do the same from an event loop."""
 
     def wait(self, run_id: str, timeout_s: float | None) -> End:
         """Wait for the end of an awaited run."""
 
     async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
+        """Do the same from an event loop."""
+
+    def find(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run whole; None when there is none of this id."""
+
+    async def find_async(self, run_id: str) -> dict[str, Any] | None:
+        """Do the same from an event loop."""
+
+    def search(self, wanted: RunFilter, limit: int) -> list[dict[str, Any]]:
+        """Return the newest runs that fit, without payloads and outputs."""
+
+    async def search_async(self, wanted: RunFilter, limit: int) -> list[dict[str, Any]]:
+        """Do the same from an event loop."""
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel a run; False when it has ended already."""
+
+    async def cancel_async(self, run_id: str) -> bool:
+        """Do the same from an event loop."""
+
+    def reschedule(self, run_id: str, delay_s: float) -> None:
+        """Have a run that waits start so much later from now."""
+
+    async def reschedule_async(self, run_id: str, delay_s: float) -> None:
         """Do the same from an event loop."""
 
     def forget_key(self, task: str, key: str) -> bool:

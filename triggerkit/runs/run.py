@@ -146,7 +146,7 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Handle:
+class RunRef:
     """The answer to a trigger: the run's id and task, and whether the run existed before."""
 
     id: str

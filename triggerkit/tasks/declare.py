@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
@@ -20,6 +20,7 @@ from triggerkit.tasks.verification import Verify
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741 - the output
 
 #: The tasks declared by the modules imported so far, by name.
 declared: dict[str, Task[Any, Any, Any]] = {}
@@ -29,15 +30,31 @@ class Decorator(Protocol):
     """The decorator of `@task(…)`: it makes a task of a function."""
 
     @overload
-    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R]: ...
+    def __call__(
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, O]], /
+    ) -> Task[T, P, Coroutine[Any, Any, O], O]: ...
     @overload
-    def __call__(self, function: Callable[[], R], /) -> Task[None, [], R]: ...
+    def __call__(
+        self, function: Callable[[], Coroutine[Any, Any, O]], /
+    ) -> Task[None, [], Coroutine[Any, Any, O], O]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R, R]: ...
+    @overload
+    def __call__(self, function: Callable[[], R], /) -> Task[None, [], R, R]: ...
 
 
 @overload
-def task(function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R]: ...
+def task(
+    function: Callable[Concatenate[T, P], Coroutine[Any, Any, O]], /
+) -> Task[T, P, Coroutine[Any, Any, O], O]: ...
 @overload
-def task(function: Callable[[], R], /) -> Task[None, [], R]: ...
+def task(
+    function: Callable[[], Coroutine[Any, Any, O]], /
+) -> Task[None, [], Coroutine[Any, Any, O], O]: ...
+@overload
+def task(function: Callable[Concatenate[T, P], R], /) -> Task[T, P, R, R]: ...
+@overload
+def task(function: Callable[[], R], /) -> Task[None, [], R, R]: ...
 @overload
 def task(
     *,

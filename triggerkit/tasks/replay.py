@@ -17,7 +17,7 @@ from triggerkit.runs.admin.browse import oldest_ids
 from triggerkit.runs.admin.control import CHUNK, Progress
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import FINAL, Handle, NewRun, RunOptions, Status, first_run_id_at
+from triggerkit.runs.run import FINAL, NewRun, RunOptions, RunRef, Status, first_run_id_at
 from triggerkit.state.audit import note
 from triggerkit.tasks.payload.payload_type import read_envelopes
 from triggerkit.tasks.task import Task
@@ -81,7 +81,7 @@ class Replayer:
         run_id: str,
         edited: Edited | None = None,
         current: psycopg.AsyncConnection | None = None,
-    ) -> Handle:
+    ) -> RunRef:
         """Return a new run of `run_id`; with `current`, a connection to the source database, of its
         rows as they are now.
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 import psycopg
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.door import door
-from triggerkit.runs.run import Handle, NewRun, RunOptions
+from triggerkit.runs.results import End
+from triggerkit.runs.run import NewRun, RunOptions, RunRef
 from triggerkit.runs.schedules import Cron
 from triggerkit.tasks.context import running
 from triggerkit.tasks.function import is_async, place_of
+from triggerkit.tasks.handle import Handle, O
 from triggerkit.tasks.hooks import HookDecorators, Hooks
+from triggerkit.tasks.output import OutputType
 from triggerkit.tasks.payload.payload_type import PayloadType
 from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
 from triggerkit.tasks.triggering import Item, TriggerOptions, scoped_key, with_options
 from triggerkit.tasks.verification import Verify
 from triggerkit.tasks.waiting import (
-    check_found,
     check_not_on_loop,
+    check_other,
     check_wait,
     output_of,
     without_slot,
@@ -42,10 +45,10 @@ Prepare = Callable[[], object]
 _NOTHING: Any = None
 
 
-class Task(HookDecorators, Generic[T, P, R]):
+class Task(HookDecorators, Generic[T, P, R, O]):
     """A task: its function, its name, and how its runs are executed.
 
-    `T` is the type of its payload, None when it takes none.
+    `T` is the type of its payload, None when it takes none; `O` is that of its output.
     """
 
     def __init__(
@@ -77,10 +80,11 @@ class Task(HookDecorators, Generic[T, P, R]):
         self.verify = verify
         self.hooks = Hooks()
         self.payload_type = PayloadType(function)
+        self.output_type = OutputType(function)
         self.is_async = is_async(function)
 
     @overload
-    def __call__(self: Task[None, P, R]) -> R: ...
+    def __call__(self: Task[None, P, R, O]) -> R: ...
     @overload
     def __call__(self, payload: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc] # takes all
@@ -106,10 +110,10 @@ class Task(HookDecorators, Generic[T, P, R]):
         return "{}:{}".format(*place_of(self.function))
 
     @overload
-    def trigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    def trigger(self: Task[None, P, R, O], /, **options: Unpack[TriggerOptions]) -> Handle[O]: ...
     @overload
-    def trigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle: ...
-    def trigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle:
+    def trigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle[O]: ...
+    def trigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle[O]:
         """Have a worker call the function with `payload`. Durable when it returns, or, with
         `connection=`, when the transaction of that is committed.
 
@@ -121,28 +125,32 @@ class Task(HookDecorators, Generic[T, P, R]):
         connection = options.pop("connection", None)
         run = self._run(payload, options)
         if connection is None:
-            return door().accept([run])[0]
+            return self._handle(door().accept([run])[0])
         if isinstance(connection, psycopg.AsyncConnection):
             raise ConfigurationError("use `await task.atrigger(…)` with an AsyncConnection")
-        return door().accept_within(connection, [run])[0]
+        return self._handle(door().accept_within(connection, [run])[0])
 
     @overload
-    async def atrigger(self: Task[None, P, R], /, **options: Unpack[TriggerOptions]) -> Handle: ...
+    async def atrigger(
+        self: Task[None, P, R, O], /, **options: Unpack[TriggerOptions]
+    ) -> Handle[O]: ...
     @overload
-    async def atrigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle: ...
-    async def atrigger(self, payload: Any = None, /, **options: Unpack[TriggerOptions]) -> Handle:
+    async def atrigger(self, payload: T, /, **options: Unpack[TriggerOptions]) -> Handle[O]: ...
+    async def atrigger(
+        self, payload: Any = None, /, **options: Unpack[TriggerOptions]
+    ) -> Handle[O]:
         """`trigger` for async callers."""
         connection = options.pop("connection", None)
         run = self._run(payload, options)
         if connection is None:
-            return (await door().accept_async([run]))[0]
+            return self._handle((await door().accept_async([run]))[0])
         if isinstance(connection, psycopg.Connection):
             raise ConfigurationError("use `task.trigger(…)` with a sync connection")
-        return (await door().accept_within_async(connection, [run]))[0]
+        return self._handle((await door().accept_within_async(connection, [run]))[0])
 
     def trigger_many(
         self, payloads: Sequence[T | Item[T]], /, **options: Unpack[TriggerOptions]
-    ) -> list[Handle]:
+    ) -> list[Handle[O]]:
         """`trigger` for each of `payloads`, in order: one round trip for each thousand.
 
         Each thousand is accepted whole or not at all. An idempotency key counts for each payload
@@ -151,22 +159,22 @@ class Task(HookDecorators, Generic[T, P, R]):
         connection = options.pop("connection", None)
         runs = self._runs(payloads, options)
         if connection is None:
-            return door().accept(runs)
+            return self._handles(door().accept(runs))
         if isinstance(connection, psycopg.AsyncConnection):
             raise ConfigurationError("use `await task.atrigger_many(…)` with an AsyncConnection")
-        return door().accept_within(connection, runs)
+        return self._handles(door().accept_within(connection, runs))
 
     async def atrigger_many(
         self, payloads: Sequence[T | Item[T]], /, **options: Unpack[TriggerOptions]
-    ) -> list[Handle]:
+    ) -> list[Handle[O]]:
         """`trigger_many` for async callers."""
         connection = options.pop("connection", None)
         runs = self._runs(payloads, options)
         if connection is None:
-            return await door().accept_async(runs)
+            return self._handles(await door().accept_async(runs))
         if isinstance(connection, psycopg.Connection):
             raise ConfigurationError("use `task.trigger_many(…)` with a sync connection")
-        return await door().accept_within_async(connection, runs)
+        return self._handles(await door().accept_within_async(connection, runs))
 
     def trigger_and_wait(
         self,
@@ -175,8 +183,9 @@ class Task(HookDecorators, Generic[T, P, R]):
         *,
         timeout: float | None = None,
         **options: Unpack[TriggerOptions],
-    ) -> Any:
-        """`trigger`, then wait for the run's end and return its output, as JSON has it.
+    ) -> O:
+        """`trigger`, then wait for the run's end and return its output, as the type that the
+        function returns.
 
         Inside of a run the slot is free for others meanwhile.
 
@@ -185,12 +194,12 @@ class Task(HookDecorators, Generic[T, P, R]):
             TimeoutError: it did not end within `timeout` seconds; it goes on.
             ConfigurationError: an async task calls this: it would block all others.
         """
-        check_not_on_loop(self.name, running.get())
+        check_not_on_loop(self.name, running.get(), "task.atrigger_and_wait(…)")
         run = self._awaited(payload, options)
         with without_slot():
             handle = door().accept([run])[0]
-            check_found(handle, running.get())
-            return output_of(door().wait(handle.id, timeout))
+            check_other(handle.id, running.get())
+            return self._output(door().wait(handle.id, timeout))
 
     async def atrigger_and_wait(
         self,
@@ -199,13 +208,13 @@ class Task(HookDecorators, Generic[T, P, R]):
         *,
         timeout: float | None = None,
         **options: Unpack[TriggerOptions],
-    ) -> Any:
+    ) -> O:
         """`trigger_and_wait` for async callers."""
         run = self._awaited(payload, options)
         with without_slot():
             handle = (await door().accept_async([run]))[0]
-            check_found(handle, running.get())
-            return output_of(await door().wait_async(handle.id, timeout))
+            check_other(handle.id, running.get())
+            return self._output(await door().wait_async(handle.id, timeout))
 
     def reset_idempotency_key(self, key: str) -> bool:
         """Forget a key that counts everywhere: the next trigger with it makes a run. False when no
@@ -268,6 +277,15 @@ class Task(HookDecorators, Generic[T, P, R]):
         run = self._run(payload, {**options, **own})
         has_common_key = "idempotency_key" in options and "idempotency_key" not in own
         return _numbered(run, number) if has_common_key else run
+
+    def _handle(self, run: RunRef) -> Handle[O]:
+        return Handle(run.id, run.task, run.duplicate, self.output_type)
+
+    def _handles(self, runs: Sequence[RunRef]) -> list[Handle[O]]:
+        return [self._handle(run) for run in runs]
+
+    def _output(self, end: End) -> O:
+        return cast("O", self.output_type.read(output_of(end)))
 
     def _awaited(self, payload: Any, options: TriggerOptions) -> NewRun:
         if "connection" in options:

@@ -11,7 +11,7 @@ import orjson
 
 from triggerkit.errors import ConfigurationError, RunFailed
 from triggerkit.runs.results import End
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import NewRun
 from triggerkit.tasks.context import RunContext, running
 
 
@@ -30,7 +30,7 @@ def without_slot() -> Iterator[None]:
         context.take_slot_back()
 
 
-def check_not_on_loop(task: str, context: RunContext | None) -> None:
+def check_not_on_loop(what: str, context: RunContext | None, instead: str) -> None:
     """Refuse a wait that would hold up the event loop on which what it waits for may execute.
 
     Raises:
@@ -43,8 +43,7 @@ def check_not_on_loop(task: str, context: RunContext | None) -> None:
     except RuntimeError:
         return
     raise ConfigurationError(
-        f"an async task waits for {task}, and would block its event loop: "
-        "use `await task.atrigger_and_wait(…)`"
+        f"an async task waits for {what}, and would block its event loop: use `await {instead}`"
     )
 
 
@@ -72,15 +71,15 @@ def check_wait(run: NewRun, context: RunContext | None) -> None:
         )
 
 
-def check_found(handle: Handle, context: RunContext | None) -> None:
+def check_other(run_id: str, context: RunContext | None) -> None:
     """Refuse to wait for the run that waits: its key may have led back to it.
 
     Raises:
         ConfigurationError: it is the same run.
     """
-    if context is not None and handle.id == context.id:
+    if context is not None and run_id == context.id:
         raise ConfigurationError(
-            f"{handle.id} would wait for itself: it has the idempotency key that it triggers with"
+            f"{run_id} would wait for itself: it is the run that its key or handle leads to"
         )
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from triggerkit.errors import TriggerkitError
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, Status, short_key
 from triggerkit.tasks.task import Task
 from triggerkit.testing.recorded import RecordedRun
@@ -40,6 +41,7 @@ class Ledger:
         run = RecordedRun(
             task, new, len(self.runs), now, new.status, new.attempt, 0.0,
             payload_json=new.payload, error=new.error,
+            priority_s=0 if options is None else options.priority_s,
         )  # fmt: skip
         run.tags, run.metadata = list(run.options.tags), dict(run.options.metadata or {})
         self.runs[run.id] = run
@@ -82,13 +84,35 @@ class Ledger:
         """Note how an attempt ended."""
         run = self.runs[outcome.run.id]
         run.take_in(outcome)
-        if outcome.retry_in_s is None:
-            self._finish(run, outcome.status, now)
+        if outcome.retry_in_s is None or run.is_canceled:
+            self._finish(run, outcome.status if outcome.retry_in_s is None else "canceled", now)
         else:
             run.status, run.scheduled_at = "retrying", _later(now, outcome.retry_in_s)
             self._timed[run.id] = run
         for new in outcome.spawned:
             self.add(run.task, new, now)
+
+    def cancel(self, run: RecordedRun, now: datetime) -> bool:
+        """Cancel `run`; False when it has ended already. One that executes is canceled later."""
+        if run.is_finished:
+            return False
+        if run.status == "executing":
+            run.is_canceled = True
+        else:
+            self._finish(run, "canceled", now)
+        return True
+
+    def reschedule(self, run: RecordedRun, delay_s: float, now: datetime) -> None:
+        """Have `run`, which waits, start so much later.
+
+        Raises:
+            TriggerkitError: it does not wait.
+        """
+        if run.is_finished or run.status == "executing":
+            raise TriggerkitError(f"{run.id} is {run.status}: only a run that waits is rescheduled")
+        run.status = "retrying" if run.attempt else "delayed"
+        run.scheduled_at = _later(now, delay_s)
+        self._timed[run.id] = run
 
     def next_at(self) -> datetime | None:
         """Return the time of what is due next, once all that is due now is claimed."""
@@ -110,10 +134,14 @@ class Ledger:
         run = self._debounced.get((new.task, new.options.debounce_key))
         if run is None or run.status != "delayed":
             return None
+        options = new.options
         run.payload_json = new.payload
+        run.priority_s = options.priority_s
+        run.tags, run.metadata = list(options.tags), dict(options.metadata or {})
+        run.expires_at = None if options.ttl_s is None else _later(now, options.ttl_s)
         run.scheduled_at = _later(now, new.delay_s)
-        if new.options.debounce_max_s is not None:
-            latest = _later(run.created_at, new.options.debounce_max_s)
+        if options.debounce_max_s is not None:
+            latest = _later(run.created_at, options.debounce_max_s)
             run.scheduled_at = min(run.scheduled_at, latest)
         return run
 
@@ -154,7 +182,7 @@ class Ledger:
         """It can start, unless it is behind another one of its key."""
         of_key = self._unfinished.get((run.new.task, run.new.concurrency_key), {})
         if run.id == next(iter(of_key), run.id):
-            run.rank = now.timestamp() - run.options.priority_s
+            run.rank = now.timestamp() - run.priority_s
             heapq.heappush(self._ready, (run.rank, run.seq, run))
 
 

@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from triggerkit.errors import NotDrained, UnknownRun, UnknownTask
+from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.results import End
-from triggerkit.runs.run import ClaimedRun, Handle, NewRun, Outcome
+from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, RunRef
 from triggerkit.tasks.declare import declared
+from triggerkit.tasks.handle import Handle
 from triggerkit.testing.clock import Clock
 from triggerkit.testing.executing import aexecute, execute
 from triggerkit.testing.ledger import Ledger
@@ -44,7 +47,7 @@ class Memory:
         """All runs, in the order in which they were made."""
         return list(self._ledger.runs.values())
 
-    def __getitem__(self, run: Handle | str) -> RecordedRun:
+    def __getitem__(self, run: Handle | RunRef | str) -> RecordedRun:
         """Return the run of a handle, or with an id.
 
         Raises:
@@ -59,7 +62,7 @@ class Memory:
         """See `Door`."""
         return self.clock.now()
 
-    def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+    def accept(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """See `Door`.
 
         Raises:
@@ -68,11 +71,11 @@ class Memory:
         with self._lock:
             return [self._accepted(run) for run in runs]
 
-    async def accept_async(self, runs: Sequence[NewRun]) -> list[Handle]:
+    async def accept_async(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """See `Door`."""
         return self.accept(runs)
 
-    def accept_within(self, connection: object, runs: Sequence[NewRun]) -> list[Handle]:  # noqa: ARG002
+    def accept_within(self, connection: object, runs: Sequence[NewRun]) -> list[RunRef]:  # noqa: ARG002
         """See `Door`. They are accepted at once, as if the transaction were committed."""
         return self.accept(runs)
 
@@ -80,7 +83,7 @@ class Memory:
         self,
         connection: object,  # noqa: ARG002
         runs: Sequence[NewRun],
-    ) -> list[Handle]:
+    ) -> list[RunRef]:
         """See `accept_within`."""
         return self.accept(runs)
 
@@ -95,6 +98,42 @@ class Memory:
         run, until = self[run_id], self._moment(timeout_s)
         await self._adrained(self._due(until or NEVER, lambda: run.is_finished))
         return self._end_of(run, until)
+
+    def find(self, run_id: str) -> dict[str, Any] | None:
+        """See `Door`."""
+        run = self._ledger.runs.get(run_id)
+        return None if run is None else run.as_row()
+
+    async def find_async(self, run_id: str) -> dict[str, Any] | None:
+        """See `Door`."""
+        return self.find(run_id)
+
+    def search(self, wanted: RunFilter, limit: int) -> list[dict[str, Any]]:
+        """See `Door`."""
+        found = (run for run in reversed(self.all) if run.fits(wanted))
+        return [{**run.as_row(), "payload": None, "output": None} for run in islice(found, limit)]
+
+    async def search_async(self, wanted: RunFilter, limit: int) -> list[dict[str, Any]]:
+        """See `Door`."""
+        return self.search(wanted, limit)
+
+    def cancel(self, run_id: str) -> bool:
+        """See `Door`. A run that executes is canceled before its next attempt."""
+        with self._lock:
+            return self._ledger.cancel(self[run_id], self.clock.now())
+
+    async def cancel_async(self, run_id: str) -> bool:
+        """See `Door`."""
+        return self.cancel(run_id)
+
+    def reschedule(self, run_id: str, delay_s: float) -> None:
+        """See `Door`."""
+        with self._lock:
+            self._ledger.reschedule(self[run_id], delay_s, self.clock.now())
+
+    async def reschedule_async(self, run_id: str, delay_s: float) -> None:
+        """See `Door`."""
+        self.reschedule(run_id, delay_s)
 
     def forget_key(self, task: str, key: str) -> bool:
         """See `Door`."""
@@ -112,17 +151,17 @@ class Memory:
         written.set_result(None)
         return written
 
-    def _accepted(self, new: NewRun) -> Handle:
+    def _accepted(self, new: NewRun) -> RunRef:
         task = declared.get(new.task)
         if task is None:
             raise UnknownTask(f"no task {new.task!r} is declared here: import its module")
         run = self._ledger.add(task, new, self.clock.now())
         if run.new is not new:
-            return Handle(run.id, new.task, duplicate=True)
+            return RunRef(run.id, new.task, duplicate=True)
         parent = self._ledger.runs.get(run.options.parent_id or "")
         if parent is not None:
             parent.triggered.append(run)
-        return Handle(run.id, new.task)
+        return RunRef(run.id, new.task)
 
     def _drained(self, due: Iterator[ClaimedRun]) -> list[RecordedRun]:
         attempted: dict[str, RecordedRun] = {}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from triggerkit.message import Change
+from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import FINAL, ClaimedRun, NewRun, Outcome, RunError, RunOptions, Status
 from triggerkit.tasks.task import Task
@@ -58,6 +59,9 @@ class RecordedRun:
     attempt: int
     rank: float
     waits: int = 0
+    priority_s: int = 0
+    #: Whether it is to be canceled once its attempt has ended.
+    is_canceled: bool = False
     payload_json: bytes = b""
     scheduled_at: datetime | None = None
     expires_at: datetime | None = None
@@ -128,6 +132,32 @@ class RecordedRun:
     def __repr__(self) -> str:
         why = f": {self.error.type}: {self.error.message}" if self.error else ""
         return f"<{self.task.name} {self.id} {self.status}, attempt {self.attempt}{why}>"
+
+    def fits(self, wanted: RunFilter) -> bool:
+        """Return whether it is what `wanted` looks for, by task, status, queue, tag and time."""
+        return (
+            wanted.task in (None, self.task.name)
+            and (not wanted.statuses or self.status in wanted.statuses)
+            and wanted.queue in (None, self.new.queue)
+            and (wanted.tag is None or wanted.tag in self.tags)
+            and (wanted.since is None or self.created_at >= wanted.since)
+            and (wanted.until is None or self.created_at < wanted.until)
+        )
+
+    def as_row(self) -> dict[str, Any]:
+        """Return it as a run of the state database is shown."""
+        new = self.new
+        return {
+            "id": self.id, "task": new.task, "queue": new.queue, "status": self.status,
+            "reason": None, "attempt": self.attempt, "max_attempts": new.max_attempts,
+            "error": None if self.error is None else self.error.as_json(),
+            "idempotency_key": new.idempotency_key, "concurrency_key": new.concurrency_key,
+            "tags": list(self.tags), "metadata": dict(self.metadata), "source": new.source,
+            "priority": self.priority_s, "created_at": self.created_at,
+            "scheduled_at": self.scheduled_at, "started_at": self.started_at,
+            "finished_at": self.finished_at, "worker": None, "parent_id": self.options.parent_id,
+            "payload": orjson.loads(self.payload_json), "output": self.output,
+        }  # fmt: skip
 
     def claimed(self, started_at: datetime, held_rows: list[str]) -> ClaimedRun:
         """Return the run as it is given to an executor."""

@@ -15,7 +15,7 @@ import orjson
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Metadata, row_key
-from triggerkit.runs.run import Handle, NewRun, RunOptions
+from triggerkit.runs.run import NewRun, RunOptions, RunRef
 from triggerkit.tasks.payload.payload_type import (
     Json,
     RawEnvelope,
@@ -82,7 +82,7 @@ class Receipt:
             return [self._batch_run(good)]
         return [self._message_run(i) for i in good]
 
-    def body(self, handles: list[Handle]) -> dict[str, Any]:
+    def body(self, handles: list[RunRef]) -> dict[str, Any]:
         """Return the answer: a handle per accepted message, and the messages that failed."""
         if not self._is_batch:
             return handles[0].as_json()

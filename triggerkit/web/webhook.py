@@ -12,7 +12,7 @@ from starlette.routing import Route
 from triggerkit.errors import CannotConnect, InvalidPayload, NotDurable
 from triggerkit.runs.client import Client
 from triggerkit.runs.door import door
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.settings import Settings
 from triggerkit.tasks.task import Task
 from triggerkit.web.auth import authorized_body, unauthorized
@@ -68,7 +68,7 @@ def webhook(path: str, *, task: Task[Any, Any, Any]) -> WebhookRoute:
     return WebhookRoute(path, task)
 
 
-async def _accept(client: Client | None, runs: list[NewRun]) -> list[Handle]:
+async def _accept(client: Client | None, runs: list[NewRun]) -> list[RunRef]:
     if client is not None:
         return await client.accept(runs)
     try:

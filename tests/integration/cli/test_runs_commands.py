@@ -23,7 +23,7 @@ from triggerkit import current_run, span, task
 from triggerkit.cli.main import application
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.follow import Follower, RunFollower
-from triggerkit.runs.client import portal
+from triggerkit.runs.portal import portal
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 

@@ -10,13 +10,13 @@ import pytest
 from tests.integration.run_state import RunState, completed, new_run, run_state
 from triggerkit.errors import InvalidPayload
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import Handle, RunError
+from triggerkit.runs.run import RunError, RunRef
 from triggerkit.settings import Settings
 
 
 def test_an_accepted_run_is_in_postgres_and_its_id_in_redis(state: RunState) -> None:
     run = new_run(source={"table": "public.posts"})
-    assert state.accept(run) == [Handle(run.id, run.task)]
+    assert state.accept(run) == [RunRef(run.id, run.task)]
     row = state.run(run.id)
     assert (row["status"], row["attempt"], row["source"]) == ("queued", 0, run.source)
     assert state.pushed() == [run.id]
@@ -29,8 +29,8 @@ def test_a_repeated_idempotency_key_answers_the_first_handle_and_starts_nothing(
     other_task = new_run(idempotency_key="k", task="other")
     state.accept(first)
     assert state.accept(again, other_task) == [
-        Handle(first.id, first.task, duplicate=True),
-        Handle(other_task.id, "other"),
+        RunRef(first.id, first.task, duplicate=True),
+        RunRef(other_task.id, "other"),
     ]
     assert state.pushed() == [first.id]
     assert state.pushed("other") == [other_task.id]
@@ -47,7 +47,7 @@ def test_a_key_repeated_within_one_request_makes_one_run(state: RunState) -> Non
 def test_two_acceptors_of_the_same_messages_make_each_run_once(settings: Settings) -> None:
     keys = [f"message-{n}" for n in range(50)]
 
-    async def scenario() -> list[list[Handle]]:
+    async def scenario() -> list[list[RunRef]]:
         clients = [await Client.open(settings) for _ in range(4)]
         requests = [
             client.accept([new_run(f"row/{key}", idempotency_key=key) for key in keys])
@@ -87,7 +87,7 @@ def test_a_run_whose_predecessor_was_a_duplicate_is_not_blocked_for_ever(state: 
         claims.complete([completed(run) for run in claims.claim(state.take())])
     again, next_one = new_run("row", idempotency_key="seen"), new_run("row", idempotency_key="new")
     handles = state.accept(again, next_one)
-    assert handles[0] == Handle(seen.id, seen.task, duplicate=True)
+    assert handles[0] == RunRef(seen.id, seen.task, duplicate=True)
     assert state.pushed() == [next_one.id]
     assert state.broken_keys() == []
 
@@ -121,14 +121,14 @@ def test_a_run_is_durable_while_redis_is_away(settings: Settings) -> None:
     away = Settings.parse({**settings.environment(), "REDIS_URL": "unix:///nowhere/redis.sock"})
     run = new_run()
 
-    async def scenario() -> list[Handle]:
+    async def scenario() -> list[RunRef]:
         client = await Client.open(away)
         try:
             return await client.accept([run])
         finally:
             await client.close()
 
-    assert asyncio.run(scenario()) == [Handle(run.id, run.task)]
+    assert asyncio.run(scenario()) == [RunRef(run.id, run.task)]
     with run_state(settings) as state:
         assert state.run(run.id)["status"] == "queued"
 

@@ -16,7 +16,7 @@ from triggerkit.errors import InvalidPayload, NotDurable
 from triggerkit.runs.accept.acceptor import PATIENCE_S, accept_on
 from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import Handle, RunOptions
+from triggerkit.runs.run import RunOptions, RunRef
 from triggerkit.runs.session import by_index
 
 
@@ -35,7 +35,7 @@ def terminate_clients(state: RunState) -> None:
 def test_five_thousand_triggers_at_once_are_accepted_by_few_transactions(state: RunState) -> None:
     runs = [new_run(f"key {n % 50}", idempotency_key=str(n % 4000)) for n in range(5000)]
 
-    async def scenario() -> list[list[Handle]]:
+    async def scenario() -> list[list[RunRef]]:
         client = await opened(state)
         try:
             return await asyncio.gather(*(client.accept([run]) for run in runs))
@@ -76,7 +76,7 @@ def test_one_that_cannot_be_stored_is_refused_alone(state: RunState) -> None:
 def test_the_first_trigger_after_its_idle_connections_were_lost_is_accepted(
     state: RunState,
 ) -> None:
-    async def scenario() -> list[Handle]:
+    async def scenario() -> list[RunRef]:
         client = await opened(state)
         try:
             await client.accept([new_run()])
@@ -113,7 +113,7 @@ def test_a_try_whose_answer_was_lost_is_found_by_its_ids(state: RunState) -> Non
 def test_runs_are_made_once_while_the_line_to_postgres_breaks(state: RunState) -> None:
     runs = [new_run() for _ in range(300)]
 
-    async def scenario() -> list[list[Handle]]:
+    async def scenario() -> list[list[RunRef]]:
         async with Proxy.start(state.settings.state_dsn) as proxy:
             url = SecretStr(proxy.dsn(state.settings.state_dsn))
             client = await Client.open(state.settings.model_copy(update={"database_url": url}))
@@ -142,7 +142,7 @@ def test_runs_are_made_once_while_the_line_to_postgres_breaks(state: RunState) -
 def test_a_read_only_database_is_said_to_be_so_and_writable_again_later(state: RunState) -> None:
     alter = f'ALTER DATABASE "{state.connection.info.dbname}" '
 
-    async def scenario() -> list[Handle]:
+    async def scenario() -> list[RunRef]:
         client = await opened(state)
         try:
             await client.accept([new_run()])

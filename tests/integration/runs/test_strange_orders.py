@@ -15,12 +15,13 @@ import pytest
 from tests.integration.run_state import TASK, RunState, completed, new_run
 from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.admin.queues import limit_queue
-from triggerkit.runs.client import Client, portal
+from triggerkit.runs.client import Client
 from triggerkit.runs.keeper.heartbeat import KEEPER_LOCK
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.keeper.retention import Retention
+from triggerkit.runs.portal import portal
 from triggerkit.runs.run import RunOptions
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport

@@ -15,7 +15,7 @@ from triggerkit import Change, task
 from triggerkit.errors import InvalidPayload, TriggerkitError, UnknownRun
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import Handle, RunOptions
+from triggerkit.runs.run import RunOptions, RunRef
 from triggerkit.state.connect import connect
 from triggerkit.tasks.replay import Edited, Replayed, Replayer
 from triggerkit.tasks.task import Task
@@ -38,8 +38,8 @@ def replay(
     *tasks: Task[Any, Any, Any],
     edited: Edited | None = None,
     current: bool = False,
-) -> Handle:
-    async def replayed() -> Handle:
+) -> RunRef:
+    async def replayed() -> RunRef:
         client = await Client.open(state.settings)
         try:
             replayer = Replayer(client, {t.name: t for t in tasks}, "test")
@@ -159,7 +159,7 @@ def test_a_change_that_is_not_visible_yet_is_waited_for(state: RunState) -> None
     with psycopg.connect(state.settings.source_dsn) as writing:
         writing.execute("UPDATE public.posts SET text = 'later'")
 
-        async def both() -> Handle:
+        async def both() -> RunRef:
             loop = asyncio.get_running_loop()
             replaying = loop.run_in_executor(None, lambda: replay(state, first.id, current=True))
             await loop.run_in_executor(None, state.wait_for, looked)

@@ -70,6 +70,12 @@ def wait_for_the_output(s: Section) -> None:
     assert s.module.total == 0 + 1 + 4 + 9
 
 
+def handles_and_runs(s: Section) -> None:
+    assert s.module.text == "report of month 1"
+    assert s.module.run.status == "completed"
+    assert [run.id for run in s.module.newest] == [s.module.unwanted.id, s.module.handle.id]
+
+
 def in_a_transaction(s: Section) -> None:
     assert s.outputs(s.module.receipt) == [7]
     assert s.state.rows("SELECT id FROM orders") == [7]
@@ -164,9 +170,9 @@ def prepare(s: Section) -> None:
 
 
 CHECKS: list[Callable[[Section], None]] = [
-    a_task, payloads, trigger, wait_for_the_output, in_a_transaction, delay_and_ttl,
-    idempotency_keys, debounce, concurrency_keys, priority, tags_and_metadata, retries, limits,
-    longest_time, schedules, hooks, logs_and_spans, prepare,
+    a_task, payloads, trigger, wait_for_the_output, handles_and_runs, in_a_transaction,
+    delay_and_ttl, idempotency_keys, debounce, concurrency_keys, priority, tags_and_metadata,
+    retries, limits, longest_time, schedules, hooks, logs_and_spans, prepare,
 ]  # fmt: skip
 
 

@@ -114,11 +114,11 @@ def test_a_connection_to_another_database_is_refused(triggers: RunState, servers
 def test_the_kind_of_connection_has_to_fit_the_call(triggers: RunState, dsn: str) -> None:
     async def wrong() -> None:
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
-            with pytest.raises(ConfigurationError, match="is for `await task"):
+            with pytest.raises(ConfigurationError, match="use `await task"):
                 greet.trigger(ADA, connection=connection)
         with (
             psycopg.connect(dsn) as sync,
-            pytest.raises(ConfigurationError, match="for `task"),
+            pytest.raises(ConfigurationError, match="use `task"),
         ):
             await greet.atrigger(ADA, connection=sync)
 

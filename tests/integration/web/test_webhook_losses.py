@@ -13,8 +13,8 @@ from tests.integration.worker_thread import Order, working
 from tests.servers import Servers
 from triggerkit import task
 from triggerkit.embedded.redis import EmbeddedRedis
-from triggerkit.runs.client import Portal
 from triggerkit.runs.door import through
+from triggerkit.runs.portal import Portal
 from triggerkit.settings import Settings
 from triggerkit.web.application import Application
 from triggerkit.web.webhook import webhook

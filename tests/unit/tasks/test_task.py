@@ -230,8 +230,8 @@ def test_types_reach_the_caller() -> None:
     async def only_checked() -> None:
         assert_type(pay(Order(1)), int)
         assert_type(await pay_later(Order(1)), str)
-        assert_type(pay.trigger(Order(1)), Handle)
-        assert_type(await pay_later.atrigger(Order(1)), Handle)
+        assert_type(pay.trigger(Order(1)), Handle[int])
+        assert_type(await pay_later.atrigger(Order(1)), Handle[str])
         pay.trigger("no order")  # type: ignore[arg-type]
         pay.trigger()  # type: ignore[call-arg]
 

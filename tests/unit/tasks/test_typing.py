@@ -76,10 +76,10 @@ def test_mypy_checks_payloads_and_options(tmp_path: Path) -> None:
     found = re.findall(r"using\.py:(\d+): (\w+): (.*)", said)
     revealed = [text for _, kind, text in found if text.startswith("Revealed type")]
     assert [re.sub(r"builtins\.|using\.|triggerkit\.[a-z.]+", "", text) for text in revealed] == [
-        'Revealed type is "Task[Order, [], int]"',
+        'Revealed type is "Task[Order, [], int, int]"',
         'Revealed type is "int"',
         'Revealed type is "typing.Coroutine[Any, Any, str]"',
-        'Revealed type is "Handle"',
+        'Revealed type is "Handle[int]"',
     ]
     lines = CODE.splitlines()
     wrong = {number for number, line in enumerate(lines, 1) if "  # " in line}

@@ -25,7 +25,7 @@ from triggerkit.runs.accept.insert import (
     insert_statement,
 )
 from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
-from triggerkit.runs.run import Handle, NewRun, ReadyRun
+from triggerkit.runs.run import NewRun, ReadyRun, RunRef
 from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.state.faults import blames_values, is_away, is_read_only
 from triggerkit.state.turn import in_one_turn_async
@@ -50,7 +50,7 @@ class _Request:
     """Runs that are accepted together or not at all."""
 
     runs: Sequence[NewRun]
-    handles: asyncio.Future[list[Handle]]
+    handles: asyncio.Future[list[RunRef]]
 
     @property
     def is_debounced(self) -> bool:
@@ -71,7 +71,7 @@ class Acceptor:
         self._waiting: deque[_Request] = deque()
         self._writers: set[asyncio.Task[None]] = set()
 
-    async def accept(self, runs: Sequence[NewRun]) -> list[Handle]:
+    async def accept(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """Make `runs` durable, push those that can run, and return a handle for each, in order.
 
         A run whose idempotency key its task has seen before is not made again: its handle is the
@@ -81,7 +81,7 @@ class Acceptor:
             NotDurable: Postgres is away; of a thousand runs all or none were accepted.
             InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
         """
-        handles: list[Handle] = []
+        handles: list[RunRef] = []
         for start in range(0, len(runs), CHUNK):
             handles += await self._accepted(runs[start : start + CHUNK])
         return handles
@@ -90,7 +90,7 @@ class Acceptor:
         """Wait until what was asked for is written."""
         await asyncio.gather(*self._writers, return_exceptions=True)
 
-    async def _accepted(self, runs: Sequence[NewRun]) -> list[Handle]:
+    async def _accepted(self, runs: Sequence[NewRun]) -> list[RunRef]:
         request = _Request(runs, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         if len(self._writers) < MOST_WRITERS:
@@ -141,7 +141,7 @@ class Acceptor:
                 if not request.handles.done():
                     request.handles.set_result(part)
 
-    async def _durable(self, runs: Sequence[NewRun]) -> tuple[list[Handle], list[ReadyRun]]:
+    async def _durable(self, runs: Sequence[NewRun]) -> tuple[list[RunRef], list[ReadyRun]]:
         now = asyncio.get_running_loop().time
         until = now() + PATIENCE_S
         is_again = False
@@ -168,7 +168,7 @@ class Acceptor:
 
     async def _try(
         self, connection: psycopg.AsyncConnection, runs: Sequence[NewRun], *, is_again: bool
-    ) -> tuple[list[Handle], list[ReadyRun]]:
+    ) -> tuple[list[RunRef], list[ReadyRun]]:
         try:
             return await accept_on(connection, runs, is_again=is_again)
         except psycopg.Error as error:
@@ -186,7 +186,7 @@ def _fail(requests: Sequence[_Request], error: Exception) -> None:
 
 async def accept_on(
     connection: psycopg.AsyncConnection, runs: Sequence[NewRun], *, is_again: bool = False
-) -> tuple[list[Handle], list[ReadyRun]]:
+) -> tuple[list[RunRef], list[ReadyRun]]:
     """Make `runs` in one transaction of an idle connection; their handles, and what is to push.
 
     Raises:
@@ -202,20 +202,20 @@ async def accept_on(
         raise InvalidPayload([FieldProblem((), "contains text that cannot be stored")]) from None
     if runs[0].options is not None and runs[0].options.debounce_key is not None:
         [run_id] = inserted.ids
-        return [Handle(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready
+        return [RunRef(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready
     made = set(inserted.ids)
     repeated = [run for run in runs if run.id not in made]
     first, again = await _first(connection, repeated) if repeated else ({}, [])
-    handles: list[Handle] = []
+    handles: list[RunRef] = []
     if again:
         # Keys whose time is over are free now, but somebody may be quicker.
         handles, ready = await accept_on(connection, again)
         inserted.ready += ready
-    answered = {r.id: Handle(r.id, r.task) for r in runs if r.id in made}
+    answered = {r.id: RunRef(r.id, r.task) for r in runs if r.id in made}
     for run in repeated:
         key = (run.task, run.idempotency_key)
         if key in first:
-            answered[run.id] = Handle(first[key], run.task, duplicate=True)
+            answered[run.id] = RunRef(first[key], run.task, duplicate=True)
     answered.update(zip((run.id for run in again), handles, strict=True))
     return [answered[run.id] for run in runs], inserted.ready
 

@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload, NotDurable
 from triggerkit.runs.accept.insert import CHUNK, FIRST, insert_statement
 from triggerkit.runs.keys import Placed
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.state.channels import KEEPER
 from triggerkit.state.faults import blames_values, is_read_only
 from triggerkit.state.turn import Statement
@@ -42,7 +42,7 @@ _NO_SCHEMA = (
 )
 
 
-def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -> list[Handle]:
+def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -> list[RunRef]:
     """Make `runs` in the transaction that `connection` is in; handles as of `Client.accept`.
 
     A connection in autocommit mode that is in no transaction commits them at once.
@@ -51,7 +51,7 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
         ConfigurationError: it is a connection to another database.
         InvalidPayload: Postgres cannot store a text of it.
     """
-    handles: list[Handle] = []
+    handles: list[RunRef] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
         if _is_to_begin(connection):
@@ -71,9 +71,9 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
 
 async def accept_within_async(
     connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
-) -> list[Handle]:
+) -> list[RunRef]:
     """`accept_within` for an asynchronous connection."""
-    handles: list[Handle] = []
+    handles: list[RunRef] = []
     for start in range(0, len(runs), CHUNK):
         part = runs[start : start + CHUNK]
         if _is_to_begin(connection):
@@ -115,14 +115,14 @@ def _repeated(runs: Sequence[NewRun], made: Sequence[Placed]) -> list[list[str |
 
 def _handles(
     runs: Sequence[NewRun], made: Sequence[Placed], first: list[tuple[Any, ...]]
-) -> list[Handle]:
+) -> list[RunRef]:
     ids = {run.id for run in made}
     known = {(task, key): run_id for task, key, run_id, _ in first}
     debounced = [run.id for run in made if len(runs) == 1 and run.id != runs[0].id]
     return [
-        Handle(run.id, run.task)
+        RunRef(run.id, run.task)
         if run.id in ids
-        else Handle(
+        else RunRef(
             debounced[0] if debounced else known[run.task, run.idempotency_key],
             run.task,
             duplicate=True,

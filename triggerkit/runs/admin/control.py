@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
-from triggerkit.errors import TriggerkitError, UnknownRun
+from triggerkit.errors import HasEnded, TriggerkitError, UnknownRun
 from triggerkit.runs.admin.browse import newest_ids
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
@@ -42,6 +42,18 @@ RETURNING r.task, r.concurrency_key, r.queue, NOT found.executes AND found.gate 
     found.executes
 """
 
+#: A run with attempts behind it waits for the next one.
+_RESCHEDULE = """
+WITH found AS (
+    SELECT id, gate FROM triggerkit.runs
+    WHERE id = ANY (%s) AND status || '' IN ('delayed', 'queued', 'retrying') FOR UPDATE)
+UPDATE triggerkit.runs r
+SET scheduled_at = clock_timestamp() + %s * interval '1 second', gate = NULL,
+    status = CASE WHEN r.attempt > 0 THEN 'retrying' ELSE 'delayed' END
+FROM found WHERE r.id = found.id
+RETURNING r.task, r.concurrency_key, r.queue, found.gate IS NOT DISTINCT FROM 'open', r.id, false
+"""
+
 _WAKE = f"SELECT pg_notify('{KEEPER}', '')"
 
 _STATUS = "SELECT status FROM triggerkit.runs WHERE id = %s"
@@ -64,7 +76,7 @@ async def cancel_run(client: Client, run_id: str, actor: str) -> Cancellation:
 
     Raises:
         UnknownRun: there is none of this id.
-        TriggerkitError: it is finished.
+        HasEnded: it is finished.
     """
     async with client.pool.connection() as connection:
         row = await (await connection.execute(_STATUS, [run_id])).fetchone()
@@ -73,9 +85,41 @@ async def cancel_run(client: Client, run_id: str, actor: str) -> Cancellation:
         canceled = await _cancel(client, connection, [run_id])
         if canceled == Cancellation():
             row = await (await connection.execute(_STATUS, [run_id])).fetchone()
-            raise TriggerkitError(f"{run_id} is {row[0] if row else 'gone'}: it has ended already")
+            raise HasEnded(f"{run_id} is {row[0] if row else 'gone'}: it has ended already")
         await note(connection, actor, "cancel run", f"run {run_id}")
     return canceled
+
+
+async def cancel_if_unfinished(client: Client, run_id: str, actor: str) -> bool:
+    """Cancel one run; False when it has ended already.
+
+    Raises:
+        UnknownRun: there is none of this id.
+    """
+    try:
+        await cancel_run(client, run_id, actor)
+    except HasEnded:
+        return False
+    return True
+
+
+async def reschedule_run(client: Client, run_id: str, delay_s: float, actor: str) -> None:
+    """Have one run that waits start, or be tried again, in `delay_s` from now.
+
+    Raises:
+        UnknownRun: there is none of this id.
+        TriggerkitError: it executes, or has ended.
+    """
+    async with client.pool.connection() as connection:
+        found, ready = await _end(connection, [run_id], _RESCHEDULE, [[run_id], delay_s])
+        if not found:
+            row = await (await connection.execute(_STATUS, [run_id])).fetchone()
+            if row is None:
+                raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
+            raise TriggerkitError(f"{run_id} is {row[0]}: only a run that waits is rescheduled")
+        await note(connection, actor, "reschedule run", f"run {run_id}", {"delay_s": delay_s})
+        await connection.execute(_WAKE)
+    await client.transport.push(ready)
 
 
 async def cancel_runs(
@@ -131,19 +175,19 @@ class _Canceled(NamedTuple):
 
 
 async def _end(
-    connection: psycopg.AsyncConnection, ids: Sequence[str]
+    connection: psycopg.AsyncConnection, ids: Sequence[str], query: str, parameters: Sequence[Any]
 ) -> tuple[Sequence[_Canceled], Sequence[ReadyRun]]:
     for _ in range(TRIES):
         # Workers complete runs in an order of their own: each may wait for what the other holds.
         with contextlib.suppress(psycopg.errors.DeadlockDetected):
-            return await end_on(connection, ids, _CANCEL, [list(ids)], _Canceled._make)
+            return await end_on(connection, ids, query, parameters, _Canceled._make)
     raise TriggerkitError("the runs are completing right now; try again")
 
 
 async def _cancel(
     client: Client, connection: psycopg.AsyncConnection, ids: Sequence[str]
 ) -> Cancellation:
-    found, ready = await _end(connection, ids) if ids else ([], [])
+    found, ready = await _end(connection, ids, _CANCEL, [list(ids)]) if ids else ([], [])
     asked = sum(run.executes for run in found)
     if asked:
         await connection.execute(_WAKE)

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 from triggerkit.errors import TriggerkitError, UnknownSchedule
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import Handle
+from triggerkit.runs.run import RunRef
 from triggerkit.runs.schedules import Cron, run_beside
 from triggerkit.state.audit import note
 
@@ -99,7 +99,7 @@ async def resume_schedule(client: Client, name: str, actor: str) -> ScheduleInfo
         return await find_schedule(connection, name)
 
 
-async def run_schedule(client: Client, name: str, actor: str) -> Handle:
+async def run_schedule(client: Client, name: str, actor: str) -> RunRef:
     """Make a run of a schedule now, beside its ticks; also of one that is paused.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 from pydantic import AwareDatetime, BaseModel, Field
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload, UnknownTask
-from triggerkit.runs.run import Handle, NewRun
+from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.tasks.task import Task
 from triggerkit.tasks.triggering import Debounce, TriggerOptions
 from triggerkit.web.api.operation import Call, Given
@@ -114,5 +114,5 @@ def _task(call: Call, name: str) -> Task[Any, Any, Any]:
     return task
 
 
-def _triggered(handle: Handle) -> Triggered:
+def _triggered(handle: RunRef) -> Triggered:
     return Triggered(id=handle.id, task=handle.task, duplicate=handle.duplicate)
