@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.project import DevProcess, run_command
+from tests.acceptance.project import DevProcess, eventually, run_command
 from tests.acceptance.small import SmallProject
 from tests.acceptance.test_errors import SOUND, TASK, assert_refused, said, triggerkit
 
@@ -88,6 +88,19 @@ def test_modules_without_any_task_are_one_error_of_the_worker(folder: Path) -> N
     (folder / "tasks" / "orders.py").write_text("")
     refused = triggerkit(folder, "worker", "--child", settings=SOUND)
     assert_refused(refused, 2, "no task in tasks", "@task")
+
+
+def test_dev_without_any_task_takes_in_the_first_one(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path)
+    (tmp_path / "tasks" / "note.py").write_text("")
+    project.dev.start()
+    try:
+        assert project.said("no task in tasks")
+        project.write_task("first")
+        eventually(lambda: project.said("reloaded in"), 30, "a reload")
+        assert project.output_of_new_row() == "first"
+    finally:
+        assert project.dev.interrupt() == 0
 
 
 def test_a_folder_that_cannot_be_written_is_one_error_of_dev(folder: Path) -> None:

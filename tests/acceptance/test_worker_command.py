@@ -37,9 +37,11 @@ def note(payload: dict[str, Any]) -> int:
 
 
 @contextmanager
-def worker(folder: Path, settings: Settings, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The command in a project of one task, once it is ready."""
-    (folder / "tasks.py").write_text(TASKS)
+def worker(
+    folder: Path, settings: Settings, *options: str, code: str = TASKS
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a project of one module of tasks, once it is ready."""
+    (folder / "tasks.py").write_text(code)
     (folder / "triggerkit.toml").write_text('tasks = ["tasks"]\n')
     with (folder / "worker.log").open("wb") as log:
         command = subprocess.Popen(

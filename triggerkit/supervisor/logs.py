@@ -22,13 +22,31 @@ lifecycle = logging.getLogger("triggerkit.lifecycle")
 output = logging.getLogger("triggerkit.output")
 
 
+#: How levels are written, whatever names the project gives them.
+LEVELS = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warning",
+    logging.ERROR: "error",
+    logging.CRITICAL: "critical",
+}
+
+#: The name of our loggers, and the beginning of their names.
+OWN = "triggerkit"
+
+#: Where our loggers are in a process of ours: what the project's code does to its logging
+#: (`dictConfig`, `basicConfig(force=True)`, `logging.disable`) does not reach them.
+_own_root = logging.RootLogger(logging.WARNING)
+_own = logging.Manager(_own_root)
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the record's facts."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
+            "level": LEVELS.get(record.levelno, record.levelname.lower()),
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "facts", {}),
@@ -49,18 +67,35 @@ def is_child() -> bool:
 
 
 def configure(*, json_lines: bool, quiet: bool = False) -> None:
-    """Log to standard output, warnings of libraries included."""
-    handler = logging.StreamHandler(sys.stdout)
+    """Log to standard output: our lines by a handler of their own, and warnings of libraries."""
     formatter = (
         JsonLines() if json_lines else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     )
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("triggerkit").setLevel(logging.WARNING if quiet else logging.INFO)
+    ours, others = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stdout)
+    for handler in (ours, others):
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=[others], force=True)
+    logging.getLogger(OWN).setLevel(logging.WARNING if quiet else logging.INFO)
     # Of errors that end a statement or a connection its users are told by an exception, too.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     # Runs that fail are told by triggerkit.runs, with the task's own frames.
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
+    _own_root.handlers[:] = [ours]
+    keep_own_loggers()
+
+
+def keep_own_loggers() -> None:
+    """Put our loggers, those made since the last call too, out of the project's reach."""
+    known = logging.root.manager.loggerDict
+    for name in [name for name in known if name == OWN or name.startswith(f"{OWN}.")]:
+        logger = known.pop(name)
+        if isinstance(logger, logging.Logger) and name not in _own.loggerDict:
+            logger.manager, logger.disabled = _own, False
+            _own.loggerDict[name] = logger
+            if name == OWN:
+                logger.parent = _own_root
+            elif logger.parent is logging.root:
+                logger.parent = _own.getLogger(OWN)
 
 
 def echo_output() -> Echo | None:

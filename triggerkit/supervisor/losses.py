@@ -69,7 +69,11 @@ def watch_connections(settings: Settings) -> None:
 
 def leave_losses_to_watch() -> None:
     """Have this process say little of losses: it, or its parent, watches the connections."""
-    for handler in logging.getLogger().handlers:
+    top: logging.Logger = logger
+    while top.parent is not None:
+        top = top.parent
+    # In a process of ours our lines have handlers of their own.
+    for handler in dict.fromkeys([*top.handlers, *logging.getLogger().handlers]):
         handler.addFilter(FewWords())
 
 

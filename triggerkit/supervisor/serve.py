@@ -15,6 +15,7 @@ from triggerkit.runs.client import installation
 from triggerkit.settings import Settings
 from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.loading import load_project
+from triggerkit.supervisor.logs import keep_own_loggers
 from triggerkit.supervisor.losses import watch_connections
 from triggerkit.web.application import Application
 from triggerkit.web.protocol import BoundedProtocol
@@ -78,6 +79,7 @@ async def run_serve(
             "24 characters or more, or listen on 127.0.0.1"
         )
     tasks, app = load_project(project)
+    keep_own_loggers()
     application = Application(settings, tasks.values(), app, database_health)
     config = uvicorn.Config(
         cast("Any", application),

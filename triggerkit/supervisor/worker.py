@@ -27,7 +27,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pinned
 from triggerkit.state.threads import LastingThread
 from triggerkit.supervisor.loading import load_project_tasks
-from triggerkit.supervisor.logs import echo_output, is_child
+from triggerkit.supervisor.logs import echo_output, is_child, keep_own_loggers
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
 from triggerkit.supervisor.workers import (
     WORKER_VARIABLE,
@@ -46,7 +46,7 @@ from triggerkit.worker.process import (
     new_worker_id,
     stop_on_signals,
 )
-from triggerkit.worker.telemetry.output import capture_output
+from triggerkit.worker.telemetry.output import capture_output, note_logging
 
 logger = logging.getLogger("triggerkit.worker")
 
@@ -249,11 +249,15 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     leave_losses_to_watch()
     capture_output(echo_output())
     tasks = load_project_tasks(project)
+    # The project's modules may have set up logging of their own, and handlers of signals.
+    keep_own_loggers()
+    note_logging()
     if not tasks:
-        raise ConfigurationError(
-            f"found no task in {', '.join(project.tasks)}; decorate a function with @task"
-        )
-    # The project's modules may have set handlers of their own.
+        missing = f"found no task in {', '.join(project.tasks)}; decorate a function with @task"
+        if not is_child():
+            raise ConfigurationError(missing)
+        # `dev` loads the first one once it is saved.
+        logger.warning(missing)
     stop_on_signals(stop)
     if not wait_to_go():
         return

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from triggerkit.failpoints import reach
+from triggerkit.runs.admin.error_groups import place_of
 from triggerkit.runs.run import ClaimedRun, Outcome
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, TimedOut
@@ -21,6 +22,9 @@ from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
 
 logger = logging.getLogger("triggerkit.runs")
+
+#: Longest message of an error in a line of the log, in characters.
+MAX_MESSAGE = 500
 
 
 class Attempts:
@@ -121,6 +125,25 @@ def _log(outcome: Outcome, ms: float) -> None:
         "error": outcome.error.as_json() if outcome.error else None,
         "failed_items": sum(item.error is not None for item in outcome.spawned),
     }
-    logger.log(
-        level, "%s %s %s in %.0f ms", run.task, run.id, outcome.status, ms, extra={"facts": facts}
-    )
+    text = f"{run.task} {run.id} {outcome.status} in {ms:.0f} ms"
+    if outcome.status != "completed":
+        text += _why(outcome, facts["key"])
+    logger.log(level, "%s", text, extra={"facts": facts})
+
+
+def _why(outcome: Outcome, key: object) -> str:
+    """Return what a person needs to know of an attempt that did not succeed, in one line."""
+    error, parts = outcome.error, []
+    if error is not None:
+        first = (error.message.strip().splitlines() or [""])[0][:MAX_MESSAGE]
+        parts.append(f"{error.type}: {first}" if first else error.type)
+        if place := place_of(error.traceback):
+            parts.append(f"at {place}")
+    if key is not None:
+        parts.append(f"row {key}")
+    elif outcome.run.items is not None:
+        parts.append(f"{outcome.run.items} changes")
+    if outcome.retry_in_s is not None:
+        run = outcome.run
+        parts.append(f"retry in {outcome.retry_in_s:.1f} s ({run.attempt}/{run.max_attempts})")
+    return f": {', '.join(parts)}" if parts else ""

@@ -137,6 +137,10 @@ class RunHandler(logging.Handler):
             self.handleError(record)
 
 
+#: One in a process: to add it again changes nothing.
+_run_handler = RunHandler()
+
+
 def capture_output(echo: Echo | None) -> Callable[[], None]:
     """From now on, in this process, what is printed and logged belongs to the run that executes.
 
@@ -146,15 +150,19 @@ def capture_output(echo: Echo | None) -> Callable[[], None]:
     streams: dict[str, Any] = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         setattr(sys, name, LineWriter(stream, name, echo or _echo_to(stream)))
-    handler = RunHandler()
-    logging.getLogger().addHandler(handler)
+    note_logging()
 
     def release() -> None:
         for name, stream in streams.items():
             setattr(sys, name, stream)
-        logging.getLogger().removeHandler(handler)
+        logging.getLogger().removeHandler(_run_handler)
 
     return release
+
+
+def note_logging() -> None:
+    """Note what is logged with the run that executes, also where the handlers were taken away."""
+    logging.getLogger().addHandler(_run_handler)
 
 
 def finish_lines() -> None:
