@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -176,12 +177,36 @@ def test_a_standby_that_took_over_is_followed_if_it_has_all_that_the_log_has(
                 return [c.key for p in await followed.read_all(capture) for c in p.changes]
 
         assert asyncio.run(stream()) == [("2",)]
-        beyond = Lsn(part.transaction.commit_lsn + 2**40)
-        text = str(error_of(followed, known=before, after=beyond))
-        assert "lacks transactions that the log has" in text
+        # A commit that begins where the timelines part is not on the new one.
+        for parted in (left_at(followed), Lsn(part.transaction.commit_lsn + 2**40)):
+            text = str(error_of(followed, known=before, after=parted))
+            assert "lacks transactions that the log has" in text
         assert "`triggerkit apply`" in text
     finally:
         followed.server.restart()
+
+
+def left_at(source: Source) -> Lsn:
+    """Where the present timeline left the one before."""
+    history = source.value(
+        "SELECT pg_read_file(format('pg_wal/%s.history', lpad(to_hex(timeline_id), 8, '0'))) "
+        "FROM pg_control_checkpoint()"
+    )
+    return Lsn.parse(history.splitlines()[-1].split()[1])
+
+
+def test_a_server_that_stops_does_not_wait_for_a_stream_that_is_idle(followed: Source) -> None:
+    async def scenario() -> None:
+        async with Capture.open(followed.url, SLOT, PUBLICATION, 0) as capture:
+            reading = asyncio.create_task(read_for_ever(capture))
+            followed.execute("CREATE TABLE noise (t text)", "INSERT INTO noise VALUES ('x')")
+            began = time.monotonic()
+            await asyncio.to_thread(followed.server.restart)
+            assert time.monotonic() - began < 5
+            await asyncio.gather(reading, return_exceptions=True)
+
+    asyncio.run(scenario())
+    followed.reconnect()
 
 
 def test_a_role_that_may_not_stream_is_told_the_statement(followed: Source) -> None:

@@ -50,7 +50,9 @@ class Appender:
             if self._writer.kept_bytes > KEPT_BYTES:
                 self._writer.forget()
             return [], None
-        entries = await self._writer.commit(end.transaction.commit_lsn, self._statements)
+        entries = await self._writer.commit(
+            end.transaction.commit_lsn, self._statements, confirmed_lsn=end.end_lsn
+        )
         for survivors in self._survivors:
             survivors.reader.stored()
         self._survivors.clear()

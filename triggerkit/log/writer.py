@@ -41,7 +41,8 @@ _COPY = f"COPY triggerkit.events ({COPY_COLUMNS}) FROM STDIN"
 
 #: Moves the log's head. No row comes back when another writer took over.
 _ADVANCE = """
-UPDATE triggerkit.databases SET next_position = %s, last_commit_lsn = greatest(last_commit_lsn, %s)
+UPDATE triggerkit.databases SET next_position = %s,
+    last_commit_lsn = greatest(last_commit_lsn, %s), confirmed_lsn = greatest(confirmed_lsn, %s)
 WHERE id = %s AND writer_epoch = %s AND next_position = %s
 """
 
@@ -71,7 +72,8 @@ class LogWriter:
     def __init__(self, connection: psycopg.AsyncConnection, database_id: int) -> None:
         self._connection = connection
         self.database_id = database_id
-        self._epoch = 0
+        #: What others that write for this writer are fenced by.
+        self.epoch = 0
         self._stored_position = 1
         self._tables_until = 0
         self._copy: AsyncExitStack | None = None
@@ -84,7 +86,7 @@ class LogWriter:
         #: Whether some of what is held leaves values out that the log may have.
         self._lacks_values = False
         self._last_handed_over: Entry | None = None
-        self._epoch_position = 1
+        self.epoch_position = 1
         #: The slot whose LSNs `last_commit_lsn` counts by.
         self.slot_epoch = 0
         #: The bytes of what `commit` is going to return.
@@ -117,7 +119,7 @@ class LogWriter:
         row = await cursor.fetchone()
         if row is None:
             raise Fenced(f"database {self.database_id} was removed from triggerkit.databases")
-        self._epoch, self.next_position, self.last_commit_lsn, self._epoch_position, epoch = row
+        self.epoch, self.next_position, self.last_commit_lsn, self.epoch_position, epoch = row
         self.slot_epoch = int(epoch)
         self._stored_position = self.next_position
         # A row's last version is read from the end of an index. Where few versions are expected,
@@ -153,7 +155,7 @@ class LogWriter:
         """
         # The server is in the midst of a COPY on this connection: it sees what came so far after.
         await self._end_copy()
-        lookup = Lookup(self._connection, self.database_id, self._epoch_position)
+        lookup = Lookup(self._connection, self.database_id, self.epoch_position)
         held = self._entries[self._handed_over :]
         count = await lookup.complete(held, self._last_handed_over)
         self._entries[self._handed_over :] = [
@@ -186,8 +188,16 @@ class LogWriter:
         self._let_go(count)
         await self._stream.write(b"".join(rows))
 
-    async def commit(self, last_commit_lsn: int, also: Sequence[Statement] = ()) -> list[Entry]:
+    async def commit(
+        self,
+        last_commit_lsn: int,
+        also: Sequence[Statement] = (),
+        *,
+        confirmed_lsn: int | None = None,
+    ) -> list[Entry]:
         """Make the append durable, together with the statements in `also`.
+
+        `confirmed_lsn` is what the slot is going to be told after it.
 
         Returns the entries written since the last commit, except those dropped by `forget`.
 
@@ -196,10 +206,11 @@ class LogWriter:
         """
         if self._lacks_values:
             await self._complete()
+        advance = self._advance(last_commit_lsn, confirmed_lsn)
         if self._is_small and not also:
-            await self._append_small(last_commit_lsn)
+            await self._append_small(advance)
         else:
-            await self._append(last_commit_lsn, also)
+            await self._append(advance, also)
         reach("log-committed")
         self._stored_position = self.next_position
         self.last_commit_lsn = max(self.last_commit_lsn, last_commit_lsn)
@@ -221,23 +232,21 @@ class LogWriter:
             and self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         )
 
-    async def _append_small(self, last_commit_lsn: int) -> None:
+    async def _append_small(self, advance: list[int | None]) -> None:
         reach("log-written")
         held = self._entries[self._handed_over :]
         rows = [value for entry in held for value in parameters(self.database_id, entry)]
-        cursor = await self._connection.execute(
-            _APPENDS[len(held) - 1], [*self._advance(last_commit_lsn), *rows]
-        )
+        cursor = await self._connection.execute(_APPENDS[len(held) - 1], [*advance, *rows])
         if cursor.rowcount == 0:
             raise Fenced
         self._let_go(len(held))
 
-    async def _append(self, last_commit_lsn: int, also: Sequence[Statement]) -> None:
+    async def _append(self, advance: list[int | None], also: Sequence[Statement]) -> None:
         await self.flush()
         await self._end_copy()
         reach("log-written")
         await self._begin()
-        cursor = await self._connection.execute(_ADVANCE, self._advance(last_commit_lsn))
+        cursor = await self._connection.execute(_ADVANCE, advance)
         if cursor.rowcount != 1:
             await self._connection.rollback()
             raise Fenced
@@ -245,12 +254,13 @@ class LogWriter:
             await self._connection.execute(statement.query, statement.parameters)
         await self._connection.commit()
 
-    def _advance(self, last_commit_lsn: int) -> list[int]:
+    def _advance(self, last_commit_lsn: int, confirmed_lsn: int | None) -> list[int | None]:
         return [
             self.next_position,
             last_commit_lsn,
+            confirmed_lsn,
             self.database_id,
-            self._epoch,
+            self.epoch,
             self._stored_position,
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -69,6 +69,8 @@ class Capture:
         self._connection = connection
         self._heartbeat = heartbeat
         self.server = connection.server
+        #: What the slot had confirmed before.
+        self.confirmed_before = connection.confirmed_before
         self._catalog = catalog
         self._relations = RelationCache()
         self._after = after
@@ -92,11 +94,12 @@ class Capture:
         after: int,
         known: Server | None = None,
         versions: Versions | None = None,
+        remember: Callable[[Lsn], Awaitable[None]] | None = None,
     ) -> AsyncIterator[Self]:
         """Stream from the slot; transactions up to the commit LSN `after` are passed over.
 
         `known` is the server that those were streamed from, and `versions` remembers the relations
-        that were.
+        that were. Before anything is confirmed that is not handed over, `remember` is awaited.
 
         Raises:
             CannotConnect, SlotError: see `ReplicationConnection.open`.
@@ -111,7 +114,12 @@ class Capture:
                 )
             stack.push_async_callback(connection.close)
             heartbeat = Heartbeat(dsn, connection)
-            for work in (connection.keep_alive(), heartbeat.run()):
+            works = (
+                connection.keep_alive(),
+                connection.confirm_passed_over(remember or _nothing),
+                heartbeat.run(),
+            )
+            for work in works:
                 stack.push_async_callback(_canceled, asyncio.create_task(work))
             yield cls(connection, catalog, heartbeat, after, last_xid)
 
@@ -208,7 +216,7 @@ class Capture:
         elif self._is_all_durable:
             # Nothing of it concerns us and nothing is in flight: confirmed without a write, else
             # our own commits would answer themselves forever on servers before 15.
-            self._connection.flushed = max(self._connection.flushed, message.end_lsn)
+            self._connection.pass_over(message.end_lsn)
         self._skipping = False
 
     @property
@@ -229,9 +237,9 @@ class Capture:
         if self._is_all_durable:
             # Nothing in flight: the WAL up to here holds nothing for us. Not confirming it would
             # make the server keep what others write forever.
-            self._connection.flushed = max(self._connection.flushed, keepalive.wal_end)
+            self._connection.pass_over(keepalive.wal_end)
         if keepalive.reply_requested:
-            self._connection.send_status()
+            self._connection.answer()
 
     def _split(self, parts: list[TransactionPart]) -> None:
         """Hand over the part of a transaction that is still coming in, to bound the memory."""
@@ -239,6 +247,10 @@ class Capture:
         if part is not None and part.changes:
             parts.append(part)
             self._part = TransactionPart(part.transaction, part.first_idx + len(part.changes))
+
+
+async def _nothing(_lsn: Lsn) -> None:
+    pass
 
 
 async def _canceled(task: asyncio.Task[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import DiagnosticField
 
-from triggerkit.errors import CannotConnect
+from triggerkit.errors import CannotConnect, Fenced
 from triggerkit.lsn import Lsn
 from triggerkit.replication import remedies, source_server
 from triggerkit.replication.frames import StandbyStatusUpdate
@@ -38,6 +38,10 @@ LONGEST_SILENCE_S = 600.0
 
 _TIMEOUT = "SELECT setting::int / 1000.0 FROM pg_settings WHERE name = 'wal_sender_timeout'"
 
+_CONFIRMED = """
+SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = {}
+"""
+
 
 class LineDead(psycopg.OperationalError):
     """The connection is open, but no data comes through it."""
@@ -58,7 +62,10 @@ async def answering() -> AsyncIterator[None]:
 
 
 class ReplicationConnection:
-    """Streams one slot. `flushed` is the position confirmed to the server; it never goes back."""
+    """Streams one slot. `flushed` is the position confirmed to the server; it never goes back.
+
+    `confirmed_before` is what the slot had confirmed when the stream began.
+    """
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class ReplicationConnection:
         publication: str,
         server: source_server.Server,
         patience_s: float,
+        confirmed_before: Lsn,
     ) -> None:
         self._connection = connection
         self._patience_s = patience_s
@@ -79,6 +87,9 @@ class ReplicationConnection:
         self._loop = asyncio.get_running_loop()
         self.server = server
         self.flushed = Lsn(0)
+        self.confirmed_before = confirmed_before
+        self._empty_until = Lsn(0)
+        self._is_asked = asyncio.Event()
         connection.add_notice_handler(self._on_notice)
 
     @classmethod
@@ -135,9 +146,11 @@ class ReplicationConnection:
         )
         cursor = await connection.execute(_TIMEOUT)
         [limit_s] = await cursor.fetchone() or [0]
+        cursor = await connection.execute(sql.SQL(_CONFIRMED).format(slot_name))
+        [confirmed] = await cursor.fetchone() or [0]
         await connection.execute(command)
         patience_s = max(SILENCE_S, float(limit_s)) if limit_s else LONGEST_SILENCE_S
-        return cls(connection, slot_name, publication, server, patience_s)
+        return cls(connection, slot_name, publication, server, patience_s, Lsn(int(confirmed or 0)))
 
     async def receive(self) -> list[memoryview]:
         """Wait for frames and return all that are here, at least one.
@@ -178,6 +191,33 @@ class ReplicationConnection:
         if lsn > self.flushed:
             self.flushed = lsn
         self.send_status()
+
+    def pass_over(self, lsn: Lsn) -> None:
+        """Note that nothing before `lsn` is missing here; the server is told of it in time."""
+        self._empty_until = max(self._empty_until, lsn)
+
+    def answer(self) -> None:
+        """Send the status that the server asked for, and then another with what was passed over."""
+        self.send_status()
+        self._is_asked.set()
+
+    async def confirm_passed_over(self, remember: Callable[[Lsn], Awaitable[None]]) -> None:
+        """Confirm regularly what was passed over, until canceled; `remember` is awaited before.
+
+        Not confirming it would make the server keep what others write for ever, and wait for it
+        when it is to stop.
+        """
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STATUS_S):
+                    await self._is_asked.wait()
+            self._is_asked.clear()
+            lsn = self._empty_until
+            # A state that is away, or a connection that broke, is told of by others.
+            with suppress(psycopg.Error, Fenced):
+                if lsn > self.flushed:
+                    await remember(lsn)
+                    self.confirm(lsn)
 
     def send_status(self, *, reply_requested: bool = False) -> None:
         """Send what is confirmed: also the sign of life the server waits for."""

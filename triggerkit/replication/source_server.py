@@ -25,7 +25,7 @@ async def require_same(
     connection: psycopg.AsyncConnection, known: Server | None, after: int, slot_name: str
 ) -> Server:
     """Return the server at the other end of a replication connection, which must be `known`, or a
-    standby of it that took over no earlier than at the LSN `after`.
+    standby of it that took over after the commit at the LSN `after`.
 
     Raises:
         SlotError: it is another server, or lacks transactions that are in the log.
@@ -44,7 +44,7 @@ async def require_same(
             slot_name,
         )
     left_at = await _left_at(connection, known.timeline, found.timeline)
-    if left_at is None or left_at < after:
+    if left_at is None or left_at <= after:
         raise SlotError(
             f"the server is on timeline {found.timeline}, which lacks transactions that the log "
             f"has from timeline {known.timeline}: a standby took over without them; drop the slot "

@@ -34,6 +34,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
 from triggerkit.state.recovery import Recovery
+from triggerkit.supervisor.confirmed import Confirmed
 from triggerkit.supervisor.leadership import leadership
 from triggerkit.supervisor.retaining import keep_retaining
 from triggerkit.supervisor.source_server import follow_server, known_server, require_slot_epoch
@@ -77,6 +78,8 @@ class Stream:
     ) -> None:
         database = self._database
         known = await known_server(self._states, database.id)
+        confirmed = Confirmed(self._states, writer)
+        await confirmed.recall()
         async with Capture.open(
             self._settings.source_dsn,
             database.slot_name,
@@ -84,9 +87,11 @@ class Stream:
             writer.last_commit_lsn,
             known,
             StoredVersions(self._states, database.id),
+            confirmed.remember,
         ) as capture:
             await follow_server(self._states, database.id, known, capture.server)
             await require_slot_epoch(self._states, database.id, writer.slot_epoch)
+            await confirmed.compare(capture.confirmed_before)
             ready()
             await ingest(capture, Appender(writer, self._backfills), reader)
 

@@ -15,7 +15,7 @@ from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
 _NEW_SLOT = """
 UPDATE triggerkit.databases
 SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_commit_lsn = 0,
-    epoch_position = next_position, system_identifier = %s, timeline = %s
+    epoch_position = next_position, confirmed_lsn = NULL, system_identifier = %s, timeline = %s
 WHERE id = %s
 """
 
