@@ -173,6 +173,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, dict) and "operator" in value:
-        text = "" if value["value"] is None else f" {value['value']}"
+        text = "" if value.get("value") is None else f" {value['value']}"
         return f"{value['column']} {value['operator']}{text}"
     return "none" if value is None else str(value)
