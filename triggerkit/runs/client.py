@@ -11,6 +11,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.runs.accept.acceptor import Acceptor
 from triggerkit.runs.results import Ends
+from triggerkit.runs.rooms import Rooms
 from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.base import AsyncTransport
@@ -28,6 +29,7 @@ class Client:
     transport: AsyncTransport
     acceptor: Acceptor
     ends: Ends
+    rooms: Rooms
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -44,7 +46,8 @@ class Client:
         await states.open()
         transport = open_async_transport(settings, namespace)
         ends = Ends(settings.state_dsn, states)
-        return cls(settings, states, transport, Acceptor(states, transport), ends)
+        rooms = Rooms(states, transport)
+        return cls(settings, states, transport, Acceptor(states, transport), ends, rooms)
 
     async def close(self) -> None:
         """Close the connections."""

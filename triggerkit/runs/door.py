@@ -12,7 +12,7 @@ import psycopg
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.portal import portal
 from triggerkit.runs.results import End
-from triggerkit.runs.run import NewRun, RunRef
+from triggerkit.runs.run import ClaimedRun, NewRun, RunRef
 
 
 class Door(Protocol):
@@ -37,10 +37,12 @@ class Door(Protocol):
     ) -> list[RunRef]:
         """Do the same from an event loop."""
 
-    def wait(self, run_id: str, timeout_s: float | None) -> End:
-        """Wait for the end of an awaited run."""
+    def wait(self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None) -> End:
+        """Wait for the end of an awaited run; `waiter` is the run that does, if one does."""
 
-    async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
+    async def wait_async(
+        self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None
+    ) -> End:
         """Do the same from an event loop."""
 
     def find(self, run_id: str) -> dict[str, Any] | None:

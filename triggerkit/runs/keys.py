@@ -85,7 +85,9 @@ WITH room AS (
     SELECT q.name, greatest(0, least(%s,
         CASE WHEN q.paused_at IS NOT NULL THEN 0 END,
         q.concurrency - (SELECT count(*) FROM triggerkit.runs o
-                         WHERE o.queue = q.name AND o.gate = 'open'),
+                         WHERE o.queue = q.name AND o.gate = 'open')
+            - (SELECT count(*) FROM triggerkit.runs o
+               WHERE o.queue = q.name AND o.gate = 'back'),
         q.rate_limit - (SELECT count(*) FROM triggerkit.runs o
                         WHERE o.queue = q.name AND o.gate = 'open' AND o.status || '' = 'queued')
             - (SELECT count(*) FROM triggerkit.starts s WHERE s.queue = q.name

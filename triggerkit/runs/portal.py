@@ -18,7 +18,7 @@ from triggerkit.runs.admin.control import cancel_if_unfinished, reschedule_run
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
 from triggerkit.runs.results import End
-from triggerkit.runs.run import NewRun, RunRef, short_key
+from triggerkit.runs.run import ClaimedRun, NewRun, RunRef, short_key
 from triggerkit.settings import Settings
 
 T = TypeVar("T")
@@ -72,13 +72,15 @@ class Portal:
         """Do the same for an asynchronous connection."""
         return await accept_within_async(connection, runs)
 
-    def wait(self, run_id: str, timeout_s: float | None) -> End:
-        """Wait for the end of an awaited run; see `Ends.of`."""
-        return self._run(self._wait(run_id, timeout_s))
+    def wait(self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None) -> End:
+        """Wait for the end of an awaited run; see `Ends.of` and `Rooms.lent`."""
+        return self._run(self._wait(run_id, timeout_s, waiter))
 
-    async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
+    async def wait_async(
+        self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None
+    ) -> End:
         """Do the same from any event loop, without blocking it."""
-        return await self._run_async(self._wait(run_id, timeout_s))
+        return await self._run_async(self._wait(run_id, timeout_s, waiter))
 
     def forget_key(self, task: str, key: str) -> bool:
         """Have an idempotency key of `task` forgotten; False when no run has it."""
@@ -150,8 +152,10 @@ class Portal:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
         return await asyncio.wrap_future(future)
 
-    async def _wait(self, run_id: str, timeout_s: float | None) -> End:
-        return await (await self.client()).ends.of(run_id, timeout_s)
+    async def _wait(self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None) -> End:
+        client = await self.client()
+        async with client.rooms.lent(waiter):
+            return await client.ends.of(run_id, timeout_s)
 
     async def _forget_key(self, task: str, key: str) -> bool:
         async with (await self.client()).pool.connection() as connection:

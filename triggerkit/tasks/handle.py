@@ -15,7 +15,13 @@ from triggerkit.runs.door import door
 from triggerkit.runs.run import RunError, RunRef, Status
 from triggerkit.tasks.context import running
 from triggerkit.tasks.output import OutputType, as_json
-from triggerkit.tasks.waiting import check_not_on_loop, check_other, output_of, without_slot
+from triggerkit.tasks.waiting import (
+    check_not_on_loop,
+    check_other,
+    output_of,
+    running_run,
+    without_slot,
+)
 
 O = TypeVar("O", default=Any)  # noqa: E741 - the output
 
@@ -62,14 +68,14 @@ class Handle(Generic[O]):
         check_not_on_loop(self.id, running.get(), "handle.aresult()")
         check_other(self.id, running.get())
         with without_slot():
-            end = door().wait(self.id, timeout)
+            end = door().wait(self.id, timeout, running_run())
         return cast("O", self._output.read(output_of(end)))
 
     async def aresult(self, timeout: float | None = None) -> O:
         """`result` for async callers."""
         check_other(self.id, running.get())
         with without_slot():
-            end = await door().wait_async(self.id, timeout)
+            end = await door().wait_async(self.id, timeout, running_run())
         return cast("O", self._output.read(output_of(end)))
 
     def cancel(self) -> bool:

@@ -30,6 +30,7 @@ from triggerkit.tasks.waiting import (
     check_other,
     check_wait,
     output_of,
+    running_run,
     without_slot,
 )
 
@@ -199,7 +200,7 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         with without_slot():
             handle = door().accept([run])[0]
             check_other(handle.id, running.get())
-            return self._output(door().wait(handle.id, timeout))
+            return self._output(door().wait(handle.id, timeout, running_run()))
 
     async def atrigger_and_wait(
         self,
@@ -214,7 +215,7 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         with without_slot():
             handle = (await door().accept_async([run]))[0]
             check_other(handle.id, running.get())
-            return self._output(await door().wait_async(handle.id, timeout))
+            return self._output(await door().wait_async(handle.id, timeout, running_run()))
 
     def reset_idempotency_key(self, key: str) -> bool:
         """Forget a key that counts everywhere: the next trigger with it makes a run. False when no

@@ -11,7 +11,7 @@ import orjson
 
 from triggerkit.errors import ConfigurationError, RunFailed
 from triggerkit.runs.results import End
-from triggerkit.runs.run import NewRun
+from triggerkit.runs.run import ClaimedRun, NewRun
 from triggerkit.tasks.context import RunContext, running
 
 
@@ -64,11 +64,12 @@ def check_wait(run: NewRun, context: RunContext | None) -> None:
             f"{own.id} would wait for a run of its own concurrency key, which waits for it; "
             "trigger it without waiting, or with another key"
         )
-    if own.open and run.queue == own.queue:
-        raise ConfigurationError(
-            f"{own.id} takes up room in the queue {own.queue}, which has a limit, and would wait "
-            "for a run of the same queue; give the other task a queue of its own"
-        )
+
+
+def running_run() -> ClaimedRun | None:
+    """Return the run that executes here."""
+    context = running.get()
+    return None if context is None else context.run
 
 
 def check_other(run_id: str, context: RunContext | None) -> None:

@@ -87,13 +87,18 @@ class Memory:
         """See `accept_within`."""
         return self.accept(runs)
 
-    def wait(self, run_id: str, timeout_s: float | None) -> End:
+    def wait(self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None) -> End:  # noqa: ARG002
         """See `Door`. What is due meanwhile is executed, and the clock moves."""
         run, until = self[run_id], self._moment(timeout_s)
         self._drained(self._due(until or NEVER, lambda: run.is_finished))
         return self._end_of(run, until)
 
-    async def wait_async(self, run_id: str, timeout_s: float | None) -> End:
+    async def wait_async(
+        self,
+        run_id: str,
+        timeout_s: float | None,
+        waiter: ClaimedRun | None = None,  # noqa: ARG002
+    ) -> End:
         """See `wait`."""
         run, until = self[run_id], self._moment(timeout_s)
         await self._adrained(self._due(until or NEVER, lambda: run.is_finished))

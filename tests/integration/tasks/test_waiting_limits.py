@@ -38,6 +38,45 @@ def test_a_run_that_waits_for_many_frees_one_slot(triggers: RunState) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+def test_a_chain_of_runs_over_one_limited_queue_ends_and_the_limit_holds(
+    triggers: RunState, is_async: bool
+) -> None:
+    triggers.connection.execute(
+        "INSERT INTO triggerkit.queues (name, concurrency) VALUES ('narrow', 1)"
+    )
+    now: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.02)
+        now.pop()
+
+    def link(depth: int) -> int:
+        work()
+        below = 0 if depth == 0 else chain.trigger_and_wait(depth - 1)
+        work()
+        return int(below) + 1
+
+    async def alink(depth: int) -> int:
+        work()
+        below = [] if depth == 0 else [chain.atrigger_and_wait(depth - 1) for _ in range(2)]
+        found = await asyncio.gather(*below)
+        work()
+        return int(sum(found)) + 1
+
+    chain: Any = task(name="chain", queue="narrow", retry=1)(alink if is_async else link)
+    others = [chain.trigger(0) for _ in range(3)]
+    with working(triggers, chain):
+        first = chain.trigger(2)
+        triggers.wait_for_status("completed", first.id, *(other.id for other in others))
+    assert triggers.run(first.id)["output"] == ("7" if is_async else "3")
+    assert max(most) == 1
+    assert triggers.rows("SELECT DISTINCT gate FROM triggerkit.runs") == [None]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
 def test_a_worker_that_ends_hands_back_a_run_that_waits_for_ever(
     triggers: RunState, is_async: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

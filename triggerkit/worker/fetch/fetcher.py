@@ -145,7 +145,7 @@ class Fetcher:
                 return []
             runs = self._claimed(claims, known)
             if len(runs) < len(known) and (suspects := claims.suspects_among(known)):
-                self._solitude.want(suspects[0], self)
+                self._solitude.want(suspects, self)
         return runs
 
     def _claim_alone(self) -> list[ClaimedRun]:
@@ -158,9 +158,9 @@ class Fetcher:
                     with self._connected() as claims:
                         if runs := self._claimed(claims, [run_id], with_suspects=True):
                             return runs
-                    self._solitude.end()
+                    self._solitude.end(run_id)
                 except BaseException:
-                    self._solitude.end()
+                    self._solitude.end(run_id)
                     raise
         self._closed.wait(LOOK_S)
         return []

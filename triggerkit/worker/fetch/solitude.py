@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from triggerkit.worker.fetch.slots import Slots
@@ -20,10 +21,11 @@ class Solitude:
         self._slots = slots
         #: Held while runs are claimed.
         self._claiming = threading.Lock()
-        self._run_id: str | None = None
-        self._fetcher: object = None
+        #: The runs that are to be alone, one after the other, and who fetched them.
+        self._waiting: deque[tuple[str, object]] = deque()
         self._since = 0.0
-        self._executes = False
+        #: The one that executes.
+        self._executing: str | None = None
 
     @contextmanager
     def claiming(self) -> Iterator[bool]:
@@ -34,27 +36,30 @@ class Solitude:
     @property
     def is_open(self) -> bool:
         """Whether runs may be claimed. A run that executes alone and waits for another needs it."""
-        return self._run_id is None or (self._executes and any(s.is_lent for s in self._slots))
+        if self._executing is not None:
+            return any(s.is_lent for s in self._slots)
+        return not self._waiting
 
-    def want(self, run_id: str, fetcher: object) -> None:
-        """Have the process take nothing more until `fetcher` can claim this run alone."""
-        if self._run_id is None:
-            self._run_id, self._fetcher = run_id, fetcher
-            self._since, self._executes = time.monotonic(), False
+    def want(self, run_ids: Sequence[str], fetcher: object) -> None:
+        """Have the process take nothing more until `fetcher` has claimed these runs, each alone."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting += [(run_id, fetcher) for run_id in run_ids]
 
     def turn_of(self, fetcher: object) -> str | None:
         """Return the run that `fetcher` is to claim now, if it is time."""
-        if self._run_id is None or self._executes or self._fetcher is not fetcher:
+        if self._executing is not None or not self._waiting or self._waiting[0][1] is not fetcher:
             return None
         is_late = time.monotonic() - self._since > PATIENCE_S
-        return self._run_id if is_late or all(s.are_free for s in self._slots) else None
+        is_idle = all(s.are_free for s in self._slots)
+        return self._waiting[0][0] if is_late or is_idle else None
 
     def begin(self) -> None:
-        """The run was claimed."""
-        self._executes = True
+        """The run whose turn it is was claimed, or cannot be."""
+        self._executing, _ = self._waiting.popleft()
+        self._since = time.monotonic()
 
-    def end(self, run_id: str | None = None) -> None:
-        """`run_id` has ended, or, without one, could not be claimed."""
-        if run_id is None or run_id == self._run_id:
-            self._run_id = self._fetcher = None
-            self._executes = False
+    def end(self, run_id: str) -> None:
+        """`run_id` has ended."""
+        if run_id == self._executing:
+            self._executing = None
