@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
-import psycopg
-
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.portal import portal
 from triggerkit.runs.results import End
@@ -27,14 +25,10 @@ class Door(Protocol):
     async def accept_async(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """Do the same from an event loop."""
 
-    def accept_within(
-        self, connection: psycopg.Connection[Any], runs: Sequence[NewRun]
-    ) -> list[RunRef]:
+    def accept_within(self, connection: Any, runs: Sequence[NewRun]) -> list[RunRef]:
         """Accept `runs` if the transaction of `connection` commits."""
 
-    async def accept_within_async(
-        self, connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
-    ) -> list[RunRef]:
+    async def accept_within_async(self, connection: Any, runs: Sequence[NewRun]) -> list[RunRef]:
         """Do the same from an event loop."""
 
     def wait(self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None) -> End:

@@ -10,8 +10,7 @@ from concurrent.futures import wait
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import psycopg
-
+from triggerkit.runs.accept.foreign import async_connection, sync_connection
 from triggerkit.runs.accept.within import accept_within, accept_within_async
 from triggerkit.runs.admin.browse import list_runs, show_run
 from triggerkit.runs.admin.control import cancel_if_unfinished, reschedule_run
@@ -60,17 +59,13 @@ class Portal:
         """Do the same from any event loop, without blocking it."""
         return await self._run_async(self._accept(runs))
 
-    def accept_within(
-        self, connection: psycopg.Connection[Any], runs: Sequence[NewRun]
-    ) -> list[RunRef]:
+    def accept_within(self, connection: Any, runs: Sequence[NewRun]) -> list[RunRef]:
         """Accept `runs` in the transaction of `connection`; see `accept_within`."""
-        return accept_within(connection, runs)
+        return accept_within(sync_connection(connection), runs)
 
-    async def accept_within_async(
-        self, connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
-    ) -> list[RunRef]:
+    async def accept_within_async(self, connection: Any, runs: Sequence[NewRun]) -> list[RunRef]:
         """Do the same for an asynchronous connection."""
-        return await accept_within_async(connection, runs)
+        return await accept_within_async(await async_connection(connection), runs)
 
     def wait(self, run_id: str, timeout_s: float | None, waiter: ClaimedRun | None = None) -> End:
         """Wait for the end of an awaited run; see `Ends.of` and `Rooms.lent`."""

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
-import psycopg
-
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.door import door
@@ -127,8 +125,6 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         run = self._run(payload, options)
         if connection is None:
             return self._handle(door().accept([run])[0])
-        if isinstance(connection, psycopg.AsyncConnection):
-            raise ConfigurationError("use `await task.atrigger(…)` with an AsyncConnection")
         return self._handle(door().accept_within(connection, [run])[0])
 
     @overload
@@ -145,8 +141,6 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         run = self._run(payload, options)
         if connection is None:
             return self._handle((await door().accept_async([run]))[0])
-        if isinstance(connection, psycopg.Connection):
-            raise ConfigurationError("use `task.trigger(…)` with a sync connection")
         return self._handle((await door().accept_within_async(connection, [run]))[0])
 
     def trigger_many(
@@ -161,8 +155,6 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         runs = self._runs(payloads, options)
         if connection is None:
             return self._handles(door().accept(runs))
-        if isinstance(connection, psycopg.AsyncConnection):
-            raise ConfigurationError("use `await task.atrigger_many(…)` with an AsyncConnection")
         return self._handles(door().accept_within(connection, runs))
 
     async def atrigger_many(
@@ -173,8 +165,6 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         runs = self._runs(payloads, options)
         if connection is None:
             return self._handles(await door().accept_async(runs))
-        if isinstance(connection, psycopg.Connection):
-            raise ConfigurationError("use `task.trigger_many(…)` with a sync connection")
         return self._handles(await door().accept_within_async(connection, runs))
 
     def trigger_and_wait(

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 
-import psycopg
-
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.door import door
 from triggerkit.runs.otel import current_traceparent
@@ -50,7 +48,8 @@ class TriggerOptions(TypedDict, total=False):
     present attempt. `concurrency_key`: of the runs with it one executes at a time, in order.
     `priority`: start as if triggered so many seconds earlier. `queue`: wait in another queue than
     the task's, with its limits. `max_attempts`: other than the task's `retry` has. `connection`:
-    accept it in the transaction of this connection to the state database.
+    accept it in the transaction of this connection to the state database: of psycopg, asyncpg,
+    SQLAlchemy (connection or session) or Django.
     """
 
     delay: Seconds | datetime
@@ -65,7 +64,7 @@ class TriggerOptions(TypedDict, total=False):
     priority: int
     tags: Sequence[str]
     metadata: dict[str, Any]
-    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+    connection: Any
 
 
 class Item(Generic[T]):

@@ -96,11 +96,11 @@ def test_what_postgres_cannot_store_leaves_the_callers_transaction_whole(
     triggers: RunState, dsn: str
 ) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute("CREATE TABLE orders (id int)")
+        connection.execute("CREATE TABLE public.orders (id int)")
         with pytest.raises(InvalidPayload):
             greet.trigger(ADA, connection=connection, concurrency_key="a\x00b")
-        connection.execute("INSERT INTO orders VALUES (1)")
-    assert triggers.rows("SELECT id FROM orders") == [1]
+        connection.execute("INSERT INTO public.orders VALUES (1)")
+    assert triggers.rows("SELECT id FROM public.orders") == [1]
 
 
 def test_a_connection_to_another_database_is_refused(triggers: RunState, servers: Servers) -> None:
@@ -114,11 +114,11 @@ def test_a_connection_to_another_database_is_refused(triggers: RunState, servers
 def test_the_kind_of_connection_has_to_fit_the_call(triggers: RunState, dsn: str) -> None:
     async def wrong() -> None:
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
-            with pytest.raises(ConfigurationError, match="use `await task"):
+            with pytest.raises(ConfigurationError, match=r"use `await task\.atrigger"):
                 greet.trigger(ADA, connection=connection)
         with (
             psycopg.connect(dsn) as sync,
-            pytest.raises(ConfigurationError, match="use `task"),
+            pytest.raises(ConfigurationError, match=r"use `task\.trigger"),
         ):
             await greet.atrigger(ADA, connection=sync)
 

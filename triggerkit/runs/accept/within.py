@@ -14,6 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload, NotDurable
+from triggerkit.runs.accept.foreign import for_asyncpg, library_of
 from triggerkit.runs.accept.insert import CHUNK, FIRST, insert_statement
 from triggerkit.runs.keys import Placed
 from triggerkit.runs.run import NewRun, RunRef
@@ -72,24 +73,50 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
 async def accept_within_async(
     connection: psycopg.AsyncConnection[Any], runs: Sequence[NewRun]
 ) -> list[RunRef]:
-    """`accept_within` for an asynchronous connection."""
+    """`accept_within` for an asynchronous connection of psycopg or asyncpg."""
     handles: list[RunRef] = []
+    accept_part = _accept_by_asyncpg if library_of(connection) == "asyncpg" else _accept_part
     for start in range(0, len(runs), CHUNK):
-        part = runs[start : start + CHUNK]
-        if _is_to_begin(connection):
-            await connection.execute(_BEGIN)
-        async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
-            try:
-                await cursor.execute(*_freeing(part))
-                await cursor.execute(*insert_statement(part, pending=True))
-                made = [Placed._make(row) for row in await cursor.fetchall()]
-                await cursor.execute(FIRST, _repeated(part, made))
-                first = await cursor.fetchall()
-                await cursor.execute(_WAKE, [_named(made)])
-            except psycopg.Error as error:
-                raise _as_ours(error) from error
-        handles += _handles(part, made, first)
+        handles += await accept_part(connection, runs[start : start + CHUNK])
     return handles
+
+
+async def _accept_part(
+    connection: psycopg.AsyncConnection[Any], part: Sequence[NewRun]
+) -> list[RunRef]:
+    if _is_to_begin(connection):
+        await connection.execute(_BEGIN)
+    async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
+        try:
+            await cursor.execute(*_freeing(part))
+            await cursor.execute(*insert_statement(part, pending=True))
+            made = [Placed._make(row) for row in await cursor.fetchall()]
+            await cursor.execute(FIRST, _repeated(part, made))
+            first = await cursor.fetchall()
+            await cursor.execute(_WAKE, [_named(made)])
+        except psycopg.Error as error:
+            raise _as_ours(error) from error
+    return _handles(part, made, first)
+
+
+async def _accept_by_asyncpg(connection: Any, part: Sequence[NewRun]) -> list[RunRef]:
+    async def rows(query: str, parameters: Any) -> list[tuple[Any, ...]]:
+        numbered, values = for_asyncpg(query, parameters)
+        return [tuple(row) for row in await connection.fetch(numbered, *values)]
+
+    try:
+        async with connection.transaction():
+            await rows(*_freeing(part))
+            made = [Placed._make(row) for row in await rows(*insert_statement(part, pending=True))]
+            first = await rows(FIRST, _repeated(part, made))
+            await rows(_WAKE, [_named(made)])
+    except Exception as error:
+        # The classes of asyncpg are not ours to import; their states are those of psycopg's.
+        state = getattr(error, "sqlstate", None)
+        if state is None:
+            raise
+        raise _as_ours(psycopg.errors.lookup(state)(str(error))) from error
+    return _handles(part, made, first)
 
 
 _plain = psycopg.rows.tuple_row
