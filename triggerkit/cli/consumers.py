@@ -1,4 +1,4 @@
-"""`consumers`: list, show, create, edit, pause, resume, replay, delete."""
+"""`consumers`: list, show, create, edit, pause, resume, replay, accept-gap, delete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from rich.table import Table
 from triggerkit.cli.options import Json
 from triggerkit.consumers.declare.editing import Editor
 from triggerkit.consumers.declare.manage import Consumers, cursors_of
-from triggerkit.consumers.definition import Kind
+from triggerkit.consumers.definition import Kind, TableName
+from triggerkit.consumers.gap import open_gaps
 from triggerkit.consumers.health import consumer_health
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, TriggerkitError
@@ -41,7 +42,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 def register(app: typer.Typer) -> None:
     """Add the group to `app`."""
-    for command in (show, create, edit, pause, resume, replay, delete):
+    for command in (show, create, edit, pause, resume, replay, accept_gap, delete):
         group.command()(command)
     group.command("list")(list_consumers)
     app.add_typer(group, name="consumers")
@@ -78,6 +79,7 @@ def show(name: Name, json: Json = False) -> None:
                 "endpoint": stored.endpoint,
                 "definition": stored.definition.model_dump(mode="json"),
                 "cursors": await cursors_of(state, stored.id),
+                "gaps": (await open_gaps(state, stored.id)).get(stored.id, []),
             }
 
     found = asyncio.run(connected())
@@ -89,6 +91,10 @@ def show(name: Name, json: Json = False) -> None:
     for key, value in found["definition"].items():
         if value not in (None, [], "") and key != "name":
             console.print(f"{key:<16} {orjson.dumps(value).decode()}", markup=False)
+    for gap in found["gaps"]:
+        until = "it goes on" if gap.ended_at is None else f"until {gap.to_lsn or 'an unknown LSN'}"
+        what = f"{gap.table or 'all tables'}: {gap.cause} (from {gap.from_lsn}, {until})"
+        console.print(f"{'gap':<16} {what}", markup=False)
     places = ", ".join(f"{c['partition']}: {c['position']}" for c in found["cursors"])
     console.print(f"{'position':<16} {places}", markup=False)
 
@@ -159,6 +165,23 @@ def replay(
 
     first, entries = asyncio.run(connected())
     console.print(f"replaying {name} from position {first}: {entries:,} entries to the log's end")
+
+
+def accept_gap(
+    name: Name,
+    table: Annotated[
+        str | None, typer.Option("--table", help="schema.table; default: all of its gaps.")
+    ] = None,
+) -> None:
+    """Close a consumer's gap without reading its tables anew: what is missing stays missing."""
+
+    async def connected() -> int:
+        async with _consumers() as (consumers, _):
+            named = None if table is None else str(TableName.parse(table))
+            return await consumers.accept_gap(await consumers.find(name), named)
+
+    count = asyncio.run(connected())
+    console.print(f"closed {count} gap{'s' if count > 1 else ''} of {name}", markup=False)
 
 
 def delete(name: Name, yes: Yes = False) -> None:

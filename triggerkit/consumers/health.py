@@ -10,8 +10,10 @@ from typing import Literal
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.retention import Outlook
 from triggerkit.log.entry import PARTITIONS
+from triggerkit.lsn import Lsn
 
 #: Entries of each partition after a cursor that are counted one by one. What is behind them is
 #: estimated by its positions, so that the answer takes as long for a thousand as for ten million.
@@ -22,7 +24,7 @@ PARKED_COUNTED = 100_000
 
 #: `k.partition` is -1 where one cursor stands for all partitions.
 _LAG = """
-SELECT c.id, c.name, c.kind, c.state, c.last_error, c.gap,
+SELECT c.id, c.name, c.kind, c.state, c.last_error,
     e.name AS endpoint, e.disabled_at AS endpoint_disabled_at,
     coalesce(l.messages, 0)::bigint AS lag_messages,
     coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::float AS lag_seconds,
@@ -105,7 +107,6 @@ class ConsumerHealth:
     kind: str
     state: str
     last_error: str | None
-    gap: str | None
     endpoint: str | None
     endpoint_disabled_at: datetime | None
     lag_messages: int
@@ -119,6 +120,8 @@ class ConsumerHealth:
     failed_backfills: Sequence[str]
     failing_since: datetime | None
     parked: int = 0
+    gap: str | None = None
+    gaps: tuple[Gap, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -130,21 +133,26 @@ async def consumer_health(
     async with connection.cursor(row_factory=class_row(ConsumerHealth)) as cursor:
         await cursor.execute(_LAG, parameters)
         found = await cursor.fetchall()
-    return [
+    gaps = await open_gaps(connection)
+    counted = [
         replace(
             health,
             parked=health.failing + health.waiting + health.blocked + health.dead,
-            problems=(*problems_of(health), *_losses(health, outlooks)),
+            gap="; ".join(gap.cause for gap in gaps.get(health.id, ())) or None,
+            gaps=tuple(gaps.get(health.id, ())),
         )
         for health in found
+    ]
+    return [
+        replace(health, problems=(*problems_of(health), *_losses(health, outlooks)))
+        for health in counted
     ]
 
 
 def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
     """Yield the problems of a consumer by itself."""
     yield from _of_state(health)
-    if health.gap is not None:
-        yield Problem("gap", "error", health.gap, f"triggerkit backfill start {health.name}")
+    yield from _of_gaps(health)
     if health.failing_since is not None:
         detail = f"failing since {_at(health.failing_since)}: {health.last_error or 'no answer'}"
         test = f"triggerkit endpoints test {health.endpoint}"
@@ -155,6 +163,25 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
     for failed in health.failed_backfills:
         remedy = f"fix what it names, then run: triggerkit backfill start {health.name}"
         yield Problem("backfill_failed", "error", f"the backfill of {failed} failed", remedy)
+
+
+def _of_gaps(health: ConsumerHealth) -> Iterator[Problem]:
+    for gap in health.gaps:
+        remedy = f"triggerkit backfill start {health.name}"
+        if gap.table is not None:
+            remedy += f" --table {gap.table}"
+        if gap.ended_at is None:
+            remedy = f"triggerkit apply; then: {remedy}"
+        remedy += f"  # or: triggerkit consumers accept-gap {health.name}"
+        where = "" if gap.table is None else f"changes of {gap.table} are missing: "
+        yield Problem("gap", "error", f"{where}{gap.cause}{_between(gap)}", remedy)
+
+
+def _between(gap: Gap) -> str:
+    if gap.from_lsn is None:
+        return ""
+    to = "now" if gap.to_lsn is None else Lsn(gap.to_lsn)
+    return f" (between {Lsn(gap.from_lsn)} and {to})"
 
 
 def _of_state(health: ConsumerHealth) -> Iterator[Problem]:

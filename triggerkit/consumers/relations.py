@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 
 import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.consumers.gap import LostChanges, end_lost, note_lost
 from triggerkit.replication.catalog import present_relations
-from triggerkit.replication.versions import Column, Version
+from triggerkit.replication.versions import Column, News, Version
+
+logger = logging.getLogger(__name__)
 
 _RECALL = """
-SELECT columns, key, is_partitioned FROM triggerkit.relations WHERE database_id = %s AND oid = %s
+SELECT columns, key, is_partitioned, schema_name, table_name FROM triggerkit.relations
+WHERE database_id = %s AND oid = %s
 """
 
-_REMEMBER = """
-INSERT INTO triggerkit.relations (database_id, oid, columns, key, is_partitioned)
-VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT (database_id, oid) DO UPDATE
-SET columns = excluded.columns, key = excluded.key, is_partitioned = excluded.is_partitioned
+_INSERT = """
+INSERT INTO triggerkit.relations
+    (database_id, oid, columns, key, is_partitioned, schema_name, table_name)
+VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (database_id, oid)
+"""
+
+_REMEMBER = f"""{_INSERT} DO UPDATE
+SET columns = excluded.columns, key = excluded.key, is_partitioned = excluded.is_partitioned,
+    schema_name = excluded.schema_name, table_name = excluded.table_name
 """
 
 #: What the stream told of is not replaced: it may be behind the catalog.
-_NOTE = """
-INSERT INTO triggerkit.relations (database_id, oid, columns, key, is_partitioned)
-VALUES (%s, %s, %s, %s, %s) ON CONFLICT (database_id, oid) DO NOTHING
-"""
+_NOTE = f"{_INSERT} DO NOTHING"
 
 _UNKNOWN = """
 SELECT o FROM unnest(%s::bigint[]) o
@@ -48,13 +54,26 @@ class StoredVersions:
             row = await cursor.fetchone()
         if row is None:
             return None
-        columns, key, is_partitioned = row
-        return Version(oid, tuple(Column(*c) for c in columns), tuple(key), is_partitioned)
+        columns, key, *rest = row
+        return Version(oid, tuple(Column(*c) for c in columns), tuple(key), *rest)
 
-    async def remember(self, version: Version) -> None:
-        """Keep `version` in place of the one before."""
-        async with self._pool.connection() as connection:
+    async def remember(self, version: Version, news: Sequence[News] = ()) -> None:
+        """Keep `version` in place of the one before, and what was lost by the change as gaps."""
+        async with self._pool.connection() as connection, connection.transaction():
             await connection.execute(_REMEMBER, _values(self._database_id, version))
+            for one in news:
+                await _mark(connection, self._database_id, one)
+
+
+async def _mark(connection: psycopg.AsyncConnection, database_id: int, news: News) -> None:
+    before, after = news.before, news.after
+    name = (before.schema, before.table) if news.kind == "table" else (after.schema, after.table)
+    lost = LostChanges(news.kind, *name, after.oid, news.lsn, news.lsn, news.cause)
+    await note_lost(connection, database_id, lost)
+    if news.kind == "table":
+        # It may be the name that it had before: then what was lost in between ends here.
+        await end_lost(connection, database_id, after.oid, (after.schema, after.table), news.lsn)
+    logger.warning("%s.%s: %s", *name, news.cause)
 
 
 async def note_present(
@@ -77,4 +96,5 @@ async def note_present(
 
 def _values(database_id: int, version: Version) -> list[object]:
     columns = Jsonb([list(column) for column in version.columns])
-    return [database_id, version.oid, columns, list(version.key), version.is_partitioned]
+    name = (version.schema, version.table)
+    return [database_id, version.oid, columns, list(version.key), version.is_partitioned, *name]

@@ -45,7 +45,12 @@ WHERE c.database_id = %(database)s AND k.position < %(end)s - 1
       ELSE e.consumer_id = c.id END
 """
 
-_BEHIND = f"SELECT c.id, c.name, c.gap, count(*) {_NOT_GOT} GROUP BY c.id ORDER BY c.name"
+_KNOWN_GAP = """
+(SELECT g.cause FROM triggerkit.gaps g
+ WHERE g.consumer_id = c.id AND g.kind = 'retention' AND g.closed_at IS NULL)
+"""
+
+_BEHIND = f"SELECT c.id, c.name, {_KNOWN_GAP}, count(*) {_NOT_GOT} GROUP BY c.id ORDER BY c.name"
 
 #: Ends at the first one found.
 _ANYBODY_BEHIND = f"SELECT EXISTS (SELECT {_NOT_GOT})"
@@ -245,7 +250,7 @@ async def _give_up(
             f"(TRIGGERKIT_LOG_MAX_BYTES, {policy.max_bytes:,} bytes), before they were delivered"
         )
         async with connection.transaction():
-            await mark_gap(connection, [loser.consumer_id], reason)
+            await mark_gap(connection, [loser.consumer_id], reason, kind="retention")
             await connection.execute(_SKIP, {"last": last, "consumers": [loser.consumer_id]})
         logger.error(
             "%s lost %d messages: %s; close the gap with: triggerkit backfill start %s",

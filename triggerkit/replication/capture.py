@@ -204,7 +204,7 @@ class Capture:
         commit_at = commit_time(message.commit_time_us)
         transaction = Transaction(message.final_lsn, commit_at, self._xid)
         self._part = TransactionPart(transaction, 0)
-        for relation in await self._catalog.changed(self._xid):
+        for relation in await self._catalog.changed(self._xid, message.final_lsn):
             self._relations.put(relation)
 
     def _commit(self, message: Commit, parts: list[TransactionPart]) -> None:
@@ -230,7 +230,8 @@ class Capture:
                 self._mark_oid = relation.oid
         else:
             async with answering():
-                compiled = await self._catalog.compile(relation, self._xid)
+                lsn = self._part.transaction.commit_lsn if self._part is not None else 0
+                compiled = await self._catalog.compile(relation, self._xid, lsn)
             self._relations.put(compiled)
 
     def _on_keepalive(self, keepalive: PrimaryKeepalive) -> None:

@@ -18,6 +18,7 @@ from triggerkit.replication.versions import (
     Versions,
     announced,
     full_xid,
+    news_of,
 )
 from triggerkit.state.connect import connect
 from triggerkit.values import Decoder, array_decoder, decoder_for
@@ -31,8 +32,10 @@ SELECT c.oid::bigint, c.relkind = 'p',
     CASE WHEN c.relkind = 'p' THEN (
         SELECT coalesce(bool_and(l.relreplident = 'f'), false)
         FROM pg_partition_tree(c.oid) t JOIN pg_class l ON l.oid = t.relid
-        WHERE t.isleaf AND l.relkind = 'r') ELSE false END
-FROM pg_class c LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
+        WHERE t.isleaf AND l.relkind = 'r') ELSE false END,
+    n.nspname, c.relname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
 WHERE c.oid = ANY (%s)
 """
 
@@ -105,9 +108,11 @@ def _present(
     key: list[int] | None,
     key_xid: int | None,
     are_whole: bool,
+    schema: str,
+    table: str,
 ) -> Present:
     listed = tuple(Column(*column) for column in columns or ())
-    version = Version(oid, listed, tuple(key or ()), is_partitioned)
+    version = Version(oid, listed, tuple(key or ()), is_partitioned, schema, table)
     made_by = None if key_xid is None or xid is None else full_xid(key_xid, xid)
     return Present(version, made_by, are_whole)
 
@@ -126,8 +131,11 @@ class Catalog:
         self._until: dict[int, tuple[Relation, int]] = {}
         self._connection: psycopg.AsyncConnection | None = None
 
-    async def compile(self, relation: Relation, xid: int | None = None) -> CompiledRelation:
-        """Return the relation, announced in transaction `xid`, with its key and its decoders."""
+    async def compile(
+        self, relation: Relation, xid: int | None = None, lsn: int = 0
+    ) -> CompiledRelation:
+        """Return the relation with its key and its decoders, as it was announced in transaction
+        `xid`, whose commit is at `lsn`."""
         known = await self._versions.recall(relation.oid)
         present = (await present_relations(await self._connected(), [relation.oid], xid)).get(
             relation.oid
@@ -136,7 +144,8 @@ class Catalog:
         self._announced.add(relation.oid)
         found = announced(relation, known, present, xid, is_again=is_again)
         if found.version != known:
-            await self._versions.remember(found.version)
+            news = [] if known is None else [*news_of(known, found.version, lsn)]
+            await self._versions.remember(found.version, news)
         self._until.pop(relation.oid, None)
         if found.until is not None:
             self._until[relation.oid] = relation, found.until
@@ -147,10 +156,11 @@ class Catalog:
             partitions = Partitions(present is not None and present.are_whole)
         return CompiledRelation(relation, found.key_names, decoders, partitions)
 
-    async def changed(self, xid: int) -> list[CompiledRelation]:
-        """Return the relations that have another key from transaction `xid` on."""
+    async def changed(self, xid: int, lsn: int) -> list[CompiledRelation]:
+        """Return the relations that have another key from transaction `xid` on, which is committed
+        at `lsn`."""
         due = [relation for relation, until in self._until.values() if xid > until]
-        return [await self.compile(relation, xid) for relation in due]
+        return [await self.compile(relation, xid, lsn) for relation in due]
 
     async def last_xid(self) -> int:
         """Return a recent 64-bit transaction id, to extend the stream's 32-bit ones by."""

@@ -7,9 +7,10 @@ which no renaming changes; and today's catalog counts only where it is that of t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from triggerkit.replication.messages import Relation
 
@@ -31,12 +32,14 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A relation at a time: its columns, and the numbers of those of its primary key, in order."""
+    """A relation at a time: its name, its columns, and the numbers of those of its primary key."""
 
     oid: int
     columns: tuple[Column, ...]
     key: tuple[int, ...]
     is_partitioned: bool = False
+    schema: str = ""
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,19 @@ class Present:
     are_whole: bool = False
 
 
+class News(NamedTuple):
+    """A change of a relation, at a place of the WAL, by which those who follow its name lose some.
+
+    `kind` is "table" when it has another name now, and "key" when its rows have other keys.
+    """
+
+    kind: Literal["table", "key"]
+    before: Version
+    after: Version
+    lsn: int
+    cause: str
+
+
 class Versions(Protocol):
     """Remembers the last version of each relation, beyond the end of the process."""
 
@@ -59,8 +75,8 @@ class Versions(Protocol):
         """Return the last version that was remembered."""
         ...
 
-    async def remember(self, version: Version) -> None:
-        """Keep `version` in place of the one before."""
+    async def remember(self, version: Version, news: Sequence[News] = ()) -> None:
+        """Keep `version` in place of the one before, and what was lost by the change."""
         ...
 
 
@@ -69,13 +85,15 @@ class InMemory:
 
     def __init__(self) -> None:
         self._versions: dict[int, Version] = {}
+        self.news: list[News] = []
 
     async def recall(self, oid: int) -> Version | None:
         """Return the last version that was remembered."""
         return self._versions.get(oid)
 
-    async def remember(self, version: Version) -> None:
+    async def remember(self, version: Version, news: Sequence[News] = ()) -> None:
         """Keep `version` in place of the one before."""
+        self.news += news
         self._versions[version.oid] = version
 
 
@@ -119,7 +137,35 @@ def announced(
         key = tuple(c.number for c in columns if c.name in flagged)
         until = None
     is_partitioned = (present.version if present else known or _NONE).is_partitioned
-    return Announced(Version(relation.oid, columns, key, is_partitioned), found, until)
+    version = Version(relation.oid, columns, key, is_partitioned, relation.schema, relation.table)
+    return Announced(version, found, until)
+
+
+#: Types whose values have the same text in each other.
+_ALIKE = (frozenset({20, 21, 23}), frozenset({25, 1043}))
+
+
+def news_of(before: Version, after: Version, lsn: int) -> Iterator[News]:
+    """Yield what those who follow the relation lose between two versions of it."""
+    old_name, name = f"{before.schema}.{before.table}", f"{after.schema}.{after.table}"
+    if before.schema and old_name != name:
+        yield News("table", before, after, lsn, f"the table that was {old_name} became {name}")
+    if not before.key or not after.key:
+        return
+    if before.key != after.key:
+        yield News("key", before, after, lsn, "rows have other keys: its primary key was changed")
+        return
+    types = {column.number: column.type_oid for column in before.columns}
+    for column in after.columns:
+        if column.number in after.key and not _is_alike(
+            types.get(column.number, column.type_oid), column.type_oid
+        ):
+            cause = f"rows have other keys: the type of {column.name}, of its key, was changed"
+            yield News("key", before, after, lsn, cause)
+
+
+def _is_alike(one: int, other: int) -> bool:
+    return one == other or any({one, other} <= alike for alike in _ALIKE)
 
 
 _NONE = Version(0, (), ())

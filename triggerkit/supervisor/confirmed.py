@@ -78,7 +78,13 @@ class Confirmed:
         )
         async with self._states.connection() as connection, connection.transaction():
             consumers = await stored_consumers(connection, writer.database_id)
-            await mark_gap(connection, [consumer.id for consumer in consumers], reason)
+            await mark_gap(
+                connection,
+                [consumer.id for consumer in consumers],
+                reason,
+                from_lsn=int(known),
+                to_lsn=int(confirmed),
+            )
             cursor = await connection.execute(
                 _BEGIN_ANEW, [confirmed, writer.database_id, writer.epoch]
             )

@@ -38,6 +38,7 @@ from triggerkit.supervisor.confirmed import Confirmed
 from triggerkit.supervisor.leadership import leadership
 from triggerkit.supervisor.retaining import keep_retaining
 from triggerkit.supervisor.source_server import follow_server, known_server, require_slot_epoch
+from triggerkit.supervisor.watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Stream:
                 group.create_task(following, name="follow state")
                 retaining = keep_retaining(self._settings, self._database.id, loop.progress)
                 group.create_task(retaining, name="retention")
+                watch = Watch(self._settings, self._database, self._states)
+                group.create_task(watch.run(), name="watch the source's tables")
                 await self._capture(writer, reader, ready)
 
     async def _capture(

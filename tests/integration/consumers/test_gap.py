@@ -28,7 +28,9 @@ TABLE = (
 )
 
 #: A query whose answer is a gap, or nothing.
-GAP = "SELECT gap FROM triggerkit.consumers"
+GAP = """
+SELECT (SELECT cause FROM triggerkit.gaps WHERE closed_at IS NULL) FROM triggerkit.consumers
+"""
 
 
 async def gap(settings: Settings) -> str | None:
@@ -158,7 +160,10 @@ def test_a_part_of_the_table_does_not_close_a_gap(settings: Settings) -> None:
 
 def note_gap_and_partial_backfills(settings: Settings) -> None:
     with psycopg.connect(settings.state_dsn, autocommit=True) as state:
-        state.execute("UPDATE triggerkit.consumers SET gap = 'lost', gap_at = now()")
+        state.execute(
+            "INSERT INTO triggerkit.gaps (consumer_id, kind, cause, ended_at) "
+            "SELECT id, 'slot', 'lost', now() FROM triggerkit.consumers"
+        )
         for lower, upper, made in (
             ('["1"]', None, "1 hour"),
             (None, '{"until": "5"}', "1 hour"),

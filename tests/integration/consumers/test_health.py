@@ -138,8 +138,12 @@ def test_what_is_wrong_with_a_consumer_is_named_with_its_remedy(database_url: st
     consumer_id = add_consumer(database_url, database_id, "sad", 0)
     change(
         database_url,
-        "UPDATE triggerkit.consumers SET state = 'paused', gap = 'the slot was lost', "
-        "last_error = 'answered 503'",
+        "UPDATE triggerkit.consumers SET state = 'paused', last_error = 'answered 503'",
+    )
+    change(
+        database_url,
+        "INSERT INTO triggerkit.gaps (consumer_id, kind, cause, ended_at) "
+        "SELECT id, 'slot', 'the slot was lost', now() FROM triggerkit.consumers",
     )
     change(
         database_url,
@@ -174,7 +178,7 @@ def test_what_is_wrong_with_a_consumer_is_named_with_its_remedy(database_url: st
     assert health.parked == 7
     problems = named(health.problems)
     assert problems["paused"].remedy == "triggerkit consumers resume sad"
-    assert problems["gap"].remedy == "triggerkit backfill start sad"
+    assert problems["gap"].remedy.startswith("triggerkit backfill start sad")
     assert "since 2026-01-02 03:04:05 UTC: answered 503" in problems["endpoint_failing"].detail
     assert "permission denied" in problems["backfill_failed"].detail
     assert "7 messages" in problems["losing_messages"].detail

@@ -200,8 +200,11 @@ def test_a_full_log_drops_what_was_not_delivered_and_says_so(
         slow = add_consumer(database_url, database_id, "slow", 120)
         with caplog.at_level(logging.ERROR):
             assert await retained(database_url, database_id, FULL) == (400, 400)
-        gap = "SELECT gap FROM triggerkit.consumers WHERE name = %s"
-        assert column(database_url, gap, "fast") == [None]
+        gap = (
+            "SELECT g.cause FROM triggerkit.gaps g JOIN triggerkit.consumers c "
+            "ON c.id = g.consumer_id WHERE c.name = %s"
+        )
+        assert column(database_url, gap, "fast") == []
         [reason] = column(database_url, gap, "slow")
         assert str(reason).startswith("positions 100 to 399 were dropped")
         assert "triggerkit backfill start slow" in caplog.text
@@ -347,6 +350,6 @@ def test_a_stream_retains_though_a_filter_lets_nothing_pass(
                     "the log begins at 300",
                 )
             assert len(receiver.messages) == 350
-        assert column(brief.state_dsn, "SELECT gap FROM triggerkit.consumers") == [None, None]
+        assert column(brief.state_dsn, "SELECT cause FROM triggerkit.gaps") == []
 
     asyncio.run(scenario())

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import psycopg
 
 from triggerkit.consumers.database import Database
+from triggerkit.consumers.published import look
 from triggerkit.consumers.relations import note_present
 from triggerkit.replication.publication.ensure import ensure_publication
 
@@ -19,9 +20,15 @@ async def follow(
 ) -> list[str]:
     """Have changes of `tables` captured from now on. Returns what is to be said.
 
+    What was not published for a while becomes a gap of those who follow it.
+
     Raises:
         PreflightFailed: see `ensure_publication`.
     """
-    published = await ensure_publication(source, database.publication_name, tables)
+    publication, wanted = database.publication_name, list(tables)
+    # Before it is altered: afterwards nobody sees any more what was not published.
+    await look(source, state, database.id, publication, wanted)
+    published = await ensure_publication(source, publication, wanted)
+    found = await look(source, state, database.id, publication, wanted)
     await note_present(source, state, database.id, [table.oid for table in published.tables])
-    return published.said
+    return [*published.said, *map(str, found)]

@@ -15,8 +15,9 @@ from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.plan import Stored
 from triggerkit.consumers.declare.rewind import Rewound, rewind
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
+from triggerkit.consumers.gap import accept_gaps
 from triggerkit.consumers.parked.rekey import rekey
-from triggerkit.errors import DeclaredElsewhere, UnknownConsumer
+from triggerkit.errors import ConfigurationError, DeclaredElsewhere, UnknownConsumer
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers
@@ -163,6 +164,20 @@ class Consumers:
                 [stored.endpoint],
             )
             await self._set_state(stored, "active", "resume")
+
+    async def accept_gap(self, stored: Stored, table: str | None = None) -> int:
+        """Close the consumer's gaps, or those of one table, though nothing was read anew; how many.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        async with self._state.transaction():
+            count = await accept_gaps(self._state, stored.id, self._actor, table)
+            if not count:
+                of_table = "" if table is None else f" of {table}"
+                raise ConfigurationError(f"consumer {stored.name} has no open gap{of_table}")
+            await self._note("accept gap", stored.name, {"table": table})
+        return count
 
     async def replay(self, stored: Stored, to: str | int | float) -> Rewound:
         """Deliver again from `to` on; see `rewind`."""

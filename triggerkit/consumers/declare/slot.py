@@ -8,6 +8,7 @@ from triggerkit.consumers.database import Database
 from triggerkit.consumers.declare.plan import stored_consumers
 from triggerkit.consumers.gap import mark_gap
 from triggerkit.errors import PreflightFailed
+from triggerkit.replication.publication.membership import wal_end
 from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
 
 #: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
@@ -18,6 +19,8 @@ SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_
     epoch_position = next_position, confirmed_lsn = NULL, system_identifier = %s, timeline = %s
 WHERE id = %s
 """
+
+_LAST = "SELECT last_commit_lsn FROM triggerkit.databases WHERE id = %s"
 
 _IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
 
@@ -53,7 +56,7 @@ async def ensure_capture_slot(
     cursor = await source.execute(_IS_THERE, [database.slot_name])
     is_replaced = await cursor.fetchone() is None and database.slot_epoch > 0
     # Before the slot is made: afterwards nobody sees any more that changes are missing.
-    gaps = await _begin_anew(state, database, identity) if is_replaced else []
+    gaps = await _begin_anew(source, state, database, identity) if is_replaced else []
     slot_is_new = await ensure_slot(source, database.slot_name)
     if database.slot_epoch == 0:
         await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
@@ -63,14 +66,22 @@ async def ensure_capture_slot(
 
 
 async def _begin_anew(
-    state: psycopg.AsyncConnection, database: Database, identity: SourceIdentity
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    database: Database,
+    identity: SourceIdentity,
 ) -> list[str]:
     """Note that a slot is to take the place of a lost one; what every consumer is to be told."""
     reason = "the replication slot was lost: changes made until its successor are missing"
+    place = await wal_end(source)
     async with state.transaction():
+        cursor = await state.execute(_LAST, [database.id])
+        [last] = await cursor.fetchone() or [None]
         await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
         stored = await stored_consumers(state, database.id)
-        await mark_gap(state, [consumer.id for consumer in stored], reason)
+        await mark_gap(
+            state, [consumer.id for consumer in stored], reason, from_lsn=last, to_lsn=place
+        )
     return [
         f"{reason}; read the tables anew with: triggerkit backfill start {consumer.name}"
         for consumer in stored

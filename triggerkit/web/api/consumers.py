@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr, create_model
 from triggerkit.consumers.declare.declaration import Manager
 from triggerkit.consumers.declare.editing import Editor
 from triggerkit.consumers.declare.manage import Consumers, cursors_of
-from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.definition import ConsumerDefinition, TableName
+from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
 from triggerkit.consumers.retention import outlook
 from triggerkit.errors import UnknownConsumer
@@ -25,7 +26,7 @@ class CursorInfo(BaseModel):
 
 
 class ConsumerInfo(BaseModel):
-    """A consumer: what it is, who declared it, and its places in the log."""
+    """A consumer: what it is, who declared it, its places in the log, and its open gaps."""
 
     name: str
     state: str
@@ -33,6 +34,7 @@ class ConsumerInfo(BaseModel):
     endpoint: str | None
     definition: ConsumerDefinition
     cursors: list[CursorInfo]
+    gaps: list[Gap]
 
 
 class ChangedConsumer(ConsumerInfo):
@@ -59,6 +61,16 @@ class ReplayFrom(Given):
     ]
 
 
+def _nothing() -> None:
+    return None
+
+
+class AcceptGap(Given):
+    """Which gaps are accepted: all, or those of one table."""
+
+    table: Annotated[StrictStr, Field(default_factory=_nothing, description="schema.table")]
+
+
 class Replay(BaseModel):
     """The first position that is delivered again, how many entries there are from it to the log's
     end, those of other consumers counted too, and how many parked messages come by the log again.
@@ -67,10 +79,6 @@ class Replay(BaseModel):
     first_position: int
     entries: int
     parked_removed: int
-
-
-def _nothing() -> None:
-    return None
 
 
 def _optional_fields() -> dict[str, Any]:
@@ -175,6 +183,15 @@ async def replay_consumer(call: Call, name: str, body: ReplayFrom) -> Replay:
     )
 
 
+async def accept_gap(call: Call, name: str, body: AcceptGap) -> ConsumerInfo:
+    """Close a consumer's gaps without reading its tables anew: what is missing stays missing."""
+    async with call.state() as state:
+        consumers = Consumers(state, ACTOR)
+        table = None if body.table is None else str(TableName.parse(body.table))
+        await consumers.accept_gap(await consumers.find(name), table)
+        return ConsumerInfo(**await _shown(state, name))
+
+
 async def _healths(call: Call, state: psycopg.AsyncConnection) -> list[ConsumerHealth]:
     cursor = await state.execute("SELECT id FROM triggerkit.databases ORDER BY id")
     ids = [database_id for (database_id,) in await cursor.fetchall()]
@@ -194,6 +211,7 @@ async def _shown(state: psycopg.AsyncConnection, name: str) -> dict[str, Any]:
         "endpoint": stored.endpoint,
         "definition": stored.definition,
         "cursors": await cursors_of(state, stored.id),
+        "gaps": (await open_gaps(state, stored.id)).get(stored.id, []),
     }
 
 

@@ -50,6 +50,8 @@ OPERATIONS: Final = (
     Operation("POST", "/consumers/{name}/resume", consumers.resume_consumer, "Resume a consumer"),
     Operation("POST", "/consumers/{name}/replay", consumers.replay_consumer,
               "Deliver again from a place on"),
+    Operation("POST", "/consumers/{name}/accept-gap", consumers.accept_gap,
+              "Accept a consumer's gaps"),
     *pulling.OPERATIONS,
     Operation("GET", "/backfills", backfills.list_backfills, "List the backfills"),
     Operation("POST", "/backfills", backfills.start_backfill, "Start backfills", 201, (404, 409)),
