@@ -31,6 +31,7 @@ check: .venv/.installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/check_links.py
 

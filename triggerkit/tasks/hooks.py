@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-HookT = TypeVar("HookT", bound=Callable[..., Any])
+from triggerkit.tasks.context import RunContext
+
+#: Called with the run; also with its output, or with the error. Each may be async.
+RunHookT = TypeVar("RunHookT", bound=Callable[[RunContext], object])
+OutputHookT = TypeVar("OutputHookT", bound=Callable[[RunContext, Any], object])
+ErrorHookT = TypeVar("ErrorHookT", bound=Callable[[RunContext, BaseException], object])
 
 
 @dataclass(slots=True)
@@ -30,27 +35,27 @@ class HookDecorators:
 
     hooks: Hooks
 
-    def on_start(self, hook: HookT) -> HookT:
+    def on_start(self, hook: RunHookT) -> RunHookT:
         """Call `hook(run)` before each attempt."""
         self.hooks.start.append(hook)
         return hook
 
-    def on_success(self, hook: HookT) -> HookT:
+    def on_success(self, hook: OutputHookT) -> OutputHookT:
         """Call `hook(run, output)` once the task has returned."""
         self.hooks.success.append(hook)
         return hook
 
-    def on_failure(self, hook: HookT) -> HookT:
+    def on_failure(self, hook: ErrorHookT) -> ErrorHookT:
         """Call `hook(run, error)` when no attempt is left, or none can help."""
         self.hooks.failure.append(hook)
         return hook
 
-    def on_cancel(self, hook: HookT) -> HookT:
+    def on_cancel(self, hook: RunHookT) -> RunHookT:
         """Call `hook(run)` when an attempt is canceled."""
         self.hooks.cancel.append(hook)
         return hook
 
-    def on_error(self, hook: HookT) -> HookT:
+    def on_error(self, hook: ErrorHookT) -> ErrorHookT:
         """Call `hook(run, error)` after each attempt that failed. It may decide: by returning
         `AbortRun(…)` the run fails now, by `RetryAfter(seconds)` it is tried again then."""
         self.hooks.error.append(hook)
