@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from triggerkit.delivery.network import is_loopback
+from triggerkit.delivery.http.network import is_loopback
 from triggerkit.settings import Settings
 
 

@@ -22,7 +22,7 @@ from triggerkit.consumers.endpoints.info import EndpointInfo
 from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.delivery.credentials import credentials_of
-from triggerkit.delivery.network import Network, check_url, reachable
+from triggerkit.delivery.http.network import Network, check_url, reachable
 from triggerkit.delivery.probe import Report, probe
 from triggerkit.encryption import Keyring
 from triggerkit.errors import InvalidEndpoint

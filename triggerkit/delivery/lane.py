@@ -14,7 +14,7 @@ from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect, is_id_of, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.isolation import Suspicion
-from triggerkit.delivery.push import Answer
+from triggerkit.delivery.push import Answer, of_batch
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
 from triggerkit.state.backoff import backoff_s
@@ -38,6 +38,8 @@ class Lane:
         self._batch: Batch | None = None
         self._suspicion = Suspicion(delivery.health)
         self._has_turn = False
+        # Of the attempt that failed last.
+        self._last_status: int | None = None
         # What was halved stays so: it grows back once the reason is found.
         self._reduced: int | None = None
 
@@ -212,11 +214,15 @@ class Lane:
     def _is_blamed(self, batch: Batch, answer: Answer) -> bool:
         if answer.verdict == "content_refused":
             return True
+        if answer.is_unreadable and len(batch.entries) > 1:
+            return True
         self._suspicion.failed(suspect=answer.is_suspect)
         return self._suspicion.is_proven(len(batch.entries))
 
     async def _back_off(self, answer: Answer) -> None:
-        wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s)
+        is_repeated = self.cursor.attempt > 1 and answer.status == self._last_status
+        self._last_status = answer.status
+        wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s, is_repeated=is_repeated)
         name, next_attempt = self.consumer.name, self.cursor.attempt + 1
         logger.warning(
             "delivery of %s: %s; attempt %d in %.1f s", name, answer.error, next_attempt, wait_s
@@ -242,6 +248,8 @@ class Lane:
             self._suspicion.sending()
             reach("post-before")
             answer = await self._delivery.push(body, batch.id, self.cursor.attempt)
+            if answer.failed:
+                answer = of_batch(answer, parking.keys_of(self.consumer, batch))
         self._give_turn_back()
         reach("post-after")
         return sent_at, answer

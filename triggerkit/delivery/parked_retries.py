@@ -17,8 +17,8 @@ from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.lane import Lane
-from triggerkit.delivery.parking import asked_s, state_after
-from triggerkit.delivery.push import Answer
+from triggerkit.delivery.parking import state_after
+from triggerkit.delivery.push import Answer, of_batch
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Retries:
             return None
         made = verdict.fault or selection.sent(body)
         if isinstance(made, Faulty):
-            await self._record(head, self._blamed(head, made.reason, None))
+            await self._record(head, self._blamed(head, made.reason))
             return None
         identity = head.idempotency_key or Origin.in_body(body).idempotency_key
         pushed = batch_body([made], single=definition.batch_size == 1)
@@ -148,10 +148,10 @@ class Retries:
         health.sent += 1
         number = health.sent
         sent_at = datetime.now(UTC)
-        answer = await self._delivery.push(pushed, batch_id, head.attempts)
-        named = next((i for i in answer.failed if i.idempotency_key == identity), None)
-        if named is not None:
-            wait_s = asked_s(named.retry_after_s)
+        answer = of_batch(await self._delivery.push(pushed, batch_id, head.attempts), [identity])
+        if answer.failed:
+            named = answer.failed[0]
+            wait_s = named.retry_after_s
             return _Sent(batch_id, sent_at, answer, named.error, is_blamed=True, asked_s=wait_s)
         if answer.verdict == "delivered":
             health.witnessed(number, ok=True)
@@ -162,11 +162,12 @@ class Retries:
 
     async def _sent(self, head: Head, sent: _Sent) -> None:
         if sent.is_blamed:
-            tried = self._blamed(head, sent.error, sent.asked_s)
+            tried = self._blamed(head, sent.error, sent.answer.status, sent.asked_s)
         elif sent.answer.verdict == "delivered":
             tried = Tried(None, head.failures)
         else:
-            wait_s = backoff_s(head.attempts, sent.asked_s)
+            is_repeated = head.status == sent.answer.status
+            wait_s = backoff_s(head.attempts, sent.asked_s, is_repeated=is_repeated)
             tried = Tried("failing", head.failures, due_in_s=wait_s)
         tried = replace(
             tried,
@@ -182,11 +183,18 @@ class Retries:
             )
             await self._delivery.store.disable(self._consumer.id)
 
-    def _blamed(self, head: Head, reason: str | None, wait_s: float | None) -> Tried:
+    def _blamed(
+        self,
+        head: Head,
+        reason: str | None,
+        status: int | None = None,
+        asked_s: float | None = None,
+    ) -> Tried:
         """Blame the message: it failed by its own fault."""
         failures = head.failures + 1
         state = state_after(self._consumer.definition, failures)
-        return Tried(state, failures, reason, backoff_s(head.attempts, wait_s))
+        wait_s = backoff_s(head.attempts, asked_s, is_repeated=head.status == status)
+        return Tried(state, failures, reason, wait_s)
 
     async def _record(self, head: Head, tried: Tried) -> None:
         if tried.state is not None:

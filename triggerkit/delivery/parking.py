@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.parked.origin import Origin
@@ -11,7 +9,8 @@ from triggerkit.consumers.parked.store import HeadState, ParkedMessage
 from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
 from triggerkit.delivery.batch import Batch, EntryToPark
-from triggerkit.delivery.push import Answer, Failed
+from triggerkit.delivery.failed_items import Failed
+from triggerkit.delivery.push import Answer
 from triggerkit.log.entry import Entry
 from triggerkit.state.backoff import backoff_s
 
@@ -41,7 +40,7 @@ def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> l
     failed = {item.idempotency_key: item for item in answer.failed}
     if not failed:
         return []
-    keys = map(IdempotencyKeys(consumer).of, batch.entries)
+    keys = keys_of(consumer, batch)
     return [
         _failed(consumer, partition, entry, message, item, answer.status)
         for entry, message, key in zip(batch.entries, batch.messages, keys, strict=True)
@@ -49,18 +48,16 @@ def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> l
     ]
 
 
+def keys_of(consumer: Consumer, batch: Batch) -> list[str]:
+    """Return the idempotency keys of the messages that were sent, in order."""
+    return list(map(IdempotencyKeys(consumer).of, batch.entries))
+
+
 def held(
     consumer: Consumer, selection: Selection, partition: int, batch: Batch
 ) -> list[ParkedMessage]:
     """Return the messages that were set aside when `batch` was collected."""
     return [_set_aside(consumer, selection, partition, item) for item in batch.held]
-
-
-def asked_s(value: object) -> float | None:
-    """Return the seconds a receiver asks for, which may be anything that JSON has."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return max(0.0, float(value)) if math.isfinite(value) else None
 
 
 def _failed(
@@ -79,7 +76,7 @@ def _failed(
         reason=failed.error,
         status=status,
         failures=1,
-        due_in_s=backoff_s(1, asked_s(failed.retry_after_s)),
+        due_in_s=backoff_s(1, failed.retry_after_s),
         state=state_after(consumer.definition, 1),
         origin=Origin.of(entry, IdempotencyKeys(consumer).of(entry)),
     )

@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from triggerkit.delivery.connection import Connection, HttpError, Response
 from triggerkit.delivery.credentials import Credentials
-from triggerkit.delivery.http import HttpClient, HttpTarget, endpoint_of, request_bytes
-from triggerkit.delivery.network import Network, checked
+from triggerkit.delivery.http.client import HttpClient, HttpTarget, endpoint_of, request_bytes
+from triggerkit.delivery.http.connection import Connection, HttpError, Response
+from triggerkit.delivery.http.network import Network, checked
 from triggerkit.delivery.push import Push, headers_of, is_page, read_answer
 from triggerkit.errors import ConfigurationError
 
@@ -207,11 +207,14 @@ def sample_message(endpoint: str) -> dict[str, Any]:
 def _judge(report: Report, response: Response) -> None:
     report.status = response.status
     report.answer = _shown(response.body.decode("utf-8", "replace"))
-    report.ok = read_answer(response.status, response.headers, response.body).verdict == "delivered"
+    answer = read_answer(response.status, response.headers, response.body, is_cut=response.is_cut)
+    report.ok = answer.verdict == "delivered"
     if report.ok:
         return
     if is_page(response.headers, response.body):
         report.meaning = "answered HTML: this looks like a web page, not a webhook"
+    elif answer.is_unreadable:
+        report.meaning = f"{answer.error}: whether all was taken cannot be told"
     elif 300 <= response.status < 400:
         where = _shown(response.headers.get("location", "elsewhere"))
         report.meaning = f"it redirects to {where}; pushes follow no redirect: use that URL"

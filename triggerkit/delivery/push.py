@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
 from typing import Literal, Self
 
-import orjson
-
-from triggerkit.delivery.connection import HttpError
 from triggerkit.delivery.credentials import Credentials
-from triggerkit.delivery.http import HttpClient
-from triggerkit.delivery.network import Network, checked
+from triggerkit.delivery.failed_items import Failed, Unreadable, failed_items
+from triggerkit.delivery.http.client import HttpClient
+from triggerkit.delivery.http.connection import HttpError
+from triggerkit.delivery.http.network import Network, checked
 from triggerkit.errors import ConfigurationError
 from triggerkit.signature import sign
 
@@ -31,22 +31,7 @@ RESERVED = ("webhook-", "triggerkit-")
 #: answer HTML that says nothing else, the `ok` of a receiver included.
 _PAGE = re.compile(rb"[\s\xef\xbb\xbf]*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
-#: Most characters of an error that are kept of what a receiver says of an item.
-MAX_ERROR_CHARS = 2000
-
-#: What no text column stores, and what would draw lines of its own in a log.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
 Verdict = Literal["delivered", "endpoint_failed", "content_refused", "gone"]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An item the receiver named as failed."""
-
-    idempotency_key: str
-    error: str
-    retry_after_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +48,8 @@ class Answer:
     retry_after_s: float | None = None
     failed: tuple[Failed, ...] = ()
     is_suspect: bool = False
+    #: Whether it came, and could not be read: a smaller batch may bring one that can.
+    is_unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +90,7 @@ class Pusher:
             return _unanswered(str(error), is_suspect=error.was_sent)
         except ConfigurationError as error:
             return _unanswered(str(error), is_suspect=False)
-        return read_answer(response.status, response.headers, response.body)
+        return read_answer(response.status, response.headers, response.body, is_cut=response.is_cut)
 
 
 def headers_of(push: Push) -> dict[str, str]:
@@ -140,16 +127,22 @@ def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
     return Answer("endpoint_failed", None, error, is_suspect=is_suspect)
 
 
-def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def read_answer(
+    status: int, headers: Mapping[str, str], body: bytes, *, is_cut: bool = False
+) -> Answer:
     """Judge an answer: only 2xx is success, and it may still name failed items.
 
-    A web page is no success: a login, or what answers every path so, took nothing.
+    A web page is no success: a login, or what answers every path so, took nothing. Nor is an answer
+    that may name failed items which cannot be read, `is_cut` or not.
     """
     if 200 <= status < 300 and is_page(headers, body):
         problem = f"answered {status} with HTML, not a webhook's answer: is the URL right?"
         return Answer("endpoint_failed", status, problem)
     if 200 <= status < 300:
-        return Answer("delivered", status, failed=_failed_items(body))
+        try:
+            return Answer("delivered", status, failed=failed_items(headers, body, is_cut=is_cut))
+        except Unreadable as problem:
+            return unreadable(status, str(problem))
     error = f"answered {status}"
     if status == 410:
         return Answer("gone", status, error)
@@ -157,6 +150,20 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return Answer("content_refused", status, error)
     wait_s = retry_after(headers.get("retry-after"), headers.get("date"))
     return Answer("endpoint_failed", status, error, wait_s, is_suspect=500 <= status < 600)
+
+
+def unreadable(status: int | None, problem: str) -> Answer:
+    """Return the answer of an endpoint that may have said which items failed."""
+    error = f"answered {status}, but {problem}"
+    return Answer("endpoint_failed", status, error, is_suspect=True, is_unreadable=True)
+
+
+def of_batch(answer: Answer, keys: Collection[str]) -> Answer:
+    """Return the answer to a batch with the idempotency keys `keys`: it names no others as
+    failed."""
+    if all(item.idempotency_key in keys for item in answer.failed):
+        return answer
+    return unreadable(answer.status, "it names items as failed that were not sent")
 
 
 def is_page(headers: Mapping[str, str], body: bytes) -> bool:
@@ -173,7 +180,8 @@ def retry_after(value: str | None, date: str | None = None) -> float | None:
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return None if math.isnan(seconds) else max(0.0, seconds)
     except ValueError:
         pass
     try:
@@ -181,27 +189,3 @@ def retry_after(value: str | None, date: str | None = None) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
     except (ValueError, OverflowError):
         return None
-
-
-def _failed_items(body: bytes) -> tuple[Failed, ...]:
-    if b'"failed"' not in body:
-        return ()
-    try:
-        named = orjson.loads(body)["failed"]
-        return tuple(
-            Failed(
-                str(i["idempotency_key"]),
-                _error_text(i.get("error", "failed")),
-                i.get("retry_after_s"),
-            )
-            for i in named
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
-        return ()
-
-
-def _error_text(error: object) -> str:
-    """Return what a receiver says, which may be anything that JSON has, as a line that can be
-    stored."""
-    text = str(error)[:MAX_ERROR_CHARS]
-    return _CONTROL.sub(lambda found: " " if found[0].isspace() else "\ufffd", text)

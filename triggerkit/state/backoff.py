@@ -16,9 +16,14 @@ def doubled(attempt: int, first_s: float, longest_s: float) -> float:
     return wait * random.uniform(0.85, 1.15)  # noqa: S311 - jitter, not a secret
 
 
-def backoff_s(attempt: int, asked_s: float | None = None) -> float:
-    """Return the seconds before a push is sent again, after `attempt`; `asked_s` is what the
-    endpoint asks."""
-    if asked_s is not None:
-        return min(asked_s, LONGEST_WAIT_S)
-    return doubled(attempt, FIRST_WAIT_S, LONGEST_WAIT_S)
+def backoff_s(attempt: int, asked_s: float | None = None, *, is_repeated: bool = False) -> float:
+    """Return the seconds before a push is sent again, after `attempt`.
+
+    `asked_s` is what the endpoint asks for. It is not let have the push earlier than the first
+    wait, nor earlier than ours when `is_repeated`: the attempt failed as the one before did.
+    """
+    own_s = max(FIRST_WAIT_S, doubled(attempt, FIRST_WAIT_S, LONGEST_WAIT_S))
+    if asked_s is None:
+        return own_s
+    least_s = own_s if is_repeated else FIRST_WAIT_S
+    return max(least_s, min(asked_s, LONGEST_WAIT_S))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from triggerkit.delivery.network import is_loopback
+from triggerkit.delivery.http.network import is_loopback
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.project import Project
 from triggerkit.runs.client import installation

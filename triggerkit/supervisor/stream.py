@@ -22,8 +22,8 @@ from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.pull.notifier import Notifier
 from triggerkit.consumers.relations import StoredVersions
 from triggerkit.delivery.credentials import Credentials, credentials_of
+from triggerkit.delivery.http.network import reachable
 from triggerkit.delivery.loop import DeliveryLoop
-from triggerkit.delivery.network import reachable
 from triggerkit.delivery.push import Pusher
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from triggerkit.delivery.http.connection import MAX_ANSWER_BYTES
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Metadata, row_key
@@ -30,6 +31,11 @@ MAX_MESSAGES = 1000
 
 #: A W3C trace context, as the header `traceparent` has it.
 TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+#: What of an answer is for the handles' and failed items' own words, each: what the sender reads of
+#: it (`MAX_ANSWER_BYTES`) has room for all of them.
+HANDLE_BYTES = 100
+MAX_ERROR_CHARS = 200
 
 #: Most problems of fields that one answer lists.
 MAX_PROBLEMS = 100
@@ -91,8 +97,8 @@ class Receipt:
         answer: dict[str, Any] = {"data": [handle.as_json() for handle in handles]}
         if self._failed:
             answer["failed"] = [
-                {"idempotency_key": _own_key(self._messages[i]), "error": str(error)}
-                for i, error in self._failed.items()
+                {"idempotency_key": key, "error": str(error)[:MAX_ERROR_CHARS]}
+                for key, error in self._failed_by_key()
             ]
         return answer
 
@@ -108,8 +114,22 @@ class Receipt:
                 self._check_one(i, message)
             except InvalidPayload as error:
                 self._failed[i] = error
-        if self._failed and not (self._is_batch and self._sender_is_ours):
+        if self._failed and not (self._is_batch and self._sender_is_ours and self._can_answer()):
             raise InvalidPayload(self._problems())
+
+    def _failed_by_key(self) -> list[tuple[str | None, InvalidPayload]]:
+        return [(_own_key(self._messages[i]), error) for i, error in self._failed.items()]
+
+    def _can_answer(self) -> bool:
+        """Return whether the sender can read which items failed: each has a key, and all of them
+        fit into an answer. Else it divides the batch."""
+        size_bytes = len(self._messages) * (HANDLE_BYTES + len(orjson.dumps(self._task.name)))
+        for key, error in self._failed_by_key():
+            if key is None:
+                return False
+            size_bytes += HANDLE_BYTES + len(orjson.dumps(key))
+            size_bytes += len(orjson.dumps(str(error)[:MAX_ERROR_CHARS]))
+        return size_bytes <= MAX_ANSWER_BYTES
 
     def _check_one(self, index: int, message: Json) -> None:
         payload_type = self._task.payload_type

@@ -15,7 +15,7 @@ from pydantic import SecretBytes
 from triggerkit.consumers.endpoints.model import Endpoint, SealedEndpoint, seal
 from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.delivery.credentials import credentials_of
-from triggerkit.delivery.network import check_url
+from triggerkit.delivery.http.network import check_url
 from triggerkit.encryption import Keyring
 from triggerkit.errors import (
     CannotDecrypt,

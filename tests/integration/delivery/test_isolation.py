@@ -17,6 +17,8 @@ from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 TABLE = "CREATE TABLE items (id bigint PRIMARY KEY, name text)"
 
 #: The row that the receiver fails at.

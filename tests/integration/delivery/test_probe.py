@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from tests.receiver import Received, Receiver
 from triggerkit.delivery.credentials import Credentials
-from triggerkit.delivery.network import LOOPBACK
+from triggerkit.delivery.http.network import LOOPBACK
 from triggerkit.delivery.probe import Report, probe
 from triggerkit.signature import new_secret
 

@@ -19,7 +19,7 @@ from triggerkit.consumers.definition import changes
 from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.delivery.credentials import Credentials, credentials_of
-from triggerkit.delivery.network import LOOPBACK, check_url
+from triggerkit.delivery.http.network import LOOPBACK, check_url
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.encryption import Keyring
 from triggerkit.settings import Settings

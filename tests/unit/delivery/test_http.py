@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from triggerkit.delivery.connection import (
+from triggerkit.delivery.http.client import HttpClient, endpoint_of
+from triggerkit.delivery.http.connection import (
     MAX_ANSWER_BYTES,
     MAX_HEAD_BYTES,
     CannotReach,
     HttpError,
     Response,
 )
-from triggerkit.delivery.http import HttpClient, endpoint_of
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -166,6 +166,7 @@ def test_a_large_answer_is_cut_and_its_connection_given_up() -> None:
     size = MAX_ANSWER_BYTES * 3
     response = answer_to(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
     assert (response.status, len(response.body)) == (200, MAX_ANSWER_BYTES)
+    assert response.is_cut
 
 
 def test_what_follows_an_answer_is_not_taken_for_the_next() -> None:

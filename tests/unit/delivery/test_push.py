@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from triggerkit.consumers.endpoints.model import SealedEndpoint
 from triggerkit.delivery.credentials import Credentials, credentials_of
-from triggerkit.delivery.network import (
+from triggerkit.delivery.http.network import (
     LOOPBACK,
     check_url,
     is_allowed,
@@ -26,6 +26,7 @@ from triggerkit.delivery.push import (
     Push,
     Pusher,
     headers_of,
+    of_batch,
     read_answer,
     retry_after,
     traceparent,
@@ -83,6 +84,58 @@ def test_an_items_error_is_a_line_that_can_be_stored() -> None:
     assert len(failed.error) == 2000
 
 
+def test_items_are_read_as_other_libraries_write_them() -> None:
+    body = b'{"failed": [{"idempotency_key": "k", "error": "\\ud800", "retry_after_s": NaN}]}'
+    (failed,) = read_answer(200, {}, body).failed
+    assert (failed.idempotency_key, failed.error, failed.retry_after_s) == ("k", "\ufffd", None)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "-Infinity", "Infinity", "1e400", '"soon"', "1" * 400])
+def test_an_item_asks_for_no_time_that_is_none(seconds: str) -> None:
+    body = f'{{"failed": [{{"idempotency_key": "k", "retry_after_s": {seconds}}}]}}'
+    (failed,) = read_answer(200, {}, body.encode()).failed
+    assert failed.retry_after_s in (None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "is_cut"),
+    [
+        ({}, b'{"failed": []}', True),
+        ({}, b"", True),
+        ({}, b'{"failed": [{"idempotency_key": "k"', False),
+        ({}, b'{"failed": {"idempotency_key": "k"}}', False),
+        ({}, b'{"failed": ["k"]}', False),
+        ({}, b'{"failed": [{"idempotency_key": 7}]}', False),
+        ({}, b'{"failed": [{"id": "k"}]}', False),
+        ({}, b'{"failed": 3}', False),
+        ({}, b'{"failed": true}', False),
+        ({"content-encoding": "gzip"}, b"\x1f\x8b\x08", False),
+    ],
+)
+def test_an_answer_that_may_name_failed_items_and_cannot_be_read_is_no_success(
+    headers: dict[str, str], body: bytes, *, is_cut: bool
+) -> None:
+    answer = read_answer(200, headers, body, is_cut=is_cut)
+    assert (answer.verdict, answer.is_unreadable) == ("endpoint_failed", True)
+    assert str(answer.error).startswith("answered 200, but ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"ok", b"{}", b'{"failed": []}', b'{"failed": 0}', b'{"failed": null}',
+     b'{"result": {"failed": [1]}}', b'["failed"]', b'"failed"'],
+)  # fmt: skip
+def test_an_answer_that_names_nothing_is_a_success(body: bytes) -> None:
+    answer = read_answer(200, {}, body)
+    assert (answer.verdict, answer.failed) == ("delivered", ())
+
+
+def test_an_answer_names_no_items_that_were_not_sent() -> None:
+    answer = read_answer(200, {}, b'{"failed": [{"idempotency_key": "k"}]}')
+    assert of_batch(answer, ["j", "k"]) is answer
+    assert of_batch(answer, ["j"]).is_unreadable
+
+
 DEEP = b'{"failed": [{"idempotency_key": ' + b"[" * 1000 + b"]" * 1000 + b"}]}"
 
 
@@ -97,6 +150,8 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     assert retry_after("2.5") == 2.5
     assert retry_after(None) is None
     assert retry_after("soon") is None
+    assert retry_after("nan") is None
+    assert retry_after("-7") == 0
     assert retry_after("Mon, 01 Jan 99999999999 00:00:00 GMT") is None
     assert retry_after("Mon, 01 Jan 2024 00:00:00 +240000000000") is None
     in_a_minute = retry_after(formatdate(time.time() + 60, usegmt=True))
@@ -118,6 +173,18 @@ def test_the_wait_doubles_with_jitter_up_to_ten_minutes() -> None:
         expected = min(2.0 ** (attempt - 1), LONGEST_WAIT_S)
         assert 0.85 * expected <= backoff_s(attempt) <= 1.15 * expected
     assert backoff_s(1, asked_s=7) == 7
+
+
+@pytest.mark.parametrize("asked_s", [0, 0.001, -5, 1e9, None])
+def test_no_push_is_sent_again_within_a_second(asked_s: float | None) -> None:
+    for attempt in range(1, 40):
+        assert 1 <= backoff_s(attempt, asked_s) <= 1.15 * LONGEST_WAIT_S
+
+
+def test_what_fails_as_before_is_not_sent_earlier_than_without_being_asked() -> None:
+    assert backoff_s(5, 2, is_repeated=False) == 2
+    assert backoff_s(5, 2, is_repeated=True) >= 0.85 * 16
+    assert backoff_s(2, 300, is_repeated=True) == 300
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from triggerkit import Change, task
+from triggerkit.delivery.http.connection import MAX_ANSWER_BYTES
 from triggerkit.errors import InvalidPayload
 from triggerkit.testing import fake_message
 from triggerkit.web.receipt import Receipt
@@ -49,6 +50,30 @@ def receive_event(event: Event) -> None: ...
 
 def received(taken: Any, body: Any, headers: dict[str, str]) -> Receipt:
     return Receipt(taken, headers, orjson.dumps(body))
+
+
+def test_failed_items_that_do_not_fit_into_an_answer_are_left_to_smaller_batches() -> None:
+    messages = [fake_message({"id": 7}) for _ in range(1000)]
+    for number, message in enumerate(messages):
+        message["metadata"]["idempotency_key"] = f"{number}{'x' * 2000}"
+    with pytest.raises(InvalidPayload):
+        received(receive_batch, {"data": messages}, OURS).runs()
+    receipt = received(receive_batch, {"data": messages[:400]}, OURS)
+    assert receipt.runs() == []
+    assert len(orjson.dumps(receipt.body([]))) < MAX_ANSWER_BYTES
+
+
+def test_an_answer_with_all_of_a_batchs_failures_is_read_by_its_sender() -> None:
+    messages = [fake_message({"id": "no" * 5000}) for _ in range(1000)]
+    receipt = received(receive_one, {"data": messages}, OURS)
+    assert receipt.runs() == []
+    assert len(orjson.dumps(receipt.body([]))) < MAX_ANSWER_BYTES
+
+
+def test_what_has_no_key_to_be_named_by_is_refused_with_its_batch() -> None:
+    bodies = [{"event": "e", "data": [1]}, {"event": "e", "data": "none"}]
+    with pytest.raises(InvalidPayload):
+        received(receive_event, {"data": bodies}, OURS).runs()
 
 
 @pytest.mark.parametrize("taken", [receive_one, receive_batch])

@@ -46,7 +46,7 @@ WHERE parked.state = 'dead'
 
 #: Heads of keys by the time they are due, and the seconds until then.
 _DUE = """
-SELECT partition, position, key, attempts, failures, parked_at, idempotency_key,
+SELECT partition, position, key, attempts, failures, status, parked_at, idempotency_key,
        extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in_s
 FROM triggerkit.parked p
 WHERE consumer_id = %s AND state = 'failing' AND NOT key = ANY (%s) AND NOT EXISTS (
@@ -132,8 +132,9 @@ class ParkedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first parked message of a key, without its body; `failures` are attempts that count.
+    """The first parked message of a key, without its body.
 
+    `failures` are attempts that count; `status` is the HTTP status of the last one, if any came.
     `idempotency_key` is None for what an earlier version parked.
     """
 
@@ -142,6 +143,7 @@ class Head:
     key: str
     attempts: int
     failures: int
+    status: int | None
     parked_at: datetime
     idempotency_key: str | None
     due_in_s: float

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from triggerkit.consumers.declare.declaration import Declared
-from triggerkit.delivery.connection import CannotReach, HttpError
-from triggerkit.delivery.http import HttpClient
-from triggerkit.delivery.network import (
+from triggerkit.delivery.http.client import HttpClient
+from triggerkit.delivery.http.connection import CannotReach, HttpError
+from triggerkit.delivery.http.network import (
     Network,
     addresses_of,
     checked,

@@ -13,7 +13,7 @@ from triggerkit.consumers.endpoints.info import EndpointInfo
 from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.delivery.credentials import Credentials, credentials_of
-from triggerkit.delivery.network import Network, check_url, reachable
+from triggerkit.delivery.http.network import Network, check_url, reachable
 from triggerkit.delivery.probe import Report, probe
 from triggerkit.settings import Settings
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from triggerkit.delivery.connection import CannotReach, Connection, Response
+from triggerkit.delivery.http.connection import CannotReach, Connection, Response
 
 #: Seconds a connection is kept for the next request: less than the five after which many servers
 #: close it, so that none is closed as a request is written.

@@ -14,8 +14,8 @@ from ipaddress import (
     ip_network,
 )
 
-from triggerkit.delivery.connection import CannotReach
-from triggerkit.delivery.http import Resolve, endpoint_of
+from triggerkit.delivery.http.client import Resolve, endpoint_of
+from triggerkit.delivery.http.connection import CannotReach
 from triggerkit.errors import ConfigurationError, InvalidEndpoint
 
 Network = IPv4Network | IPv6Network

@@ -33,11 +33,13 @@ class CannotReach(HttpError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. Header names are lower-case; the body is cut at `MAX_ANSWER_BYTES`."""
+    """An answer. Header names are lower-case; of a body that is larger than `MAX_ANSWER_BYTES`
+    there is only the beginning, and it `is_cut`."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_cut: bool = False
 
 
 class Connection(asyncio.Protocol):
@@ -95,7 +97,7 @@ class Connection(asyncio.Protocol):
         if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(HttpError(f"the answer's head is larger than {MAX_HEAD_BYTES} bytes"))
         if self._read_bytes > MAX_READ_BYTES:
-            self._complete()
+            self._complete(is_cut=True)
             self.close()
 
     def eof_received(self) -> bool:
@@ -133,7 +135,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._body += data
         if len(self._body) > MAX_ANSWER_BYTES:
-            self._complete()
+            self._complete(is_cut=True)
             self.close()
 
     def on_message_complete(self) -> None:
@@ -148,11 +150,11 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._read_bytes = 0
         self._has_begun = self._has_head = self._ends_with_connection = False
 
-    def _complete(self) -> None:
+    def _complete(self, *, is_cut: bool = False) -> None:
         if self._answer is not None and not self._answer.done():
             body = bytes(self._body[:MAX_ANSWER_BYTES])
             status = self._parser.get_status_code()
-            self._answer.set_result(Response(status, self._headers, body))
+            self._answer.set_result(Response(status, self._headers, body, is_cut))
 
     def _fail(self, error: HttpError) -> None:
         if self._answer is not None and not self._answer.done():
