@@ -15,7 +15,7 @@ from triggerkit.consumers.appender import Appender
 from triggerkit.consumers.backfill.scheduler import Backfills
 from triggerkit.consumers.backfill.table import TableBackfill, fault_of
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import CursorStore
+from triggerkit.consumers.cursor_store import CursorStore
 from triggerkit.consumers.database import Database, find_database
 from triggerkit.consumers.gap import close_gaps
 from triggerkit.consumers.ingest import ingest

@@ -132,7 +132,7 @@ def test_a_message_with_one_attempt_is_given_up_at_once(settings: Settings, poli
 def test_a_named_item_waits_as_long_as_the_receiver_asks(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triggerkit.state.backoff.FIRST_WAIT_S", 60)
+    monkeypatch.setattr("triggerkit.state.backoff.FIRST_WAIT_S", 0.05)
     monkeypatch.setattr("triggerkit.state.backoff.LONGEST_WAIT_S", 60)
 
     async def scenario() -> None:
@@ -140,7 +140,7 @@ def test_a_named_item_waits_as_long_as_the_receiver_asks(
             settings,
             changes("items", batch_size=10),
             TABLE,
-            answer=failing_item("bad", retry_after_s=0.05),
+            answer=failing_item("bad", retry_after_s=0),
         ) as receiver:
             await execute(settings, "INSERT INTO items VALUES (1, 'bad')")
             await receiver.until(lambda: len(receiver.requests) == 4)

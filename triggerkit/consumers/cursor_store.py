@@ -1,0 +1,301 @@
+"""Loading consumers and moving their cursors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psycopg
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.consumer import BackfillSpan, Consumer
+from triggerkit.consumers.cursor import AttemptOutcome, Cursor, CursorMoved
+from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
+from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
+from triggerkit.state.channels import notify_consumers
+
+_CONSUMERS = f"""
+SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
+       d.slot_epoch, d.system_identifier, {COLUMNS}
+FROM triggerkit.consumers c
+JOIN triggerkit.databases d ON d.id = c.database_id
+LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
+WHERE c.database_id = %s ORDER BY c.id
+"""  # noqa: S608 - of constants
+
+_SPANS = """
+SELECT consumer_id, schema_name, table_name, first_position, last_position
+FROM triggerkit.backfills
+WHERE first_position IS NOT NULL AND consumer_id IN (
+    SELECT id FROM triggerkit.consumers WHERE database_id = %s)
+"""
+
+#: `xmin` is the transaction that wrote the row last: any other writer, a rewind above all, is
+#: noticed by it.
+_LOAD = """
+SELECT k.consumer_id, k.partition, k.position, k.batch_id, k.batch_last, k.attempt, k.settled,
+       k.xmin::text AS version, k.position AS stored_position
+FROM triggerkit.cursors k
+JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
+WHERE k.consumer_id = %s ORDER BY k.partition
+"""
+
+_RELOAD = """
+SELECT k.xmin::text, k.position, k.batch_id
+FROM triggerkit.cursors k
+JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
+WHERE k.consumer_id = %s AND k.partition = %s
+"""
+
+#: Remembers the next attempt before it is sent.
+_BEGIN = """
+UPDATE triggerkit.cursors
+SET position = %s, batch_id = %s, batch_last = %s, attempt = %s, settled = %s
+WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
+RETURNING xmin::text
+"""
+
+_ABANDON = """
+UPDATE triggerkit.cursors
+SET position = %s, batch_id = NULL, batch_last = NULL, attempt = 0, settled = '{}'
+WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
+RETURNING xmin::text
+"""
+
+#: Notes an attempt's outcome and moves the cursor: the one statement a delivered batch costs.
+_RECORD_ATTEMPT = """
+WITH moved AS (
+    UPDATE triggerkit.cursors SET position = %(position)s,
+        batch_id = CASE WHEN %(done)s THEN NULL ELSE batch_id END,
+        batch_last = CASE WHEN %(done)s THEN NULL ELSE batch_last END,
+        attempt = CASE WHEN %(done)s THEN 0 ELSE attempt END,
+        settled = CASE WHEN %(done)s THEN '{}' ELSE settled END
+    WHERE consumer_id = %(consumer_id)s AND partition = %(partition)s
+      AND xmin = %(version)s::xid
+    RETURNING xmin::text AS version),
+noted AS (
+    INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
+        batch_id, attempt, messages, sent_at, answered_at, status, error)
+    SELECT %(consumer_id)s, %(partition)s, %(first)s, %(last)s, %(batch_id)s, %(attempt)s,
+        %(messages)s, %(sent_at)s, clock_timestamp(), %(status)s, %(error)s
+    FROM moved)
+SELECT version FROM moved
+"""
+
+#: How the error of a consumer begins whose function cannot be loaded.
+UNLOADABLE = "cannot run: "
+
+
+class CursorStore:
+    """The consumers of one database and their cursors."""
+
+    def __init__(self, pool: AsyncConnectionPool, database_id: int) -> None:
+        self._pool = pool
+        self._database_id = database_id
+        self.parked = ParkedStore(pool)
+
+    async def consumers(self) -> list[Consumer]:
+        """Return all consumers of the database."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_SPANS, [self._database_id])
+            spans: dict[int, list[BackfillSpan]] = {}
+            for consumer_id, schema, table, first, last in await cursor.fetchall():
+                span = BackfillSpan((schema, table), first, last)
+                spans.setdefault(consumer_id, []).append(span)
+            cursor = await connection.execute(_CONSUMERS, [self._database_id])
+            return [
+                Consumer(
+                    id=consumer_id,
+                    name=name,
+                    definition=ConsumerDefinition.from_json(definition),
+                    replay_epoch=replay_epoch,
+                    state=state,
+                    database_id=database_id,
+                    database_name=database_name,
+                    database_epoch=slot_epoch,
+                    system_identifier=system,
+                    target=None if endpoint[0] is None else SealedEndpoint(*endpoint),
+                    spans=tuple(spans.get(consumer_id, ())),
+                )
+                for (
+                    consumer_id, name, definition, replay_epoch, state, database_id,
+                    database_name, slot_epoch, system, *endpoint,
+                ) in await cursor.fetchall()
+            ]  # fmt: skip
+
+    async def load(self, consumer: Consumer) -> list[Cursor]:
+        """Return the consumer's cursors: one per partition, or one for all.
+
+        There are none when `consumer` is gone, or was rewound since it was read.
+        """
+        async with (
+            self._pool.connection() as connection,
+            connection.cursor(row_factory=class_row(Cursor)) as cursor,
+        ):
+            await cursor.execute(_LOAD, [consumer.replay_epoch, consumer.id])
+            return await cursor.fetchall()
+
+    async def begin(
+        self,
+        consumer: Consumer,
+        cursor: Cursor,
+        *,
+        batch_id: str,
+        batch_last: int,
+        settled: list[int],
+    ) -> Cursor:
+        """Remember the attempt that is sent next, and return the cursor with it.
+
+        Durable before it returns.
+
+        Raises:
+            CursorMoved: the cursor is another by now.
+        """
+        sending = replace(
+            cursor,
+            batch_id=batch_id,
+            batch_last=batch_last,
+            settled=settled,
+            attempt=cursor.attempt + 1,
+        )
+        async with self._pool.connection() as connection:
+            version = await _begin(connection, sending)
+            if version is None:
+                sending = await _look_again(connection, consumer, sending)
+                version = await _begin(connection, sending)
+        if version is None:
+            raise CursorMoved
+        return replace(sending, version=version, stored_position=sending.position)
+
+    async def abandon(self, cursor: Cursor) -> Cursor:
+        """Forget the batch under way, of which nothing is done, and return the cursor without it.
+
+        Raises:
+            CursorMoved: the cursor is another by now.
+        """
+        where = [cursor.position, cursor.consumer_id, cursor.partition, cursor.version]
+        async with self._pool.connection() as connection:
+            answer = await connection.execute(_ABANDON, where)
+            row = await answer.fetchone()
+        if row is None:
+            raise CursorMoved
+        return replace(cursor.ended(cursor.position), version=str(row[0]))
+
+    async def record_attempt(
+        self,
+        consumer: Consumer,
+        cursor: Cursor,
+        outcome: AttemptOutcome,
+        parked: Sequence[ParkedMessage] = (),
+    ) -> Cursor:
+        """Note an attempt's outcome, what is parked, and the cursor's move, all at once.
+
+        Returns the cursor as it is stored then.
+
+        Raises:
+            CursorMoved: the cursor is another by now; nothing of this was done.
+        """
+        is_over = outcome.move_to is not None
+        position = cursor.position if outcome.move_to is None else outcome.move_to
+        parameters: dict[str, object] = {
+            "consumer_id": cursor.consumer_id,
+            "partition": cursor.partition,
+            "first": outcome.first,
+            "last": outcome.last,
+            "batch_id": outcome.batch_id,
+            "attempt": outcome.attempt,
+            "messages": outcome.messages,
+            "sent_at": outcome.sent_at,
+            "status": outcome.status,
+            "error": outcome.error,
+            "done": is_over,
+            "position": position,
+        }
+        async with self._pool.connection() as connection:
+            if cursor.batch_id is None:
+                cursor = await _look_again(connection, consumer, cursor)
+            parameters["version"] = cursor.version
+            try:
+                if not parked:
+                    version = await _move(connection, parameters)
+                else:
+                    async with connection.transaction():
+                        version = await _move(connection, parameters)
+                        await park(connection, cursor.consumer_id, parked)
+            except (ForeignKeyViolation, DeadlockDetected):
+                # The consumer was deleted at this moment.
+                raise CursorMoved from None
+        cursor = replace(cursor, version=version)
+        if is_over:
+            return cursor.ended(position)
+        return replace(cursor, position=position, stored_position=position)
+
+    async def disable(self, consumer_id: int) -> None:
+        """Note that the consumer's endpoint is gone: nothing more is sent to it."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(
+                "UPDATE triggerkit.consumers SET state = 'disabled' WHERE id = %s", [consumer_id]
+            )
+            await connection.execute(
+                "UPDATE triggerkit.endpoints SET disabled_at = now() WHERE id = "
+                "(SELECT endpoint_id FROM triggerkit.consumers WHERE id = %s)",
+                [consumer_id],
+            )
+            # The lanes of the other partitions stop too.
+            await notify_consumers(connection)
+
+    async def save_error(self, consumer_id: int, error: str | None) -> None:
+        """Show the last delivery error with the consumer, or clear it."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE triggerkit.consumers SET last_error = %s "
+                "WHERE id = %s AND last_error IS DISTINCT FROM %s",
+                [error, consumer_id, error],
+            )
+
+    async def clear_unloadable(self, consumer_id: int) -> None:
+        """Note that the consumer's functions can be loaded: an error that says otherwise is
+        over."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE triggerkit.consumers SET last_error = NULL "
+                "WHERE id = %s AND starts_with(last_error, %s)",
+                [consumer_id, UNLOADABLE],
+            )
+
+
+async def _begin(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | None:
+    """Store the cursor; None when its row is of another version."""
+    values = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
+    where = [cursor.settled, cursor.consumer_id, cursor.partition, cursor.version]
+    answer = await connection.execute(_BEGIN, [*values, *where])
+    row = await answer.fetchone()
+    return None if row is None else str(row[0])
+
+
+async def _look_again(
+    connection: psycopg.AsyncConnection, consumer: Consumer, cursor: Cursor
+) -> Cursor:
+    """Take in that somebody stored how far the cursor is in memory, and nothing else."""
+    answer = await connection.execute(
+        _RELOAD, [consumer.replay_epoch, cursor.consumer_id, cursor.partition]
+    )
+    row = await answer.fetchone()
+    if row is None:
+        raise CursorMoved
+    version, position, batch_id = row
+    is_within = cursor.stored_position <= position <= cursor.position
+    if batch_id is not None or not is_within:
+        raise CursorMoved
+    return replace(cursor, version=version)
+
+
+async def _move(connection: psycopg.AsyncConnection, parameters: dict[str, object]) -> str:
+    answer = await connection.execute(_RECORD_ATTEMPT, parameters)
+    row = await answer.fetchone()
+    if row is None:
+        raise CursorMoved
+    return str(row[0])
