@@ -68,3 +68,19 @@ def test_a_batch_that_raises_at_its_last_attempt_is_tried_in_halves(world: World
     assert seen.status == "completed"
     assert calls == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
     assert world.failed_items(handle) == [('public.posts:["3"]', "three", False)]
+
+
+def test_what_a_task_waits_for_uses_up_no_attempt_and_halves_no_batch(world: World) -> None:
+    calls: list[int] = []
+
+    @task(retry=Retry(max_attempts=1, wait_for=(ConnectionError,)))
+    def calling(batch: list[Change[Row]]) -> int:
+        calls.append(len(batch))
+        if len(calls) < 3:
+            raise ConnectionRefusedError("nobody answers")
+        return len(batch)
+
+    with world.working(calling):
+        [seen] = world.ended(calling.trigger([fake_change(Row(id=n)) for n in range(4)]))
+    assert calls == [4, 4, 4]
+    assert (seen.status, seen.attempt, seen.output) == ("completed", 3, 4)

@@ -11,6 +11,7 @@ from triggerkit.runs.run import ClaimedRun, Outcome, RunError
 from triggerkit.supervisor.status import read_health
 
 WAITS = "UPDATE triggerkit.runs SET waits = 12, created_at = '2026-01-01' WHERE id = %s"
+CANCEL = "UPDATE triggerkit.runs SET status = 'canceled', finished_at = now() WHERE id = %s"
 
 
 def busy(run: ClaimedRun, retry_in_s: float = 30.0) -> Outcome:
@@ -39,6 +40,19 @@ def test_a_task_that_waits_for_what_it_calls_is_an_error_with_its_cause(state: R
     assert (problem["name"], problem["severity"]) == ("away", "error")
     assert "RateLimitError: Error code: 429" in problem["detail"]
     assert "triggerkit runs list --task work" in problem["remedy"]
+
+
+def test_a_task_whose_runs_were_canceled_waits_for_nothing(state: RunState) -> None:
+    state.accept(new_run())
+    with state.claims() as claims:
+        [run] = claims.claim(state.take())
+        claims.complete([busy(run)])
+    assert len(waiting(state)) == 1
+    state.connection.execute(
+        "UPDATE triggerkit.runs SET status = 'canceled', finished_at = now() WHERE id = %s",
+        [run.id],
+    )
+    assert waiting(state) == []
 
 
 def test_runs_that_ask_again_and_again_to_be_tried_later_are_an_error(state: RunState) -> None:

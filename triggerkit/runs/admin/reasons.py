@@ -105,10 +105,10 @@ class Facts:
         if run["status"] != "queued":
             return None
         return (
-            self._key(run)
+            self._breaker(run)
+            or self._key(run)
             or self._pause(run)
             or self._worker(run)
-            or self._breaker(run)
             or self._gate(run)
             or self._slots(run)
         )
@@ -158,7 +158,7 @@ class Facts:
 
     def _breaker(self, run: Row) -> str | None:
         breaker = self.breakers.get(run["task"])
-        if breaker is None:
+        if breaker is None or not self.workers:
             return None
         return (
             f"its task waits since {_when(breaker.opened_at)} for what it calls "

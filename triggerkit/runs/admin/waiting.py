@@ -27,14 +27,17 @@ SELECT id, concat_ws(': ', error ->> 'type', left(split_part(error ->> 'message'
 FROM triggerkit.runs WHERE id = ANY (%s)
 """
 
-#: Those that are queued, and those that wait for a retry; each by its own index.
-_COUNT = """
-SELECT (SELECT count(*) FROM (SELECT FROM triggerkit.runs
-        WHERE task = %(task)s AND status = 'queued' AND NOT blocked
-            AND gate IS DISTINCT FROM 'held' LIMIT %(most)s) AS ready)
-    + (SELECT count(*) FROM (SELECT FROM triggerkit.runs
-        WHERE status = 'retrying' AND task = %(task)s LIMIT %(most)s) AS retrying)
-"""
+#: The runs of a task that are to be done and wait for no other of their key, each kind by its own
+#: index.
+_COUNT = " UNION ALL ".join(
+    f"(SELECT id FROM triggerkit.runs WHERE task = %(task)s AND {kind} LIMIT %(most)s)"  # noqa: S608
+    for kind in (
+        "status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'",
+        "status = 'queued' AND NOT blocked AND gate = 'held'",
+        "status = 'retrying'",
+        "status = 'executing'",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,13 @@ async def waiting_tasks(connection: psycopg.AsyncConnection) -> list[WaitingTask
     found: list[WaitingTask] = []
     for breaker in breakers.values():
         given = {"task": breaker.task, "most": MOST_RUNS}
-        row = await (await connection.execute(_COUNT, given)).fetchone()
-        runs = 0 if row is None else int(row[0])
-        found.append(
-            WaitingTask(breaker.task, breaker.opened_at, breaker.probe_at, runs, breaker.error)
-        )
+        count = await connection.execute(f"SELECT count(*)::int FROM ({_COUNT}) AS r", given)  # noqa: S608
+        [(runs,)] = await count.fetchall()
+        # A task that has nothing to do waits for nothing.
+        if runs:
+            found.append(
+                WaitingTask(breaker.task, breaker.opened_at, breaker.probe_at, runs, breaker.error)
+            )
     cursor = await connection.execute(_WAITING, [MANY_WAITS, MOST_RUNS])
     rows = [row for row in await cursor.fetchall() if row[0] not in breakers]
     named = await connection.execute(_ERRORS, [[row[3] for row in rows]])
