@@ -10,8 +10,18 @@ import pytest
 
 from tests.conformance.worlds import SOON, World
 from tests.integration.worker_thread import Order, Row
-from triggerkit import Change, Debounce, Handle, Run, RunFailed, TriggerkitError, current_run, task
-from triggerkit.errors import UnknownRun
+from triggerkit import (
+    Change,
+    Debounce,
+    Handle,
+    Retry,
+    Run,
+    RunFailed,
+    TriggerkitError,
+    current_run,
+    task,
+)
+from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.testing import fake_change
 
 
@@ -261,3 +271,23 @@ def test_handles_have_twins_for_async_callers(world: World) -> None:
     handle, _ = asyncio.run(triggered())
     with world.working(double):
         assert asyncio.run(ended(handle)) == ["canceled", "completed"]
+
+
+def test_children_that_ask_for_it_are_canceled_with_their_parent(world: World) -> None:
+    @task
+    def child(order: Order) -> None: ...
+
+    @task(retry=Retry(max_attempts=2, min_delay_s=60, jitter=False))
+    def parent() -> None:
+        child.trigger(Order(number=1), delay=60, cancel_with_parent=True)
+        child.trigger(Order(number=2), delay=60)
+        raise ValueError("again")
+
+    handle = parent.trigger()
+    with world.working(parent):
+        world.came_to("retrying", handle)
+        assert handle.cancel()
+    statuses = [run.status for run in Run.list(task=child.name)]
+    assert statuses == ["delayed", "canceled"]
+    with pytest.raises(ConfigurationError, match="inside of a run"):
+        child.trigger(Order(number=1), cancel_with_parent=True)

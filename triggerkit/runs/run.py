@@ -81,6 +81,7 @@ class RunOptions:
 
     `priority_s` lets a run start as if it had been queued so much earlier. A run that did not start
     within `ttl_s` expires. `idempotency_ttl_s` is how long a key is remembered. `metadata` is JSON.
+    One that is to `cancel_with_parent` is canceled when the run that triggered it is.
     A `debounce_key` has a delayed run of its key wait anew, with the new payload, until at most
     `debounce_max_s` after it was made.
     """
@@ -96,6 +97,7 @@ class RunOptions:
     traceparent: str | None = None
     replay_of: str | None = None
     awaited: bool = False
+    cancel_with_parent: bool = False
 
     def __post_init__(self) -> None:
         if self.debounce_key is not None:

@@ -47,7 +47,8 @@ class TriggerOptions(TypedDict, total=False):
     `idempotency_scope` says where the key counts: everywhere, in the run that triggers, or in its
     present attempt. `concurrency_key`: of the runs with it one executes at a time, in order.
     `priority`: start as if triggered so many seconds earlier. `queue`: wait in another queue than
-    the task's, with its limits. `max_attempts`: other than the task's `retry` has. `connection`:
+    the task's, with its limits. `max_attempts`: other than the task's `retry` has.
+    `cancel_with_parent`: be canceled when the run that triggers it is. `connection`:
     accept it in the transaction of this connection to the state database: of psycopg, asyncpg,
     SQLAlchemy (connection or session) or Django.
     """
@@ -64,6 +65,7 @@ class TriggerOptions(TypedDict, total=False):
     priority: int
     tags: Sequence[str]
     metadata: dict[str, Any]
+    cancel_with_parent: bool
     connection: Any
 
 
@@ -118,6 +120,7 @@ def with_options(
             tags=tuple(checked_tags(list(requested.get("tags", ())))),
             metadata=checked_metadata(requested["metadata"]) if "metadata" in requested else None,
             parent_id=None if context is None else context.id,
+            cancel_with_parent=_with_parent(requested, context),
             traceparent=traceparent,
         ),
     )
@@ -149,6 +152,13 @@ def scoped_key(
     if context is None:
         raise ConfigurationError(f"idempotency_scope={scope!r} works only inside a run")
     return f"{context.id}/{context.attempt}/{key}" if scope == "attempt" else f"{context.id}/{key}"
+
+
+def _with_parent(requested: TriggerOptions, context: RunContext | None) -> bool:
+    wanted = bool(requested.get("cancel_with_parent", False))
+    if wanted and context is None:
+        raise ConfigurationError("cancel_with_parent= is for triggers inside of a run")
+    return wanted
 
 
 def _checked_attempts(attempts: int) -> int:

@@ -100,6 +100,9 @@ class Ledger:
             run.is_canceled = True
         else:
             self._finish(run, "canceled", now)
+        for child in run.triggered:
+            if child.options.cancel_with_parent:
+                self.cancel(child, now)
         return True
 
     def reschedule(self, run: RecordedRun, delay_s: float, now: datetime) -> None:

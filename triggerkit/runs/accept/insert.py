@@ -28,7 +28,7 @@ INSERT = f"""
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, attempt, payload, items,
     idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked,
     pending, gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
-    parent_id, traceparent, replay_of, awaited, full_keys)
+    parent_id, traceparent, replay_of, awaited, full_keys, cancel_with_parent)
 SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.items,
     r.idempotency_key, r.concurrency_key, r.item_key, r.source::jsonb, r.error::jsonb,
     CASE WHEN r.delay_s > 0 THEN clock_timestamp() + r.delay_s * interval '1 second' END,
@@ -44,7 +44,8 @@ SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.
     clock_timestamp() + o.ttl_s * interval '1 second',
     clock_timestamp() + o.idempotency_ttl_s * interval '1 second',
     o.debounce_key, coalesce(o.tags, '{{}}'), coalesce(o.metadata, '{{}}'), o.parent_id,
-    o.traceparent, o.replay_of, coalesce(o.awaited, false), o.full_keys
+    o.traceparent, o.replay_of, coalesce(o.awaited, false), o.full_keys,
+    coalesce(o.cancel_with_parent, false)
 FROM ROWS FROM (
     unnest(%(id)s::text[]), unnest(%(task)s::text[]), unnest(%(queue)s::text[]),
     unnest(%(max_attempts)s::int[]), unnest(%(attempt)s::int[]), unnest(%(payload)b::text[]),
@@ -56,7 +57,8 @@ FROM ROWS FROM (
         idempotency_key, concurrency_key, item_key, source, error, delay_s, status, options, ord)
 LEFT JOIN LATERAL jsonb_to_record(r.options::jsonb) AS o (priority_s int, ttl_s float,
     idempotency_ttl_s float, debounce_key text, tags text[], metadata jsonb, parent_id text,
-    traceparent text, replay_of text, awaited boolean, full_keys jsonb) ON r.options IS NOT NULL
+    traceparent text, replay_of text, awaited boolean, full_keys jsonb,
+    cancel_with_parent boolean) ON r.options IS NOT NULL
 ORDER BY r.ord
 """  # noqa: S608 - of constants
 

@@ -56,6 +56,14 @@ RETURNING r.task, r.concurrency_key, r.queue, found.gate IS NOT DISTINCT FROM 'o
 
 _WAKE = f"SELECT pg_notify('{KEEPER}', '')"
 
+#: What is to be canceled with runs. A child that executes was asked before, and is not found again.
+_CHILDREN = """
+SELECT id FROM triggerkit.runs
+WHERE parent_id = ANY (%s) AND cancel_with_parent AND finished_at IS NULL
+    AND cancel_requested_at IS NULL
+LIMIT %s
+"""
+
 _STATUS = "SELECT status FROM triggerkit.runs WHERE id = %s"
 
 #: Told how many runs were looked at since it was told last.
@@ -187,9 +195,16 @@ async def _end(
 async def _cancel(
     client: Client, connection: psycopg.AsyncConnection, ids: Sequence[str]
 ) -> Cancellation:
-    found, ready = await _end(connection, ids, _CANCEL, [list(ids)]) if ids else ([], [])
-    asked = sum(run.executes for run in found)
-    if asked:
-        await connection.execute(_WAKE)
-    await client.transport.push(ready)
-    return Cancellation(len(found) - asked, asked)
+    total = Cancellation()
+    parents: list[str] = []
+    while ids:
+        found, ready = await _end(connection, ids, _CANCEL, [list(ids)])
+        asked = sum(run.executes for run in found)
+        if asked:
+            await connection.execute(_WAKE)
+        await client.transport.push(ready)
+        total = Cancellation(total.canceled + len(found) - asked, total.asked + asked)
+        parents += [run.id for run in found]
+        rows = await connection.execute(_CHILDREN, [parents, CHUNK])
+        ids = [run_id for (run_id,) in await rows.fetchall()]
+    return total
