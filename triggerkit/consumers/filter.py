@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from triggerkit.consumers.comparison import Key, UnfitValue, comparison_of, number
 
 Operator = Literal["==", "!=", ">", "<", ">=", "<=", "in", "not_in", "is_null", "not_null"]
 Scalar = bool | int | float | str | None
@@ -31,12 +32,23 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 _MISSING = object()
 
 
+class RetypedColumn(Exception):
+    """A column's value is not of the type that its filter compares."""
+
+    def __init__(self, column: str, type_name: str | None) -> None:
+        super().__init__(
+            f"the filter of column {column!r} compares {type_name or 'another type'}, which the "
+            "value is not: was the column's type changed? To compare its new type, run: "
+            "triggerkit apply"
+        )
+
+
 class Filter(BaseModel):
     """`column operator value`. As in SQL, a NULL passes no comparison but `is_null`.
 
-    `value` is a list for `in` and `not_in`, and nothing for `is_null` and `not_null`. Text is
-    compared by code points. `is_number` is set when the column's type is numeric, whose values are
-    text in a message.
+    `value` is a list for `in` and `not_in`, and nothing for `is_null` and `not_null`. `type` is the
+    column's, by which values compare; it is set when the filter is held against the table, and so
+    is `is_number`, for a type whose values are numbers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +57,7 @@ class Filter(BaseModel):
     operator: Operator
     value: Scalar | tuple[Scalar, ...] = None
     is_number: bool = False
+    type: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -61,6 +74,8 @@ class Filter(BaseModel):
         if self.operator in ("in", "not_in"):
             if not is_list:
                 raise ValueError(f"{self.operator!r} needs a list of values")
+            if isinstance(self.value, tuple) and None in self.value:
+                raise ValueError("a list has no NULL; to compare with NULL, use is_null")
         elif self.operator in ("is_null", "not_null"):
             if self.value is not None:
                 raise ValueError(f"{self.operator!r} takes no value")
@@ -76,7 +91,10 @@ class Filter(BaseModel):
 
         def test(record: Mapping[str, Any]) -> bool:
             value = record.get(column, _MISSING)
-            return value is _MISSING or passes(value)
+            try:
+                return value is _MISSING or passes(value)
+            except (UnfitValue, TypeError):
+                raise RetypedColumn(column, self.type) from None
 
         return test
 
@@ -85,12 +103,18 @@ class Filter(BaseModel):
             return lambda value: value is None
         if self.operator == "not_null":
             return lambda value: value is not None
-        read = _number if self.is_number else _same
+        read = self._key()
         if isinstance(self.value, tuple):
             listed, is_in = [read(value) for value in self.value], self.operator == "in"
             return lambda value: value is not None and (read(value) in listed) is is_in
         compare, limit = _COMPARISONS[self.operator], read(self.value)
         return lambda value: value is not None and compare(read(value), limit)
+
+    def _key(self) -> Key:
+        found = None if self.type is None else comparison_of(self.type)
+        if found is not None:
+            return found.key
+        return number if self.is_number else _same
 
 
 def all_of(filters: Sequence[Filter]) -> Test | None:
@@ -103,12 +127,3 @@ def all_of(filters: Sequence[Filter]) -> Test | None:
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _number(value: Any) -> tuple[bool, Decimal]:
-    """Return a number in the order that Postgres has: NaN equals itself and is above all others."""
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        return True, Decimal(0)
-    return (True, Decimal(0)) if number.is_nan() else (False, number)

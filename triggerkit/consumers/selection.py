@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.filter import all_of
+from triggerkit.consumers.filter import RetypedColumn, all_of
 from triggerkit.consumers.functions import load_function
 from triggerkit.consumers.render import Renderer, RowRenderer
 from triggerkit.log.entry import Entry
@@ -137,6 +137,8 @@ def _raised(what: str, error: BaseException) -> Faulty:
     that is called with one row ends the stream of all others."""
     if isinstance(error, _UnreadableValue):
         return Faulty(f"the {what} cannot be called: a value is JSON that Python does not read")
+    if isinstance(error, RetypedColumn):
+        return Faulty(str(error))
     return Faulty(f"the {what} raised {type(error).__name__}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from triggerkit.consumers.filter import Filter, all_of
+from triggerkit.consumers.filter import Filter, RetypedColumn, all_of
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,32 @@ def test_numbers_that_are_text_in_a_message_are_compared_as_numbers(
     assert made.test()({"n": record}) is passes
 
 
+@pytest.mark.parametrize(
+    ("type_name", "value"),
+    [
+        ("int8", "paid"),
+        ("int8", True),
+        ("bool", 1),
+        ("timestamptz", "soon"),
+        ("text", 5),
+        ("uuid", 5),
+    ],
+)
+def test_a_value_that_is_not_of_its_columns_type_is_not_passed_over(
+    type_name: str, value: object
+) -> None:
+    """The column was retyped: nobody knows whether the message is wanted."""
+    literal = {"int8": 5, "bool": True, "timestamptz": "2026-01-01T00:00:00.000000Z"}
+    given = {
+        "column": "n",
+        "operator": "==",
+        "value": literal.get(type_name, "x"),
+        "type": type_name,
+    }
+    with pytest.raises(RetypedColumn, match="triggerkit apply"):
+        Filter.model_validate(given).test()({"n": value})
+
+
 def test_a_column_that_a_message_lacks_decides_nothing() -> None:
     test = all_of([Filter.model_validate(("status", "==", "paid"))])
     assert test is not None
@@ -82,6 +108,7 @@ def test_all_filters_must_pass() -> None:
         ("n", "==", [1]),
         ("n", "==", None),
         ("n", "is_null", 1),
+        ("n", "in", [1, None]),
         ("n",),
         {"column": "n", "operator": "==", "value": 1, "colum": 2},
     ],

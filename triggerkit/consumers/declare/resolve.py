@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
+from triggerkit.consumers.comparison import number
+from triggerkit.consumers.declare.followed import FollowedColumn, read_followed
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
 from triggerkit.consumers.filter import Filter, Scalar
 from triggerkit.consumers.functions import foreign
@@ -17,33 +19,7 @@ from triggerkit.replication.publication.tables import read_tables
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.values import decoder_for
 
-#: A table's columns: name, type as written, whether it is a number, whether it can be compared,
-#: whether an index begins with it.
-_COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod),
-    t.typcategory = 'N' AND a.atttypid <> 'money'::regtype,
-    t.typcategory NOT IN ('A', 'C', 'G', 'P', 'R', 'X') AND a.atttypid NOT IN
-        ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype, 'bytea'::regtype, 'money'::regtype),
-    EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum
-            AND i.indisvalid AND i.indpred IS NULL)
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_type t ON t.oid = a.atttypid
-WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
-  AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class FollowedColumn:
-    """A column of a followed table."""
-
-    name: str
-    type_name: str
-    is_number: bool
-    is_comparable: bool
-    is_indexed: bool
+_ORDERING = (">", "<", ">=", "<=")
 
 
 @dataclass(slots=True)
@@ -112,8 +88,7 @@ class _Checker:
         return resolved
 
     async def _read_table(self, table: TableName, path: str) -> None:
-        cursor = await self._source.execute(_COLUMNS, table)
-        columns = {row[0]: FollowedColumn(*row) for row in await cursor.fetchall()}
+        columns = await read_followed(self._source, table)
         if columns:
             self._tables[table] = columns
         else:
@@ -182,10 +157,19 @@ class _Checker:
         column = next((c for c in columns if c is not None), None)
         if column is None or filter_.operator in ("is_null", "not_null"):
             return filter_
-        if not column.is_comparable:
+        comparison = column.comparison
+        if comparison is None:
             self._problem(
                 f"{path}.column",
-                f"values of type {column.type_name} cannot be compared here; use a filter function",
+                f"values of type {column.type_name} cannot be compared here as Postgres does; use "
+                "a filter function",
+            )
+            return filter_
+        if filter_.operator in _ORDERING and not comparison.is_ordered:
+            self._problem(
+                f"{path}.operator",
+                f"{filter_.operator!r} does not order values of type {column.type_name} as "
+                "Postgres does; use ==, !=, in, not_in, or a filter function",
             )
             return filter_
         value = filter_.value
@@ -195,7 +179,9 @@ class _Checker:
             )
         else:
             cast = await self._cast(f"{path}.value", column, value)
-        return filter_.model_copy(update={"value": cast, "is_number": column.is_number})
+        is_number = comparison.key is number
+        compared = {"value": cast, "is_number": is_number, "type": column.compared_type}
+        return filter_.model_copy(update=compared)
 
     async def _start(self) -> str | int | float:
         start, name = self._definition.start, self._definition.sort_by
@@ -210,7 +196,7 @@ class _Checker:
         """`value` in the form that messages have, as Postgres reads it."""
         text = str(value).lower() if isinstance(value, bool) else str(value)
         query = sql.SQL("SELECT CAST({} AS {})").format(
-            sql.Literal(text), sql.SQL(column.type_name)
+            sql.Literal(text), sql.SQL(column.cast_type)
         )
         try:
             async with self._source.transaction():

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 
 import psycopg
 
+from triggerkit.consumers.declare.followed import retyped
+from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import CannotConnect
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
@@ -22,6 +24,13 @@ FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %s
 
 #: The slot that was made for a database.
 _KNOWN_SLOT = "SELECT slot_name FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0"
+
+#: The consumers that have filters.
+_DEFINITIONS = """
+SELECT c.name, c.definition FROM triggerkit.consumers c
+JOIN triggerkit.databases d ON d.id = c.database_id
+WHERE d.name = %s AND c.definition -> 'filters' <> '[]' ORDER BY c.name
+"""
 
 
 async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> list[Check]:
@@ -45,7 +54,9 @@ async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> li
 
 async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
     schema = await _schema(state)
-    return [schema, *(await _gone_slot(state, source) if schema.ok else [])]
+    if not schema.ok:
+        return [schema]
+    return [schema, *await _gone_slot(state, source), *await _retyped(state, source)]
 
 
 async def _gone_slot(
@@ -63,6 +74,19 @@ async def _gone_slot(
     detail = f"{known[0]} was made before and is gone; changes since are missing in the log"
     remedy = "triggerkit apply  # makes it again, and says how to read the tables anew"
     return [Check("captured changes", False, detail, remedy, required=False)]
+
+
+async def _retyped(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
+    """Look for columns that were given another type under a consumer's filter."""
+    cursor = await state.execute(_DEFINITIONS, [source.info.dbname])
+    checks = []
+    for name, values in await cursor.fetchall():
+        found = await retyped(source, ConsumerDefinition.from_json(values))
+        if found:
+            remedy = "triggerkit apply  # or set the consumer's filters again through the API"
+            label = f"filters of {name}"
+            checks.append(Check(label, False, "; ".join(found), remedy, required=False))
+    return checks
 
 
 async def _schema(state: psycopg.AsyncConnection) -> Check:

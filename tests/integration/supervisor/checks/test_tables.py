@@ -159,3 +159,17 @@ def test_thousands_of_tables_are_looked_at_in_one_breath(settings: Settings) -> 
         return sent
 
     assert asyncio.run(statements()) < 10
+
+
+def test_a_column_that_is_retyped_under_a_filter_is_told(items: Settings) -> None:
+    filtered = changes("Shop.items", filters=[("id", ">", 5)])
+    applied(items, filtered)
+    assert "filters of task_0" not in checked(items, filtered)
+    run_sql(items, f"ALTER TABLE {ITEMS} ALTER id TYPE numeric")
+    assert "filters of task_0" not in checked(items, filtered), "it compares as before"
+    run_sql(items, f"ALTER TABLE {ITEMS} ALTER id TYPE text")
+    told = checked(items, filtered)["filters of task_0"]
+    assert (told.ok, told.required) == (False, False)
+    assert told.detail == "column 'id' of Shop.items is text now, and its filter compares int8"
+    assert told.remedy is not None
+    assert told.remedy.startswith("triggerkit apply")
