@@ -16,11 +16,11 @@ from triggerkit.consumers.backfill.scheduler import Backfills
 from triggerkit.consumers.backfill.table import TableBackfill, fault_of
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor_store import CursorStore
-from triggerkit.consumers.database import Database, find_database
 from triggerkit.consumers.gap import close_gaps
 from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.pull.notifier import Notifier
-from triggerkit.consumers.relations import StoredVersions
+from triggerkit.consumers.source.database import Database, find_database
+from triggerkit.consumers.source.relations import StoredVersions
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.http.network import reachable
 from triggerkit.delivery.loop import DeliveryLoop

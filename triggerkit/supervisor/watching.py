@@ -8,8 +8,8 @@ import logging
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.database import Database
-from triggerkit.consumers.published import followed_names, look
+from triggerkit.consumers.source.database import Database
+from triggerkit.consumers.source.published import followed_names, look
 from triggerkit.errors import CannotConnect
 from triggerkit.replication.publication.tables import Fault, read_tables
 from triggerkit.settings import Settings

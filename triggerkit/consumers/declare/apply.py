@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import psycopg
 
-from triggerkit.consumers.database import Database, ensure_database, known_database
 from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
 from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.slot import ensure_capture_slot
+from triggerkit.consumers.source.database import Database, ensure_database, known_database
 from triggerkit.encryption import Keyring
 from triggerkit.replication.slot import require_logical
 from triggerkit.state.channels import notify_consumers

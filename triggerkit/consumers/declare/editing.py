@@ -6,7 +6,6 @@ from typing import Any
 
 import psycopg
 
-from triggerkit.consumers.database import ensure_database
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
 from triggerkit.consumers.declare.follow import follow
@@ -15,6 +14,7 @@ from triggerkit.consumers.declare.plan import Stored, loss
 from triggerkit.consumers.declare.resolve import resolve
 from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.source.database import ensure_database
 from triggerkit.encryption import Keyring
 from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
 from triggerkit.replication.slot import require_logical

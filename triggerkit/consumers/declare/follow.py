@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import psycopg
 
-from triggerkit.consumers.database import Database
-from triggerkit.consumers.published import look
-from triggerkit.consumers.relations import note_present
+from triggerkit.consumers.source.database import Database
+from triggerkit.consumers.source.published import look
+from triggerkit.consumers.source.relations import note_present
 from triggerkit.replication.publication.ensure import ensure_publication
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import psycopg
 
-from triggerkit.consumers.database import Database
 from triggerkit.consumers.declare.plan import stored_consumers
 from triggerkit.consumers.gap import mark_gap
+from triggerkit.consumers.source.database import Database
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.publication.membership import wal_end
 from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
