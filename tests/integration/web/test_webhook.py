@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from triggerkit.web.body import MAX_BODY_BYTES
 from triggerkit.web.receipt import MAX_MESSAGES
 from triggerkit.web.webhook import webhook
 
+IDS = "SELECT id FROM triggerkit.runs ORDER BY seq"
 SINGLE, BATCH, PLAIN = "/api/route-single", "/api/route-batch", "/orders"
 
 
@@ -168,6 +170,18 @@ def test_what_is_sent_again_is_answered_by_the_first_handle_and_starts_nothing(
         again = handles_of(site.post(path, body, headers))
         assert again == [{**handle, "duplicate": True} for handle in first]
         assert len(state.statuses()) - before == runs == len({h["id"] for h in first})
+
+
+def test_a_group_and_an_id_longer_than_an_index_row_are_accepted_once(
+    site: Site, state: RunState
+) -> None:
+    long = "".join(token_hex(32) for _ in range(80))
+    grouped = message(1, group=long, idempotency_key=None)
+    first = handles_of(site.post(SINGLE, grouped, {"webhook-id": long}))
+    again = handles_of(site.post(SINGLE, grouped, {"webhook-id": long}))
+    assert again == [{**first[0], "duplicate": True}]
+    handles_of(site.post(SINGLE, message(2, group=long)))
+    assert [row["blocked"] for row in map(state.run, state.rows(IDS))] == [False, True]
 
 
 def handles_of(answer: Answer) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 
 import orjson
@@ -170,3 +171,29 @@ def test_a_failure_that_names_no_change_of_the_batch_is_an_error_of_the_task(
     with working(state, confused):
         [row] = state.wait_for_status("failed", run.id)
     assert "not one of the batch's own" in row["error"]["message"]
+
+
+def test_a_row_whose_key_is_longer_than_an_index_row_is_retried_and_held_behind_itself(
+    state: RunState,
+) -> None:
+    key = "".join(token_hex(32) for _ in range(80))
+    calls: list[list[str]] = []
+
+    @task(retry=Retry(max_attempts=3, min_delay_s=0.3, jitter=False))
+    def picky(batch: list[Change[Row]]) -> BatchResult:
+        calls.append(texts(batch))
+        failed = [ItemFailure(c, ValueError("not yet")) for c in batch if len(calls) == 1]
+        return BatchResult(len(batch), failed)
+
+    messages = [message(1, text) for text in ("v1", "v2")]
+    for one in messages:
+        one["metadata"]["record_pks"] = [key]
+    first, second = (batch_run(picky, one) for one in messages)
+    state.accept(first, second)
+    with working(state, picky):
+        state.wait_for_status("completed", first.id, second.id)
+        items = state.rows(ITEM_RUNS)
+        rows = state.wait_for_status("completed", *items)
+    assert calls == [["v1"], ["v1"], ["v2"]]
+    assert [row["source"]["key"] for row in rows] == [f'public.posts:["{key}"]'] * 2
+    assert rows[0]["full_keys"]["item_key"] == f'public.posts:["{key}"]'
