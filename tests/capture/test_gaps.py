@@ -20,7 +20,7 @@ from triggerkit.consumers.health import consumer_health
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.supervisor import watching
+from triggerkit.supervisor.streaming import watching
 
 TABLE = "CREATE TABLE items (id int PRIMARY KEY, v text)"
 PUT_BACK = f"ALTER PUBLICATION {PUBLICATION} ADD TABLE ONLY items"

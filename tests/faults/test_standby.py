@@ -19,7 +19,7 @@ from tests.faults.history import Bounds
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, kill
 from triggerkit.settings import Settings
-from triggerkit.supervisor.leadership import leadership
+from triggerkit.supervisor.streaming.leadership import leadership
 
 #: Seconds a standby may take until it delivers.
 TAKE_OVER_S = 10.0

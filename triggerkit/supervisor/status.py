@@ -17,7 +17,7 @@ from triggerkit.runs.admin.waiting import WaitingTask, waiting_tasks
 from triggerkit.settings import STATE_DIR, Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.health import database_health
-from triggerkit.supervisor.retaining import policy_of
+from triggerkit.supervisor.streaming.retaining import policy_of
 from triggerkit.tasks.registry import load_tasks
 
 

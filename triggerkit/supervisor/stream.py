@@ -34,11 +34,15 @@ from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
 from triggerkit.state.recovery import Recovery
-from triggerkit.supervisor.confirmed import Confirmed
-from triggerkit.supervisor.leadership import leadership
-from triggerkit.supervisor.retaining import keep_retaining
-from triggerkit.supervisor.source_server import follow_server, known_server, require_slot_epoch
-from triggerkit.supervisor.watching import Watch
+from triggerkit.supervisor.streaming.confirmed import Confirmed
+from triggerkit.supervisor.streaming.leadership import leadership
+from triggerkit.supervisor.streaming.retaining import keep_retaining
+from triggerkit.supervisor.streaming.source_server import (
+    follow_server,
+    known_server,
+    require_slot_epoch,
+)
+from triggerkit.supervisor.streaming.watching import Watch
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from triggerkit.log.writer import LogWriter
 from triggerkit.lsn import Lsn
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.supervisor import retaining
+from triggerkit.supervisor.streaming import retaining
 
 #: Positions of one table partition here.
 SIZE = 100

@@ -29,8 +29,8 @@ from triggerkit.supervisor.dev.progress import BackfillDisplay
 from triggerkit.supervisor.dev.published import PublishedState
 from triggerkit.supervisor.dev.reload import Reload
 from triggerkit.supervisor.dev.servers import EmbeddedServers
+from triggerkit.supervisor.dev.signals import StopSignals
 from triggerkit.supervisor.serve import listen
-from triggerkit.supervisor.signals import StopSignals
 
 #: Seconds of waiting for a start after which it is said whom one waits for.
 PATIENCE_S = 15.0

@@ -1,0 +1,1 @@
+"""What the `stream` process does beside capture and delivery: leading, watching, retaining."""
