@@ -12,7 +12,7 @@ from tests.capture.source import Source
 from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.declare.resolve import resolve
 from triggerkit.consumers.definition import ConsumerDefinition, TableName, changes
-from triggerkit.consumers.filter import Filter
+from triggerkit.consumers.filters.filter import Filter
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.replication.publication.ensure import ensure_publication
 from triggerkit.replication.slot import PUBLICATION

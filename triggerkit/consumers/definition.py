@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from triggerkit.consumers.filter import Filter
-from triggerkit.consumers.functions import reference_to
+from triggerkit.consumers.filters.filter import Filter
+from triggerkit.consumers.filters.functions import reference_to
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import PARTITIONS
 

@@ -8,8 +8,8 @@ import msgspec
 import orjson
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.filter import RetypedColumn, all_of
-from triggerkit.consumers.functions import load_function
+from triggerkit.consumers.filters.filter import RetypedColumn, all_of
+from triggerkit.consumers.filters.functions import load_function
 from triggerkit.consumers.render import Renderer, RowRenderer
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import read_object, split_object

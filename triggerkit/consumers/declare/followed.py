@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 import psycopg
 
-from triggerkit.consumers.comparison import BY_CODE_POINT, COLLATED, Comparison, comparison_of
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
+from triggerkit.consumers.filters.comparison import (
+    BY_CODE_POINT,
+    COLLATED,
+    Comparison,
+    comparison_of,
+)
 
 #: A table's columns: name, type as written, the built-in type that it is made of (NULL for others),
 #: that one's name to cast to, how its text is ordered, whether an index begins with it.

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from triggerkit.consumers.comparison import number
 from triggerkit.consumers.declare.followed import FollowedColumn, read_followed
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
-from triggerkit.consumers.filter import Filter, Scalar
-from triggerkit.consumers.functions import foreign
+from triggerkit.consumers.filters.comparison import number
+from triggerkit.consumers.filters.filter import Filter, Scalar
+from triggerkit.consumers.filters.functions import foreign
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.tables import read_tables

@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursor_store import CursorStore
-from triggerkit.consumers.filter import Filter
+from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.parked.manage import DeliveryAttempt
 from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from triggerkit import lifeline
-from triggerkit.consumers.functions import any_functions
+from triggerkit.consumers.filters.functions import any_functions
 from triggerkit.errors import PreflightFailed
 from triggerkit.project import Project
 from triggerkit.settings import Settings

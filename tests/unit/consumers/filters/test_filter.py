@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from triggerkit.consumers.filter import Filter, RetypedColumn, all_of
+from triggerkit.consumers.filters.filter import Filter, RetypedColumn, all_of
 
 
 @pytest.mark.parametrize(

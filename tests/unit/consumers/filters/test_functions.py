@@ -10,7 +10,7 @@ from sys import exit as leave
 
 import pytest
 
-from triggerkit.consumers.functions import load_function
+from triggerkit.consumers.filters.functions import load_function
 from triggerkit.errors import ConfigurationError
 from triggerkit.project import Project
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from triggerkit.consumers.declare.resolve import resolve
 from triggerkit.consumers.definition import ConsumerDefinition, changes
-from triggerkit.consumers.filter import all_of
+from triggerkit.consumers.filters.filter import all_of
 from triggerkit.errors import ConfigurationError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from triggerkit.consumers.comparison import Key, UnfitValue, comparison_of, number
+from triggerkit.consumers.filters.comparison import Key, UnfitValue, comparison_of, number
 
 Operator = Literal["==", "!=", ">", "<", ">=", "<=", "in", "not_in", "is_null", "not_null"]
 Scalar = bool | int | float | str | None
