@@ -53,6 +53,8 @@ class Settings(BaseModel):
 
     database_url: SecretStr | None = None
     triggerkit_state_url: SecretStr | None = None
+    triggerkit_publication: str | None = Field(default=None, max_length=63)
+    triggerkit_slot: str | None = Field(default=None, pattern="^[a-z0-9_]{1,63}$")
     redis_url: SecretStr | None = None
     triggerkit_webhook_secret: SecretStr | None = None
     triggerkit_webhook_signing_secret: SecretStr | None = None

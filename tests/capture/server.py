@@ -61,6 +61,7 @@ class Server:
         self._account = unprivileged_account() if running_as_root() else None
         self._programs = Path()
         self._process: GuardedProcess | None = None
+        self._in_recovery = False
 
     def start(self) -> None:
         """Make the data and start.
@@ -96,6 +97,20 @@ class Server:
         _give(request, self._account)
         self._run(restore_command="/bin/false")
 
+    def stand_by(self) -> None:
+        """Go on as a standby that can be read from, of a primary that is not there."""
+        self._end()
+        request = self._data / "standby.signal"
+        request.touch()
+        _give(request, self._account)
+        self._run(True)
+
+    def take_over(self) -> None:
+        """Be a primary again after `stand_by`."""
+        self._end()
+        (self._data / "standby.signal").unlink()
+        self._run()
+
     def url(self, database: str = "postgres") -> str:
         """The connection string of a database."""
         return make_conninfo(host=str(self._home), user="postgres", dbname=database)
@@ -126,7 +141,8 @@ class Server:
                     connection.execute(drop)
             connection.execute("CREATE SCHEMA public")
 
-    def _run(self, **settings: str) -> None:
+    def _run(self, in_recovery: bool = False, /, **settings: str) -> None:
+        self._in_recovery = in_recovery
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
         socket = f"-cunix_socket_directories={self._home}"
         self._home.chmod(0o777)
@@ -147,7 +163,7 @@ class Server:
         try:
             async with await psycopg.AsyncConnection.connect(self.url()) as connection:
                 cursor = await connection.execute("SELECT pg_is_in_recovery()")
-                return await cursor.fetchone() == (False,)
+                return await cursor.fetchone() == (self._in_recovery,)
         except psycopg.OperationalError:
             return False
 

@@ -19,6 +19,7 @@ from triggerkit.consumers.declare.apply import apply as apply_declarations
 from triggerkit.consumers.declare.apply import plan as plan_declarations
 from triggerkit.consumers.declare.declaration import Declarations
 from triggerkit.consumers.declare.plan import Plan, PlanStep
+from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.encryption import Keyring
 from triggerkit.errors import TriggerkitError
 from triggerkit.project import Project
@@ -77,7 +78,7 @@ async def _plan(settings: Settings, declarations: Declarations) -> Plan:
         await connect(settings.source_dsn, "triggerkit plan") as source,
         await connect(settings.state_dsn, "triggerkit plan") as state,
     ):
-        return await plan_declarations(source, state, declarations)
+        return await plan_declarations(source, state, declarations, CaptureNames.of(settings))
 
 
 async def _plan_runs(settings: Settings, runs: DeclaredRuns) -> list[RunStep]:
@@ -100,6 +101,7 @@ async def _apply(
             settings.public_url,
             keyring=Keyring(settings.encryption_keys),
             may_lose=may_lose,
+            names=CaptureNames.of(settings),
         )
         return done + [step.done for step in await apply_runs(state, runs)]
 

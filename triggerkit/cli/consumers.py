@@ -21,6 +21,7 @@ from triggerkit.consumers.declare.manage import Consumers, cursors_of
 from triggerkit.consumers.definition import Kind, TableName
 from triggerkit.consumers.gap import open_gaps
 from triggerkit.consumers.health import consumer_health
+from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.settings import Settings
@@ -214,7 +215,16 @@ async def _edited(work: Callable[[Editor], Awaitable[list[str]]]) -> list[str]:
         await connect(settings.state_dsn, "triggerkit consumers") as state,
     ):
         keyring = Keyring(settings.encryption_keys)
-        return await work(Editor(source, state, keyring, settings.public_url, _actor()))
+        return await work(
+            Editor(
+                source,
+                state,
+                keyring,
+                settings.public_url,
+                _actor(),
+                CaptureNames.of(settings),
+            )
+        )
 
 
 def _actor() -> str:

@@ -13,10 +13,20 @@ from triggerkit.errors import PreflightFailed
 #: The publication's name, unless another is given.
 PUBLICATION = "triggerkit"
 
+#: Bytes of a name in Postgres.
+_LONGEST_NAME = 63
 
-def slot_name_for(database: str) -> str:
-    """Return the slot's name for a database: slots are named across the whole server."""
-    return f"triggerkit_{re.sub(r'[^a-z0-9_]', '_', database.lower())}"[:63]
+
+def slot_name_for(database: str, oid: int | None = None) -> str:
+    """Return the slot's name for a database: slots are named across the whole server.
+
+    A name that a slot cannot have as it is gets the database's OID, since others may become alike.
+    """
+    plain = f"triggerkit_{re.sub(r'[^a-z0-9_]', '_', database.lower())}"
+    if oid is None or (plain == f"triggerkit_{database}" and len(plain) <= _LONGEST_NAME):
+        return plain[:_LONGEST_NAME]
+    suffix = f"_{oid}"
+    return plain[: _LONGEST_NAME - len(suffix)] + suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class SourceIdentity:
     """The identity of a source database: it changes when the server is replaced."""
 
     database: str
+    oid: int
     system_identifier: str
     timeline: int
 
@@ -31,8 +42,9 @@ class SourceIdentity:
 async def identify(connection: psycopg.AsyncConnection) -> SourceIdentity:
     """Ask the server who it is."""
     cursor = await connection.execute(
-        "SELECT current_database(), s.system_identifier::text, c.timeline_id "
-        "FROM pg_control_system() s, pg_control_checkpoint() c"
+        "SELECT current_database(), d.oid::bigint, s.system_identifier::text, c.timeline_id "
+        "FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d "
+        "WHERE d.datname = current_database()"
     )
     row = await cursor.fetchone()
     assert row is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,11 @@ _DURABLE = (
 #: A peer that is gone without a word is noticed within about half a minute.
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
+#: Parameters that other libraries have in their URLs, and libpq does not know.
+_FOREIGN = re.compile(
+    r"[?&](schema|pgbouncer|connection_limit|pool_timeout|sslaccept|currentSchema|ssl)="
+)
+
 #: Seconds to wait for a server to answer.
 CONNECT_TIMEOUT_S = 10
 
@@ -80,6 +86,12 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
     try:
         parts = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
+        if found := _FOREIGN.search(dsn):
+            raise ConfigurationError(
+                f"the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) has the parameter "
+                f"{found[1]}, which is another library's and not Postgres's: leave it out; tables "
+                "are named with their schema here"
+            ) from None
         # The server's library repeats the string, password and all.
         raise ConfigurationError(
             "the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) cannot be parsed; "

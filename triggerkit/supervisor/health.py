@@ -34,7 +34,8 @@ SAFE_SHARE = 0.2
 FAILOVER_SLOTS = 170000
 
 _DATABASES = """
-SELECT id, name, slot_name, publication_name, system_identifier, timeline, slot_epoch,
+SELECT id, name, database_oid, slot_name, publication_name, system_identifier, timeline,
+    slot_epoch,
     next_position, retained_from, heartbeat_at,
     extract(epoch FROM clock_timestamp() - heartbeat_at)::float AS heartbeat_age_s
 FROM triggerkit.databases ORDER BY name
@@ -52,6 +53,7 @@ GROUP BY attrelid
 class _Database:
     id: int
     name: str
+    database_oid: int | None
     slot_name: str
     publication_name: str
     system_identifier: str | None
@@ -91,19 +93,30 @@ async def database_health(
         await cursor.execute(_DATABASES)
         databases = await cursor.fetchall()
     identity = None if source is None else await identify(source)
+    asked = None if identity is None else _behind(identity, databases)
     found, outlooks = [], []
     for database in databases:
         ahead = await outlook(state, database.id, policy)
         outlooks.append(ahead)
         problems = list(_of_log(ahead))
         slot = None
-        if source is not None and identity is not None and identity.database == database.name:
+        if source is not None and identity is not None and database == asked:
             slot = await read_slot(source, database.slot_name)
             problems += _of_server(database, identity)
             problems += await _of_slot(source, database, slot)
             problems += await _of_tables(state, source, database)
         found.append(_health(database, slot, ahead, problems, can_ask_source=source is not None))
     return found, outlooks
+
+
+def _behind(identity: SourceIdentity, databases: Sequence[_Database]) -> _Database | None:
+    """Return the database that is asked: of this server and OID, or else of this name."""
+    same = [d for d in databases if d.system_identifier == identity.system_identifier]
+    for database in same:
+        if database.database_oid == identity.oid:
+            return database
+    named = [d for d in databases if d.name == identity.database]
+    return next((d for d in named if d.database_oid is None or d not in same), None)
 
 
 def _health(

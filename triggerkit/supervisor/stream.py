@@ -60,7 +60,9 @@ class Stream:
         self._settings = settings
         self._database = database
         self._states = states
-        self._backfills = Backfills(settings.source_dsn, states, database.id)
+        self._backfills = Backfills(
+            settings.source_dsn, states, database.id, database.publication_name
+        )
         self._store = CursorStore(states, database.id)
         self._keyring = Keyring(settings.encryption_keys)
 

@@ -19,6 +19,7 @@ import psycopg
 from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import TriggerkitError
+from triggerkit.replication.slot import PUBLICATION
 
 #: Seconds that transactions may take which were open when the place was taken.
 VISIBLE_S: Final = 30.0
@@ -34,7 +35,7 @@ _PLACE = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 _NEWEST = "SELECT txid_current()"
 _ALL_VISIBLE = "SELECT txid_snapshot_xmin(txid_current_snapshot()) > %s"
 
-_EPOCHS = "SELECT name, slot_epoch FROM triggerkit.databases"
+_DATABASES = "SELECT name, slot_epoch, publication_name FROM triggerkit.databases"
 
 #: A message, before it is JSON.
 Message = dict[str, Any]
@@ -51,13 +52,18 @@ async def current_messages(
         PreflightFailed: a table is not there any more.
     """
     place = await visible_place(source)
-    epochs: dict[str, int] = dict(await (await state.execute(_EPOCHS)).fetchall())
+    databases = await (await state.execute(_DATABASES)).fetchall()
+    epochs: dict[str, int] = {name: epoch for name, epoch, _ in databases}
+    publications = {name: publication for name, _, publication in databases}
     by_table: defaultdict[TableName, list[tuple[str, ...]]] = defaultdict(list)
+    published: dict[TableName, str] = {}
     for message in messages:
-        by_table[_table(message)].append(_key(message))
+        table = _table(message)
+        by_table[table].append(_key(message))
+        published[table] = publications.get(_database(message), PUBLICATION)
     found: dict[tuple[TableName, tuple[str, ...]], tuple[str, Any]] = {}
     for table, keys in by_table.items():
-        reader = ChunkReader(source, table, None)
+        reader = ChunkReader(source, table, None, publication=published[table])
         await reader.open()
         if any(len(key) != len(reader.key) for key in keys):
             raise TriggerkitError(f"the columns of the primary key of {table} have changed")
@@ -93,6 +99,11 @@ def _table(message: Message) -> TableName:
             "with its own payload"
         )
     return TableName(metadata["table_schema"], metadata["table_name"])
+
+
+def _database(message: Message) -> str:
+    database = message["metadata"].get("database")
+    return str(database.get("name")) if isinstance(database, dict) else ""
 
 
 def _key(message: Message) -> tuple[str, ...]:

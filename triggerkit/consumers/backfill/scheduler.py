@@ -66,7 +66,10 @@ class Backfills:
     whose span is closed. The stream looks at its start, and whenever the state was changed.
     """
 
-    def __init__(self, source_dsn: str, pool: AsyncConnectionPool, database_id: int) -> None:
+    def __init__(
+        self, source_dsn: str, pool: AsyncConnectionPool, database_id: int, publication: str
+    ) -> None:
+        self._publication = publication
         self._source_dsn = source_dsn
         self._pool = pool
         self._database_id = database_id
@@ -100,7 +103,9 @@ class Backfills:
             if await outstanding.holds_back():
                 self.look_again_s = HELD_BACK_CHECK_S
                 continue
-            reading = TableBackfill(backfill, self._source_dsn, self._pool, outstanding)
+            reading = TableBackfill(
+                backfill, self._source_dsn, self._pool, outstanding, self._publication
+            )
             self._running[backfill.id] = reading
             new.append(reading)
         return new

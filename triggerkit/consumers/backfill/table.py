@@ -127,7 +127,9 @@ class TableBackfill:
         source_dsn: str,
         pool: AsyncConnectionPool,
         outstanding: Outstanding,
+        publication: str,
     ) -> None:
+        self._publication = publication
         self.backfill = backfill
         self.touched = TouchedKeys()
         self.is_complete = False
@@ -163,7 +165,12 @@ class TableBackfill:
             await source.execute("SET row_security = off")
             most_rows = min(MOST_ROWS, backfill.rows_per_s or MOST_ROWS)
             reader = ChunkReader(
-                source, backfill.table, backfill.sort_column, backfill.bounds, most_rows
+                source,
+                backfill.table,
+                backfill.sort_column,
+                backfill.bounds,
+                most_rows,
+                self._publication,
             )
             if await self._wait_until_visible(source):
                 await reader.open()

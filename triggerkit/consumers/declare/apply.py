@@ -12,23 +12,33 @@ from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.slot import ensure_capture_slot
-from triggerkit.consumers.source.database import Database, ensure_database, known_database
+from triggerkit.consumers.source.database import (
+    OWN_NAMES,
+    CaptureNames,
+    Database,
+    ensure_database,
+    known_database,
+)
 from triggerkit.encryption import Keyring
-from triggerkit.replication.slot import require_logical
+from triggerkit.replication.slot import PUBLICATION, require_logical
 from triggerkit.state.channels import notify_consumers
 
 
 async def plan(
-    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection, declarations: Declarations
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    declarations: Declarations,
+    names: CaptureNames = OWN_NAMES,
 ) -> Plan:
     """Plan what `apply` does to consumers; change nothing.
 
     Raises:
         ConfigurationError: a declaration does not fit the source.
     """
-    database = await known_database(source, state)
+    database = await known_database(source, state, [c.name for c in declarations.consumers])
     stored = [] if database is None else await stored_consumers(state, database.id)
-    return await make_plan(source, stored, declarations.consumers)
+    publication = names.publication or (database.publication_name if database else PUBLICATION)
+    return await make_plan(source, stored, declarations.consumers, publication)
 
 
 async def apply(
@@ -39,6 +49,7 @@ async def apply(
     *,
     keyring: Keyring | None = None,
     may_lose: bool = False,
+    names: CaptureNames = OWN_NAMES,
 ) -> list[str]:
     """Make `declared` so and return what changed, one line each. Doing it twice changes nothing.
 
@@ -51,10 +62,12 @@ async def apply(
     """
     declarations = declared if isinstance(declared, Declarations) else Declarations(declared)
     await require_logical(source)
-    planned = await plan(source, state, declarations)
+    planned = await plan(source, state, declarations, names)
     endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
     await endpoints.check(declarations.endpoints, declarations.consumers)
-    database, identity = await ensure_database(source, state)
+    database, identity = await ensure_database(
+        source, state, names, [c.name for c in declarations.consumers], may_lose=may_lose
+    )
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
     done = await follow(source, state, database, tables)
     done += await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)

@@ -14,10 +14,15 @@ from triggerkit.consumers.declare.plan import Stored, loss
 from triggerkit.consumers.declare.resolve import resolve
 from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.consumers.source.database import ensure_database
+from triggerkit.consumers.source.database import (
+    OWN_NAMES,
+    CaptureNames,
+    ensure_database,
+    known_database,
+)
 from triggerkit.encryption import Keyring
 from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
-from triggerkit.replication.slot import require_logical
+from triggerkit.replication.slot import PUBLICATION, require_logical
 
 
 class Editor:
@@ -30,11 +35,13 @@ class Editor:
         keyring: Keyring,
         public_url: str,
         actor: str,
+        names: CaptureNames = OWN_NAMES,
     ) -> None:
         self._source = source
         self._state = state
         self._endpoints = EndpointSteps(state, keyring, public_url)
         self._consumers = Consumers(state, actor)
+        self._names = names
 
     async def create(self, name: str, values: dict[str, Any]) -> list[str]:
         """Make the consumer `name`, `values` being the fields of its definition.
@@ -50,7 +57,7 @@ class Editor:
         definition = ConsumerDefinition.parse({**values, "name": name}, name)
         declared, warnings = await self._captured(name, definition)
         endpoint_id = await self._endpoints.id_for(declared)
-        database, identity = await ensure_database(self._source, self._state)
+        database, identity = await ensure_database(self._source, self._state, self._names)
         warnings += await follow(self._source, self._state, database, definition.table_names)
         await ensure_capture_slot(self._source, self._state, database, identity)
         await self._consumers.create(database.id, declared, endpoint_id)
@@ -75,7 +82,7 @@ class Editor:
         if lost is not None and not may_lose:
             raise WouldLose(f"{name}: {lost}; confirm with --yes (in the API: may_lose)")
         endpoint_id = await self._endpoints.id_for(declared)
-        database, _ = await ensure_database(self._source, self._state)
+        database, _ = await ensure_database(self._source, self._state, self._names)
         warnings += await follow(self._source, self._state, database, definition.table_names)
         await self._consumers.change(stored, declared, endpoint_id)
         await self._set_paused(stored, values.get("paused"))
@@ -91,7 +98,9 @@ class Editor:
         self, name: str, definition: ConsumerDefinition
     ) -> tuple[Declared, list[str]]:
         await require_logical(self._source)
-        found = await resolve(self._source, definition, name)
+        known = await known_database(self._source, self._state, [name])
+        publication = self._names.publication or (known.publication_name if known else PUBLICATION)
+        found = await resolve(self._source, definition, name, publication)
         return Declared(name, found.definition, managed_by="api"), found.warnings
 
     async def _require_free(self, name: str) -> None:

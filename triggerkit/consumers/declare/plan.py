@@ -82,6 +82,7 @@ async def make_plan(
     source: psycopg.AsyncConnection,
     stored: Sequence[Stored],
     declared: Sequence[Declared],
+    publication: str,
 ) -> Plan:
     """Plan the steps that make `declared` so. Consumers of the API stay as they
     are.
@@ -94,7 +95,7 @@ async def make_plan(
     there = {consumer.name: consumer for consumer in stored}
     for consumer in declared:
         try:
-            found = await resolve(source, consumer.definition, consumer.where)
+            found = await resolve(source, consumer.definition, consumer.where, publication)
         except ConfigurationError as error:
             problems.append(str(error))
             continue

@@ -17,6 +17,7 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.tables import read_tables
 from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.wal_marker import OWN_SCHEMA
 from triggerkit.values import decoder_for
 
 _ORDERING = (">", "<", ">=", "<=")
@@ -88,6 +89,13 @@ class _Checker:
         return resolved
 
     async def _read_table(self, table: TableName, path: str) -> None:
+        if table.schema == OWN_SCHEMA:
+            self._problem(
+                path,
+                f"{table} is of our own state, which nobody can follow: a message would make the "
+                "next; name a table of the application",
+            )
+            return
         columns = await read_followed(self._source, table)
         if columns:
             self._tables[table] = columns

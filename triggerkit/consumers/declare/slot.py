@@ -16,7 +16,8 @@ from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
 _NEW_SLOT = """
 UPDATE triggerkit.databases
 SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_commit_lsn = 0,
-    epoch_position = next_position, confirmed_lsn = NULL, system_identifier = %s, timeline = %s
+    epoch_position = next_position, confirmed_lsn = NULL, system_identifier = %s, timeline = %s,
+    database_oid = %s
 WHERE id = %s
 """
 
@@ -54,15 +55,21 @@ async def ensure_capture_slot(
             )
         await drop_slot(source, database.slot_name)
     cursor = await source.execute(_IS_THERE, [database.slot_name])
-    is_replaced = await cursor.fetchone() is None and database.slot_epoch > 0
+    is_other_server = database.system_identifier != identity.system_identifier
+    is_there = await cursor.fetchone() is not None
+    is_replaced = database.slot_epoch > 0 and (is_other_server or not is_there)
     # Before the slot is made: afterwards nobody sees any more that changes are missing.
     gaps = await _begin_anew(source, state, database, identity) if is_replaced else []
     slot_is_new = await ensure_slot(source, database.slot_name)
     if database.slot_epoch == 0:
-        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+        await state.execute(_NEW_SLOT, [*_facts(identity), database.id])
     if not slot_is_new:
         return gaps
     return [f"created replication slot {database.slot_name}", *gaps]
+
+
+def _facts(identity: SourceIdentity) -> list[object]:
+    return [identity.system_identifier, identity.timeline, identity.oid]
 
 
 async def _begin_anew(
@@ -77,7 +84,7 @@ async def _begin_anew(
     async with state.transaction():
         cursor = await state.execute(_LAST, [database.id])
         [last] = await cursor.fetchone() or [None]
-        await state.execute(_NEW_SLOT, [identity.system_identifier, identity.timeline, database.id])
+        await state.execute(_NEW_SLOT, [*_facts(identity), database.id])
         stored = await stored_consumers(state, database.id)
         await mark_gap(
             state, [consumer.id for consumer in stored], reason, from_lsn=last, to_lsn=place

@@ -1,12 +1,20 @@
-"""Source databases as the state knows them: slot, publication, epoch."""
+"""Source databases as the state knows them: slot, publication, epoch.
+
+A database is the one of an OID on the server of a system identifier. Its name is a label: it may be
+renamed, and another server may have one of the same name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Self
 
 import psycopg
 
+from triggerkit.errors import PreflightFailed
 from triggerkit.replication.slot import PUBLICATION, SourceIdentity, identify, slot_name_for
+from triggerkit.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +29,57 @@ class Database:
     system_identifier: str
 
 
-_UPSERT_DATABASE = """
-INSERT INTO triggerkit.databases
-    (name, slot_name, publication_name, system_identifier, timeline)
-VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT (name) DO UPDATE SET name = excluded.name
-RETURNING id, name, slot_name, publication_name, slot_epoch, system_identifier
-"""
+@dataclass(frozen=True, slots=True)
+class CaptureNames:
+    """The names that were given for publication and slot, None where ours are wanted."""
 
-_FIND_DATABASE = """
-SELECT id, name, slot_name, publication_name, slot_epoch, system_identifier
-FROM triggerkit.databases WHERE name = %s
+    publication: str | None = None
+    slot: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return those of the settings."""
+        return cls(settings.triggerkit_publication, settings.triggerkit_slot)
+
+    def for_database(self, identity: SourceIdentity) -> tuple[str, str]:
+        """Return the publication's and the slot's name for a database that is not known yet."""
+        own = slot_name_for(identity.database, identity.oid)
+        return self.publication or PUBLICATION, self.slot or own
+
+
+#: None are given.
+OWN_NAMES: Final = CaptureNames()
+
+
+_FIELDS = "id, name, slot_name, publication_name, slot_epoch, system_identifier"
+
+#: Rows that were made before the OID was kept are known by their name on the same server.
+_FIND = f"""
+SELECT {_FIELDS} FROM triggerkit.databases
+WHERE system_identifier = %(system)s
+  AND (database_oid = %(oid)s OR database_oid IS NULL AND name = %(name)s)
+ORDER BY database_oid NULLS LAST LIMIT 1
+"""  # noqa: S608 - of constants
+
+_INSERT = f"""
+INSERT INTO triggerkit.databases
+    (name, slot_name, publication_name, system_identifier, timeline, database_oid)
+VALUES (%s, %s, %s, %s, %s, %s) RETURNING {_FIELDS}
+"""  # noqa: S608 - of constants
+
+#: Takes the place of a database whose consumers are these.
+_PREDECESSOR = f"""
+SELECT {_FIELDS} FROM triggerkit.databases d
+WHERE name = %s AND EXISTS (
+    SELECT FROM triggerkit.consumers c WHERE c.database_id = d.id AND c.name = ANY (%s))
+"""  # noqa: S608 - of constants
+
+_SEEN = """
+UPDATE triggerkit.databases d SET database_oid = %(oid)s, publication_name = %(publication)s,
+    name = CASE WHEN EXISTS (
+        SELECT FROM triggerkit.databases o WHERE o.name = %(name)s AND o.id <> d.id)
+        THEN d.name ELSE %(name)s END
+WHERE id = %(id)s
 """
 
 
@@ -44,33 +92,114 @@ async def find_database(
 
 
 async def known_database(
-    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    consumers: Sequence[str] = (),
 ) -> Database | None:
-    """Return the state's row for the database behind `source`, None where it has none."""
+    """Return the state's row for the database behind `source`, None where it has none.
+
+    It is that of another one of this name, whose place it takes, if that has some of `consumers`.
+    """
     cursor = await state.execute("SELECT to_regclass('triggerkit.databases') IS NOT NULL")
     if await cursor.fetchone() == (False,):
         return None
     identity = await identify(source)
-    cursor = await state.execute(_FIND_DATABASE, [identity.database])
-    row = await cursor.fetchone()
-    return None if row is None else Database(*row)
+    found = await _find(state, identity)
+    return found or await _predecessor(state, identity, consumers)
 
 
 async def ensure_database(
-    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    names: CaptureNames = OWN_NAMES,
+    consumers: Sequence[str] = (),
+    *,
+    may_lose: bool = False,
 ) -> tuple[Database, SourceIdentity]:
-    """Return the state's row for the database behind `source`, made when it is missing."""
+    """Return the state's row for the database behind `source`, made when it is missing.
+
+    Raises:
+        PreflightFailed: `consumers` were made on another server's database of this name, and it is
+            not said by `may_lose` that this one takes its place; or it has another slot than
+            `names` say.
+    """
     identity = await identify(source)
+    found = await _find(state, identity)
+    if found is None:
+        found = await _predecessor(state, identity, consumers)
+        if found is not None and not may_lose:
+            raise PreflightFailed(
+                f"DATABASE_URL leads to another database {identity.database} (OID {identity.oid} "
+                f"on the server {identity.system_identifier}) than its consumers were made on (the "
+                f"server {found.system_identifier}); correct it, or, if this one takes the other's "
+                "place, run `triggerkit apply --yes`, which records a gap"
+            )
+    if found is None:
+        return await _insert(state, identity, names), identity
+    if names.slot not in (None, found.slot_name):
+        raise PreflightFailed(
+            f"{found.name} is captured by the slot {found.slot_name}, and TRIGGERKIT_SLOT is "
+            f"{names.slot}: unset it, since what the other slot holds would be lost"
+        )
+    if found.system_identifier != identity.system_identifier:
+        # What is remembered by OIDs is of the other server's.
+        for table in ("published", "relations"):
+            await state.execute(
+                f"DELETE FROM triggerkit.{table} WHERE database_id = %s",  # noqa: S608
+                [found.id],
+            )
+    publication = names.publication or found.publication_name
+    seen = {"oid": identity.oid, "publication": publication, "name": identity.database}
+    if found.system_identifier == identity.system_identifier:
+        await state.execute(_SEEN, {**seen, "id": found.id})
     cursor = await state.execute(
-        _UPSERT_DATABASE,
-        [
-            identity.database,
-            slot_name_for(identity.database),
-            PUBLICATION,
-            identity.system_identifier,
-            identity.timeline,
-        ],
+        f"SELECT {_FIELDS} FROM triggerkit.databases WHERE id = %s",  # noqa: S608
+        [found.id],
     )
     row = await cursor.fetchone()
     assert row is not None
     return Database(*row), identity
+
+
+async def _find(state: psycopg.AsyncConnection, identity: SourceIdentity) -> Database | None:
+    parameters = {
+        "system": identity.system_identifier,
+        "oid": identity.oid,
+        "name": identity.database,
+    }
+    cursor = await state.execute(_FIND, parameters)
+    row = await cursor.fetchone()
+    return None if row is None else Database(*row)
+
+
+async def _predecessor(
+    state: psycopg.AsyncConnection, identity: SourceIdentity, consumers: Sequence[str]
+) -> Database | None:
+    cursor = await state.execute(_PREDECESSOR, [identity.database, list(consumers)])
+    row = await cursor.fetchone()
+    return None if row is None else Database(*row)
+
+
+async def _insert(
+    state: psycopg.AsyncConnection, identity: SourceIdentity, names: CaptureNames
+) -> Database:
+    cursor = await state.execute("SELECT name FROM triggerkit.databases")
+    taken = {name for (name,) in await cursor.fetchall()}
+    label, number = identity.database, 2
+    while label in taken:
+        label, number = f"{identity.database}-{number}", number + 1
+    publication, slot = names.for_database(identity)
+    cursor = await state.execute(
+        _INSERT,
+        [
+            label,
+            slot,
+            publication,
+            identity.system_identifier,
+            identity.timeline,
+            identity.oid,
+        ],
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Database(*row)

@@ -8,14 +8,16 @@ from dataclasses import replace
 import psycopg
 
 from triggerkit.consumers.declare.declaration import Declared
-from triggerkit.replication.slot import PUBLICATION, slot_name_for
+from triggerkit.consumers.source.database import CaptureNames, known_database
+from triggerkit.errors import CannotConnect
+from triggerkit.replication.slot import identify
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
 from triggerkit.supervisor.checks.authorization import check_secrets
 from triggerkit.supervisor.checks.broker import check_broker
 from triggerkit.supervisor.checks.check import Check
 from triggerkit.supervisor.checks.publication import check_publication
-from triggerkit.supervisor.checks.server import check_pgvector, check_server
+from triggerkit.supervisor.checks.server import check_connection, check_pgvector, check_server
 from triggerkit.supervisor.checks.session import check_session
 from triggerkit.supervisor.checks.slot import check_slot
 from triggerkit.supervisor.checks.state import check_state
@@ -36,7 +38,9 @@ async def run_checks(
     """
     async with await connect(settings.source_dsn, "triggerkit check") as source:
         checks = [Check("postgres reachable", True, redacted(settings.source_dsn))]
-        checks += await _source(source, declared, advise=advise)
+        checks += await check_connection(source)
+        publication, slot = await _names(settings, source)
+        checks += await _source(source, declared, publication, slot, advise=advise)
         checks += await check_state(settings, source)
     checks += await check_broker(settings)
     checks += check_secrets(settings)
@@ -49,16 +53,34 @@ async def run_checks(
     return [replace(check, remedy=None) if check.ok else check for check in shown]
 
 
+async def _names(settings: Settings, source: psycopg.AsyncConnection) -> tuple[str, str]:
+    """Return the names of publication and slot: as they were made, or as `apply` will make them."""
+    names = CaptureNames.of(settings)
+    try:
+        async with await connect(settings.state_dsn, "triggerkit check") as state:
+            known = await known_database(source, state)
+    except (CannotConnect, psycopg.Error):
+        # That is a fault of its own, which is told with the state's.
+        known = None
+    if known is None:
+        return names.for_database(await identify(source))
+    return names.publication or known.publication_name, known.slot_name
+
+
 async def _source(
-    source: psycopg.AsyncConnection, declared: Sequence[Declared], *, advise: bool
+    source: psycopg.AsyncConnection,
+    declared: Sequence[Declared],
+    publication: str,
+    slot_name: str,
+    *,
+    advise: bool,
 ) -> list[Check]:
-    slot_name = slot_name_for(source.info.dbname)
-    of_tables, tables = await check_tables(source, declared, PUBLICATION)
+    of_tables, tables = await check_tables(source, declared, publication)
     return [
         *await check_server(source, slot_name),
         await check_session(source, "session"),
         await check_slot(source, slot_name),
         *of_tables,
-        *await check_publication(source, PUBLICATION, tables, advise=advise),
+        *await check_publication(source, publication, tables, advise=advise),
         *([await check_pgvector(source)] if advise else []),
     ]

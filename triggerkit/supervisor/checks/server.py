@@ -106,6 +106,25 @@ def _room(server: _ServerFacts) -> Iterator[Check]:
     )
 
 
+async def check_connection(source: psycopg.AsyncConnection) -> list[Check]:
+    """Check that `source` leads to a server that can be written to, with no pooler in between."""
+    cursor = await source.execute("SELECT pg_is_in_recovery(), pg_backend_pid()")
+    row = await cursor.fetchone()
+    assert row is not None
+    is_standby, pid = row
+    checks = []
+    if is_standby:
+        detail = "it is a hot standby, which takes no publication, slot or markers"
+        remedy = "set DATABASE_URL to the primary's address"
+        checks.append(Check("primary server", False, detail, remedy))
+    # A pooler tells each client a process of its own making.
+    if pid != source.info.backend_pid:
+        detail = "a pooler answers: it passes on neither replication nor what is set for a session"
+        remedy = "set DATABASE_URL to the server's own address and port, not the pooler's"
+        checks.append(Check("direct connection", False, detail, remedy))
+    return checks
+
+
 async def check_pgvector(source: psycopg.AsyncConnection) -> Check:
     """Check whether embeddings can be stored; advice, since a project may have none."""
     cursor = await source.execute(_PGVECTOR)

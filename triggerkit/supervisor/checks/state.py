@@ -8,6 +8,7 @@ import psycopg
 
 from triggerkit.consumers.declare.followed import retyped
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.source.database import find_database
 from triggerkit.errors import CannotConnect
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, redacted
@@ -22,14 +23,10 @@ FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %s
 """
 
 
-#: The slot that was made for a database.
-_KNOWN_SLOT = "SELECT slot_name FROM triggerkit.databases WHERE name = %s AND slot_epoch > 0"
-
 #: The consumers that have filters.
 _DEFINITIONS = """
 SELECT c.name, c.definition FROM triggerkit.consumers c
-JOIN triggerkit.databases d ON d.id = c.database_id
-WHERE d.name = %s AND c.definition -> 'filters' <> '[]' ORDER BY c.name
+WHERE c.database_id = %s AND c.definition -> 'filters' <> '[]' ORDER BY c.name
 """
 
 
@@ -64,21 +61,24 @@ async def _gone_slot(
 ) -> list[Check]:
     """Look for a slot that was made and is no more; advice, since starting anew is all there is to
     do."""
-    cursor = await state.execute(_KNOWN_SLOT, [source.info.dbname])
-    known = await cursor.fetchone()
+    known = await find_database(source, state)
     if known is None:
         return []
-    cursor = await source.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", known)
+    name = known.slot_name
+    cursor = await source.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", [name])
     if cursor.rowcount:
         return []
-    detail = f"{known[0]} was made before and is gone; changes since are missing in the log"
+    detail = f"{name} was made before and is gone; changes since are missing in the log"
     remedy = "triggerkit apply  # makes it again, and says how to read the tables anew"
     return [Check("captured changes", False, detail, remedy, required=False)]
 
 
 async def _retyped(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
     """Look for columns that were given another type under a consumer's filter."""
-    cursor = await state.execute(_DEFINITIONS, [source.info.dbname])
+    known = await find_database(source, state)
+    if known is None:
+        return []
+    cursor = await state.execute(_DEFINITIONS, [known.id])
     checks = []
     for name, values in await cursor.fetchall():
         found = await retyped(source, ConsumerDefinition.from_json(values))

@@ -14,6 +14,7 @@ from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
 from triggerkit.consumers.retention import outlook
+from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.errors import UnknownConsumer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
@@ -199,7 +200,9 @@ async def _healths(call: Call, state: psycopg.AsyncConnection) -> list[ConsumerH
 
 
 def _editor(call: Call, source: psycopg.AsyncConnection, state: psycopg.AsyncConnection) -> Editor:
-    return Editor(source, state, call.keyring, call.settings.public_url, ACTOR)
+    settings = call.settings
+    names = CaptureNames.of(settings)
+    return Editor(source, state, call.keyring, settings.public_url, ACTOR, names)
 
 
 async def _shown(state: psycopg.AsyncConnection, name: str) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""A standby cannot be captured from: `check` names it, and where to go instead."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.capture.project import project
+from tests.capture.source import Source
+from triggerkit.supervisor.checks import run_checks
+
+
+def test_a_hot_standby_is_named(source: Source, database_url: str, redis_url: str) -> None:
+    settings = project(source, database_url, redis_url)
+    source.close()
+    source.server.stand_by()
+    try:
+        found = {check.name: check for check in asyncio.run(run_checks(settings, []))}
+        check = found["primary server"]
+        assert check.failed
+        assert "hot standby" in check.detail
+        assert check.remedy == "set DATABASE_URL to the primary's address"
+    finally:
+        source.server.take_over()
+        source.reconnect()
+    assert all(c.name != "primary server" for c in asyncio.run(run_checks(settings, [])))
