@@ -27,7 +27,7 @@ async def opened(state: RunState) -> Client:
 def terminate_clients(state: RunState) -> None:
     """End every connection that accepts runs."""
     state.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE application_name = 'triggerkit client' AND datname = current_database()"
     )
 
