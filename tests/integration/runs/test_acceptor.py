@@ -140,25 +140,23 @@ def test_runs_are_made_once_while_the_line_to_postgres_breaks(state: RunState) -
 
 
 def test_a_read_only_database_is_said_to_be_so_and_writable_again_later(state: RunState) -> None:
-    alter = f'ALTER DATABASE "{state.connection.info.dbname}" '
-
-    async def scenario() -> list[RunRef]:
+    async def scenario() -> None:
         client = await opened(state)
+        writable = dict(client.pool.kwargs)
+        read_only = f"{writable['options']} -c default_transaction_read_only=on"
         try:
             await client.accept([new_run()])
-            state.connection.execute(f"{alter}SET default_transaction_read_only = on")
+            # As of a standby, each connection that is made anew takes no writes.
+            client.pool.kwargs = {**writable, "options": read_only}
             terminate_clients(state)
             with pytest.raises(NotDurable, match="the state database is read-only"):
                 await client.accept([new_run()])
-            state.connection.execute(f"{alter}RESET default_transaction_read_only")
-            return await client.accept([new_run()])
+            client.pool.kwargs = writable
+            await client.accept([new_run()])
         finally:
             await client.close()
 
-    try:
-        asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S * 6))
-    finally:
-        state.connection.execute("SET default_transaction_read_only = off")
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S * 6))
     assert len(state.statuses()) == 2
 
 
