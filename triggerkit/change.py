@@ -19,10 +19,11 @@ Key = tuple[str, ...]
 class RowChange(NamedTuple):
     """One row's change, as the log stores it.
 
-    `changes` holds the old values of the changed columns of an update: None when the action has
-    none, empty when the WAL does not carry them. `unchanged` names TOASTed columns whose value is
-    neither in the WAL nor known otherwise; they are absent from `record`. `fault` says why there is
-    no record though there should be one; the key is then known as far as it could be read.
+    `changes` holds the old values of the changed columns of an update: empty when the WAL does not
+    carry them, None when no column changed, and for every other action. `unchanged` names TOASTed
+    columns whose value is neither in the WAL nor known otherwise; they are absent from `record`.
+    `fault` says why there is no record though there should be one; the key is then known as far as
+    it could be read.
     """
 
     schema: str

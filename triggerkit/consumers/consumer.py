@@ -103,6 +103,8 @@ def _key_part(value: bytes) -> str:
 
 
 def _changed(entry: Entry, columns: tuple[str, ...]) -> bool:
+    if entry.changes is None:
+        return entry.fault is not None
     # Without the old values in the WAL nothing says that the columns did not change.
-    changes = read_object(entry.changes or b"{}")
+    changes = read_object(entry.changes)
     return not changes or not changes.keys().isdisjoint(columns)

@@ -82,7 +82,7 @@ class Renderer:
             tail = b"%b%b}}" % (self._constant, annotations.encode())
         return b'{"record":%b,"changes":%b%b%b' % (
             record or b"null",
-            changes or b"null",
+            changes or (b"{}" if action == "update" and record else b"null"),
             metadata.encode(),
             tail,
         )
@@ -144,13 +144,15 @@ class RowRenderer:
                 identity = f'"{key_of_change(lsn, index)}"'
             else:
                 identity = _text(self._keys.of_row(backfill_id, schema, table, key))
+            if changes is None:
+                changes = "{}" if action == "update" and record else "null"
             tail = plain_tail
             if unchanged or annotations is not None:
                 names = f',"unchanged":{orjson.dumps(unchanged).decode()}' if unchanged else ""
                 tail = f"{names}{self._constant}{annotations or 'null'}}}}}"
             message = (
                 f'{{"ack_id":"{ack_head}{position}","record":{record or "null"},'
-                f'"changes":{changes or "null"}{kind}{key}{transaction}{index},'
+                f'"changes":{changes}{kind}{key}{transaction}{index},'
                 f'"idempotency_key":{identity},"position":{position},'
                 f'"xid":{"null" if xid is None else xid}{tail}'
             ).encode()

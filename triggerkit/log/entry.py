@@ -25,6 +25,8 @@ LARGEST_BYTES = 64 * 1024 * 1024
 class Entry(NamedTuple):
     """One change in the log. `record` and `changes` are JSON; `key` is a JSON array of text.
 
+    `changes` is None of an update that is known to have changed nothing, as `RowChange` has it.
+
     `consumer_id` and `backfill_id` are set for rows read by a backfill: only that consumer gets
     them. `commit_at` is ISO 8601, UTC, with microseconds. `fault` says why there is no record
     though there should be one: such an entry cannot be delivered. `annotations` is JSON.

@@ -152,6 +152,8 @@ class CompiledRelation:
         if any(old[at] != new[at] for at in self._key_at):
             return [self._delete(row), self._change("insert", new)]
         changed = [is_whole and was != value for was, value in zip(old, new, strict=True)]
+        if is_whole and not any(changed):
+            return [self._change("update", new)]
         try:
             changes = self._record(only(changed, old))
         except _Undecodable as undecodable:

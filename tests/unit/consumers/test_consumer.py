@@ -62,6 +62,28 @@ def test_an_update_is_wanted_when_a_named_column_changed_or_may_have() -> None:
     assert by_title.wants(entry("delete"))
 
 
+def test_an_update_of_nothing_is_not_wanted_and_its_changes_are_empty() -> None:
+    assert not consumer(rows("posts", when_changed=["title"])).wants(entry("update"))
+    plain = consumer(rows("posts"))
+    assert plain.wants(entry("update"))
+    assert orjson.loads(Renderer(plain).message(entry("update")))["changes"] == {}
+    faulty = entry("update", record=None, fault="too large")
+    assert consumer(rows("posts", when_changed=["title"])).wants(faulty)
+
+
+@pytest.mark.parametrize("action", ["insert", "update"])
+def test_a_row_that_is_written_while_its_table_is_read_is_wanted_whatever_the_actions(
+    action: str,
+) -> None:
+    """The row of the chunk gives way to this change, which is then its only bearer."""
+    reading = BackfillSpan(("public", "posts"), 4000, None)
+    read = BackfillSpan(("public", "posts"), 4000, 4700)
+    definition = rows("posts", actions=["delete", "read"])
+    assert consumer(definition, reading).wants(entry(action))
+    assert not consumer(definition, read).wants(entry(action))
+    assert not consumer(rows("posts", actions=["insert", "read"]), reading).wants(entry("delete"))
+
+
 def test_an_unrelated_update_is_wanted_while_its_table_is_read() -> None:
     reading = BackfillSpan(("public", "posts"), 4000, None)
     read = BackfillSpan(("public", "posts"), 4000, 4700)

@@ -136,6 +136,25 @@ def test_when_changed_is_off_exactly_while_rows_are_read(scene: Scene) -> None:
     scene(scenario)
 
 
+def test_rows_that_are_updated_while_they_are_read_arrive_whatever_the_actions(
+    scene: Scene,
+) -> None:
+    """A chunk's row that was updated since is left to its update, which `actions` does not name."""
+
+    async def scenario(operator: Operator, receiver: Receiver) -> None:
+        await prepared(operator, receiver, 1_000, actions=["insert", "delete"], batch_size=100)
+        async with streaming(operator.settings, receiver):
+            backfill_id = await operator.start()
+            for version in range(1, 12):
+                await execute(operator.settings, f"UPDATE items SET version = {version}")
+            await operator.until_state(backfill_id, "completed")
+            await receiver.until(
+                lambda: len({k for r in receiver.requests for k in r.keys}) == 1_000
+            )
+
+    scene(scenario)
+
+
 def updates(receiver: Receiver) -> list[tuple[str, int]]:
     return [
         (m["metadata"]["record_pks"][0], m["record"]["version"])
