@@ -142,16 +142,20 @@ def test_runs_are_made_once_while_the_line_to_postgres_breaks(state: RunState) -
 def test_a_read_only_database_is_said_to_be_so_and_writable_again_later(state: RunState) -> None:
     async def scenario() -> None:
         client = await opened(state)
-        writable = dict(client.pool.kwargs)
-        read_only = f"{writable['options']} -c default_transaction_read_only=on"
+        pool: Any = client.pool
+        configure = pool._configure
+
+        async def as_of_a_standby(connection: psycopg.AsyncConnection) -> None:
+            await configure(connection)
+            await connection.execute("SET default_transaction_read_only = on")
+
         try:
             await client.accept([new_run()])
-            # As of a standby, each connection that is made anew takes no writes.
-            client.pool.kwargs = {**writable, "options": read_only}
+            pool._configure = as_of_a_standby
             terminate_clients(state)
             with pytest.raises(NotDurable, match="the state database is read-only"):
                 await client.accept([new_run()])
-            client.pool.kwargs = writable
+            pool._configure = configure
             await client.accept([new_run()])
         finally:
             await client.close()
