@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 
 from triggerkit.consumers.appender import Appender, split_at_last_end
-from triggerkit.log.reader import LogReader
+from triggerkit.log.entry import Entry
 from triggerkit.replication.capture import Capture
 from triggerkit.replication.read_ahead import ReadAhead
 
@@ -20,9 +21,12 @@ PACE_S = 0.01
 #: What is no little any more, in bytes of frames.
 PACED_BYTES = 64 * 1024
 
+#: Told what is in the log now: the entries, if they were kept, and the last position.
+Appended = Callable[[list[Entry], int], None]
 
-async def ingest(capture: Capture, appender: Appender, reader: LogReader) -> None:
-    """Append what `capture` reads, tell `reader`, confirm what is durable; until canceled.
+
+async def ingest(capture: Capture, appender: Appender, appended: Appended) -> None:
+    """Append what `capture` reads, tell `appended`, confirm what is durable; until canceled.
 
     An append takes all that came while the one before it was committed.
 
@@ -33,7 +37,7 @@ async def ingest(capture: Capture, appender: Appender, reader: LogReader) -> Non
     async with asyncio.TaskGroup() as group:
         group.create_task(_read(capture, ahead), name="read the stream")
         # In the group's own task: on Python 3.11 a group that only waits keeps its task canceled.
-        await _append(capture, ahead, appender, reader)
+        await _append(capture, ahead, appender, appended)
 
 
 async def _read(capture: Capture, ahead: ReadAhead) -> None:
@@ -45,7 +49,7 @@ async def _read(capture: Capture, ahead: ReadAhead) -> None:
 
 
 async def _append(
-    capture: Capture, ahead: ReadAhead, appender: Appender, reader: LogReader
+    capture: Capture, ahead: ReadAhead, appender: Appender, appended: Appended
 ) -> None:
     while True:
         parts = await ahead.take()
@@ -53,6 +57,6 @@ async def _append(
         for some in split_at_last_end(parts):
             entries, confirmed = await appender.append(some)
             if confirmed is not None:
-                reader.appended(entries, appender.last_position)
+                appended(entries, appender.last_position)
                 capture.confirm(confirmed)
         await ahead.wait_until_filled(PACED_BYTES, started + PACE_S - monotonic())

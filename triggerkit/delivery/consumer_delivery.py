@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor_store import CursorStore
+from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.selection import Selection
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.isolation import Health

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import AttemptOutcome, Cursor
+from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect, is_id_of, new_id

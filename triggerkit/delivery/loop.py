@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor import CursorMoved
-from triggerkit.consumers.cursor_store import UNLOADABLE, CursorStore
+from triggerkit.consumers.cursors.cursor import CursorMoved
+from triggerkit.consumers.cursors.store import UNLOADABLE, CursorStore
 from triggerkit.consumers.retention import CursorProgress
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery, CredentialsFor
 from triggerkit.delivery.lane import Lane

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -15,19 +16,17 @@ from triggerkit.consumers.appender import Appender
 from triggerkit.consumers.backfill.scheduler import Backfills
 from triggerkit.consumers.backfill.table import TableBackfill, fault_of
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor_store import CursorStore
+from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.gap import close_gaps
 from triggerkit.consumers.ingest import ingest
-from triggerkit.consumers.pull.notifier import Notifier
 from triggerkit.consumers.source.database import Database, find_database
 from triggerkit.consumers.source.relations import StoredVersions
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.http.network import reachable
-from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.thread import DeliveryThread
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
-from triggerkit.log.reader import LogReader
 from triggerkit.log.writer import LogWriter
 from triggerkit.replication.capture import Capture
 from triggerkit.settings import Settings
@@ -49,8 +48,14 @@ logger = logging.getLogger(__name__)
 #: What the stream outlasts: it is started again.
 _LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, SlotError, Fenced)
 
-#: Connections to the state database for cursors and reads of the log.
-POOL_SIZE = 6
+#: Connections to the state database: for cursors and reads of the log, and for what capture needs,
+#: which waits for none of them.
+DELIVERY_POOL_SIZE = 6
+CAPTURE_POOL_SIZE = 4
+
+#: Seconds after which a thread that computes lets the others go on: deliveries hold up capture by
+#: no more than that.
+SWITCH_S = 0.0005
 
 
 class Stream:
@@ -69,21 +74,23 @@ class Stream:
     async def run(self, ready: Callable[[], None]) -> None:
         """Stream until canceled; a lost connection is made again."""
         async with LogWriter.open(self._settings.state_dsn, self._database.id) as writer:
-            reader = LogReader(self._states, self._database.id, writer.next_position - 1)
-            async with self._pusher() as pusher, asyncio.TaskGroup() as group:
-                loop = DeliveryLoop(reader, self._store, pusher, self._credentials, group)
-                await loop.refresh()
-                notifier = Notifier(reader, self._states, self._database.id, group)
-                following = self._follow_state(loop, notifier, reader, group)
-                group.create_task(following, name="follow state")
-                retaining = keep_retaining(self._settings, self._database.id, loop.progress)
+            deliveries = DeliveryThread(
+                self._delivery_pool,
+                self._database.id,
+                self._pusher,
+                self._credentials,
+                writer.next_position - 1,
+            )
+            async with asyncio.TaskGroup() as group, deliveries.running(group):
+                group.create_task(self._follow_state(deliveries, group), name="follow state")
+                retaining = keep_retaining(self._settings, self._database.id, deliveries.progress)
                 group.create_task(retaining, name="retention")
                 watch = Watch(self._settings, self._database, self._states)
                 group.create_task(watch.run(), name="watch the source's tables")
-                await self._capture(writer, reader, ready)
+                await self._capture(writer, deliveries, ready)
 
     async def _capture(
-        self, writer: LogWriter, reader: LogReader, ready: Callable[[], None]
+        self, writer: LogWriter, deliveries: DeliveryThread, ready: Callable[[], None]
     ) -> None:
         database = self._database
         known = await known_server(self._states, database.id)
@@ -102,33 +109,28 @@ class Stream:
             await require_slot_epoch(self._states, database.id, writer.slot_epoch)
             await confirmed.compare(capture.confirmed_before)
             ready()
-            await ingest(capture, Appender(writer, self._backfills), reader)
+            await ingest(capture, Appender(writer, self._backfills), deliveries.appended)
 
-    async def _follow_state(
-        self, loop: DeliveryLoop, notifier: Notifier, reader: LogReader, group: asyncio.TaskGroup
-    ) -> None:
+    async def _follow_state(self, deliveries: DeliveryThread, group: asyncio.TaskGroup) -> None:
         """Run backfills, and take in what was changed in the state while the stream runs."""
         async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
             await connection.execute(f"LISTEN {CONSUMERS}")
             while True:
                 for backfill in await self._backfills.look():
                     group.create_task(
-                        self._backfill(backfill, loop, reader),
+                        self._backfill(backfill, deliveries),
                         name=f"backfill {backfill.backfill.id}",
                     )
                 await self._close_gaps()
-                await loop.refresh()
-                await notifier.refresh()
+                await deliveries.refresh()
                 look_again_s = self._backfills.look_again_s
                 async for _ in connection.notifies(timeout=look_again_s, stop_after=1):
                     pass
 
-    async def _backfill(
-        self, backfill: TableBackfill, loop: DeliveryLoop, reader: LogReader
-    ) -> None:
+    async def _backfill(self, backfill: TableBackfill, deliveries: DeliveryThread) -> None:
         table, consumer_id = backfill.backfill.table, backfill.backfill.consumer_id
         try:
-            await backfill.run(reader.head, loop.refresh)
+            await backfill.run(deliveries.head, deliveries.refresh)
             if backfill.is_complete:
                 logger.info("backfill of %s is complete", table)
         except (TriggerkitError, psycopg.Error) as error:
@@ -148,6 +150,9 @@ class Stream:
             for name in await close_gaps(connection, self._database.id):
                 logger.info("the gap of %s is closed: its tables have been read again", name)
 
+    def _delivery_pool(self) -> AsyncConnectionPool:
+        return pool(self._settings.state_dsn, "triggerkit stream", size=DELIVERY_POOL_SIZE)
+
     def _pusher(self) -> Pusher:
         ours = urlsplit(self._settings.public_url).hostname or ""
         return Pusher(reachable(self._settings.triggerkit_allow_networks, ours))
@@ -161,8 +166,9 @@ class Stream:
 async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
     """Run the stream of the source database until canceled."""
     database = await applied_database(settings)
-    states = pool(settings.state_dsn, "triggerkit stream", size=POOL_SIZE)
+    states = pool(settings.state_dsn, "triggerkit stream", size=CAPTURE_POOL_SIZE)
     recovery = Recovery("the stream's connection", _LOST, logger)
+    sys.setswitchinterval(SWITCH_S)
 
     def started() -> None:
         recovery.succeeded()

@@ -23,8 +23,8 @@ from tests.integration.parked import (
 )
 from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Received, Receiver, accept
-from triggerkit.consumers.cursor import AttemptOutcome, Cursor, CursorMoved
-from triggerkit.consumers.cursor_store import CursorStore
+from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
+from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Stored
 from triggerkit.consumers.definition import changes

@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from tests.integration.parked import TABLE, carrying, command, fetch, names, parked, until_states
 from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Received, Receiver, accept
-from triggerkit.consumers.cursor import AttemptOutcome
-from triggerkit.consumers.cursor_store import CursorStore
+from triggerkit.consumers.cursors.cursor import AttemptOutcome
+from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import retry_parked
 from triggerkit.consumers.parked.store import ParkedMessage, Tried

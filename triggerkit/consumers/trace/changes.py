@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursor_store import CursorStore
+from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.parked.manage import DeliveryAttempt
 from triggerkit.consumers.render import IdempotencyKeys

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Iterable
 from ipaddress import (
     IPv4Address,
@@ -16,6 +14,7 @@ from ipaddress import (
 
 from triggerkit.delivery.http.client import Resolve, endpoint_of
 from triggerkit.delivery.http.connection import CannotReach
+from triggerkit.delivery.http.resolver import Resolver
 from triggerkit.errors import ConfigurationError, InvalidEndpoint
 
 Network = IPv4Network | IPv6Network
@@ -105,25 +104,13 @@ def reachable(listed: str, ours: str) -> tuple[Network, ...]:
     return (*networks, *LOOPBACK) if is_loopback(ours) else networks
 
 
-async def addresses_of(host: str, port: int) -> list[str]:
-    """Return the addresses of `host`.
-
-    Raises:
-        CannotReach: it has none.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise CannotReach(f"{host} has no address: {error}") from error
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-
-
 def checked(allowed: tuple[Network, ...]) -> Resolve:
     """Resolves a host once, to be connected to as checked; one refused address refuses the name."""
 
+    resolver = Resolver()
+
     async def resolve(host: str, port: int) -> list[str]:
-        addresses = await addresses_of(host, port)
+        addresses = await resolver.addresses_of(host, port)
         for address in addresses:
             if not is_allowed(address, allowed):
                 raise AddressRefused(

@@ -13,11 +13,11 @@ from triggerkit.delivery.http.client import HttpClient
 from triggerkit.delivery.http.connection import CannotReach, HttpError
 from triggerkit.delivery.http.network import (
     Network,
-    addresses_of,
     checked,
     is_allowed,
     reachable,
 )
+from triggerkit.delivery.http.resolver import Resolver
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
 
@@ -69,7 +69,9 @@ async def _probe(base: str, listed: str) -> _Outcome:
         return _Outcome(False, "not an address that deliveries go to", correct)
     allowed = reachable(listed, host)
     try:
-        addresses = await addresses_of(host, port or (443 if parts.scheme == "https" else 80))
+        addresses = await Resolver().addresses_of(
+            host, port or (443 if parts.scheme == "https" else 80)
+        )
     except CannotReach as error:
         return _Outcome(False, str(error), correct)
     refused = [a for a in addresses if not is_allowed(a, allowed)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import psycopg
 
@@ -26,14 +26,14 @@ def policy_of(settings: Settings) -> Policy:
 
 
 async def keep_retaining(
-    settings: Settings, database_id: int, progress: Callable[[], list[CursorProgress]]
+    settings: Settings, database_id: int, progress: Callable[[], Awaitable[list[CursorProgress]]]
 ) -> None:
     """Retain until canceled. What goes wrong is told and tried again: the stream goes on."""
     while True:
         try:
             async with await connect(settings.state_dsn, "triggerkit retention") as connection:
                 await connection.execute(PATIENCE)
-                await save_progress(connection, progress())
+                await save_progress(connection, await progress())
                 await retain(connection, database_id, policy_of(settings))
         except (psycopg.Error, CannotConnect) as error:
             logger.warning(

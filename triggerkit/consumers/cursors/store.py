@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import BackfillSpan, Consumer
-from triggerkit.consumers.cursor import AttemptOutcome, Cursor, CursorMoved
+from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
 from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park

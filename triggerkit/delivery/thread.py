@@ -1,0 +1,165 @@
+"""Deliver a database's messages in a thread of its own: capture waits for nothing that they do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self, TypeVar
+
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.cursors.store import CursorStore
+from triggerkit.consumers.pull.notifier import Notifier
+from triggerkit.consumers.retention import CursorProgress
+from triggerkit.delivery.consumer_delivery import CredentialsFor
+from triggerkit.delivery.loop import DeliveryLoop
+from triggerkit.delivery.push import Pusher
+from triggerkit.log.entry import Entry
+from triggerkit.log.reader import LogReader
+
+#: Bytes of entries on their way to the deliveries: what is beyond is read back from the log.
+MOST_BYTES = 64 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class DeliveryThread:
+    """The deliveries as capture sees them: from its loop, it tells them what was appended."""
+
+    def __init__(
+        self,
+        states: Callable[[], AsyncConnectionPool],
+        database_id: int,
+        pusher: Callable[[], Pusher],
+        credentials_for: CredentialsFor,
+        head: int,
+    ) -> None:
+        """`states` and `pusher` are made in the thread; `head` is the log's last position."""
+        self._states = states
+        self._database_id = database_id
+        self._pusher = pusher
+        self._credentials_for = credentials_for
+        #: The last position in the log.
+        self.head = head
+        self._capture = asyncio.get_running_loop()
+        self._begun = asyncio.Event()
+        self._ended: asyncio.Future[None] = self._capture.create_future()
+        # What is set in the thread, before it has begun.
+        self._loop: asyncio.AbstractEventLoop
+        self._main_task: asyncio.Task[None]
+        self._reader: LogReader
+        self._deliveries: DeliveryLoop
+        self._notifier: Notifier
+        self._bytes_under_way = 0
+
+    @asynccontextmanager
+    async def running(self, group: asyncio.TaskGroup) -> AsyncIterator[Self]:
+        """Deliver meanwhile; what ends the deliveries ends `group`, too."""
+        threading.Thread(target=self._run, name="deliveries", daemon=True).start()
+        watching = group.create_task(self._watch(), name="deliveries")
+        begun = asyncio.create_task(self._begun.wait())
+        try:
+            await asyncio.wait({watching, begun}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._begun.is_set():
+                # Its error is the group's.
+                await asyncio.Event().wait()
+            yield self
+        finally:
+            begun.cancel()
+            await self._stop()
+            watching.cancel()
+
+    def appended(self, entries: list[Entry], head: int) -> None:
+        """Note an append: `entries` if they were kept, and the log's last position after it."""
+        self.head = head
+        size_bytes = sum(entry.size_bytes for entry in entries)
+        if self._bytes_under_way + size_bytes > MOST_BYTES:
+            entries, size_bytes = [], 0
+        self._bytes_under_way += size_bytes
+        with suppress(RuntimeError):
+            # The loop is closed: the group is about to end.
+            self._loop.call_soon_threadsafe(self._take_in, entries, head, size_bytes)
+
+    async def refresh(self) -> None:
+        """Take in what was changed in the state."""
+        await self._call(self._refresh)
+
+    async def progress(self) -> list[CursorProgress]:
+        """Return how far each lane is that has nothing under way."""
+
+        async def progress() -> list[CursorProgress]:
+            return self._deliveries.progress()
+
+        return await self._call(progress)
+
+    async def _watch(self) -> None:
+        await asyncio.shield(self._ended)
+
+    async def _stop(self) -> None:
+        if self._begun.is_set() and not self._ended.done():
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._main_task.cancel)
+        await asyncio.wait({self._ended})
+
+    async def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        called = work()
+        try:
+            under_way = asyncio.run_coroutine_threadsafe(called, self._loop)
+        except RuntimeError:
+            # The loop is closed: whoever calls is about to be canceled, with the group.
+            called.close()
+            await asyncio.Event().wait()
+            raise
+        return await asyncio.wrap_future(under_way)
+
+    # What runs in the thread.
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            asyncio.run(self._deliver())
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):
+            self._capture.call_soon_threadsafe(self._end, error)
+
+    async def _deliver(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._loop, self._main_task = asyncio.get_running_loop(), task
+        async with (
+            self._states() as states,
+            self._pusher() as pusher,
+            asyncio.TaskGroup() as group,
+        ):
+            store = CursorStore(states, self._database_id)
+            self._reader = LogReader(states, self._database_id, self.head)
+            self._deliveries = DeliveryLoop(
+                self._reader, store, pusher, self._credentials_for, group
+            )
+            self._notifier = Notifier(self._reader, states, self._database_id, group)
+            self._capture.call_soon_threadsafe(self._begun.set)
+            await asyncio.Event().wait()
+
+    def _take_in(self, entries: list[Entry], head: int, size_bytes: int) -> None:
+        self._reader.appended(entries, head)
+        self._capture.call_soon_threadsafe(self._took_in, size_bytes)
+
+    async def _refresh(self) -> None:
+        await self._deliveries.refresh()
+        await self._notifier.refresh()
+
+    # What the thread calls in capture's loop.
+
+    def _took_in(self, size_bytes: int) -> None:
+        self._bytes_under_way -= size_bytes
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, asyncio.CancelledError):
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+            # Also read when nobody watches any more.
+            self._ended.exception()
