@@ -11,7 +11,6 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from triggerkit.cli.options import Json, Tasks
@@ -28,8 +27,9 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.declarations import load_all_declarations
+from triggerkit.terminal.console import TerminalConsole
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 _COLORS = {"create": "green", "delete": "red", "change": "yellow", "replay": "yellow"}
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 import orjson
 import psycopg
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from triggerkit.cli.options import Json
@@ -21,8 +20,9 @@ from triggerkit.consumers.definition import TableName
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.terminal.console import TerminalConsole
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ def list_command(
             progress_text(backfill),
         )
     # A program that reads it wants a line per backfill, however long.
-    wide = console if console.is_terminal else Console(highlight=False, width=LINE_WIDTH)
+    wide = console if console.is_terminal else TerminalConsole(highlight=False, width=LINE_WIDTH)
     wide.print(table)
     for backfill in found:
         if backfill.error is not None and backfill.state == "failed":

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -26,8 +25,9 @@ from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.terminal.console import TerminalConsole
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 group = typer.Typer(help="Create, inspect and change consumers.", no_args_is_help=True)
 

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from triggerkit.cli.options import Json
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.supervisor.status import read_health
+from triggerkit.terminal.console import TerminalConsole
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

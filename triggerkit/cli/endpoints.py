@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from triggerkit.cli.options import Json
@@ -28,10 +27,11 @@ from triggerkit.encryption import Keyring
 from triggerkit.errors import InvalidEndpoint
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.terminal.console import TerminalConsole
 
 T = TypeVar("T")
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 Headers = Annotated[

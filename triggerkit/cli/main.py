@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import Final
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from triggerkit.errors import TriggerkitError
 from triggerkit.supervisor.logs import is_child
+from triggerkit.terminal.console import TerminalConsole
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def run() -> None:
         if is_child():
             logger.error("%s", error)
         else:
-            stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+            stderr = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
             stderr.print(f"[red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

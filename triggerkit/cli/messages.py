@@ -11,7 +11,6 @@ from typing import Annotated, TypeVar
 import orjson
 import psycopg
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from triggerkit.cli.options import Json
@@ -27,10 +26,11 @@ from triggerkit.consumers.parked.manage import (
 from triggerkit.errors import ConfigurationError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.terminal.console import TerminalConsole
 
 T = TypeVar("T")
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 group = typer.Typer(help="Inspect, retry and discard parked messages.", no_args_is_help=True)
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 
 from triggerkit.consumers.backfill.store import BackfillProgress as Backfill
+from triggerkit.terminal.console import TerminalConsole
 
 #: Characters of a bar in a table.
 BAR_WIDTH = 20
@@ -25,7 +25,7 @@ class Shown(Protocol):
 
 
 @contextmanager
-def display(console: Console) -> Iterator[Shown]:
+def display(console: TerminalConsole) -> Iterator[Shown]:
     """Bars on a terminal, else a line per tenth and per change of state."""
     if not console.is_terminal:
         yield _Lines(console)
@@ -79,7 +79,7 @@ class _Bars:
 
 
 class _Lines:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: TerminalConsole) -> None:
         self._console = console
         self._said: dict[int, tuple[str, int]] = {}
 

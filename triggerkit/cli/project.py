@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -21,8 +20,9 @@ from triggerkit.supervisor.checks import Check, run_checks
 from triggerkit.supervisor.declarations import load_declarations
 from triggerkit.supervisor.status import read_status
 from triggerkit.tasks.registry import load_tasks
+from triggerkit.terminal.console import TerminalConsole
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 #: How bad a problem is, the worst first, and the marks of each and of none.
 _SEVERITIES = ("error", "warning", "advice")

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import orjson
 import psycopg
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -21,13 +20,14 @@ from triggerkit.runs.client import Client
 from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.terminal.console import TerminalConsole
 
 T = TypeVar("T")
 
 #: Characters of a line that no terminal breaks.
 LINE_WIDTH = 400
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 
 def with_state(work: Callable[[psycopg.AsyncConnection], Awaitable[T]]) -> T:
@@ -88,7 +88,7 @@ def json_given(text: str, option: str) -> Any:
 
 def print_table(table: Table) -> None:
     """Print a table; where no terminal limits it, with a line for each row, however long."""
-    wide = console if console.is_terminal else Console(highlight=False, width=LINE_WIDTH)
+    wide = console if console.is_terminal else TerminalConsole(highlight=False, width=LINE_WIDTH)
     wide.print(table)
 
 
@@ -96,7 +96,7 @@ def print_table(table: Table) -> None:
 def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a bar on a terminal, nothing elsewhere; told how many were done since it was told
     last."""
-    stderr = Console(stderr=True)
+    stderr = TerminalConsole(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )  # fmt: skip

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from rich.console import Console
 
 from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
 from triggerkit.runs.run import RUN_ID_CHARS
+from triggerkit.terminal.console import TerminalConsole
 
 #: Characters of a task's name and of a row in a list, and of a value that is shown.
 TASK_CHARS = 20
@@ -28,7 +28,7 @@ _FACTS = (
 _HEAD = f"{'run':<{RUN_ID_CHARS}} {'status':<9} {'task':<{TASK_CHARS}} {'row':<{ROW_CHARS}}"
 
 
-def print_runs(console: Console, runs: Sequence[dict[str, Any]]) -> None:
+def print_runs(console: TerminalConsole, runs: Sequence[dict[str, Any]]) -> None:
     """Print a line for each run, and one more for the reason why it waits."""
     console.print(f"{_HEAD} try  created", markup=False)
     for run in runs:
@@ -42,7 +42,7 @@ def print_runs(console: Console, runs: Sequence[dict[str, Any]]) -> None:
             console.print(f"  {run['reason']}", markup=False, style="dim")
 
 
-def print_run(console: Console, run: dict[str, Any]) -> None:
+def print_run(console: TerminalConsole, run: dict[str, Any]) -> None:
     """Print all that is known of a run: facts, waterfall, and what it logged."""
     for name in _FACTS:
         value = run[name]

@@ -10,7 +10,6 @@ import orjson
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
-from rich.console import Console
 
 from triggerkit.cli.options import Json
 from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
@@ -19,9 +18,10 @@ from triggerkit.consumers.trace.runs import TracedRun
 from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.terminal.console import TerminalConsole
 
 #: As wide as a line gets: a terminal wraps it, where rich would cut off what was measured.
-console = Console(highlight=False, soft_wrap=True, width=240)
+console = TerminalConsole(highlight=False, soft_wrap=True, width=240)
 
 #: Characters of a value in the difference that is shown.
 VALUE_CHARS = 60

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from triggerkit.cli.options import Json, Tasks
@@ -19,8 +18,9 @@ from triggerkit.settings import Settings
 from triggerkit.supervisor.verify.compare import PROBLEMS, Verifiable, verifiable
 from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
 from triggerkit.tasks.registry import load_tasks
+from triggerkit.terminal.console import TerminalConsole
 
-console = Console(highlight=False, soft_wrap=True)
+console = TerminalConsole(highlight=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+
+from triggerkit.terminal.console import TerminalConsole
 
 #: As wide as a line gets: a terminal wraps it, where rich would cut off what was measured.
 WIDTH = 240
@@ -57,7 +58,7 @@ def draw(steps: Sequence[Bar]) -> None:
             "" if step.end in (None, step.start) else f"{_ms(step.start, step.end):,.1f} ms",
             escape(step.outcome),
         )
-    Console(highlight=False, soft_wrap=True, width=WIDTH).print(table)
+    TerminalConsole(highlight=False, soft_wrap=True, width=WIDTH).print(table)
 
 
 def steps_of_run(run: RunWay) -> Iterator[Bar]:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
-from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from triggerkit.supervisor.checks import Check
+from triggerkit.terminal.console import TerminalConsole
 
 #: How a run's status is shown: a mark and a colour.
 MARKS = {
@@ -61,9 +61,11 @@ class TextConsole:
         plain = bool(os.environ.get("NO_COLOR"))
         # By itself Rich leaves out colours alone: bold text and bars are escape sequences too.
         self._console = (
-            RichConsole(highlight=False, soft_wrap=True, force_terminal=False, color_system=None)
+            TerminalConsole(
+                highlight=False, soft_wrap=True, force_terminal=False, color_system=None
+            )
             if plain
-            else RichConsole(highlight=False, soft_wrap=True)
+            else TerminalConsole(highlight=False, soft_wrap=True)
         )
         self._quiet = quiet
         self._progress = Progress(

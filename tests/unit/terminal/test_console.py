@@ -1,0 +1,62 @@
+"""What a terminal would obey is shown as its code."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.markup import escape
+from rich.table import Table
+
+from triggerkit.supervisor.dev.console import TextConsole
+from triggerkit.terminal.console import TerminalConsole, visible
+
+CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é \U0001f600", "plain é \U0001f600"),
+        ("two\nlines\tof it", "two\nlines\tof it"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("\x9b31m", r"\x9b31m"),
+        ("back\x08\x7f\r", r"back\x08\x7f\x0d"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),
+        ("", ""),
+    ],
+)
+def test_control_characters_are_written_as_their_codes(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_no_text_reaches_the_terminal_as_a_command() -> None:
+    file = StringIO()
+    console = TerminalConsole(file=file, force_terminal=True, color_system=None, width=200)
+    console.print(CLIPBOARD, markup=False)
+    console.print(f"[bold]{escape(CLIPBOARD)}[/]")
+    table = Table("title")
+    table.add_row(CLIPBOARD)
+    console.print(table)
+    shown = file.getvalue()
+    assert "\x1b]" not in shown
+    assert "\x07" not in shown
+    assert shown.count(r"\x1b]52;c;cm0gLXJmIH4=\x07") == 3
+
+
+def test_dev_shows_the_errors_of_runs_so(capsys: pytest.CaptureFixture[str]) -> None:
+    facts: dict[str, Any] = {
+        "event": "run",
+        "task": "embed",
+        "run": "run_1",
+        "status": "failed",
+        "ms": 1.0,
+        "key": CLIPBOARD,
+        "error": {"traceback": f"ValueError: {CLIPBOARD}"},
+    }
+    TextConsole(quiet=False).line("worker", facts)
+    shown = capsys.readouterr().out
+    assert shown.count(r"\x1b]52;") == 2
+    assert "\x1b]" not in shown
