@@ -13,8 +13,11 @@ from tests.conftest import WEBHOOK_SECRET
 from tests.integration.pipeline import declare, streaming
 from tests.receiver import Receiver
 from triggerkit.change import RowChange
-from triggerkit.consumers.definition import changes
+from triggerkit.consumers.backfill.chunk import ChunkReader
+from triggerkit.consumers.definition import TableName, changes
+from triggerkit.errors import PreflightFailed
 from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
 
 IDENTITIES = ["DEFAULT", "FULL"]
 
@@ -191,3 +194,19 @@ def test_apply_remembers_a_table_before_anything_of_it_is_streamed(
             assert found == [("insert", ["1"]), ("update", ["1"]), ("update", ["1"])]
 
     asyncio.run(scenario())
+
+
+def test_a_backfill_ends_when_the_key_is_changed_under_it(source: Source) -> None:
+    source.execute(TABLE, "INSERT INTO items SELECT i, i, 'a' FROM generate_series(1, 300) i")
+
+    async def read() -> None:
+        async with await connect(source.url, "test") as connection:
+            reader = ChunkReader(connection, TableName("public", "items"), None)
+            await reader.open()
+            last = await reader.last_place(nulls=False)
+            chunk = await reader.read(None, last, nulls=False)
+            source.execute(MOVED.replace("UPDATE items SET filler = 7;", ""))
+            await reader.read(chunk.rows[-1].place, last, nulls=False)
+
+    with pytest.raises(PreflightFailed, match=r"primary key of public\.items was changed"):
+        asyncio.run(read())

@@ -28,9 +28,13 @@ PUT_BACK = f"ALTER PUBLICATION {PUBLICATION} ADD TABLE ONLY items"
 #: How changes of `items` come to be missing, what the gap says of it, and whether `items` is still
 #: captured, or again, without `apply`.
 LOSSES: dict[str, tuple[tuple[str, ...], str, bool]] = {
-    "made anew": (("DROP TABLE items", TABLE), "was dropped, and another has its name", False),
+    "made anew": (
+        (f"BEGIN; DROP TABLE items; {TABLE}; COMMIT",),
+        "was dropped, and another has its name",
+        False,
+    ),
     "made anew and put back": (
-        ("DROP TABLE items", TABLE, PUT_BACK),
+        (f"BEGIN; DROP TABLE items; {TABLE}; {PUT_BACK}; COMMIT",),
         "was dropped, and another has its name",
         True,
     ),
@@ -54,7 +58,7 @@ LOSSES: dict[str, tuple[tuple[str, ...], str, bool]] = {
         False,
     ),
     "taken out and put back": (
-        (f"ALTER PUBLICATION {PUBLICATION} DROP TABLE items", PUT_BACK),
+        (f"BEGIN; ALTER PUBLICATION {PUBLICATION} DROP TABLE items; {PUT_BACK}; COMMIT",),
         "was taken out of the publication and put back",
         True,
     ),

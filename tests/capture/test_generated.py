@@ -253,3 +253,30 @@ def test_updates_are_refused_by_postgres_where_the_oracle_says_so(source: Source
     )
     with pytest.raises(psycopg.errors.InvalidColumnReference, match="cannot update"):
         source.execute(*WRITES)
+
+
+def test_a_key_that_becomes_generated_later_is_a_fault_of_its_changes_and_of_a_backfill(
+    source: Source,
+) -> None:
+    if source.version >= 18:
+        pytest.skip("Postgres 18 publishes such a key")
+    source.execute(f"CREATE TABLE items ({KEY})")
+    source.follow("items")
+    source.execute(
+        "ALTER TABLE items DROP CONSTRAINT items_pkey",
+        f"ALTER TABLE items ADD {STORED}, ADD PRIMARY KEY (twice)",
+        *WRITES,
+    )
+    found = source.changes()
+    assert [change.action for change in found] == ["insert", "insert", "update", "delete"]
+    for change in found:
+        assert change.record is None
+        assert change.fault is not None
+        assert "primary key of its table is not published" in change.fault
+
+    async def read() -> None:
+        async with await connect(source.url, "test") as connection:
+            await ChunkReader(connection, TableName("public", "items"), None).open()
+
+    with pytest.raises(PreflightFailed, match=r"'twice' of the primary key of public\.items"):
+        asyncio.run(read())

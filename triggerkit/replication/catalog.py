@@ -154,7 +154,11 @@ class Catalog:
         partitions = None
         if found.version.is_partitioned:
             partitions = Partitions(present is not None and present.are_whole)
-        return CompiledRelation(relation, found.key_names, decoders, partitions)
+        has_flags = any(column.is_key for column in relation.columns)
+        lacks_key = bool(found.version.key) and not found.key_names and not has_flags
+        return CompiledRelation(
+            relation, found.key_names, decoders, partitions, lacks_key=lacks_key
+        )
 
     async def changed(self, xid: int, lsn: int) -> list[CompiledRelation]:
         """Return the relations that have another key from transaction `xid` on, which is committed

@@ -25,6 +25,13 @@ from triggerkit.values import Decoder, decode_integer, decode_text, decoder_for
 #: REPLICA IDENTITY FULL, whose key is then the whole row.
 NULL_IN_KEY: Final = "\\N"
 
+_KEYLESS: Final = (
+    "the primary key of its table is not published: it has a generated column, or one that the "
+    "publication's column list leaves out"
+)
+
+_ACTIONS: Final[dict[type, Action]] = {Insert: "insert", Update: "update", Delete: "delete"}
+
 _KEYLESS_DELETE: Final = (
     "the delete does not carry the primary key, which the REPLICA IDENTITY of its partition lacks"
 )
@@ -53,7 +60,8 @@ class CompiledRelation:
     column. Where the stream does not send all of it with a delete (REPLICA IDENTITY USING INDEX,
     or no primary key), the key is what the stream flags: see `key_columns`.
     `decoders` has those of types known only from the catalog, such as domains and arrays of enums,
-    by their OID. `partitions` is given for a partitioned table.
+    by their OID. `partitions` is given for a partitioned table. One that `lacks_key`, since that is
+    not published, has a fault in place of each row.
     """
 
     def __init__(
@@ -62,6 +70,8 @@ class CompiledRelation:
         primary_key: tuple[str, ...] = (),
         decoders: Mapping[int, Decoder] = _NO_DECODERS,
         partitions: Partitions | None = None,
+        *,
+        lacks_key: bool = False,
     ) -> None:
         self.oid: Final = relation.oid
         self.schema: Final = relation.schema
@@ -81,6 +91,7 @@ class CompiledRelation:
             for name, decode_value in self._fields
         )
         self._single_key = self.key_columns[0] if len(self.key_columns) == 1 else None
+        self._lacks_key = lacks_key
         self._old_rows = OldRows(
             [column.is_key for column in relation.columns], self._key_at, partitions
         )
@@ -96,6 +107,9 @@ class CompiledRelation:
         Raises:
             MalformedMessage: the number of columns is not the relation's.
         """
+        if self._lacks_key and not isinstance(message, Truncate):
+            action: Action = _ACTIONS[type(message)]
+            return [RowChange(self.schema, self.table, action, (), None, None, (), _KEYLESS)]
         if isinstance(message, Insert):
             return [self._change("insert", message.new)]
         if isinstance(message, Update):
@@ -112,6 +126,8 @@ class CompiledRelation:
 
         There are none when the key's text cannot be told from a decoded record (a timestamp).
         """
+        if self._lacks_key:
+            return {}
         if not all(self._fields[at][1] in (decode_integer, decode_text) for at in self._key_at):
             return {}
         count = len(self.columns)

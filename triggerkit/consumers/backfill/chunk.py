@@ -12,6 +12,12 @@ from psycopg import sql
 
 from triggerkit.change import Key, Record
 from triggerkit.consumers.backfill.snapshot import Snapshot
+from triggerkit.consumers.backfill.table_facts import (
+    find_operators,
+    is_partitioned,
+    key_of,
+    refuse_policies,
+)
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.catalog import type_decoders
@@ -32,39 +38,6 @@ TARGET_BYTES = 4 * 1024 * 1024
 
 #: A cursor or bound: the order columns' values as Postgres prints them.
 Place = list[str]
-
-_KEY_ORDER = """
-SELECT a.attname FROM pg_index i
-JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ord)
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s AND k.ord <= i.indnkeyatts
-ORDER BY k.ord
-"""
-
-#: Rows of children (INHERITS) are none of the table's, nor does the stream have them as such.
-_IS_PARTITIONED = """
-SELECT c.relkind = 'p' FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
-"""
-
-#: Row security is in effect when a policy may hide rows from this very role.
-_POLICIES = """
-SELECT row_security_active(c.oid), current_user::text FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
-"""
-
-#: Where the operators of an extension's types are, such as citext's: without their schema in the
-#: path, a comparison would silently be by another order than ORDER BY is.
-_TYPE_SCHEMAS = """
-SELECT DISTINCT tn.nspname FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_type t ON t.oid = a.atttypid
-JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-JOIN pg_namespace tn ON tn.oid = b.typnamespace
-WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY (%s)
-  AND b.typtype = 'b' AND tn.nspname <> 'pg_catalog'
-"""
 
 _SIZE = """
 SELECT greatest(pg_relation_size(%(table)s::regclass),
@@ -145,10 +118,8 @@ class ChunkReader:
         self._types = published.get(self._table, {})
         self._columns = [*self._types]
         self._decoders = await type_decoders(self._connection, self._types.values())
-        cursor = await self._connection.execute(_KEY_ORDER, self._table)
-        self._key = [name for (name,) in await cursor.fetchall()]
-        cursor = await self._connection.execute(_IS_PARTITIONED, self._table)
-        if await cursor.fetchone() == (False,):
+        self._key = await key_of(self._connection, self._table)
+        if not await is_partitioned(self._connection, self._table):
             self._from = sql.SQL("ONLY ") + self._from
         if not self._columns or not self._key:
             raise PreflightFailed(f"table {self._table} does not exist, or has no primary key")
@@ -163,8 +134,8 @@ class ChunkReader:
                 f"table {self._table} publishes no column {self._sort_by!r} to sort by; "
                 f"it has {', '.join(self._columns)}"
             )
-        await self._refuse_policies()
-        await self._find_operators()
+        await refuse_policies(self._connection, self._table)
+        await find_operators(self._connection, self._table, self._order)
 
     @property
     def key(self) -> Sequence[str]:
@@ -217,6 +188,11 @@ class ChunkReader:
         for operator, place in ((">", after), ("<=", last)):
             if place is not None:
                 conditions.append(self._compare(order, operator, place))
+        if await key_of(self._connection, self._table) != self._key:
+            raise PreflightFailed(
+                f"the primary key of {self._table} was changed while it was read; cancel the "
+                "backfill and start another"
+            )
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT {}").format(
             self._list(self._columns),
             self._from,
@@ -261,23 +237,6 @@ class ChunkReader:
         if self._sort_by is None:
             return self._key
         return [self._sort_by, *(name for name in self._key if name != self._sort_by)]
-
-    async def _refuse_policies(self) -> None:
-        cursor = await self._connection.execute(_POLICIES, self._table)
-        row = await cursor.fetchone()
-        if row and row[0]:
-            role = sql.Identifier(row[1]).as_string(self._connection)
-            raise PreflightFailed(
-                f"row security hides rows of {self._table} from {row[1]}; let it read all rows "
-                f"with ALTER ROLE {role} BYPASSRLS"
-            )
-
-    async def _find_operators(self) -> None:
-        cursor = await self._connection.execute(_TYPE_SCHEMAS, [*self._table, self._order])
-        schemas = [name for (name,) in await cursor.fetchall()]
-        if schemas:
-            path = self._list(["pg_catalog", *schemas])
-            await self._connection.execute(sql.SQL("SET search_path = {}").format(path))
 
     def _rows(self, cursor: psycopg.AsyncCursor, order: list[str]) -> tuple[list[Row], int]:
         # Raw texts, decoded as the stream's are, so that a value is the same from either side.

@@ -123,3 +123,23 @@ def test_the_audit_is_listed_in_parts(site: ApiSite, posts: None) -> None:
     rest = site.get(f"/audit?limit=2&cursor={first['next']}")
     found = [change["subject"] for change in first["data"] + rest["data"]]
     assert (found, rest["next"]) == (["consumer c", "consumer b", "consumer a"], None)
+
+
+def test_a_gap_is_shown_with_its_place_and_accepted(pushed: ApiSite, settings: Settings) -> None:
+    execute(
+        settings,
+        "INSERT INTO triggerkit.gaps (consumer_id, kind, schema_name, table_name, relation_oid, "
+        "from_lsn, to_lsn, cause, ended_at) SELECT id, 'table', 'public', 'posts', 77, 5, 7, "
+        "'it was away', now() FROM triggerkit.consumers RETURNING 1",
+    )
+    [gap] = pushed.get(AT)["gaps"]
+    assert (gap["table"], gap["relation_oid"], gap["from_lsn"], gap["to_lsn"], gap["cause"]) == (
+        "public.posts", 77, 5, 7, "it was away",
+    )  # fmt: skip
+    assert pushed.get(f"{AT}/health")["gaps"] == [gap]
+    assert pushed.call("POST", f"{AT}/accept-gap", {"table": "other"}).status == 422
+    assert pushed.done("POST", f"{AT}/accept-gap", {"table": "posts"})["gaps"] == []
+    assert pushed.get("/audit")["data"][0]["action"] == "accept gap"
+    assert pushed.call("POST", f"{AT}/accept-gap", {}).status == 422
+    closed = execute(settings, "SELECT closed_by, closed_at IS NOT NULL FROM triggerkit.gaps")
+    assert closed == [("api", True)]
