@@ -16,7 +16,7 @@ from bench.items import SCHEMA, TASKS, insert
 from bench.processes import Program, run_to_end, wait_until
 from bench.project import Connection, connect, one, servers, work_folder, write_project
 from triggerkit.consumers.health import consumer_health
-from triggerkit.log import writer
+from triggerkit.log import tables, writer
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.state.connect import connect as connect_state
 
@@ -96,8 +96,8 @@ def _prepare(folder: Path, found: dict[str, str], name: str, size: int) -> str:
 
 def _fill(connection: Connection, dsn: str, size: int) -> None:
     database_id = one(connection, "SELECT id FROM triggerkit.databases")
-    for first in range(1, size + 1, writer.TABLE_PARTITION_SIZE // 2):
-        last = min(size, first + writer.TABLE_PARTITION_SIZE // 2 - 1)
+    for first in range(1, size + 1, tables.TABLE_PARTITION_SIZE // 2):
+        last = min(size, first + tables.TABLE_PARTITION_SIZE // 2 - 1)
         connection.execute("UPDATE triggerkit.databases SET next_position = %s", [first])
         asyncio.run(_make_tables(dsn, database_id))
         connection.execute(_FILL, [database_id, PARTITIONS, first, last])

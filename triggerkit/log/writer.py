@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 import psycopg
-from psycopg import sql
 
 from triggerkit.errors import Fenced
 from triggerkit.failpoints import reach
@@ -22,11 +22,9 @@ from triggerkit.log.entry import (
     entry_of,
     parameters,
 )
+from triggerkit.log.tables import TABLE_BYTES, LogTables
 from triggerkit.log.unchanged import Lookup
 from triggerkit.state.connect import connect
-
-#: Positions a partition of the table `events` holds; retention drops whole partitions.
-TABLE_PARTITION_SIZE = 500_000
 
 #: An append of no more entries is one statement: a COPY takes five turns with the server.
 SMALL_APPEND = 8
@@ -65,17 +63,21 @@ class Statement(NamedTuple):
 class LogWriter:
     """Appends to the log of one database, over a connection of its own.
 
-    Guarantee: when `commit` returns, what was written is durable, at consecutive positions, in
+    Guarantee: when `commit` returns, what was written is durable, at ascending positions, in
     the order of `write`. An append that raises has left nothing. At most one append at a time.
     """
 
-    def __init__(self, connection: psycopg.AsyncConnection, database_id: int) -> None:
+    def __init__(
+        self, connection: psycopg.AsyncConnection, database_id: int, table_bytes: int
+    ) -> None:
         self._connection = connection
+        self._tables = LogTables(connection, database_id, table_bytes)
+        #: Set when a table is filled, and what was in it is committed.
+        self.filled = asyncio.Event()
         self.database_id = database_id
         #: What others that write for this writer are fenced by.
         self.epoch = 0
         self._stored_position = 1
-        self._tables_until = 0
         self._copy: AsyncExitStack | None = None
         self._stream: psycopg.AsyncCopy | None = None
         #: What was written since the last commit, or since `forget`; the first `_handed_over` of it
@@ -96,14 +98,18 @@ class LogWriter:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str, database_id: int) -> AsyncIterator[Self]:
+    async def open(
+        cls, dsn: str, database_id: int, table_bytes: int = TABLE_BYTES
+    ) -> AsyncIterator[Self]:
         """Become the writer of this database's log. What was not committed at the end is gone.
+
+        A table of it is ended when it has about `table_bytes`.
 
         Raises:
             CannotConnect: the state database does not answer.
         """
         connection = await connect(dsn, "triggerkit log")
-        writer = cls(connection, database_id)
+        writer = cls(connection, database_id, table_bytes)
         try:
             await writer._take_over()
             yield writer
@@ -125,7 +131,7 @@ class LogWriter:
         # A row's last version is read from the end of an index. Where few versions are expected,
         # the planner would rather read and sort them all, and some rows have very many.
         await self._connection.execute("SET enable_sort = off")
-        await self._make_tables(self.next_position)
+        await self._tables.take_over(self.next_position)
 
     def write(self, pending: Pending) -> int:
         """Add one change to the append and return the bytes now held in memory."""
@@ -136,7 +142,10 @@ class LogWriter:
             size_bytes = entry.size_bytes
         if entry.unchanged:
             self._lacks_values = True
-        self.next_position += 1
+        position = self._tables.place(self.next_position, size_bytes)
+        if position != self.next_position:
+            entry = entry._replace(position=position)
+        self.next_position = position + 1
         self._entries.append(entry)
         self._held_bytes += size_bytes
         self.kept_bytes += size_bytes
@@ -161,7 +170,8 @@ class LogWriter:
         self._entries[self._handed_over :] = [
             entry.without_record() if entry.size_bytes > LARGEST_BYTES else entry for entry in held
         ]
-        self.kept_bytes = _size_bytes(self._entries)
+        before, self.kept_bytes = self.kept_bytes, _size_bytes(self._entries)
+        self._tables.grow(self.kept_bytes - before)
         self._held_bytes = _size_bytes(self._entries[self._handed_over :])
         if count < len(held):
             await self._hand_over(count)
@@ -172,10 +182,10 @@ class LogWriter:
     async def _hand_over(self, count: int) -> None:
         if not count:
             return
-        if self.next_position > self._tables_until:
+        if not self._tables.has(self.next_position):
             await self._end_copy()
             await self._begin()
-            await self._make_tables(self.next_position)
+            await self._tables.make(self.next_position)
         if self._stream is None:
             await self._begin()
             stack = AsyncExitStack()
@@ -212,6 +222,9 @@ class LogWriter:
         else:
             await self._append(advance, also)
         reach("log-committed")
+        if self._tables.has_filled:
+            self._tables.has_filled = False
+            self.filled.set()
         self._stored_position = self.next_position
         self.last_commit_lsn = max(self.last_commit_lsn, last_commit_lsn)
         entries, self._entries = self._entries, []
@@ -228,7 +241,7 @@ class LogWriter:
         return (
             0 < self._held_count <= SMALL_APPEND
             and not self._lacks_values
-            and self.next_position <= self._tables_until
+            and self._tables.has(self.next_position)
             and self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         )
 
@@ -283,44 +296,6 @@ class LogWriter:
         if self._copy is not None:
             stack, self._copy, self._stream = self._copy, None, None
             await stack.aclose()
-
-    async def _make_tables(self, position: int) -> None:
-        """Make the table partitions for `position` and for one whole partition after it."""
-        whole = f"events_{self.database_id}"
-        await self._make_table(
-            whole,
-            "events",
-            sql.SQL("FOR VALUES IN ({})").format(self.database_id),
-            sql.SQL("(LIKE triggerkit.events INCLUDING DEFAULTS) PARTITION BY RANGE (position)"),
-        )
-        first = position // TABLE_PARTITION_SIZE
-        for number in (first, first + 1):
-            start, end = number * TABLE_PARTITION_SIZE, (number + 1) * TABLE_PARTITION_SIZE
-            await self._make_table(
-                f"{whole}_{number}",
-                whole,
-                sql.SQL("FOR VALUES FROM ({}) TO ({})").format(start, end),
-                sql.SQL("(LIKE triggerkit.events INCLUDING ALL)"),
-            )
-            self._tables_until = end
-
-    async def _make_table(
-        self, name: str, parent: str, bound: sql.Composed, columns: sql.SQL
-    ) -> None:
-        """Make a partition of `parent`, unless it is there."""
-        cursor = await self._connection.execute("SELECT to_regclass(%s)", [f"triggerkit.{name}"])
-        if await cursor.fetchone() != (None,):
-            return
-        # Attached, not created as a partition: that would wait for all who read the log.
-        async with self._connection.transaction():
-            await self._connection.execute(
-                sql.SQL("CREATE TABLE triggerkit.{} {}").format(sql.Identifier(name), columns)
-            )
-            await self._connection.execute(
-                sql.SQL("ALTER TABLE triggerkit.{} ATTACH PARTITION triggerkit.{} {}").format(
-                    sql.Identifier(parent), sql.Identifier(name), bound
-                )
-            )
 
 
 def _size_bytes(entries: Sequence[Entry]) -> int:

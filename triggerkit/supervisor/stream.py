@@ -35,7 +35,7 @@ from triggerkit.state.connect import connect, pool
 from triggerkit.state.recovery import Recovery
 from triggerkit.supervisor.streaming.confirmed import Confirmed
 from triggerkit.supervisor.streaming.leadership import leadership
-from triggerkit.supervisor.streaming.retaining import keep_retaining
+from triggerkit.supervisor.streaming.retaining import keep_retaining, table_bytes_of
 from triggerkit.supervisor.streaming.source_server import (
     follow_server,
     known_server,
@@ -73,7 +73,9 @@ class Stream:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Stream until canceled; a lost connection is made again."""
-        async with LogWriter.open(self._settings.state_dsn, self._database.id) as writer:
+        async with LogWriter.open(
+            self._settings.state_dsn, self._database.id, table_bytes_of(self._settings)
+        ) as writer:
             deliveries = DeliveryThread(
                 self._delivery_pool,
                 self._database.id,
@@ -83,7 +85,9 @@ class Stream:
             )
             async with asyncio.TaskGroup() as group, deliveries.running(group):
                 group.create_task(self._follow_state(deliveries, group), name="follow state")
-                retaining = keep_retaining(self._settings, self._database.id, deliveries.progress)
+                retaining = keep_retaining(
+                    self._settings, self._database.id, deliveries.progress, writer.filled
+                )
                 group.create_task(retaining, name="retention")
                 watch = Watch(self._settings, self._database, self._states)
                 group.create_task(watch.run(), name="watch the source's tables")

@@ -21,7 +21,7 @@ from triggerkit.consumers import health as health_module
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.health import ConsumerHealth, Problem, consumer_health
 from triggerkit.consumers.retention import Loser, Outlook, Policy
-from triggerkit.log import writer as writer_module
+from triggerkit.log import tables as tables_module
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.replication.slot import slot_name_for
 from triggerkit.replication.slot_state import SlotState
@@ -108,7 +108,7 @@ def test_the_one_cursor_of_a_consumer_ordered_as_a_whole_counts_for_all_partitio
 def test_a_lag_beyond_what_is_counted_is_estimated(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "TABLE_PARTITION_SIZE", 1000)
+    monkeypatch.setattr(tables_module, "TABLE_PARTITION_SIZE", 1000)
     monkeypatch.setattr(health_module, "COUNTED", 50)
     database_id = add_database(database_url)
     asyncio.run(fill(database_url, database_id, 5000))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from triggerkit.consumers import retention
 from triggerkit.consumers.declare.rewind import rewind
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.retention import CursorProgress, Policy, outlook, retain, save_progress
-from triggerkit.log import writer as writer_module
+from triggerkit.log import tables as tables_module
 from triggerkit.log.entry import PARTITIONS, Pending
 from triggerkit.log.retention import PATIENCE, table_partitions
 from triggerkit.log.writer import LogWriter
@@ -41,7 +42,7 @@ FULL = Policy(keep=timedelta(days=1), max_bytes=1)
 
 @pytest.fixture(autouse=True)
 def small_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "TABLE_PARTITION_SIZE", SIZE)
+    monkeypatch.setattr(tables_module, "TABLE_PARTITION_SIZE", SIZE)
 
 
 def add_database(url: str, name: str = "d") -> int:
@@ -353,3 +354,45 @@ def test_a_stream_retains_though_a_filter_lets_nothing_pass(
         assert column(brief.state_dsn, "SELECT cause FROM triggerkit.gaps") == []
 
     asyncio.run(scenario())
+
+
+def test_a_log_of_large_rows_keeps_within_its_limit(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables_module, "TABLE_PARTITION_SIZE", 500_000)
+    limit = 20_000_000
+    small = Settings.parse({**settings.environment(), "TRIGGERKIT_LOG_MAX_BYTES": str(limit)})
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(small, "CREATE TABLE items (id int PRIMARY KEY, name text)")
+            await declare(small, receiver, changes("items", batch_size=5))
+            async with streaming(small, receiver):
+                for first in range(0, 60, 5):
+                    # Values that cannot be compressed.
+                    await execute(
+                        small,
+                        "INSERT INTO items SELECT i, (SELECT string_agg(md5(i::text || j), '') "
+                        f"FROM generate_series(1, 32768) j) FROM generate_series({first + 1}, "
+                        f"{first + 5}) i",
+                    )
+                    await receiver.until(partial(has_arrived, receiver, first + 5))
+                await asyncio.to_thread(
+                    eventually, lambda: log_bytes(small) < limit * 1.15, 20, "the limit"
+                )
+            assert {m["record"]["id"] for m in receiver.messages} == set(range(1, 61))
+
+    asyncio.run(scenario())
+
+
+def has_arrived(receiver: Receiver, count: int) -> bool:
+    return len(receiver.messages) >= count
+
+
+def log_bytes(settings: Settings) -> int:
+    with psycopg.connect(settings.state_dsn) as connection:
+        row = connection.execute(
+            "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('triggerkit.events')"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -13,7 +13,7 @@ import pytest
 from triggerkit.change import RowChange, Transaction
 from triggerkit.errors import Fenced
 from triggerkit.log import reader as reader_module
-from triggerkit.log import writer as writer_module
+from triggerkit.log import tables as tables_module
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, partition_of
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
 from triggerkit.log.writer import LogWriter, Statement
@@ -170,7 +170,7 @@ def test_a_statement_is_committed_with_the_append_or_not_at_all(
 def test_an_append_may_cross_table_partitions(
     database_url: str, database_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "TABLE_PARTITION_SIZE", 100)
+    monkeypatch.setattr(tables_module, "TABLE_PARTITION_SIZE", 100)
 
     async def scenario() -> None:
         async with LogWriter.open(database_url, database_id) as writer:

@@ -1,0 +1,70 @@
+"""Rows as a backfill reads them: lines of COPY, decoded as the stream's values are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from triggerkit.change import Key, Record
+from triggerkit.values import Decoder
+
+#: A cursor or bound: the order columns' values as Postgres prints them.
+Place = list[str]
+
+#: Source: PostgreSQL documentation, "COPY", "Text Format".
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+_CHARACTERS = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its primary key as text, its values, and its place in the reading order."""
+
+    key: Key
+    record: Record
+    place: Place
+
+
+def row_reader(
+    decoders: Mapping[str, Decoder], key: Sequence[str], order: Sequence[str]
+) -> Callable[[Sequence[bytes | None]], Row]:
+    """Return what makes a row of its columns' values, which are as Postgres prints them.
+
+    So that a value is the same as from the stream, it is decoded by the same `decoders`.
+    """
+    columns = [*decoders]
+    key_at = [columns.index(name) for name in key]
+    order_at = [columns.index(name) for name in order]
+
+    def read(raw: Sequence[bytes | None]) -> Row:
+        record = {
+            name: None if value is None else decode(value)
+            for (name, decode), value in zip(decoders.items(), raw, strict=True)
+        }
+        return Row(
+            tuple((raw[i] or b"").decode() for i in key_at),
+            record,
+            [(raw[i] or b"").decode() for i in order_at],
+        )
+
+    return read
+
+
+def values_of(line: bytes) -> list[bytes | None]:
+    """Return the values of one row, as Postgres prints them; None for NULL."""
+    fields = line.removesuffix(b"\n").split(b"\t")
+    if b"\\" not in line:
+        return [*fields]
+    return [_value_of(field) for field in fields]
+
+
+def _value_of(field: bytes) -> bytes | None:
+    if field == rb"\N":
+        return None
+    return _ESCAPED.sub(_character, field) if b"\\" in field else field
+
+
+def _character(match: re.Match[bytes]) -> bytes:
+    return _CHARACTERS.get(match[1], match[1])
