@@ -11,7 +11,8 @@ import pytest
 
 from tests.capture.source import Source
 from triggerkit.change import Record
-from triggerkit.consumers.backfill.chunk import ChunkReader, Row
+from triggerkit.consumers.backfill.chunk import ChunkReader
+from triggerkit.consumers.backfill.rows import Row
 from triggerkit.consumers.definition import TableName
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.state.connect import connect

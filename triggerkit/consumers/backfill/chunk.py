@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import QueryCanceled
 
 from triggerkit.change import Key, Record
+from triggerkit.consumers.backfill.rows import Bounds, Place, Row, row_reader, values_of
 from triggerkit.consumers.backfill.snapshot import Snapshot
 from triggerkit.consumers.backfill.table_facts import (
     find_operators,
@@ -32,38 +33,16 @@ MOST_ROWS = 5_000
 #: Tables of more bytes are not counted: the planner's estimate tells about how many rows there are.
 COUNTED_BYTES = 64 * 1024 * 1024
 
-#: A chunk should take no longer than this to read, and hold no more bytes than this.
+#: A chunk should take no longer than this to read, and ends with the row that brings it to so many
+#: bytes.
 TARGET_S = 0.25
 TARGET_BYTES = 4 * 1024 * 1024
 
-#: A cursor or bound: the order columns' values as Postgres prints them.
-Place = list[str]
 
 _SIZE = """
 SELECT greatest(pg_relation_size(%(table)s::regclass),
     (SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(table)s::regclass)))::bigint
 """
-
-
-class Bounds(NamedTuple):
-    """Values of the sort column, as text: from `lower` on, and before `until`."""
-
-    lower: str | None = None
-    until: str | None = None
-
-    @property
-    def are_open(self) -> bool:
-        """Return whether all rows are within, those without a sort value too."""
-        return self.lower is None and self.until is None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row: its primary key as text, its values, and its place in the reading order."""
-
-    key: Key
-    record: Record
-    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +180,13 @@ class ChunkReader:
             sql.Literal(self._limit),
         )
         started = monotonic()
-        async with self._connection.transaction():
+        async with self._connection.transaction(force_rollback=True):
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor = await self._connection.execute("SELECT txid_current_snapshot()::text")
             snapshot_row = await cursor.fetchone()
-            cursor = await self._connection.execute(query)
+            rows, size_bytes = await self._copied(query, order)
         assert snapshot_row is not None
-        rows, size_bytes = self._rows(cursor, order)
-        finished = len(rows) < self._limit
+        finished = len(rows) < self._limit and size_bytes < TARGET_BYTES
         self._adapt(len(rows), size_bytes, monotonic() - started)
         return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes)
 
@@ -223,7 +201,7 @@ class ChunkReader:
             self._list(self._key),
             sql.SQL(", ").join(values),
         )
-        return self._rows(await self._connection.execute(query), self._key)[0]
+        return self._rows(await self._connection.execute(query), self._key)
 
     def key_record(self, key: Key) -> Record:
         """Return the columns of the primary key alone, as the message of a delete has them."""
@@ -238,25 +216,39 @@ class ChunkReader:
             return self._key
         return [self._sort_by, *(name for name in self._key if name != self._sort_by)]
 
-    def _rows(self, cursor: psycopg.AsyncCursor, order: list[str]) -> tuple[list[Row], int]:
-        # Raw texts, decoded as the stream's are, so that a value is the same from either side.
+    async def _copied(self, query: sql.Composed, order: list[str]) -> tuple[list[Row], int]:
+        """Read rows one by one, until there are no more of them or they have the bytes of a chunk.
+
+        The result of a query would be in memory as a whole before its size is known.
+        """
+        read = self._row_reader(order)
+        rows, size_bytes = [], 0
+        copying = sql.SQL("COPY ({}) TO STDOUT").format(query)
+        try:
+            async with self._connection.cursor() as cursor, cursor.copy(copying) as copy:
+                async for line in copy:
+                    if size_bytes >= TARGET_BYTES:
+                        continue  # was on its way
+                    size_bytes += len(line)
+                    rows.append(read(values_of(bytes(line))))
+                    if size_bytes >= TARGET_BYTES:
+                        await self._connection.cancel_safe()
+        except QueryCanceled:
+            if size_bytes < TARGET_BYTES:
+                raise
+        return rows, size_bytes
+
+    def _rows(self, cursor: psycopg.AsyncCursor, order: list[str]) -> list[Row]:
         result = cursor.pgresult
         assert result is not None
-        columns = range(len(self._columns))
-        decoders = [self._decoder(result.ftype(i)) for i in columns]
-        key_at = [self._columns.index(name) for name in self._key]
-        order_at = [self._columns.index(name) for name in order]
-        rows, size_bytes = [], 0
-        for number in range(result.ntuples):
-            raw = [result.get_value(number, i) for i in columns]
-            size_bytes += sum(len(value) for value in raw if value is not None)
-            record = {
-                name: None if value is None else decode(value)
-                for name, decode, value in zip(self._columns, decoders, raw, strict=True)
-            }
-            key = tuple((raw[i] or b"").decode() for i in key_at)
-            rows.append(Row(key, record, [(raw[i] or b"").decode() for i in order_at]))
-        return rows, size_bytes
+        read, columns = self._row_reader(order), range(len(self._columns))
+        return [
+            read([result.get_value(number, i) for i in columns]) for number in range(result.ntuples)
+        ]
+
+    def _row_reader(self, order: list[str]) -> Callable[[Sequence[bytes | None]], Row]:
+        decoders = {name: self._decoder(self._types[name]) for name in self._columns}
+        return row_reader(decoders, self._key, order)
 
     def _decoder(self, type_oid: int) -> Decoder:
         return self._decoders.get(type_oid) or decoder_for(type_oid)

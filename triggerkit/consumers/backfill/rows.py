@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from triggerkit.change import Key, Record
 from triggerkit.values import Decoder
@@ -16,6 +17,18 @@ Place = list[str]
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 _CHARACTERS = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+
+
+class Bounds(NamedTuple):
+    """Values of the sort column, as text: from `lower` on, and before `until`."""
+
+    lower: str | None = None
+    until: str | None = None
+
+    @property
+    def are_open(self) -> bool:
+        """Return whether all rows are within, those without a sort value too."""
+        return self.lower is None and self.until is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.change import RowChange, Transaction
-from triggerkit.consumers.backfill.chunk import MOST_ROWS, Bounds, Chunk, ChunkReader, Place
+from triggerkit.consumers.backfill.chunk import MOST_ROWS, Chunk, ChunkReader
+from triggerkit.consumers.backfill.rows import Bounds, Place
 from triggerkit.consumers.backfill.snapshot import TouchedKeys
 from triggerkit.consumers.backfill.throttle import Outstanding, RateLimit
 from triggerkit.consumers.definition import TableName

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 
+import orjson
 import psycopg
 import pytest
 
 from tests.integration.consumers.backfill.operator import Operator, Scene, filled, prepared
 from tests.integration.pipeline import execute, streaming
 from tests.receiver import Receiver
+from triggerkit.consumers.backfill.chunk import TARGET_BYTES, ChunkReader
+from triggerkit.consumers.definition import TableName
 
 
 def test_a_partial_backfill_reads_from_its_bound_on_and_before_the_other(scene: Scene) -> None:
@@ -131,3 +134,48 @@ async def other_order(source: psycopg.AsyncConnection) -> str | None:
             if await cursor.fetchone() == (True,):
                 return str(name)
     return None
+
+
+def test_a_chunk_is_bounded_by_its_bytes_however_large_its_rows(scene: Scene) -> None:
+    async def scenario(operator: Operator, receiver: Receiver) -> None:
+        await prepared(operator, receiver, 1)
+        await execute(
+            operator.settings,
+            "ALTER TABLE items ADD COLUMN t text",
+            # Small in the table, since they compress well.
+            "INSERT INTO items (id, t) "
+            "SELECT i, repeat('x', 3000000) FROM generate_series(2, 60) i",
+        )
+        reader = ChunkReader(operator.source, TableName("public", "items"), None)
+        await reader.open()
+        last, after, seen = await reader.last_place(nulls=False), None, []
+        while True:
+            chunk = await reader.read(after, last, nulls=False)
+            assert chunk.size_bytes < TARGET_BYTES + 4_000_000
+            seen += [row.record["id"] for row in chunk.rows]
+            if chunk.finished:
+                break
+            after = chunk.rows[-1].place
+        assert seen == [*range(1, 61)]
+
+    scene(scenario)
+
+
+STRANGE = ["", "\\N", "\\.", "a\tb", "a\nb\r", "\b\f\v", "back\\slash", "\\\\N\\t", "ü \u2028 🙂"]
+
+
+def test_texts_that_copy_would_escape_are_read_as_they_are(scene: Scene) -> None:
+    async def scenario(operator: Operator, receiver: Receiver) -> None:
+        await prepared(operator, receiver, 0)
+        await execute(operator.settings, "ALTER TABLE items ADD COLUMN t text")
+        await operator.source.cursor().executemany(
+            "INSERT INTO public.items (id, t) VALUES (%s, %s)", [*enumerate([None, *STRANGE])]
+        )
+        reader = ChunkReader(operator.source, TableName("public", "items"), None)
+        await reader.open()
+        last = await reader.last_place(nulls=False)
+        chunk = await reader.read(None, last, nulls=False)
+        read = [orjson.loads(orjson.dumps(r.record))["t"] for r in chunk.rows]
+        assert read == [None, *STRANGE]
+
+    scene(scenario)
