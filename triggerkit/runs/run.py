@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,9 @@ from secrets import randbits
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
+from triggerkit.state.short_key import MAX_KEY
+from triggerkit.state.short_key import short_key as short_key
+
 Status = Literal[
     "delayed", "queued", "executing", "retrying",
     "completed", "failed", "crashed", "canceled", "expired", "timed_out",
@@ -19,9 +21,6 @@ Status = Literal[
 
 #: The statuses a run ends in.
 FINAL: Final = frozenset({"completed", "failed", "crashed", "canceled", "expired", "timed_out"})
-
-#: Longest key in characters; longer ones are hashed.
-MAX_KEY: Final = 500
 
 #: Characters of a run's id.
 RUN_ID_CHARS: Final = 30
@@ -63,11 +62,6 @@ class RunError:
     def as_json(self) -> dict[str, str]:
         """Return the error as the runs API shows it."""
         return {"type": self.type, "message": self.message, "traceback": self.traceback}
-
-
-def short_key(key: str) -> str:
-    """Return the key as it is stored and compared: the SHA-256 of one that no index would take."""
-    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 def storable(text: str) -> str:

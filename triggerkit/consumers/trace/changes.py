@@ -23,6 +23,7 @@ from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import show_object
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
+from triggerkit.state.short_key import short_key
 
 #: Attempts looked through after a position: those that carried it are the first of them.
 NEAR_ATTEMPTS = 1000
@@ -318,6 +319,7 @@ async def _runs(
     now = IdempotencyKeys(consumer).of(entry)
     tail = now.removeprefix(f"{consumer.id}.{consumer.replay_epoch}")
     first = max(0, consumer.replay_epoch - REPLAYS)
-    keys = [f"{consumer.id}.{n}{tail}" for n in range(first, consumer.replay_epoch + 1)]
+    replays = range(first, consumer.replay_epoch + 1)
+    keys = [short_key(f"{consumer.id}.{number}{tail}") for number in replays]
     keys += dict.fromkeys(attempt.batch_id for attempt in attempts)
     return await runs_made(connection, keys, [] if run_id is None else [run_id])
