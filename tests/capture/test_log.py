@@ -84,6 +84,43 @@ def test_an_update_of_another_column_has_the_large_values_of_the_row(
     assert first.unchanged == third.unchanged == ()
 
 
+@pytest.mark.parametrize(
+    ("type_", "long", "short"),
+    [
+        ("bigint[]", "array_fill(1234567890123, ARRAY[400])", "array_fill(0::bigint, ARRAY[400])"),
+        ("float8[]", "array_fill(random(), ARRAY[400])", "array_fill(0::float8, ARRAY[400])"),
+        (
+            "point[]",
+            "array_fill(point(1.5, 2.5), ARRAY[400])",
+            "array_fill(point(0,0), ARRAY[150])",
+        ),
+        (
+            "jsonb",
+            "to_jsonb(array_fill(123456, ARRAY[400]))",
+            "to_jsonb(array_fill(0, ARRAY[400]))",
+        ),
+    ],
+)
+def test_a_large_value_whose_text_is_short_is_not_taken_for_an_older_one(
+    source: Source, database_url: str, database_id: int, type_: str, long: str, short: str
+) -> None:
+    """Eight bytes of a bigint are two of text: what is not large in the log may be in the table."""
+    source.execute(
+        f"CREATE TABLE docs (id int PRIMARY KEY, body {type_}, note text)",
+        "ALTER TABLE docs ALTER body SET STORAGE EXTERNAL",
+    )
+    source.follow("docs")
+    source.execute(f"INSERT INTO docs VALUES (1, {long})")
+    first = logged(source, database_url, database_id)[-1]
+    source.execute(f"UPDATE docs SET body = {short}")
+    second = logged(source, database_url, database_id)[-1]
+    source.execute("UPDATE docs SET note = 'n'")
+    third = logged(source, database_url, database_id)[-1]
+    assert record(first)["body"] != record(second)["body"]
+    assert record(third) == {**record(second), "note": "n"}
+    assert third.unchanged == ()
+
+
 @pytest.mark.parametrize("flush_every", [1, 2, 1000])
 def test_within_a_transaction_the_values_are_those_just_written(
     docs: Source, database_url: str, database_id: int, flush_every: int

@@ -105,6 +105,13 @@ COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
     Entry._fields.index, ("commit_at", "record", "changes", "unchanged")
 )
 
+#: Records of a size between these may be of rows with a large value: an array, a range or JSON
+#: takes up to ten times as much as its text does, and is stored apart from a size of 2,000 on.
+_LEAST_LARGE, _SURELY_LARGE = 200, 2000
+
+#: How such values begin, as those of a record.
+_DENSE = (b":[", b":{", b':"(', b':"[', b':"{')
+
 #: The columns after the record, as most entries have them.
 _NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n"
 
@@ -171,10 +178,11 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
         f"{action}\t{commit_lsn}\t{commit_idx}\t{commit_at}\t{_number(xid)}\t"
     )
     is_plain = consumer_id is None and backfill_id is None and fault is None and annotations is None
-    if is_plain and changes is None and not unchanged:
+    listed = _array(unchanged) if unchanged else "{}" if _may_be_large(record) else "\\N"
+    if is_plain and changes is None and listed == "\\N":
         return head.encode(), _json(record), _NOTHING_MORE
     tail = (
-        f"\t{_array(unchanged)}\t{_number(consumer_id)}\t{_number(backfill_id)}"
+        f"\t{listed}\t{_number(consumer_id)}\t{_number(backfill_id)}"
         f"\t{_optional(fault)}\t{_optional(annotations)}\n"
     )
     return head.encode(), _json(record), b"\t%b%b" % (_json(changes), tail.encode())
@@ -185,8 +193,18 @@ def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
     values: list[object] = list(entry)
     values[RECORD] = None if entry.record is None else entry.record.decode()
     values[CHANGES] = None if entry.changes is None else entry.changes.decode()
-    values[UNCHANGED] = list(entry.unchanged) or None
+    values[UNCHANGED] = list(entry.unchanged) or ([] if _may_be_large(entry.record) else None)
     return database_id, *values
+
+
+def _may_be_large(record: bytes | None) -> bool:
+    """Return whether a later update may leave out a value of this record though its text is short.
+
+    Such an entry has an empty list in `unchanged`: by that the index `events_large` has it.
+    """
+    if record is None or not _LEAST_LARGE <= len(record) <= _SURELY_LARGE:
+        return False
+    return any(start in record for start in _DENSE)
 
 
 def _number(value: int | None) -> int | str:
@@ -216,7 +234,5 @@ def _text(value: str) -> str:
 
 
 def _array(names: tuple[str, ...]) -> str:
-    if not names:
-        return "\\N"
     quoted = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
     return _text("{" + ",".join(f'"{name}"' for name in quoted) + "}")

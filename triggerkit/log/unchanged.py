@@ -20,8 +20,9 @@ from triggerkit.log.json_object import split_object
 VERSIONS_BYTES = 8 * 1024 * 1024
 
 #: The last version of each row before a position, by the index events_large: what is not in it has
-#: no value so large that an update could leave it out. The hash is compared as a range, so that no
-#: other index has the order that is asked for: the primary key's would be read from end to end.
+#: no value so large that an update could leave it out (see `_may_be_large` in `log/entry.py`). The
+#: hash is compared as a range, so that no other index has the order that is asked for: the primary
+#: key's would be read from end to end.
 _FIND = """
 SELECT w.number, e.position, octet_length(e.record)
 FROM unnest(%s::int[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::bigint[])
