@@ -16,8 +16,10 @@ from tests.integration.pipeline import execute, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.consumers.declare.editing import Editor
 from triggerkit.consumers.definition import changes, rows
 from triggerkit.consumers.source.database import OWN_NAMES, CaptureNames
+from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -192,3 +194,25 @@ def test_our_own_tables_cannot_be_followed(settings: Settings) -> None:
 
     with pytest.raises(ConfigurationError, match=r"triggerkit\.runs is of our own state"):
         asyncio.run(follow())
+
+
+def test_editing_a_consumer_on_another_server_is_refused(
+    settings: Settings, names: list[str]
+) -> None:
+    name = f"test_{uuid4().hex[:8]}"
+    names.append(name)
+    dsn = make(settings, name)
+
+    async def scenario() -> None:
+        async with (
+            await connect(dsn, "test") as source,
+            await connect(settings.state_dsn, "test") as state,
+        ):
+            editor = Editor(source, state, Keyring([]), "http://127.0.0.1:1", "test")
+            await editor.create("test", {"tables": ["items"]})
+            change(settings, "UPDATE triggerkit.databases SET system_identifier = '1'")
+            with pytest.raises(PreflightFailed, match="apply --yes"):
+                await editor.edit("test", {"batch_size": 2}, may_lose=False)
+
+    asyncio.run(scenario())
+    assert len(known(settings, "name")) == 1

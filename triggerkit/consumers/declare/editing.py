@@ -82,7 +82,7 @@ class Editor:
         if lost is not None and not may_lose:
             raise WouldLose(f"{name}: {lost}; confirm with --yes (in the API: may_lose)")
         endpoint_id = await self._endpoints.id_for(declared)
-        database, _ = await ensure_database(self._source, self._state, self._names)
+        database, _ = await ensure_database(self._source, self._state, self._names, [name])
         warnings += await follow(self._source, self._state, database, definition.table_names)
         await self._consumers.change(stored, declared, endpoint_id)
         await self._set_paused(stored, values.get("paused"))
