@@ -78,7 +78,7 @@ def handles_and_runs(s: Section) -> None:
 
 def in_a_transaction(s: Section) -> None:
     assert s.outputs(s.module.receipt) == [7]
-    assert s.state.rows("SELECT id FROM orders") == [7]
+    assert s.state.rows("SELECT id FROM public.orders") == [7]
     assert s.state.statuses() == ["completed"]
 
 
