@@ -148,7 +148,12 @@ class ReplicationConnection:
         [limit_s] = await cursor.fetchone() or [0]
         cursor = await connection.execute(sql.SQL(_CONFIRMED).format(slot_name))
         [confirmed] = await cursor.fetchone() or [0]
-        await connection.execute(command)
+        start = command.as_bytes(connection)
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+            # Such a database holds any bytes. Asked for UTF-8, the server would end the stream of
+            # all tables at the first value that is none; as it is, that row alone has a fault.
+            await connection.execute("SET client_encoding = 'SQL_ASCII'")
+        await connection.execute(start)
         patience_s = max(SILENCE_S, float(limit_s)) if limit_s else LONGEST_SILENCE_S
         return cls(connection, slot_name, publication, server, patience_s, Lsn(int(confirmed or 0)))
 
