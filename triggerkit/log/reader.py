@@ -46,7 +46,7 @@ def stored(**instead: str) -> str:
 STORED = stored()
 
 #: Bytes of records that one read gives at most; an entry alone may be larger.
-READ_BYTES = 8 * 1024 * 1024
+READ_BYTES = 1024 * 1024
 
 # Sizes are known without the values: what is beyond the limit is neither fetched nor sent.
 _BOUNDED = f"""

@@ -13,8 +13,9 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.appender import Appender
+from triggerkit.consumers.backfill.fault import fault_of
 from triggerkit.consumers.backfill.scheduler import Backfills
-from triggerkit.consumers.backfill.table import TableBackfill, fault_of
+from triggerkit.consumers.backfill.table import TableBackfill
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.gap import close_gaps

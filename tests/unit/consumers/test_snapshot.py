@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from triggerkit.change import RowChange
 from triggerkit.consumers.backfill.snapshot import Snapshot, TouchedKeys
 
@@ -62,3 +64,19 @@ def test_a_key_is_forgotten_only_when_every_later_snapshot_sees_its_change() -> 
     touched.forget(Snapshot.parse("10:20:14"))
     assert touched.is_stale(("unseen",), Snapshot.parse("10:20:14"))
     assert not touched.is_stale(("seen",), Snapshot.parse("5:20:9"))
+
+
+def test_what_cannot_be_remembered_is_not_known_until_a_snapshot_sees_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("triggerkit.consumers.backfill.snapshot.MOST_BYTES", 3_000)
+    touched = TouchedKeys()
+    touched.record(30, [change(str(n)) for n in range(5)])
+    assert touched.knows_all(Snapshot.parse("10:40:10"))
+    touched.record(20, [change(str(n)) for n in range(5, 15)])
+    assert not touched.knows_all(Snapshot.parse("10:40:10"))
+    assert not touched.knows_all(Snapshot.parse("30:40:30"))
+    assert touched.knows_all(Snapshot.parse("31:40:"))
+    # What comes after is remembered again.
+    touched.record(50, [change("0")])
+    assert touched.is_stale(("0",), Snapshot.parse("45:50:"))

@@ -13,6 +13,13 @@ from typing import Self
 
 from triggerkit.change import Key, RowChange
 
+#: The memory that the keys of a table may take. While a transaction is open for long, no snapshot
+#: sees what was touched since it began.
+MOST_BYTES = 16 * 1024 * 1024
+
+#: The memory that a key takes beside its texts.
+ENTRY_BYTES = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -46,15 +53,32 @@ class TouchedKeys:
 
     def __init__(self) -> None:
         self._keys: dict[Key, int] = {}
+        self._size_bytes = 0
         self._whole_table = 0
+        #: Which keys were touched by transactions up to this one is not known any more.
+        self._forgotten_until = 0
 
     def record(self, xid: int, changes: Iterable[RowChange]) -> None:
         """Note the keys of `changes`, all of this table, by transaction `xid`."""
         for change in changes:
             if change.action == "truncate":
                 self._whole_table = xid
-            else:
-                self._keys[change.key] = xid
+                continue
+            if change.key not in self._keys:
+                self._size_bytes += _size_of(change.key)
+            self._keys[change.key] = xid
+            if self._size_bytes > MOST_BYTES:
+                self._forgotten_until = max(self._forgotten_until, *self._keys.values())
+                self._keys.clear()
+                self._size_bytes = 0
+
+    def knows_all(self, snapshot: Snapshot) -> bool:
+        """Return whether `is_stale` can tell of rows that `snapshot` saw.
+
+        It cannot where too many keys were touched since: then the rows are to be read again, by a
+        snapshot that sees all of those transactions.
+        """
+        return self._forgotten_until < snapshot.xmin
 
     def is_stale(self, key: Key, snapshot: Snapshot) -> bool:
         """Return whether the row `key`, as `snapshot` saw it, has a change that is in the log
@@ -67,3 +91,8 @@ class TouchedKeys:
     def forget(self, snapshot: Snapshot) -> None:
         """Drop what every later snapshot sees: one is newer than `snapshot` if read after it."""
         self._keys = {key: xid for key, xid in self._keys.items() if xid >= snapshot.xmin}
+        self._size_bytes = sum(map(_size_of, self._keys))
+
+
+def _size_of(key: Key) -> int:
+    return ENTRY_BYTES + sum(map(len, key))

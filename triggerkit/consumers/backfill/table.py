@@ -16,23 +16,20 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.backfill.chunk import MOST_ROWS, Chunk, ChunkReader
 from triggerkit.consumers.backfill.rows import Bounds, Place
-from triggerkit.consumers.backfill.snapshot import TouchedKeys
+from triggerkit.consumers.backfill.snapshot import Snapshot, TouchedKeys
 from triggerkit.consumers.backfill.throttle import Outstanding, RateLimit
 from triggerkit.consumers.definition import TableName
-from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
 from triggerkit.replication import wal_marker
 from triggerkit.state.connect import connect
-from triggerkit.state.faults import is_away
 
 #: Prefix of our messages in the WAL.
 MARKER_PREFIX = "triggerkit.chunk"
@@ -112,6 +109,8 @@ class _InFlight:
     nulls: bool
     head: int = 0
     logged: int = 0
+    #: Whether it is to be read again.
+    is_void: bool = False
     stored: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -189,7 +188,10 @@ class TableBackfill:
             reach("chunk-read")
             self.touched.forget(chunk.snapshot)
             self._pace.read(len(chunk.rows))
-            await self._store(source, chunk, nulls)
+            if not await self._store(source, chunk, nulls):
+                if not await self._until_all_is_known(source):
+                    return
+                continue
             self.is_complete = self._is_last(chunk, nulls)
             if self.is_complete:
                 return
@@ -213,12 +215,17 @@ class TableBackfill:
     def survivors(self, marker: str, transaction: Transaction) -> Survivors | None:
         """Return the rows of the chunk of the marker `marker` that no unseen transaction touched.
 
-        None for another chunk than the one in flight: a marker may be from an earlier process.
+        None for another chunk than the one in flight: a marker may be from an earlier process. None
+        also where it is not known which rows those are: they are read again.
         """
         flight = self._in_flight
         if flight is None or self._marker(flight.number) != marker:
             return None
         table, chunk = self.backfill.table, flight.chunk
+        if not self.touched.knows_all(chunk.snapshot):
+            flight.is_void = True
+            flight.stored.set()
+            return None
         rows = [r for r in chunk.rows if not self.touched.is_stale(r.key, chunk.snapshot)]
         pending = [
             Pending(
@@ -274,11 +281,21 @@ class TableBackfill:
         written something is waited for, however long it stays open.
         """
         marker_xid = await self._emit(source, 0)
+        return await self._until_seen(source, lambda snapshot: snapshot.xmin > marker_xid)
+
+    async def _until_all_is_known(self, source: psycopg.AsyncConnection) -> bool:
+        """Wait until a snapshot sees all that was touched while too much was to be remembered."""
+        return await self._until_seen(source, self.touched.knows_all)
+
+    async def _until_seen(
+        self, source: psycopg.AsyncConnection, is_enough: Callable[[Snapshot], bool]
+    ) -> bool:
+        """Wait for a snapshot that sees enough; False when it is told to stop."""
         wait_s = VISIBILITY_CHECK_S
         while True:
-            cursor = await source.execute("SELECT txid_snapshot_xmin(txid_current_snapshot())")
+            cursor = await source.execute("SELECT txid_current_snapshot()::text")
             row = await cursor.fetchone()
-            if row and row[0] > marker_xid:
+            if row and is_enough(Snapshot.parse(row[0])):
                 return True
             if await self._stopped_within(wait_s):
                 return False
@@ -302,7 +319,8 @@ class TableBackfill:
             await connection.execute(_START, [Jsonb(bound), estimate, backfill.id])
         backfill.upper_bound = bound
 
-    async def _store(self, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool) -> None:
+    async def _store(self, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool) -> bool:
+        """Put the chunk into the log; False when it is to be read again."""
         self._number += 1
         self._in_flight = flight = _InFlight(self._number, chunk, nulls)
         await self._emit(source, self._number)
@@ -310,33 +328,8 @@ class TableBackfill:
         await flight.stored.wait()
         reach("chunk-stored")
         self._in_flight = None
+        return not flight.is_void
 
     async def _emit(self, source: psycopg.AsyncConnection, number: int) -> int:
         content = f"{self.backfill.id}:{self._marker(number)}"
         return await wal_marker.emit(source, MARKER_PREFIX, content)
-
-
-def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:
-    """Describe what is wrong with the table, for a person to mend, without a row's values.
-
-    None when it is not the table's fault but the connection's: that is made again.
-    """
-    if isinstance(error, TriggerkitError):
-        return None if isinstance(error, CannotConnect) else str(error)
-    if isinstance(error, QueryCanceled | LockNotAvailable):
-        return f"a query was ended by the server ({_primary(error)}); resume the backfill"
-    if is_away(error):
-        return None
-    if isinstance(error, psycopg.DataError):
-        # Its message would repeat the value.
-        return (
-            f"where it was does not fit the table's columns any more (SQLSTATE {error.sqlstate}); "
-            "cancel the backfill and start another"
-        )
-    if isinstance(error, InsufficientPrivilege):
-        return f"{_primary(error)}; grant the role SELECT on it, then resume the backfill"
-    return _primary(error)
-
-
-def _primary(error: psycopg.Error) -> str:
-    return error.diag.message_primary or type(error).__name__

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.consumers.backfill.operator import TABLE, Operator, operating
+from tests.integration.consumers.backfill.operator import TABLE, Operator, operating, prepared
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from tests.servers import Background
@@ -150,7 +150,7 @@ async def until_waiting_or_read(operator: Operator, backfill_id: int) -> None:
     async with asyncio.timeout(20):
         while len(looked) < 4:
             cursor = await operator.source.execute(
-                "SELECT query_start FROM pg_stat_activity WHERE query LIKE '%txid_snapshot_xmin%'"
+                "SELECT query_start FROM pg_stat_activity WHERE query LIKE '%txid_current_snapshot%'"
                 " AND application_name = 'triggerkit backfill'"
             )
             looked |= set(await cursor.fetchall())
@@ -169,3 +169,35 @@ async def until_waiting_for_standby(admin: psycopg.AsyncConnection) -> None:
             if row and row[0]:
                 return
             await asyncio.sleep(0.02)
+
+
+def test_a_long_transaction_beside_many_changes_costs_no_memory_and_no_row(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was touched behind it cannot all be remembered: reading waits for it to end."""
+    monkeypatch.setattr("triggerkit.consumers.backfill.snapshot.MOST_BYTES", 20_000)
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver, operating(settings) as operator:
+            await prepared(
+                operator, receiver, 300, "CREATE TABLE items (id int PRIMARY KEY, v int)"
+            )
+            await execute(settings, "CREATE TABLE others (id int)")
+            backfill_id = await operator.start()
+            await operator.store.pause(backfill_id)
+            async with streaming(settings, receiver):
+                async with await connect(settings.source_dsn, "test") as long:
+                    await operator.store.resume(backfill_id)
+                    async with long.transaction():
+                        await long.execute("INSERT INTO public.others VALUES (1)")
+                        for _ in range(5):
+                            await execute(settings, "UPDATE items SET v = coalesce(v, 0) + 1")
+                await operator.until_state(backfill_id, "completed")
+                await receiver.until(
+                    lambda: (
+                        {m["record"]["id"]: m["record"]["v"] for m in receiver.messages}
+                        == dict.fromkeys(range(1, 301), 5)
+                    )
+                )
+
+    asyncio.run(scenario())
