@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
 
 import orjson
 import typer
@@ -192,8 +191,7 @@ async def _store(settings: Settings) -> AsyncIterator[EndpointStore]:
 
 
 def _allowed(settings: Settings) -> tuple[Network, ...]:
-    ours = urlsplit(settings.public_url).hostname or ""
-    return reachable(settings.triggerkit_allow_networks, ours)
+    return reachable(settings.triggerkit_allow_networks, settings.public_url)
 
 
 def _user() -> str:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.errors import InsufficientPrivilege
@@ -159,8 +158,8 @@ class Stream:
         return pool(self._settings.state_dsn, "triggerkit stream", size=DELIVERY_POOL_SIZE)
 
     def _pusher(self) -> Pusher:
-        ours = urlsplit(self._settings.public_url).hostname or ""
-        return Pusher(reachable(self._settings.triggerkit_allow_networks, ours))
+        settings = self._settings
+        return Pusher(reachable(settings.triggerkit_allow_networks, settings.public_url))
 
     def _credentials(self, consumer: Consumer) -> Credentials:
         if consumer.target is None:

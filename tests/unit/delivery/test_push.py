@@ -20,6 +20,7 @@ from triggerkit.delivery.http.network import (
     is_allowed,
     is_loopback,
     parse_networks,
+    reachable,
 )
 from triggerkit.delivery.push import (
     Answer,
@@ -222,6 +223,26 @@ def test_a_url_to_this_machine_is_refused_however_it_is_written(host: str) -> No
     for scheme in ("http", "https"):
         with pytest.raises(InvalidEndpoint):
             asyncio.run(check_url(f"{scheme}://{host}/push", ()))
+
+
+@pytest.mark.parametrize("address", ["4000::1", "e000::1", "100::1", "abcd::1", "::1:2:3:4"])
+def test_of_ipv6_only_what_is_given_out_for_the_public_is_public(address: str) -> None:
+    assert not is_allowed(address, ())
+
+
+def test_of_this_machine_only_our_own_routes_are_reached() -> None:
+    ours = reachable("", "http://localhost:8000")
+    asyncio.run(check_url("http://localhost:8000/push", ours))
+    for url in (
+        "http://localhost:8001/push",
+        "http://127.0.0.1:8000/push",
+        "http://localhost/push",
+        "http://[::1]:8000/push",
+    ):
+        with pytest.raises(InvalidEndpoint, match="TRIGGERKIT_ALLOW_NETWORKS"):
+            asyncio.run(check_url(url, ours))
+    assert reachable("", "https://app.example.com") == ()
+    asyncio.run(check_url("http://localhost:8001/push", reachable("127.0.0.0/8, ::1", "https://x")))
 
 
 def test_a_refused_url_names_the_setting_that_allows_it() -> None:

@@ -11,20 +11,33 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import NamedTuple
 
 from triggerkit.delivery.http.client import Resolve, endpoint_of
 from triggerkit.delivery.http.connection import CannotReach
 from triggerkit.delivery.http.resolver import Resolver
 from triggerkit.errors import ConfigurationError, InvalidEndpoint
 
-Network = IPv4Network | IPv6Network
+
+class OwnRoutes(NamedTuple):
+    """Where our own routes are reached on this machine: this host and port alone."""
+
+    host: str
+    port: int
+
+
+#: What pushes may reach beside public addresses.
+Network = IPv4Network | IPv6Network | OwnRoutes
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
+#: All of IPv6 that is given out for the public. What lies beyond is none, or somebody's own.
+PUBLIC_IPV6 = IPv6Network("2000::/3")
+
 #: Addresses that Python, or some of its releases, takes for public: protocol assignments, a cloud's
 #: metadata service, relays and translations that lead elsewhere, and what IPv6 left behind.
-SPECIAL: tuple[Network, ...] = (
+SPECIAL: tuple[IPv4Network | IPv6Network, ...] = (
     ip_network("192.0.0.0/24"),
     ip_network("192.88.99.0/24"),
     ip_network("168.63.129.16/32"),
@@ -57,15 +70,25 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         raise ConfigurationError(f"TRIGGERKIT_ALLOW_NETWORKS: {error}") from None
 
 
-def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
-    """Return whether a push may connect to `address`: public ones, and those in `allowed`.
+def is_allowed(
+    address: str, allowed: Iterable[Network], host: str = "", port: int | None = None
+) -> bool:
+    """Return whether a push to `host` and `port` may connect to `address`.
+
+    It may if the address is public, or in `allowed`.
 
     An address of IPv4 inside one of IPv6 counts as what it is, since that is what is reached.
     """
     given = ip_address(address)
     ip = _translated(given) if isinstance(given, IPv6Address) else given
-    if any(_is_in(given, network) or _is_in(ip, network) for network in allowed):
-        return True
+    for network in allowed:
+        if isinstance(network, OwnRoutes):
+            if ip.is_loopback and (host.lower(), port) == network:
+                return True
+        elif _is_in(given, network) or _is_in(ip, network):
+            return True
+    if isinstance(ip, IPv6Address) and ip not in PUBLIC_IPV6:
+        return False
     if any(_is_in(ip, network) for network in SPECIAL):
         return False
     return ip.is_global and not ip.is_multicast
@@ -77,7 +100,7 @@ def _translated(ip: IPv6Address) -> IPv4Address | IPv6Address:
     return IPv4Address(ip.packed[-4:]) if ip in NAT64 else ip
 
 
-def _is_in(ip: IPv4Address | IPv6Address, network: Network) -> bool:
+def _is_in(ip: IPv4Address | IPv6Address, network: IPv4Network | IPv6Network) -> bool:
     return ip.version == network.version and ip in network
 
 
@@ -91,17 +114,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def reachable(listed: str, ours: str) -> tuple[Network, ...]:
-    """Return the private networks that pushes go to: those `listed`, and this machine if `ours` is
-    there.
+def reachable(listed: str, public_url: str) -> tuple[Network, ...]:
+    """Return the private networks that pushes go to: those `listed`, and our own routes.
 
-    `ours` is the host of our own routes; if they are elsewhere, nothing here is to be reached.
+    These are at `public_url`. Where that leads to this machine, its host and port are reached here,
+    and nothing else is.
 
     Raises:
         ConfigurationError: `listed` is not a list of networks.
     """
     networks = parse_networks(listed)
-    return (*networks, *LOOPBACK) if is_loopback(ours) else networks
+    try:
+        ours = endpoint_of(public_url)
+    except CannotReach:
+        return networks
+    return (*networks, OwnRoutes(ours.host, ours.port)) if is_loopback(ours.host) else networks
 
 
 def checked(allowed: tuple[Network, ...]) -> Resolve:
@@ -112,7 +139,7 @@ def checked(allowed: tuple[Network, ...]) -> Resolve:
     async def resolve(host: str, port: int) -> list[str]:
         addresses = await resolver.addresses_of(host, port)
         for address in addresses:
-            if not is_allowed(address, allowed):
+            if not is_allowed(address, allowed, host, port):
                 raise AddressRefused(
                     f"{host} is {address}, which is not public; "
                     "allow it with TRIGGERKIT_ALLOW_NETWORKS"

@@ -67,14 +67,13 @@ async def _probe(base: str, listed: str) -> _Outcome:
         return _Outcome(False, f"not a URL: {error}", correct)
     if parts.scheme not in ("http", "https") or not host or parts.username is not None:
         return _Outcome(False, "not an address that deliveries go to", correct)
-    allowed = reachable(listed, host)
+    allowed = reachable(listed, base)
+    port = port or (443 if parts.scheme == "https" else 80)
     try:
-        addresses = await Resolver().addresses_of(
-            host, port or (443 if parts.scheme == "https" else 80)
-        )
+        addresses = await Resolver().addresses_of(host, port)
     except CannotReach as error:
         return _Outcome(False, str(error), correct)
-    refused = [a for a in addresses if not is_allowed(a, allowed)]
+    refused = [a for a in addresses if not is_allowed(a, allowed, host, port)]
     if refused:
         networks = ",".join(filter(None, (listed, *map(_network, refused))))
         remedy = f"TRIGGERKIT_ALLOW_NETWORKS={networks}"

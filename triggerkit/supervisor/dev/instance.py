@@ -23,6 +23,9 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 #: What no proxy is asked for: the servers that `dev` brings are on this machine.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+#: What is pushed to while one develops: receivers of one's own, beside the routes of `serve`.
+LOOPBACK_NETWORKS = "127.0.0.0/8,::1/128"
+
 
 def child_environment(outer: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child: `own` over `outer`, of which an empty setting is none."""

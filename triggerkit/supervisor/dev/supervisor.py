@@ -24,7 +24,7 @@ from triggerkit.supervisor.dev.console import Console, runs
 from triggerkit.supervisor.dev.executing import count_executing, forget_dead
 from triggerkit.supervisor.dev.folder import StateFolder
 from triggerkit.supervisor.dev.forks import ForkServer
-from triggerkit.supervisor.dev.instance import Command, child_environment
+from triggerkit.supervisor.dev.instance import LOOPBACK_NETWORKS, Command, child_environment
 from triggerkit.supervisor.dev.progress import BackfillDisplay
 from triggerkit.supervisor.dev.published import PublishedState
 from triggerkit.supervisor.dev.reload import Reload
@@ -85,12 +85,14 @@ class Dev:
     async def _start(self, folder: StateFolder, servers: EmbeddedServers, listener: Any) -> None:
         self._console.note(f"triggerkit dev in {self._project.folder}")
         brought = await servers.start()
+        networks = [self._settings.triggerkit_allow_networks, LOOPBACK_NETWORKS]
         port = str(listener.getsockname()[1])
         self._environment = {
             **folder.secrets(),
             **self._settings.environment(),
             **brought,
             "TRIGGERKIT_PORT": port,
+            "TRIGGERKIT_ALLOW_NETWORKS": ",".join(filter(None, networks)),
         }
         self._settings = Settings.parse(self._environment)
         self._console.note(f"  database {redacted(self._settings.source_dsn)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import psycopg
 from pydantic import BaseModel, SecretStr
@@ -140,8 +139,7 @@ def _store(call: Call, state: psycopg.AsyncConnection) -> EndpointStore:
 
 
 def _allowed(settings: Settings) -> tuple[Network, ...]:
-    ours = urlsplit(settings.public_url).hostname or ""
-    return reachable(settings.triggerkit_allow_networks, ours)
+    return reachable(settings.triggerkit_allow_networks, settings.public_url)
 
 
 def _plain(secret: SecretStr | None) -> str | None:

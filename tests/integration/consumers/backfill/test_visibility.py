@@ -150,7 +150,8 @@ async def until_waiting_or_read(operator: Operator, backfill_id: int) -> None:
     async with asyncio.timeout(20):
         while len(looked) < 4:
             cursor = await operator.source.execute(
-                "SELECT query_start FROM pg_stat_activity WHERE query LIKE '%txid_current_snapshot%'"
+                "SELECT query_start FROM pg_stat_activity "
+                "WHERE query LIKE '%txid_current_snapshot%'"
                 " AND application_name = 'triggerkit backfill'"
             )
             looked |= set(await cursor.fetchall())
