@@ -33,6 +33,9 @@ _RESTART = (
 #: SQLSTATEs by which the server ends a stream because it removed what the slot still needed.
 _LOST_STATES = frozenset({"55000", "58P01"})
 
+#: SQLSTATE of text that the server cannot write as UTF-8.
+_NOT_UTF8 = ("22021", "22P05")
+
 
 async def not_allowed(error: CannotConnect, dsn: str, slot_name: str) -> Exception:
     """Return what `error` is when the role may connect, but not stream.
@@ -106,6 +109,11 @@ def ended(message: str, sqlstate: str | None, slot_name: str, publication: str) 
     remedy = ""
     if sqlstate in _LOST_STATES:
         remedy = f"; {_REPLACE.format(slot=slot_name)}"
+    elif sqlstate in _NOT_UTF8:
+        remedy = (
+            "; a value of a published table is no text that UTF-8 has: correct it, then "
+            f"{_REPLACE.format(slot=slot_name)}"
+        )
     return SlotError(f"the server ended the stream: {first}{remedy}", slot_name)
 
 

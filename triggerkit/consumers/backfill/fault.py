@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import psycopg
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
+from psycopg.errors import (
+    CharacterNotInRepertoire,
+    InsufficientPrivilege,
+    LockNotAvailable,
+    QueryCanceled,
+    UntranslatableCharacter,
+)
 
 from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.state.faults import is_away
@@ -20,6 +26,11 @@ def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:
         return f"a query was ended by the server ({_primary(error)}); resume the backfill"
     if is_away(error):
         return None
+    if isinstance(error, CharacterNotInRepertoire | UntranslatableCharacter):
+        return (
+            "a value is no text that UTF-8 has (the server names its bytes in its own log); "
+            "correct it, then resume the backfill"
+        )
     if isinstance(error, psycopg.DataError):
         # Its message would repeat the value.
         return (

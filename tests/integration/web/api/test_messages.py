@@ -46,6 +46,21 @@ def test_parked_messages_are_listed_in_parts_shown_tried_again_and_discarded(
         assert pushed.call("GET", f"/messages?{query}").status == 422
 
 
+def test_a_parked_message_that_no_parser_takes_is_shown_by_its_text(
+    pushed: ApiSite, settings: Settings
+) -> None:
+    deep = "[" * 500 + "]" * 500
+    body = rf'{{"record":{{"id":1,"a":"\ud800","b":1e400,"c":{deep}}},"action":"insert"}}'
+    with psycopg.connect(settings.state_dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO triggerkit.parked (consumer_id, partition, position, key, body, reason) "
+            "SELECT c.id, 0, 2, 'key', %s, 'it answered 422' FROM triggerkit.consumers c",
+            [body],
+        )
+    shown = pushed.get("/messages/posts_push_consumer/2")["body"]
+    assert shown["record"] == {"id": 1, "a": r'"\ud800"', "b": "1e400", "c": deep}
+
+
 def test_a_pulled_consumers_messages_are_as_described(
     site: ApiSite, posts: None, settings: Settings
 ) -> None:
