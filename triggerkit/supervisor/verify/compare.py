@@ -14,7 +14,7 @@ import psycopg
 from triggerkit.change import Key
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import CannotConnect, ConfigurationError, PreflightFailed
-from triggerkit.state.faults import is_away
+from triggerkit.state.faults import is_away, is_read_only
 from triggerkit.tasks.task import Task
 from triggerkit.tasks.verification import Mismatch, Problem, Verify
 
@@ -102,7 +102,8 @@ async def mismatches(
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
         raise PreflightFailed(f"task {name} cannot be verified: {_said(error)}") from error
     except psycopg.Error as error:
-        if is_away(error):
+        # The snapshot is read-only by us: a query that writes is a mistake of the task's.
+        if is_away(error) and not is_read_only(error):
             raise CannotConnect(f"lost the source database: {_said(error)}") from error
         raise ConfigurationError(f"task {name}: verify= failed: {_said(error)}") from error
 
