@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Self
@@ -51,11 +53,33 @@ class StateFolder:
         return self
 
     def _make(self) -> None:
-        self.path.mkdir(mode=0o755, exist_ok=True)
-        ignore = self.path / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        self._lock_fd = os.open(self.path / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        # What `dev` and its children make is nobody else's to write.
+        os.umask(os.umask(0o077) | 0o022)
+        with suppress(FileExistsError):
+            self.path.mkdir(mode=0o755)
+        self._require_own()
+        with suppress(FileExistsError):
+            fd = os.open(self.path / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            with os.fdopen(fd, "w") as file:
+                file.write("*\n")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        self._lock_fd = os.open(self.path / "dev.lock", flags, 0o600)
+
+    def _require_own(self) -> None:
+        """Refuse a folder through which somebody else could say where secrets go."""
+        found = self.path.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            raise PreflightFailed(
+                f"{self.path} is a symbolic link: triggerkit dev keeps secrets there; remove it"
+            )
+        us = os.geteuid()
+        if us and found.st_uid != us:
+            raise PreflightFailed(
+                f"{self.path} belongs to another user (id {found.st_uid}), as does the triggerkit "
+                "dev that made it; use a copy of the project, or let that user run it"
+            )
+        if found.st_mode & 0o022:
+            self.path.chmod(stat.S_IMODE(found.st_mode) & ~0o022)
 
     def __exit__(self, *exc_info: object) -> None:
         self._state_file.unlink(missing_ok=True)
