@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,16 @@ _own: set[str] = set()
 def is_own_module(name: str) -> bool:
     """Return whether a module is the project's, or within one that is."""
     return any(name == own or name.startswith(f"{own}.") for own in _own)
+
+
+def own_modules() -> list[str]:
+    """Return the modules that are the project's, for a process that is to know them too."""
+    return sorted(_own)
+
+
+def call_own(modules: Iterable[str]) -> None:
+    """Take `modules` for the project's, as another process does."""
+    _own.update(modules)
 
 
 @dataclass(frozen=True, slots=True)

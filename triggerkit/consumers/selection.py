@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,12 +49,15 @@ class Selection:
         ConfigurationError: a function of the consumer cannot be loaded.
     """
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, *, calls: bool = True) -> None:
+        """With `calls`, the functions are called here; else they are left to another process."""
         definition = consumer.definition
         self._renderer = Renderer(consumer)
         self._test = all_of(definition.filters)
-        self._filter = definition.filter and load_function(definition.filter)
-        self._transform = definition.transform and load_function(definition.transform)
+        functions = (definition.filter, definition.transform) if calls else (None, None)
+        self._filter, self._transform = (name and load_function(name) for name in functions)
+        #: Whether functions decide what remains, and make what is sent of it, in another process.
+        self.leaves_calls = not calls and bool(definition.filter or definition.transform)
         #: Whether not all that the consumer follows is wanted.
         self.filters = self._test is not None or bool(self._filter)
         #: Whether what is sent is another than the message.
@@ -83,11 +87,9 @@ class Selection:
         try:
             if self._test is not None and not self._test(_record(entry.record)):
                 return UNWANTED
-            if self._filter and not self._filter(change_of(self.message(entry))):
-                return UNWANTED
         except BaseException as error:
             return Verdict(True, _raised("filter", error))
-        return WANTED
+        return self._filtered(self.message(entry)) if self._filter else WANTED
 
     def passes(self, message: bytes) -> Verdict:
         """Return whether a message that was parked passes the filters as they are now."""
@@ -99,21 +101,37 @@ class Selection:
                 return WANTED
             if self._test is not None and not self._test(_record(members["record"])):
                 return UNWANTED
-            if self._filter and not self._filter(change_of(message)):
-                return UNWANTED
         except BaseException as error:
             return Verdict(True, _raised("filter", error))
-        return WANTED
+        return self._filtered(message) if self._filter else WANTED
 
     def sent(self, message: bytes) -> bytes | Faulty:
         """Return what is sent for `message`: the same, or what the consumer's transform makes of
         it."""
-        if not self._transform:
-            return message
-        try:
-            return orjson.dumps(self._transform(change_of(message)))
-        except BaseException as error:
-            return _raised("transform", error)
+        return transformed(self._transform, message) if self._transform else message
+
+    def _filtered(self, message: bytes) -> Verdict:
+        assert self._filter
+        is_wanted = filtered(self._filter, message)
+        if isinstance(is_wanted, Faulty):
+            return Verdict(True, is_wanted)
+        return WANTED if is_wanted else UNWANTED
+
+
+def filtered(function: Callable[[Any], Any], message: bytes) -> bool | Faulty:
+    """Return whether a filter wants `message`."""
+    try:
+        return bool(function(change_of(message)))
+    except BaseException as error:
+        return _raised("filter", error)
+
+
+def transformed(function: Callable[[Any], Any], message: bytes) -> bytes | Faulty:
+    """Return what a transform makes of `message`."""
+    try:
+        return orjson.dumps(function(change_of(message)))
+    except BaseException as error:
+        return _raised("transform", error)
 
 
 class _UnreadableValue(Exception):

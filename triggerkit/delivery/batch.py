@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
 from typing import NamedTuple
 
+from triggerkit.consumers.calls.functions import Outcome
 from triggerkit.consumers.render import batch_body
-from triggerkit.consumers.selection import WANTED, Faulty, Selection
+from triggerkit.consumers.selection import UNWANTED, WANTED, Faulty, Selection, Verdict
 from triggerkit.log.entry import Entry
 
 #: A batch is closed before its body grows past this; one message alone may be larger.
@@ -57,6 +59,16 @@ class Batch:
         return batch_body(self.transformed or self.messages, single=single)
 
 
+def _judged(selection: Selection, outcomes: Mapping[int, Outcome], entry: Entry) -> Verdict:
+    verdict = selection.judge(entry)
+    if verdict != WANTED:
+        return verdict
+    outcome = outcomes[entry.position]
+    if isinstance(outcome, Faulty):
+        return Verdict(True, outcome)
+    return UNWANTED if outcome is None else WANTED
+
+
 def new_id(body: bytes = b"") -> str:
     """Return an id for a batch, by which no other body is sent."""
     return f"msg_{token_hex(12)}{_digest(body)}"
@@ -80,19 +92,24 @@ def collect(
     onto: Batch | None = None,
     *,
     held_before: Collection[int] = (),
+    outcomes: Mapping[int, Outcome] | None = None,
 ) -> Batch:
     """Take from `entries`, in order, what goes into a batch of at most `limit` messages.
 
     `onto` is a batch to be filled up. Entries at the positions `held_before` are set aside, as
-    they were when the batch was sent before.
+    they were when the batch was sent before. `outcomes` is what the consumer's functions made of
+    the entries, by position, where they were called in another process.
     """
     batch = Batch(selection) if onto is None else onto
     wanted, messages, held = batch.entries, batch.messages, batch.held
-    follows, judge, filters = selection.follows, selection.judge, selection.filters
+    is_called = outcomes is not None
+    judge = selection.judge if outcomes is None else partial(_judged, selection, outcomes)
+    follows, filters = selection.follows, selection.filters or is_called
+    transforms = selection.transforms or is_called
+    may_hold = bool(parked_keys or held_before)
     render, key_of = selection.message, selection.key_of
     held_keys = {item.key for item in held}
     size_bytes = batch.size_bytes
-    transforms, may_hold = selection.transforms, bool(parked_keys or held_before)
     batch.last = entries[-1].position
     for entry in entries:
         if not follows(entry):
@@ -110,20 +127,20 @@ def collect(
                 continue
         message = sent = render(entry)
         if transforms:
-            made = selection.sent(message)
+            made = selection.sent(message) if outcomes is None else outcomes[entry.position]
             if isinstance(made, Faulty):
                 key = key_of(entry)
                 held.append(EntryToPark(entry, key, made))
                 held_keys.add(key)
                 continue
-            sent = made
+            sent = made or b""
         if wanted and (len(wanted) >= limit or size_bytes + len(sent) > MAX_BODY_BYTES):
             batch.last = entry.position - 1
             batch.is_full = True
             break
         wanted.append(entry)
         messages.append(message)
-        if sent is not message:
+        if transforms:
             batch.transformed.append(sent)
         size_bytes += len(sent)
     batch.size_bytes = size_bytes

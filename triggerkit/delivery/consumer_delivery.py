@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from triggerkit.consumers.calls.functions import Functions, Outcome
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.store import CursorStore
-from triggerkit.consumers.selection import Selection
+from triggerkit.consumers.selection import WANTED, Selection
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.delivery.slots import PushSlots
 from triggerkit.delivery.turns import Turns
+from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
 
 #: What a consumer's endpoint knows a push by.
@@ -37,11 +39,9 @@ class ConsumerDelivery:
         pusher: Pusher,
         credentials_for: CredentialsFor,
     ) -> None:
-        """Raises:
-        ConfigurationError: a function of the consumer cannot be loaded.
-        """
         self.consumer = consumer
-        self.selection = Selection(consumer)
+        self.selection = Selection(consumer, calls=False)
+        self.functions = _functions_of(consumer)
         self.reader = reader
         self.store = store
         self.parked_keys: set[str] = set()
@@ -57,7 +57,39 @@ class ConsumerDelivery:
         self._credentials_for = credentials_for
         self._changed = asyncio.Event()
 
-    def use(self, consumer: Consumer) -> None:
+    async def start(self) -> None:
+        """Load the consumer's functions, if it has any.
+
+        Raises:
+            ConfigurationError: they cannot be.
+        """
+        if self.selection.leaves_calls:
+            await self.functions.start()
+
+    async def end(self) -> None:
+        """End what was started, at once."""
+        await self.functions.end()
+
+    async def outcomes(self, selection: Selection, entries: Sequence[Entry]) -> dict[int, Outcome]:
+        """Return what the functions make of those of `entries` that the consumer may get, by
+        position."""
+        asked = [entry for entry in entries if selection.wants(entry) == WANTED]
+        made = await self.functions.call([selection.message(entry) for entry in asked])
+        return {entry.position: one for entry, one in zip(asked, made, strict=True)}
+
+    async def outcome(self, message: bytes) -> Outcome:
+        """Return what is sent for a message that was parked, as the consumer is now; None when it
+        is not wanted any more."""
+        selection = self.selection
+        verdict = selection.passes(message)
+        if not verdict.is_wanted or verdict.fault is not None:
+            return verdict.fault
+        if not selection.leaves_calls:
+            return message
+        (outcome,) = await self.functions.call([message])
+        return outcome
+
+    async def use(self, consumer: Consumer) -> None:
         """Go on with a changed definition or endpoint: what waits to be sent again goes at once.
 
         Raises:
@@ -65,13 +97,20 @@ class ConsumerDelivery:
         """
         if consumer == self.consumer:
             return
-        self.selection = Selection(consumer)
+        functions = None
+        if _names(consumer) != _names(self.consumer):
+            functions = _functions_of(consumer)
+            await functions.start()
         before = self.consumer
+        self.selection = Selection(consumer, calls=False)
         self.consumer = consumer
         self.slots.limit = consumer.definition.concurrency
         if (consumer.target, consumer.definition) != (before.target, before.definition):
             self._changed.set()
             self._changed = asyncio.Event()
+        if functions is not None:
+            functions, self.functions = self.functions, functions
+            await functions.close()
 
     async def push(self, body: bytes, batch_id: str, attempt: int) -> Answer:
         """Make one attempt at the endpoint as it is now; the caller holds a slot."""
@@ -94,3 +133,11 @@ class ConsumerDelivery:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await changed.wait()
+
+
+def _names(consumer: Consumer) -> tuple[str | None, str | None]:
+    return consumer.definition.filter, consumer.definition.transform
+
+
+def _functions_of(consumer: Consumer) -> Functions:
+    return Functions(*_names(consumer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
@@ -14,15 +14,18 @@ from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect, is_id_of, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.isolation import Suspicion
+from triggerkit.delivery.outcomes import Outcomes
 from triggerkit.delivery.push import Answer, of_batch
 from triggerkit.failpoints import reach
+from triggerkit.log.buffered import READ_LIMIT, BufferedReader
 from triggerkit.log.entry import Entry
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
 
-#: Entries looked at in one read when a filter leaves few of them.
-READ_LIMIT = 512
+#: Positions that a lane passes, for nothing in them is wanted, before it stores where it is: a
+#: backfill waits for its consumer by that.
+PASSED_UNSTORED = 20_000
 
 
 class Lane:
@@ -40,6 +43,8 @@ class Lane:
         self._has_turn = False
         # Of the attempt that failed last.
         self._last_status: int | None = None
+        self._outcomes = Outcomes(delivery)
+        self._log = BufferedReader(delivery.reader, cursor.partition)
         # What was halved stays so: it grows back once the reason is found.
         self._reduced: int | None = None
 
@@ -79,15 +84,15 @@ class Lane:
             await self._reader.wait(cursor.partition, cursor.position)
             await self._take_turn()
             head = self._reader.head
-            entries = await self._reader.read(
-                cursor.partition, cursor.position, max(self._limit, READ_LIMIT)
-            )
-            batch = self._batch = self._collect(entries) if entries else None
+            entries = await self._log.read(cursor.position, self._limit)
+            batch = self._batch = await self._collect(entries) if entries else None
             if batch is not None and (batch.entries or batch.held):
                 await self._fill(batch)
                 return batch
             self.cursor = cursor.passed(head if batch is None else batch.last)
             self._give_turn_back()
+            if self.cursor.position - self.cursor.stored_position > PASSED_UNSTORED:
+                self.cursor = await self._store.rest(self.consumer, self.cursor)
 
     async def _fill(self, batch: Batch) -> None:
         """Wait for more messages, as long as the definition says."""
@@ -105,7 +110,7 @@ class Lane:
             head = self._reader.head
             entries = await self._reader.read(partition, batch.last, READ_LIMIT)
             if entries:
-                collect(selection, entries, self._limit, self._delivery.parked_keys, batch)
+                await self._collect(entries, batch)
             else:
                 batch.last = head
 
@@ -141,7 +146,7 @@ class Lane:
             self._batch = batch
             return batch
         self._suspicion.halved(cursor.batch_last)
-        self.cursor = await self._store.abandon(cursor)
+        self.cursor = await self._store.rest(self.consumer, cursor)
         return None
 
     def _let_go(self) -> None:
@@ -160,7 +165,7 @@ class Lane:
                 break
             limit = len(batch.entries) + len(entries)
             # What had a parked message then is in `held`; what has one now was sent before it.
-            collect(selection, entries, limit, (), batch, held_before=held)
+            await self._collect_onto(batch, entries, limit, (), held)
             if batch.last < entries[-1].position:
                 # Another transform makes more of it than fits.
                 break
@@ -174,9 +179,26 @@ class Lane:
     def _body(self, batch: Batch) -> bytes:
         return batch.body(single=self.consumer.definition.batch_size == 1)
 
-    def _collect(self, entries: list[Entry]) -> Batch:
-        delivery = self._delivery
-        return collect(delivery.selection, entries, self._limit, delivery.parked_keys)
+    async def _collect(self, entries: Sequence[Entry], onto: Batch | None = None) -> Batch:
+        batch = Batch(self._delivery.selection) if onto is None else onto
+        await self._collect_onto(batch, entries, self._limit, self._delivery.parked_keys)
+        return batch
+
+    async def _collect_onto(
+        self,
+        batch: Batch,
+        entries: Sequence[Entry],
+        limit: int,
+        parked_keys: Collection[str],
+        held_before: Collection[int] = (),
+    ) -> None:
+        selection = batch.selection
+        if not selection.leaves_calls:
+            collect(selection, entries, limit, parked_keys, batch, held_before=held_before)
+            return
+        await self._outcomes.collect_onto(
+            batch, entries, limit, parked_keys, held_before, self.cursor.position
+        )
 
     async def _deliver(self, batch: Batch) -> bool:
         """Send `batch` until it is taken, set aside or edited; False when the endpoint is gone."""

@@ -66,6 +66,11 @@ class DeliveryLoop:
         async with self._refreshing:
             return await self._refresh()
 
+    async def end(self) -> None:
+        """End what was started beside the lanes, at once."""
+        for running in self._running.values():
+            await running.delivery.end()
+
     def progress(self) -> list[CursorProgress]:
         """Return how far each lane is that has nothing under way: what it passed over is not
         stored."""
@@ -88,7 +93,8 @@ class DeliveryLoop:
             consumer = active.get(consumer_id)
             if consumer is None or not running.goes_on_as(consumer):
                 await self._stop(consumer_id)
-        for consumer in active.values():
+        # Those whose functions have to be loaded last: the others do not wait for that.
+        for consumer in sorted(active.values(), key=_has_functions):
             try:
                 await self._take_in(consumer)
             except ConfigurationError as error:
@@ -100,7 +106,7 @@ class DeliveryLoop:
         if running is None:
             await self._start(consumer)
         else:
-            running.delivery.use(consumer)
+            await running.delivery.use(consumer)
             # A command may have changed its parked messages.
             running.delivery.retry.set()
 
@@ -108,12 +114,18 @@ class DeliveryLoop:
         delivery = ConsumerDelivery(
             consumer, self._reader, self._store, self._pusher, self._credentials_for
         )
-        if consumer.definition.filter or consumer.definition.transform:
+        if delivery.selection.leaves_calls:
+            try:
+                await delivery.start()
+            except BaseException:
+                await delivery.end()
+                raise
             await self._store.clear_unloadable(consumer.id)
         self._broken.pop(consumer.id, None)
         # None if the consumer was rewound or deleted since: that is notified, and taken in next.
         lanes = [Lane(delivery, cursor) for cursor in await self._store.load(consumer)]
         if not lanes:
+            await delivery.end()
             return
         # After the cursors: what is parked since then moved one of them, which its lane notices.
         delivery.parked_keys = await self._store.parked.keys(consumer.id)
@@ -132,6 +144,8 @@ class DeliveryLoop:
             await work
         except CursorMoved:
             logger.info("a command moved or removed a cursor; continuing from where it is")
+        except ConfigurationError as error:
+            logger.error("functions had to be loaded anew: %s", error)
         self._group.create_task(self.refresh(), name="refresh")
 
     async def _break(self, consumer: Consumer, reason: str) -> None:
@@ -144,8 +158,14 @@ class DeliveryLoop:
         await self._store.save_error(consumer.id, f"{UNLOADABLE}{reason}")
 
     async def _stop(self, consumer_id: int) -> None:
-        tasks = self._running.pop(consumer_id).tasks
+        running = self._running.pop(consumer_id)
+        tasks = running.tasks
         for task in tasks:
             task.cancel()
         # Waited for: a lane in the midst of a statement would move the cursor of its successor.
         await asyncio.gather(*tasks, return_exceptions=True)
+        await running.delivery.end()
+
+
+def _has_functions(consumer: Consumer) -> bool:
+    return bool(consumer.definition.filter or consumer.definition.transform)

@@ -129,13 +129,12 @@ class Retries:
 
     async def _send(self, head: Head, body: bytes) -> _Sent | None:
         """Send a message as the consumer's functions would have it now; None when they fail."""
-        selection, definition = self._delivery.selection, self._consumer.definition
-        verdict = selection.passes(body)
-        if not verdict.is_wanted:
+        made = await self._delivery.outcome(body)
+        definition = self._consumer.definition
+        if made is None:
             logger.info("%s: position %d no longer passes the filters", head.key, head.position)
             await self._record(head, Tried(None, head.failures))
             return None
-        made = verdict.fault or selection.sent(body)
         if isinstance(made, Faulty):
             await self._record(head, self._blamed(head, made.reason))
             return None

@@ -99,7 +99,6 @@ def headers_of(push: Push) -> dict[str, str]:
     now = int(time.time())
     own = {
         "content-type": "application/json",
-        "user-agent": "triggerkit",
         "webhook-id": push.batch_id,
         "webhook-timestamp": str(now),
         "triggerkit-attempt": str(push.attempt),
@@ -110,7 +109,7 @@ def headers_of(push: Push) -> dict[str, str]:
             push.credentials.signing_secrets, push.batch_id, now, push.body
         )
     foreign = {name: value for name, value in given.items() if not name.startswith(RESERVED)}
-    return {**foreign, **own}
+    return {"user-agent": "triggerkit", **foreign, **own}
 
 
 def traceparent(batch_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
 
 from psycopg_pool import AsyncConnectionPool
@@ -132,6 +132,7 @@ class DeliveryThread:
         async with (
             self._states() as states,
             self._pusher() as pusher,
+            AsyncExitStack() as at_end,
             asyncio.TaskGroup() as group,
         ):
             store = CursorStore(states, self._database_id)
@@ -139,6 +140,8 @@ class DeliveryThread:
             self._deliveries = DeliveryLoop(
                 self._reader, store, pusher, self._credentials_for, group
             )
+            # Behind the group: no lane calls a function any more.
+            at_end.push_async_callback(self._deliveries.end)
             self._notifier = Notifier(self._reader, states, self._database_id, group)
             self._capture.call_soon_threadsafe(self._begun.set)
             await asyncio.Event().wait()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
@@ -158,7 +160,12 @@ def test_a_named_item_waits_as_long_as_the_receiver_asks(
     asyncio.run(scenario())
 
 
-def test_a_transform_that_is_mended_is_used_for_what_was_parked_before(settings: Settings) -> None:
+def test_a_transform_that_is_mended_is_used_for_what_was_parked_before(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended = tmp_path / "mended"
+    monkeypatch.setenv("TEST_MENDED", str(mended))
+
     async def scenario() -> None:
         async with Receiver.start() as receiver:
             await execute(settings, TABLE)
@@ -174,18 +181,14 @@ def test_a_transform_that_is_mended_is_used_for_what_was_parked_before(settings:
                 )
                 assert '"name":"v1"' in body
                 assert receiver.requests == []
-                mended.append(True)
+                mended.touch()
                 await receiver.until(lambda: len(receiver.requests) == 2)
             assert [r.body for r in receiver.requests] == [b'{"sent":"v1"}', b'{"sent":"v2"}']
 
-    mended.clear()
     asyncio.run(scenario())
 
 
-mended: list[bool] = []
-
-
 def transform(change: object) -> dict[str, object]:
-    if not mended:
+    if not Path(os.environ["TEST_MENDED"]).exists():
         raise RuntimeError("not mended yet")
     return {"sent": change.record["name"]}  # type: ignore[attr-defined]

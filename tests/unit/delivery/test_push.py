@@ -305,9 +305,15 @@ def test_an_endpoint_has_headers_of_its_own_but_not_ours() -> None:
     }
     headers = headers_of(push(attempt=2, headers=given))
     assert headers["authorization"] == "Bearer x"
+    assert headers["user-agent"] == "triggerkit"
     assert headers["content-type"] == "application/json"
     assert (headers["webhook-id"], headers["triggerkit-attempt"]) == ("msg_1", "2")
     assert not {"webhook-signature", "triggerkit-test"} & headers.keys()
+
+
+def test_an_endpoints_own_user_agent_is_sent() -> None:
+    headers = headers_of(push(headers={"User-Agent": "ours/1.0"}))
+    assert headers["user-agent"] == "ours/1.0"
 
 
 @pytest.mark.parametrize("credentials", [{"problem": "no key"}, {"signing_secrets": ("whsec_x",)}])

@@ -58,7 +58,7 @@ WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
 RETURNING xmin::text
 """
 
-_ABANDON = """
+_REST = """
 UPDATE triggerkit.cursors
 SET position = %s, batch_id = NULL, batch_last = NULL, attempt = 0, settled = '{}'
 WHERE consumer_id = %s AND partition = %s AND xmin = %s::xid
@@ -170,19 +170,19 @@ class CursorStore:
             raise CursorMoved
         return replace(sending, version=version, stored_position=sending.position)
 
-    async def abandon(self, cursor: Cursor) -> Cursor:
-        """Forget the batch under way, of which nothing is done, and return the cursor without it.
+    async def rest(self, consumer: Consumer, cursor: Cursor) -> Cursor:
+        """Store where the cursor is without a batch under way, of which nothing is done.
 
         Raises:
             CursorMoved: the cursor is another by now.
         """
-        where = [cursor.position, cursor.consumer_id, cursor.partition, cursor.version]
         async with self._pool.connection() as connection:
-            answer = await connection.execute(_ABANDON, where)
-            row = await answer.fetchone()
-        if row is None:
+            version = await _rest(connection, cursor)
+            if version is None and cursor.batch_id is None:
+                version = await _rest(connection, await _look_again(connection, consumer, cursor))
+        if version is None:
             raise CursorMoved
-        return replace(cursor.ended(cursor.position), version=str(row[0]))
+        return replace(cursor.ended(cursor.position), version=version)
 
     async def record_attempt(
         self,
@@ -272,6 +272,13 @@ async def _begin(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | N
     values = [cursor.position, cursor.batch_id, cursor.batch_last, cursor.attempt]
     where = [cursor.settled, cursor.consumer_id, cursor.partition, cursor.version]
     answer = await connection.execute(_BEGIN, [*values, *where])
+    row = await answer.fetchone()
+    return None if row is None else str(row[0])
+
+
+async def _rest(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | None:
+    where = [cursor.position, cursor.consumer_id, cursor.partition, cursor.version]
+    answer = await connection.execute(_REST, where)
     row = await answer.fetchone()
     return None if row is None else str(row[0])
 

@@ -30,6 +30,14 @@ SELECT e.position, e.commit_at FROM generate_series(0, %s) p CROSS JOIN LATERAL 
 ORDER BY e.position LIMIT 1
 """
 
+#: The first entry from a position on that was committed at or after a time.
+_FIRST_COMMITTED = """
+SELECT min(e.position) FROM generate_series(0, %s) p CROSS JOIN LATERAL (
+    SELECT position FROM triggerkit.events
+    WHERE database_id = %s AND partition = p AND position >= %s AND commit_at >= %s
+    ORDER BY position LIMIT 1) e
+"""
+
 #: Fences what is being delivered now: its outcome belongs to the epoch before.
 _NEW_EPOCH = "UPDATE triggerkit.consumers SET replay_epoch = replay_epoch + 1 WHERE id = %s"
 
@@ -94,8 +102,11 @@ async def _position(
         if position >= next_position:
             raise ConfigurationError(f"the log ends at position {next_position - 1}")
         return position
-    at = _time(str(to)) - CLOCK_SLACK
-    return await _first_since(state, database_id, at, retained_from, next_position)
+    at = _time(str(to))
+    about = await _first_since(state, database_id, at - CLOCK_SLACK, retained_from, next_position)
+    cursor = await state.execute(_FIRST_COMMITTED, [PARTITIONS - 1, database_id, about, at])
+    row = await cursor.fetchone()
+    return next_position if row is None or row[0] is None else int(row[0])
 
 
 def _time(text: str) -> datetime:

@@ -1,0 +1,1 @@
+"""Calls of the functions that consumers name, in a process that can be ended."""
