@@ -109,9 +109,6 @@ COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
 #: takes up to ten times as much as its text does, and is stored apart from a size of 2,000 on.
 _LEAST_LARGE, _SURELY_LARGE = 200, 2000
 
-#: How such values begin, as those of a record.
-_DENSE = (b":[", b":{", b':"(', b':"[', b':"{')
-
 #: The columns after the record, as most entries have them.
 _NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n"
 
@@ -204,7 +201,12 @@ def _may_be_large(record: bytes | None) -> bool:
     """
     if record is None or not _LEAST_LARGE <= len(record) <= _SURELY_LARGE:
         return False
-    return any(start in record for start in _DENSE)
+    # One byte is looked for in a tenth of the time of two, and most records have none of these.
+    return (
+        (b"[" in record and (b":[" in record or b':"[' in record))
+        or (b"(" in record and b':"(' in record)
+        or (record.find(b"{", 1) > 0 and (b":{" in record or b':"{' in record))
+    )
 
 
 def _number(value: int | None) -> int | str:

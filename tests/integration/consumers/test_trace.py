@@ -153,7 +153,7 @@ def test_the_run_that_a_change_made_is_found_by_the_batch_and_the_change_by_the_
             assert [run.id for run in way.runs] == ["run_1"]
             _, position, consumer = await position_of_run(state, "run_1")
             assert (position, consumer) == (1, "all")
-            with pytest.raises(TriggerkitError, match="no change"):
+            with pytest.raises(TriggerkitError, match="not created by a change"):
                 await position_of_run(state, "run_2")
 
     asyncio.run(scenario())
