@@ -22,7 +22,7 @@ versions: .venv/.installed-dev
 faults: .venv/.installed-dev
 	@$(BIN)/pytest -n 2 --dist worksteal tests/faults
 
-## soak: the long fault runs, ten minutes of kills and a cut of a minute
+## soak: the long fault runs: ten minutes of kills, a cut of a minute, ten minutes of any rows at all
 soak: .venv/.installed-dev
 	@$(BIN)/pytest tests/faults -m soak -v -s
 
