@@ -30,7 +30,8 @@ class Canceled(Stopped):
 
 
 class HandedBack(Stopped):
-    """The worker ends while the run waits for another one: it goes to another worker."""
+    """The run is another attempt's: the worker ends while the run waits for another one, or its
+    lease was lost and a later attempt has begun."""
 
 
 class Attempt:

@@ -38,7 +38,8 @@ class Watchdog:
     def __init__(self, abandon: Callable[[Attempt], None]) -> None:
         """`abandon` is called with an attempt that does not end though it was stopped."""
         self._abandon = abandon
-        self._attempts: dict[str, Attempt] = {}
+        #: By run and number: after a lost lease two attempts of a run may execute here.
+        self._attempts: dict[tuple[str, int], Attempt] = {}
         self._hand_back_at: float | None = None
         self._ended = threading.Event()
         self._thread = LastingThread(self._watch, "watchdog", daemon=True)
@@ -65,18 +66,22 @@ class Watchdog:
         self._ended.set()
 
     def begins(self, attempt: Attempt) -> None:
-        """`attempt` executes."""
-        self._attempts[attempt.run.id] = attempt
+        """`attempt` executes: stop an earlier one of its run, whose outcome counts no more."""
+        run = attempt.run
+        self._attempts[run.id, run.attempt] = attempt
+        for number in range(1, run.attempt):
+            if (earlier := self._attempts.get((run.id, number))) is not None:
+                earlier.stop(HandedBack, time.monotonic())
 
     def ends(self, attempt: Attempt) -> bool:
         """`attempt` has ended; False when it was given up before."""
-        return self._attempts.pop(attempt.run.id, None) is attempt
+        return self._attempts.pop((attempt.run.id, attempt.run.attempt), None) is not None
 
     def cancel(self, run_id: str) -> None:
         """Stop a run, if it executes here."""
-        attempt = self._attempts.get(run_id)
-        if attempt is not None:
-            attempt.stop(Canceled, time.monotonic())
+        for attempt in list(self._attempts.values()):
+            if attempt.run.id == run_id:
+                attempt.stop(Canceled, time.monotonic())
 
     def _watch(self) -> None:
         while not self._ended.wait(LOOK_S):

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.integration.run_state import RunState
 from tests.integration.worker_thread import working
-from triggerkit import Retry, task
+from triggerkit import Retry, current_run, task
+from triggerkit.runs.keeper.recover import return_runs
 from triggerkit.state.channels import KEEPER
 
 
@@ -113,6 +115,55 @@ def test_an_executing_run_is_canceled_at_once(triggers: RunState) -> None:
         assert time.monotonic() - asked < 4
     assert [row["error"]["type"] for row in rows] == ["Canceled"] * 2
     assert all(row["finished_at"] for row in rows)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_later_attempt_in_the_process_of_the_earlier_one_stops_it_and_completes(
+    triggers: RunState, *, is_async: bool
+) -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+    go_on = threading.Event()
+
+    def steps() -> Iterator[None]:
+        attempt = current_run().attempt
+        begun.append(attempt)
+        try:
+            while attempt == 1 or not go_on.is_set():
+                yield
+        finally:
+            ended.append(attempt)
+
+    @task(retry=3)
+    def overtaken() -> str:
+        for _ in steps():
+            time.sleep(0.01)
+        return f"attempt {current_run().attempt}"
+
+    @task(retry=3)
+    async def aovertaken() -> str:
+        for _ in steps():
+            await asyncio.sleep(0.01)
+        return f"attempt {current_run().attempt}"
+
+    @task
+    def next_one() -> None: ...
+
+    @task
+    async def anext_one() -> None: ...
+
+    first, following = (aovertaken, anext_one) if is_async else (overtaken, next_one)
+    handle = first.trigger()
+    with working(triggers, first, following, threads=2, async_runs=2):
+        triggers.wait_for(lambda: begun == [1])
+        return_runs(triggers.connection, [triggers.run(handle.id)["worker"]])
+        triggers.wait_for(lambda: begun == [1, 2])
+        triggers.wait_for(lambda: ended == [1])
+        others = [following.trigger() for _ in range(3)]
+        triggers.wait_for_status("completed", *(other.id for other in others))
+        go_on.set()
+        [row] = triggers.wait_for_status("completed", handle.id)
+    assert (row["attempt"], row["output"]) == (2, '"attempt 2"')
 
 
 def test_a_run_that_waits_for_another_can_be_canceled_without_harm_to_its_process(
