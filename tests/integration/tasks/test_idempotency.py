@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
 from tests.integration.run_state import RunState
 from tests.integration.worker_thread import working
 from triggerkit import Handle, Retry, task
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, NotDurable
 
 
 @task(name="once_note")
@@ -92,3 +94,28 @@ def test_of_many_each_payload_has_a_key_of_its_own(triggers: RunState) -> None:
     again = add.trigger_many([*numbers, {"n": 3}], idempotency_key="import 1")
     assert [handle.id for handle in again[:3]] == [handle.id for handle in first]
     assert [handle.duplicate for handle in again] == [True, True, True, False]
+
+
+def test_who_waits_for_a_key_of_an_open_transaction_holds_nobody_else_up(
+    triggers: RunState,
+) -> None:
+    with psycopg.connect(triggers.settings.state_dsn) as connection, ThreadPoolExecutor(8) as pool:
+        first = note.trigger(connection=connection, idempotency_key="held")
+        waiting = [pool.submit(note.trigger, idempotency_key="held") for _ in range(7)]
+        for n in range(20):
+            pool.submit(note.trigger, idempotency_key=f"free {n}").result(4)
+        other.trigger()
+        assert not any(trigger.done() for trigger in waiting)
+        connection.commit()
+        assert [(h.id, h.duplicate) for h in (t.result(5) for t in waiting)] == [
+            (first.id, True)
+        ] * 7
+
+
+def test_a_key_that_stays_held_is_told_of_with_what_to_do(triggers: RunState) -> None:
+    with psycopg.connect(triggers.settings.state_dsn) as connection:
+        note.trigger(connection=connection, idempotency_key="held")
+        with pytest.raises(NotDurable, match="has held its idempotency key.*connection="):
+            note.trigger(idempotency_key="held")
+        connection.rollback()
+    assert not note.trigger(idempotency_key="held").duplicate

@@ -39,6 +39,17 @@ RETRY_S = 0.1
 #: Most transactions at once. What comes meanwhile is written together by the next.
 MOST_WRITERS = 4
 
+#: Seconds that what is written together waits for a key that another transaction holds, as a
+#: caller's open one does; and those that a run by itself waits in one try.
+SHARED_WAIT_S = 1.0
+HELD_WAIT_S = 0.1
+
+#: Most runs with held keys that are tried at once.
+MOST_HELD_TRIES = 2
+
+#: For one transaction, in milliseconds.
+_BOUND = "SELECT set_config('lock_timeout', %s, true)"
+
 _READ_ONLY = (
     "the run could not be written: the state database is read-only, as a standby is; "
     "check where TRIGGERKIT_STATE_URL, else DATABASE_URL, leads"
@@ -57,6 +68,20 @@ class _Request:
         options = self.runs[0].options
         return options is not None and options.debounce_key is not None
 
+    @property
+    def keys(self) -> set[tuple[str, str, str]]:
+        """What another transaction can hold: task, kind of key, key."""
+        return {
+            (run.task, kind, key)
+            for run in self.runs
+            for kind, key in (
+                ("idempotency", run.idempotency_key),
+                ("concurrency", run.concurrency_key),
+                ("debounce", None if run.options is None else run.options.debounce_key),
+            )
+            if key is not None
+        }
+
 
 class Acceptor:
     """Accepts runs, on one event loop. Accepted means durable: Redis may be away, Postgres may not.
@@ -70,6 +95,9 @@ class Acceptor:
         self._transport = transport
         self._waiting: deque[_Request] = deque()
         self._writers: set[asyncio.Task[None]] = set()
+        #: Requests whose keys another transaction holds: they wait apart from all others.
+        self._held: dict[asyncio.Task[None], set[tuple[str, str, str]]] = {}
+        self._held_tries = asyncio.Semaphore(MOST_HELD_TRIES)
 
     async def accept(self, runs: Sequence[NewRun]) -> list[RunRef]:
         """Make `runs` durable, push those that can run, and return a handle for each, in order.
@@ -78,7 +106,8 @@ class Acceptor:
         first one's.
 
         Raises:
-            NotDurable: Postgres is away; of a thousand runs all or none were accepted.
+            NotDurable: Postgres is away, or another transaction holds a run's key; of a thousand
+                runs all or none were accepted.
             InvalidPayload: Postgres cannot store a text of it; that thousand was not accepted.
         """
         handles: list[RunRef] = []
@@ -89,9 +118,13 @@ class Acceptor:
     async def close(self) -> None:
         """Wait until what was asked for is written."""
         await asyncio.gather(*self._writers, return_exceptions=True)
+        await asyncio.gather(*self._held, return_exceptions=True)
 
     async def _accepted(self, runs: Sequence[NewRun]) -> list[RunRef]:
         request = _Request(runs, asyncio.get_running_loop().create_future())
+        if self._is_held(request):
+            self._hold(request)
+            return await request.handles
         self._waiting.append(request)
         if len(self._writers) < MOST_WRITERS:
             writer = asyncio.create_task(self._write())
@@ -117,10 +150,9 @@ class Acceptor:
 
     async def _answer(self, group: list[_Request]) -> None:
         try:
-            handles, ready = await self._durable([run for one in group for run in one.runs])
-            reach("run-inserted")
-            await self._transport.push(ready)
-            reach("run-pushed")
+            handles = await self._written([run for one in group for run in one.runs])
+        except psycopg.errors.LockNotAvailable:
+            await self._set_apart(group)
         except NotDurable as error:
             # Postgres was away for long enough: who came meanwhile need not wait as long again.
             _fail([*group, *self._waiting], error)
@@ -138,18 +170,76 @@ class Acceptor:
         else:
             for request in group:
                 part, handles = handles[: len(request.runs)], handles[len(request.runs) :]
-                if not request.handles.done():
-                    request.handles.set_result(part)
+                _succeed(request, part)
 
-    async def _durable(self, runs: Sequence[NewRun]) -> tuple[list[RunRef], list[ReadyRun]]:
+    def _is_held(self, request: _Request) -> bool:
+        return bool(self._held) and not request.keys.isdisjoint(set().union(*self._held.values()))
+
+    def _hold(self, request: _Request) -> None:
+        waiter = asyncio.create_task(self._answer_held(request))
+        self._held[waiter] = request.keys
+        waiter.add_done_callback(self._held.pop)
+
+    async def _set_apart(self, group: list[_Request]) -> None:
+        """Let those wait whose keys are held, and answer the others."""
+        for request in group:
+            try:
+                if self._is_held(request):
+                    raise psycopg.errors.LockNotAvailable
+                handles = await self._written(request.runs, is_again=True, wait_s=HELD_WAIT_S)
+            except psycopg.errors.LockNotAvailable:
+                self._hold(request)
+            except Exception as error:
+                _fail([request], error)
+            except BaseException:
+                _fail(group, NotDurable())
+                raise
+            else:
+                _succeed(request, handles)
+
+    async def _answer_held(self, request: _Request) -> None:
+        """Try again and again, with a connection for as long as one try takes."""
         now = asyncio.get_running_loop().time
         until = now() + PATIENCE_S
-        is_again = False
+        while not request.handles.done():
+            try:
+                async with self._held_tries:
+                    handles = await self._written(request.runs, is_again=True, wait_s=HELD_WAIT_S)
+            except psycopg.errors.LockNotAvailable as error:
+                if now() >= until:
+                    _fail([request], _held_error(request, error))
+                    return
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:
+                _fail([request], error)
+            except BaseException:
+                _fail([request], NotDurable())
+                raise
+            else:
+                _succeed(request, handles)
+
+    async def _written(
+        self, runs: Sequence[NewRun], *, is_again: bool = False, wait_s: float = SHARED_WAIT_S
+    ) -> list[RunRef]:
+        handles, ready = await self._durable(runs, is_again, wait_s)
+        reach("run-inserted")
+        await self._transport.push(ready)
+        reach("run-pushed")
+        return handles
+
+    async def _durable(
+        self, runs: Sequence[NewRun], is_again: bool, wait_s: float
+    ) -> tuple[list[RunRef], list[ReadyRun]]:
+        now = asyncio.get_running_loop().time
+        until = now() + PATIENCE_S
         reason: str | None = None
         while True:
             try:
                 async with self._pool.connection(timeout=max(0.0, until - now())) as connection:
-                    return await self._try(connection, runs, is_again=is_again)
+                    return await self._try(connection, runs, is_again, wait_s)
+            except psycopg.errors.LockNotAvailable:
+                # Not Postgres is away: a key is held.
+                raise
             except psycopg.errors.UniqueViolation:
                 # The try whose answer was lost was still under way.
                 if not is_again or now() >= until:
@@ -167,10 +257,14 @@ class Acceptor:
             await asyncio.sleep(RETRY_S)
 
     async def _try(
-        self, connection: psycopg.AsyncConnection, runs: Sequence[NewRun], *, is_again: bool
+        self,
+        connection: psycopg.AsyncConnection,
+        runs: Sequence[NewRun],
+        is_again: bool,
+        wait_s: float,
     ) -> tuple[list[RunRef], list[ReadyRun]]:
         try:
-            return await accept_on(connection, runs, is_again=is_again)
+            return await accept_on(connection, runs, is_again=is_again, wait_s=wait_s)
         except psycopg.Error as error:
             if is_read_only(error):
                 # Another connection may lead to another server.
@@ -184,18 +278,39 @@ def _fail(requests: Sequence[_Request], error: Exception) -> None:
             request.handles.set_exception(error)
 
 
+def _succeed(request: _Request, handles: list[RunRef]) -> None:
+    if not request.handles.done():
+        request.handles.set_result(handles)
+
+
+def _held_error(request: _Request, cause: Exception) -> NotDurable:
+    kinds = " or ".join(sorted({kind for _, kind, _ in request.keys}))
+    error = NotDurable(
+        f"the run could not be written: for {PATIENCE_S:g} s another transaction has held its "
+        f"{kinds} key, as one that triggered with connection= does until it ends; end it soon "
+        "after the trigger, then send the run again"
+    )
+    error.__cause__ = cause
+    return error
+
+
 async def accept_on(
-    connection: psycopg.AsyncConnection, runs: Sequence[NewRun], *, is_again: bool = False
+    connection: psycopg.AsyncConnection,
+    runs: Sequence[NewRun],
+    *,
+    is_again: bool = False,
+    wait_s: float = SHARED_WAIT_S,
 ) -> tuple[list[RunRef], list[ReadyRun]]:
     """Make `runs` in one transaction of an idle connection; their handles, and what is to push.
 
     Raises:
+        psycopg.errors.LockNotAvailable: for `wait_s` another transaction held a key of theirs.
         InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
     """
     try:
         inserted = await _made(connection, runs) if is_again else Inserted()
         if not inserted.ids:
-            inserted = await _insert(connection, runs)
+            inserted = await _insert(connection, runs, wait_s)
     except psycopg.Error as error:
         if not blames_values(error) or isinstance(error, psycopg.IntegrityError):
             raise
@@ -209,7 +324,7 @@ async def accept_on(
     handles: list[RunRef] = []
     if again:
         # Keys whose time is over are free now, but somebody may be quicker.
-        handles, ready = await accept_on(connection, again)
+        handles, ready = await accept_on(connection, again, wait_s=wait_s)
         inserted.ready += ready
     answered = {r.id: RunRef(r.id, r.task) for r in runs if r.id in made}
     for run in repeated:
@@ -220,13 +335,16 @@ async def accept_on(
     return [answered[run.id] for run in runs], inserted.ready
 
 
-async def _insert(connection: psycopg.AsyncConnection, runs: Sequence[NewRun]) -> Inserted:
+async def _insert(
+    connection: psycopg.AsyncConnection, runs: Sequence[NewRun], wait_s: float
+) -> Inserted:
     keys = [(run.task, run.concurrency_key) for run in runs]
     # Of several runs one may be counted as standing before others of its key, and not be made.
     held_up = keys if len(runs) > 1 else []
-    _, rows, unblocked = await in_one_turn_async(
+    *_, rows, unblocked = await in_one_turn_async(
         connection,
         [
+            (_BOUND, [f"{wait_s * 1000:.0f}"]),
             (LOCK, lock_parameters(keys)),
             insert_statement(runs),
             (UNBLOCK, unblock_parameters(held_up)),
