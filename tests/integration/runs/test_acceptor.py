@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from tests.faults.proxy import Proxy
 from tests.integration.run_state import RunState, new_run
 from triggerkit.errors import InvalidPayload, NotDurable
-from triggerkit.runs.accept.acceptor import PATIENCE_S, accept_on
+from triggerkit.runs.accept.acceptor import PATIENCE_S
+from triggerkit.runs.accept.transaction import accept_on
 from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import RunOptions, RunRef

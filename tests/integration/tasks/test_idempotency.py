@@ -115,7 +115,7 @@ def test_who_waits_for_a_key_of_an_open_transaction_holds_nobody_else_up(
 def test_a_key_that_stays_held_is_told_of_with_what_to_do(triggers: RunState) -> None:
     with psycopg.connect(triggers.settings.state_dsn) as connection:
         note.trigger(connection=connection, idempotency_key="held")
-        with pytest.raises(NotDurable, match="has held its idempotency key.*connection="):
+        with pytest.raises(NotDurable, match=r"has held its idempotency key.*connection="):
             note.trigger(idempotency_key="held")
         connection.rollback()
     assert not note.trigger(idempotency_key="held").duplicate

@@ -13,22 +13,13 @@ from dataclasses import dataclass
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.errors import FieldProblem, InvalidPayload, NotDurable
+from triggerkit.errors import NotDurable
 from triggerkit.failpoints import reach
-from triggerkit.runs.accept.insert import (
-    CHUNK,
-    FIRST,
-    FREE_KEYS,
-    MADE,
-    Inserted,
-    admit_on,
-    insert_statement,
-)
-from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
+from triggerkit.runs.accept.insert import CHUNK
+from triggerkit.runs.accept.transaction import SHARED_WAIT_S, accept_on
 from triggerkit.runs.run import NewRun, ReadyRun, RunRef
 from triggerkit.runs.transport.base import AsyncTransport
-from triggerkit.state.faults import blames_values, is_away, is_read_only
-from triggerkit.state.turn import in_one_turn_async
+from triggerkit.state.faults import is_away, is_read_only
 
 #: Seconds for which Postgres may be away; then the sender is told to come again.
 PATIENCE_S = 5.0
@@ -39,16 +30,11 @@ RETRY_S = 0.1
 #: Most transactions at once. What comes meanwhile is written together by the next.
 MOST_WRITERS = 4
 
-#: Seconds that what is written together waits for a key that another transaction holds, as a
-#: caller's open one does; and those that a run by itself waits in one try.
-SHARED_WAIT_S = 1.0
+#: Seconds that a run by itself waits in one try for a key that another transaction holds.
 HELD_WAIT_S = 0.1
 
 #: Most runs with held keys that are tried at once.
 MOST_HELD_TRIES = 2
-
-#: For one transaction, in milliseconds.
-_BOUND = "SELECT set_config('lock_timeout', %s, true)"
 
 _READ_ONLY = (
     "the run could not be written: the state database is read-only, as a standby is; "
@@ -183,9 +169,10 @@ class Acceptor:
     async def _set_apart(self, group: list[_Request]) -> None:
         """Let those wait whose keys are held, and answer the others."""
         for request in group:
+            if self._is_held(request):
+                self._hold(request)
+                continue
             try:
-                if self._is_held(request):
-                    raise psycopg.errors.LockNotAvailable
                 handles = await self._written(request.runs, is_again=True, wait_s=HELD_WAIT_S)
             except psycopg.errors.LockNotAvailable:
                 self._hold(request)
@@ -292,91 +279,3 @@ def _held_error(request: _Request, cause: Exception) -> NotDurable:
     )
     error.__cause__ = cause
     return error
-
-
-async def accept_on(
-    connection: psycopg.AsyncConnection,
-    runs: Sequence[NewRun],
-    *,
-    is_again: bool = False,
-    wait_s: float = SHARED_WAIT_S,
-) -> tuple[list[RunRef], list[ReadyRun]]:
-    """Make `runs` in one transaction of an idle connection; their handles, and what is to push.
-
-    Raises:
-        psycopg.errors.LockNotAvailable: for `wait_s` another transaction held a key of theirs.
-        InvalidPayload: Postgres cannot store a text of it; nothing was accepted.
-    """
-    try:
-        inserted = await _made(connection, runs) if is_again else Inserted()
-        if not inserted.ids:
-            inserted = await _insert(connection, runs, wait_s)
-    except psycopg.Error as error:
-        if not blames_values(error) or isinstance(error, psycopg.IntegrityError):
-            raise
-        raise InvalidPayload([FieldProblem((), "contains text that cannot be stored")]) from None
-    if runs[0].options is not None and runs[0].options.debounce_key is not None:
-        [run_id] = inserted.ids
-        return [RunRef(run_id, runs[0].task, duplicate=run_id != runs[0].id)], inserted.ready
-    made = set(inserted.ids)
-    repeated = [run for run in runs if run.id not in made]
-    first, again = await _first(connection, repeated) if repeated else ({}, [])
-    handles: list[RunRef] = []
-    if again:
-        # Keys whose time is over are free now, but somebody may be quicker.
-        handles, ready = await accept_on(connection, again, wait_s=wait_s)
-        inserted.ready += ready
-    answered = {r.id: RunRef(r.id, r.task) for r in runs if r.id in made}
-    for run in repeated:
-        key = (run.task, run.idempotency_key)
-        if key in first:
-            answered[run.id] = RunRef(first[key], run.task, duplicate=True)
-    answered.update(zip((run.id for run in again), handles, strict=True))
-    return [answered[run.id] for run in runs], inserted.ready
-
-
-async def _insert(
-    connection: psycopg.AsyncConnection, runs: Sequence[NewRun], wait_s: float
-) -> Inserted:
-    keys = [(run.task, run.concurrency_key) for run in runs]
-    # Of several runs one may be counted as standing before others of its key, and not be made.
-    held_up = keys if len(runs) > 1 else []
-    *_, rows, unblocked = await in_one_turn_async(
-        connection,
-        [
-            (_BOUND, [f"{wait_s * 1000:.0f}"]),
-            (LOCK, lock_parameters(keys)),
-            insert_statement(runs),
-            (UNBLOCK, unblock_parameters(held_up)),
-        ],
-    )
-    inserted = Inserted()
-    inserted.add(rows, unblocked)
-    if inserted.gates:
-        inserted.ready += await admit_on(connection, inserted.gates)
-    return inserted
-
-
-async def _made(connection: psycopg.AsyncConnection, runs: Sequence[NewRun]) -> Inserted:
-    """Return what a try whose answer was lost has made: all that is to be made, or nothing."""
-    inserted = Inserted()
-    cursor = await connection.execute(MADE, [[run.id for run in runs]])
-    inserted.add(await cursor.fetchall(), [])
-    if inserted.gates:
-        inserted.ready += await admit_on(connection, inserted.gates)
-    return inserted
-
-
-async def _first(
-    connection: psycopg.AsyncConnection, repeated: Sequence[NewRun]
-) -> tuple[dict[tuple[str, str | None], str], list[NewRun]]:
-    """Return the first run of each key, and the runs whose key has become free."""
-    keys = [[r.task for r in repeated], [r.idempotency_key for r in repeated]]
-    rows = await (await connection.execute(FIRST, keys)).fetchall()
-    over = {(task, key): run_id for task, key, run_id, is_over in rows if is_over}
-    if over:
-        await connection.execute(FREE_KEYS, [list(over.values()), [key for _, key in over]])
-    first: dict[tuple[str, str | None], str] = {
-        (task, key): run_id for task, key, run_id, is_over in rows if not is_over
-    }
-    return first, [r for r in repeated if (r.task, r.idempotency_key) not in first]
