@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +19,15 @@ import orjson
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.journal_entry import JournalEntry, as_attributes
 from triggerkit.runs.otel import otel_span
-from triggerkit.runs.run import ClaimedRun
+from triggerkit.runs.run import ClaimedRun, storable
 
 #: Most tags of a run, longest tag in characters, and largest metadata in bytes.
 MAX_TAGS = 10
 MAX_TAG = 128
 MAX_METADATA = 256 * 1024
+
+#: A NUL in JSON: an escape that is not itself escaped.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 #: Seconds for which a thread waits in one go: what it executes can be stopped then.
 LOOK_S = 0.25
@@ -36,7 +40,8 @@ class Notes(Protocol):
         """Have an entry of the journal written."""
 
     def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> Future[None]:
-        """Have the tags and metadata of an executing run written, soon; done when they are."""
+        """Have the tags and metadata of an executing run written, soon; done when they are, failed
+        with NotDurable when they could not be."""
 
 
 class LendableSlots(Protocol):
@@ -121,7 +126,12 @@ class RunContext:
         _wait_unless_on_loop(self._add_tags(tags))
 
     async def aadd_tags(self, *tags: str) -> None:
-        """Do the same, and wait until they are stored."""
+        """Do the same, and wait until they are stored.
+
+        Raises:
+            ConfigurationError: see `add_tags`.
+            NotDurable: they could not be stored.
+        """
         await asyncio.wrap_future(self._add_tags(tags))
 
     def set_metadata(self, **values: Any) -> None:
@@ -134,7 +144,12 @@ class RunContext:
         _wait_unless_on_loop(self._set_metadata(values))
 
     async def aset_metadata(self, **values: Any) -> None:
-        """Do the same, and wait until they are stored."""
+        """Do the same, and wait until they are stored.
+
+        Raises:
+            ConfigurationError: see `set_metadata`.
+            NotDurable: they could not be stored.
+        """
         await asyncio.wrap_future(self._set_metadata(values))
 
     def _add_tags(self, tags: Sequence[str]) -> Future[None]:
@@ -263,6 +278,12 @@ def checked_tags(tags: list[str]) -> list[str]:
         raise ConfigurationError(
             f"a run has at most {MAX_TAGS} tags, each a text of at most {MAX_TAG} characters"
         )
+    for tag in tags:
+        if storable(tag) != tag:
+            raise ConfigurationError(
+                f"the tag {tag!r} has a NUL or a lone surrogate, which Postgres cannot store; "
+                "leave it out"
+            )
     return tags
 
 
@@ -273,9 +294,15 @@ def checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
         ConfigurationError: it may not.
     """
     try:
-        size = len(orjson.dumps(metadata))
+        text = orjson.dumps(metadata)
     except TypeError as error:
         raise ConfigurationError(f"metadata must be JSON: {error}") from error
+    if _NUL.search(text):
+        name = next(n for n, value in metadata.items() if _NUL.search(orjson.dumps({n: value})))
+        raise ConfigurationError(
+            f"the metadata {name!r} has a NUL, which Postgres cannot store; leave it out"
+        )
+    size = len(text)
     if size > MAX_METADATA:
         raise ConfigurationError(
             f"the metadata has {size} bytes, more than the limit of {MAX_METADATA}"

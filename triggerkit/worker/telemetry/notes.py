@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
@@ -11,15 +12,20 @@ from typing import Any, NamedTuple
 import orjson
 import psycopg
 
+from triggerkit.errors import NotDurable
 from triggerkit.runs.journal_entry import JournalEntry
 from triggerkit.runs.run import ClaimedRun
+from triggerkit.state.faults import is_away
 from triggerkit.state.threads import LastingThread
 from triggerkit.worker.telemetry.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that an outcome waits for what its run changed of itself before.
+#: Seconds for which a change is tried, and that an outcome waits for what its run changed before.
 PATIENCE_S = 5.0
+
+#: Seconds between tries.
+RETRY_S = 0.1
 
 #: Fenced by the attempt's number, as an outcome is. The attempt may have ended meanwhile.
 _UPDATE = """
@@ -32,6 +38,8 @@ class _Update(NamedTuple):
     tags: list[str]
     metadata: dict[str, Any]
     written: Future[None]
+    #: Until when it is tried again (monotonic seconds).
+    until: float
 
 
 class RunNotes:
@@ -55,10 +63,11 @@ class RunNotes:
         self._journal.put(entry)
 
     def update(self, run: ClaimedRun, tags: list[str], metadata: dict[str, Any]) -> Future[None]:
-        """See `Notes.update`. While Postgres is away it is only told: the run goes on."""
+        """See `Notes.update`. While Postgres stays away the future fails: the run
+        goes on, and what it changes next is written with what it changed before."""
         written: Future[None] = Future()
         self._last[run.id] = written
-        self._queue.put(_Update(run, tags, metadata, written))
+        self._queue.put(_Update(run, tags, metadata, written, time.monotonic() + PATIENCE_S))
         return written
 
     def wait_for(self, run_ids: Iterable[str]) -> None:
@@ -76,19 +85,29 @@ class RunNotes:
         while (update := self._queue.get()) is not None:
             try:
                 self._write(update)
-            finally:
+            except Exception as error:
+                logger.warning("the metadata of %s is not stored (%s)", update.run.id, error)
+                told = NotDurable(f"the tags and metadata of {update.run.id} could not be stored")
+                told.__cause__ = error
+                update.written.set_exception(told)
+            else:
                 update.written.set_result(None)
         self._disconnect()
 
     def _write(self, update: _Update) -> None:
         run = update.run
         metadata = orjson.dumps(update.metadata).decode()
-        try:
-            self._connection = self._connection or self._connect()
-            self._connection.execute(_UPDATE, [update.tags, metadata, run.id, run.attempt])
-        except psycopg.Error as error:
-            logger.warning("the metadata of %s is not stored (%s)", run.id, error)
-            self._disconnect()
+        while True:
+            try:
+                self._connection = self._connection or self._connect()
+                self._connection.execute(_UPDATE, [update.tags, metadata, run.id, run.attempt])
+                return
+            except psycopg.Error as error:
+                self._disconnect()
+                # Written twice does no harm: the attempt's number fences it.
+                if not is_away(error) or time.monotonic() >= update.until:
+                    raise
+            time.sleep(RETRY_S)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
