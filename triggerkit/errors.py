@@ -245,8 +245,10 @@ class RetryAfter(TaskError):
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors of an exception group, as a `TaskGroup` raises it; else `error` itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves_of(inner)
-    else:
-        yield error
+    left = [error]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, BaseExceptionGroup):
+            left.extend(reversed(inner.exceptions))
+        else:
+            yield inner

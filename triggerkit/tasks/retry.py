@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, leaves_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,7 @@ class Retry:
 
     def waits_for(self, error: BaseException) -> bool:
         """Tell whether by `error`, or one of its group, what the task calls is busy or away."""
-        if isinstance(error, BaseExceptionGroup):
-            return any(map(self.waits_for, error.exceptions))
-        return isinstance(error, self.wait_for)
+        return any(isinstance(leaf, self.wait_for) for leaf in leaves_of(error))
 
     def delay_s(self, attempt: int) -> float:
         """Return the seconds to wait after `attempt` (from 1) failed."""

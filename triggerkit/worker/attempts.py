@@ -16,7 +16,7 @@ from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, TimedOut
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.execute import Executor
-from triggerkit.worker.failure import stopped_outcome
+from triggerkit.worker.failure import broken_outcome, stopped_outcome
 from triggerkit.worker.fetch.duration_estimate import DurationEstimate
 from triggerkit.worker.telemetry.journal import Journal
 from triggerkit.worker.watchdog import Watchdog
@@ -56,14 +56,20 @@ class Attempts:
         """
         attempt, executor = self._begin(run)
         started = time.monotonic()
-        outcome = executor.execute(attempt)
+        try:
+            outcome = executor.execute(attempt)
+        except BaseException as error:
+            outcome = broken_outcome(run, error)
         return self._end(attempt, outcome, time.monotonic() - started)
 
     async def aexecute(self, run: ClaimedRun) -> bool:
         """Do the same of an async task's run on this event loop."""
         attempt, executor = self._begin(run)
         started = time.monotonic()
-        outcome = await executor.aexecute(attempt)
+        try:
+            outcome = await executor.aexecute(attempt)
+        except BaseException as error:
+            outcome = broken_outcome(run, error)
         return self._end(attempt, outcome, time.monotonic() - started)
 
     def _begin(self, run: ClaimedRun) -> tuple[Attempt, Executor]:

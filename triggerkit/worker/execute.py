@@ -30,7 +30,14 @@ from triggerkit.worker.batch import (
     spawn_failed,
     spawn_held,
 )
-from triggerkit.worker.failure import Failure, failure_of, message_of, stopped_outcome, verdict_in
+from triggerkit.worker.failure import (
+    Failure,
+    failure_of,
+    message_of,
+    run_error,
+    stopped_outcome,
+    verdict_in,
+)
 from triggerkit.worker.fetch.slots import Slots
 from triggerkit.worker.hooks import call_hooks
 from triggerkit.worker.telemetry.output import finish_lines
@@ -173,8 +180,12 @@ class Executor:
             attempt.leave()
 
     def _failure(self, error: BaseException, decided: BaseException | None = None) -> Failure:
-        away = decided is None and self._task.retry.waits_for(error)
-        return failure_of(error, decided=decided, away=away)
+        try:
+            away = decided is None and self._task.retry.waits_for(error)
+            return failure_of(error, decided=decided, away=away)
+        except BaseException:
+            # Its class breaks whoever looks at it: then it is an error like any other.
+            return Failure(run_error(error), final=False, wait_s=None)
 
     def _stopped(self, run: ClaimedRun, reason: type[Stopped]) -> Outcome:
         return stopped_outcome(run, reason, self._task.max_duration_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import StackSummary, TracebackException
+from traceback import FrameSummary, StackSummary, TracebackException, extract_tb
 
 from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter, leaves_of
 from triggerkit.runs.run import ClaimedRun, Outcome, RunError, storable
@@ -94,28 +94,51 @@ def stopped_outcome(
     return Outcome(run, "canceled", error=RunError(reason.__name__, text, ""))
 
 
+def broken_outcome(run: ClaimedRun, error: BaseException) -> Outcome:
+    """Return the outcome of an attempt that our own code around it did not bring to one."""
+    return Outcome(run, "failed", error=run_error(error))
+
+
 def run_error(error: BaseException) -> RunError:
-    """Return the error as it is stored with its run: causes included, our own frames left out."""
-    traceback_ = TracebackException.from_exception(error, compact=True)
-    _leave_out_own_frames(traceback_)
+    """Return the error as it is stored with its run: causes included, our own frames left out.
+
+    Whatever the error's class does, there is one: an error that is not stored ends no run.
+    """
+    message = message_of(error)
     return RunError(
         type(error).__name__,
-        storable(message_of(error))[:MAX_MESSAGE],
-        storable("".join(traceback_.format()))[-MAX_TRACEBACK:],
+        storable(message)[:MAX_MESSAGE],
+        storable(_traceback_of(error, message))[-MAX_TRACEBACK:],
     )
+
+
+def _traceback_of(error: BaseException, message: str) -> str:
+    """Return its traceback; of an error that breaks whoever describes it, where it was raised."""
+    try:
+        traceback_ = TracebackException.from_exception(error, compact=True)
+        _leave_out_own_frames(traceback_)
+        return "".join(traceback_.format())
+    except BaseException:
+        raised_at = BaseException.__dict__["__traceback__"].__get__(error)
+        frames = StackSummary.from_list(_others(extract_tb(raised_at))).format()
+        head = ["Traceback (most recent call last):\n", *frames] if frames else []
+        return "".join([*head, f"{type(error).__name__}: {message}\n"])
 
 
 def _leave_out_own_frames(traceback_: TracebackException | None) -> None:
     while traceback_ is not None:
-        frames = [f for f in traceback_.stack if Path(f.filename).parent not in _OWN_FOLDERS]
-        traceback_.stack = StackSummary.from_list(frames)
+        traceback_.stack = StackSummary.from_list(_others(traceback_.stack))
         traceback_ = traceback_.__cause__ or traceback_.__context__
+
+
+def _others(frames: StackSummary) -> list[FrameSummary]:
+    return [frame for frame in frames if Path(frame.filename).parent not in _OWN_FOLDERS]
 
 
 def _asked_by_answer(error: BaseException) -> float | None:
     """Return the seconds that an HTTP answer asks to wait, which clients' exceptions carry."""
-    headers = getattr(getattr(error, "response", None), "headers", None)
     try:
+        headers = getattr(getattr(error, "response", None), "headers", None)
         return None if headers is None else _seconds(headers.get("retry-after"))
     except Exception:
         return None
@@ -133,5 +156,5 @@ def message_of(error: BaseException) -> str:
     """Return its text, whatever its class does."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return f"({type(error).__name__} cannot be shown as text)"

@@ -123,6 +123,49 @@ def test_our_own_code_that_breaks_around_an_attempt_ends_it(
     assert {row["error"]["message"] for row in rows} == {"broken tracing"}
 
 
+class ByAttribute(Exception):
+    """As clients make them: what the API answered, by attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        return {"code": 7}[name]
+
+
+def test_an_error_that_cannot_be_described_ends_its_run(triggers: RunState) -> None:
+    @task(retry=1)
+    def calls() -> None:
+        raise ByAttribute("no such user")
+
+    @task(retry=1)
+    async def acalls() -> None:
+        raise ByAttribute("no such user")
+
+    ids = [h.id for each in (calls, acalls) for h in [each.trigger(), each.trigger()]]
+    with working(triggers, calls, acalls, threads=1, async_runs=1):
+        rows = triggers.wait_for_status("failed", *ids)
+    assert {row["error"]["message"] for row in rows} == {"no such user"}
+
+
+def test_an_attempt_that_comes_to_no_outcome_ends_its_run(
+    triggers: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("broken judgement")
+
+    monkeypatch.setattr("triggerkit.worker.execute.Executor._broken", broken)
+    monkeypatch.setattr("triggerkit.worker.execute.Executor._executed", broken)
+
+    @task(retry=1)
+    def plain() -> None: ...
+
+    @task(retry=1)
+    async def aplain() -> None: ...
+
+    ids = [h.id for each in (plain, aplain) for h in [each.trigger(), each.trigger()]]
+    with working(triggers, plain, aplain, threads=1, async_runs=1):
+        rows = triggers.wait_for_status("failed", *ids)
+    assert {row["error"]["message"] for row in rows} == {"broken judgement"}
+
+
 def test_an_outcome_that_no_further_try_can_write_is_a_failure_of_its_run_alone(
     triggers: RunState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
