@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, DuplicateTask
 from triggerkit.runs.schedules import Cron
-from triggerkit.tasks.function import check, name_of
+from triggerkit.tasks.function import check, code_of, name_of
 from triggerkit.tasks.queue import Queue
 from triggerkit.tasks.retry import Retry
 from triggerkit.tasks.task import Prepare, Task
@@ -174,9 +174,15 @@ def _consumer(
 
 def _declare(made: Task[Any, Any, Any]) -> None:
     other = declared.get(made.name)
-    if other is not None and other.place != made.place:
+    if other is not None and not _is_imported_again(other, made):
         raise DuplicateTask(
             f"two tasks are named {made.name!r}: {other.place} and {made.place}; "
             "rename one of them with @task(name=...)"
         )
     declared[made.name] = made
+
+
+def _is_imported_again(other: Task[Any, Any, Any], made: Task[Any, Any, Any]) -> bool:
+    """Tell whether the module of `other` was imported anew: it has its code anew, too, while the
+    functions that a factory makes share one."""
+    return other.place == made.place and code_of(other.function) is not code_of(made.function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from triggerkit.errors import ConfigurationError
@@ -29,9 +30,15 @@ def called(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if is_function else type(function).__call__
 
 
+def code_of(function: Callable[..., Any]) -> CodeType | None:
+    """Return the code of the user's function; None of one that is built in."""
+    code: CodeType | None = getattr(inspect.unwrap(called(function)), "__code__", None)
+    return code
+
+
 def place_of(function: Callable[..., Any]) -> tuple[str, int]:
     """Return where the user's function stands: its file and line."""
-    code = getattr(inspect.unwrap(called(function)), "__code__", None)
+    code = code_of(function)
     return ("<built-in>", 0) if code is None else (code.co_filename, code.co_firstlineno)
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import orjson
@@ -30,6 +31,7 @@ from typing_extensions import TypedDict
 from tests.unit.tasks.shapes import ARRIVES, AS_TEXT, REFUSED, Cat, Dog, values
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.message import UNCHANGED, Change, Metadata
+from triggerkit.tasks.payload.difference import difference
 from triggerkit.tasks.payload.encode import encode
 from triggerkit.tasks.payload.payload_type import PayloadType, read_envelopes
 from triggerkit.testing import fake_message
@@ -221,3 +223,31 @@ def test_a_row_nested_more_deeply_than_pydantic_reads_is_no_poison() -> None:
     nested = message.replace(b'"[]"', b"[" * 400 + b"]" * 400)
     tree = taking(Change[dict[str, Any]]).read(nested).record["tree"]
     assert msgspec.json.encode(tree) == b"[" * 400 + b"]" * 400
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN),
+        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
+        datetime(2026, 3, 29, 2, 30, tzinfo=BERLIN),
+        datetime(2026, 11, 1, 1, 30, tzinfo=ZoneInfo("America/New_York")),
+        datetime.max.replace(tzinfo=ZoneInfo("America/New_York")),
+    ],
+    ids=["first", "second", "missing", "new york", "last"],
+)
+def test_a_time_in_the_hour_a_zone_repeats_or_leaves_out_arrives(at: datetime) -> None:
+    class Event(BaseModel):
+        at: datetime
+
+    for kind, value in ((datetime, at), (Event, Event(at=at)), (dict[str, datetime], {"at": at})):
+        payload_type = taking(kind)
+        assert difference(payload_type.read(payload_type.write(value)), value) is None
+    [read] = taking(list[datetime]).read(taking(list[datetime]).write([at]))
+    assert (read.replace(tzinfo=None), read.utcoffset()) == (
+        at.replace(tzinfo=None, fold=0),
+        at.utcoffset(),
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_type
 
 import orjson
@@ -101,16 +104,35 @@ def test_two_functions_with_one_name_are_refused_naming_both_places() -> None:
         def second(order: Order) -> None: ...
 
 
-def test_a_module_imported_again_declares_its_tasks_anew() -> None:
-    def declare() -> Task[Order, [], None]:
-        @task
-        def reloaded(order: Order) -> None: ...
+def test_two_tasks_of_one_name_that_a_factory_makes_are_refused() -> None:
+    def follow(table: str) -> Task[Any, Any, Any]:
+        @task(on=rows(table))
+        def index(change: Change[Post]) -> None: ...
 
-        return reloaded
+        return index
 
-    first, again = declare(), declare()
-    assert first is not again
-    assert declared["reloaded"] is again
+    first = follow("public.posts")
+    with pytest.raises(DuplicateTask, match=r"two tasks are named 'index'.*@task\(name=\.\.\.\)"):
+        follow("public.orders")
+    assert declared["index"] is first
+
+
+@pytest.mark.parametrize("again", ["reload", "import"])
+def test_a_module_imported_again_declares_its_tasks_anew(
+    again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from triggerkit import task\n@task\ndef reloaded(order: dict) -> None: ...\n"
+    (tmp_path / "imported_again.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("imported_again")
+    first = module.reloaded
+    if again == "reload":
+        module = importlib.reload(module)
+    else:
+        del sys.modules["imported_again"]
+        module = importlib.import_module("imported_again")
+    del sys.modules["imported_again"]
+    assert declared["reloaded"] is module.reloaded is not first
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a b", "a/b", "é", "x" * 81, "a\n"])

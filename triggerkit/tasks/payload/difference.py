@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -70,7 +71,19 @@ def _is_equal(given: Any, read: Any) -> bool:
         return math.isnan(read)
     if isinstance(given, BaseModel) or isinstance(given, bool) is not isinstance(read, bool):
         return False
+    if isinstance(given, datetime) and isinstance(read, datetime):
+        return _is_same_time(given, read)
     try:
         return bool(given == read)
     except Exception:
         return False
+
+
+def _is_same_time(given: datetime, read: datetime) -> bool:
+    """Compare as in UTC: `==` finds none equal that is in a zone's repeated or missing hour."""
+    offset, other = given.utcoffset(), read.utcoffset()
+    if offset is None or other is None:
+        return given == read
+    # In UTC itself the first and the last day of all would be out of range.
+    apart = given.replace(tzinfo=None, fold=0) - read.replace(tzinfo=None, fold=0)
+    return apart == offset - other
