@@ -16,8 +16,11 @@ from tests.integration.run_state import RunState, new_run
 
 TASKS = """
 import asyncio
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,20 @@ def forks() -> str:
         return "the child"
     os.wait()
     return "the parent"
+
+@task(max_duration=30)
+def ends_its_children() -> list[int]:
+    children = [multiprocessing.get_context("fork").Process(target=signal.pause) for _ in range(20)]
+    for child in children:
+        child.start()
+        child.terminate()
+        child.join()
+    return [child.exitcode for child in children]
+
+@task(max_duration=30)
+def reads_its_input() -> list[str]:
+    of_a_program = subprocess.run(["cat"], stdout=subprocess.PIPE, text=True).stdout
+    return [sys.stdin.read(), of_a_program]
 
 @task(retry=1)
 def changes_handlers() -> None:

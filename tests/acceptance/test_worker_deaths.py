@@ -66,6 +66,20 @@ def test_a_fork_that_returns_does_not_go_on_as_a_worker(worker: WorkerCommand) -
     assert worker.stop() == 0
 
 
+def test_what_a_task_has_forked_ends_by_sigterm(worker: WorkerCommand) -> None:
+    worker.start()
+    [row] = worker.wait_for("completed", worker.trigger("ends_its_children"))
+    assert orjson.loads(row["output"]) == [-signal.SIGTERM] * 20
+    assert worker.stop() == 0
+
+
+def test_the_standard_input_of_a_task_and_of_its_programs_is_empty(worker: WorkerCommand) -> None:
+    worker.start()
+    [row] = worker.wait_for("completed", worker.trigger("reads_its_input"))
+    assert orjson.loads(row["output"]) == ["", ""]
+    assert worker.stop() == 0
+
+
 def test_signal_handlers_are_the_workers_own(worker: WorkerCommand) -> None:
     worker.start()
     [row] = worker.wait_for("failed", worker.trigger("changes_handlers", max_attempts=1))

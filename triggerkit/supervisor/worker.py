@@ -33,6 +33,7 @@ from triggerkit.supervisor.workers import (
     WORKER_VARIABLE,
     WorkerProcess,
     hear_cancellations,
+    keep_orders,
     start_child,
     tell_ready,
     wait_to_go,
@@ -246,6 +247,7 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     """Execute runs in this process, for the parent that started it."""
     stop = threading.Event()
     stop_on_signals(stop)
+    keep_orders()
     leave_losses_to_watch()
     capture_output(echo_output())
     tasks = load_project_tasks(project)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,6 +17,9 @@ from triggerkit.project import Project
 #: Names the worker to its children.
 WORKER_VARIABLE = "TRIGGERKIT_WORKER_ID"
 
+#: Names the pipe that a child reads its parent's orders from.
+ORDERS_VARIABLE = "TRIGGERKIT_ORDERS_FD"
+
 #: Names the pipe a child tells its parent by that it is ready.
 READY_VARIABLE = "TRIGGERKIT_READY_FD"
 
@@ -25,7 +29,10 @@ class Forked(BaseException):
 
 
 class WorkerProcess:
-    """A child process: told by its standard input what to do, and telling by a pipe when ready."""
+    """A child process: told by a pipe what to do, and telling by another one when ready.
+
+    Its standard input is empty: that is what tasks, and programs that they start, may read.
+    """
 
     def __init__(
         self, worker_id: str, pid: int, go_fd: int, ready_fd: int, line: lifeline.Lifeline
@@ -95,6 +102,11 @@ def start_child(project: Project, worker_id: str, arguments: Sequence[str]) -> W
     return _start(command, worker_id, line)
 
 
+def keep_orders() -> None:
+    """In a child, keep the parent's orders from the programs that the project's code starts."""
+    os.set_inheritable(_orders_fd(), False)
+
+
 def wait_to_go() -> bool:
     """In a child, wait until its parent lets it go; False when the parent is gone."""
     return next(_told, "") == "go"
@@ -113,12 +125,16 @@ def hear_cancellations(cancel: Callable[[str], None]) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """Yield the parent's lines, from the descriptor itself: a thread that waits in
-    `sys.stdin` would have the interpreter abort at its end."""
-    rest = b""
-    while part := os.read(0, 4096):
+    """Yield the parent's lines, from the descriptor itself: a thread that waits in a file
+    object would have the interpreter abort at its end."""
+    rest, fd = b"", _orders_fd()
+    while part := os.read(fd, 4096):
         *lines, rest = (rest + part).split(b"\n")
         yield from (line.decode() for line in lines)
+
+
+def _orders_fd() -> int:
+    return int(os.environ[ORDERS_VARIABLE])
 
 
 #: What the parent has said and nobody has heard yet.
@@ -139,6 +155,7 @@ def _start(command: Sequence[str], worker_id: str, line: lifeline.Lifeline) -> W
     environment = {
         **line.environment(),
         WORKER_VARIABLE: worker_id,
+        ORDERS_VARIABLE: str(go_read),
         READY_VARIABLE: str(ready_write),
     }
     fds = [go_read, go_write, ready_read, ready_write]
@@ -170,14 +187,23 @@ def _fork_or_spawn(
             for fd in (go_write, ready_read):
                 os.close(fd)
             line.close_write()
-            os.dup2(go_read, 0)
+            # None of the standard ones, which the parent may have been started without.
+            orders = fcntl.fcntl(go_read, fcntl.F_DUPFD_CLOEXEC, 3)
             os.close(go_read)
-            os.environ.update(environment)
+            _empty_input()
+            os.environ.update({**environment, ORDERS_VARIABLE: str(orders)})
             raise Forked
         return pid
     return subprocess.Popen(
         [sys.executable, "-m", "triggerkit", *command],
         env={**os.environ, **environment},
-        pass_fds=(line.read_fd, ready_write),
-        stdin=go_read,
+        pass_fds=(line.read_fd, go_read, ready_write),
+        stdin=subprocess.DEVNULL,
     ).pid
+
+
+def _empty_input() -> None:
+    fd = os.open(os.devnull, os.O_RDONLY)
+    if fd != 0:
+        os.dup2(fd, 0)
+        os.close(fd)

@@ -41,6 +41,12 @@ logger = logging.getLogger(__name__)
 #: Milliseconds after which an idle thread of Dramatiq looks around; a turn wakes it at once.
 IDLE_MS = 10_000
 
+#: The signals that stop a worker, and what they do in other programs.
+_STOPPING: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+
 #: Tells which tasks a worker knows.
 _KNOWS = """
 UPDATE triggerkit.workers SET tasks = %s, queues = %s, version = %s WHERE id = %s
@@ -241,13 +247,33 @@ def _prepare(tasks: dict[str, Task[Any, Any, Any]], event_loop: EventLoopThread)
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """Set `stop` on SIGINT and SIGTERM; a second signal ends the process at once."""
+    """Set `stop` on SIGINT and SIGTERM; a second signal ends the process at once.
+
+    What is forked from here, by a task too, ends by these signals as any program does.
+    """
 
     def handle(number: int, frame: object) -> None:  # noqa: ARG001
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    def forget() -> None:
+        signal.set_wakeup_fd(-1)
+        for number, default in _STOPPING.items():
+            if signal.getsignal(number) is handle:
+                signal.signal(number, default)
+        unblock()
+
+    masks = threading.local()
+
+    def block() -> None:
+        # One that comes between the fork and `forget` waits for the child's own handlers.
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    for number in _STOPPING:
         with contextlib.suppress(ValueError):
             signal.signal(number, handle)
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=forget)
