@@ -47,7 +47,7 @@ from triggerkit.worker.process import (
     new_worker_id,
     stop_on_signals,
 )
-from triggerkit.worker.telemetry.output import capture_output, note_logging
+from triggerkit.worker.telemetry.output import capture_output
 
 logger = logging.getLogger("triggerkit.worker")
 
@@ -253,7 +253,6 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     tasks = load_project_tasks(project)
     # The project's modules may have set up logging of their own, and handlers of signals.
     keep_own_loggers()
-    note_logging()
     if not tasks:
         missing = f"found no task in {', '.join(project.tasks)}; decorate a function with @task"
         if not is_child():

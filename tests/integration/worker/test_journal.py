@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
+import logging.config
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from tests.integration.run_state import RunState
 from tests.integration.worker_thread import working
 from triggerkit import current_run, span, task
 from triggerkit.worker.telemetry.journal import MAX_ENTRIES, MAX_LINE
-from triggerkit.worker.telemetry.output import RunHandler, capture_output
+from triggerkit.worker.telemetry.output import capture_output
 
 LINES = """
 SELECT name FROM triggerkit.spans WHERE run_id = %s AND kind = 'log' ORDER BY id
@@ -26,18 +28,16 @@ SELECT name FROM triggerkit.spans WHERE run_id = %s AND kind = 'log' ORDER BY id
 @contextmanager
 def saying(state: RunState, *tasks: Any) -> Iterator[None]:
     """A worker that captures output as its process does."""
-    root, streams = logging.getLogger(), (sys.stdout, sys.stderr)
+    root = logging.getLogger()
     level = root.level
     root.setLevel(logging.INFO)
-    capture_output(lambda line, run_id: None)
+    release = capture_output(lambda line, run_id: None)
     try:
         with working(state, *tasks):
             yield
     finally:
-        sys.stdout, sys.stderr = streams
+        release()
         root.setLevel(level)
-        for handler in [h for h in root.handlers if isinstance(h, RunHandler)]:
-            root.removeHandler(handler)
 
 
 def test_lines_of_interleaved_runs_belong_to_the_run_that_said_them(triggers: RunState) -> None:
@@ -67,6 +67,50 @@ def test_lines_of_interleaved_runs_belong_to_the_run_that_said_them(triggers: Ru
         name = given["name"]
         said = [f"{name} {part} end" for part in range(3)]
         assert triggers.rows(LINES, handle.id) == [*said, f"{name} logs", "no end of line"]
+
+
+def test_lines_are_noted_once_however_a_task_sets_up_logging(triggers: RunState) -> None:
+    mine = logging.getLogger("set_up_by_a_task")
+    root = logging.getLogger()
+
+    @task
+    def talks() -> None:
+        handlers = root.handlers[:]
+        try:
+            logging.basicConfig(force=True, level=logging.INFO)
+            mine.info("after basicConfig")
+            logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+            mine.warning("after dictConfig")
+            root.handlers = []
+            mine.warning("without handlers")
+            mine.propagate = False
+            mine.addHandler(logging.StreamHandler())
+            mine.warning("without propagation")
+            print("printed")
+        finally:
+            root.handlers, mine.handlers, mine.propagate = handlers, [], True
+
+    handle = talks.trigger()
+    with saying(triggers, talks):
+        triggers.wait_for_status("completed", handle.id)
+    places = ("basicConfig", "dictConfig")
+    expected = [f"after {place}" for place in places]
+    expected += ["without handlers", "without propagation", "printed"]
+    assert triggers.rows(LINES, handle.id) == expected
+
+
+def test_a_text_stream_around_the_bytes_of_standard_output_is_noted(triggers: RunState) -> None:
+    @task(retry=1)
+    def talks() -> None:
+        wrapped = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", line_buffering=True)
+        print("wrapped ω", file=wrapped)
+        wrapped.detach()
+        print("printed")
+
+    handle = talks.trigger()
+    with saying(triggers, talks):
+        triggers.wait_for_status("completed", handle.id)
+    assert triggers.rows(LINES, handle.id) == ["wrapped ω", "printed"]
 
 
 def test_a_line_has_its_level_its_logger_and_its_traceback(triggers: RunState) -> None:

@@ -11,12 +11,15 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from io import TextIOBase
-from typing import Any, TextIO
+from io import BufferedIOBase, TextIOBase
+from typing import TYPE_CHECKING, Any, TextIO
 
 from triggerkit.runs.run import storable
 from triggerkit.tasks.context import running
 from triggerkit.worker.telemetry.journal import MAX_LINE
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 #: Passes a line on: (text, the id of the run it belongs to, or None).
 Echo = Callable[[str, str | None], None]
@@ -97,7 +100,7 @@ class LineWriter(TextIOBase):
 
     def _tell(self, line: str) -> None:
         context = running.get()
-        if context is not None:
+        if context is not None and not getattr(_noted, "now", False):
             context.log(line, self._name)
         if len(line) > MAX_LINE:
             line = f"{line[:200]}… ({len(line):,} characters, the rest was left out)"
@@ -106,27 +109,46 @@ class LineWriter(TextIOBase):
             self._echo(storable(line), None if context is None else context.id)
 
 
-class _Bytes:
-    """The bytes' side of a `LineWriter`."""
+class _Bytes(BufferedIOBase):
+    """The bytes' side of a `LineWriter`, which a task may wrap in a text stream of its own."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
 
-    def write(self, data: bytes) -> int:
-        self._writer.write(bytes(data).decode(errors="backslashreplace"))
-        return len(data)
+    def write(self, data: Buffer) -> int:
+        """Take in `data`."""
+        taken = bytes(data)
+        self._writer.write(taken.decode(errors="backslashreplace"))
+        return len(taken)
 
-    def flush(self) -> None:
-        """Nothing to do."""
+    def writable(self) -> bool:
+        """It can be written to."""
+        return True
+
+    def isatty(self) -> bool:
+        """It is no terminal."""
+        return False
+
+    def fileno(self) -> int:
+        """Return the real stream's descriptor."""
+        return self._writer.fileno()
+
+    @property
+    def name(self) -> str:
+        """That of the real stream."""
+        return self._writer.name
 
 
 class RunHandler(logging.Handler):
-    """Notes the lines that are logged while a run executes, by any logger."""
+    """Notes the lines that are logged while a run executes, by any logger.
+
+    It belongs to no logger: those of the project may be set up anew at any time.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note `record` with the run of this context."""
         context = running.get()
-        if context is None or record.name.startswith("triggerkit."):
+        if context is None:
             return
         try:
             text = record.getMessage()
@@ -137,8 +159,24 @@ class RunHandler(logging.Handler):
             self.handleError(record)
 
 
-#: One in a process: to add it again changes nothing.
 _run_handler = RunHandler()
+
+#: Whether this thread is telling handlers of a line that is noted: those print it once more.
+_noted = threading.local()
+
+_call_handlers = logging.Logger.callHandlers
+
+
+def _note_and_call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    if record.name.startswith("triggerkit.") or running.get() is None:
+        _call_handlers(logger, record)
+        return
+    _run_handler.handle(record)
+    before, _noted.now = getattr(_noted, "now", False), True
+    try:
+        _call_handlers(logger, record)
+    finally:
+        _noted.now = before
 
 
 def capture_output(echo: Echo | None) -> Callable[[], None]:
@@ -150,19 +188,14 @@ def capture_output(echo: Echo | None) -> Callable[[], None]:
     streams: dict[str, Any] = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         setattr(sys, name, LineWriter(stream, name, echo or _echo_to(stream)))
-    note_logging()
+    logging.Logger.callHandlers = _note_and_call_handlers  # type: ignore[method-assign,assignment]
 
     def release() -> None:
         for name, stream in streams.items():
             setattr(sys, name, stream)
-        logging.getLogger().removeHandler(_run_handler)
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]
 
     return release
-
-
-def note_logging() -> None:
-    """Note what is logged with the run that executes, also where the handlers were taken away."""
-    logging.getLogger().addHandler(_run_handler)
 
 
 def finish_lines() -> None:
