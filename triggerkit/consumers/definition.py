@@ -113,7 +113,7 @@ class ConsumerDefinition(BaseModel):
     #: acknowledge what it received.
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     #: Attempts for a message that fails alone; None is forever.
-    max_attempts: Annotated[int, Field(ge=1)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     #: Then: "block" keeps the messages of its key waiting, "skip" lets them pass.
     on_exhausted: Literal["block", "skip"] = "block"
     #: The endpoint it is pushed to; without one (and without a task) it is pulled.

@@ -18,6 +18,7 @@ from triggerkit.tasks.task import Task
 from triggerkit.web.api.openapi import describe
 from triggerkit.web.api.operation import Call, DatabaseHealthOf, Given, Operation
 from triggerkit.web.api.problems import HEADERS, NotFound, answer, answer_to
+from triggerkit.web.api.shown import shown
 from triggerkit.web.api.table import OPERATIONS, PREFIX
 from triggerkit.web.auth import has_bearer, unauthorized
 from triggerkit.web.body import BodyRefused, read_body
@@ -123,7 +124,7 @@ async def _performed(operation: Operation, request: Request, call: Call) -> Resp
     found = await operation.handle(call, **given)
     if operation.status == 204:
         return Response(status_code=204, headers=HEADERS)
-    return answer(operation.status, operation.answer.dump_python(found, mode="json"))
+    return answer(operation.status, shown(operation.answer, found))
 
 
 def _parameters(operation: Operation, request: Request) -> dict[str, Any]:

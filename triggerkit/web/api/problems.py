@@ -6,10 +6,12 @@ a secret, a row's values or a traceback.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
 from collections.abc import Sequence
+from datetime import date, datetime
 
 import orjson
 import psycopg
@@ -95,7 +97,20 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 def answer(status: int, value: object) -> Response:
     """`value`, which orjson knows, as an answer."""
     headers = {**HEADERS, "retry-after": "1"} if status == 503 else HEADERS
-    return Response(orjson.dumps(value), status, headers, "application/json")
+    return Response(_json(value), status, headers, "application/json")
+
+
+def _json(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # What Postgres stores has numbers, depths and characters that orjson does not write. One
+        # row of that kind must not hide a list.
+        return json.dumps(value, default=_plain).encode()
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime | date) else str(value)
 
 
 def answer_to(error: Exception, where: str) -> Response:
