@@ -204,7 +204,7 @@ def test_a_debounced_run_has_the_options_of_its_last_trigger(world: World) -> No
     @task
     def index(order: Order) -> None: ...
 
-    debounce = Debounce("k", 60)
+    debounce = Debounce("k", 1)
     first = index.trigger(
         Order(number=1), debounce=debounce, tags=["a"], metadata={"a": 1}, ttl=900
     )
@@ -212,9 +212,32 @@ def test_a_debounced_run_has_the_options_of_its_last_trigger(world: World) -> No
     run = first.run()
     assert (run.tags, run.metadata, run.priority) == (["b"], {}, 7)
     assert run.payload == {"number": 2}
+    world.pass_time(1.2)
     with world.working(index):
         [seen] = world.ended(first)
     assert seen.status == "expired"
+
+
+def test_a_ttl_counts_from_when_the_run_is_due(world: World) -> None:
+    @task(ttl=1)
+    def remind(order: Order) -> int:
+        return order.number
+
+    delayed = remind.trigger(Order(number=1), delay=1.5)
+    moved = remind.trigger(Order(number=2), delay=60)
+    moved.reschedule(1.5)
+    brought_forward = remind.trigger(Order(number=3), delay=3600)
+    brought_forward.reschedule(0)
+    debounced = remind.trigger(Order(number=4), debounce=Debounce("k", 1.5))
+    remind.trigger(Order(number=5), debounce=Debounce("k", 1.5))
+    bounded = Debounce("b", 60, maximum=1.5)
+    at_most = remind.trigger(Order(number=6), debounce=bounded)
+    remind.trigger(Order(number=6), debounce=bounded)
+    with world.working(remind):
+        ended = world.ended(delayed, moved, brought_forward, debounced, at_most)
+    assert [(seen.status, seen.output) for seen in ended] == [
+        ("completed", number) for number in (1, 2, 3, 5, 6)
+    ]
 
 
 def test_a_run_is_looked_up_canceled_and_rescheduled_by_its_handle(world: World) -> None:

@@ -43,7 +43,8 @@ class TriggerOptions(TypedDict, total=False):
     """Keyword arguments of `trigger` and its kin.
 
     `delay`: start so much later, or at a time. `ttl`: expire if it has not started so much after it
-    was triggered. `idempotency_key`: make no second run for the key, for `idempotency_ttl`;
+    was due: triggered, or its delay over. `idempotency_key`: make no second run for the key, for
+    `idempotency_ttl`;
     `idempotency_scope` says where the key counts: everywhere, in the run that triggers, or in its
     present attempt. `concurrency_key`: of the runs with it one executes at a time, in order.
     `priority`: start as if triggered so many seconds earlier. `queue`: wait in another queue than

@@ -53,7 +53,7 @@ class Ledger:
             run.scheduled_at = _later(now, new.delay_s)
             self._timed[run.id] = run
         if options is not None and options.ttl_s is not None:
-            run.expires_at = _later(now, options.ttl_s)
+            run.expires_at = _later(now, max(new.delay_s, 0.0) + options.ttl_s)
             self._timed[run.id] = run
         if run.status == "queued":
             self._push(run, now)
@@ -114,7 +114,10 @@ class Ledger:
         if run.is_finished or run.status == "executing":
             raise TriggerkitError(f"{run.id} is {run.status}: only a run that waits is rescheduled")
         run.status = "retrying" if run.attempt else "delayed"
-        run.scheduled_at = _later(now, delay_s)
+        due_at = _later(now, delay_s)
+        if run.expires_at is not None:
+            run.expires_at = due_at + (run.expires_at - (run.scheduled_at or run.created_at))
+        run.scheduled_at = due_at
         self._timed[run.id] = run
 
     def next_at(self) -> datetime | None:
@@ -141,11 +144,12 @@ class Ledger:
         run.payload_json = new.payload
         run.priority_s = options.priority_s
         run.tags, run.metadata = list(options.tags), dict(options.metadata or {})
-        run.expires_at = None if options.ttl_s is None else _later(now, options.ttl_s)
         run.scheduled_at = _later(now, new.delay_s)
         if options.debounce_max_s is not None:
             latest = _later(run.created_at, options.debounce_max_s)
             run.scheduled_at = min(run.scheduled_at, latest)
+        ttl_s = options.ttl_s
+        run.expires_at = None if ttl_s is None else _later(run.scheduled_at, ttl_s)
         return run
 
     def _remember_keys(self, run: RecordedRun, now: datetime) -> None:

@@ -84,10 +84,14 @@ def in_a_transaction(s: Section) -> None:
 
 def delay_and_ttl(s: Section) -> None:
     assert s.outputs(s.module.soon) == ["Ada"]
-    s.ended("expired", s.module.too_late)
-    # The task's own ttl is over before these would start.
-    for handle in (s.module.next_week, s.module.at_noon):
+    for handle in (s.module.next_week, s.module.at_noon, s.module.punctual):
         assert s.state.run(handle.id)["status"] == "delayed"
+    [lasts] = s.state.rows(
+        "SELECT extract(epoch FROM expires_at - scheduled_at)::int FROM triggerkit.runs "
+        "WHERE id = %s",
+        s.module.punctual.id,
+    )
+    assert lasts == 60
 
 
 def idempotency_keys(s: Section) -> None:

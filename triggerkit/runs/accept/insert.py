@@ -41,7 +41,7 @@ SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.
     r.concurrency_key IS NOT NULL AND %(pending)s,
     CASE WHEN r.status = 'queued' THEN {GATE} END,
     coalesce(o.priority_s, 0), {NOW_RANK} - coalesce(o.priority_s, 0) * 1000000::bigint + r.ord,
-    clock_timestamp() + o.ttl_s * interval '1 second',
+    clock_timestamp() + (greatest(r.delay_s, 0) + o.ttl_s) * interval '1 second',
     clock_timestamp() + o.idempotency_ttl_s * interval '1 second',
     o.debounce_key, coalesce(o.tags, '{{}}'), coalesce(o.metadata, '{{}}'), o.parent_id,
     o.traceparent, o.replay_of, coalesce(o.awaited, false), o.full_keys,
@@ -78,13 +78,17 @@ INSERT_ONCE = f"""{INSERT}
 ON CONFLICT (task, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 {_RETURNING}"""
 
+#: When a delayed run is due that is triggered again.
+_DEBOUNCED_AT = """
+least(excluded.scheduled_at, runs.created_at + %(debounce_max_s)s::float * interval '1 second')
+"""
+
 #: A delayed run of the debounce key waits anew and takes the new payload.
 INSERT_DEBOUNCED = f"""{INSERT}
 ON CONFLICT (task, debounce_key) WHERE debounce_key IS NOT NULL AND status = 'delayed'
-DO UPDATE SET payload = excluded.payload, expires_at = excluded.expires_at, tags = excluded.tags,
-    metadata = excluded.metadata, priority = excluded.priority,
-    scheduled_at = least(excluded.scheduled_at,
-        runs.created_at + %(debounce_max_s)s::float * interval '1 second')
+DO UPDATE SET payload = excluded.payload, tags = excluded.tags,
+    metadata = excluded.metadata, priority = excluded.priority, scheduled_at = {_DEBOUNCED_AT},
+    expires_at = {_DEBOUNCED_AT} + (excluded.expires_at - excluded.scheduled_at)
 {_RETURNING}"""
 
 #: The runs that hold the idempotency keys, and whether each key's time is over.

@@ -42,13 +42,14 @@ RETURNING r.task, r.concurrency_key, r.queue, NOT found.executes AND found.gate 
     found.executes
 """
 
-#: A run with attempts behind it waits for the next one.
+#: A run with attempts behind it waits for the next one. The ttl counts from when it is due.
 _RESCHEDULE = """
 WITH found AS (
-    SELECT id, gate FROM triggerkit.runs
+    SELECT id, gate, clock_timestamp() + %s * interval '1 second' AS due_at FROM triggerkit.runs
     WHERE id = ANY (%s) AND status || '' IN ('delayed', 'queued', 'retrying') FOR UPDATE)
 UPDATE triggerkit.runs r
-SET scheduled_at = clock_timestamp() + %s * interval '1 second', gate = NULL,
+SET scheduled_at = found.due_at, gate = NULL,
+    expires_at = found.due_at + (r.expires_at - coalesce(r.scheduled_at, r.created_at)),
     status = CASE WHEN r.attempt > 0 THEN 'retrying' ELSE 'delayed' END
 FROM found WHERE r.id = found.id
 RETURNING r.task, r.concurrency_key, r.queue, found.gate IS NOT DISTINCT FROM 'open', r.id, false
@@ -119,7 +120,7 @@ async def reschedule_run(client: Client, run_id: str, delay_s: float, actor: str
         TriggerkitError: it executes, or has ended.
     """
     async with client.pool.connection() as connection:
-        found, ready = await _end(connection, [run_id], _RESCHEDULE, [[run_id], delay_s])
+        found, ready = await _end(connection, [run_id], _RESCHEDULE, [delay_s, [run_id]])
         if not found:
             row = await (await connection.execute(_STATUS, [run_id])).fetchone()
             if row is None:
