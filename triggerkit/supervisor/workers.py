@@ -134,7 +134,8 @@ def _lines() -> Iterator[str]:
 
 
 def _orders_fd() -> int:
-    return int(os.environ[ORDERS_VARIABLE])
+    # Without the variable somebody has started it by hand, and types the orders.
+    return int(os.environ.get(ORDERS_VARIABLE, "0"))
 
 
 #: What the parent has said and nobody has heard yet.

@@ -20,6 +20,7 @@ from triggerkit.runs.otel import otel_attempt, otel_failed
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, short_key
 from triggerkit.tasks.context import Notes, RunContext, running
 from triggerkit.tasks.function import check_result
+from triggerkit.tasks.payload.encode import number_for_json
 from triggerkit.tasks.task import Task
 from triggerkit.worker.attempt import Attempt, Canceled, HandedBack, Stopped
 from triggerkit.worker.batch import (
@@ -274,11 +275,23 @@ def _output(run: ClaimedRun, result: Any) -> bytes:
     if result is None:
         return b"null"
     try:
-        output = orjson.dumps(to_jsonable_python(result, fallback=repr))
-    except Exception as error:
-        logger.warning("the output of %s is not stored: it is not JSON (%s)", run.id, error)
+        output = orjson.dumps(_without_odd_numbers(to_jsonable_python(result, fallback=repr)))
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        why = message_of(error) or type(error).__name__
+        logger.warning("the output of %s is not stored: it is not JSON (%s)", run.id, why)
         return orjson.dumps(f"(output not stored: {type(result).__name__} is not JSON)")
     if len(output) > MAX_OUTPUT_BYTES:
         logger.warning("the output of %s (%d bytes) is not stored", run.id, len(output))
         return orjson.dumps(f"(output of {len(output)} bytes not stored)")
     return output
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    """Return the value with numbers that JSON does not have as text, as payloads have them."""
+    if isinstance(value, dict):
+        return {key: _without_odd_numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_odd_numbers(part) for part in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number_for_json(value)
+    return value

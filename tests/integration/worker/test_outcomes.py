@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import io
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -243,3 +244,39 @@ def test_context_variables_of_one_run_are_not_those_of_the_next(triggers: RunSta
     with executing(triggers.settings, triggers.namespace, sets, threads=1):
         rows = triggers.wait_for_status("completed", *ids)
     assert {row["output"] for row in rows} == {'"unset"'}
+
+
+def test_an_output_of_numbers_that_json_does_not_have_is_the_same_where_it_is_read(
+    triggers: RunState,
+) -> None:
+    @task
+    def counts() -> list[int]:
+        return [2**70, -(2**70), 2**64 - 1, 1]
+
+    @task
+    def measures() -> dict[str, float]:
+        return {"none": float("nan"), "most": float("inf"), "least": -float("inf"), "one": 1.5}
+
+    with working(triggers, counts, measures):
+        assert counts.trigger_and_wait() == [2**70, -(2**70), 2**64 - 1, 1]
+        measured = measures.trigger_and_wait()
+    assert math.isnan(measured.pop("none"))
+    assert measured == {"most": math.inf, "least": -math.inf, "one": 1.5}
+
+
+class Leaving:
+    """A value that ends the program where it is to be shown."""
+
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_an_output_that_cannot_be_shown_is_no_failure_of_its_run(triggers: RunState) -> None:
+    @task(retry=1)
+    def leaves() -> Any:
+        return Leaving()
+
+    handle = leaves.trigger()
+    with working(triggers, leaves):
+        [row] = triggers.wait_for_status("completed", handle.id)
+    assert row["output"] == '"(output not stored: Leaving is not JSON)"'

@@ -70,6 +70,15 @@ def encode(payload: Any) -> bytes:
         raise InvalidPayload([FieldProblem(path, f"cannot be written as JSON: {error}")]) from None
 
 
+def number_for_json(value: float) -> float | str:
+    """Return a number, as text where JSON does not have it."""
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if _LEAST <= value <= _MOST else str(value)
+
+
 class _Writer:
     """Follows a value, and beside it what pydantic has written of it."""
 
@@ -106,10 +115,10 @@ class _Writer:
     def scalar(self, value: Any, written: Any, path: Path) -> Any:
         if isinstance(value, SecretStr | SecretBytes | Secret):
             return self.value(value.get_secret_value(), UNKNOWN, path)
-        if isinstance(value, float) and not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        if type(value) is int and not _LEAST <= value <= _MOST:
-            return str(value)
+        if isinstance(value, float) or type(value) is int:
+            number = number_for_json(value)
+            if isinstance(number, str):
+                return number
         if written is not UNKNOWN:
             return written
         try:
