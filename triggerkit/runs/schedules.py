@@ -69,6 +69,10 @@ class Cron:
     """A schedule: a cron expression of five fields, in a time zone;
     of six fields, the first one says the second. `@daily` and its kin are understood.
 
+    Where the clocks change, an expression whose hour begins with `*` ticks with the time that
+    passes: in a repeated hour again, in a missing one not at all. Any other ticks once for each
+    time of the clock: the first time that it comes, or right after the missing hour.
+
     Ticks that nobody saw, since no worker was running, are skipped, or made up for when `catch_up`
     is set. Raises ConfigurationError when the expression or the zone is not understood.
     """
@@ -91,12 +95,39 @@ class Cron:
             ) from error
 
     def after(self, moment: datetime) -> Iterator[datetime]:
-        """Yield the ticks after `moment`, in UTC."""
-        for tick in self._simulation(moment.astimezone(ZoneInfo(self.timezone))):
-            yield tick.astimezone(UTC)
+        """Yield the ticks after `moment`, in UTC and in order, each once."""
+        last, zone = moment, ZoneInfo(self.timezone)
+        local = moment.astimezone(zone)
+        if not self._hour().startswith("*"):
+            local = local.replace(tzinfo=None)
+        for time_of_clock in self._simulation(local):
+            tick = _instant(time_of_clock, zone)
+            # What was set back to the hour's first time, or moved behind a missing one, is over.
+            if tick > last:
+                last = tick
+                yield tick
 
     def _simulation(self, moment: datetime) -> CronSim:
-        return CronSim(NAMED.get(self.expression.strip().lower(), self.expression), moment)
+        return CronSim(self._fields(), moment)
+
+    def _fields(self) -> str:
+        return NAMED.get(self.expression.strip().lower(), self.expression)
+
+    def _hour(self) -> str:
+        return self._fields().split()[-4]
+
+
+def _instant(time_of_clock: datetime, zone: ZoneInfo) -> datetime:
+    """Return when the clocks of `zone` first show a time that says no zone, or right after the
+    hour that misses it."""
+    if time_of_clock.tzinfo is not None:
+        return time_of_clock.astimezone(UTC)
+    shown = time_of_clock
+    while (instant := shown.replace(tzinfo=zone).astimezone(UTC)).astimezone(zone).replace(
+        tzinfo=None
+    ) != shown:
+        shown = shown.replace(second=0) + timedelta(minutes=1)
+    return instant
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
@@ -38,6 +38,55 @@ def test_an_hour_that_comes_twice_makes_a_daily_tick_once_and_an_hourly_one_twic
     assert ticks(daily, "2026-10-24T12:00", 2) == ["25 00:30", "26 01:30"]
     hourly = Cron("0 * * * *", timezone="Europe/Berlin")
     assert ticks(hourly, "2026-10-24T23:30", 3) == ["25 00:00", "25 01:00", "25 02:00"]
+
+
+BERLIN = "Europe/Berlin"
+
+
+@pytest.mark.parametrize("expression", ["30 2 * * *", "0 30 2 * * *", "30 30 2 * * *"])
+def test_a_fixed_time_ticks_once_on_each_day_of_a_change(expression: str) -> None:
+    spring = ticks(Cron(expression, BERLIN), "2026-03-28T00:00", 3)
+    assert spring == ["28 01:30", "29 01:00", "30 00:30"]
+    assert ticks(Cron(expression, BERLIN), "2026-10-24T12:00", 2) == ["25 00:30", "26 01:30"]
+
+
+@pytest.mark.parametrize("expression", ["*/30 2 * * *", "0 */30 2 * * *", "0,30 2 * * *"])
+def test_several_times_of_a_fixed_hour_come_once_each_or_as_one(expression: str) -> None:
+    spring = ticks(Cron(expression, BERLIN), "2026-03-29T00:00", 2)
+    assert spring == ["29 01:00", "30 00:00"]
+    autumn = ticks(Cron(expression, BERLIN), "2026-10-24T12:00", 3)
+    assert autumn == ["25 00:00", "25 00:30", "26 01:00"]
+
+
+def test_intervals_tick_with_the_time_that_passes() -> None:
+    half_hours = Cron("*/30 * * * *", BERLIN)
+    assert ticks(half_hours, "2026-03-29T00:30", 2) == ["29 01:00", "29 01:30"]
+    assert ticks(half_hours, "2026-10-25T00:30", 3) == ["25 01:00", "25 01:30", "25 02:00"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "days"),
+    [
+        (BERLIN, ["2026-03-28", "2026-10-24"]),
+        ("Australia/Lord_Howe", ["2026-04-04", "2026-10-03"]),
+        ("America/Havana", ["2026-03-07", "2026-10-31"]),
+        ("Asia/Beirut", ["2026-03-28", "2026-10-24"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "expression",
+    ["30 2 * * *", "*/15 * * * *", "0 0 * * *", "0 */2 * * *", "15,45 0-3 * * *", "0 5 2 * * *"],
+)
+def test_ticks_are_after_the_moment_asked_for_and_rise(
+    expression: str, zone: str, days: list[str]
+) -> None:
+    cron = Cron(expression, zone)
+    for day in days:
+        for step in range(144):
+            moment = datetime.fromisoformat(f"{day}T00:10Z") + timedelta(minutes=20 * step)
+            first, second = islice(cron.after(moment), 2)
+            assert moment < first < second
+            assert next(cron.after(first)) == second
 
 
 def test_names_of_expressions_and_a_field_for_seconds_are_understood() -> None:
