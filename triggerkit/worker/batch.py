@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from triggerkit.errors import RetryAfter
+from triggerkit.errors import FieldProblem, InvalidPayload, RetryAfter
 from triggerkit.message import BatchResult, Change, ItemFailure
 from triggerkit.runs.run import ClaimedRun, NewRun
-from triggerkit.tasks.payload.payload_type import PayloadType, read_envelopes
+from triggerkit.tasks.payload.payload_type import PayloadType, Shape, read_envelopes
 from triggerkit.worker.failure import Failure, failure_of, verdict_in
 
 #: The shortest wait of an item that is tried again, in seconds: it is never simply queued, so that
@@ -51,6 +51,28 @@ class BatchItem(msgspec.Struct, frozen=True, eq=False):
     def payload(self) -> bytes:
         """The payload of a run of this item alone."""
         return b'{"data":[%b]}' % bytes(self.messages.raw[self.index])
+
+
+def fitted(run: ClaimedRun, shape: Shape) -> ClaimedRun:
+    """Return the run as the task takes it now: it may have been queued when the task took a list
+    and takes one change since, or the other way round.
+
+    Raises:
+        InvalidPayload: it has several changes, and the task takes no list.
+    """
+    if run.items is None:
+        # Its payload is one message.
+        is_other = shape == "batch"
+        return run._replace(payload=f'{{"data":[{run.payload}]}}', items=1) if is_other else run
+    if shape == "batch":
+        return run
+    if run.items == 1 and shape == "change":
+        return run._replace(payload=bytes(_Messages(run).raw[0]).decode(), items=None)
+    problem = (
+        f"the run has a list of changes ({run.items}), since its task took a list when it was "
+        "queued; let the task take list[Change[...]] again until such runs are done, then retry it"
+    )
+    raise InvalidPayload([FieldProblem((), problem)])
 
 
 def read_items(run: ClaimedRun, payload_type: PayloadType) -> list[BatchItem]:

@@ -26,6 +26,7 @@ from triggerkit.worker.attempt import Attempt, Canceled, HandedBack, Stopped
 from triggerkit.worker.batch import (
     BatchItem,
     bisect,
+    fitted,
     item_failure,
     read_items,
     spawn_failed,
@@ -140,6 +141,7 @@ class Executor:
         return attempt.outcome or outcome
 
     async def _made(self, run: ClaimedRun) -> Outcome:
+        run = fitted(run, self._task.payload_type.shape)
         if run.items is None:
             payload = self._task.payload_type.read(run.payload)
             if self._task.payload_type.shape == "none":
