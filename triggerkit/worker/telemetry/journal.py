@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
@@ -24,6 +25,10 @@ MAX_ENTRIES = 2_000
 
 #: Most entries that wait to be written; what comes while so many wait is counted and left out.
 MAX_WAITING = 20_000
+
+#: Most attempts whose entries are counted: more than execute at once. What speaks after its
+#: attempt's end is counted too, and nothing closes it.
+MAX_COUNTED = 10_000
 
 #: Seconds for which entries are gathered, and between tries while Postgres is away.
 GATHER_S = 0.1
@@ -65,12 +70,23 @@ class Journal:
 
     def put(self, entry: JournalEntry) -> None:
         """Have `entry` written, unless its attempt has said too much already."""
-        counts = self._counts.setdefault((entry.run_id, entry.attempt), _Counts())
+        counts = self._counts_of(entry)
         if counts.entries >= MAX_ENTRIES or self._queue.qsize() >= MAX_WAITING:
             counts.left_out += 1
             return
         counts.entries += 1
         self._queue.put(_storable(entry))
+
+    def _counts_of(self, entry: JournalEntry) -> _Counts:
+        attempt = entry.run_id, entry.attempt
+        counts = self._counts.get(attempt)
+        if counts is None:
+            counts = self._counts.setdefault(attempt, _Counts())
+            # Another thread may change them meanwhile; the next one forgets then.
+            with contextlib.suppress(RuntimeError):
+                if len(self._counts) > MAX_COUNTED:
+                    self._counts.pop(next(iter(self._counts)), None)
+        return counts
 
     def close(self, run_id: str, attempt: int, now: datetime) -> None:
         """Note that an attempt has ended: tell what was left out of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
@@ -51,8 +52,9 @@ class RunNotes:
         self._queue: queue.SimpleQueue[_Update | None] = queue.SimpleQueue()
         self._thread = LastingThread(self._write_all, "notes")
         self._connection: psycopg.Connection | None = None
-        #: By run, what is written last of it.
+        #: By run, what is written last of it, until it is.
         self._last: dict[str, Future[None]] = {}
+        self._lasting = threading.Lock()
 
     def start(self) -> None:
         """Start writing."""
@@ -66,14 +68,15 @@ class RunNotes:
         """See `Notes.update`. While Postgres stays away the future fails: the run
         goes on, and what it changes next is written with what it changed before."""
         written: Future[None] = Future()
-        self._last[run.id] = written
+        with self._lasting:
+            self._last[run.id] = written
         self._queue.put(_Update(run, tags, metadata, written, time.monotonic() + PATIENCE_S))
         return written
 
     def wait_for(self, run_ids: Iterable[str]) -> None:
         """Wait until what these runs changed is written, but not for long; they have ended."""
         for run_id in run_ids:
-            if (written := self._last.pop(run_id, None)) is not None:
+            if (written := self._last.get(run_id)) is not None:
                 wait([written], PATIENCE_S)
 
     def stop(self) -> None:
@@ -92,7 +95,13 @@ class RunNotes:
                 update.written.set_exception(told)
             else:
                 update.written.set_result(None)
+            self._forget(update)
         self._disconnect()
+
+    def _forget(self, update: _Update) -> None:
+        with self._lasting:
+            if self._last.get(update.run.id) is update.written:
+                del self._last[update.run.id]
 
     def _write(self, update: _Update) -> None:
         run = update.run
