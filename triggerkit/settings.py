@@ -46,6 +46,13 @@ DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
+#: The longest that can be kept: a hundred years, which Postgres can take from any date.
+LONGEST_KEPT_S = 36_500 * 86_400
+
+#: The largest log: what a bigint counts.
+LARGEST_LOG_BYTES = 10**18
+
+
 class Settings(BaseModel):
     """Every setting, named as in the environment but in lower case."""
 
@@ -116,13 +123,15 @@ class Settings(BaseModel):
     @field_validator("triggerkit_log_keep", "triggerkit_runs_keep")
     @classmethod
     def _duration(cls, value: str) -> str:
-        _seconds(value)
+        if _seconds(value) > LONGEST_KEPT_S:
+            raise ValueError(f"{value!r} is too long; the longest is {LONGEST_KEPT_S // 86_400}d")
         return value
 
     @field_validator("triggerkit_log_max_bytes")
     @classmethod
     def _size(cls, value: str) -> str:
-        _bytes(value)
+        if _measured(value, SIZES, "20GB or 500MB") > LARGEST_LOG_BYTES:
+            raise ValueError(f"{value!r} is too large; the largest is 1000000TB")
         return value
 
     @field_validator("triggerkit_metrics_token", "triggerkit_secret_key")

@@ -59,6 +59,12 @@ def test_how_large_the_log_becomes(size: str, size_bytes: int) -> None:
     [
         ("TRIGGERKIT_LOG_KEEP", "7 weeks"),
         ("TRIGGERKIT_LOG_KEEP", "0d"),
+        ("TRIGGERKIT_LOG_KEEP", "999999999999d"),
+        ("TRIGGERKIT_RUNS_KEEP", "9999999999999d"),
+        ("TRIGGERKIT_RUNS_KEEP", "36501d"),
+        ("TRIGGERKIT_RUNS_KEEP", f"{'9' * 400}d"),
+        ("TRIGGERKIT_LOG_MAX_BYTES", f"{'9' * 400}GB"),
+        ("TRIGGERKIT_LOG_MAX_BYTES", "9999999TB"),
         ("TRIGGERKIT_LOG_MAX_BYTES", "-1GB"),
         ("TRIGGERKIT_LOG_MAX_BYTES", "much"),
         ("TRIGGERKIT_METRICS_TOKEN", "short"),

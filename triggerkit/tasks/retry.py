@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from triggerkit.errors import ConfigurationError, leaves_of
 
+#: Most attempts that can be asked for.
+MOST_ATTEMPTS = 10_000
+
+#: Longest delay, in seconds, as of `RetryAfter`: a year.
+MAX_DELAY_S = 366 * 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -29,9 +35,13 @@ class Retry:
     wait_for: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1 or self.factor < 1 or min(self.min_delay_s, self.max_delay_s) < 0:
+        check_attempts(self.max_attempts, "Retry(max_attempts=)")
+        delays = self.min_delay_s, self.max_delay_s
+        # Written so that NaN, which compares as false, is refused.
+        if not (self.factor >= 1 and all(0 <= delay <= MAX_DELAY_S for delay in delays)):
             raise ConfigurationError(
-                "Retry needs max_attempts and factor of at least 1, and no negative delay"
+                "Retry needs a factor of at least 1, and delays from 0 to "
+                f"{MAX_DELAY_S:.0f} s, a year"
             )
         if not isinstance(self.wait_for, tuple) or not all(map(_is_exception, self.wait_for)):
             raise ConfigurationError(
@@ -49,6 +59,17 @@ class Retry:
             return min(self.max_delay_s, spread * self.min_delay_s * self.factor ** (attempt - 1))
         except OverflowError:
             return self.max_delay_s
+
+
+def check_attempts(attempts: object, option: str) -> None:
+    """Refuse what is no number of attempts.
+
+    Raises:
+        ConfigurationError: see above; the message names the `option`.
+    """
+    is_whole = isinstance(attempts, int) and not isinstance(attempts, bool)
+    if not is_whole or not 1 <= attempts <= MOST_ATTEMPTS:  # type: ignore[operator]
+        raise ConfigurationError(f"{option} is a whole number, from 1 to {MOST_ATTEMPTS}")
 
 
 def _is_exception(given: object) -> bool:

@@ -13,14 +13,12 @@ from triggerkit.runs.otel import current_traceparent
 from triggerkit.runs.run import NewRun, RunOptions
 from triggerkit.tasks.context import RunContext, checked_metadata, checked_tags, running
 from triggerkit.tasks.queue import Queue
+from triggerkit.tasks.retry import check_attempts
 
 T = TypeVar("T")
 
 #: A time span: seconds, or a timedelta.
 Seconds = float | timedelta
-
-#: Most attempts that can be asked for.
-MOST_ATTEMPTS = 10_000
 
 #: Longest time that can be asked for: ten years.
 LONGEST_S = 10 * 366 * 86400
@@ -163,8 +161,7 @@ def _with_parent(requested: TriggerOptions, context: RunContext | None) -> bool:
 
 
 def _checked_attempts(attempts: int) -> int:
-    if not isinstance(attempts, int) or not 1 <= attempts <= MOST_ATTEMPTS:
-        raise ConfigurationError(f"max_attempts= is a whole number, from 1 to {MOST_ATTEMPTS}")
+    check_attempts(attempts, "max_attempts=")
     return attempts
 
 

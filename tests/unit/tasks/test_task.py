@@ -260,3 +260,27 @@ def test_types_reach_the_caller() -> None:
     assert inspect.iscoroutinefunction(only_checked)
     assert isinstance(pay, Task)
     assert isinstance(pay_later, Task)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_attempts": sys.maxsize},
+        {"max_attempts": float("inf")},
+        {"max_attempts": float("nan")},
+        {"max_attempts": 2.5},
+        {"max_attempts": True},
+        {"max_attempts": 0},
+        {"factor": float("nan")},
+        {"min_delay_s": float("nan")},
+        {"max_delay_s": float("inf")},
+        {"max_delay_s": 1e15},
+        {"max_delay_s": -1},
+    ],
+    ids=str,
+)
+def test_a_retry_that_no_run_could_have_is_refused_where_it_is_declared(
+    wrong: dict[str, Any],
+) -> None:
+    with pytest.raises(ConfigurationError, match="Retry"):
+        Retry(**wrong)
