@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -291,3 +292,28 @@ def test_a_run_is_shown_with_all_its_attempts_and_its_children(state: RunState) 
         found = with_client(state, shown)
         assert found is not None
         assert (found["attempts"][1]["status"], found["output"]) == ("completed", "done")
+
+
+def test_a_child_triggered_after_its_parents_cancel_was_requested_is_canceled(
+    triggers: RunState,
+) -> None:
+    @task
+    def child() -> None: ...
+
+    @task(retry=1)
+    def parent() -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            child.trigger(delay=3600, cancel_with_parent=True, concurrency_key="k")
+            child.trigger(cancel_with_parent=True, concurrency_key="k")
+
+    handle = parent.trigger()
+    with working(triggers, parent, child):
+        triggers.wait_for_status("executing", handle.id)
+        handle.cancel()
+        triggers.wait_for_status("canceled", handle.id)
+        query = "SELECT status FROM triggerkit.runs WHERE parent_id = %s"
+        assert triggers.rows(query, handle.id) == ["canceled", "canceled"]
+        triggers.wait_for_status("completed", child.trigger(concurrency_key="k").id)

@@ -23,23 +23,24 @@ from triggerkit.state.turn import Rows, in_one_turn_async
 #: Most runs that one transaction accepts: one round trip for each thousand.
 CHUNK = 1000
 
-#: A run is blocked behind an unfinished run of its key, here or earlier in the same statement.
+#: A run is blocked behind an unfinished run of its key, here or earlier in the same statement. One
+#: that is to be canceled with its parent, whose cancel was requested before, is canceled at once.
 INSERT = f"""
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, attempt, payload, items,
     idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked,
     pending, gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
     parent_id, traceparent, replay_of, awaited, full_keys, cancel_with_parent)
-SELECT r.id, r.task, r.queue, r.status, r.max_attempts, r.attempt, r.payload, r.items,
+SELECT r.id, r.task, r.queue, s.status, r.max_attempts, r.attempt, r.payload, r.items,
     r.idempotency_key, r.concurrency_key, r.item_key, r.source::jsonb, r.error::jsonb,
     CASE WHEN r.delay_s > 0 THEN clock_timestamp() + r.delay_s * interval '1 second' END,
-    CASE WHEN r.status = 'failed' THEN clock_timestamp() END,
-    r.concurrency_key IS NOT NULL AND r.status <> 'failed' AND (%(pending)s OR
+    CASE WHEN s.ended THEN clock_timestamp() END,
+    r.concurrency_key IS NOT NULL AND NOT s.ended AND (%(pending)s OR
         row_number() OVER (
-            PARTITION BY r.task, r.concurrency_key, r.status = 'failed' ORDER BY r.ord) > 1
+            PARTITION BY r.task, r.concurrency_key, s.ended ORDER BY r.ord) > 1
         OR (SELECT true FROM triggerkit.runs e WHERE e.task = r.task
             AND e.concurrency_key = r.concurrency_key AND e.finished_at IS NULL LIMIT 1) IS TRUE),
-    r.concurrency_key IS NOT NULL AND %(pending)s,
-    CASE WHEN r.status = 'queued' THEN {GATE} END,
+    r.concurrency_key IS NOT NULL AND %(pending)s AND NOT s.ended,
+    CASE WHEN s.status = 'queued' THEN {GATE} END,
     coalesce(o.priority_s, 0), {NOW_RANK} - coalesce(o.priority_s, 0) * 1000000::bigint + r.ord,
     clock_timestamp() + (greatest(r.delay_s, 0) + o.ttl_s) * interval '1 second',
     clock_timestamp() + o.idempotency_ttl_s * interval '1 second',
@@ -59,6 +60,11 @@ LEFT JOIN LATERAL jsonb_to_record(r.options::jsonb) AS o (priority_s int, ttl_s 
     idempotency_ttl_s float, debounce_key text, tags text[], metadata jsonb, parent_id text,
     traceparent text, replay_of text, awaited boolean, full_keys jsonb,
     cancel_with_parent boolean) ON r.options IS NOT NULL
+CROSS JOIN LATERAL (SELECT o.cancel_with_parent IS TRUE AND EXISTS (
+    SELECT FROM triggerkit.runs p WHERE p.id = o.parent_id AND p.cancel_requested_at IS NOT NULL
+) AS canceled) AS c
+CROSS JOIN LATERAL (SELECT CASE WHEN c.canceled THEN 'canceled' ELSE r.status END AS status,
+    c.canceled OR r.status = 'failed' AS ended) AS s
 ORDER BY r.ord
 """  # noqa: S608 - of constants
 
