@@ -44,11 +44,23 @@ class Coroutines:
 
     def _begin(self, runs: list[ClaimedRun]) -> None:
         for run in runs:
-            task = asyncio.create_task(self._execute(run), name=run.id)
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._start(run)
 
-    async def _execute(self, run: ClaimedRun) -> None:
+    def _start(self, run: ClaimedRun) -> None:
+        begun: list[ClaimedRun] = []
+        task = asyncio.create_task(self._execute(run, begun), name=run.id)
+        self._running.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            if not begun:
+                # Canceled before its first step, as by a task that cancels all others of the loop.
+                self._start(run)
+
+        task.add_done_callback(done)
+
+    async def _execute(self, run: ClaimedRun, begun: list[ClaimedRun]) -> None:
+        begun.append(run)
         is_freed = False
         try:
             is_freed = not await self._attempts.aexecute(run)

@@ -18,6 +18,7 @@ from tests.integration.run_state import RunState
 from tests.integration.worker_thread import executing, working
 from triggerkit import task
 from triggerkit.worker.attempts import Attempts
+from triggerkit.worker.coroutines import Coroutines
 from triggerkit.worker.telemetry.output import capture_output
 
 
@@ -280,3 +281,25 @@ def test_an_output_that_cannot_be_shown_is_no_failure_of_its_run(triggers: RunSt
     with working(triggers, leaves):
         [row] = triggers.wait_for_status("completed", handle.id)
     assert row["output"] == '"(output not stored: Leaving is not JSON)"'
+
+
+def test_a_run_that_is_canceled_before_its_first_step_is_executed_all_the_same(
+    triggers: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Coroutines._begin
+    canceled: list[object] = []
+
+    def begin_and_cancel(self: Coroutines, runs: Any) -> None:
+        begin(self, runs)
+        if not canceled:
+            canceled.extend(task for task in asyncio.all_tasks() if task.cancel())
+
+    monkeypatch.setattr(Coroutines, "_begin", begin_and_cancel)
+
+    @task(retry=1)
+    async def other() -> None: ...
+
+    ids = [other.trigger().id for _ in range(3)]
+    with working(triggers, other, threads=1, async_runs=1):
+        triggers.wait_for_status("completed", *ids)
+    assert canceled
