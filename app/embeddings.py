@@ -162,7 +162,7 @@ class Embedder:
         try:
             vectors = await self._request([text for _, text in inputs])
         except openai.APIStatusError as error:
-            if error.status_code not in REFUSALS or error.param in SETTINGS_PARAMS:
+            if error.status_code not in REFUSALS or _blames_settings(error):
                 raise
             await self._isolate(inputs, error, embedded)
         else:
@@ -240,6 +240,13 @@ def split_into_requests(inputs: Iterable[Input]) -> Iterator[list[Input]]:
         size += own
     if request:
         yield request
+
+
+def _blames_settings(refusal: openai.APIStatusError) -> bool:
+    # What a server says here is not checked by the client: it may be a list, or anything.
+    given: object = refusal.param
+    params = given if isinstance(given, list) else [given]
+    return any(isinstance(param, str) and param in SETTINGS_PARAMS for param in params)
 
 
 def _is_too_long(refusal: openai.APIStatusError) -> bool:

@@ -22,7 +22,7 @@ class Failure:
     status: int
     message: str = "no"
     headers: Mapping[str, str] = field(default_factory=dict)
-    param: str | None = None
+    param: str | list[str] | None = None
 
 
 def vectors_by_hash(texts: list[str], dimensions: int) -> list[array[float]]:

@@ -34,12 +34,13 @@ def test_one_bad_text_fails_alone_and_for_good(
     assert len(embedded(database)) == 98
 
 
+@pytest.mark.parametrize("param", ["model", ["model"]], ids=str)
 def test_a_wrong_setting_is_blamed_on_no_text(
-    database: psycopg.Connection[Any], api: OpenAIServer
+    database: psycopg.Connection[Any], api: OpenAIServer, param: str | list[str]
 ) -> None:
     post(database, 1, "one")
     post(database, 2, "two")
-    api.failures = [Failure(400, "no such model", param="model")]
+    api.failures = [Failure(400, "no such model", param=param)]
     with pytest.raises(EmbeddingsAwayError, match="no such model"):
         run(change(1, "one"), change(2, "two"))
     assert len(api.requests) == 1
