@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.capture.programs import EMBEDDED, VERSIONS, Unavailable
-from tests.capture.server import Server
-from tests.capture.source import Source
+from tests.capture.rig.programs import EMBEDDED, VERSIONS, Unavailable
+from tests.capture.rig.server import Server
+from tests.capture.rig.source import Source
 
 
 def chosen_versions() -> list[int]:

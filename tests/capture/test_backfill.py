@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from tests.conftest import WEBHOOK_SECRET
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from tests.conftest import WEBHOOK_SECRET
 from tests.integration.pipeline import declare, streaming
 from tests.receiver import Receiver

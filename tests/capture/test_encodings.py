@@ -9,8 +9,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.capture.server import Server
-from tests.capture.source import Source
+from tests.capture.rig.server import Server
+from tests.capture.rig.source import Source
 
 ENCODINGS = ["SQL_ASCII", "LATIN1", "WIN1252"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.capture.project import project
-from tests.capture.source import Source
+from tests.capture.rig.project import project
+from tests.capture.rig.source import Source
 from tests.integration.pipeline import declare, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.backfill.store import BackfillStore

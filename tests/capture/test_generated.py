@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.declare.resolve import resolve
 from triggerkit.consumers.definition import ConsumerDefinition, TableName, changes

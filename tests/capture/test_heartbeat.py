@@ -8,7 +8,7 @@ import signal as signals
 
 import pytest
 
-from tests.capture.source import SLOT, Source
+from tests.capture.rig.source import SLOT, Source
 from triggerkit.replication import heartbeat, wal_marker
 from triggerkit.replication.capture import Capture
 from triggerkit.replication.connection import LineDead

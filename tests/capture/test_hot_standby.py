@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.capture.project import project
-from tests.capture.source import Source
+from tests.capture.rig.project import project
+from tests.capture.rig.source import Source
 from triggerkit.supervisor.checks import run_checks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 
 ITEMS = "CREATE TABLE items (id bigint PRIMARY KEY, name text, note text)"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.capture.source import END, Source
+from tests.capture.rig.source import END, Source
 from triggerkit.replication import wal_marker
 from triggerkit.replication.connection import BATCH_BYTES
 from triggerkit.state.connect import connect

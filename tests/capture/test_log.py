@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from triggerkit.log import entry as entry_module
 from triggerkit.log import unchanged as unchanged_module
 from triggerkit.log import writer as writer_module

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from triggerkit.change import RowChange
 from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.definition import TableName

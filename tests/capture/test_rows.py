@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from triggerkit.change import RowChange
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.publication.ensure import ensure_publication

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.capture.source import SLOT, Source
+from tests.capture.rig.source import SLOT, Source
 from tests.conftest import WEBHOOK_SECRET
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.capture.source import SLOT, Source
+from tests.capture.rig.source import SLOT, Source
 from triggerkit.errors import PreflightFailed, SlotError
 from triggerkit.lsn import Lsn
 from triggerkit.replication.capture import Capture

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from triggerkit.lsn import Lsn
 from triggerkit.replication import connection as connection_module
 from triggerkit.replication.capture import Capture, TransactionPart

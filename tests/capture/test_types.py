@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from triggerkit.change import Record
 from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.backfill.rows import Row

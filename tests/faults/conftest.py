@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scenario import Scenario
+from tests.faults.rig.scenario import Scenario
 from tests.servers import Servers
 
 

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from tests.acceptance.project import clean_environment
-from tests.faults import any_rows
-from tests.faults.any_rows import Change, Tenants
-from tests.faults.recorder import MoodyReceiver, Taken
+from tests.faults.rig import any_rows
+from tests.faults.rig.any_rows import Change, Tenants
+from tests.faults.rig.recorder import MoodyReceiver, Taken
 from tests.servers import Servers
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared

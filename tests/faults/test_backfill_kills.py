@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.acceptance.project import eventually
-from tests.faults import truth
-from tests.faults.checker import check, explain
-from tests.faults.history import Bounds
-from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.rig import truth
+from tests.faults.rig.checker import check, explain
+from tests.faults.rig.history import Bounds
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
 from triggerkit.consumers.backfill.store import BackfillStore
 from triggerkit.state.connect import connect
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.checker import Rule, check
-from tests.faults.history import (
+from tests.faults.rig.checker import Rule, check
+from tests.faults.rig.history import (
     AckSample,
     Bounds,
     Committed,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.project import eventually
-from tests.faults.scenario import Scenario
+from tests.faults.rig.scenario import Scenario
 from triggerkit.failpoints import POINTS, VARIABLE
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.project import eventually
-from tests.faults.checker import Rule, Violation, check, explain
-from tests.faults.history import Bounds
-from tests.faults.mutant import KILLS, KILLS_VARIABLE
-from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.rig.checker import Rule, Violation, check, explain
+from tests.faults.rig.history import Bounds
+from tests.faults.rig.mutant import KILLS, KILLS_VARIABLE
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
 
 #: The rules of which one at least must report a mutation: what is confirmed too early is seen in
 #: the samples of the slot, and lost only if a kill comes just then.
@@ -30,7 +30,7 @@ def violations(scenario: Scenario, mutation: str, folder: Path) -> list[Violatio
     kills.mkdir()
     scenario.prepare(rows_before=300, paths=[OBSERVED])
     environment = {**scenario.environment, KILLS_VARIABLE: str(kills)}
-    with Stream(scenario.folder, ["tests.faults.mutant", mutation], environment):
+    with Stream(scenario.folder, ["tests.faults.rig.mutant", mutation], environment):
         seed = random.randrange(2**32)
         with scenario.changing(seed, per_second=150, keys=600):
             eventually(lambda: len(list(kills.iterdir())) == KILLS, 40, "all kills")
@@ -58,7 +58,7 @@ def test_an_unrelated_update_bears_the_row_that_lost_its_place_in_a_chunk(
     (tmp_path / "kills").mkdir()
     environment = {**scenario.environment, KILLS_VARIABLE: str(tmp_path / "kills")}
     scenario.prepare(rows_before=300, paths=[OBSERVED], when_changed=["body"])
-    with Stream(scenario.folder, ["tests.faults.mutant", "nothing"], environment) as stream:
+    with Stream(scenario.folder, ["tests.faults.rig.mutant", "nothing"], environment) as stream:
         drained_s = scenario.drain(20)
     history = scenario.history(OBSERVED, drained_s)
     found = check(history, Bounds(repeats=KILLS * IN_FLIGHT))

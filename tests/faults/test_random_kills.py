@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.acceptance.processes import family
-from tests.faults.scenario import Scenario, kill
+from tests.faults.rig.scenario import Scenario, kill
 from tests.servers import Background
 from triggerkit.embedded.postgres import EmbeddedPostgres
 from triggerkit.embedded.redis import EmbeddedRedis

@@ -13,11 +13,11 @@ import orjson
 import pytest
 
 from tests.acceptance.project import eventually, run_command
-from tests.faults.checker import check, explain
-from tests.faults.history import Bounds, Delivery, History
-from tests.faults.receiver import Behaviour
-from tests.faults.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
-from tests.faults.truth import Connection
+from tests.faults.rig.checker import check, explain
+from tests.faults.rig.history import Bounds, Delivery, History
+from tests.faults.rig.receiver import Behaviour
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.rig.truth import Connection
 
 #: The deadline of one push in these tests, in seconds.
 TIMEOUT_S = 3.0

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.faults.crew import Crew
+from tests.faults.rig.crew import Crew
 from tests.servers import Servers
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import NewRun

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.faults.crew import Crew, overlaps, recoveries
+from tests.faults.rig.crew import Crew, overlaps, recoveries
 from tests.rabbitmq import RabbitmqServer, running_rabbitmq
 from tests.servers import Servers
 from triggerkit.runs.client import Client

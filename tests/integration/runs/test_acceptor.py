@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from tests.faults.proxy import Proxy
+from tests.faults.rig.proxy import Proxy
 from tests.integration.run_state import RunState, new_run
 from triggerkit.errors import InvalidPayload, NotDurable
 from triggerkit.runs.accept.acceptor import PATIENCE_S

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import redis
 
-from tests.faults.proxy import Proxy
+from tests.faults.rig.proxy import Proxy
 from triggerkit.embedded.redis import EmbeddedRedis
 from triggerkit.runs.run import ReadyRun, new_run_id
 from triggerkit.runs.transport.redis import AsyncRedisTransport, RedisTransport, task_key

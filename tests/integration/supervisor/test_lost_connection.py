@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from tests.faults.proxy import Proxy
+from tests.faults.rig.proxy import Proxy
 from tests.integration.pipeline import declare, execute, pipeline, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes

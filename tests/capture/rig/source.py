@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from tests.capture.server import Server
+from tests.capture.rig.server import Server
 from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
 from triggerkit.replication import heartbeat, source_server, wal_marker

@@ -1,6 +1,6 @@
 """A receiver in a process of its own: what it is sent is on disk before it answers.
 
-Run as `python -m tests.faults.receiver FILE`: prints its port, then serves until killed. How it
+Run as `python -m tests.faults.rig.receiver FILE`: prints its port, then serves until killed. How it
 answers is set by `PUT /control` with a `Behaviour` as JSON; paths in `forward` are relayed there.
 """
 
@@ -26,8 +26,8 @@ from urllib.request import urlopen
 import orjson
 
 from tests.acceptance.project import ROOT
-from tests.faults.history import Delivery
-from tests.faults.truth import hash_of
+from tests.faults.rig.history import Delivery
+from tests.faults.rig.truth import hash_of
 
 Mode = Literal["accept", "status", "reset", "hang", "drip", "lose"]
 
@@ -258,7 +258,7 @@ class ReceiverProcess:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.receiver", str(file)],
+            [sys.executable, "-m", "tests.faults.rig.receiver", str(file)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             start_new_session=True,

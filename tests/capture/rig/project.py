@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.capture.source import Source
+from tests.capture.rig.source import Source
 from tests.conftest import WEBHOOK_SECRET
 from triggerkit.settings import Settings
 

