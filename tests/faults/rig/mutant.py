@@ -1,7 +1,7 @@
 """The stream process with one thing broken on purpose: what the checker must notice.
 
 Run as `python -m tests.faults.rig.mutant MUTATION`, for as long as it lives a `triggerkit stream`.
-The faults are the same for every mutation: rows change between the reading of a chunk and its marker,
+The faults are the same for all: rows change between the reading of a chunk and its marker,
 and the process is killed in the midst of a commit, some times over (a file in the folder
 `TRIGGERKIT_TEST_KILLS` per time).
 """
