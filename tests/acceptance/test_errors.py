@@ -214,7 +214,7 @@ def test_an_unknown_status_is_refused(folder: Path) -> None:
 
 def test_a_port_that_is_no_number_is_refused(folder: Path) -> None:
     refused = triggerkit(folder, "serve", settings={**SOUND, "TRIGGERKIT_PORT": "http"})
-    assert_refused(refused, 2, "TRIGGERKIT_PORT", "integer")
+    assert_refused(refused, 2, "TRIGGERKIT_PORT", "is not a port")
 
 
 def test_status_says_why_it_is_not_ready(folder: Path) -> None:

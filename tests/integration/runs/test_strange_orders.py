@@ -73,11 +73,14 @@ def test_a_run_of_a_callers_transaction_takes_its_turn_in_its_key_at_any_isolati
 def test_an_open_transaction_of_a_caller_holds_up_nobody(
     state: RunState, keeper: Keeper, settings: Settings
 ) -> None:
-    expiring = new_run("row", delay_s=60.0, options=RunOptions(ttl_s=0.01))
+    expiring = new_run("row", delay_s=60.0, options=RunOptions(ttl_s=60.0))
     delayed = new_run(delay_s=0.01)
     with caller(settings, psycopg.IsolationLevel.READ_COMMITTED) as connection:
         accept_within(connection, [new_run("row"), new_run("other")])
         state.accept(expiring, delayed)
+        state.rows(
+            "UPDATE triggerkit.runs SET expires_at = now() WHERE id = %s RETURNING id", expiring.id
+        )
         state.wait_for(lambda: tick(keeper, state) and state.pushed() == [delayed.id], 5)
         assert state.run(expiring.id)["status"] == "expired"
         connection.rollback()

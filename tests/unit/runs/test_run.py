@@ -78,7 +78,7 @@ def test_a_wait_of_nothing_stays_nothing() -> None:
 
 
 def test_the_ten_thousandth_attempt_has_a_wait_too() -> None:
-    assert Retry(max_attempts=10**5, factor=10.0).delay_s(10_000) == 60.0
+    assert Retry(max_attempts=10**4, factor=10.0).delay_s(10_000) == 60.0
 
 
 @pytest.mark.parametrize(
