@@ -46,12 +46,13 @@ def test_a_query_that_cannot_be_used_is_a_mistake_that_is_named(
 def test_a_table_that_is_not_there_is_a_failed_preflight(
     settings: Settings, database: Connection
 ) -> None:
+    copy = declared()
     database.execute("DROP TABLE copies")
     with pytest.raises(PreflightFailed, match='relation "copies" does not exist'):
-        look(settings, declared())
+        look(settings, copy)
     database.execute("DROP TABLE notes")
     with pytest.raises(PreflightFailed, match=r"public\.notes does not exist"):
-        look(settings, declared())
+        look(settings, copy)
 
 
 def test_rows_that_a_policy_hides_are_not_taken_for_gone(
