@@ -88,7 +88,7 @@ def test_a_sync_connection_takes_the_runs_along(
         connection.rollback()
         first = greet.trigger(ADA, connection=connection, idempotency_key="ada")
         with pytest.raises(InvalidPayload):
-            greet.trigger(ADA, connection=connection, tags=["a\x00b"])
+            greet.trigger(ADA, connection=connection, concurrency_key="a\x00b")
         greet.trigger_many([ADA, ADA], connection=connection)
         assert triggers.statuses() == []
         connection.commit()
@@ -143,7 +143,7 @@ def test_a_connection_of_asyncpg_takes_the_runs_along(triggers: RunState) -> Non
                 ADA, connection=connection, idempotency_key="ada", metadata={"a": 1}, delay=60
             )
             with pytest.raises(InvalidPayload):
-                await greet.atrigger(ADA, connection=connection, tags=["a\x00b"])
+                await greet.atrigger(ADA, connection=connection, concurrency_key="a\x00b")
             debounce = Debounce("page", 60, 90)
             one = await greet.atrigger(ADA, connection=connection, debounce=debounce)
             other = await greet.atrigger(ADA, connection=connection, debounce=debounce)

@@ -136,11 +136,12 @@ def test_fix_does_not_take_a_place_in_the_wal_whose_past_cannot_be_seen_yet(
     settings: Settings, database: Connection, state: RunState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(database)
+    copy = declared()
     monkeypatch.setattr(current_rows, "VISIBLE_S", 0.2)
     with psycopg.connect(settings.source_dsn) as application:
         application.execute("UPDATE notes SET text = 'not yet' WHERE id = 3")
         with pytest.raises(TriggerkitError, match="has been writing"):
-            fixed(settings, declared())
+            fixed(settings, copy)
         assert state.statuses() == []
         application.commit()
-    assert fixed(settings, declared()).repair.triggered == 5
+    assert fixed(settings, copy).repair.triggered == 5
