@@ -43,7 +43,7 @@ def change_rows_between_chunk_and_marker() -> None:
 
     async def changed(
         self: TableBackfill, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool
-    ) -> None:
+    ) -> bool:
         for row, query in zip(
             chunk.rows,
             (
@@ -53,7 +53,7 @@ def change_rows_between_chunk_and_marker() -> None:
             strict=False,
         ):
             await source.execute(query, [int(row.key[0])])
-        await store(self, source, chunk, nulls)
+        return await store(self, source, chunk, nulls)
 
     _replace(TableBackfill, "_store", changed)
 
@@ -65,7 +65,11 @@ def die_in_commits() -> None:
     count = 0
 
     async def killed(
-        self: LogWriter, last_commit_lsn: int, also: Sequence[Statement] = ()
+        self: LogWriter,
+        last_commit_lsn: int,
+        also: Sequence[Statement] = (),
+        *,
+        confirmed_lsn: int | None = None,
     ) -> list[Entry]:
         nonlocal count
         count += 1
@@ -74,7 +78,7 @@ def die_in_commits() -> None:
         if count == KILLED_AT and died < KILLS:
             os.close(os.open(f"{folder}/{died}", os.O_CREAT))
             os.kill(os.getpid(), signal.SIGKILL)
-        return await commit(self, last_commit_lsn, also)
+        return await commit(self, last_commit_lsn, also, confirmed_lsn=confirmed_lsn)
 
     _replace(LogWriter, "commit", killed)
 
