@@ -85,6 +85,18 @@ def take(source: Source) -> Taken:
     return found
 
 
+def taken(source: Source, count: int) -> list[str]:
+    """So many ids that are not acknowledged, which may come by several messages."""
+    ids = [*take(source).ids]
+
+    def is_all() -> bool:
+        ids.extend(source.more(count - len(ids)))
+        return len(ids) >= count
+
+    until(is_all)
+    return ids
+
+
 def drained(source: Source, count: int) -> list[str]:
     """So many ids, each acknowledged."""
     ids: list[str] = []
@@ -97,8 +109,7 @@ def drained(source: Source, count: int) -> list[str]:
 def test_what_was_taken_and_not_acknowledged_is_given_again(hand: Hand) -> None:
     ids = hand.push(SEVERAL)
     source = hand.source()
-    first = [*take(source).ids, *source.more(49)]
-    again = [*take(source).ids, *source.more(49)]
+    first, again = taken(source, 50), taken(source, 50)
     assert first == again == ids[:50]
     source.acknowledge()
     assert drained(source, 150) == ids[50:]
