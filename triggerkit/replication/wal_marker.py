@@ -40,8 +40,12 @@ ON CONFLICT (id) DO UPDATE SET prefix = excluded.prefix, content = excluded.cont
 RETURNING txid_current(), set_config('synchronous_commit', 'local', true)
 """
 
-_CREATE = """
-CREATE SCHEMA IF NOT EXISTS triggerkit;
+#: Made only where it is missing: `IF NOT EXISTS` asks for the privilege all the same.
+_MISSING = "SELECT to_regnamespace('triggerkit') IS NULL, to_regclass('triggerkit.signal') IS NULL"
+
+_CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS triggerkit"
+
+_CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS triggerkit.signal (id int PRIMARY KEY, prefix text, content text)
 """
 
@@ -69,9 +73,15 @@ async def emit(connection: psycopg.AsyncConnection, prefix: str, content: str) -
 
 
 async def make_table(connection: psycopg.AsyncConnection) -> None:
-    """Make the marker table where the server needs it."""
-    if connection.info.server_version < MESSAGES_FROM:
-        await connection.execute(_CREATE)
+    """Make the marker table where the server needs it and it is missing."""
+    if connection.info.server_version >= MESSAGES_FROM:
+        return
+    cursor = await connection.execute(_MISSING)
+    [(lacks_schema, lacks_table)] = await cursor.fetchall()
+    if lacks_schema:
+        await connection.execute(_CREATE_SCHEMA)
+    if lacks_table:
+        await connection.execute(_CREATE_TABLE)
 
 
 async def missing_publication(
