@@ -53,7 +53,9 @@ def test_a_process_that_cannot_be_started_is_started_later(
         beside.join()
     assert len(refused) == 3
     assert caplog.text.count("no process can be started") == 3
-    assert _open_fds() - before <= 8
+    # Three of each process that was started, of which there may be one more by now; a start that
+    # is refused would leave six.
+    assert _open_fds() - before <= 12
 
 
 def _open_fds() -> int:
