@@ -54,7 +54,8 @@ LEASE_S = 8.0
 #: The shortest time between two looks, in seconds, however much is due.
 SHORTEST_TICK_S = 0.005
 
-#: All there is to look at, in one statement: an idle installation costs one query a tick. The tasks
+#: All there is to look at, in one statement: beside its heartbeat the keeper that leads costs an
+#: idle installation one query a tick. The tasks
 #: are found by steps through the index, however many runs wait of each; and of a gate, whether one
 #: run waits there: by EXISTS all that wait would be read.
 _LOOK = f"""
