@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from triggerkit.worker.telemetry.output import Echo
+from triggerkit.worker.telemetry.output import Echo, UnlockedHandler
 
 #: Set by `dev` for its children.
 FORMAT_VARIABLE = "TRIGGERKIT_LOG_FORMAT"
@@ -38,6 +38,10 @@ OWN = "triggerkit"
 #: (`dictConfig`, `basicConfig(force=True)`, `logging.disable`) does not reach them.
 _own_root = logging.RootLogger(logging.WARNING)
 _own = logging.Manager(_own_root)
+
+
+class StreamHandler(UnlockedHandler, logging.StreamHandler[Any]):
+    """Writes each record to a stream by one call."""
 
 
 class JsonLines(logging.Formatter):
@@ -71,7 +75,7 @@ def configure(*, json_lines: bool, quiet: bool = False) -> None:
     formatter = (
         JsonLines() if json_lines else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     )
-    ours, others = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stdout)
+    ours, others = StreamHandler(sys.stdout), StreamHandler(sys.stdout)
     for handler in (ours, others):
         handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[others], force=True)

@@ -139,7 +139,18 @@ class _Bytes(BufferedIOBase):
         return self._writer.name
 
 
-class RunHandler(logging.Handler):
+class UnlockedHandler(logging.Handler):
+    """A handler without a lock: one that a run holds as it is stopped would stay held.
+
+    What it does for a record is one call that other threads cannot come between.
+    """
+
+    def createLock(self) -> None:  # noqa: N802 - the overridden method's name
+        """Make none."""
+        self.lock = None
+
+
+class RunHandler(UnlockedHandler):
     """Notes the lines that are logged while a run executes, by any logger.
 
     It belongs to no logger: those of the project may be set up anew at any time.
@@ -172,8 +183,9 @@ def _note_and_call_handlers(logger: logging.Logger, record: logging.LogRecord) -
         _call_handlers(logger, record)
         return
     _run_handler.handle(record)
-    before, _noted.now = getattr(_noted, "now", False), True
+    before = getattr(_noted, "now", False)
     try:
+        _noted.now = True
         _call_handlers(logger, record)
     finally:
         _noted.now = before
