@@ -145,7 +145,7 @@ def list_command(
     wide = console if console.is_terminal else TerminalConsole(highlight=False, width=LINE_WIDTH)
     wide.print(table)
     for backfill in found:
-        if backfill.error is not None and backfill.state == "failed":
+        if backfill.error is not None and backfill.state in ("failed", "canceled"):
             console.print(f"backfill {backfill.id}: {backfill.error}", markup=False)
 
 

@@ -88,6 +88,7 @@ class _Lines:
         if self._said.get(backfill.id) == now:
             return
         self._said[backfill.id] = now
-        error = f"; {backfill.error}" if backfill.state == "failed" else ""
+        has_error = backfill.error is not None and backfill.state in ("failed", "canceled")
+        error = f"; {backfill.error}" if has_error else ""
         line = f"{_name(backfill)} {backfill.state}: {progress_text(backfill)}{error}"
         self._console.print(line, markup=False)

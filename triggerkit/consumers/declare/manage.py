@@ -63,6 +63,13 @@ INSERT INTO triggerkit.backfills (consumer_id, schema_name, table_name, sort_col
 VALUES (%s, %s, %s, %s, %s)
 """
 
+#: Ends the reading of a table for a consumer that does not follow it any more.
+_END_BACKFILLS = """
+UPDATE triggerkit.backfills SET state = 'canceled', finished_at = clock_timestamp(), error = %s
+WHERE consumer_id = %s AND schema_name = %s AND table_name = %s
+  AND state IN ('active', 'paused', 'failed')
+"""
+
 _FIND = """
 SELECT c.id, c.name, c.definition, c.state, c.managed_by, c.replay_from, e.name
 FROM triggerkit.consumers c LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
@@ -120,7 +127,8 @@ class Consumers:
         return consumer_id
 
     async def change(self, stored: Stored, declared: Declared, endpoint_id: int | None) -> None:
-        """Give a consumer another definition. Tables new to it are read as `start` says."""
+        """Give a consumer another definition. Tables new to it are read as `start` says; of those
+        it does not follow any more, no more is read."""
         before, after = stored.definition, declared.definition
         async with self._state.transaction():
             await self._state.execute(
@@ -143,6 +151,10 @@ class Consumers:
                 await rekey(self._state, stored.id, after)
             added = [t for t in after.table_names if t not in before.table_names]
             await self._start_backfills(stored.id, after, added)
+            for table in before.table_names:
+                if table not in after.table_names:
+                    reason = f"{stored.name} does not follow {table} any more"
+                    await self._state.execute(_END_BACKFILLS, [reason, stored.id, *table])
             await self._note("change", stored.name, after.as_json())
 
     async def remember(self, stored: Stored, declared: Declared) -> None:

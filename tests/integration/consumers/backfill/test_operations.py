@@ -194,6 +194,38 @@ def test_a_failed_backfill_tells_why_and_can_be_resumed(scene: Scene) -> None:
     scene(scenario)
 
 
+@pytest.mark.parametrize("before", ["active", "paused", "failed"])
+def test_the_backfill_of_a_table_that_is_not_followed_any_more_ends(
+    scene: Scene, before: str
+) -> None:
+    async def scenario(operator: Operator, receiver: Receiver) -> None:
+        await prepared(operator, receiver, 3_000)
+        await execute(operator.settings, "CREATE TABLE parts (id int PRIMARY KEY)")
+        both = rows("items", "parts", start="end", batch_size=100)
+        await declare(operator.settings, receiver, both)
+        items, parts = [
+            started.id
+            for started in await operator.store.start(operator.source, "test", rows_per_s=1_000)
+        ]
+        async with streaming(operator.settings, receiver):
+            await operator.until_read(items, 1)
+            if before == "paused":
+                await operator.store.pause(items)
+            if before == "failed":
+                await execute(operator.settings, "ALTER TABLE items RENAME id TO number")
+                await operator.until_state(items, "failed")
+            await declare(operator.settings, receiver, rows("parts", start="end"))
+            ended = await operator.one(items)
+            assert ended.state == "canceled"
+            assert ended.finished_at is not None
+            assert "test does not follow public.items any more" in str(ended.error)
+            await operator.until_closed(items)
+            assert (await operator.one(items)).rows_read < 3_000
+            assert (await operator.until_state(parts, "completed")).error is None
+
+    scene(scenario)
+
+
 def test_rows_that_a_policy_hides_fail_the_backfill_instead_of_missing_in_it(
     scene: Scene, settings: Settings
 ) -> None:
