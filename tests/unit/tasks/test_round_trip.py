@@ -17,8 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    Json,
+    PlainSerializer,
     Secret,
     SecretBytes,
     SecretStr,
@@ -251,3 +254,74 @@ def test_a_time_in_the_hour_a_zone_repeats_or_leaves_out_arrives(at: datetime) -
         at.replace(tzinfo=None, fold=0),
         at.utcoffset(),
     )
+
+
+def by_name(cats: list[Cat]) -> dict[str, int]:
+    return {f"cat {number}": cat.lives for number, cat in enumerate(cats)}
+
+
+def from_names(lives: dict[str, int]) -> list[Cat]:
+    return [Cat(lives=number) for number in lives.values()]
+
+
+AT = Metadata("public", "posts", ("1",))
+OWN_FORMS: list[tuple[Any, Any]] = [
+    (Json[dict[str, int]], {"a": 1}),
+    (Json[list[datetime]], [datetime(2026, 1, 1)]),
+    (Json[list[Cat]], [Cat(lives=3)]),
+    (Json[dict[str, list[int]]], {"a": []}),
+    (Json[Any], [1, None]),
+    (list[Json[list[int]]], [[1], []]),
+    (
+        Annotated[list[str], BeforeValidator(lambda v: v.split(",")), PlainSerializer(",".join)],
+        ["a", "b"],
+    ),
+    (
+        Annotated[
+            dict[str, int],
+            BeforeValidator(lambda v: dict.fromkeys(v, 1)),
+            PlainSerializer(lambda v: sorted(v)),
+        ],
+        {"a": 1, "b": 1},
+    ),
+    (Annotated[list[Cat], BeforeValidator(from_names), PlainSerializer(by_name)], [Cat(lives=3)]),
+    (
+        Annotated[
+            set[int],
+            BeforeValidator(lambda v: {n for n in range(8) if v >> n & 1}),
+            PlainSerializer(lambda v: sum(1 << n for n in v)),
+        ],
+        {0, 2},
+    ),
+    (
+        Annotated[list[int], BeforeValidator(lambda v: v or []), PlainSerializer(lambda _: None)],
+        [],
+    ),
+    (
+        Annotated[
+            list[int],
+            BeforeValidator(lambda v: [v[0]] * v[1]),
+            PlainSerializer(lambda v: [v[0], len(v)]),
+        ],
+        [7, 7, 7],
+    ),
+    # Read in no other form than the type's own one, it is written as that is.
+    (Annotated[list[str], PlainSerializer(",".join)], ["a", "b"]),
+    (Annotated[dict[str, int], PlainSerializer(lambda v: len(v))], {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), OWN_FORMS)
+def test_a_list_or_dict_that_its_type_writes_in_another_form_arrives(
+    annotation: Any, value: Any
+) -> None:
+    model = create_model("Made", held=(annotation, ...))
+    plain = dataclasses.make_dataclass("Plain", [("held", annotation)])
+    for kind, sent in (
+        (model, model.model_construct(held=value)),
+        (plain, plain(value)),
+        (Change[model], Change(model.model_construct(held=value), None, "insert", AT)),  # type: ignore[valid-type]
+        (list[model], [model.model_construct(held=value)]),  # type: ignore[valid-type]
+    ):
+        payload_type = taking(kind)
+        assert shown(payload_type.read(payload_type.write(sent))) == shown(sent)

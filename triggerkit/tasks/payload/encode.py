@@ -41,17 +41,20 @@ UNKNOWN: Any = object()
 _MOST, _LEAST = 2**64 - 1, -(2**63)
 
 
-def ready_for_json(value: Any, written: Any = UNKNOWN, *, whole: bool = True) -> Any:
+def ready_for_json(
+    value: Any, written: Any = UNKNOWN, *, whole: bool = True, own_forms: bool = False
+) -> Any:
     """Return models, dataclasses, `Change` and what holds them as dicts, lists and scalars.
 
     `written` is what pydantic made of it by its type, where that is known. Unless it is to be
     `whole`, fields that were not set are left out, so that they are not set where it is read.
+    Lists and dicts of which their type makes something else stay in these `own_forms`, if wanted.
 
     Raises:
         InvalidPayload: it holds what JSON does not know; the problem names the field.
     """
     try:
-        return _Writer(whole=whole).value(value, written, ())
+        return _Writer(whole=whole, own_forms=own_forms).value(value, written, ())
     except RecursionError:
         raise InvalidPayload([FieldProblem((), "is nested too deeply")]) from None
 
@@ -82,8 +85,9 @@ def number_for_json(value: float) -> float | str:
 class _Writer:
     """Follows a value, and beside it what pydantic has written of it."""
 
-    def __init__(self, *, whole: bool) -> None:
+    def __init__(self, *, whole: bool, own_forms: bool) -> None:
         self._whole = whole
+        self._own_forms = own_forms
 
     def change(self, change: Change[Any]) -> dict[str, Any]:
         """Return a change as a message."""
@@ -105,6 +109,8 @@ class _Writer:
             return self.mapping(value, written, path)
         if isinstance(value, list | tuple | set | frozenset):
             follow = isinstance(written, list) and len(written) == len(value)
+            if self._is_own_form(written, follow):
+                return written
             parts = written if follow else [UNKNOWN] * len(value)
             return [
                 self.value(item, part, (*path, i))
@@ -172,6 +178,8 @@ class _Writer:
     def mapping(self, value: Mapping[Any, Any], written: Any, path: Path) -> Any:
         known = {key: item for key, item in value.items() if item is not UNCHANGED}
         follow = isinstance(written, dict) and len(written) == len(known)
+        if self._is_own_form(written, follow):
+            return written
         items: Iterable[tuple[Any, Any]] = (
             written.items() if follow else [(_key(key), UNKNOWN) for key in known]
         )
@@ -179,6 +187,9 @@ class _Writer:
             shown_as: self.value(item, part, (*path, key if isinstance(key, int) else str(key)))
             for (key, item), (shown_as, part) in zip(known.items(), items, strict=True)
         }
+
+    def _is_own_form(self, written: Any, follow: bool) -> bool:
+        return self._own_forms and written is not UNKNOWN and not follow
 
 
 def _fields(value: Any) -> Any:

@@ -112,9 +112,12 @@ class PayloadType:
                 if difference(typed, self.read(as_given)) is None:
                     return as_given
         dumped = written_as(self._plain, typed)
-        with suppress(InvalidPayload):
-            # A tag of a union may be a field that was not set: then all are written.
-            return self._checked(typed, encode(ready_for_json(typed, dumped, whole=False)))
+        # A tag of a union may be a field that was not set: then all are written. A form of the
+        # type's own that it does not read is none.
+        for own_forms, whole in ((True, False), (True, True), (False, False)):
+            with suppress(InvalidPayload):
+                ready = ready_for_json(typed, dumped, whole=whole, own_forms=own_forms)
+                return self._checked(typed, encode(ready))
         return self._checked(typed, encode(ready_for_json(typed, dumped)))
 
     def changes(self, envelopes: Sequence[RawEnvelope]) -> list[Change[Any]]:
@@ -149,6 +152,8 @@ class PayloadType:
             written = encode(ready_for_json(value))
             self.read(written)
             return written
+        with suppress(InvalidPayload):
+            return self._checked(value, encode(ready_for_json(value, own_forms=True)))
         written = encode(ready_for_json(value))
         if isinstance(value.record, dict) and not isinstance(self.read(written).record, dict):
             return written
