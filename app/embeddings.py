@@ -44,6 +44,8 @@ SETTINGS_PARAMS = frozenset({"model", "dimensions", "encoding_format"})
 #: Models that can be asked for fewer dimensions than they have.
 RESIZABLE_MODELS = "text-embedding-3"
 
+#: Seconds for one request, its whole answer included: the client's own limits begin anew with each
+#: byte.
 TIMEOUT_S = 60.0
 
 #: Where the API is when the settings do not say. Said here, since the client takes an empty
@@ -200,7 +202,12 @@ class Embedder:
         }
         if self._model.startswith(RESIZABLE_MODELS):
             body["dimensions"] = self._dimensions
-        answer = await self._client.post("/embeddings", cast_to=httpx2.Response, body=body)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await self._client.post("/embeddings", cast_to=httpx2.Response, body=body)
+        except TimeoutError:
+            late = TimeoutError(f"no whole answer within {TIMEOUT_S:g} s")
+            raise openai.APITimeoutError(httpx2.Request("POST", self._url)) from late
         return read_vectors(answer.content, len(texts), self._dimensions)
 
     def _away(self, error: Exception) -> EmbeddingsAwayError:

@@ -6,7 +6,7 @@ import threading
 from array import array
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import shake_256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,7 +39,7 @@ class OpenAIServer:
     `inputs` are the texts that were embedded, in order; `failures` are answered first, one a
     request, and `busy`, while it is set, always; `spoil` changes the vectors of an answer; a text
     with `poison` is refused, and one longer than `max_chars`; `meanwhile` runs when a request has
-    arrived and before it is answered.
+    arrived and before it is answered. With `drips`, a body comes byte by byte and never ends.
     """
 
     def __init__(self, dimensions: int = 256) -> None:
@@ -54,6 +54,8 @@ class OpenAIServer:
         self.max_chars = 1_000_000
         self.only_floats = False
         self.meanwhile: Callable[[], None] = lambda: None
+        self.drips = False
+        self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
@@ -65,6 +67,7 @@ class OpenAIServer:
         try:
             yield self
         finally:
+            self._ended.set()
             self._server.shutdown()
             self._server.server_close()
             thread.join()
@@ -117,9 +120,16 @@ class OpenAIServer:
                 self.send_response(status)
                 for name, value in {**headers, "content-type": "application/json"}.items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
+                self.send_header("content-length", str(len(content) + server.drips * 10**6))
                 self.end_headers()
+                if server.drips:
+                    self._drip()
                 self.wfile.write(content)
+
+            def _drip(self) -> None:
+                with suppress(OSError):
+                    while not server._ended.wait(0.05):
+                        self.wfile.write(b" ")
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Stay quiet."""

@@ -116,6 +116,25 @@ def test_a_server_that_is_away_is_waited_for_and_named(
         run(change(1, "text"))
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("failure", [None, Failure(503)])
+def test_an_answer_that_never_ends_is_waited_for_like_a_server_that_is_away(
+    database: psycopg.Connection[Any],
+    api: OpenAIServer,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Failure | None,
+) -> None:
+    monkeypatch.setattr("app.embeddings.TIMEOUT_S", 0.5)
+    post(database, 1, "text")
+    api.drips, api.failures = True, [failure]
+    with pytest.raises(
+        EmbeddingsAwayError, match=r"does not answer at .* \(no whole answer within"
+    ):
+        run(change(1, "text"))
+    api.drips = False
+    assert counts(run(change(1, "text"))) == {"embedded": 1, "inputs": 1}
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense"])
 def test_what_is_on_this_machine_is_asked_without_a_proxy(
