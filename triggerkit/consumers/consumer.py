@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -34,6 +34,15 @@ class BackfillSpan:
         )
 
 
+class PastSlot(NamedTuple):
+    """A slot of the database that another one took the place of: it captured what is in the log
+    before `next_position`, from that of the one before it on."""
+
+    next_position: int
+    epoch: int
+    system_identifier: str
+
+
 @dataclass(frozen=True, slots=True)
 class Consumer:
     """A consumer, the database it follows and the endpoint it pushes to, None if it is pulled."""
@@ -49,6 +58,8 @@ class Consumer:
     system_identifier: str
     target: SealedEndpoint | None
     spans: tuple[BackfillSpan, ...] = ()
+    #: In the order of their positions.
+    past_slots: tuple[PastSlot, ...] = ()
 
     def wants(self, entry: Entry) -> bool:
         """Return whether `entry` is for this consumer, its filters left aside."""
@@ -63,6 +74,20 @@ class Consumer:
         if entry.action != "update" or columns is None or _changed(entry, columns):
             return True
         return self._is_being_read(entry)
+
+    @property
+    def slot_position(self) -> int:
+        """Return the first position that the database's present slot can have filled."""
+        return self.past_slots[-1].next_position if self.past_slots else 0
+
+    def at(self, position: int) -> Consumer:
+        """Return the consumer as the entry at `position` tells of its database: with the slot that
+        captured it."""
+        for past in self.past_slots:
+            if position < past.next_position:
+                epoch, system = past.epoch, past.system_identifier
+                return replace(self, database_epoch=epoch, system_identifier=system, past_slots=())
+        return self
 
     @property
     def is_by_kind(self) -> bool:

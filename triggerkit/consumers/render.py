@@ -16,20 +16,25 @@ from triggerkit.timestamps import iso_utc_of
 class IdempotencyKeys:
     """The idempotency keys of one consumer's messages, unique per consumer and replay."""
 
-    __slots__ = ("_history", "_replay")
+    __slots__ = ("_consumer", "_history", "_replay", "_slot_position")
 
     def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._slot_position = consumer.slot_position
         self._replay = f"{consumer.id}.{consumer.replay_epoch}"
         self._history = f"{self._replay}.{consumer.system_identifier}.{consumer.database_epoch}"
 
     def of(self, entry: Entry) -> str:
         """Return the key of `entry`."""
         if entry.backfill_id is None:
+            if entry.position < self._slot_position:
+                return IdempotencyKeys(self._consumer.at(entry.position)).of(entry)
             return self.of_change(entry.commit_lsn, entry.commit_idx)
         return self.of_row(entry.backfill_id, entry.schema, entry.table, entry.key)
 
     def of_change(self, commit_lsn: int, commit_idx: int) -> str:
-        """Return the key of a change: where it stands in its database's history, plain ASCII."""
+        """Return the key of a change by the present slot: where it stands in its database's
+        history, plain ASCII."""
         return f"{self._history}.{commit_lsn}.{commit_idx}"
 
     def of_row(self, backfill_id: int, schema: str, table: str, key: str) -> str:
@@ -43,6 +48,8 @@ class Renderer:
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._keys = IdempotencyKeys(consumer)
+        self._slot_position = consumer.slot_position
+        self._past: dict[int, Renderer] = {}
         self._is_grouped = consumer.definition.group_by is not None
         self._kinds: dict[tuple[str, str, str], str] = {}
         database = {
@@ -63,6 +70,8 @@ class Renderer:
             position, _, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
             record, changes, unchanged, _, backfill_id, _, annotations,
         ) = entry  # fmt: skip
+        if position < self._slot_position:
+            return self._of_slot(position).message(entry)
         kind = self._kinds.get((schema, table, action)) or self._kind(schema, table, action)
         if backfill_id is None:
             identity = f'"{self._keys.of_change(commit_lsn, commit_idx)}"'
@@ -86,6 +95,14 @@ class Renderer:
             metadata.encode(),
             tail,
         )
+
+    def _of_slot(self, position: int) -> Renderer:
+        """Return what renders the entries of the slot before that captured `position`."""
+        consumer = self._consumer.at(position)
+        known = self._past.get(consumer.database_epoch)
+        if known is None:
+            known = self._past[consumer.database_epoch] = Renderer(consumer)
+        return known
 
     def _kind(self, schema: str, table: str, action: str) -> str:
         """Return what the messages of such changes have in common, from their action on."""
@@ -116,9 +133,11 @@ class RowRenderer:
         """Append the messages of `rows` to `messages`, until there is no room for more.
 
         `rows` are of `STORED`, with three more columns. Returns the position of the last row taken,
-        None without any; and the row it ended at if that has a fault: it is not taken.
+        None without any; and the row it ended at if that has a fault, or is of an earlier slot: it
+        is not taken.
         """
         consumer_id, key_of_change = self._consumer.id, self._keys.of_change
+        slot_position = self._consumer.slot_position
         plain_tail = f"{self._constant}null}}}}"
         seen_schema = seen_table = seen_action = seen_lsn = seen_at = last = None
         is_wanted, kind, transaction = False, "", ""
@@ -127,7 +146,7 @@ class RowRenderer:
                 position, _, schema, table, key, action, lsn, index, at, xid, record, changes,
                 unchanged, only_for, backfill_id, fault, annotations, _, _, _,
             ) = row  # fmt: skip
-            if fault is not None:
+            if fault is not None or position < slot_position:
                 return last, row
             last = position
             if action != seen_action or table != seen_table or schema != seen_schema:

@@ -10,7 +10,7 @@ from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.consumer import BackfillSpan, Consumer
+from triggerkit.consumers.consumer import BackfillSpan, Consumer, PastSlot
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
@@ -31,6 +31,11 @@ SELECT consumer_id, schema_name, table_name, first_position, last_position
 FROM triggerkit.backfills
 WHERE first_position IS NOT NULL AND consumer_id IN (
     SELECT id FROM triggerkit.consumers WHERE database_id = %s)
+"""
+
+_PAST_SLOTS = """
+SELECT next_position, epoch, system_identifier FROM triggerkit.past_slots
+WHERE database_id = %s ORDER BY epoch
 """
 
 #: `xmin` is the transaction that wrote the row last: any other writer, a rewind above all, is
@@ -105,6 +110,7 @@ class CursorStore:
             for consumer_id, schema, table, first, last in await cursor.fetchall():
                 span = BackfillSpan((schema, table), first, last)
                 spans.setdefault(consumer_id, []).append(span)
+            past_slots = await read_past_slots(connection, self._database_id)
             cursor = await connection.execute(_CONSUMERS, [self._database_id])
             return [
                 Consumer(
@@ -119,6 +125,7 @@ class CursorStore:
                     system_identifier=system,
                     target=None if endpoint[0] is None else SealedEndpoint(*endpoint),
                     spans=tuple(spans.get(consumer_id, ())),
+                    past_slots=past_slots,
                 )
                 for (
                     consumer_id, name, definition, replay_epoch, state, database_id,
@@ -265,6 +272,14 @@ class CursorStore:
                 "WHERE id = %s AND starts_with(last_error, %s)",
                 [consumer_id, UNLOADABLE],
             )
+
+
+async def read_past_slots(
+    connection: psycopg.AsyncConnection, database_id: int
+) -> tuple[PastSlot, ...]:
+    """Return the slots of the database that others took the place of, in their order."""
+    cursor = await connection.execute(_PAST_SLOTS, [database_id])
+    return tuple(map(PastSlot._make, await cursor.fetchall()))
 
 
 async def _begin(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | None:

@@ -13,15 +13,24 @@ from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
 
 #: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
 #: seconds since 1970, so that they also grow when the state was lost that knew the last one.
+#: The writer of what the old one captured is refused from now on: its LSNs are not the new one's.
 _NEW_SLOT = """
 UPDATE triggerkit.databases
-SET slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int), last_commit_lsn = 0,
+SET writer_epoch = writer_epoch + 1, last_commit_lsn = 0,
+    slot_epoch = greatest(slot_epoch + 1, extract(epoch FROM now())::int),
     epoch_position = next_position, confirmed_lsn = NULL, system_identifier = %s, timeline = %s,
     database_oid = %s
 WHERE id = %s
 """
 
-_LAST = "SELECT last_commit_lsn FROM triggerkit.databases WHERE id = %s"
+#: What the slot captured stays its own. The row is locked before: nothing more is captured.
+_KEEP_SLOT = """
+INSERT INTO triggerkit.past_slots (database_id, epoch, system_identifier, next_position)
+SELECT id, slot_epoch, system_identifier, next_position FROM triggerkit.databases
+WHERE id = %s
+"""
+
+_LAST = "SELECT last_commit_lsn FROM triggerkit.databases WHERE id = %s FOR NO KEY UPDATE"
 
 _IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
 
@@ -84,6 +93,7 @@ async def _begin_anew(
     async with state.transaction():
         cursor = await state.execute(_LAST, [database.id])
         [last] = await cursor.fetchone() or [None]
+        await state.execute(_KEEP_SLOT, [database.id])
         await state.execute(_NEW_SLOT, [*_facts(identity), database.id])
         stored = await stored_consumers(state, database.id)
         await mark_gap(

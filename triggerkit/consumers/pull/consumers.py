@@ -8,7 +8,8 @@ import orjson
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer
+from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer, PastSlot
+from triggerkit.consumers.cursors.store import read_past_slots
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.selection import Selection
 from triggerkit.errors import TriggerkitError, UnknownConsumer
@@ -67,7 +68,7 @@ class PulledConsumers:
         self._known: dict[str, Pulled] = {}
 
     async def get(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
-        """Return the consumer as it was when it was last read; see `current`.
+        """Return the consumer as it was when it was last read.
 
         Raises:
             UnknownConsumer: the state has none of this name.
@@ -85,14 +86,12 @@ class PulledConsumers:
             self._known.pop(name, None)
             cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
             raise UnknownConsumer(name, [known for (known,) in await cursor.fetchall()])
-        return self.current(row[:-1])
-
-    def current(self, found: Found) -> Pulled:
-        """Return the consumer of a row of `FIND`, made anew only when something changed."""
-        name = found[1]
+        found = row[:-1]
         known = self._known.get(name)
         if known is None or known.found != found:
-            known = self._known[name] = _pulled(found)
+            # There is another one whenever the slot's epoch, which is in `found`, is another.
+            past_slots = await read_past_slots(connection, found[5])
+            known = self._known[name] = _pulled(found, past_slots)
         return known
 
 
@@ -115,7 +114,7 @@ def cursor_partition(pulled: Pulled, partition: int) -> int:
     return ALL_PARTITIONS if pulled.is_ordered_as_a_whole else partition
 
 
-def _pulled(found: Found) -> Pulled:
+def _pulled(found: Found, past_slots: tuple[PastSlot, ...]) -> Pulled:
     (
         consumer_id, name, definition, replay_epoch, state, database_id, database_name, slot_epoch,
         system_identifier, is_pushed, spans,
@@ -137,5 +136,6 @@ def _pulled(found: Found) -> Pulled:
             BackfillSpan((schema, table), first, last)
             for schema, table, first, last in orjson.loads(spans)
         ),
+        past_slots=past_slots,
     )
     return Pulled(consumer, Selection(consumer), found)
