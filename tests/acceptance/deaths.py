@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +73,12 @@ def sleeps() -> None:
     time.sleep(60)
 
 @task
+def waits(given: dict[str, str]) -> str:
+    while not Path(given["gate"]).exists():
+        time.sleep(0.01)
+    return "done"
+
+@task
 def adds(given: dict[str, int]) -> int:
     print("adding", given["a"])
     return given["a"] + 1
@@ -113,11 +120,19 @@ class WorkerCommand:
         assert self._process is not None
         return self._process.pid
 
-    def stop(self) -> int:
-        """SIGTERM; the exit code."""
+    def ask_to_end(self) -> None:
+        """SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait until it has ended; the exit code."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
         return self._process.wait(30)
+
+    def stop(self) -> int:
+        """Ask it to end; the exit code."""
+        self.ask_to_end()
+        return self.wait()
 
     def close(self) -> None:
         """Make sure that it has ended."""

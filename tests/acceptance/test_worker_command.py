@@ -87,6 +87,48 @@ def test_asked_to_end_it_finishes_what_it_has_and_says_nothing_more(
     assert "Fatal" not in said(tmp_path)
 
 
+POOL = """
+import atexit
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from triggerkit import task
+
+pool = ThreadPoolExecutor(thread_name_prefix="endless")
+atexit.register(Path("at-exit").touch)
+
+@task
+def note() -> int:
+    pool.submit(threading.Event().wait)
+    return os.getpid()
+"""
+
+
+def test_work_of_a_tasks_own_threads_that_does_not_end_does_not_hold_its_end(
+    tmp_path: Path, settings: Settings, state: RunState
+) -> None:
+    run = new_run(task="note")
+    with worker(tmp_path, settings, code=POOL) as command:
+        state.accept(run)
+        state.wait_for_status("completed", run.id)
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(20) == 0, said(tmp_path)
+    assert "do not end; leaving without them: endless_0" in said(tmp_path)
+    assert (tmp_path / "at-exit").exists()
+    assert state.rows("SELECT id FROM triggerkit.workers") == []
+
+
+def test_an_exit_function_that_does_not_end_does_not_hold_its_end(
+    tmp_path: Path, settings: Settings, state: RunState
+) -> None:
+    code = f"{TASKS}\nimport atexit\nimport threading\natexit.register(threading.Event().wait)\n"
+    with worker(tmp_path, settings, code=code) as command:
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(20) == 0, said(tmp_path)
+    assert state.rows("SELECT id FROM triggerkit.workers") == []
+
+
 def test_a_process_that_dies_is_replaced_and_its_runs_go_to_the_others(
     tmp_path: Path, settings: Settings, state: RunState
 ) -> None:

@@ -99,6 +99,22 @@ def test_a_call_that_blocks_in_c_is_timed_out_and_its_process_replaced(
     assert worker.stop() == 0
 
 
+def test_asked_to_end_while_a_process_is_replaced_it_finishes_what_it_has(
+    worker: WorkerCommand, tmp_path: Path
+) -> None:
+    worker.start("--threads", "2")
+    run = worker.trigger("waits", {"gate": str(tmp_path / "gate")})
+    worker.wait_for("executing", run)
+    worker.wait_for("timed_out", worker.trigger("sleeps"))
+    eventually(lambda: worker.said("did not stop; replacing its process"), 20, "its replacement")
+    worker.ask_to_end()
+    stopping = "SELECT pid FROM triggerkit.workers WHERE stopping"
+    worker.state.wait_for(lambda: worker.state.rows(stopping))
+    (tmp_path / "gate").touch()
+    assert worker.wait() == 0
+    assert worker.state.run(run)["status"] == "completed"
+
+
 def test_runs_of_tasks_that_nobody_knows_are_kept_and_disturb_no_others(
     worker: WorkerCommand,
 ) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from triggerkit import lifeline
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.project import Project
 from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
@@ -26,6 +26,7 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pinned
 from triggerkit.state.threads import LastingThread
+from triggerkit.supervisor.leaving import leave_in_time
 from triggerkit.supervisor.loading import load_project_tasks
 from triggerkit.supervisor.logs import echo_output, is_child, keep_own_loggers
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
@@ -130,8 +131,10 @@ class _Crew:
         # What ended before, and waits for its successor, was told of then.
         stopping = [child for child in self._children if child.ask_to_end()]
         codes = [child.wait() for child in stopping]
-        # One that was only starting ends by the signal itself.
-        return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
+        # One that was only starting ends by the signal itself; where code of a run did not end, all
+        # else has.
+        well = {-signal.SIGTERM, STUCK}
+        return max((abs(code) for code in codes if code not in well), default=0)
 
     def _start(self) -> WorkerProcess:
         self._started += 1
@@ -245,6 +248,18 @@ def keep(
 
 def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     """Execute runs in this process, for the parent that started it."""
+    code = 1
+    try:
+        _run_child(settings, project, sizes)
+        code = 0
+    except TriggerkitError as error:
+        code = error.exit_code
+        raise
+    finally:
+        leave_in_time(code)
+
+
+def _run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     stop = threading.Event()
     stop_on_signals(stop)
     keep_orders()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import logging
 import os
 import signal
@@ -46,6 +47,9 @@ _STOPPING: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
 }
+
+#: Numbers the signals that have come.
+_signals = itertools.count()
 
 #: Tells which tasks a worker knows.
 _KNOWS = """
@@ -253,7 +257,8 @@ def stop_on_signals(stop: threading.Event) -> None:
     """
 
     def handle(number: int, frame: object) -> None:  # noqa: ARG001
-        if stop.is_set():
+        # Counted, since `stop` may be set for another reason.
+        if next(_signals):
             os._exit(128 + number)
         stop.set()
 
