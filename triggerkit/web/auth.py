@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse
 
 from triggerkit.settings import Settings
 from triggerkit.signature import is_fresh, verify
-from triggerkit.web.body import BodyRefused, read_body
+from triggerkit.tasks.receive.body import BodyRefused
+from triggerkit.web.body import read_body
 
 #: The headers of a signed request.
 SIGNED_BY = ("webhook-id", "webhook-timestamp", "webhook-signature")

@@ -1,35 +1,16 @@
-"""Reading a request's body within limits, and splitting it into messages."""
+"""Reading a request's body within limits."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-#: Largest body, after decompression.
-MAX_BODY_BYTES = 5 * 1024 * 1024
+from triggerkit.tasks.receive.body import MAX_BODY_BYTES, BodyRefused
 
 #: Seconds a sender may take for the whole body.
 READ_TIMEOUT_S = 30.0
-
-
-class BodyRefused(Exception):
-    """The request is answered by `status` and `error`."""
-
-    def __init__(self, status: int, error: str) -> None:
-        super().__init__(error)
-        self.status = status
-        self.error = error
-
-
-class _RawBatch(msgspec.Struct):
-    data: list[msgspec.Raw]
-
-
-class _RawBatchAlone(_RawBatch, forbid_unknown_fields=True):
-    """A batch with nothing beside it."""
 
 
 async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
@@ -56,23 +37,6 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     except UnicodeDecodeError:
         raise BodyRefused(400, "the body is not UTF-8") from None
     return body
-
-
-def split(body: bytes, *, alone: bool = False) -> tuple[bool, list[msgspec.Raw]]:
-    """Return whether `body` is a batch, `{"data": [message, …]}`, and its messages: bytes of JSON.
-
-    With `alone`, what has other fields beside `data` is none: it is a payload of its own.
-
-    Raises:
-        Refused: 400 malformed.
-    """
-    try:
-        try:
-            return True, msgspec.json.decode(body, type=_RawBatchAlone if alone else _RawBatch).data
-        except msgspec.ValidationError:
-            return False, [msgspec.json.decode(body, type=msgspec.Raw)]
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BodyRefused(400, f"malformed JSON: {error}") from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,21 +11,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from triggerkit.delivery.http.connection import MAX_ANSWER_BYTES
 from triggerkit.errors import CannotConnect, InvalidPayload, NotDurable
 from triggerkit.runs.client import Client
 from triggerkit.runs.door import door
 from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.settings import Settings
+from triggerkit.tasks.receive.body import BodyRefused
+from triggerkit.tasks.receive.receipt import Receipt, Sender
 from triggerkit.tasks.task import Task
 from triggerkit.web.auth import authorized_body, unauthorized
-from triggerkit.web.body import BodyRefused
-from triggerkit.web.receipt import Receipt
 
 #: Where `serve` puts its client in the ASGI scope; without it runs go through the process's door.
 CLIENT_SCOPE_KEY = "triggerkit.client"
 
 #: A request with this header is answered, but starts nothing.
 TEST_HEADER = "triggerkit-test"
+
+#: A W3C trace context, as the header `traceparent` has it.
+TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class WebhookRoute(Route):
@@ -42,7 +48,7 @@ class WebhookRoute(Route):
                 return unauthorized()
             if TEST_HEADER in request.headers:
                 return JSONResponse({"test": True})
-            receipt = Receipt(self.task, request.headers, body)
+            receipt = Receipt(self.task, sender_of(request.headers), body)
             runs = receipt.runs()
             handles = await _accept(client, runs) if runs else []
         except BodyRefused as refused:
@@ -66,6 +72,17 @@ def webhook(path: str, *, task: Task[Any, Any, Any]) -> WebhookRoute:
     starts runs of `task`, if it carries `Authorization: Bearer` and the webhook secret, or a
     signature by the webhook signing secret."""
     return WebhookRoute(path, task)
+
+
+def sender_of(headers: Mapping[str, str]) -> Sender:
+    """Return who sent a request; `headers` maps lower-case names to values."""
+    trace = headers.get("traceparent")
+    return Sender(
+        batch_id=headers.get("webhook-id"),
+        is_ours="triggerkit-attempt" in headers,
+        traceparent=trace if trace is not None and TRACEPARENT.fullmatch(trace) else None,
+        reads_bytes=MAX_ANSWER_BYTES,
+    )
 
 
 async def _accept(client: Client | None, runs: list[NewRun]) -> list[RunRef]:

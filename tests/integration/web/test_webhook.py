@@ -15,9 +15,9 @@ from tests.integration.worker_thread import Order, Row, row_key
 from triggerkit import Change, rows, task
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.settings import Settings
+from triggerkit.tasks.receive.body import MAX_BODY_BYTES
+from triggerkit.tasks.receive.receipt import MAX_MESSAGES
 from triggerkit.web.application import Application
-from triggerkit.web.body import MAX_BODY_BYTES
-from triggerkit.web.receipt import MAX_MESSAGES
 from triggerkit.web.webhook import webhook
 
 IDS = "SELECT id FROM triggerkit.runs ORDER BY seq"

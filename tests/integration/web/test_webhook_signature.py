@@ -19,8 +19,8 @@ from tests.integration.worker_thread import Row
 from triggerkit import Change, rows, task
 from triggerkit.settings import Settings
 from triggerkit.signature import TOLERANCE_S, new_secret, sign
+from triggerkit.tasks.receive.body import MAX_BODY_BYTES
 from triggerkit.web.application import Application
-from triggerkit.web.body import MAX_BODY_BYTES
 from triggerkit.web.webhook import TEST_HEADER
 
 PATH = "/api/signed-single"

@@ -14,7 +14,8 @@ import orjson
 import pytest
 from starlette.requests import Request
 
-from triggerkit.web.body import BodyRefused, read_body, split
+from triggerkit.tasks.receive.body import BodyRefused, split
+from triggerkit.web.body import read_body
 
 LIMIT = 1000
 JSON = {"content-type": "application/json"}

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from triggerkit.runs.client import Client
+from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.openapi import describe
 from triggerkit.web.api.operation import Call, DatabaseHealthOf, Given, Operation
@@ -21,7 +22,7 @@ from triggerkit.web.api.problems import HEADERS, NotFound, answer, answer_to
 from triggerkit.web.api.shown import shown
 from triggerkit.web.api.table import OPERATIONS, PREFIX
 from triggerkit.web.auth import has_bearer, unauthorized
-from triggerkit.web.body import BodyRefused, read_body
+from triggerkit.web.body import read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
 #: Largest body of a request.

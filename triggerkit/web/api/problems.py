@@ -42,7 +42,7 @@ from triggerkit.errors import (
     WouldLose,
 )
 from triggerkit.state.faults import blames_values, is_away, is_read_only
-from triggerkit.web.body import BodyRefused
+from triggerkit.tasks.receive.body import BodyRefused
 
 logger = logging.getLogger(__name__)
 

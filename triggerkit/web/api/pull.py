@@ -24,8 +24,9 @@ from triggerkit.errors import ConfigurationError, UnknownConsumer
 from triggerkit.runs.client import Client
 from triggerkit.state.connect import Pool, pool
 from triggerkit.state.faults import blames_values, is_away
+from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.web.auth import has_bearer, unauthorized
-from triggerkit.web.body import BodyRefused, read_body
+from triggerkit.web.body import read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
 #: Largest body of a request.

@@ -1,18 +1,16 @@
-"""Receive one request to a webhook route: its messages, the runs they make, and the answer."""
+"""Receive what one push brings to a task: its messages, the runs they make, and the answer."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 
-from triggerkit.delivery.http.connection import MAX_ANSWER_BYTES
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Metadata, row_key
@@ -23,17 +21,14 @@ from triggerkit.tasks.payload.payload_type import (
     read_envelope,
     read_envelopes,
 )
+from triggerkit.tasks.receive.body import BodyRefused, split
 from triggerkit.tasks.task import Task
-from triggerkit.web.body import BodyRefused, split
 
 #: Most messages in one request.
 MAX_MESSAGES = 1000
 
-#: A W3C trace context, as the header `traceparent` has it.
-TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
 #: What of an answer is for the handles' and failed items' own words, each: what the sender reads of
-#: it (`MAX_ANSWER_BYTES`) has room for all of them.
+#: it has room for all of them.
 HANDLE_BYTES = 100
 MAX_ERROR_CHARS = 200
 
@@ -49,20 +44,31 @@ class _Keyed(msgspec.Struct):
     metadata: _Key
 
 
-class Receipt:
-    """One request's messages."""
+class Sender(NamedTuple):
+    """The sender of a push, and what it says of it.
 
-    def __init__(self, task: Task[Any, Any, Any], headers: Mapping[str, str], body: bytes) -> None:
-        """`headers` maps lower-case names to values; `body` is JSON: one message, or
-        `{"data": [message, …]}`.
+    `batch_id` stays the same when it is sent again. One that `is_ours` understands an answer that
+    names failed items, of at most `reads_bytes` where there is a limit. `traceparent` is a W3C
+    trace context.
+    """
+
+    batch_id: str | None
+    is_ours: bool
+    traceparent: str | None = None
+    reads_bytes: int | None = None
+
+
+class Receipt:
+    """The messages of one push."""
+
+    def __init__(self, task: Task[Any, Any, Any], sender: Sender, body: bytes) -> None:
+        """`body` is JSON: one message, or `{"data": [message, …]}`.
 
         Raises:
-            Refused: it is malformed, there is no message, or there are too many.
+            BodyRefused: it is malformed, there is no message, or there are too many.
         """
         self._task = task
-        self._webhook_id = headers.get("webhook-id")
-        self._sender_is_ours = "triggerkit-attempt" in headers
-        self._traceparent = _trace_context(headers.get("traceparent"))
+        self._sender = sender
         self._body = body
         is_plain = task.payload_type.shape == "plain"
         self._is_batch, self._messages = split(body, alone=is_plain)
@@ -88,6 +94,11 @@ class Receipt:
             return [self._batch_run(good)]
         return [self._message_run(i) for i in good]
 
+    @property
+    def failed(self) -> list[tuple[str | None, InvalidPayload]]:
+        """The messages that do not fit, by their idempotency keys."""
+        return [(_own_key(self._messages[i]), error) for i, error in self._failed.items()]
+
     def body(self, handles: list[RunRef]) -> dict[str, Any]:
         """Return the answer: a handle per accepted message, and the messages that failed."""
         if not self._is_batch:
@@ -98,7 +109,7 @@ class Receipt:
         if self._failed:
             answer["failed"] = [
                 {"idempotency_key": key, "error": str(error)[:MAX_ERROR_CHARS]}
-                for key, error in self._failed_by_key()
+                for key, error in self.failed
             ]
         return answer
 
@@ -114,22 +125,20 @@ class Receipt:
                 self._check_one(i, message)
             except InvalidPayload as error:
                 self._failed[i] = error
-        if self._failed and not (self._is_batch and self._sender_is_ours and self._can_answer()):
+        if self._failed and not (self._is_batch and self._sender.is_ours and self._can_answer()):
             raise InvalidPayload(self._problems())
-
-    def _failed_by_key(self) -> list[tuple[str | None, InvalidPayload]]:
-        return [(_own_key(self._messages[i]), error) for i, error in self._failed.items()]
 
     def _can_answer(self) -> bool:
         """Return whether the sender can read which items failed: each has a key, and all of them
         fit into an answer. Else it divides the batch."""
+        limit = self._sender.reads_bytes
         size_bytes = len(self._messages) * (HANDLE_BYTES + len(orjson.dumps(self._task.name)))
-        for key, error in self._failed_by_key():
+        for key, error in self.failed:
             if key is None:
                 return False
             size_bytes += HANDLE_BYTES + len(orjson.dumps(key))
             size_bytes += len(orjson.dumps(str(error)[:MAX_ERROR_CHARS]))
-        return size_bytes <= MAX_ANSWER_BYTES
+        return limit is None or size_bytes <= limit
 
     def _check_one(self, index: int, message: Json) -> None:
         payload_type = self._task.payload_type
@@ -150,7 +159,7 @@ class Receipt:
 
     def _batch_run(self, good: Sequence[int]) -> NewRun:
         metadata = [self._envelopes[i].metadata for i in good]
-        key = self._webhook_id if self._is_batch else None
+        key = self._sender.batch_id if self._is_batch else None
         return replace(
             self._run_of(self._payload(good), items=len(good)),
             idempotency_key=key or _joined([self._key(i) for i in good]),
@@ -175,10 +184,10 @@ class Receipt:
 
     def _run_of(self, payload: bytes, items: int | None = None) -> NewRun:
         run = self._task.run_of(payload, items)
-        if self._traceparent is None:
+        if self._sender.traceparent is None:
             return run
         return replace(
-            run, options=replace(run.options or RunOptions(), traceparent=self._traceparent)
+            run, options=replace(run.options or RunOptions(), traceparent=self._sender.traceparent)
         )
 
     def _key(self, index: int) -> str | None:
@@ -188,23 +197,18 @@ class Receipt:
             own = self._envelopes[index].metadata.idempotency_key
             if own is not None:
                 return own
-        if self._webhook_id is None or not self._is_batch:
-            return self._webhook_id
-        return f"{self._webhook_id}/{index}"
+        if self._sender.batch_id is None or not self._is_batch:
+            return self._sender.batch_id
+        return f"{self._sender.batch_id}/{index}"
 
     def _batch_key(self, metadata: Metadata) -> str:
         """Batches of one consumer and partition run one after another, so that no row's later
         version overtakes an earlier one. A stranger's batches all wait for each other."""
         consumer = _consumer(metadata) or self._task.name
-        if not self._sender_is_ours or metadata.group is not None:
+        if not self._sender.is_ours or metadata.group is not None:
             return consumer
         key = orjson.dumps([str(pk) for pk in metadata.record_pks]).decode()
         return f"{consumer}/{partition_of(metadata.table_schema, metadata.table_name, key)}"
-
-
-def _trace_context(header: str | None) -> str | None:
-    """Return the request's W3C trace context, if it is one."""
-    return header if header is not None and TRACEPARENT.fullmatch(header) else None
 
 
 def _source(metadata: Sequence[Metadata]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, field_validator
 from triggerkit import Change, task
 from triggerkit.delivery.http.connection import MAX_ANSWER_BYTES
 from triggerkit.errors import InvalidPayload
+from triggerkit.tasks.receive.receipt import Receipt
 from triggerkit.testing import fake_message
-from triggerkit.web.receipt import Receipt
+from triggerkit.web.webhook import sender_of
 
 OURS = {"triggerkit-attempt": "1"}
 
@@ -49,7 +50,7 @@ def receive_event(event: Event) -> None: ...
 
 
 def received(taken: Any, body: Any, headers: dict[str, str]) -> Receipt:
-    return Receipt(taken, headers, orjson.dumps(body))
+    return Receipt(taken, sender_of(headers), orjson.dumps(body))
 
 
 def test_failed_items_that_do_not_fit_into_an_answer_are_left_to_smaller_batches() -> None:

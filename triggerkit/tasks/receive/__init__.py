@@ -1,0 +1,1 @@
+"""Receive messages for a task: check them, and make its runs of them."""
