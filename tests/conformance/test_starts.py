@@ -15,6 +15,7 @@ from triggerkit import (
     Debounce,
     Handle,
     Retry,
+    RetryAfter,
     Run,
     RunFailed,
     TriggerkitError,
@@ -114,6 +115,24 @@ def test_runs_of_one_key_keep_their_order_while_one_is_tried_again(world: World)
     with world.working(step):
         world.ended(*handles)
     assert order == [("a1", 1), ("b1", 1), ("a1", 2), ("a2", 1), ("a3", 1)]
+
+
+def test_of_several_at_a_time_one_that_is_tried_again_keeps_its_place(world: World) -> None:
+    order: list[tuple[int, int]] = []
+
+    @task(retry=SOON, concurrency_per_key=2)
+    def step(given: Order) -> None:
+        order.append((given.number, current_run().attempt))
+        if given.number == 1 and current_run().attempt == 1:
+            step.trigger(Order(number=5), concurrency_key="k")
+            raise RetryAfter(1)
+
+    handles = [step.trigger(Order(number=n), concurrency_key="k") for n in range(1, 5)]
+    assert [world.see(handle).status for handle in handles] == ["queued"] * 4
+    with world.working(step):
+        world.ended(*handles)
+        world.ended(step.trigger(Order(number=6), concurrency_key="k"))
+    assert order == [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (1, 2), (6, 1)]
 
 
 def test_a_priority_starts_a_run_as_if_it_were_older(world: World) -> None:

@@ -26,12 +26,14 @@ T = TypeVar("T")
 TASK = "work"
 QUEUE = "default"
 
-#: Keys of which not exactly the first unfinished run is unblocked: there must never be one.
+#: Keys of which not exactly the first unfinished runs are unblocked, as many as may go on: there
+#: must never be one.
 _BROKEN_KEYS = """
 SELECT task, concurrency_key FROM triggerkit.runs
 WHERE concurrency_key IS NOT NULL AND finished_at IS NULL
 GROUP BY task, concurrency_key
-HAVING count(*) FILTER (WHERE NOT blocked) <> 1 OR min(seq) FILTER (WHERE NOT blocked) <> min(seq)
+HAVING count(*) FILTER (WHERE NOT blocked) <> least(count(*), max(concurrency_per_key))
+    OR max(seq) FILTER (WHERE NOT blocked) > min(seq) FILTER (WHERE blocked)
 """
 
 

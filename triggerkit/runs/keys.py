@@ -1,8 +1,9 @@
 """Concurrency keys and gates: which of the waiting runs may start.
 
-Per key, exactly the first unfinished run is not blocked: a transaction that adds or ends a run of a
-key holds the key's lock until its transaction ends. Per queue with a limit, as many runs are let
-through as there is room for: a transaction that lets runs through holds the queue's row.
+Per key, the first unfinished runs are not blocked: one, or as many as their task allows at a time.
+A transaction that adds or ends a run of a key holds the key's lock until its transaction ends. Per
+queue with a limit, as many runs are let through as there is room for: a transaction that lets runs
+through holds the queue's row.
 """
 
 from __future__ import annotations
@@ -51,20 +52,34 @@ FROM (
 ) AS locks
 """
 
-#: Lets the first unfinished run of each key go on, unless one does already: it executes, or waits
-#: for a retry. The first is not always the one that goes on: what is accepted in a transaction of
-#: the caller's comes in late.
+#: Lets the first blocked runs of each key go on, as far as the key has room beside those that do
+#: already: they execute, or wait for a retry. None passes one before it, whose limit may be another
+#: one, as after a deploy. Those that go on are not always the first: what is accepted in a
+#: transaction of the caller's comes in late.
 UNBLOCK = f"""
 UPDATE triggerkit.runs r SET blocked = false, pending = false,
     gate = CASE WHEN r.status = 'queued' THEN coalesce(r.gate, {GATE}) ELSE r.gate END,
-    rank = {NOW_RANK} - r.priority * 1000000::bigint
-WHERE r.blocked AND r.id = ANY (ARRAY(
-    SELECT (SELECT f.id FROM triggerkit.runs f
+    rank = {NOW_RANK} - r.priority * 1000000::bigint + n.place
+FROM unnest(ARRAY(
+    SELECT w.id
+    FROM unnest(%s::text[], %s::text[]) AS k (task, key),
+    LATERAL (SELECT count(*) AS going FROM triggerkit.runs o
+        WHERE o.task = k.task AND o.concurrency_key = k.key AND o.finished_at IS NULL
+            AND NOT o.blocked) AS g,
+    LATERAL (SELECT b.id, b.seq, row_number() OVER in_order AS place,
+            min(b.concurrency_per_key) OVER in_order AS least
+        FROM (SELECT f.id, f.seq, f.concurrency_per_key FROM triggerkit.runs f
             WHERE f.task = k.task AND f.concurrency_key = k.key AND f.finished_at IS NULL
-            ORDER BY f.seq LIMIT 1)
-    FROM unnest(%s::text[], %s::text[]) AS k (task, key)
-    WHERE (SELECT true FROM triggerkit.runs o WHERE o.task = k.task
-        AND o.concurrency_key = k.key AND o.finished_at IS NULL AND NOT o.blocked LIMIT 1) IS NULL))
+                AND f.blocked
+            ORDER BY f.seq LIMIT greatest(0, (
+                SELECT c.concurrency_per_key FROM triggerkit.runs c
+                WHERE c.task = k.task AND c.concurrency_key = k.key AND c.finished_at IS NULL
+                    AND c.blocked
+                ORDER BY c.seq LIMIT 1) - g.going)) AS b
+        WINDOW in_order AS (ORDER BY b.seq)) AS w
+    WHERE g.going + w.place <= w.least
+    ORDER BY w.seq)) WITH ORDINALITY AS n (id, place)
+WHERE r.id = n.id AND r.blocked
 RETURNING r.task, r.id, r.rank, r.status = 'queued' AND r.gate IS DISTINCT FROM 'held', r.queue,
     r.gate
 """  # noqa: S608 - of constants

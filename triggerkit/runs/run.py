@@ -75,7 +75,8 @@ class RunOptions:
 
     `priority_s` lets a run start as if it had been queued so much earlier. A run that did not start
     within `ttl_s` expires. `idempotency_ttl_s` is how long a key is remembered. `metadata` is JSON.
-    One that is to `cancel_with_parent` is canceled when the run that triggered it is.
+    One that is to `cancel_with_parent` is canceled when the run that triggered it is. Of its key,
+    `concurrency_per_key` runs may go on beside each other.
     A `debounce_key` has a delayed run of its key wait anew, with the new payload, until at most
     `debounce_max_s` after it was made.
     """
@@ -92,6 +93,7 @@ class RunOptions:
     replay_of: str | None = None
     awaited: bool = False
     cancel_with_parent: bool = False
+    concurrency_per_key: int = 1
 
     def __post_init__(self) -> None:
         if self.debounce_key is not None:

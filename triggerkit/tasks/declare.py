@@ -22,6 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741 - the output
 
+#: Most runs of one key at a time.
+MOST_PER_KEY = 1000
+
 #: The tasks declared by the modules imported so far, by name.
 declared: dict[str, Task[Any, Any, Any]] = {}
 
@@ -67,6 +70,7 @@ def task(
     max_duration: Seconds | None = None,
     ttl: Seconds | None = None,
     priority: int = 0,
+    concurrency_per_key: int = 1,
     schedule: Cron | str | None = None,
     verify: Verify | None = None,
 ) -> Decorator: ...
@@ -85,6 +89,7 @@ def task(
     max_duration: Seconds | None = None,
     ttl: Seconds | None = None,
     priority: int = 0,
+    concurrency_per_key: int = 1,
     schedule: Cron | str | None = None,
     verify: Verify | None = None,
 ) -> Any:
@@ -96,7 +101,8 @@ def task(
     is when the clock runs it. `prepare` is called once in each worker process before it takes runs:
     it opens what the first run would otherwise wait for. An attempt that takes longer than
     `max_duration` is stopped, and the run is `timed_out`. `ttl` and `priority` are for triggers
-    that do not say. Times are in seconds, or timedeltas. `verify` finds the rows whose effect is
+    that do not say. Of a `concurrency_key` that a trigger gives, `concurrency_per_key` runs execute
+    at a time. Times are in seconds, or timedeltas. `verify` finds the rows whose effect is
     missing, stale or orphaned, for `triggerkit verify`: a query on the source database, or a
     function.
 
@@ -116,6 +122,7 @@ def task(
             max_duration_s=_positive(max_duration, "max_duration"),
             ttl_s=_positive(ttl, "ttl"),
             priority=checked_priority(priority),
+            concurrency_per_key=_per_key(concurrency_per_key, on),
             schedule=Cron(schedule) if isinstance(schedule, str) else schedule,
             verify=verify,
         )
@@ -142,6 +149,20 @@ def _positive(value: Seconds | None, option: str) -> float | None:
     if seconds is not None and seconds <= 0:
         raise ConfigurationError(f"{option}= is a time in seconds of more than 0")
     return seconds
+
+
+def _per_key(runs: int, on: ConsumerDefinition | None) -> int:
+    if not isinstance(runs, int) or not 1 <= runs <= MOST_PER_KEY:
+        raise ConfigurationError(
+            f"concurrency_per_key= is a number of runs from 1 to {MOST_PER_KEY}; for more, leave "
+            "out the key, or give each run one of its own"
+        )
+    if runs > 1 and on is not None:
+        raise ConfigurationError(
+            "concurrency_per_key= is for keys that triggers give, while on= has the changes of a "
+            "row executed one at a time, in order; leave one of them out"
+        )
+    return runs
 
 
 def _consumer(

@@ -30,7 +30,7 @@ Tasks = Mapping[str, Task[Any, Any, Any]]
 
 _OLD = """
 SELECT id, task, queue, max_attempts, payload, items, concurrency_key, item_key, source, priority,
-    tags, metadata, traceparent, full_keys
+    tags, metadata, traceparent, full_keys, concurrency_per_key
 FROM triggerkit.runs WHERE id = ANY (%s) ORDER BY id
 """
 
@@ -66,6 +66,7 @@ class _Old(NamedTuple):
     metadata: dict[str, Any]
     traceparent: str | None
     full_keys: dict[str, str] | None
+    concurrency_per_key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class Replayer:
                 metadata=old.metadata or None,
                 traceparent=old.traceparent,
                 replay_of=old.id,
+                concurrency_per_key=old.concurrency_per_key,
             ),
         )
 

@@ -62,6 +62,7 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         max_duration_s: float | None = None,
         ttl_s: float | None = None,
         priority: int = 0,
+        concurrency_per_key: int = 1,
         schedule: Cron | None = None,
         verify: Verify | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         self.max_duration_s = max_duration_s
         self.ttl_s = ttl_s
         self.priority = priority
+        self.concurrency_per_key = concurrency_per_key
         self.schedule = schedule
         self.verify = verify
         self.hooks = Hooks()
@@ -218,11 +220,11 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         Raises:
             InvalidPayload: it does not fit the parameter's type.
         """
-        options = options or {}
-        return with_options(self._of_json(payload), options, self.ttl_s, self.priority)
+        return self._as_asked(self._of_json(payload), options or {})
 
     def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
-        """Return a run with a payload that was checked before."""
+        """Return a run with a payload that was checked before. Its caller may give it a key, of
+        which one run executes at a time."""
         options = None
         if self.ttl_s is not None or self.priority:
             options = RunOptions(ttl_s=self.ttl_s, priority_s=self.priority)
@@ -240,7 +242,15 @@ class Task(HookDecorators, Generic[T, P, R, O]):
             raise TypeError(f"{self.name} takes no payload")
         if self.payload_type.shape == "batch":
             payload = {"data": list(payload) if isinstance(payload, tuple) else payload}
-        return with_options(self._of_json(payload), options, self.ttl_s, self.priority)
+        return self._as_asked(self._of_json(payload), options)
+
+    def _as_asked(self, run: NewRun, options: TriggerOptions) -> NewRun:
+        of_task = RunOptions(
+            ttl_s=self.ttl_s,
+            priority_s=self.priority,
+            concurrency_per_key=self.concurrency_per_key,
+        )
+        return with_options(run, options, of_task)
 
     def _of_json(self, payload: Any) -> NewRun:
         shape = self.payload_type.shape

@@ -42,14 +42,13 @@ class TriggerOptions(TypedDict, total=False):
 
     `delay`: start so much later, or at a time. `ttl`: expire if it has not started so much after it
     was due: triggered, or its delay over. `idempotency_key`: make no second run for the key, for
-    `idempotency_ttl`;
-    `idempotency_scope` says where the key counts: everywhere, in the run that triggers, or in its
-    present attempt. `concurrency_key`: of the runs with it one executes at a time, in order.
-    `priority`: start as if triggered so many seconds earlier. `queue`: wait in another queue than
-    the task's, with its limits. `max_attempts`: other than the task's `retry` has.
-    `cancel_with_parent`: be canceled when the run that triggers it is. `connection`:
-    accept it in the transaction of this connection to the state database: of psycopg, asyncpg,
-    SQLAlchemy (connection or session) or Django.
+    `idempotency_ttl`; `idempotency_scope` says where the key counts: everywhere, in the run that
+    triggers, or in its present attempt. `concurrency_key`: of the runs with it one executes at a
+    time, or as many as the task's `concurrency_per_key`, in order. `priority`: start as if
+    triggered so many seconds earlier. `queue`: wait in another queue than the task's, with its
+    limits. `max_attempts`: other than the task's `retry` has. `cancel_with_parent`: be canceled
+    when the run that triggers it is. `connection`: accept it in the transaction of this connection
+    to the state database: of psycopg, asyncpg, SQLAlchemy (connection or session) or Django.
     """
 
     delay: Seconds | datetime
@@ -78,10 +77,8 @@ class Item(Generic[T]):
         self.options = options
 
 
-def with_options(
-    run: NewRun, requested: TriggerOptions, ttl_s: float | None, priority: int
-) -> NewRun:
-    """`run` as the caller asks for; `ttl_s` and `priority` are the task's own.
+def with_options(run: NewRun, requested: TriggerOptions, of_task: RunOptions) -> NewRun:
+    """`run` as the caller asks for; what that leaves open is as the task has it.
 
     Raises:
         ConfigurationError: an option is unknown, or does not fit.
@@ -93,22 +90,23 @@ def with_options(
         )
     context = running.get()
     traceparent = current_traceparent() or (None if context is None else context.traceparent)
-    if not (requested or context or traceparent or priority) and ttl_s is None:
+    if not (requested or context or traceparent):
         return run
     debounce = requested.get("debounce")
     if debounce is not None and ("idempotency_key" in requested or "delay" in requested):
         raise ConfigurationError("debounce= has its own key and delay; leave out the others")
     delay = requested.get("delay", 0.0) if debounce is None else debounce.delay
+    key = _key(requested.get("concurrency_key"))
     return replace(
         run,
         queue=Queue(requested["queue"]).name if "queue" in requested else run.queue,
         max_attempts=_checked_attempts(requested.get("max_attempts", run.max_attempts)),
         delay_s=_delay_s(delay),
         idempotency_key=_idempotency_key(requested, context) or run.idempotency_key,
-        concurrency_key=_key(requested.get("concurrency_key")) or run.concurrency_key,
+        concurrency_key=key or run.concurrency_key,
         options=RunOptions(
-            priority_s=checked_priority(requested.get("priority", priority)),
-            ttl_s=_seconds(requested["ttl"], "ttl") if "ttl" in requested else ttl_s,
+            priority_s=checked_priority(requested.get("priority", of_task.priority_s)),
+            ttl_s=_seconds(requested["ttl"], "ttl") if "ttl" in requested else of_task.ttl_s,
             idempotency_ttl_s=_seconds_of(requested, "idempotency_ttl"),
             debounce_key=None if debounce is None else _key(debounce.key),
             debounce_max_s=(
@@ -121,6 +119,7 @@ def with_options(
             parent_id=None if context is None else context.id,
             cancel_with_parent=_with_parent(requested, context),
             traceparent=traceparent,
+            concurrency_per_key=1 if key is None else of_task.concurrency_per_key,
         ),
     )
 

@@ -55,7 +55,10 @@ class Ledger:
         if options is not None and options.ttl_s is not None:
             run.expires_at = _later(now, max(new.delay_s, 0.0) + options.ttl_s)
             self._timed[run.id] = run
-        if run.status == "queued":
+        if new.concurrency_key is not None:
+            run.is_blocked = True
+            self._let_go_on(run, now)
+        elif run.status == "queued":
             self._push(run, now)
         return run
 
@@ -178,19 +181,30 @@ class Ledger:
         run.status, run.finished_at = status, now
         self._timed.pop(run.id, None)
         self._items.pop(run.id, None)
-        waiting = self._unfinished[run.new.task, run.new.concurrency_key]
-        waiting.pop(run.id, None)
-        for following in waiting.values():
-            if following.status == "queued":
-                self._push(following, now)
-            break
+        if run.new.concurrency_key is not None:
+            self._unfinished[_key(run)].pop(run.id, None)
+            self._let_go_on(run, now)
+
+    def _let_go_on(self, run: RecordedRun, now: datetime) -> None:
+        """Let those of the key of `run` go on, in order, that it has room for."""
+        for going, one in enumerate(self._unfinished[_key(run)].values()):
+            if not one.is_blocked:
+                continue
+            if going >= one.options.concurrency_per_key:
+                break
+            one.is_blocked = False
+            if one.status == "queued":
+                self._push(one, now)
 
     def _push(self, run: RecordedRun, now: datetime) -> None:
-        """It can start, unless it is behind another one of its key."""
-        of_key = self._unfinished.get((run.new.task, run.new.concurrency_key), {})
-        if run.id == next(iter(of_key), run.id):
+        """It can start, unless it is behind others of its key."""
+        if not run.is_blocked:
             run.rank = now.timestamp() - run.priority_s
             heapq.heappush(self._ready, (run.rank, run.seq, run))
+
+
+def _key(run: RecordedRun) -> _Key:
+    return run.new.task, run.new.concurrency_key
 
 
 def _start_of(run: RecordedRun) -> datetime | None:

@@ -58,6 +58,8 @@ class RecordedRun:
     status: Status
     attempt: int
     rank: float
+    #: Whether it waits for earlier runs of its concurrency key.
+    is_blocked: bool = False
     waits: int = 0
     priority_s: int = 0
     #: Whether it is to be canceled once its attempt has ended.

@@ -93,6 +93,7 @@ class Crew:
     folder: Path
     environment: dict[str, str]
     count: int = 2
+    tasks: str = TASKS
     deaths: list[Death] = field(default_factory=list)
     _parents: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -100,7 +101,7 @@ class Crew:
 
     def start(self) -> None:
         """Start all of them."""
-        (self.folder / "tasks.py").write_text(TASKS)
+        (self.folder / "tasks.py").write_text(self.tasks)
         for place in range(self.count):
             self._threads.append(threading.Thread(target=self._keep, args=[place]))
             self._threads[-1].start()

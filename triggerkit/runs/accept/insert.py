@@ -23,22 +23,26 @@ from triggerkit.state.turn import Rows, in_one_turn_async
 #: Most runs that one transaction accepts: one round trip for each thousand.
 CHUNK = 1000
 
-#: A run is blocked behind an unfinished run of its key, here or earlier in the same statement. One
-#: that is to be canceled with its parent, whose cancel was requested before, is canceled at once.
+#: A run is blocked behind as many unfinished runs of its key as may go on at once, here or earlier
+#: in the same statement, and behind one that is blocked itself. One that is to be canceled with its
+#: parent, whose cancel was requested before, is canceled at once.
 INSERT = f"""
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, attempt, payload, items,
     idempotency_key, concurrency_key, item_key, source, error, scheduled_at, finished_at, blocked,
     pending, gate, priority, rank, expires_at, idempotency_expires_at, debounce_key, tags, metadata,
-    parent_id, traceparent, replay_of, awaited, full_keys, cancel_with_parent)
+    parent_id, traceparent, replay_of, awaited, full_keys, cancel_with_parent,
+    concurrency_per_key)
 SELECT r.id, r.task, r.queue, s.status, r.max_attempts, r.attempt, r.payload, r.items,
     r.idempotency_key, r.concurrency_key, r.item_key, r.source::jsonb, r.error::jsonb,
     CASE WHEN r.delay_s > 0 THEN clock_timestamp() + r.delay_s * interval '1 second' END,
     CASE WHEN s.ended THEN clock_timestamp() END,
     r.concurrency_key IS NOT NULL AND NOT s.ended AND (%(pending)s OR
-        row_number() OVER (
-            PARTITION BY r.task, r.concurrency_key, s.ended ORDER BY r.ord) > 1
-        OR (SELECT true FROM triggerkit.runs e WHERE e.task = r.task
-            AND e.concurrency_key = r.concurrency_key AND e.finished_at IS NULL LIMIT 1) IS TRUE),
+        row_number() OVER (PARTITION BY r.task, r.concurrency_key, s.ended ORDER BY r.ord)
+            + (SELECT count(*) FROM (SELECT FROM triggerkit.runs e WHERE e.task = r.task
+                AND e.concurrency_key = r.concurrency_key AND e.finished_at IS NULL
+                LIMIT c.per_key) AS before) > c.per_key
+        OR c.per_key > 1 AND EXISTS (SELECT FROM triggerkit.runs e WHERE e.task = r.task
+            AND e.concurrency_key = r.concurrency_key AND e.finished_at IS NULL AND e.blocked)),
     r.concurrency_key IS NOT NULL AND %(pending)s AND NOT s.ended,
     CASE WHEN s.status = 'queued' THEN {GATE} END,
     coalesce(o.priority_s, 0), {NOW_RANK} - coalesce(o.priority_s, 0) * 1000000::bigint + r.ord,
@@ -46,7 +50,7 @@ SELECT r.id, r.task, r.queue, s.status, r.max_attempts, r.attempt, r.payload, r.
     clock_timestamp() + o.idempotency_ttl_s * interval '1 second',
     o.debounce_key, coalesce(o.tags, '{{}}'), coalesce(o.metadata, '{{}}'), o.parent_id,
     o.traceparent, o.replay_of, coalesce(o.awaited, false), o.full_keys,
-    coalesce(o.cancel_with_parent, false)
+    coalesce(o.cancel_with_parent, false), c.per_key
 FROM ROWS FROM (
     unnest(%(id)s::text[]), unnest(%(task)s::text[]), unnest(%(queue)s::text[]),
     unnest(%(max_attempts)s::int[]), unnest(%(attempt)s::int[]), unnest(%(payload)b::text[]),
@@ -59,10 +63,10 @@ FROM ROWS FROM (
 LEFT JOIN LATERAL jsonb_to_record(r.options::jsonb) AS o (priority_s int, ttl_s float,
     idempotency_ttl_s float, debounce_key text, tags text[], metadata jsonb, parent_id text,
     traceparent text, replay_of text, awaited boolean, full_keys jsonb,
-    cancel_with_parent boolean) ON r.options IS NOT NULL
+    cancel_with_parent boolean, concurrency_per_key int) ON r.options IS NOT NULL
 CROSS JOIN LATERAL (SELECT o.cancel_with_parent IS TRUE AND EXISTS (
     SELECT FROM triggerkit.runs p WHERE p.id = o.parent_id AND p.cancel_requested_at IS NOT NULL
-) AS canceled) AS c
+) AS canceled, coalesce(o.concurrency_per_key, 1) AS per_key) AS c
 CROSS JOIN LATERAL (SELECT CASE WHEN c.canceled THEN 'canceled' ELSE r.status END AS status,
     c.canceled OR r.status = 'failed' AS ended) AS s
 ORDER BY r.ord

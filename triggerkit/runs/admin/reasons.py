@@ -43,9 +43,12 @@ FROM triggerkit.queues q LEFT JOIN LATERAL (
 WHERE q.name = ANY (%s)
 """
 
-#: The run that goes on of each key: the first unfinished one, but for what came in late.
+#: The run that goes on of each key, the first unfinished one, but for what came in late; and how
+#: many do beside it.
 _HOLDERS = """
-SELECT k.task, k.key, h.id, h.status, h.scheduled_at
+SELECT k.task, k.key, h.id, h.status, h.scheduled_at, (
+    SELECT count(*) FROM triggerkit.runs o WHERE o.task = k.task AND o.concurrency_key = k.key
+        AND o.finished_at IS NULL AND NOT o.blocked AND o.id <> h.id)::int AS others
 FROM unnest(%s::text[], %s::text[]) AS k (task, key),
 LATERAL (SELECT f.id, f.status, CASE WHEN f.status IN ('delayed', 'retrying')
         THEN f.scheduled_at END AS scheduled_at
@@ -86,6 +89,7 @@ class _Holder(NamedTuple):
     id: str
     status: str
     scheduled_at: datetime | None
+    others: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ class Facts:
         if held is None or held.id == run["id"]:
             return "its key has just become free"
         reason = f"its key is held by {held.id} ({held.status})"
+        if held.others:
+            return f"{reason} and {held.others} more"
         if held.scheduled_at is None or held.scheduled_at - self.now < LONG:
             return reason
         return (
