@@ -10,6 +10,7 @@ from tests.receiver import Answer, Receiver, accept
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.stream import run_stream
@@ -31,8 +32,17 @@ async def declare(
 async def streaming(settings: Settings, receiver: Receiver) -> AsyncIterator[None]:
     """The stream process's work, from its readiness to its cancellation."""
     pushed_to = settings.model_copy(update={"triggerkit_public_url": receiver.url})
+    async with run_until_canceled(pushed_to):
+        yield
+
+
+@asynccontextmanager
+async def run_until_canceled(
+    settings: Settings, project: Project | None = None
+) -> AsyncIterator[None]:
+    """`streaming` to wherever the settings lead; directly, to the tasks of `project`."""
     ready = asyncio.Event()
-    stream = asyncio.create_task(run_stream(pushed_to, ready.set))
+    stream = asyncio.create_task(run_stream(settings, ready.set, project))
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({stream, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if stream.done():

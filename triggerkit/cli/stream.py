@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 def stream(app: App = None, tasks: Tasks = None) -> None:
     """Capture changes into the log, run backfills and deliver to consumers."""
     settings = start()
+    project = Project.load(app=app, tasks=tasks)
     # Filters and transforms of consumers are functions of the project.
-    Project.load(app=app, tasks=tasks).make_importable()
-    uvloop.run(until_signal(run_stream(settings, ready)))
+    project.make_importable()
+    uvloop.run(until_signal(run_stream(settings, ready, project)))

@@ -45,7 +45,8 @@ class PastSlot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A consumer, the database it follows and the endpoint it pushes to, None if it is pulled."""
+    """A consumer, the database it follows and the endpoint it pushes to, None if it is pulled or
+    makes runs directly."""
 
     id: int
     name: str
@@ -60,6 +61,11 @@ class Consumer:
     spans: tuple[BackfillSpan, ...] = ()
     #: In the order of their positions.
     past_slots: tuple[PastSlot, ...] = ()
+
+    @property
+    def is_pulled(self) -> bool:
+        """Return whether somebody has to ask for its messages."""
+        return self.target is None and not self.definition.is_direct
 
     def wants(self, entry: Entry) -> bool:
         """Return whether `entry` is for this consumer, its filters left aside."""

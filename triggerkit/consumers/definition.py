@@ -24,10 +24,17 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import PARTITIONS
 
 Kind = Literal["rows", "changes"]
+Via = Literal["webhook", "direct"]
 ActionName = Literal["insert", "update", "delete", "read", "truncate"]
 
 #: Largest number of messages in one push.
 MAX_BATCH_SIZE = 1000
+
+#: What only pushes have.
+_OF_PUSHES = ("endpoint", "timeout_s")
+
+#: Of a row `c` of consumers: somebody has to ask for its messages.
+IS_PULLED = "(c.endpoint_id IS NULL AND c.definition ->> 'via' IS DISTINCT FROM 'direct')"
 
 #: The words that `start` knows; everything else is a value of the sort column.
 BEGINNING = "beginning"
@@ -118,6 +125,11 @@ class ConsumerDefinition(BaseModel):
     on_exhausted: Literal["block", "skip"] = "block"
     #: The endpoint it is pushed to; without one (and without a task) it is pulled.
     endpoint: str | None = None
+    #: How a task of this installation gets its messages: by a push to its "webhook" route, or
+    #: "direct": the stream makes the runs, in the transaction that moves the cursor.
+    via: Via = "webhook"
+    #: The task that gets them directly; a consumer that a task declares is its own.
+    task: str | None = None
     #: Whether it is paused; None leaves that to commands.
     paused: bool | None = None
     #: Rewind: "beginning" (of the retained log), a position, or a time. Done once for each value.
@@ -132,8 +144,25 @@ class ConsumerDefinition(BaseModel):
             return {**values, "start": END if changes_only else BEGINNING}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_push(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("via") == "direct":
+            for name in _OF_PUSHES:
+                if values.get(name) is not None:
+                    raise ValueError(
+                        f"via='direct' makes runs without a push, which has no {name}; leave "
+                        f"{name} out, or leave via out"
+                    )
+        return values
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.task is not None and not self.is_direct:
+            raise ValueError(
+                f"task={self.task!r} works only with via='direct'; with a push, name the endpoint "
+                "that leads to the task's route"
+            )
         if self.start not in (BEGINNING, END) and self.sort_by is None:
             raise ValueError(
                 f"start={self.start!r} is a value of the sort column, so sort_by must name one; "
@@ -143,7 +172,7 @@ class ConsumerDefinition(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """Return the definition as it is stored."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=set(_OF_PUSHES) if self.is_direct else None)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -161,6 +190,11 @@ class ConsumerDefinition(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigurationError(_message_of(error, where)) from None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the stream makes the runs of its messages itself."""
+        return self.via == "direct"
 
     @property
     def table_names(self) -> tuple[TableName, ...]:
@@ -187,6 +221,7 @@ class ConsumerOptions(TypedDict, total=False):
     on_exhausted: Literal["block", "skip"]
     paused: bool | None
     replay_from: str | int | datetime | None
+    via: Via
     name: str | None
 
 

@@ -8,15 +8,19 @@ from contextlib import suppress
 
 from triggerkit.consumers.calls.functions import Functions, Outcome
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
+from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.consumers.selection import WANTED, Selection
 from triggerkit.delivery.credentials import Credentials
+from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.delivery.slots import PushSlots
 from triggerkit.delivery.turns import Turns
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
+from triggerkit.runs.run import NewRun
 
 #: What a consumer's endpoint knows a push by.
 CredentialsFor = Callable[[Consumer], Credentials]
@@ -38,6 +42,7 @@ class ConsumerDelivery:
         store: CursorStore,
         pusher: Pusher,
         credentials_for: CredentialsFor,
+        direct: DirectWay,
     ) -> None:
         self.consumer = consumer
         self.selection = Selection(consumer, calls=False)
@@ -55,14 +60,27 @@ class ConsumerDelivery:
         self.slots = PushSlots(consumer.definition.concurrency)
         self._pusher = pusher
         self._credentials_for = credentials_for
+        self._direct = direct
         self._changed = asyncio.Event()
 
+    @property
+    def needs_code(self) -> bool:
+        """Whether it needs code of the project: functions, or a task."""
+        return self.selection.leaves_calls or self.is_direct
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its messages become runs without a push."""
+        return self.consumer.definition.is_direct
+
     async def start(self) -> None:
-        """Load the consumer's functions, if it has any.
+        """Load the code that the consumer needs, if any.
 
         Raises:
-            ConfigurationError: they cannot be.
+            ConfigurationError: it cannot be.
         """
+        if self.is_direct:
+            await self._direct.require(self._task)
         if self.selection.leaves_calls:
             await self.functions.start()
 
@@ -112,8 +130,21 @@ class ConsumerDelivery:
             functions, self.functions = self.functions, functions
             await functions.close()
 
+    @property
+    def _task(self) -> str:
+        task = self.consumer.definition.task
+        assert task is not None
+        return task
+
     async def push(self, body: bytes, batch_id: str, attempt: int) -> Answer:
-        """Make one attempt at the endpoint as it is now; the caller holds a slot."""
+        """Make one attempt at the endpoint as it is now; the caller holds a slot. Directly, it is
+        only read: its runs are made when it is recorded.
+
+        Raises:
+            ConfigurationError: the project's tasks had to be loaded anew, and cannot be any more.
+        """
+        if self.is_direct:
+            return await self._direct.code.read(self._task, body, batch_id)
         target = self.consumer.target
         assert target is not None
         return await self._pusher.send(
@@ -126,6 +157,24 @@ class ConsumerDelivery:
                 credentials=self._credentials_for(self.consumer),
             )
         )
+
+    async def record(
+        self,
+        cursor: Cursor,
+        outcome: AttemptOutcome,
+        parked: Sequence[ParkedMessage] = (),
+        runs: Sequence[NewRun] = (),
+    ) -> Cursor:
+        """Note an attempt's outcome, what is parked, the cursor's move, and make `runs`: all at
+        once.
+
+        Raises:
+            CursorMoved: the cursor is another by now; nothing of this was done.
+            NotMade: the runs could not be made; nothing of this was done.
+        """
+        if runs:
+            return await self._direct.move(self.consumer, cursor, outcome, runs, parked)
+        return await self.store.record_attempt(self.consumer, cursor, outcome, parked)
 
     async def back_off(self, seconds: float) -> None:
         """Wait so long, or until the endpoint or the definition is another."""

@@ -13,12 +13,14 @@ from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, collect, is_id_of, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
+from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.isolation import Suspicion
 from triggerkit.delivery.outcomes import Outcomes
-from triggerkit.delivery.push import Answer, of_batch
+from triggerkit.delivery.push import GONE, Answer, of_batch
 from triggerkit.failpoints import reach
 from triggerkit.log.buffered import READ_LIMIT, BufferedReader
 from triggerkit.log.entry import Entry
+from triggerkit.runs.run import NewRun
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
@@ -210,8 +212,9 @@ class Lane:
             sent_at, answer = attempt
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
+                answer = await self._done(batch, sent_at, answer)
+            if answer.verdict == "delivered":
                 self._suspicion.delivered(batch.last)
-                await self._record(batch, sent_at, answer, batch.last)
                 if self._reduced is not None and not self._suspicion.is_within(batch.last):
                     self._grow()
                 return True
@@ -221,13 +224,20 @@ class Lane:
             await self._record(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
-                logger.error(
-                    "%s: the endpoint answered 410; the consumer is disabled", self.consumer.name
-                )
+                logger.error(GONE, self.consumer.name)
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
         return True
+
+    async def _done(self, batch: Batch, sent_at: datetime, answer: Answer) -> Answer:
+        """Move the cursor past `batch`; directly, its runs may turn out not to be made."""
+        try:
+            await self._record(batch, sent_at, answer, batch.last)
+            return answer
+        except NotMade as not_made:
+            await self._begin(batch)
+            return not_made.answer
 
     def _grow(self) -> None:
         size = self._limit * 2
@@ -245,10 +255,8 @@ class Lane:
         is_repeated = self.cursor.attempt > 1 and answer.status == self._last_status
         self._last_status = answer.status
         wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s, is_repeated=is_repeated)
-        name, next_attempt = self.consumer.name, self.cursor.attempt + 1
-        logger.warning(
-            "delivery of %s: %s; attempt %d in %.1f s", name, answer.error, next_attempt, wait_s
-        )
+        told = (self.consumer.name, answer.error, self.cursor.attempt + 1, wait_s)
+        logger.warning("delivery of %s: %s; attempt %d in %.1f s", *told)
         await self._delivery.back_off(wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer] | None:
@@ -259,22 +267,29 @@ class Lane:
                 return None
             body = self._body(batch)
             batch.id = batch.id or new_id(body)
-            self.cursor = await self._store.begin(
-                self.consumer,
-                self.cursor,
-                batch_id=batch.id,
-                batch_last=batch.last,
-                settled=[item.entry.position for item in batch.held],
-            )
+            # What is made with the cursor's move has no unknown outcome: only a failure is noted.
+            if not self._delivery.is_direct or self.cursor.batch_id is not None:
+                await self._begin(batch)
             sent_at = datetime.now(UTC)
             self._suspicion.sending()
             reach("post-before")
             answer = await self._delivery.push(body, batch.id, self.cursor.attempt)
             if answer.failed:
                 answer = of_batch(answer, parking.keys_of(self.consumer, batch))
+            if answer.verdict != "delivered" and self.cursor.batch_id is None:
+                await self._begin(batch)
         self._give_turn_back()
         reach("post-after")
         return sent_at, answer
+
+    async def _begin(self, batch: Batch) -> None:
+        self.cursor = await self._store.begin(
+            self.consumer,
+            self.cursor,
+            batch_id=batch.id,
+            batch_last=batch.last,
+            settled=[item.entry.position for item in batch.held],
+        )
 
     async def _isolate(self, batch: Batch, sent_at: datetime, answer: Answer) -> None:
         """Find what the endpoint fails at by halving; what fails alone is parked."""
@@ -305,38 +320,30 @@ class Lane:
             first=batch.first,
             last=batch.last,
             batch_id=batch.id or new_id(),
-            attempt=self.cursor.attempt,
+            attempt=self.cursor.attempt or min(1, len(batch.entries)),
             messages=len(batch.entries),
             sent_at=sent_at,
             status=answer.status,
             error=answer.error,
             move_to=move_to,
         )
-        parked = self._parked(batch, answer, refused) if move_to == batch.last else []
+        parked = []
+        if move_to == batch.last:
+            parked = parking.of_batch(self.consumer, self.cursor.partition, batch, answer, refused)
         if parked:
-            await self._park(outcome, parked)
+            await self._park(outcome, parked, answer.runs)
         else:
-            self.cursor = await self._store.record_attempt(self.consumer, self.cursor, outcome)
+            self.cursor = await self._delivery.record(self.cursor, outcome, runs=answer.runs)
         if move_to is None:
             return
         self._let_go()
         if outcome.attempt > 1:
             await self._store.save_error(self.consumer.id, None)
 
-    def _parked(
-        self, batch: Batch, answer: Answer, refused: Sequence[ParkedMessage]
-    ) -> list[ParkedMessage]:
-        if not (refused or answer.failed or batch.held):
-            return []
-        consumer, partition = self.consumer, self.cursor.partition
-        parked = [*refused, *parking.named(consumer, partition, batch, answer)]
-        parked += parking.held(consumer, self._delivery.selection, partition, batch)
-        return sorted(parked, key=lambda message: message.position)
-
-    async def _park(self, outcome: AttemptOutcome, parked: list[ParkedMessage]) -> None:
+    async def _park(
+        self, outcome: AttemptOutcome, parked: list[ParkedMessage], runs: Sequence[NewRun] = ()
+    ) -> None:
         async with self._delivery.parking:
-            self.cursor = await self._store.record_attempt(
-                self.consumer, self.cursor, outcome, parked
-            )
+            self.cursor = await self._delivery.record(self.cursor, outcome, parked, runs)
             self._delivery.parked_keys.update(m.key for m in parked if m.state != "dead")
         self._delivery.retry.set()

@@ -12,6 +12,7 @@ from triggerkit.consumers.cursors.cursor import CursorMoved
 from triggerkit.consumers.cursors.store import UNLOADABLE, CursorStore
 from triggerkit.consumers.retention import CursorProgress
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery, CredentialsFor
+from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
@@ -36,6 +37,8 @@ class _Running:
             not any(task.done() for task in self.tasks)
             and before.replay_epoch == consumer.replay_epoch
             and before.definition.group_by == consumer.definition.group_by
+            and before.definition.via == consumer.definition.via
+            and before.definition.task == consumer.definition.task
         )
 
 
@@ -48,12 +51,14 @@ class DeliveryLoop:
         store: CursorStore,
         pusher: Pusher,
         credentials_for: CredentialsFor,
+        direct: DirectWay,
         group: asyncio.TaskGroup,
     ) -> None:
         self._reader = reader
         self._store = store
         self._pusher = pusher
         self._credentials_for = credentials_for
+        self._direct = direct
         self._group = group
         self._running: dict[int, _Running] = {}
         #: Consumers that cannot run, and why.
@@ -88,13 +93,13 @@ class DeliveryLoop:
 
     async def _refresh(self) -> list[Consumer]:
         consumers = await self._store.consumers()
-        active = {c.id: c for c in consumers if c.state == "active" and c.target is not None}
+        active = {c.id: c for c in consumers if c.state == "active" and not c.is_pulled}
         for consumer_id, running in list(self._running.items()):
             consumer = active.get(consumer_id)
             if consumer is None or not running.goes_on_as(consumer):
                 await self._stop(consumer_id)
-        # Those whose functions have to be loaded last: the others do not wait for that.
-        for consumer in sorted(active.values(), key=_has_functions):
+        # Those whose code has to be loaded last: the others do not wait for that.
+        for consumer in sorted(active.values(), key=_needs_code):
             try:
                 await self._take_in(consumer)
             except ConfigurationError as error:
@@ -112,9 +117,14 @@ class DeliveryLoop:
 
     async def _start(self, consumer: Consumer) -> None:
         delivery = ConsumerDelivery(
-            consumer, self._reader, self._store, self._pusher, self._credentials_for
+            consumer,
+            self._reader,
+            self._store,
+            self._pusher,
+            self._credentials_for,
+            self._direct,
         )
-        if delivery.selection.leaves_calls:
+        if delivery.needs_code:
             try:
                 await delivery.start()
             except BaseException:
@@ -145,7 +155,7 @@ class DeliveryLoop:
         except CursorMoved:
             logger.info("a command moved or removed a cursor; continuing from where it is")
         except ConfigurationError as error:
-            logger.error("functions had to be loaded anew: %s", error)
+            logger.error("the project's code had to be loaded anew: %s", error)
         self._group.create_task(self.refresh(), name="refresh")
 
     async def _break(self, consumer: Consumer, reason: str) -> None:
@@ -167,5 +177,6 @@ class DeliveryLoop:
         await running.delivery.end()
 
 
-def _has_functions(consumer: Consumer) -> bool:
-    return bool(consumer.definition.filter or consumer.definition.transform)
+def _needs_code(consumer: Consumer) -> bool:
+    wanted = consumer.definition
+    return wanted.is_direct or bool(wanted.filter or wanted.transform)

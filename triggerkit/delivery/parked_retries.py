@@ -18,7 +18,7 @@ from triggerkit.consumers.selection import Faulty
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parking import state_after
-from triggerkit.delivery.push import Answer, of_batch
+from triggerkit.delivery.push import GONE, Answer, of_batch
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
@@ -177,9 +177,7 @@ class Retries:
         )
         await self._record(head, tried)
         if sent.answer.verdict == "gone":
-            logger.error(
-                "%s: the endpoint answered 410; the consumer is disabled", self._consumer.name
-            )
+            logger.error(GONE, self._consumer.name)
             await self._delivery.store.disable(self._consumer.id)
 
     def _blamed(

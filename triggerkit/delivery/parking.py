@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.parked.origin import Origin
@@ -33,6 +35,20 @@ def alone(
     """Return the one message of `batch`: its first attempt counts."""
     failed = Failed("", reason, None)
     return _failed(consumer, partition, batch.entries[0], batch.messages[0], failed, answer.status)
+
+
+def of_batch(
+    consumer: Consumer,
+    partition: int,
+    batch: Batch,
+    answer: Answer,
+    refused: Sequence[ParkedMessage],
+) -> list[ParkedMessage]:
+    """Return all that is parked of `batch`, in order: what was `refused`, what `answer` names as
+    failed, and what was set aside when it was collected."""
+    parked = [*refused, *named(consumer, partition, batch, answer)]
+    parked += held(consumer, batch.selection, partition, batch)
+    return sorted(parked, key=lambda message: message.position)
 
 
 def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> list[ParkedMessage]:

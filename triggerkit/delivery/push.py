@@ -19,6 +19,7 @@ from triggerkit.delivery.http.client import HttpClient
 from triggerkit.delivery.http.connection import HttpError
 from triggerkit.delivery.http.network import Network, checked
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs.run import NewRun
 from triggerkit.signature import sign
 
 #: Answers that blame the batch's content; every other failure is the endpoint's own.
@@ -30,6 +31,9 @@ RESERVED = ("webhook-", "triggerkit-")
 #: How a web page begins. The content type alone does not tell one: several frameworks call every
 #: answer HTML that says nothing else, the `ok` of a receiver included.
 _PAGE = re.compile(rb"[\s\xef\xbb\xbf]*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+
+#: Told of a consumer when its endpoint is gone.
+GONE = "%s: the endpoint answered 410; the consumer is disabled"
 
 Verdict = Literal["delivered", "endpoint_failed", "content_refused", "gone"]
 
@@ -50,6 +54,8 @@ class Answer:
     is_suspect: bool = False
     #: Whether it came, and could not be read: a smaller batch may bring one that can.
     is_unreadable: bool = False
+    #: The runs that the direct way has still to make of what it took.
+    runs: tuple[NewRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +85,17 @@ class Pusher:
     async def send(self, push: Push) -> Answer:
         """Make one attempt. Every fault becomes an `Answer`; only cancellation is raised."""
         if push.credentials.problem is not None:
-            return _unanswered(push.credentials.problem, is_suspect=False)
+            return unanswered(push.credentials.problem, is_suspect=False)
         try:
             headers = headers_of(push)
             async with asyncio.timeout(push.timeout_s):
                 response = await self._client.request("POST", push.url, headers, push.body)
         except TimeoutError:
-            return _unanswered(f"no answer within {push.timeout_s:g} s")
+            return unanswered(f"no answer within {push.timeout_s:g} s")
         except HttpError as error:
-            return _unanswered(str(error), is_suspect=error.was_sent)
+            return unanswered(str(error), is_suspect=error.was_sent)
         except ConfigurationError as error:
-            return _unanswered(str(error), is_suspect=False)
+            return unanswered(str(error), is_suspect=False)
         return read_answer(response.status, response.headers, response.body, is_cut=response.is_cut)
 
 
@@ -122,7 +128,8 @@ def traceparent(batch_id: str) -> str:
     return f"00-{trace_id}-{token_hex(8)}-01"
 
 
-def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
+def unanswered(error: str, *, is_suspect: bool = True) -> Answer:
+    """Return the answer where none came."""
     return Answer("endpoint_failed", None, error, is_suspect=is_suspect)
 
 

@@ -14,6 +14,7 @@ from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.pull.notifier import Notifier
 from triggerkit.consumers.retention import CursorProgress
 from triggerkit.delivery.consumer_delivery import CredentialsFor
+from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.entry import Entry
@@ -34,13 +35,16 @@ class DeliveryThread:
         database_id: int,
         pusher: Callable[[], Pusher],
         credentials_for: CredentialsFor,
+        direct: Callable[[AsyncConnectionPool], DirectWay],
         head: int,
     ) -> None:
-        """`states` and `pusher` are made in the thread; `head` is the log's last position."""
+        """`states`, `pusher` and `direct` are made in the thread; `head` is the log's last
+        position."""
         self._states = states
         self._database_id = database_id
         self._pusher = pusher
         self._credentials_for = credentials_for
+        self._direct = direct
         #: The last position in the log.
         self.head = head
         self._capture = asyncio.get_running_loop()
@@ -137,10 +141,12 @@ class DeliveryThread:
         ):
             store = CursorStore(states, self._database_id)
             self._reader = LogReader(states, self._database_id, self.head)
+            direct = self._direct(states)
             self._deliveries = DeliveryLoop(
-                self._reader, store, pusher, self._credentials_for, group
+                self._reader, store, pusher, self._credentials_for, direct, group
             )
-            # Behind the group: no lane calls a function any more.
+            # Behind the group: no lane calls code of the project any more.
+            at_end.push_async_callback(direct.close)
             at_end.push_async_callback(self._deliveries.end)
             self._notifier = Notifier(self._reader, states, self._database_id, group)
             self._capture.call_soon_threadsafe(self._begun.set)

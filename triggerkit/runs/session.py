@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from triggerkit.state.turn import Statement
+
 #: Reading a table through is never right here, nor is sorting all that waits to take the first of
 #: it; what is joined with given values is looked up by its index for each of them; and an array's
 #: length tells the planner nothing that is worth planning each statement anew.
-_OPTIONS = (
-    "-c enable_seqscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off "
-    "-c plan_cache_mode=force_generic_plan"
+_SETTINGS = {
+    "enable_seqscan": "off",
+    "enable_sort": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+#: The same for one transaction of a session that has other statements too.
+BY_INDEX: Statement = (
+    "SELECT " + ", ".join(f"set_config('{name}', '{to}', true)" for name, to in _SETTINGS.items()),
+    None,
 )
 
 
@@ -20,4 +31,5 @@ def by_index(dsn: str) -> str:
     each time, also when a million runs are in it.
     """
     parts = conninfo_to_dict(dsn)
-    return make_conninfo(dsn, options=f"{parts.get('options') or ''} {_OPTIONS}".strip())
+    options = " ".join(f"-c {name}={to}" for name, to in _SETTINGS.items())
+    return make_conninfo(dsn, options=f"{parts.get('options') or ''} {options}".strip())

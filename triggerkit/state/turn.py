@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -11,6 +11,13 @@ import psycopg
 Statement = tuple[str, Any]
 
 Rows = list[tuple[Any, ...]]
+
+
+class Around(NamedTuple):
+    """Statements that become part of a transaction of others: before its own, and after them."""
+
+    before: Sequence[Statement]
+    after: Sequence[Statement]
 
 
 def in_one_turn(connection: psycopg.Connection, statements: Sequence[Statement]) -> list[Rows]:

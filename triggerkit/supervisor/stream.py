@@ -22,12 +22,14 @@ from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.source.database import Database, find_database
 from triggerkit.consumers.source.relations import StoredVersions
 from triggerkit.delivery.credentials import Credentials, credentials_of
+from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.http.network import reachable
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.thread import DeliveryThread
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.writer import LogWriter
+from triggerkit.project import Project
 from triggerkit.replication.capture import Capture
 from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
@@ -61,8 +63,15 @@ SWITCH_S = 0.0005
 class Stream:
     """One database's stream: everything between its WAL and the pushes."""
 
-    def __init__(self, settings: Settings, database: Database, states: AsyncConnectionPool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        project: Project,
+        database: Database,
+        states: AsyncConnectionPool,
+    ) -> None:
         self._settings = settings
+        self._project = project
         self._database = database
         self._states = states
         self._backfills = Backfills(
@@ -81,6 +90,7 @@ class Stream:
                 self._database.id,
                 self._pusher,
                 self._credentials,
+                self._direct,
                 writer.next_position - 1,
             )
             async with asyncio.TaskGroup() as group, deliveries.running(group):
@@ -161,14 +171,21 @@ class Stream:
         settings = self._settings
         return Pusher(reachable(settings.triggerkit_allow_networks, settings.public_url))
 
+    def _direct(self, states: AsyncConnectionPool) -> DirectWay:
+        return DirectWay(self._settings, self._project, states)
+
     def _credentials(self, consumer: Consumer) -> Credentials:
         if consumer.target is None:
             return Credentials()
         return credentials_of(consumer.target, self._keyring, self._settings)
 
 
-async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
-    """Run the stream of the source database until canceled."""
+async def run_stream(
+    settings: Settings, ready: Callable[[], None], project: Project | None = None
+) -> None:
+    """Run the stream of the source database until canceled. `project` is where tasks are whose runs
+    it makes: that of this folder, unless it is given."""
+    project = project or Project.load()
     database = await applied_database(settings)
     states = pool(settings.state_dsn, "triggerkit stream", size=CAPTURE_POOL_SIZE)
     recovery = Recovery("the stream's connection", _LOST, logger)
@@ -183,7 +200,7 @@ async def run_stream(settings: Settings, ready: Callable[[], None]) -> None:
             async with recovery.attempt(), leadership(settings, database.id):
                 # A server that went away took all of the pool's connections along.
                 await states.check()
-                await Stream(settings, database, states).run(started)
+                await Stream(settings, project, database, states).run(started)
 
 
 async def applied_database(settings: Settings) -> Database:

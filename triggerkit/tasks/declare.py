@@ -189,7 +189,11 @@ def _consumer(
     # Of single changes, too, a push has many: each becomes a run of its own, in one transaction.
     # What a transform makes goes alone, since a payload of its own may look like a batch.
     size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
-    changed = {"name": on.name or made.name, "batch_size": 1 if shape == "plain" else size}
+    changed = {
+        "name": on.name or made.name,
+        "batch_size": 1 if shape == "plain" else size,
+        "task": made.name if on.is_direct else None,
+    }
     return on.model_copy(update=changed)
 
 

@@ -86,7 +86,11 @@ def load_app(project: Project) -> Any:
 def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
     """Return the consumers that tasks declare by `on=`."""
     return [
-        Declared(name=task.on.name or task.name, definition=task.on, path=task.path)
+        Declared(
+            name=task.on.name or task.name,
+            definition=task.on,
+            path=None if task.on.is_direct else task.path,
+        )
         for task in tasks.values()
         if task.on is not None
     ]

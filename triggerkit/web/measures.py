@@ -15,6 +15,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from triggerkit.consumers.definition import IS_PULLED
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
 from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
@@ -41,8 +42,8 @@ FROM triggerkit.databases d ORDER BY d.name
 
 _LAST_DELIVERY = "SELECT coalesce(max(id), 0) FROM triggerkit.deliveries"
 
-_DELIVERIES = """
-SELECT c.name, CASE WHEN c.endpoint_id IS NULL THEN 'pulled' WHEN d.status IS NULL THEN 'unanswered'
+_DELIVERIES = f"""
+SELECT c.name, CASE WHEN {IS_PULLED} THEN 'pulled' WHEN d.status IS NULL THEN 'unanswered'
         WHEN d.status BETWEEN 200 AND 299 THEN 'delivered'
         WHEN d.status BETWEEN 400 AND 499 THEN 'refused' ELSE 'failed' END AS outcome,
     width_bucket(extract(epoch FROM d.answered_at - d.sent_at)::float, %s::float[]) AS bucket,
@@ -50,7 +51,7 @@ SELECT c.name, CASE WHEN c.endpoint_id IS NULL THEN 'pulled' WHEN d.status IS NU
     coalesce(sum(extract(epoch FROM d.answered_at - d.sent_at)), 0)::float
 FROM triggerkit.deliveries d JOIN triggerkit.consumers c ON c.id = d.consumer_id
 WHERE d.id > %s AND d.id <= %s GROUP BY 1, 2, 3
-"""
+"""  # noqa: S608 - of constants
 
 _BACKFILLS = """
 SELECT c.name, b.schema_name || '.' || b.table_name, b.rows_read, b.rows_estimated

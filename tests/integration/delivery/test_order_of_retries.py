@@ -20,10 +20,12 @@ from triggerkit.consumers.parked.manage import retry_parked
 from triggerkit.consumers.parked.store import ParkedMessage, Tried
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.credentials import Credentials
+from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.reader import LogReader
+from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
@@ -96,8 +98,9 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             store = CursorStore(states, database_id)
             [consumer] = await store.consumers()
             reader = LogReader(states, database_id, 0)
+            direct = DirectWay(settings, Project.load(), states)
             delivery = ConsumerDelivery(
-                consumer, reader, store, Pusher(()), lambda _: Credentials()
+                consumer, reader, store, Pusher(()), lambda _: Credentials(), direct
             )
             lane = Lane(delivery, (await store.load(consumer))[0])
             retries = Retries(delivery, [lane])

@@ -6,55 +6,14 @@ A thread that computes cannot be stopped, and would hold up everything else.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import NamedTuple
 
-import orjson
-
-from triggerkit.consumers.calls.child import (
-    BROKEN,
-    FAULT,
-    LENGTH,
-    MESSAGE,
-    SENT,
-    UNWANTED,
-    frame,
-)
+from triggerkit.consumers.calls.child import FAULT, SENT, UNWANTED
+from triggerkit.consumers.calls.process import MESSAGE, Process
 from triggerkit.consumers.selection import Faulty
-from triggerkit.errors import ConfigurationError
-from triggerkit.lifeline import Lifeline, hold
-from triggerkit.project import own_modules
 
 #: Seconds that the functions may take for one message.
 CALL_S = 10.0
-
-#: Seconds that importing their modules may take.
-LOAD_S = 30.0
-
-
-class _Child(NamedTuple):
-    process: asyncio.subprocess.Process
-    lifeline: Lifeline
-
-    async def reap(self) -> None:
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        self.lifeline.close()
-        await self.process.wait()
-
-    def write(self, kind: bytes, content: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(frame(kind, content))
-
-    async def read(self) -> tuple[bytes, bytes]:
-        assert self.process.stdout is not None
-        (size,) = LENGTH.unpack(await self.process.stdout.readexactly(LENGTH.size))
-        answer = await self.process.stdout.readexactly(size)
-        return answer[:1], answer[1:]
-
 
 #: What the functions made of a message: None when it is not wanted, else what is sent.
 Outcome = bytes | Faulty | None
@@ -67,7 +26,7 @@ class Functions:
         self._names = (filter_, transform)
         what = ["filter"] * bool(filter_) + ["transform"] * bool(transform)
         self._what = " or ".join(what)
-        self._child: _Child | None = None
+        self._child: Process | None = None
         self._calling = asyncio.Lock()
         self._is_closed = False
 
@@ -129,52 +88,14 @@ class Functions:
             raise
         return outcomes
 
-    async def _running(self) -> _Child:
+    async def _running(self) -> Process:
         if self._child is None:
-            self._child = await self._started()
-        return self._child
-
-    async def _started(self) -> _Child:
-        lifeline = hold()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
+            self._child = await Process.start(
                 "triggerkit.consumers.calls.child",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **lifeline.environment()},
-                pass_fds=[lifeline.read_fd],
-                # Ended by us alone: not by what a terminal sends to all.
-                start_new_session=True,
+                " and ".join(filter(None, self._names)),
+                functions=self._names,
             )
-        except BaseException:
-            lifeline.close()
-            raise
-        lifeline.close_read()
-        child = _Child(process, lifeline)
-        try:
-            await self._load(child)
-        except BaseException:
-            await child.reap()
-            raise
-        return child
-
-    async def _load(self, child: _Child) -> None:
-        setting = {"path": sys.path, "own": own_modules(), "functions": self._names}
-        names = " and ".join(filter(None, self._names))
-        try:
-            child.write(MESSAGE, orjson.dumps(setting))
-            async with asyncio.timeout(LOAD_S):
-                kind, content = await child.read()
-        except TimeoutError:
-            raise ConfigurationError(f"{names}: cannot be loaded within {LOAD_S:g} s") from None
-        except (asyncio.IncompleteReadError, OSError):
-            raise ConfigurationError(
-                f"{names}: cannot be loaded: what it imports ended the process"
-            ) from None
-        if kind == BROKEN:
-            raise ConfigurationError(content.decode())
+        return self._child
 
 
 def _outcome(message: bytes, kind: bytes, content: bytes) -> Outcome:

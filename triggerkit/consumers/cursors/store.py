@@ -171,7 +171,7 @@ class CursorStore:
         async with self._pool.connection() as connection:
             version = await _begin(connection, sending)
             if version is None:
-                sending = await _look_again(connection, consumer, sending)
+                sending = await look_again(connection, consumer, sending)
                 version = await _begin(connection, sending)
         if version is None:
             raise CursorMoved
@@ -186,7 +186,7 @@ class CursorStore:
         async with self._pool.connection() as connection:
             version = await _rest(connection, cursor)
             if version is None and cursor.batch_id is None:
-                version = await _rest(connection, await _look_again(connection, consumer, cursor))
+                version = await _rest(connection, await look_again(connection, consumer, cursor))
         if version is None:
             raise CursorMoved
         return replace(cursor.ended(cursor.position), version=version)
@@ -205,26 +205,10 @@ class CursorStore:
         Raises:
             CursorMoved: the cursor is another by now; nothing of this was done.
         """
-        is_over = outcome.move_to is not None
-        position = cursor.position if outcome.move_to is None else outcome.move_to
-        parameters: dict[str, object] = {
-            "consumer_id": cursor.consumer_id,
-            "partition": cursor.partition,
-            "first": outcome.first,
-            "last": outcome.last,
-            "batch_id": outcome.batch_id,
-            "attempt": outcome.attempt,
-            "messages": outcome.messages,
-            "sent_at": outcome.sent_at,
-            "status": outcome.status,
-            "error": outcome.error,
-            "done": is_over,
-            "position": position,
-        }
         async with self._pool.connection() as connection:
             if cursor.batch_id is None:
-                cursor = await _look_again(connection, consumer, cursor)
-            parameters["version"] = cursor.version
+                cursor = await look_again(connection, consumer, cursor)
+            parameters = move_parameters(cursor, outcome)
             try:
                 if not parked:
                     version = await _move(connection, parameters)
@@ -236,9 +220,9 @@ class CursorStore:
                 # The consumer was deleted at this moment.
                 raise CursorMoved from None
         cursor = replace(cursor, version=version)
-        if is_over:
-            return cursor.ended(position)
-        return replace(cursor, position=position, stored_position=position)
+        if outcome.move_to is not None:
+            return cursor.ended(outcome.move_to)
+        return replace(cursor, stored_position=cursor.position)
 
     async def disable(self, consumer_id: int) -> None:
         """Note that the consumer's endpoint is gone: nothing more is sent to it."""
@@ -298,10 +282,33 @@ async def _rest(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | No
     return None if row is None else str(row[0])
 
 
-async def _look_again(
+def move_parameters(cursor: Cursor, outcome: AttemptOutcome) -> dict[str, object]:
+    """Return the parameters of the statement that notes `outcome` and moves `cursor`."""
+    return {
+        "consumer_id": cursor.consumer_id,
+        "partition": cursor.partition,
+        "version": cursor.version,
+        "first": outcome.first,
+        "last": outcome.last,
+        "batch_id": outcome.batch_id,
+        "attempt": outcome.attempt,
+        "messages": outcome.messages,
+        "sent_at": outcome.sent_at,
+        "status": outcome.status,
+        "error": outcome.error,
+        "done": outcome.move_to is not None,
+        "position": cursor.position if outcome.move_to is None else outcome.move_to,
+    }
+
+
+async def look_again(
     connection: psycopg.AsyncConnection, consumer: Consumer, cursor: Cursor
 ) -> Cursor:
-    """Take in that somebody stored how far the cursor is in memory, and nothing else."""
+    """Take in that somebody stored how far the cursor is in memory, and nothing else.
+
+    Raises:
+        CursorMoved: the cursor is another by now.
+    """
     answer = await connection.execute(
         _RELOAD, [consumer.replay_epoch, cursor.consumer_id, cursor.partition]
     )

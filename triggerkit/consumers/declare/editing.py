@@ -75,7 +75,12 @@ class Editor:
         """
         stored = await self._consumers.find(name)
         only_api(stored)
-        merged = {**stored.definition.model_dump(mode="json"), **values, "name": name}
+        before = stored.definition.as_json()
+        if values.get("via", before["via"]) != before["via"]:
+            # What the other way does not have.
+            for left_out in ("endpoint", "timeout_s", "task"):
+                before.pop(left_out, None)
+        merged = {**before, **values, "name": name}
         definition = ConsumerDefinition.parse(merged, name)
         declared, warnings = await self._captured(name, definition)
         lost = loss(stored.definition, declared.definition)

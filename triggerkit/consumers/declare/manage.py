@@ -70,6 +70,12 @@ WHERE consumer_id = %s AND schema_name = %s AND table_name = %s
   AND state IN ('active', 'paused', 'failed')
 """
 
+#: Forgets the endpoint of a task's route when no consumer pushes to it any more.
+_DELETE_UNUSED = """
+DELETE FROM triggerkit.endpoints e WHERE name = %s AND managed_by = 'code'
+    AND NOT EXISTS (SELECT FROM triggerkit.consumers c WHERE c.endpoint_id = e.id)
+"""
+
 _FIND = """
 SELECT c.id, c.name, c.definition, c.state, c.managed_by, c.replay_from, e.name
 FROM triggerkit.consumers c LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
@@ -141,8 +147,10 @@ class Consumers:
                     stored.id,
                 ],
             )
-            if (stored.endpoint is None) != (endpoint_id is None):
+            is_pulled = endpoint_id is None and not after.is_direct
+            if is_pulled != stored.is_pulled:
                 await self._state.execute(_END_BATCHES, [stored.id])
+            await self._state.execute(_DELETE_UNUSED, [stored.endpoint])
             partitions = partitions_of(after)
             if partitions != partitions_of(before):
                 await self._state.execute(_MOVE_CURSORS, [stored.id, stored.id, partitions])
@@ -212,11 +220,7 @@ class Consumers:
         """Forget a consumer: its places in the log, its parked messages and its deliveries."""
         async with self._state.transaction():
             await self._state.execute("DELETE FROM triggerkit.consumers WHERE id = %s", [stored.id])
-            await self._state.execute(
-                "DELETE FROM triggerkit.endpoints e WHERE name = %s AND managed_by = 'code' AND "
-                "NOT EXISTS (SELECT FROM triggerkit.consumers c WHERE c.endpoint_id = e.id)",
-                [stored.endpoint],
-            )
+            await self._state.execute(_DELETE_UNUSED, [stored.endpoint])
             await self._note("delete", stored.name, None)
 
     async def _set_state(self, stored: Stored, state: str, action: str) -> None:

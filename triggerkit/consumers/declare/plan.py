@@ -37,6 +37,11 @@ class Stored:
     replay_from: str | None
     endpoint: str | None
 
+    @property
+    def is_pulled(self) -> bool:
+        """Return whether somebody has to ask for its messages."""
+        return self.endpoint is None and not self.definition.is_direct
+
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:

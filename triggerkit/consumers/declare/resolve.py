@@ -77,6 +77,8 @@ class _Checker:
             await self._read_table(table, f"tables.{index}")
         resolved = Resolved(definition)
         self._functions()
+        if definition.is_direct and definition.task is None:
+            self._problem("task", "via='direct' needs the task whose runs are to be made")
         self._sort_column(resolved)
         self._named_columns("when_changed", definition.when_changed or ())
         self._named_columns("group_by", definition.group_by or ())

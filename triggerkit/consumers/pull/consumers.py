@@ -10,22 +10,22 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer, PastSlot
 from triggerkit.consumers.cursors.store import read_past_slots
-from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.definition import IS_PULLED, ConsumerDefinition
 from triggerkit.consumers.selection import Selection
 from triggerkit.errors import TriggerkitError, UnknownConsumer
 
 #: All that a message of the consumer depends on, so that two equal rows are the same consumer; and
 #: last, apart from that, whether any message of it is set aside.
-FIND = """
+FIND = f"""
 SELECT c.id, c.name, c.definition::text, c.replay_epoch, c.state, c.database_id, d.name,
-       d.slot_epoch, d.system_identifier, c.endpoint_id IS NOT NULL,
+       d.slot_epoch, d.system_identifier, {IS_PULLED},
        (SELECT coalesce(jsonb_agg(jsonb_build_array(b.schema_name, b.table_name, b.first_position,
                                                     b.last_position) ORDER BY b.id), '[]')::text
         FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.first_position IS NOT NULL),
        EXISTS (SELECT FROM triggerkit.parked p WHERE p.consumer_id = c.id AND p.state <> 'dead')
 FROM triggerkit.consumers c JOIN triggerkit.databases d ON d.id = c.database_id
 WHERE c.name = %s
-"""
+"""  # noqa: S608 - of constants
 
 #: The log is read on from a place, by its index and in its order, however much is behind it; one
 #: plan for each statement. JIT would compile for longer than any of them takes.
@@ -117,14 +117,17 @@ def cursor_partition(pulled: Pulled, partition: int) -> int:
 def _pulled(found: Found, past_slots: tuple[PastSlot, ...]) -> Pulled:
     (
         consumer_id, name, definition, replay_epoch, state, database_id, database_name, slot_epoch,
-        system_identifier, is_pushed, spans,
+        system_identifier, is_pulled, spans,
     ) = found  # fmt: skip
-    if is_pushed:
+    known = ConsumerDefinition.from_json(orjson.loads(definition))
+    if known.is_direct:
+        raise NotPulled(f"consumer {name} makes runs directly; only one without a task is pulled")
+    if not is_pulled:
         raise NotPulled(f"consumer {name} is pushed to an endpoint; only one without can be pulled")
     consumer = Consumer(
         id=consumer_id,
         name=name,
-        definition=ConsumerDefinition.from_json(orjson.loads(definition)),
+        definition=known,
         replay_epoch=replay_epoch,
         state=state,
         database_id=database_id,

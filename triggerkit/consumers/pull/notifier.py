@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.consumers.definition import IS_PULLED
 from triggerkit.errors import CannotConnect
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.reader import LogReader
@@ -26,10 +27,10 @@ logger = logging.getLogger(__name__)
 #: Seconds between two notifications at least: who was woken once sees all that came meanwhile.
 PAUSE_S = 0.01
 
-_IS_ANY_PULLED = """
-SELECT EXISTS (SELECT FROM triggerkit.consumers
-               WHERE database_id = %s AND endpoint_id IS NULL AND state = 'active')
-"""
+_IS_ANY_PULLED = f"""
+SELECT EXISTS (SELECT FROM triggerkit.consumers c
+               WHERE c.database_id = %s AND {IS_PULLED} AND c.state = 'active')
+"""  # noqa: S608 - of constants
 
 _NOTIFY = f"SELECT pg_notify('{LOG}', 'database ' || %s)"
 

@@ -289,7 +289,7 @@ def _state(
     position, batch_id, batch_last, lease_until, settled, created_at = row
     accepted = [a for a in attempts if a.status is not None and 200 <= a.status <= 299]
     if entry.position <= position or entry.position in settled:
-        if accepted or (attempts and consumer.target is None):
+        if accepted or (attempts and consumer.is_pulled):
             return "delivered", None, None
         if captured_at < created_at and entry.consumer_id is None:
             return "before it began", "the consumer was made after this change", None

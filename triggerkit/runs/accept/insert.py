@@ -18,7 +18,7 @@ from triggerkit.runs.keys import (
     admitted,
 )
 from triggerkit.runs.run import NewRun, ReadyRun, RunOptions
-from triggerkit.state.turn import Rows, in_one_turn_async
+from triggerkit.state.turn import Rows, Statement, in_one_turn_async
 
 #: Most runs that one transaction accepts: one round trip for each thousand.
 CHUNK = 1000
@@ -109,6 +109,15 @@ FROM triggerkit.runs r
 JOIN unnest(%s::text[], %s::text[]) AS k (task, idempotency_key) USING (task, idempotency_key)
 """
 
+#: Lets keys whose time is over be used again.
+_FREE_EXPIRED = """
+UPDATE triggerkit.runs r SET idempotency_key = NULL
+FROM unnest(%s::text[], %s::text[]) AS k (task, idempotency_key)
+WHERE r.task = k.task AND r.idempotency_key = k.idempotency_key
+    AND r.idempotency_expires_at < clock_timestamp()
+RETURNING r.id
+"""
+
 #: Lets a key be used again.
 FREE_KEYS = """
 UPDATE triggerkit.runs SET idempotency_key = NULL WHERE id = ANY (%s) AND idempotency_key = ANY (%s)
@@ -147,6 +156,12 @@ def insert_statement(
     if options is None or options.debounce_key is None:
         return INSERT_ONCE, parameters
     return INSERT_DEBOUNCED, {**parameters, "debounce_max_s": options.debounce_max_s}
+
+
+def freeing(runs: Sequence[NewRun]) -> Statement:
+    """Return the statement that lets keys of `runs` whose time is over be used again."""
+    with_key = [run for run in runs if run.idempotency_key is not None]
+    return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from triggerkit.runs.accept.insert import (
 from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
 from triggerkit.runs.run import NewRun, ReadyRun, RunRef
 from triggerkit.state.faults import blames_values
-from triggerkit.state.turn import in_one_turn_async
+from triggerkit.state.turn import Around, in_one_turn_async
 
 #: Seconds that what is written together waits for a key that another transaction holds, as a
 #: caller's open one does.
@@ -26,6 +26,18 @@ SHARED_WAIT_S = 1.0
 
 #: For one transaction, in milliseconds.
 _BOUND = "SELECT set_config('lock_timeout', %s, true)"
+
+
+def around(runs: Sequence[NewRun], wait_s: float = SHARED_WAIT_S) -> Around:
+    """Return what makes `runs` in a transaction: the locks of their keys, which come before all
+    that others may wait for, and the statements whose rows `Inserted.add` takes."""
+    keys = [(run.task, run.concurrency_key) for run in runs]
+    # Of several runs one may be counted as standing before others of its key, and not be made.
+    held_up = keys if len(runs) > 1 else []
+    return Around(
+        [(_BOUND, [f"{wait_s * 1000:.0f}"]), (LOCK, lock_parameters(keys))],
+        [insert_statement(runs), (UNBLOCK, unblock_parameters(held_up))],
+    )
 
 
 async def accept_on(
@@ -72,18 +84,8 @@ async def accept_on(
 async def _insert(
     connection: psycopg.AsyncConnection, runs: Sequence[NewRun], wait_s: float
 ) -> Inserted:
-    keys = [(run.task, run.concurrency_key) for run in runs]
-    # Of several runs one may be counted as standing before others of its key, and not be made.
-    held_up = keys if len(runs) > 1 else []
-    *_, rows, unblocked = await in_one_turn_async(
-        connection,
-        [
-            (_BOUND, [f"{wait_s * 1000:.0f}"]),
-            (LOCK, lock_parameters(keys)),
-            insert_statement(runs),
-            (UNBLOCK, unblock_parameters(held_up)),
-        ],
-    )
+    making = around(runs, wait_s)
+    *_, rows, unblocked = await in_one_turn_async(connection, [*making.before, *making.after])
     inserted = Inserted()
     inserted.add(rows, unblocked)
     if inserted.gates:

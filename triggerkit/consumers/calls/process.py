@@ -1,0 +1,154 @@
+"""A process that runs code of the project for the stream, and can be ended: both of its ends.
+
+What goes through its pipes is frames: four bytes of length, a byte that says what it is, and the
+content. What the project's code prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import orjson
+
+from triggerkit import lifeline
+from triggerkit.errors import ConfigurationError
+from triggerkit.lifeline import Lifeline, hold
+from triggerkit.project import call_own, own_modules
+
+#: What a request is.
+MESSAGE = b"M"
+
+#: What the first answer is: ready, cannot be loaded.
+READY, BROKEN = b"R", b"B"
+
+#: Seconds that importing the project's modules may take.
+LOAD_S = 30.0
+
+#: Bytes that a pipe's reader takes in before it lets the writer wait.
+_READ_AHEAD = 1024 * 1024
+
+LENGTH = struct.Struct("!I")
+
+
+class Process(NamedTuple):
+    """The process, as the stream has it."""
+
+    process: asyncio.subprocess.Process
+    lifeline: Lifeline
+
+    @classmethod
+    async def start(cls, module: str, what: str, **setting: Any) -> Self:
+        """Run `module`, whose code is told `setting`; `what` names what it loads.
+
+        Raises:
+            ConfigurationError: what it needs cannot be loaded.
+        """
+        line = hold()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                module,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_READ_AHEAD,
+                env={**os.environ, **line.environment()},
+                pass_fds=[line.read_fd],
+                # Ended by us alone: not by what a terminal sends to all.
+                start_new_session=True,
+            )
+        except BaseException:
+            line.close()
+            raise
+        line.close_read()
+        started = cls(process, line)
+        try:
+            await started._load(what, {"path": sys.path, "own": own_modules(), **setting})
+        except BaseException:
+            await started.reap()
+            raise
+        return started
+
+    async def reap(self) -> None:
+        """End it at once."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.lifeline.close()
+        await self.process.wait()
+
+    def write(self, kind: bytes, content: bytes) -> None:
+        """Send a request; what the pipe does not hold is kept."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(frame(kind, content))
+
+    async def read(self) -> tuple[bytes, bytes]:
+        """Return the next answer.
+
+        Raises:
+            asyncio.IncompleteReadError, OSError: the process has ended.
+        """
+        assert self.process.stdout is not None
+        (size,) = LENGTH.unpack(await self.process.stdout.readexactly(LENGTH.size))
+        answer = await self.process.stdout.readexactly(size)
+        return answer[:1], answer[1:]
+
+    async def _load(self, what: str, setting: dict[str, Any]) -> None:
+        try:
+            self.write(MESSAGE, orjson.dumps(setting))
+            async with asyncio.timeout(LOAD_S):
+                kind, content = await self.read()
+        except TimeoutError:
+            raise ConfigurationError(f"{what}: cannot be loaded within {LOAD_S:g} s") from None
+        except (asyncio.IncompleteReadError, OSError):
+            raise ConfigurationError(
+                f"{what}: cannot be loaded: what it imports ended the process"
+            ) from None
+        if kind == BROKEN:
+            raise ConfigurationError(content.decode())
+
+
+#: Answers a request: what the answer is, and its content.
+Answering = Callable[[bytes], tuple[bytes, bytes]]
+
+
+def frame(kind: bytes, content: bytes = b"") -> bytes:
+    """Return a frame as it goes through a pipe."""
+    return LENGTH.pack(len(content) + 1) + kind + content
+
+
+def answer_requests(load: Callable[[dict[str, Any]], Answering]) -> None:
+    """Answer requests until there are none any more, in the process; `load` is called first, with
+    the setting."""
+    lifeline.watch()
+    # The project's code reads and writes nothing of ours.
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    asked = _requests(requests)
+    setting = orjson.loads(next(asked))
+    sys.path[:] = setting["path"]
+    call_own(setting["own"])
+    try:
+        answer = load(setting)
+    except ConfigurationError as error:
+        _answer(answers, BROKEN, str(error).encode())
+        return
+    _answer(answers, READY)
+    for request in asked:
+        _answer(answers, *answer(request))
+
+
+def _requests(requests: BinaryIO) -> Iterator[bytes]:
+    while len(length := requests.read(LENGTH.size)) == LENGTH.size:
+        yield requests.read(LENGTH.unpack(length)[0])[1:]
+
+
+def _answer(answers: BinaryIO, kind: bytes, content: bytes = b"") -> None:
+    answers.write(frame(kind, content))
+    answers.flush()
