@@ -136,7 +136,8 @@ RETURNING e.post_id
 
 
 # Posts whose embedding is missing, or of another text than the present one, and embeddings of posts
-# that are gone or have no text: for `triggerkit verify`.
+# that are gone or have no text; and the posts without text, which are to have none: for
+# `triggerkit verify`.
 OUT_OF_STEP = f"""
 SELECT coalesce(p.id, e.post_id), CASE
     WHEN e.post_id IS NULL THEN 'missing' WHEN p.id IS NULL THEN 'orphaned' ELSE 'stale'
@@ -149,6 +150,10 @@ FROM (
 ) AS p
 FULL JOIN public.post_embeddings AS e ON e.post_id = p.id
 WHERE p.content_hash IS DISTINCT FROM e.content_hash
+UNION ALL
+SELECT p.id, 'empty' FROM public.posts AS p
+WHERE NOT ({HAS_TEXT}) AND NOT EXISTS (
+    SELECT FROM public.post_embeddings AS e WHERE e.post_id = p.id)
 """  # noqa: S608 - of a constant
 
 

@@ -42,6 +42,7 @@ MODULES: Final = {
     "schedules": "queues",
     "workers": "queues",
     "trace": "trace",
+    "why": "why",
     "verify": "verify",
     "messages": "messages",
     "endpoints": "endpoints",

@@ -20,6 +20,9 @@ from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
 from triggerkit.tasks.registry import load_tasks
 from triggerkit.terminal.console import TerminalConsole
 
+#: The exit code when nothing is wrong, and something is still on its way.
+NOT_FINISHED = 5
+
 console = TerminalConsole(highlight=False, soft_wrap=True)
 
 
@@ -53,6 +56,8 @@ def verify_command(
                 console.print(line)
     if not all(_last(answer).is_true for answer in answers):
         raise typer.Exit(1)
+    if not all(_last(answer).is_finished for answer in answers):
+        raise typer.Exit(NOT_FINISHED)
 
 
 def _chosen(project: Project, name: str | None) -> list[Verifiable]:
@@ -111,10 +116,19 @@ def _lines(answer: Verification | Fixed) -> Iterator[str]:
 
 
 def _of_look(found: Verification) -> Iterator[str]:
-    mark = "[green]✓[/]" if found.is_true else "[red]✗[/]"
-    counts = [f"{found.problems[p]:,} {p}" for p in PROBLEMS if found.problems[p]]
-    state = ", ".join(counts) or "every effect in step"
-    yield f"{mark} {escape(found.task)}: {found.rows:,} rows of {escape(found.table)}, {state}"
+    mark = "[red]✗[/]"
+    if found.is_true:
+        mark = "[green]✓[/]" if found.is_finished else "[yellow]…[/]"
+    counts = [f"{found.in_step:,} in step"]
+    counts += [f"{found.problems[p]:,} {p}" for p in PROBLEMS if found.problems[p]]
+    if found.parked:
+        counts.append(f"{found.parked:,} of them parked")
+    if found.empty:
+        counts.append(f"{found.empty:,} empty")
+    if found.pending:
+        counts.append(f"{found.pending:,} pending (oldest {found.pending_s or 0:.0f} s)")
+    rows = f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} of {escape(found.table)}"
+    yield f"{mark} {escape(found.task)}: {rows}, {', '.join(counts)}"
     for row in found.listed:
         yield f"    {row.problem:<8}  {escape(', '.join(row.key))}"
     more = found.problems.total() - len(found.listed)
@@ -132,6 +146,7 @@ def _of_way(found: Verification) -> Iterator[str]:
         facts.append(f"{way.runs:,} unfinished runs")
     if way.backfill:
         facts.append("a backfill")
-    if found.pending or facts:
-        under_way = f"; under way: {', '.join(facts)}" if facts else ""
-        yield f"    {found.pending:,} rows pending, whose change or run is on its way{under_way}"
+    if found.parked:
+        yield "    why a parked one is: triggerkit messages list"
+    if facts:
+        yield f"    under way: {', '.join(facts)}"

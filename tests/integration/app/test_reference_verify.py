@@ -88,7 +88,7 @@ def test_each_kind_of_damage_is_found_and_fixed_by_the_task(
     assert isinstance(result, Fixed)
     assert result.repair.triggered == 5
     assert result.after.is_true
-    assert result.after.pending == 0
+    assert (result.after.pending, result.after.empty, result.after.in_step) == (0, 1, 4)
     assert sorted(api.inputs[6:]) == ["another text", "text 1", "text 2"]
 
 

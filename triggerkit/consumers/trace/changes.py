@@ -69,6 +69,9 @@ State = Literal[
     "passed",
 ]
 
+#: The part of a consumer's definition by which it does not get a change.
+UnwantedBy = Literal["tables", "actions", "when_changed", "filter"]
+
 
 @dataclass(frozen=True, slots=True)
 class TracedParked:
@@ -85,7 +88,7 @@ class TracedParked:
 @dataclass(frozen=True, slots=True)
 class ConsumerTrace:
     """The way of a change at one consumer. `reason` says why in words where there is more to
-    say than the state."""
+    say than the state, and `unwanted` by which part of its definition it does not get it."""
 
     consumer: str
     state: State
@@ -94,6 +97,7 @@ class ConsumerTrace:
     attempts: Sequence[DeliveryAttempt] = ()
     parked: TracedParked | None = None
     runs: Sequence[TracedRun] = ()
+    unwanted: UnwantedBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +244,8 @@ async def _way(
     unwanted = _why_not(consumer, entry)
     if unwanted is not None and parked is None:
         # A batch's attempt spans what is between its messages, too.
-        return ConsumerTrace(consumer.name, "not wanted", unwanted)
+        by, why_not = unwanted
+        return ConsumerTrace(consumer.name, "not wanted", why_not, unwanted=by)
     standing = await connection.execute(_STANDING, place)
     row = await standing.fetchone()
     state, reason, lease_until = _state(consumer, entry, row, attempts, captured_at)
@@ -250,17 +255,17 @@ async def _way(
     return ConsumerTrace(consumer.name, state, reason, lease_until, attempts, parked, runs)
 
 
-def _why_not(consumer: Consumer, entry: Entry) -> str | None:
+def _why_not(consumer: Consumer, entry: Entry) -> tuple[UnwantedBy, str] | None:
     """Why the consumer does not get `entry`, by its definition as it is now; None if it does."""
     definition = consumer.definition
     if not _follows(consumer, entry):
-        return f"it does not follow {entry.schema}.{entry.table}"
+        return "tables", f"it does not follow {entry.schema}.{entry.table}"
     if not consumer.wants(entry):
         if definition.actions is not None and entry.action not in definition.actions:
-            return f"{entry.action} is not among its actions ({', '.join(definition.actions)})"
-        return (
-            f"none of its columns when_changed changed ({', '.join(definition.when_changed or ())})"
-        )
+            listed = ", ".join(definition.actions)
+            return "actions", f"{entry.action} is not among its actions ({listed})"
+        listed = ", ".join(definition.when_changed or ())
+        return "when_changed", f"none of its columns when_changed changed ({listed})"
     try:
         verdict = Selection(consumer).wants(entry)
     except ConfigurationError:
@@ -268,7 +273,7 @@ def _why_not(consumer: Consumer, entry: Entry) -> str | None:
         return None
     if not verdict.is_wanted:
         by = [*map(_filter_text, definition.filters), *filter(None, [definition.filter])]
-        return f"filtered by {'; '.join(by)}"
+        return "filter", f"filtered by {'; '.join(by)}"
     return None
 
 

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from triggerkit.errors import TriggerkitError
 from triggerkit.runs.admin.filter import RunFilter
-from triggerkit.runs.admin.reasons import facts_about
+from triggerkit.runs.admin.reasons import Reason, facts_about
 
 #: Most runs in one page, and most spans and lines, and children, shown with a run.
 MAX_LIMIT = 1000
@@ -95,6 +95,16 @@ async def summaries_of(
         rows = await (await cursor.execute(_SEVERAL, [list(run_ids)])).fetchall()
     facts = await facts_about(connection, rows)
     return [_shown(row, facts.reason(row)) for row in rows]
+
+
+async def explained(
+    connection: psycopg.AsyncConnection, run_ids: Sequence[str]
+) -> list[tuple[dict[str, Any], Reason | None]]:
+    """Return the runs of these ids, as in a list, each with why it is not running."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(_SEVERAL, [list(run_ids)])).fetchall()
+    facts = await facts_about(connection, rows)
+    return [(row, facts.explain(row)) for row in rows]
 
 
 async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str, Any] | None:

@@ -92,6 +92,28 @@ class _Holder(NamedTuple):
     others: int
 
 
+class Reason(NamedTuple):
+    """Why a run is not running, by a name that programs know.
+
+    `remedy` is a command; `lead` says how it follows on the cause in a sentence, which ends with
+    what is `said` instead where they differ. `held` is the run that it waits behind.
+    """
+
+    code: str
+    cause: str
+    remedy: str | None = None
+    lead: str | None = None
+    held: str | None = None
+    said: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Return it in one sentence."""
+        if self.said is not None:
+            return f"{self.cause}{self.said}"
+        return self.cause if self.lead is None else f"{self.cause}{self.lead}{self.remedy}"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The facts that the reasons of some runs follow from."""
@@ -104,6 +126,11 @@ class Facts:
 
     def reason(self, run: Row) -> str | None:
         """Why `run` is not running, and what helps; None of one that executes or is finished."""
+        found = self.explain(run)
+        return None if found is None else found.text
+
+    def explain(self, run: Row) -> Reason | None:
+        """Return what `reason` says, with its name and its remedy apart."""
         if run["status"] in ("delayed", "retrying"):
             return self._until(run)
         if run["status"] != "queued":
@@ -117,96 +144,116 @@ class Facts:
             or self._slots(run)
         )
 
-    def _until(self, run: Row) -> str:
+    def _until(self, run: Row) -> Reason:
         if run["scheduled_at"] <= self.now and not self.workers:
-            return f"due since {_when(run['scheduled_at'])}; {_NO_WORKER}"
+            return _no_worker(f"due since {_when(run['scheduled_at'])}")
         if run["status"] == "delayed":
-            return f"delayed until {_when(run['scheduled_at'])}"
+            return Reason("run_delayed", f"delayed until {_when(run['scheduled_at'])}")
         if waits := self._breaker(run):
             return waits
-        return f"retry at {_when(run['scheduled_at'])}, after attempt {run['attempt']} failed"
+        return Reason(
+            "retrying",
+            f"retry at {_when(run['scheduled_at'])}, after attempt {run['attempt']} failed",
+        )
 
-    def _key(self, run: Row) -> str | None:
+    def _key(self, run: Row) -> Reason | None:
         if not run["blocked"]:
             return None
         held = self.holders.get((run["task"], run["concurrency_key"]))
         if held is None or held.id == run["id"]:
-            return "its key has just become free"
+            return Reason("key_held", "its key has just become free")
         reason = f"its key is held by {held.id} ({held.status})"
         if held.others:
-            return f"{reason} and {held.others} more"
+            reason += f" and {held.others} more"
+            return Reason("key_held", reason, f"triggerkit runs show {held.id}")
         if held.scheduled_at is None or held.scheduled_at - self.now < LONG:
-            return reason
-        return (
-            f"{reason} until {_when(held.scheduled_at)}; "
-            f"end that with: triggerkit runs cancel {held.id}"
-        )
+            return Reason("key_held", reason, f"triggerkit runs show {held.id}", held=held.id)
+        reason += f" until {_when(held.scheduled_at)}"
+        remedy = f"triggerkit runs cancel {held.id}"
+        return Reason("key_held", reason, remedy, "; end that with: ", held.id)
 
-    def _pause(self, run: Row) -> str | None:
+    def _pause(self, run: Row) -> Reason | None:
         queue = self.queues.get(run["queue"])
         if queue is None or queue.paused_at is None:
             return None
-        return (
-            f"the queue {queue.name} is paused since {_when(queue.paused_at)}; "
-            f"go on with: triggerkit queues resume {queue.name}"
+        return Reason(
+            "queue_paused",
+            f"the queue {queue.name} is paused since {_when(queue.paused_at)}",
+            f"triggerkit queues resume {queue.name}",
+            "; go on with: ",
         )
 
-    def _worker(self, run: Row) -> str | None:
+    def _worker(self, run: Row) -> Reason | None:
+        since = _when(run["queued_at"])
         if not self.workers:
-            return f"waiting since {_when(run['queued_at'])}; {_NO_WORKER}"
+            return _no_worker(f"waiting since {since}")
         if any(worker.may_take(run["task"]) for worker in self.workers):
             return None
-        return (
-            f"no worker for its task {run['task']} (queue {run['queue']}) since "
-            f"{_when(run['queued_at'])}: none of {len(self.workers)} takes it. It is kept; start a "
-            f"worker that has the task, or end it with: triggerkit runs cancel {run['id']}"
+        return Reason(
+            "no_worker_for_task",
+            f"no worker for its task {run['task']} (queue {run['queue']}) since {since}: none of "
+            f"{len(self.workers)} takes it",
+            f"triggerkit worker --queue {run['queue']}",
+            said=". It is kept; start a worker that has the task, or end it with: triggerkit runs "
+            f"cancel {run['id']}",
         )
 
-    def _breaker(self, run: Row) -> str | None:
+    def _breaker(self, run: Row) -> Reason | None:
         breaker = self.breakers.get(run["task"])
         if breaker is None or not self.workers:
             return None
-        return (
+        return Reason(
+            "api_away",
             f"its task waits since {_when(breaker.opened_at)} for what it calls "
             f"({breaker.error}): one run is tried at {_when(breaker.probe_at)}, and once one ends "
-            "otherwise all go on"
+            "otherwise all go on",
         )
 
-    def _gate(self, run: Row) -> str | None:
+    def _gate(self, run: Row) -> Reason | None:
         queue = self.queues.get(run["queue"])
         if queue is None or run["gate"] != "held":
             return None
         if queue.concurrency is not None and queue.open >= queue.concurrency:
-            return (
+            return Reason(
+                "queue_limited",
                 f"limit {queue.open}/{queue.concurrency} of the queue {queue.name}: it starts when "
-                f"one of those ends{_waiting(queue)}; "
-                f"more with: triggerkit queues limit {queue.name} --concurrency"
+                f"one of those ends{_waiting(queue)}",
+                f"triggerkit queues limit {queue.name} --concurrency {2 * queue.concurrency}",
+                said=f"; more with: triggerkit queues limit {queue.name} --concurrency",
             )
         if queue.free_at is not None and queue.free_at > self.now:
-            return (
+            return Reason(
+                "queue_limited",
                 f"rate limit {queue.rate_limit} in {queue.rate_period_s:g} s of the queue "
-                f"{queue.name}: the next one may start at {_when(queue.free_at)}"
+                f"{queue.name}: the next one may start at {_when(queue.free_at)}",
             )
-        return f"about to be let through by the queue {queue.name}"
+        return Reason("queue_limited", f"about to be let through by the queue {queue.name}")
 
-    def _slots(self, run: Row) -> str:
+    def _slots(self, run: Row) -> Reason:
         able = [worker for worker in self.workers if worker.may_take(run["task"])]
         busy = sum(worker.executing for worker in able)
         if busy == 0 and self.now - run["queued_at"] > GRACE:
-            return (
-                f"waiting since {_when(run['queued_at'])} though {len(able)} workers are idle; "
-                "what carries runs to them may be away, see: triggerkit check"
+            return Reason(
+                "transport_away",
+                f"waiting since {_when(run['queued_at'])} though {len(able)} workers are idle",
+                "triggerkit check",
+                "; what carries runs to them may be away, see: ",
             )
-        return (
+        return Reason(
+            "workers_busy",
             f"waiting for a free slot: {busy} runs execute in {len(able)} "
             f"{'process' if len(able) == 1 else 'processes'} with "
             f"{sum(worker.slots for worker in able)} slots for sync and "
-            f"{sum(worker.async_slots for worker in able)} for async tasks; "
-            "more with: triggerkit worker"
+            f"{sum(worker.async_slots for worker in able)} for async tasks",
+            "triggerkit worker",
+            "; more with: ",
         )
 
 
-_NO_WORKER = "no worker is running; start one with: triggerkit worker"
+def _no_worker(since: str) -> Reason:
+    return Reason(
+        "no_worker", f"{since}; no worker is running", "triggerkit worker", "; start one with: "
+    )
 
 
 async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) -> Facts:

@@ -6,7 +6,6 @@ However many there are, only a batch of them is in memory.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, get_args
 
 import psycopg
@@ -21,15 +20,9 @@ from triggerkit.tasks.verification import Mismatch, Problem, Verify
 #: Mismatches that are looked at together.
 BATCH: Final = 1_000
 
-PROBLEMS: Final[tuple[Problem, ...]] = get_args(Problem)
-
-_BEGIN = (
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-    # A policy that hid rows would make effects look orphaned.
-    "SET LOCAL row_security = off",
-    # As a session that nothing was set for has it: ours name pg_catalog alone.
-    'SET LOCAL search_path = "$user", public',
-)
+#: What a verification may say of a row; and of that what is wrong.
+ANSWERS: Final[tuple[Problem, ...]] = get_args(Problem)
+PROBLEMS: Final[tuple[Problem, ...]] = tuple(known for known in ANSWERS if known != "empty")
 
 
 class Found(NamedTuple):
@@ -65,18 +58,6 @@ def verifiable(task: Task[Any, Any, Any]) -> Verifiable:
         )
     (table,) = task.on.table_names
     return Verifiable(task, task.verify, table, task.on.name or task.name)
-
-
-@asynccontextmanager
-async def one_snapshot(source: psycopg.AsyncConnection) -> AsyncIterator[None]:
-    """Yield a read-only transaction that sees one state of the database; its errors teach."""
-    try:
-        for statement in _BEGIN:
-            await source.execute(statement)
-        yield
-    finally:
-        if not source.closed:
-            await source.execute("ROLLBACK")
 
 
 async def mismatches(
@@ -156,10 +137,10 @@ async def _of_function(
 
 
 def _found(key: list[str], problem: str) -> Found:
-    for known in PROBLEMS:
+    for known in ANSWERS:
         if problem == known:
             return Found(tuple(key), known)
-    raise _Shape(f"returns an unknown problem; it must be one of {', '.join(PROBLEMS)}")
+    raise _Shape(f"returns an unknown problem; it must be one of {', '.join(ANSWERS)}")
 
 
 def _text(value: bytes | None) -> str:

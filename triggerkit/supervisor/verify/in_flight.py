@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from time import monotonic
 from typing import Any, Final
 
@@ -34,7 +36,7 @@ WHERE c.id IS NOT NULL OR d.name = %s ORDER BY c.id LIMIT 1
 # The messages of the table that the consumer has before it. `k.partition` is -1 where one cursor
 # stands for all partitions.
 _MESSAGES = """
-SELECT e.key FROM triggerkit.cursors k
+SELECT e.key, e.captured_at FROM triggerkit.cursors k
 JOIN generate_series(0, %(partitions)s - 1) n (partition) ON k.partition IN (n.partition, -1)
 JOIN triggerkit.events e ON e.database_id = %(database)s AND e.partition = n.partition
     AND e.position > k.position
@@ -45,25 +47,27 @@ LIMIT %(most)s
 
 # What the log got since a position, delivered or not.
 _SINCE = """
-SELECT e.key FROM generate_series(0, %(partitions)s - 1) n (partition)
+SELECT e.key, e.captured_at FROM generate_series(0, %(partitions)s - 1) n (partition)
 JOIN triggerkit.events e ON e.database_id = %(database)s AND e.partition = n.partition
     AND e.position >= %(position)s
 WHERE e.schema_name = %(schema)s AND e.table_name = %(table)s
 LIMIT %(most)s
 """
 
+#: By their rows; what an earlier version parked has its row in its key, unless that is a group's.
 _PARKED = """
-SELECT key FROM triggerkit.parked
-WHERE consumer_id = %(consumer)s AND state IN ('failing', 'waiting') LIMIT %(most)s
+SELECT coalesce(schema_name || '.' || table_name || ':' || row_key, key),
+    state IN ('failing', 'waiting')
+FROM triggerkit.parked WHERE consumer_id = %(consumer)s LIMIT %(most)s
 """
 
 _BACKFILL = """
-SELECT EXISTS (SELECT FROM triggerkit.backfills WHERE consumer_id = %(consumer)s
-    AND state = 'active' AND schema_name = %(schema)s AND table_name = %(table)s)
+SELECT min(created_at) FROM triggerkit.backfills WHERE consumer_id = %(consumer)s
+    AND state = 'active' AND schema_name = %(schema)s AND table_name = %(table)s
 """
 
 _RUNS = """
-SELECT payload, count(*) OVER () FROM triggerkit.runs
+SELECT payload, count(*) OVER (), created_at FROM triggerkit.runs
 WHERE task = %s AND finished_at IS NULL ORDER BY seq LIMIT %s
 """
 
@@ -76,14 +80,22 @@ SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_na
 class UnderWay:
     """Rows on their way at a moment: messages before the consumer, unfinished runs, a backfill.
 
-    `rows` has the identities (`row_key`) of those rows that are known; under a backfill any row
-    may be still to come.
+    `rows` has the identities (`row_key`) of those rows that are known, and since when they are on
+    their way; under a backfill, which began at `backfill_at`, any row may be still to come.
+    `parked` are rows with a message that was set aside, and whether it is tried again by itself:
+    nothing of them is on its way as far as anybody knows.
     """
 
-    rows: frozenset[str] = frozenset()
+    rows: Mapping[str, datetime] = field(default_factory=dict)
     messages: int = 0
     runs: int = 0
-    backfill: bool = False
+    backfill_at: datetime | None = None
+    parked: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def backfill(self) -> bool:
+        """Return whether the table is being read for the consumer."""
+        return self.backfill_at is not None
 
 
 class _Metadata(msgspec.Struct):
@@ -144,9 +156,18 @@ class Pipeline:
         """Return the changes and runs that are on their way now."""
         async with self._states.connection() as state:
             # The messages first: one that becomes a run meanwhile is then in both, not in neither.
-            messages, parked, backfill = await self._before_consumer(state)
+            messages: dict[str, datetime] = {}
+            parked: dict[str, bool] = {}
+            backfill_at: datetime | None = None
+            if self._facts is not None:
+                messages = await self._keys(state, _MESSAGES)
+                parked = dict(await (await state.execute(_PARKED, self._facts)).fetchall())
+                row = await (await state.execute(_BACKFILL, self._facts)).fetchone()
+                backfill_at = None if row is None else row[0]
             runs, rows = await self._unfinished(state)
-        return UnderWay(frozenset({*messages, *parked, *rows}), len(messages), runs, backfill)
+        for key, at in messages.items():
+            rows[key] = min(at, rows.get(key, at))
+        return UnderWay(rows, len(messages), runs, backfill_at, parked)
 
     async def captured_since_open(self, source: psycopg.AsyncConnection, lsn: str) -> set[str]:
         """Return the rows changed since `open`, once the stream has what was committed before
@@ -160,28 +181,23 @@ class Pipeline:
                 break
             await asyncio.sleep(CAPTURE_CHECK_S)
         async with self._states.connection() as state:
-            return await self._keys(state, _SINCE)
+            return set(await self._keys(state, _SINCE))
 
-    async def _before_consumer(
-        self, state: psycopg.AsyncConnection
-    ) -> tuple[set[str], set[str], bool]:
-        if self._facts is None:
-            return set(), set(), False
-        messages = await self._keys(state, _MESSAGES)
-        parked = await (await state.execute(_PARKED, self._facts)).fetchall()
-        backfill = await (await state.execute(_BACKFILL, self._facts)).fetchone()
-        return messages, {key for (key,) in parked}, bool(backfill and backfill[0])
+    async def _keys(self, state: psycopg.AsyncConnection, query: str) -> dict[str, datetime]:
+        """Return the rows of entries of the log, each with the time of its first one."""
+        found: dict[str, datetime] = {}
+        for key, at in await (await state.execute(query, self._facts)).fetchall():
+            row = f"{self._table}:{key}"
+            found[row] = min(at, found.get(row, at))
+        return found
 
-    async def _keys(self, state: psycopg.AsyncConnection, query: str) -> set[str]:
-        rows = await (await state.execute(query, self._facts)).fetchall()
-        return {f"{self._table}:{key}" for (key,) in rows}
-
-    async def _unfinished(self, state: psycopg.AsyncConnection) -> tuple[int, set[str]]:
-        runs, rows = 0, set[str]()
+    async def _unfinished(self, state: psycopg.AsyncConnection) -> tuple[int, dict[str, datetime]]:
+        runs, rows = 0, dict[str, datetime]()
         # One by one: all the payloads together may be large.
         async with state.cursor() as cursor:
-            async for payload, total in cursor.stream(_RUNS, [self._task, MOST_RUNS]):
-                rows |= _rows_of(payload)
+            async for payload, total, at in cursor.stream(_RUNS, [self._task, MOST_RUNS]):
+                for row in _rows_of(payload):
+                    rows.setdefault(row, at)
                 runs = total
         return runs, rows
 

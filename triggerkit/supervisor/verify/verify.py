@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
@@ -19,11 +20,10 @@ from triggerkit.supervisor.verify.compare import (
     Found,
     Verifiable,
     mismatches,
-    one_snapshot,
 )
 from triggerkit.supervisor.verify.in_flight import Pipeline, UnderWay
 from triggerkit.supervisor.verify.repair import Repair
-from triggerkit.tasks.verification import Problem
+from triggerkit.tasks.verification import Problem, one_snapshot
 
 #: Rows out of step that are kept until it is known which of them have changed meanwhile.
 MOST_KEPT: Final = 100_000
@@ -35,23 +35,48 @@ _WAL_END = "SELECT pg_current_wal_insert_lsn()::text"
 class Verification:
     """The result of a look at a task's effects.
 
-    `rows` is the number of the table's rows. `pending` are out of step too, but with a change or a
-    run on its way: they are in none of the `problems`, which count all the others. `listed` has the
-    first of those.
+    `rows` is the number of the table's rows, and `empty` of those that are to have no effect.
+    `pending` are out of step too, but with a change or a run on its way, since `pending_since` the
+    oldest: they are in none of the `problems`, which count all the others, those that are `parked`
+    among them. `listed` has the first of those.
     """
 
     task: str
     table: str
     rows: int = 0
     problems: Counter[Problem] = field(default_factory=Counter)
+    empty: int = 0
     pending: int = 0
+    pending_since: datetime | None = None
+    #: Those of the pending that are effects without a row.
+    pending_orphans: int = 0
+    parked: int = 0
     listed: list[Found] = field(default_factory=list)
     under_way: UnderWay = field(default_factory=UnderWay)
+    looked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def is_true(self) -> bool:
         """Return whether nothing is missing, stale or orphaned."""
         return not self.problems.total()
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether nothing that is out of step is on its way."""
+        return not self.pending
+
+    @property
+    def in_step(self) -> int:
+        """Return the number of rows that have their effect."""
+        late = self.problems["missing"] + self.problems["stale"]
+        return max(0, self.rows - self.empty - late - self.pending + self.pending_orphans)
+
+    @property
+    def pending_s(self) -> float | None:
+        """Return for how many seconds the oldest of the pending is on its way."""
+        if self.pending_since is None:
+            return None
+        return max(0.0, (self.looked_at - self.pending_since).total_seconds())
 
     def as_json(self) -> dict[str, Any]:
         """As the command prints it."""
@@ -60,8 +85,12 @@ class Verification:
             "table": self.table,
             "true": self.is_true,
             "rows": self.rows,
+            "in_step": self.in_step,
             **{problem: self.problems[problem] for problem in PROBLEMS},
+            "empty": self.empty,
+            "parked": self.parked,
             "pending": self.pending,
+            "pending_s": self.pending_s,
             "listed": [{"key": f.key, "problem": f.problem} for f in self.listed],
             "under_way": {
                 "messages": self.under_way.messages,
@@ -140,17 +169,33 @@ class _Comparison:
             self._result.rows = await _count(source, self._found)
             wal_end = await _wal_end(source)
             async for batch in mismatches(source, self._found, len(reader.key)):
-                await self._take([f for f in batch if not self._is_pending(f, before)], len(batch))
+                await self._take(batch, before)
         await self._exempt_recent(source, pipeline, wal_end)
         return self._result
 
-    async def _take(self, late: list[Found], looked_at: int) -> None:
-        """Count those that are late; the others of the batch are pending."""
-        self._result.pending += looked_at - len(late)
+    async def _take(self, batch: list[Found], before: UnderWay) -> None:
+        """Count those that are late, and those that are pending."""
+        late: list[Found] = []
+        for found in batch:
+            if found.problem == "empty":
+                self._result.empty += 1
+            elif (since := self._pending_since(found, before)) is not None:
+                self._note_pending(found, since)
+            else:
+                late.append(found)
+        self._result.parked += sum(self._row(found) in before.parked for found in late)
         self._result.problems.update(found.problem for found in late)
         self._kept += late[: MOST_KEPT - len(self._kept)]
-        if self._repair is not None and late:
-            await self._repair.trigger(late)
+        # What is tried again by itself would come after the run that mends it, and be older.
+        to_trigger = [f for f in late if not before.parked.get(self._row(f), False)]
+        if self._repair is not None and to_trigger:
+            await self._repair.trigger(to_trigger)
+
+    def _note_pending(self, found: Found, since: datetime) -> None:
+        result = self._result
+        result.pending += 1
+        result.pending_orphans += found.problem == "orphaned"
+        result.pending_since = min(since, result.pending_since or since)
 
     async def _exempt_recent(
         self, source: psycopg.AsyncConnection, pipeline: Pipeline, wal_end: str
@@ -162,14 +207,17 @@ class _Comparison:
         for found in self._kept:
             if self._row(found) in changed:
                 self._result.problems[found.problem] -= 1
-                self._result.pending += 1
+                self._note_pending(found, self._result.looked_at)
             elif len(self._result.listed) < self._limit:
                 self._result.listed.append(found)
 
-    def _is_pending(self, found: Found, under_way: UnderWay) -> bool:
-        if under_way.backfill and found.problem != "orphaned":
-            return True
-        return self._row(found) in under_way.rows
+    def _pending_since(self, found: Found, under_way: UnderWay) -> datetime | None:
+        row = self._row(found)
+        if row in under_way.parked:
+            return None
+        if under_way.backfill_at is not None and found.problem != "orphaned":
+            return under_way.rows.get(row, under_way.backfill_at)
+        return under_way.rows.get(row)
 
     def _row(self, found: Found) -> str:
         return row_key(*self._found.table, found.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_origin
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -116,7 +116,7 @@ class _Path:
 
 async def _performed(operation: Operation, request: Request, call: Call) -> Response:
     given = _parameters(operation, request)
-    query = (operation.query or Given).model_validate(dict(request.query_params))
+    query = (operation.query or Given).model_validate(_query(operation, request))
     if operation.query is not None:
         given["query"] = query
     if operation.body is not None:
@@ -126,6 +126,18 @@ async def _performed(operation: Operation, request: Request, call: Call) -> Resp
     if operation.status == 204:
         return Response(status_code=204, headers=HEADERS)
     return answer(operation.status, shown(operation.answer, found))
+
+
+def _query(operation: Operation, request: Request) -> dict[str, Any]:
+    """Return the query's parameters; one that may be repeated as a list."""
+    fields = {} if operation.query is None else operation.query.model_fields
+    given = request.query_params
+    return {
+        name: given.getlist(name)
+        if name in fields and get_origin(fields[name].annotation) is list
+        else value
+        for name, value in given.items()
+    }
 
 
 def _parameters(operation: Operation, request: Request) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from triggerkit.web.api import (
     runs,
     traces,
     triggers,
+    why,
 )
 from triggerkit.web.api.operation import Operation
 
@@ -98,6 +99,7 @@ OPERATIONS: Final = (
               201),
     Operation("GET", "/workers", running.list_all_workers, "List the workers"),
     Operation("GET", "/traces/{position}", traces.show_trace, "Show the way of a change"),
+    Operation("GET", "/why", why.show_why, "Say why a row has no effect", errors=(404, 409)),
     Operation("GET", "/audit", audit.list_changes, "List what was changed"),
 )
 # fmt: on

@@ -27,7 +27,7 @@ from triggerkit.cli.main import application
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
 from triggerkit.supervisor.verify.compare import verifiable
-from triggerkit.supervisor.verify.verify import Verification, verify
+from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
 
 
 def test_rows_in_step_are_true(settings: Settings, database: Connection) -> None:
@@ -116,6 +116,48 @@ def test_rows_of_a_backfill_are_pending_but_orphans_are_not(
     assert (found.pending, dict(found.problems)) == (3, {"orphaned": 2})
 
 
+def test_a_parked_row_is_not_pending(settings: Settings, database: Connection) -> None:
+    damage(database)
+    looked_at = declared()
+
+    async def refuse(_received: Received) -> Response:
+        return JSONResponse({}, status_code=422)
+
+    async def parked() -> tuple[Verification, Fixed]:
+        client = await Client.open(settings)
+        async with Receiver.start(refuse) as receiver:
+            await declare(settings, receiver, changes("public.notes"), "copy")
+            async with streaming(settings, receiver):
+                database.execute("UPDATE notes SET text = 'newer' WHERE id IN (1, 2)")
+                async with asyncio.timeout(10):
+                    while database.execute(PARKED).fetchone() != (2,):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            found = await verify(settings, client, verifiable(looked_at), 20)
+            fixed = await fix(settings, client, verifiable(looked_at), 20, 0)
+        await client.close()
+        return found, fixed
+
+    found, fixed = asyncio.run(parked())
+    assert (found.pending, found.parked, found.problems.total()) == (0, 2, 7)
+    # A run of theirs now would be followed by the parked message, which is older.
+    assert fixed.repair.triggered == 5
+
+
+PARKED = "SELECT count(*) FROM triggerkit.parked"
+
+
+def test_rows_that_are_to_have_no_effect_are_counted_and_no_fault(
+    settings: Settings, database: Connection
+) -> None:
+    with_empty = QUERY.replace(
+        " ORDER BY 1;", " UNION ALL SELECT id, 'empty' FROM notes WHERE id = 1"
+    )
+    damage(database)
+    found = look(settings, declared(with_empty))
+    assert (found.empty, found.problems.total(), found.rows) == (1, 5, 5)
+    assert "1" not in dict(listed(found))
+
+
 PROJECT = f'''
 from typing import Any
 from triggerkit import Change, rows, task
@@ -140,24 +182,25 @@ def test_the_command_prints_what_it_found_and_its_exit_code_says_it(
 
     code, text = command()
     assert code == 0
-    assert "copy_by_command: 0 rows of public.notes, every effect in step" in text
+    assert "copy_by_command: 0 rows of public.notes, 0 in step" in text
     damage(database)
     code, text = command("--limit", "1")
     assert code == 1
-    assert "5 rows of public.notes, 2 missing, 1 stale, 2 orphaned" in text
+    assert "5 rows of public.notes, 2 in step, 2 missing, 1 stale, 2 orphaned" in text
     assert "and 4 more" in text
     code, text = command("--json", "--limit", "1")
     assert code == 1
     assert orjson.loads(text) == [
         {
             "task": "copy_by_command", "table": "public.notes", "true": False, "rows": 5,
-            "missing": 2, "stale": 1, "orphaned": 2, "pending": 0,
+            "in_step": 2, "missing": 2, "stale": 1, "orphaned": 2, "empty": 0, "parked": 0,
+            "pending": 0, "pending_s": None,
             "listed": [{"key": ["3"], "problem": "missing"}],
             "under_way": {"messages": 0, "runs": 0, "backfill": False},
         }
     ]  # fmt: skip
     code, text = command("--fix", "--wait", "0", "--json")
-    assert code == 0
+    assert code == 5
     answer = orjson.loads(text)[0]
     assert answer["fixed"]["rows"] == 5
     assert (answer["true"], answer["pending"], answer["before"]["missing"]) == (True, 5, 2)

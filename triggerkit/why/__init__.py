@@ -1,0 +1,1 @@
+"""`triggerkit why`: why a row has no effect, and what helps."""

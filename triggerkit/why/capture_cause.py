@@ -1,0 +1,170 @@
+"""Why a change of a row is not in the log: it was not captured, or not read by a backfill yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.definition import BEGINNING, TableName
+from triggerkit.consumers.gap import Gap, open_gaps
+from triggerkit.consumers.source.database import Database
+from triggerkit.log.search import Searched
+from triggerkit.why.answer import Cause
+from triggerkit.why.consumer_cause import before_consumer
+from triggerkit.why.source_row import SourceRow
+
+#: WAL that a stream has in its hands at any time.
+LAG_BYTES = 64 * 1024
+
+#: The last backfill of a table, of each consumer.
+_BACKFILLS = """
+SELECT DISTINCT ON (b.consumer_id) b.consumer_id, b.id, b.state, b.rows_read, b.rows_estimated,
+    b.error, b.lower_bound IS NULL AND b.upper_bound ->> 'until' IS NULL AS is_whole
+FROM triggerkit.backfills b WHERE b.schema_name = %s AND b.table_name = %s
+ORDER BY b.consumer_id, b.id DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Backfill:
+    consumer_id: int
+    id: int
+    state: str
+    rows_read: int
+    rows_estimated: int
+    error: str | None
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What the state and the source know of how a table is captured."""
+
+    database: Database
+    table: TableName
+    consumers: Sequence[Consumer]
+    row: SourceRow
+    gaps: dict[int, list[Gap]]
+    backfills: dict[int, _Backfill]
+
+    @property
+    def fault(self) -> Cause | None:
+        """Why changes of the table made now do not arrive in the log; None if they do."""
+        slot, name = self.row.slot, self.database.slot_name
+        again = self._read_anew("triggerkit apply")
+        if not self.row.is_published:
+            publication = self.database.publication_name
+            return Cause(
+                "not_published",
+                f"{self.table} is not in the publication {publication}: its changes are not sent",
+                again,
+            )
+        if slot is None:
+            return Cause(
+                "slot_missing",
+                f"the replication slot {name} is gone: no change is captured since",
+                again,
+            )
+        if slot.lost_by is not None:
+            return Cause(
+                "slot_lost",
+                f"the replication slot {name} is lost ({slot.lost_by}): no change is captured",
+                self._read_anew("triggerkit apply --yes"),
+            )
+        if slot.active_pid is None:
+            return Cause(
+                "stream_not_running",
+                f"nobody reads the replication slot {name}: changes wait in the server's WAL",
+                "triggerkit stream  # and keep it running",
+            )
+        return None
+
+    @property
+    def gap(self) -> Cause | None:
+        """A gap that the row's change may have fallen into."""
+        for consumer in self.consumers:
+            for gap in self.gaps.get(consumer.id, ()):
+                if gap.table in (None, str(self.table)):
+                    remedy = f"triggerkit backfill start {consumer.name} --table {self.table}"
+                    if gap.ended_at is None:
+                        remedy = f"triggerkit apply && {remedy}"
+                    detail = f"changes are missing for {consumer.name}: {gap.cause}"
+                    return Cause("gap", detail, remedy)
+        return None
+
+    def backfill(self, consumer: Consumer) -> Cause | None:
+        """Return why a row that was there before has not come by a backfill."""
+        found, name = self.backfills.get(consumer.id), consumer.name
+        if found is None:
+            is_later = consumer.definition.start != BEGINNING
+            return before_consumer(name, str(self.table)) if is_later else None
+        read = f"{found.rows_read:,} of about {found.rows_estimated:,} rows are read"
+        what = f"the backfill {found.id} of {self.table} for {name}"
+        if found.state == "active":
+            return Cause("backfill_pending", f"{what} has not reached it yet: {read}")
+        if found.state == "paused":
+            remedy = f"triggerkit backfill resume {found.id}"
+            return Cause("backfill_paused", f"{what} is paused: {read}", remedy)
+        start = f"triggerkit backfill start {name} --table {self.table}"
+        if found.state in ("failed", "canceled"):
+            error = f": {found.error}" if found.error else ""
+            return Cause("backfill_failed", f"{what} is {found.state}{error}; {read}", start)
+        if not found.is_whole:
+            return before_consumer(name, str(self.table))
+        return None
+
+    def _read_anew(self, first: str) -> str:
+        starts = [
+            f"triggerkit backfill start {consumer.name} --table {self.table}"
+            for consumer in self.consumers
+        ]
+        return " && ".join([first, *starts])
+
+
+async def capture_of(
+    state: psycopg.AsyncConnection,
+    database: Database,
+    table: TableName,
+    consumers: Sequence[Consumer],
+    row: SourceRow,
+) -> Capture:
+    """Return how a table is captured for `consumers`, which follow it."""
+    async with state.cursor(row_factory=class_row(_Backfill)) as cursor:
+        await cursor.execute(_BACKFILLS, table)
+        backfills = {found.consumer_id: found for found in await cursor.fetchall()}
+    return Capture(database, table, consumers, row, await open_gaps(state), backfills)
+
+
+def not_captured(capture: Capture, searched: Searched, *, is_sure: bool) -> Iterator[Cause]:
+    """Yield why the row as it is now did not come into the log, the surest first.
+
+    Unless it `is_sure` that it did not, a stream that does not run says nothing.
+    """
+    for cause in (capture.fault, capture.gap):
+        if cause is not None and (is_sure or cause.code != "stream_not_running"):
+            yield cause
+    if searched.entries or not is_sure:
+        return
+    for consumer in capture.consumers:
+        if (cause := capture.backfill(consumer)) is not None:
+            yield cause
+    slot = capture.row.slot
+    if slot is not None and (slot.lag_bytes or 0) > LAG_BYTES:
+        behind = f"{(slot.lag_bytes or 0) / 1e6:,.1f} MB"
+        yield Cause(
+            "not_captured_yet", f"the stream is {behind} behind, and has not come to it yet"
+        )
+
+
+def not_in_log(capture: Capture, searched_from: int, *, is_whole: bool) -> Cause:
+    """Return that a row is there and no change of it was found."""
+    where = "the log has no change of it" if is_whole else (
+        f"no change of it is in the log from position {searched_from} on; it may be older"
+    )  # fmt: skip
+    names = [consumer.name for consumer in capture.consumers]
+    starts = [f"triggerkit backfill start {name} --table {capture.table}" for name in names]
+    return Cause("not_in_log", f"the row is there, and {where}", " && ".join(starts) or None)

@@ -1,0 +1,155 @@
+"""What the source database has of a row, and whether its changes are captured now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import orjson
+import psycopg
+from psycopg import sql
+
+from triggerkit.consumers.definition import TableName
+from triggerkit.consumers.source.database import Database
+from triggerkit.errors import ConfigurationError
+from triggerkit.replication.slot_state import SlotState, read_slot
+
+#: Milliseconds that a look into the source may take.
+LOOK_MS = 300
+
+_KEY = """
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+LEFT JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (number, place) ON true
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+  AND (k.place IS NULL OR k.place <= i.indnkeyatts)
+ORDER BY k.place
+"""
+
+_TABLES = """
+SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'triggerkit')
+"""
+
+#: By its root, by one of its partitions, or since all tables are.
+_PUBLISHED = """
+SELECT EXISTS (
+    SELECT FROM pg_publication_tables t WHERE t.pubname = %(publication)s AND (
+        t.schemaname = %(schema)s AND t.tablename = %(table)s
+        OR to_regclass(format('%%I.%%I', t.schemaname, t.tablename)) IN (
+            SELECT i.inhrelid FROM pg_inherits i
+            WHERE i.inhparent = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text)))))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row in the source. `key` is JSON as the log has it. `xmin` is the transaction that wrote
+    the row last, None without a row; `is_readable` says whether it could be looked for."""
+
+    key: str
+    is_readable: bool = False
+    xmin: int | None = None
+    slot: SlotState | None = None
+    is_published: bool = True
+
+    @property
+    def values(self) -> list[str]:
+        """Return the values of the key."""
+        return list(map(str, orjson.loads(self.key)))
+
+
+def unread(values: Sequence[str]) -> SourceRow:
+    """Return a row of a source that does not answer."""
+    return SourceRow(orjson.dumps(list(values)).decode())
+
+
+async def look_at_row(
+    source: psycopg.AsyncConnection, database: Database, table: TableName, values: Sequence[str]
+) -> SourceRow:
+    """Look up a row by the values of its key, as a person writes them.
+
+    Raises:
+        ConfigurationError: there is no such table, or the values do not fit its key.
+    """
+    columns = await _key_columns(source, table)
+    texts, where = list(values), None
+    if columns:
+        texts, where = await _canonical(source, table, columns, values)
+    cursor = await source.execute(
+        _PUBLISHED,
+        {"publication": database.publication_name, "schema": table.schema, "table": table.name},
+    )
+    published = await cursor.fetchone()
+    found = SourceRow(
+        orjson.dumps(texts).decode(),
+        slot=await read_slot(source, database.slot_name),
+        is_published=published == (True,),
+    )
+    if where is None:
+        return found
+    return await _read(source, table, where, found)
+
+
+async def _key_columns(source: psycopg.AsyncConnection, table: TableName) -> list[tuple[str, str]]:
+    rows = await (await source.execute(_KEY, table)).fetchall()
+    if not rows:
+        known = [name for (name,) in await (await source.execute(_TABLES)).fetchall()]
+        near = get_close_matches(str(table), known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(f"the source database has no table {table}{hint}")
+    return [(name, type_) for name, type_ in rows if name is not None]
+
+
+async def _canonical(
+    source: psycopg.AsyncConnection,
+    table: TableName,
+    columns: Sequence[tuple[str, str]],
+    values: Sequence[str],
+) -> tuple[list[str], sql.Composed]:
+    """Return the values as Postgres prints them, and the condition that a row has them."""
+    if len(columns) != len(values):
+        names = ", ".join(name for name, _ in columns)
+        raise ConfigurationError(
+            f"the key of {table} is ({names}): give {len(columns)} "
+            f"{'value' if len(columns) == 1 else 'values'}, not {len(values)}"
+        )
+    typed = [
+        sql.SQL("CAST({} AS {})").format(sql.Literal(value), sql.SQL(type_))
+        for (_, type_), value in zip(columns, values, strict=True)
+    ]
+    printed = sql.SQL(", ").join(sql.SQL("format('%s', {})").format(value) for value in typed)
+    try:
+        row = await (await source.execute(sql.SQL("SELECT {}").format(printed))).fetchone()
+    except psycopg.DataError:
+        types = ", ".join(f"{name} {type_}" for name, type_ in columns)
+        raise ConfigurationError(
+            f"the key of {table} is ({types}), and what was given is no such value"
+        ) from None
+    assert row is not None
+    where = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), value)
+        for (name, _), value in zip(columns, typed, strict=True)
+    )
+    return list(row), where
+
+
+async def _read(
+    source: psycopg.AsyncConnection, table: TableName, where: sql.Composed, found: SourceRow
+) -> SourceRow:
+    query = sql.SQL("SELECT xmin::text::bigint FROM {} WHERE {}").format(
+        sql.Identifier(*table), where
+    )
+    try:
+        async with source.transaction():
+            await source.execute(f"SET LOCAL statement_timeout = {LOOK_MS}")
+            row = await (await source.execute(query)).fetchone()
+    except psycopg.Error:
+        # Without the right to read it, or a type whose operators are elsewhere.
+        return found
+    xmin = None if row is None else int(row[0])
+    return SourceRow(found.key, True, xmin, found.slot, found.is_published)
