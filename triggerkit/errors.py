@@ -47,6 +47,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import getdoc
+from traceback import StackSummary, TracebackException, extract_tb
 
 
 class TriggerkitError(Exception):
@@ -252,3 +253,38 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
             left.extend(reversed(inner.exceptions))
         else:
             yield inner
+
+
+def text_of(value: object) -> str:
+    """Return the text of an error, or of another value, whatever its class does."""
+    try:
+        return str(value)
+    except BaseException:
+        return f"({type(value).__name__} cannot be shown as text)"
+
+
+def repr_of(value: object) -> str:
+    """Return the value's `repr`, whatever its class does."""
+    try:
+        return repr(value)
+    except BaseException:
+        return f"({type(value).__name__} cannot be shown as text)"
+
+
+def raised_at(error: BaseException) -> StackSummary:
+    """Return the frames that it was raised through."""
+    return extract_tb(BaseException.__dict__["__traceback__"].__get__(error))
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the error with its causes, or, of one that breaks whoever looks at them, alone."""
+    try:
+        return "".join(TracebackException.from_exception(error, compact=True).format())
+    except BaseException:
+        return alone(error, raised_at(error))
+
+
+def alone(error: BaseException, frames: StackSummary) -> str:
+    """Return the traceback of the error without its causes, of these frames."""
+    head = ["Traceback (most recent call last):\n", *frames.format()] if frames else []
+    return "".join([*head, f"{type(error).__name__}: {text_of(error)}\n"])

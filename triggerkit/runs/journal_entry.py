@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from triggerkit.errors import repr_of
 from triggerkit.runs.run import storable
 
 #: Largest attributes that are kept, in characters of JSON.
@@ -36,7 +37,9 @@ def as_attributes(attributes: dict[str, Any]) -> str:
     except TypeError:
         text = "\\u0000"
     if "\\u0000" in text:
-        shown = {storable(str(name)): storable(repr(value)) for name, value in attributes.items()}
+        shown = {
+            storable(str(name)): storable(repr_of(value)) for name, value in attributes.items()
+        }
         text = orjson.dumps(shown).decode()
     if len(text) > MAX_ATTRIBUTES:
         return orjson.dumps({"left out": f"attributes of {len(text):,} characters"}).decode()

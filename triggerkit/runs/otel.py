@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from triggerkit.errors import text_of
 from triggerkit.runs.run import ClaimedRun
 
 try:
@@ -28,8 +29,20 @@ def otel_span(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
     if _tracer is None:
         yield
         return
-    with _tracer.start_as_current_span(name, attributes=_scalars(attributes)):
-        yield
+    with _tracer.start_as_current_span(
+        name,
+        attributes=_scalars(attributes),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield
+        except Exception as error:
+            # By us: the library fails with errors that cannot be described.
+            with suppress(Exception):
+                span.record_exception(error)
+            otel_failed(f"{type(error).__name__}: {text_of(error)}")
+            raise
 
 
 @contextmanager
@@ -69,4 +82,4 @@ def otel_failed(message: str) -> None:
 
 
 def _scalars(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v if isinstance(v, _SCALARS) else str(v) for k, v in attributes.items()}
+    return {k: v if isinstance(v, _SCALARS) else text_of(v) for k, v in attributes.items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from triggerkit.errors import TaskImportError
+from triggerkit.errors import TaskImportError, text_of
 from triggerkit.project import Project
 from triggerkit.tasks.registry import load_app, load_tasks
 from triggerkit.tasks.task import Task
@@ -64,4 +64,4 @@ def _is_own(filename: str, folder: Path) -> bool:
 
 
 def _message(error: BaseException | None) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error)
+    return error.msg if isinstance(error, SyntaxError) else text_of(error)

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from triggerkit.errors import traceback_of
 from triggerkit.worker.telemetry.output import Echo, UnlockedHandler
 
 #: Set by `dev` for its children.
@@ -44,7 +45,15 @@ class StreamHandler(UnlockedHandler, logging.StreamHandler[Any]):
     """Writes each record to a stream by one call."""
 
 
-class JsonLines(logging.Formatter):
+class Lines(logging.Formatter):
+    """Lines for people."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the overridden method's name
+        """Return the traceback, also of an error that breaks whoever looks at it."""
+        return super().formatException(ei) if ei[1] is None else traceback_of(ei[1]).rstrip()
+
+
+class JsonLines(Lines):
     """One JSON object a line: time, level, logger, message, and the record's facts."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -72,9 +81,7 @@ def is_child() -> bool:
 
 def configure(*, json_lines: bool, quiet: bool = False) -> None:
     """Log to standard output: our lines by a handler of their own, and warnings of libraries."""
-    formatter = (
-        JsonLines() if json_lines else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-    )
+    formatter = JsonLines() if json_lines else Lines("%(asctime)s %(message)s", "%H:%M:%S")
     ours, others = StreamHandler(sys.stdout), StreamHandler(sys.stdout)
     for handler in (ours, others):
         handler.setFormatter(formatter)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, text_of
 from triggerkit.runs.journal_entry import JournalEntry, as_attributes
 from triggerkit.runs.otel import otel_span
 from triggerkit.runs.run import ClaimedRun, storable
@@ -207,7 +206,7 @@ class RunContext:
         try:
             yield attributes
         except BaseException as raised:
-            error = "".join(traceback.format_exception_only(raised)).strip()[:1000]
+            error = f"{type(raised).__name__}: {text_of(raised)}".removesuffix(": ")[:1000]
             raise
         finally:
             _span.reset(token)

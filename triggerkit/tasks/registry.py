@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from triggerkit.consumers.declare.declaration import Declared
-from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError
+from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError, text_of
 from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns, Limits, Schedule
 from triggerkit.tasks.declare import declared
@@ -136,4 +136,4 @@ def _user_line(error: BaseException) -> str:
     place = f"{last.filename}:{last.lineno}: {last.line}\n  " if last else ""
     if isinstance(error, SystemExit):
         return f"{place}it ends the process that imports it, by sys.exit({error.code!r})"
-    return f"{place}{type(error).__name__}: {error}"
+    return f"{place}{type(error).__name__}: {text_of(error)}"

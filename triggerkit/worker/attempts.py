@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from triggerkit.errors import repr_of
 from triggerkit.failpoints import reach
 from triggerkit.runs.admin.error_groups import place_of
 from triggerkit.runs.run import ClaimedRun, Outcome
@@ -105,7 +107,8 @@ class Attempts:
             self._journal.close(outcome.run.id, outcome.run.attempt, datetime.now(UTC))
             _log(outcome, seconds * 1000)
         except BaseException as error:  # a handler or filter of the project's, whatever it raises
-            print(f"{outcome.run.id} cannot be told of: {error!r}", file=sys.__stderr__)
+            with contextlib.suppress(Exception):
+                print(f"{outcome.run.id} cannot be told of: {repr_of(error)}", file=sys.__stderr__)
 
 
 def _log(outcome: Outcome, ms: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from pydantic_core import to_jsonable_python
 
-from triggerkit.errors import AbortRun, RetryAfter
+from triggerkit.errors import AbortRun, RetryAfter, text_of
 from triggerkit.message import BatchResult
 from triggerkit.runs.otel import otel_attempt, otel_failed
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, short_key
@@ -35,7 +35,6 @@ from triggerkit.worker.batch import (
 from triggerkit.worker.failure import (
     Failure,
     failure_of,
-    message_of,
     run_error,
     stopped_outcome,
     verdict_in,
@@ -153,7 +152,7 @@ class Executor:
         if attempt.reason is not None:
             otel_failed(attempt.reason.__name__)
             return self._stopped(attempt.run, attempt.reason)
-        otel_failed(message_of(error))
+        otel_failed(text_of(error))
         return self._failed(attempt.run, self._failure(error))
 
     async def _call_hooks(
@@ -279,7 +278,7 @@ def _output(run: ClaimedRun, result: Any) -> bytes:
     try:
         output = orjson.dumps(_without_odd_numbers(to_jsonable_python(result, fallback=repr)))
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        why = message_of(error) or type(error).__name__
+        why = text_of(error) or type(error).__name__
         logger.warning("the output of %s is not stored: it is not JSON (%s)", run.id, why)
         return orjson.dumps(f"(output not stored: {type(result).__name__} is not JSON)")
     if len(output) > MAX_OUTPUT_BYTES:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import FrameSummary, StackSummary, TracebackException, extract_tb
+from traceback import FrameSummary, StackSummary, TracebackException
 
-from triggerkit.errors import AbortRun, InvalidPayload, RetryAfter, leaves_of
+from triggerkit.errors import (
+    AbortRun,
+    InvalidPayload,
+    RetryAfter,
+    alone,
+    leaves_of,
+    raised_at,
+    text_of,
+)
 from triggerkit.runs.run import ClaimedRun, Outcome, RunError, storable
 from triggerkit.tasks import task
 from triggerkit.tasks.payload import payload_type
@@ -104,25 +112,21 @@ def run_error(error: BaseException) -> RunError:
 
     Whatever the error's class does, there is one: an error that is not stored ends no run.
     """
-    message = message_of(error)
     return RunError(
         type(error).__name__,
-        storable(message)[:MAX_MESSAGE],
-        storable(_traceback_of(error, message))[-MAX_TRACEBACK:],
+        storable(text_of(error))[:MAX_MESSAGE],
+        storable(_traceback_of(error))[-MAX_TRACEBACK:],
     )
 
 
-def _traceback_of(error: BaseException, message: str) -> str:
+def _traceback_of(error: BaseException) -> str:
     """Return its traceback; of an error that breaks whoever describes it, where it was raised."""
     try:
         traceback_ = TracebackException.from_exception(error, compact=True)
         _leave_out_own_frames(traceback_)
         return "".join(traceback_.format())
     except BaseException:
-        raised_at = BaseException.__dict__["__traceback__"].__get__(error)
-        frames = StackSummary.from_list(_others(extract_tb(raised_at))).format()
-        head = ["Traceback (most recent call last):\n", *frames] if frames else []
-        return "".join([*head, f"{type(error).__name__}: {message}\n"])
+        return alone(error, StackSummary.from_list(_others(raised_at(error))))
 
 
 def _leave_out_own_frames(traceback_: TracebackException | None) -> None:
@@ -150,11 +154,3 @@ def _seconds(asked: float | None) -> float | None:
         return None if asked is None else min(max(0.0, float(asked)), MAX_WAIT_S)
     except (TypeError, ValueError):
         return None
-
-
-def message_of(error: BaseException) -> str:
-    """Return its text, whatever its class does."""
-    try:
-        return str(error)
-    except BaseException:
-        return f"({type(error).__name__} cannot be shown as text)"

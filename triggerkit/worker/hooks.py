@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
+from triggerkit.errors import text_of
 from triggerkit.tasks.context import RunContext
 from triggerkit.tasks.hooks import Hooks
 from triggerkit.worker.attempt import Stopped
-from triggerkit.worker.failure import message_of
 
 logger = logging.getLogger("triggerkit.hooks")
 
@@ -31,8 +32,12 @@ async def call_hooks(
         except (Stopped, asyncio.CancelledError):
             raise
         except BaseException as error:
-            logger.exception("the %s hook of %s failed; it is ignored", at, context.task)
-            context.log(
-                f"the {at} hook failed: {type(error).__name__}: {message_of(error)}", "error"
-            )
+            _tell(at, context, error)
     return answers
+
+
+def _tell(at: At, context: RunContext, error: BaseException) -> None:
+    # What handlers of the project's raise is no concern of the run's.
+    with contextlib.suppress(Exception, SystemExit):
+        logger.exception("the %s hook of %s failed; it is ignored", at, context.task)
+    context.log(f"the {at} hook failed: {type(error).__name__}: {text_of(error)}", "error")

@@ -18,6 +18,7 @@ from typing import Any
 import dramatiq
 import psycopg
 
+from triggerkit.errors import text_of
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
@@ -247,7 +248,7 @@ def _prepare(tasks: dict[str, Task[Any, Any, Any]], event_loop: EventLoopThread)
                 opening = event_loop.run(awaited(opening))
             check_result(opening)
         except Exception as error:
-            logger.warning("preparing a task failed: %s: %s", type(error).__name__, error)
+            logger.warning("preparing a task failed: %s: %s", type(error).__name__, text_of(error))
 
 
 def stop_on_signals(stop: threading.Event) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, text_of
 from triggerkit.project import is_own_module
 
 
@@ -56,7 +56,7 @@ def load_function(reference: str) -> Callable[[Any], Any]:
     except BaseException as error:
         # SystemExit, too: nothing that a module does as it is imported ends the stream.
         raise ConfigurationError(
-            f"{reference}: cannot be loaded ({type(error).__name__}: {error}); "
+            f"{reference}: cannot be loaded ({type(error).__name__}: {text_of(error)}); "
             "write it as module:function, of a module in the project's folder"
         ) from error
     if not callable(found):

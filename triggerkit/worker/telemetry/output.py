@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from io import BufferedIOBase, TextIOBase
 from typing import TYPE_CHECKING, Any, TextIO
 
+from triggerkit.errors import traceback_of
 from triggerkit.runs.run import storable
 from triggerkit.tasks.context import running
 from triggerkit.worker.telemetry.journal import MAX_LINE
@@ -163,8 +164,9 @@ class RunHandler(UnlockedHandler):
             return
         try:
             text = record.getMessage()
-            if record.exc_info:
-                text += "\n" + logging.Formatter().formatException(record.exc_info)
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None:
+                text += f"\n{traceback_of(error).rstrip()}"
             context.log(text, record.levelname.lower(), {"logger": record.name})
         except Exception:
             self.handleError(record)
