@@ -17,6 +17,7 @@ from app.proxies import is_loopback, proxy_variable
 from app.rate_limits import asked_wait_in_text_s, asked_wait_s
 from app.settings import Settings
 from app.text_limit import Bound, Cut, cut, may_be_long
+from triggerkit.configuration.addresses import shown_server
 from triggerkit.errors import CannotConnect, ConfigurationError
 
 #: The API's own limit of inputs in one request.
@@ -87,6 +88,7 @@ class Embedder:
         #: Of all runs of this process together.
         self._requests = asyncio.Semaphore(settings.embedding_requests)
         self._url = settings.openai_base_url or DEFAULT_URL
+        self._place = shown_server(self._url)
         # What is on this machine is never asked through a proxy.
         direct = openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None
         try:
@@ -97,12 +99,11 @@ class Embedder:
                 timeout=TIMEOUT_S,
                 http_client=direct,
             )
-        except (ImportError, ValueError) as error:
-            variable = proxy_variable(self._url)
-            raise ConfigurationError(
-                f"no client of the embeddings API can be made: {error}"
-                + ("" if variable is None else f"; correct {variable}, or unset it")
-            ) from error
+        except ImportError as error:
+            raise self._unusable(f": {error}") from error
+        except (ValueError, httpx2.InvalidURL):
+            # The library repeats the URL, which may hold a password.
+            raise self._unusable("; its base URL or its proxy cannot be used") from None
 
     async def close(self) -> None:
         await self._client.close()
@@ -212,7 +213,7 @@ class Embedder:
 
     def _away(self, error: Exception) -> EmbeddingsAwayError:
         """Return what all runs wait for: `error` depends on no text."""
-        text = f"the embeddings API at {self._url}: {error}"
+        text = f"the embeddings API at {self._place}: {error}"
         wait_s: float | None = None
         if isinstance(error, openai.APIConnectionError):
             text = self._connection_error(error)
@@ -227,9 +228,14 @@ class Embedder:
         away.__cause__ = error
         return away
 
+    def _unusable(self, why: str) -> ConfigurationError:
+        variable = proxy_variable(self._url)
+        remedy = "" if variable is None else f"; correct {variable}, or unset it"
+        return ConfigurationError(f"no client of the embeddings API can be made{why}{remedy}")
+
     def _connection_error(self, error: openai.APIConnectionError) -> str:
         reason = str(error.__cause__ or "") or type(error.__cause__ or error).__name__
-        text = f"the embeddings API does not answer at {self._url} ({reason})"
+        text = f"the embeddings API does not answer at {self._place} ({reason})"
         variable = proxy_variable(self._url)
         return text if variable is None else f"{text}; it is asked through the proxy of {variable}"
 

@@ -12,6 +12,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from triggerkit.configuration.addresses import read_database_url, read_server_url
 from triggerkit.errors import CannotConnect, ConfigurationError
 from triggerkit.settings import own_environment, running_environment
 
@@ -54,7 +55,12 @@ def load_settings() -> Settings:
         ConfigurationError: a setting is wrong; the message names it.
     """
     try:
-        return Settings()
+        settings = Settings()
+        read_database_url(settings.database_url, "DATABASE_URL")
+        if settings.openai_base_url is not None:
+            example = "https://api.example.com/v1"
+            read_server_url(settings.openai_base_url, "OPENAI_BASE_URL", ("http", "https"), example)
+        return settings
     except ValidationError as error:
         problems = {str(e["loc"][0]).upper(): e for e in error.errors()}
         missing = [name for name, e in problems.items() if e["type"] == "missing"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from io import StringIO
@@ -28,6 +27,13 @@ from pydantic import (
     field_validator,
 )
 
+from triggerkit.configuration.addresses import (
+    http_problem,
+    is_host,
+    read_database_url,
+    read_server_url,
+)
+from triggerkit.configuration.quantities import BYTES, SECONDS
 from triggerkit.errors import ConfigurationError
 from triggerkit.signature import read_secret
 from triggerkit.textfile import read_text
@@ -40,11 +46,6 @@ MIN_SECRET_CHARS = 24
 
 #: An encryption key is the base64 of this many bytes.
 ENCRYPTION_KEY_BYTES = 32
-
-#: Units of durations, in seconds, and of sizes, in bytes.
-DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-
 
 #: The longest that can be kept: a hundred years, which Postgres can take from any date.
 LONGEST_KEPT_S = 36_500 * 86_400
@@ -118,20 +119,30 @@ class Settings(BaseModel):
     @field_validator("triggerkit_host")
     @classmethod
     def _without_brackets(cls, value: str) -> str:
-        return value.strip().removeprefix("[").removesuffix("]")
+        host = value.strip().removeprefix("[").removesuffix("]")
+        if not is_host(host):
+            raise ValueError("it is not a host: a name or an address, without a port")
+        return host
 
     @field_validator("triggerkit_log_keep", "triggerkit_runs_keep")
     @classmethod
     def _duration(cls, value: str) -> str:
-        if _seconds(value) > LONGEST_KEPT_S:
-            raise ValueError(f"{value!r} is too long; the longest is {LONGEST_KEPT_S // 86_400}d")
+        if SECONDS.read(value) > LONGEST_KEPT_S:
+            raise ValueError(f"it is too long; the longest is {LONGEST_KEPT_S // 86_400}d")
         return value
 
     @field_validator("triggerkit_log_max_bytes")
     @classmethod
     def _size(cls, value: str) -> str:
-        if _measured(value, SIZES, "20GB or 500MB") > LARGEST_LOG_BYTES:
-            raise ValueError(f"{value!r} is too large; the largest is 1000000TB")
+        if BYTES.read(value) > LARGEST_LOG_BYTES:
+            raise ValueError("it is too large; the largest is 1000000TB")
+        return value
+
+    @field_validator("triggerkit_public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and (problem := http_problem(value)):
+            raise ValueError(f"it cannot be read: {problem}; it looks like https://app.example.com")
         return value
 
     @field_validator("triggerkit_metrics_token", "triggerkit_secret_key")
@@ -181,13 +192,18 @@ class Settings(BaseModel):
     @property
     def source_dsn(self) -> str:
         """Connection string of the source database."""
-        return self._required("database_url", "postgresql://user@host/database")
+        url = self._required("database_url", "postgresql://user@host/database")
+        read_database_url(url, "DATABASE_URL")
+        return url
 
     @property
     def state_dsn(self) -> str:
         """Connection string of the database that holds the schema `triggerkit`."""
-        url = self.triggerkit_state_url
-        return url.get_secret_value() if url else self.source_dsn
+        if self.triggerkit_state_url is None:
+            return self.source_dsn
+        url = self.triggerkit_state_url.get_secret_value()
+        read_database_url(url, "TRIGGERKIT_STATE_URL")
+        return url
 
     @property
     def broker_dsn(self) -> str:
@@ -204,12 +220,9 @@ class Settings(BaseModel):
         if self.triggerkit_broker_url is None:
             return None
         url = self.triggerkit_broker_url.get_secret_value()
-        if not all(part.startswith(("amqp://", "amqps://")) for part in url.split(";")):
-            # Nothing of the URL is repeated: it may hold a password.
-            raise ConfigurationError(
-                "TRIGGERKIT_BROKER_URL cannot be parsed; it must look like "
-                "amqp://user:password@host:5672/%2F, and for Redis there is REDIS_URL"
-            )
+        example = "amqp://user:password@host:5672/%2F, and for Redis there is REDIS_URL"
+        for node in url.split(";"):
+            read_server_url(node, "TRIGGERKIT_BROKER_URL", ("amqp", "amqps"), example)
         return url
 
     @property
@@ -238,17 +251,17 @@ class Settings(BaseModel):
     @property
     def log_keep(self) -> timedelta:
         """Return the time that the log keeps what all consumers are past."""
-        return timedelta(seconds=_seconds(self.triggerkit_log_keep))
+        return timedelta(seconds=SECONDS.read(self.triggerkit_log_keep))
 
     @property
     def log_max_bytes(self) -> int:
         """Return the log's limit in bytes; beyond it the oldest part goes, delivered or not."""
-        return _bytes(self.triggerkit_log_max_bytes)
+        return int(BYTES.read(self.triggerkit_log_max_bytes))
 
     @property
     def runs_keep(self) -> timedelta:
         """Return the time that finished runs are kept."""
-        return timedelta(seconds=_seconds(self.triggerkit_runs_keep))
+        return timedelta(seconds=SECONDS.read(self.triggerkit_runs_keep))
 
     @property
     def public_url(self) -> str:
@@ -288,23 +301,6 @@ def _split(value: SecretStr | None) -> list[str]:
     if value is None:
         return []
     return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
-
-
-def _seconds(text: str) -> float:
-    """Read a duration such as `7d`, `12h`, `30m` or `45s`."""
-    return _measured(text, DURATIONS, "7d, 12h, 30m or 45s")
-
-
-def _bytes(text: str) -> int:
-    """Read a size such as `20GB` or `500MB`."""
-    return int(_measured(text, SIZES, "20GB or 500MB"))
-
-
-def _measured(text: str, units: Mapping[str, int], examples: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text.strip())
-    if found is None or found[2].lower() not in units or not float(found[1]):
-        raise ValueError(f"{text!r} is not understood; write it as {examples}")
-    return float(found[1]) * units[found[2].lower()]
 
 
 def _key_bytes(text: str) -> bytes:

@@ -97,14 +97,17 @@ def test_dotenv_wins_over_a_running_dev_and_the_environment_over_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".triggerkit").mkdir()
-    state = {"pid": os.getpid(), "env": {"DATABASE_URL": "dev", "REDIS_URL": "dev"}}
+    state = {
+        "pid": os.getpid(),
+        "env": {"DATABASE_URL": "postgresql://dev", "REDIS_URL": "redis://dev"},
+    }
     (tmp_path / ".triggerkit" / "dev.json").write_bytes(orjson.dumps(state))
     (tmp_path / ".env").write_text("REDIS_URL=dotenv\nTRIGGERKIT_HOST=dotenv\n")
     monkeypatch.setenv("TRIGGERKIT_HOST", "environment")
     for name in ("DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     settings = Settings.load(tmp_path)
-    assert settings.source_dsn == "dev"
+    assert settings.source_dsn == "postgresql://dev"
     assert settings.broker_dsn == "dotenv"
     assert settings.triggerkit_host == "environment"
 

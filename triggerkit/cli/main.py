@@ -6,12 +6,16 @@ import gc
 import logging
 import sys
 from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Final
 
 import typer
 from rich.markup import escape
 
+from triggerkit.cli.setting_names import PREFIX, unknown_settings
 from triggerkit.errors import TriggerkitError
+from triggerkit.settings import Settings, own_environment
 from triggerkit.supervisor.logs import is_child
 from triggerkit.terminal.console import TerminalConsole
 
@@ -70,24 +74,48 @@ def application(command: str | None = None) -> typer.Typer:
 
 def _root() -> None:
     """A row changes in Postgres, a Python task runs."""
+    if not is_child():
+        _warn_of_unknown_settings()
+
+
+def _warn_of_unknown_settings() -> None:
+    try:
+        names = own_environment(Path.cwd())
+    except (TriggerkitError, OSError):
+        # Whoever reads the settings says so.
+        return
+    known = {name.upper() for name in Settings.model_fields}
+    if any(name.startswith(PREFIX) and name not in known for name in names):
+        for line in unknown_settings(names, typer.main.get_command(application())):
+            print(f"warning: {line}", file=sys.stderr)
 
 
 def run() -> None:
     """Run the command; an error of ours prints its message and ends with its exit code."""
     gc.set_threshold(COLLECT_AFTER, 20, 50)
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal has no character for is written as its code.
+        if isinstance(stream, TextIOWrapper) and not is_child():
+            stream.reconfigure(errors="backslashreplace")
     try:
         application(sys.argv[1] if len(sys.argv) > 1 else None)()
-    except TriggerkitError as error:
-        if is_child():
-            logger.error("%s", error)
-        else:
-            stderr = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
-            stderr.print(f"[red]error:[/] {escape(str(error))}")
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        # Imported when there is an error: it knows the errors of every client.
+        explained = import_module("triggerkit.cli.failure").explained(error)
+        if explained is not None:
+            _print_error(explained)
+            sys.exit(explained.exit_code)
         if not is_child():
             raise
         logger.exception("internal error; please report it")
         sys.exit(1)
+
+
+def _print_error(error: TriggerkitError) -> None:
+    if is_child():
+        logger.error("%s", error)
+    else:
+        stderr = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
+        stderr.print(f"[red]error:[/] {escape(str(error))}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from triggerkit.configuration.addresses import is_host
 from triggerkit.settings import is_service_link
 
 #: The greatest port there is.
@@ -17,8 +18,14 @@ def _port(given: str) -> int | None:
     if is_service_link(given):
         return None
     if not given.isdecimal() or int(given) > MAX_PORT:
-        raise typer.BadParameter(f"{given!r} is not a port: a number of 0 to {MAX_PORT}")
+        raise typer.BadParameter(f"it is not a port: a number of 0 to {MAX_PORT}")
     return int(given)
+
+
+def _host(given: str) -> str:
+    if not is_host(given.strip("[]")):
+        raise typer.BadParameter("it is not a host: a name or an address, without a port")
+    return given
 
 
 App = Annotated[
@@ -34,7 +41,14 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", envvar="TRIGGERKIT_QUIET", help="Print only problems.")
 ]
 Host = Annotated[
-    str | None, typer.Option("--host", envvar="TRIGGERKIT_HOST", help="Address to listen on.")
+    str | None,
+    typer.Option(
+        "--host",
+        envvar="TRIGGERKIT_HOST",
+        parser=_host,
+        metavar="TEXT",
+        help="Address to listen on.",
+    ),
 ]
 Port = Annotated[
     int | None,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.errors import CannotConnect, ConfigurationError
+from triggerkit.configuration.addresses import read_database_url, shown_database
+from triggerkit.errors import CannotConnect
 
 #: What every session is set to, whatever the role, the database, the URL or the environment ask
 #: for. Values print and are read the same in the stream and in a backfill; nobody's limits for
@@ -53,28 +53,11 @@ _DURABLE = (
 #: A peer that is gone without a word is noticed within about half a minute.
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
-#: Parameters that other libraries have in their URLs, and libpq does not know.
-_FOREIGN = re.compile(
-    r"[?&](schema|pgbouncer|connection_limit|pool_timeout|sslaccept|currentSchema|ssl)="
-)
+#: What libpq repeats of a parameter that it cannot use.
+_REPEATED = re.compile(r'^(invalid [^"]*)"[^"]*"?')
 
 #: Seconds to wait for a server to answer.
 CONNECT_TIMEOUT_S = 10
-
-
-def redacted(dsn: str) -> str:
-    """`dsn` as a short name without its password: `postgresql://user@host:port/database`."""
-    try:
-        parts = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        return "postgresql://(unreadable)"
-    host = str(parts.get("host", "localhost"))
-    user = f"{parts['user']}@" if parts.get("user") else ""
-    database = parts.get("dbname", "")
-    if host.startswith("/"):
-        return f"postgresql://{user}/{database}?host={host}"
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"postgresql://{user}{host}{port}/{database}"
 
 
 def pinned(dsn: str, application_name: str) -> dict[str, Any]:
@@ -83,20 +66,7 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: `dsn` is not a connection string.
     """
-    try:
-        parts = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        if found := _FOREIGN.search(dsn):
-            raise ConfigurationError(
-                f"the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) has the parameter "
-                f"{found[1]}, which is another library's and not Postgres's: leave it out; tables "
-                "are named with their schema here"
-            ) from None
-        # The server's library repeats the string, password and all.
-        raise ConfigurationError(
-            "the database URL (DATABASE_URL or TRIGGERKIT_STATE_URL) cannot be parsed; "
-            "it must look like postgresql://user:password@host:5432/database"
-        ) from None
+    parts = read_database_url(dsn)
     own = {**KEEPALIVES, "application_name": application_name, "client_encoding": "UTF8"}
     # So that the statement which pins the session is not itself ended.
     options = f"{parts.get('options') or ''} -c statement_timeout=0".strip()
@@ -147,7 +117,7 @@ async def connect(
         return connection
     except psycopg.OperationalError as error:
         raise CannotConnect(
-            f"cannot connect to {redacted(dsn)}: {_first_line(error)}; "
+            f"cannot connect to {shown_database(dsn)}: {_first_line(error)}; "
             "check that the server runs and that the URL's host, user and password are correct"
         ) from error
 
@@ -200,4 +170,4 @@ def pool(dsn: str, application_name: str, *, size: int) -> Pool:
 
 def _first_line(error: psycopg.Error) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return _REPEATED.sub(r"\1value", text.splitlines()[0]) if text else type(error).__name__

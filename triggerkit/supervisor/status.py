@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import SecretStr
 
+from triggerkit.configuration.addresses import shown_database, shown_server
 from triggerkit.consumers.health import Problem, consumer_health
 from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.project import Project
@@ -41,8 +43,8 @@ async def read_status(
         "ready": problem is None and bool(running and running["ready"]),
         "url": running["url"] if running else settings.public_url,
         "dashboard_url": f"{running['url'] if running else settings.public_url}/dashboard/",
-        "database_url": _shown(settings.database_url, show_secrets),
-        "redis_url": _shown(settings.redis_url, show_secrets),
+        "database_url": _shown(settings.database_url, show_secrets, _database),
+        "redis_url": _shown(settings.redis_url, show_secrets, shown_server),
         "state_dir": str(running["state_dir"] if running else Path(project.folder) / STATE_DIR),
         "processes": running["processes"] if running else [],
         **health,
@@ -94,19 +96,13 @@ def _problem_of(task: WaitingTask) -> Problem:
     return Problem("away", "error", detail, remedy)
 
 
-def _shown(secret: Any, show_secrets: bool) -> str:
+def _shown(secret: SecretStr | None, show_secrets: bool, shown: Callable[[str], str]) -> str:
     """Return a connection string without its password, unless it is asked for."""
     if secret is None:
         return ""
-    url = str(secret.get_secret_value())
-    if show_secrets:
-        return url
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        parts: dict[str, Any] = conninfo_to_dict(url)
-        parts.pop("password", None)
-        return make_conninfo(**parts)
-    authority, slash, path = rest.partition("/")
-    userinfo, at, host = authority.rpartition("@")
-    user = userinfo.partition(":")[0]
-    return f"{scheme}://{user}{at}{host}{slash}{path}"
+    url = secret.get_secret_value()
+    return url if show_secrets else shown(url)
+
+
+def _database(url: str) -> str:
+    return shown_database(url, is_whole=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError
@@ -69,6 +69,13 @@ class _Endpoint(BaseModel):
     url: str
     headers: dict[str, str] = {}
     signing_secret: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        if "@" in re.split(r"[/?#]", value.partition("://")[2], maxsplit=1)[0]:
+            raise ValueError("it must not have a user name or password; send them in a header")
+        return value
 
 
 _endpoints = TypeAdapter(dict[str, _Endpoint])

@@ -60,8 +60,9 @@ def endpoint_of(url: str) -> HttpTarget:
         parts = urlsplit(url)
         port = parts.port
         host = (parts.hostname or "").encode("idna").decode()
-    except ValueError as error:
-        raise CannotReach(f"invalid URL: {error}") from None
+    except ValueError:
+        # What is said of it would repeat parts of it.
+        raise CannotReach("the URL's host or port is none") from None
     if parts.scheme not in ("http", "https") or not host:
         raise CannotReach("the URL must begin with http:// or https:// and a host")
     if "@" in parts.netloc:

@@ -13,6 +13,7 @@ from ipaddress import (
 )
 from typing import NamedTuple
 
+from triggerkit.configuration.addresses import has_stray_at
 from triggerkit.delivery.http.client import Resolve, endpoint_of
 from triggerkit.delivery.http.connection import CannotReach
 from triggerkit.delivery.http.resolver import Resolver
@@ -64,10 +65,16 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     Raises:
         ConfigurationError: one of them is not a network.
     """
-    try:
-        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise ConfigurationError(f"TRIGGERKIT_ALLOW_NETWORKS: {error}") from None
+    networks: list[Network] = []
+    for number, part in enumerate(text.split(","), 1):
+        try:
+            networks += [ip_network(part.strip())] if part.strip() else []
+        except ValueError:
+            raise ConfigurationError(
+                f"TRIGGERKIT_ALLOW_NETWORKS: number {number} of the list is not a network such as "
+                "10.0.0.0/8 or 192.168.1.7/32, without bits beyond its length"
+            ) from None
+    return tuple(networks)
 
 
 def is_allowed(
@@ -159,4 +166,6 @@ async def check_url(url: str, allowed: tuple[Network, ...]) -> None:
         endpoint = endpoint_of(url)
         await checked(allowed)(endpoint.host, endpoint.port)
     except CannotReach as error:
-        raise InvalidEndpoint(f"cannot push to the URL: {error}") from None
+        # The host is then most likely the beginning of a password.
+        why = "its host has no public address, and an @ follows" if has_stray_at(url) else error
+        raise InvalidEndpoint(f"cannot push to the URL: {why}") from None

@@ -5,11 +5,15 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import redis
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 
+from triggerkit.configuration.addresses import read_server_url
 from triggerkit.errors import ConfigurationError
 
 #: How other libraries write what certificates are checked for.
 _CERTIFICATES = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
+
+EXAMPLE = "redis://:password@host:6379/0, or rediss:// with TLS"
 
 
 def read_redis_url(url: str) -> str:
@@ -18,6 +22,7 @@ def read_redis_url(url: str) -> str:
     Raises:
         ConfigurationError: it cannot be read, or has an option that is not known.
     """
+    read_server_url(url, "REDIS_URL", ("redis", "rediss", "unix"), EXAMPLE)
     try:
         parts = urlsplit(url)
         given = options = parse_qsl(parts.query, keep_blank_values=True)
@@ -30,9 +35,15 @@ def read_redis_url(url: str) -> str:
             client.connection_pool.make_connection()
     except (ValueError, TypeError, AttributeError, redis.RedisError):
         # The library's messages repeat parts of the URL, which may be the password's.
-        names = "".join(f" {name}" for name, _ in parse_qsl(url.partition("?")[2]))
+        known = [name for name, _ in parse_qsl(url.partition("?")[2]) if _is_option(name)]
+        options_too = f", such as {', '.join(known)}" if known else ""
         raise ConfigurationError(
-            "REDIS_URL cannot be read; it looks like redis://:password@host:6379/0, or rediss:// "
-            "with TLS" + (f"; look at its options, too:{names}" if names else "")
+            f"REDIS_URL cannot be read; it looks like {EXAMPLE}; look at its options, "
+            f"too{options_too}"
         ) from None
     return read
+
+
+def _is_option(name: str) -> bool:
+    """Return whether it is the name of an option and not, say, the rest of a password."""
+    return name.startswith("ssl_") or name in URL_QUERY_ARGUMENT_PARSERS

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import psycopg
 
+from triggerkit.configuration.addresses import shown_database
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.source.database import CaptureNames, known_database
 from triggerkit.errors import CannotConnect
 from triggerkit.replication.slot import identify
 from triggerkit.settings import Settings
-from triggerkit.state.connect import connect, redacted
+from triggerkit.state.connect import connect
 from triggerkit.supervisor.checks.authorization import check_secrets
 from triggerkit.supervisor.checks.broker import check_broker
 from triggerkit.supervisor.checks.check import Check
@@ -37,7 +38,7 @@ async def run_checks(
         ConfigurationError: a setting is missing or wrong.
     """
     async with await connect(settings.source_dsn, "triggerkit check") as source:
-        checks = [Check("postgres reachable", True, redacted(settings.source_dsn))]
+        checks = [Check("postgres reachable", True, shown_database(settings.source_dsn))]
         checks += await check_connection(source)
         publication, slot = await _names(settings, source)
         checks += await _source(source, declared, publication, slot, advise=advise)

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from triggerkit.configuration.addresses import http_problem
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.delivery.http.client import HttpClient
 from triggerkit.delivery.http.connection import CannotReach, HttpError
@@ -60,15 +61,12 @@ async def check_endpoints(settings: Settings, declared: Sequence[Declared]) -> l
 
 async def _probe(base: str, listed: str) -> _Outcome:
     correct = "correct TRIGGERKIT_PUBLIC_URL; it looks like https://app.example.com"
-    try:
-        parts = urlsplit(base)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return _Outcome(False, f"not a URL: {error}", correct)
-    if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-        return _Outcome(False, "not an address that deliveries go to", correct)
+    if problem := http_problem(base):
+        return _Outcome(False, f"deliveries cannot go there: {problem}", correct)
+    parts = urlsplit(base)
+    host = parts.hostname or ""
     allowed = reachable(listed, base)
-    port = port or (443 if parts.scheme == "https" else 80)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         addresses = await Resolver().addresses_of(host, port)
     except CannotReach as error:

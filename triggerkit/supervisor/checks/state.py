@@ -6,12 +6,13 @@ from contextlib import AsyncExitStack
 
 import psycopg
 
+from triggerkit.configuration.addresses import shown_database
 from triggerkit.consumers.declare.followed import retyped
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.source.database import find_database
 from triggerkit.errors import CannotConnect
 from triggerkit.settings import Settings
-from triggerkit.state.connect import connect, redacted
+from triggerkit.state.connect import connect
 from triggerkit.state.migrate import SCHEMA, applied_version, migrations
 from triggerkit.supervisor.checks.check import Check, quoted
 from triggerkit.supervisor.checks.session import check_session
@@ -43,7 +44,7 @@ async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> li
             return [Check(name, False, str(error), remedy)]
         await stack.enter_async_context(state)
         return [
-            Check(name, True, redacted(settings.state_dsn)),
+            Check(name, True, shown_database(settings.state_dsn)),
             await check_session(state, "session of the state"),
             *await _state(state, source),
         ]

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from triggerkit import lifeline
+from triggerkit.configuration.addresses import shown_database
 from triggerkit.consumers.filters.functions import any_functions
 from triggerkit.errors import PreflightFailed
 from triggerkit.project import Project
 from triggerkit.settings import Settings
-from triggerkit.state.connect import connect, redacted
+from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.checks import run_checks
 from triggerkit.supervisor.dev.child import CommandProcess
@@ -95,7 +96,7 @@ class Dev:
             "TRIGGERKIT_ALLOW_NETWORKS": ",".join(filter(None, networks)),
         }
         self._settings = Settings.parse(self._environment)
-        self._console.note(f"  database {redacted(self._settings.source_dsn)}")
+        self._console.note(f"  database {shown_database(self._settings.source_dsn)}")
         if servers.embeddings_listener is not None:
             self._console.note(
                 "  embeddings by a local model, since OPENAI_API_KEY is not set: "

@@ -1,0 +1,70 @@
+"""Explain errors of servers, clients and the system in a line: what is wrong, and the remedy."""
+
+from __future__ import annotations
+
+import psycopg
+import redis
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+
+from triggerkit.errors import CannotConnect, PreflightFailed, TriggerkitError, leaves_of
+
+#: What Postgres says when the schema is not there, or is that of another version.
+_OTHER_SCHEMA = (
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+    errors.InvalidSchemaName,
+)
+
+
+def explained(error: BaseException) -> TriggerkitError | None:
+    """Return `error` as one of ours, None where it can only be a mistake of triggerkit."""
+    for leaf in leaves_of(error):
+        if isinstance(leaf, TriggerkitError):
+            return leaf
+        found = _of_postgres(leaf) if isinstance(leaf, psycopg.Error) else _of_others(leaf)
+        if found is not None:
+            return found
+    return None
+
+
+def _of_postgres(error: psycopg.Error) -> TriggerkitError | None:
+    said = error.diag.message_primary or _first_line(error)
+    if isinstance(error, errors.InsufficientPrivilege):
+        return PreflightFailed(
+            f"Postgres refuses: {said}; `triggerkit check` says what to grant the role"
+        )
+    if isinstance(error, _OTHER_SCHEMA) and "triggerkit" in said:
+        return PreflightFailed(
+            f"the schema triggerkit is missing or of another version ({said}); "
+            "run: triggerkit upgrade"
+        )
+    if isinstance(error, errors.DiskFull | errors.ReadOnlySqlTransaction):
+        return PreflightFailed(f"Postgres cannot write: {said}; make room, or connect to a primary")
+    if isinstance(error, psycopg.OperationalError | PoolTimeout):
+        return CannotConnect(
+            f"the connection to Postgres failed: {said}; check that the server runs, and try again"
+        )
+    return None
+
+
+def _of_others(error: BaseException) -> TriggerkitError | None:
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+        return CannotConnect(
+            "Redis refuses the user or password; correct them in REDIS_URL: "
+            "redis://user:password@host:6379/0"
+        )
+    if isinstance(error, redis.RedisError):
+        return CannotConnect(
+            f"Redis failed: {_first_line(error)}; check that it runs and that REDIS_URL is correct"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        return TriggerkitError(f"{place}{error.strerror}; correct that and start again")
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

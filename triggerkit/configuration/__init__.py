@@ -1,0 +1,1 @@
+"""Read the values of settings."""
