@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.capture.rig.log import follow_for_log
 from tests.capture.rig.source import Source
 from triggerkit.log import entry as entry_module
 from triggerkit.log import unchanged as unchanged_module
@@ -31,10 +32,10 @@ Take = Callable[[], Awaitable[list[Entry]]]
 
 
 @pytest.fixture
-def docs(source: Source) -> Source:
+def docs(source: Source, database_url: str, database_id: int) -> Source:
     """A source with large documents."""
     source.execute(DOCS)
-    source.follow("docs")
+    follow_for_log(source, database_url, database_id, "docs")
     return source
 
 
@@ -42,6 +43,8 @@ async def log(writer: LogWriter, parts: list[TransactionPart], flush_every: int)
     """Append `parts`, handing over after every so many changes, and commit."""
     written = 0
     for part in parts:
+        for sighting in part.sightings:
+            await writer.see(sighting)
         for index, change in enumerate(part.changes, part.first_idx):
             writer.write(Pending(part.transaction, index, change, part.transaction.xid))
             written += 1
@@ -109,7 +112,7 @@ def test_a_large_value_whose_text_is_short_is_not_taken_for_an_older_one(
         f"CREATE TABLE docs (id int PRIMARY KEY, body {type_}, note text)",
         "ALTER TABLE docs ALTER body SET STORAGE EXTERNAL",
     )
-    source.follow("docs")
+    follow_for_log(source, database_url, database_id, "docs")
     source.execute(f"INSERT INTO docs VALUES (1, {long})")
     first = logged(source, database_url, database_id)[-1]
     source.execute(f"UPDATE docs SET body = {short}")
@@ -259,12 +262,12 @@ def test_looking_a_version_up_uses_the_index_of_large_ones(
         "FROM generate_series(1, 5000) i"
     )
     logged(docs, database_url, database_id)
-    wanted: list[list[Any]] = [[0], [3], ["public"], ["docs"], ['["100"]'], [4000]]
+    wanted: list[list[Any]] = [[0], [3], ["public"], ["docs"], ['["100"]'], [4000], [1], [0]]
     with psycopg.connect(database_url, autocommit=True) as connection:
         for _ in range(2):
             connection.execute("SET enable_sort = off")
             plan = connection.execute(
-                f"EXPLAIN {unchanged_module._FIND}", [*wanted, database_id, 1]
+                f"EXPLAIN {unchanged_module._FIND}", [*wanted, database_id]
             ).fetchall()
             text = "\n".join(line for (line,) in plan)
             assert "hashtext" in text.split("Index Cond")[1].splitlines()[0]

@@ -61,21 +61,26 @@ class Appender:
 
     async def _write(self, part: TransactionPart) -> None:
         writer, transaction = self._writer, part.transaction
+        for sighting in part.sightings:
+            await writer.see(sighting)
         for index, change in enumerate(part.changes, part.first_idx):
             held = writer.write(Pending(transaction, index, change, transaction.xid))
             if held > FLUSH_BYTES:
                 await writer.flush()
         for message in part.messages:
             if message.prefix == MARKER_PREFIX:
-                self._write_chunk(self._backfills.at_marker(message.content, transaction))
+                await self._write_chunk(self._backfills.at_marker(message.content, transaction))
             elif message.prefix == heartbeat.PREFIX:
                 self._statements.append(Statement(_HEARTBEAT, [self._writer.database_id]))
 
-    def _write_chunk(self, survivors: Survivors | None) -> None:
+    async def _write_chunk(self, survivors: Survivors | None) -> None:
         if survivors is None:
             return
+        first = self._writer.next_position
         for pending in survivors.pending:
             self._writer.write(pending)
+        if survivors.pending and survivors.sighting is not None:
+            await self._writer.read(survivors.sighting, first)
         self._survivors.append(survivors)
         self._statements.append(survivors.progress(self._writer.next_position - 1))
 

@@ -1,12 +1,12 @@
 """Large values that an update leaves as they are: the WAL does not carry them, the log has them.
 
 The version of the row before the update is looked up: in what is about to be appended, or else in
-the table. It is there if the row was captured or read since the slot was made.
+the table. It is there if the row was captured or read since its table's entries are to be trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import psycopg
 
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import split_object
+from triggerkit.log.trust import Since
 
 #: Bytes of looked-up versions that are held at a time.
 VERSIONS_BYTES = 8 * 1024 * 1024
@@ -25,17 +26,18 @@ VERSIONS_BYTES = 8 * 1024 * 1024
 #: key's would be read from end to end.
 _FIND = """
 SELECT w.number, e.position, octet_length(e.record)
-FROM unnest(%s::int[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::bigint[])
-    AS w (number, partition, schema_name, table_name, key, before)
+FROM unnest(%s::int[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+        %s::bigint[], %s::bigint[])
+    AS w (number, partition, schema_name, table_name, key, before, since, since_lsn)
 CROSS JOIN LATERAL (
-    SELECT position, record FROM triggerkit.events e
+    SELECT position, commit_lsn, record FROM triggerkit.events e
     WHERE e.database_id = %s AND e.partition = w.partition AND hashtext(e.key) >= hashtext(w.key)
       AND hashtext(e.key) <= hashtext(w.key)
       AND (octet_length(e.record) > 2000 OR e.unchanged IS NOT NULL OR e.fault IS NOT NULL)
-      AND e.position < w.before AND e.position >= %s
+      AND e.position < w.before AND e.position >= w.since
       AND e.key = w.key AND e.schema_name = w.schema_name AND e.table_name = w.table_name
     ORDER BY hashtext(e.key) DESC, e.position DESC LIMIT 1) e
-WHERE e.record IS NOT NULL
+WHERE e.record IS NOT NULL AND e.commit_lsn >= w.since_lsn
 """
 
 _FETCH = """
@@ -47,13 +49,16 @@ JOIN triggerkit.events e
 
 
 class _Wanted(NamedTuple):
-    """The row whose last version before the position `before` an entry's values are in."""
+    """The row whose last version before the position `before` an entry's values are in, if that is
+    not from before `since` or `since_lsn`."""
 
     partition: int
     schema: str
     table: str
     key: str
     before: int
+    since: int
+    since_lsn: int
 
 
 class _Stored(NamedTuple):
@@ -68,12 +73,13 @@ class _Stored(NamedTuple):
 class Lookup:
     """The log of one database as the connection of its writer sees it, uncommitted rows included.
 
-    Positions before `since` are not trusted: changes may be missing between them and the present.
+    `since` says for each entry, by its position, from where on others can be its source; one that
+    it does not have has none.
     """
 
     connection: psycopg.AsyncConnection
     database_id: int
-    since: int
+    since: Mapping[int, Since]
 
     async def complete(self, entries: list[Entry], before: Entry | None) -> int:
         """Put the missing values into `entries`, consecutive ones of an append, in their place.
@@ -82,7 +88,7 @@ class Lookup:
         their values take too much memory; those are to be written before the others. What is not
         found stays named in `unchanged`.
         """
-        within, wanted = _plan(entries, before)
+        within, wanted = _plan(entries, before, self.since)
         stored = await self._find(wanted)
         count, chosen = _bounded(entries, within, stored)
         records = await self._fetch(chosen)
@@ -98,7 +104,7 @@ class Lookup:
         if not wanted:
             return {}
         columns = [list(wanted), *map(list, zip(*wanted.values(), strict=True))]
-        cursor = await self.connection.execute(_FIND, [*columns, self.database_id, self.since])
+        cursor = await self.connection.execute(_FIND, [*columns, self.database_id])
         return {
             number: _Stored(wanted[number].partition, position, size_bytes)
             for number, position, size_bytes in await cursor.fetchall()
@@ -134,7 +140,7 @@ def completed(entry: Entry, previous: bytes) -> Entry:
 
 
 def _plan(
-    entries: Sequence[Entry], before: Entry | None
+    entries: Sequence[Entry], before: Entry | None, trusted: Mapping[int, Since]
 ) -> tuple[dict[int, int], dict[int, _Wanted]]:
     """Return where the version before each incomplete entry is: at a number in `entries`, or
     stored."""
@@ -146,28 +152,37 @@ def _plan(
     for number, entry in enumerate(entries):
         row = entry.schema, entry.table, entry.key
         source = last.get(row)
-        if entry.unchanged:
-            origin = entry
+        since = trusted.get(entry.position)
+        if entry.unchanged and since is not None:
+            origin: Entry | None = entry
             if entry.action == "insert":
                 # The row got another key: its values are those of the row that was deleted for it.
                 moved = entries[number - 1] if number else before
-                if moved is None or not _is_move(moved, entry):
-                    continue
-                origin, source = moved, deleted
-            if source is None:
+                origin, source = (moved, deleted) if _is_move(moved, entry) else (None, None)
+            if source is not None:
+                if (
+                    entries[source].position >= since.position
+                    and entries[source].commit_lsn >= since.lsn
+                ):
+                    within[number] = source
+            elif origin is not None:
                 wanted[number] = _Wanted(
-                    origin.partition, origin.schema, origin.table, origin.key, origin.position
+                    origin.partition,
+                    origin.schema,
+                    origin.table,
+                    origin.key,
+                    origin.position,
+                    *since,
                 )
-            else:
-                within[number] = source
         deleted = last.get(row)
         last[row] = number
     return within, wanted
 
 
-def _is_move(deleted: Entry, inserted: Entry) -> bool:
+def _is_move(deleted: Entry | None, inserted: Entry) -> bool:
     return (
-        deleted.action == "delete"
+        deleted is not None
+        and deleted.action == "delete"
         and (deleted.schema, deleted.table) == (inserted.schema, inserted.table)
         and deleted.commit_lsn == inserted.commit_lsn
         and deleted.commit_idx == inserted.commit_idx - 1

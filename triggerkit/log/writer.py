@@ -23,7 +23,9 @@ from triggerkit.log.entry import (
     parameters,
 )
 from triggerkit.log.tables import TABLE_BYTES, LogTables
+from triggerkit.log.trust import Since, Trust
 from triggerkit.log.unchanged import Lookup
+from triggerkit.replication.sighting import Sighting
 from triggerkit.state.connect import connect
 
 #: An append of no more entries is one statement: a COPY takes five turns with the server.
@@ -87,6 +89,9 @@ class LogWriter:
         self._held_bytes = 0
         #: Whether some of what is held leaves values out that the log may have.
         self._lacks_values = False
+        self._trust = Trust(connection, database_id)
+        #: From where on the log is trusted, by the positions of entries that lack values.
+        self._since: dict[int, Since] = {}
         self._last_handed_over: Entry | None = None
         self.epoch_position = 1
         #: The slot whose LSNs `last_commit_lsn` counts by.
@@ -140,16 +145,34 @@ class LogWriter:
         if size_bytes > LARGEST_BYTES:
             entry = entry.without_record()
             size_bytes = entry.size_bytes
-        if entry.unchanged:
-            self._lacks_values = True
         position = self._tables.place(self.next_position, size_bytes)
         if position != self.next_position:
             entry = entry._replace(position=position)
         self.next_position = position + 1
+        if entry.unchanged:
+            self._lacks_values = True
+            since = self._trust.since((entry.schema, entry.table))
+            if since is not None:
+                since = since._replace(position=max(since.position, self.epoch_position))
+                self._since[position] = since
+        elif entry.action == "truncate":
+            self._trust.end((entry.schema, entry.table), self.next_position)
         self._entries.append(entry)
         self._held_bytes += size_bytes
         self.kept_bytes += size_bytes
         return self._held_bytes
+
+    async def see(self, sighting: Sighting) -> None:
+        """Take in what is seen of a relation, whose changes are written after it."""
+        # The server is in the midst of a COPY on this connection.
+        await self._end_copy()
+        await self._trust.see(sighting, self.next_position)
+
+    async def read(self, sighting: Sighting, first: int) -> None:
+        """Take in what a backfill saw of the table whose rows it wrote, from position `first`
+        on."""
+        await self._end_copy()
+        await self._trust.read(sighting, first, self.next_position)
 
     async def flush(self) -> None:
         """Hand what is held in memory to the server, not yet committed."""
@@ -164,7 +187,7 @@ class LogWriter:
         """
         # The server is in the midst of a COPY on this connection: it sees what came so far after.
         await self._end_copy()
-        lookup = Lookup(self._connection, self.database_id, self.epoch_position)
+        lookup = Lookup(self._connection, self.database_id, self._since)
         held = self._entries[self._handed_over :]
         count = await lookup.complete(held, self._last_handed_over)
         self._entries[self._handed_over :] = [
@@ -178,6 +201,7 @@ class LogWriter:
             self.forget()
         else:
             self._lacks_values = False
+            self._since.clear()
 
     async def _hand_over(self, count: int) -> None:
         if not count:
@@ -241,6 +265,7 @@ class LogWriter:
         return (
             0 < self._held_count <= SMALL_APPEND
             and not self._lacks_values
+            and self._trust.is_saved
             and self._tables.has(self.next_position)
             and self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         )
@@ -263,6 +288,7 @@ class LogWriter:
         if cursor.rowcount != 1:
             await self._connection.rollback()
             raise Fenced
+        await self._trust.save()
         for statement in also:
             await self._connection.execute(statement.query, statement.parameters)
         await self._connection.commit()

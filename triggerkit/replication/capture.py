@@ -32,6 +32,7 @@ from triggerkit.replication.messages import (
 )
 from triggerkit.replication.pgoutput import commit_time, decode
 from triggerkit.replication.relations import RelationCache
+from triggerkit.replication.sighting import Sighting
 from triggerkit.replication.source_server import Server
 from triggerkit.replication.versions import Versions, full_xid
 
@@ -42,13 +43,15 @@ class TransactionPart:
 
     Large transactions, and those whose annotations change, come in several parts. `first_idx` is
     the index of the first change in its transaction. `end_lsn` is set on the last part: confirming
-    it means not to get the transaction again.
+    it means not to get the transaction again. `sightings` are of relations announced before the
+    changes, in this transaction or in others before it that have nothing else.
     """
 
     transaction: Transaction
     first_idx: int
     changes: list[RowChange] = field(default_factory=list)
     messages: list[LogicalMessage] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
     end_lsn: Lsn | None = None
 
 
@@ -76,6 +79,8 @@ class Capture:
         self._after = after
         self._xid = last_xid
         self._part: TransactionPart | None = None
+        #: What was announced by transactions that are not handed over.
+        self._unsaid: list[Sighting] = []
         self._skipping = False
         #: The end of the last transaction that was handed over, durable or not.
         self._handed_over = Lsn(0)
@@ -105,7 +110,7 @@ class Capture:
             CannotConnect, SlotError: see `ReplicationConnection.open`.
         """
         async with AsyncExitStack() as stack:
-            catalog = Catalog(dsn, versions)
+            catalog = Catalog(dsn, versions, publication)
             stack.push_async_callback(catalog.close)
             async with answering():
                 last_xid = await catalog.last_xid()
@@ -171,7 +176,7 @@ class Capture:
         elif isinstance(message, Commit):
             self._commit(message, parts)
         elif isinstance(message, Relation):
-            await self._announce(message)
+            await self._announce(message, parts)
         elif isinstance(message, LogicalMessage):
             self._on_marker(message, parts)
 
@@ -203,9 +208,11 @@ class Capture:
         self._xid = full_xid(message.xid, self._xid)
         commit_at = commit_time(message.commit_time_us)
         transaction = Transaction(message.final_lsn, commit_at, self._xid)
-        self._part = TransactionPart(transaction, 0)
+        unsaid, self._unsaid = self._unsaid, []
+        self._part = part = TransactionPart(transaction, 0, sightings=unsaid)
         for relation in await self._catalog.changed(self._xid, message.final_lsn):
             self._relations.put(relation)
+            part.sightings.append(await self._catalog.sight(relation, self._xid))
 
     def _commit(self, message: Commit, parts: list[TransactionPart]) -> None:
         part, self._part = self._part, None
@@ -217,13 +224,15 @@ class Capture:
             # Nothing of it concerns us and nothing is in flight: confirmed without a write, else
             # our own commits would answer themselves forever on servers before 15.
             self._connection.pass_over(message.end_lsn)
+        if part.end_lsn is None:
+            self._unsaid = part.sightings
         self._skipping = False
 
     @property
     def _is_all_durable(self) -> bool:
         return self._part is None and self._handed_over <= self._connection.flushed
 
-    async def _announce(self, relation: Relation) -> None:
+    async def _announce(self, relation: Relation, parts: list[TransactionPart]) -> None:
         if relation.schema == wal_marker.OWN_SCHEMA:
             self._relations.skip(relation.oid)
             if relation.table == wal_marker.TABLE:
@@ -232,7 +241,11 @@ class Capture:
             async with answering():
                 lsn = self._part.transaction.commit_lsn if self._part is not None else 0
                 compiled = await self._catalog.compile(relation, self._xid, lsn)
+                sighting = await self._catalog.sight(compiled, self._xid)
             self._relations.put(compiled)
+            # What came before in this transaction is of the relation as it was.
+            self._split(parts)
+            (self._unsaid if self._part is None else self._part.sightings).append(sighting)
 
     def _on_keepalive(self, keepalive: PrimaryKeepalive) -> None:
         if self._is_all_durable:

@@ -10,6 +10,8 @@ import psycopg
 from triggerkit.replication.compiled import CompiledRelation
 from triggerkit.replication.messages import Relation
 from triggerkit.replication.old_rows import Partitions
+from triggerkit.replication.sighting import Sighting, sight_announced
+from triggerkit.replication.slot import PUBLICATION
 from triggerkit.replication.versions import (
     Column,
     InMemory,
@@ -123,8 +125,11 @@ class Catalog:
     What it finds is kept in `versions`, for when the catalog has moved on.
     """
 
-    def __init__(self, dsn: str, versions: Versions | None = None) -> None:
+    def __init__(
+        self, dsn: str, versions: Versions | None = None, publication: str = PUBLICATION
+    ) -> None:
         self._dsn = dsn
+        self._publication = publication
         self._versions = versions or InMemory()
         self._announced: set[int] = set()
         #: Relations announced with the key they had before one that is made later in the stream.
@@ -165,6 +170,10 @@ class Catalog:
         at `lsn`."""
         due = [relation for relation, until in self._until.values() if xid > until]
         return [await self.compile(relation, xid, lsn) for relation in due]
+
+    async def sight(self, relation: CompiledRelation, xid: int) -> Sighting:
+        """Return what is seen of `relation` now, which is announced in transaction `xid`."""
+        return await sight_announced(await self._connected(), self._publication, relation, xid)
 
     async def last_xid(self) -> int:
         """Return a recent 64-bit transaction id, to extend the stream's 32-bit ones by."""

@@ -77,6 +77,8 @@ class CompiledRelation:
         self.schema: Final = relation.schema
         self.table: Final = relation.table
         self.columns: Final = tuple(column.name for column in relation.columns)
+        #: The OIDs of their types.
+        self.types: Final = tuple(column.type_oid for column in relation.columns)
         self.key_columns: Final = _key_columns(relation, primary_key)
         self._fields = tuple(
             (

@@ -23,6 +23,7 @@ from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.catalog import type_decoders
 from triggerkit.replication.publication.columns import published_columns
+from triggerkit.replication.sighting import Sighting, sight_table
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.values import Decoder, decoder_for
 
@@ -47,12 +48,16 @@ SELECT greatest(pg_relation_size(%(table)s::regclass),
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows read by one snapshot, in order; `finished` when the phase has no more after them."""
+    """Rows read by one snapshot, in order; `finished` when the phase has no more after them.
+
+    `sighting` is what that snapshot sees of their table.
+    """
 
     snapshot: Snapshot
     rows: list[Row]
     finished: bool
     size_bytes: int = 0
+    sighting: Sighting | None = None
 
 
 class ChunkReader:
@@ -184,11 +189,12 @@ class ChunkReader:
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor = await self._connection.execute("SELECT txid_current_snapshot()::text")
             snapshot_row = await cursor.fetchone()
+            sighting = await sight_table(self._connection, self._publication, self._table)
             rows, size_bytes = await self._copied(query, order)
         assert snapshot_row is not None
         finished = len(rows) < self._limit and size_bytes < TARGET_BYTES
         self._adapt(len(rows), size_bytes, monotonic() - started)
-        return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes)
+        return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes, sighting)
 
     async def rows_of(self, keys: Sequence[Key]) -> list[Row]:
         """Return the rows that there are of `keys`, whose values are as Postgres prints them."""

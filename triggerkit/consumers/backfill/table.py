@@ -29,6 +29,7 @@ from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
 from triggerkit.replication import wal_marker
+from triggerkit.replication.sighting import Sighting
 from triggerkit.state.connect import connect
 
 #: Prefix of our messages in the WAL.
@@ -90,11 +91,13 @@ class OpenBackfill:
 
 
 class Survivors(NamedTuple):
-    """Rows that a marker puts into the log, and the progress to store with them."""
+    """Rows that a marker puts into the log, what their table was seen to be, and the progress to
+    store with them."""
 
     pending: list[Pending]
     read: int
     reader: TableBackfill
+    sighting: Sighting | None
 
     def progress(self, head: int) -> Statement:
         """Return the statement that stores the progress; `head` is the log's position after the
@@ -238,7 +241,7 @@ class TableBackfill:
             )
             for index, row in enumerate(rows)
         ]
-        return Survivors(pending, len(chunk.rows), self)
+        return Survivors(pending, len(chunk.rows), self, chunk.sighting)
 
     def progress(self, read: int, logged: int, head: int) -> Statement:
         """Return the statement that stores how far the chunk in flight brings the backfill."""

@@ -9,7 +9,9 @@ import psycopg
 from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.source.published import look
 from triggerkit.consumers.source.relations import note_present
+from triggerkit.log.trust import note_sighting
 from triggerkit.replication.publication.ensure import ensure_publication
+from triggerkit.replication.sighting import sight_table
 
 
 async def follow(
@@ -31,4 +33,8 @@ async def follow(
     published = await ensure_publication(source, publication, wanted)
     found = await look(source, state, database.id, publication, wanted)
     await note_present(source, state, database.id, [table.oid for table in published.tables])
+    for name in wanted:
+        sighting = await sight_table(source, publication, name)
+        if sighting is not None:
+            await note_sighting(state, database.id, sighting)
     return [*published.said, *map(str, found)]

@@ -32,6 +32,8 @@ WHERE id = %s
 
 _LAST = "SELECT last_commit_lsn FROM triggerkit.databases WHERE id = %s FOR NO KEY UPDATE"
 
+_FORGET = "DELETE FROM triggerkit.sightings WHERE database_id = %s"
+
 _IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
 
 _IS_LOST = """
@@ -95,6 +97,8 @@ async def _begin_anew(
         [last] = await cursor.fetchone() or [None]
         await state.execute(_KEEP_SLOT, [database.id])
         await state.execute(_NEW_SLOT, [*_facts(identity), database.id])
+        # Places of the WAL mean nothing to another slot's.
+        await state.execute(_FORGET, [database.id])
         stored = await stored_consumers(state, database.id)
         await mark_gap(
             state, [consumer.id for consumer in stored], reason, from_lsn=last, to_lsn=place

@@ -143,7 +143,7 @@ async def ensure_database(
         )
     if found.system_identifier != identity.system_identifier:
         # What is remembered by OIDs is of the other server's.
-        for table in ("published", "relations"):
+        for table in ("published", "relations", "sightings"):
             await state.execute(
                 f"DELETE FROM triggerkit.{table} WHERE database_id = %s",  # noqa: S608
                 [found.id],

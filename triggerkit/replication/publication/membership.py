@@ -33,7 +33,8 @@ _OF_SCHEMA = """
 """
 
 #: The end of the WAL, and where relations are by now.
-_PLACE = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
+WAL_END = "(pg_current_wal_insert_lsn() - '0/0')::bigint"
+_PLACE = f"SELECT {WAL_END}"
 _NAMES = """
 SELECT c.oid::bigint, n.nspname || '.' || c.relname FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)
