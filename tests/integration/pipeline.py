@@ -52,7 +52,9 @@ async def run_until_canceled(
         yield
     finally:
         stream.cancel()
-        await asyncio.gather(stream, return_exceptions=True)
+        await asyncio.wait({stream})
+    # An error at its end is one.
+    assert stream.cancelled() or stream.result() is None
 
 
 @asynccontextmanager

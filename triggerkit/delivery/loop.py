@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import CursorMoved
@@ -18,6 +19,7 @@ from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.reader import LogReader
+from triggerkit.state.task_group import start_in
 
 logger = logging.getLogger(__name__)
 
@@ -124,39 +126,47 @@ class DeliveryLoop:
             self._credentials_for,
             self._direct,
         )
-        if delivery.needs_code:
-            try:
+        try:
+            if delivery.needs_code:
                 await delivery.start()
-            except BaseException:
-                await delivery.end()
-                raise
-            await self._store.clear_unloadable(consumer.id)
-        self._broken.pop(consumer.id, None)
-        # None if the consumer was rewound or deleted since: that is notified, and taken in next.
+                await self._store.clear_unloadable(consumer.id)
+            self._broken.pop(consumer.id, None)
+            running = await self._start_lanes(delivery)
+        except BaseException:
+            await delivery.end()
+            raise
+        if running is None:
+            await delivery.end()
+        else:
+            self._running[consumer.id] = running
+
+    async def _start_lanes(self, delivery: ConsumerDelivery) -> _Running | None:
+        """Start what delivers; None if the consumer was rewound or deleted since: that is
+        notified, and taken in next."""
+        consumer = delivery.consumer
         lanes = [Lane(delivery, cursor) for cursor in await self._store.load(consumer)]
         if not lanes:
-            await delivery.end()
-            return
+            return None
         # After the cursors: what is parked since then moved one of them, which its lane notices.
         delivery.parked_keys = await self._store.parked.keys(consumer.id)
-        name = consumer.name
-        tasks = [
-            self._group.create_task(self._run(lane.run()), name=f"lane {name}/{number}")
-            for number, lane in enumerate(lanes)
-        ]
         retries = Retries(delivery, lanes)
-        tasks.append(self._group.create_task(self._run(retries.run()), name=f"retries {name}"))
-        self._running[consumer.id] = _Running(delivery, lanes, tasks)
+        works = [(f"lane {number}", lane.run) for number, lane in enumerate(lanes)]
+        works.append(("retries", retries.run))
+        tasks = [
+            start_in(self._group, partial(self._run, work), f"{name} of {consumer.name}")
+            for name, work in works
+        ]
+        return _Running(delivery, lanes, tasks)
 
-    async def _run(self, work: Coroutine[None, None, None]) -> None:
+    async def _run(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Do `work`; when it ends, see what became of its consumer."""
         try:
-            await work
+            await work()
         except CursorMoved:
             logger.info("a command moved or removed a cursor; continuing from where it is")
         except ConfigurationError as error:
             logger.error("the project's code had to be loaded anew: %s", error)
-        self._group.create_task(self.refresh(), name="refresh")
+        start_in(self._group, self.refresh, "refresh")
 
     async def _break(self, consumer: Consumer, reason: str) -> None:
         """Show that a consumer cannot run; the others go on."""

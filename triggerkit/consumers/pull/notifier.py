@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
@@ -21,6 +22,7 @@ from triggerkit.log.reader import LogReader
 from triggerkit.state.channels import CONSUMERS, LOG
 from triggerkit.state.connect import connect
 from triggerkit.state.recovery import Recovery
+from triggerkit.state.task_group import start_in
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,9 @@ class Notifier:
             cursor = await connection.execute(_IS_ANY_PULLED, [self._database_id])
             is_any = await cursor.fetchone() == (True,)
         if is_any and not self._tasks:
-            works = [self._notify(), *(self._watch(partition) for partition in range(PARTITIONS))]
-            self._tasks = [self._group.create_task(work, name="notifier") for work in works]
+            watches = [partial(self._watch, partition) for partition in range(PARTITIONS)]
+            works: list[Callable[[], Coroutine[None, None, None]]] = [self._notify, *watches]
+            self._tasks = [start_in(self._group, work, "notifier") for work in works]
         elif not is_any:
             for task in self._tasks:
                 task.cancel()
