@@ -17,9 +17,11 @@ from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.definition import changes
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.credentials import Credentials
+from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.reader import LogReader
+from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pool
 
@@ -55,7 +57,8 @@ def test_a_consumer_that_is_started_while_the_deliveries_end_is_ended_with_them(
             group = asyncio.TaskGroup()
             store = CursorStore(states, database_id)
             reader = LogReader(states, database_id, 0)
-            loop = DeliveryLoop(reader, store, Pusher(()), lambda _: Credentials(), group)
+            direct = DirectWay(settings, Project.load(), states)
+            loop = DeliveryLoop(reader, store, Pusher(()), lambda _: Credentials(), direct, group)
 
             async def deliver() -> None:
                 async with group:
