@@ -36,7 +36,7 @@ MODULES: Final = {
     "apply": "apply",
     "databases": "databases",
     "consumers": "consumers",
-    "status": "project",
+    "status": "status",
     "tasks": "project",
     "upgrade": "project",
     "sql": "project",

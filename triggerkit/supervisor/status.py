@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +15,19 @@ from triggerkit.configuration.addresses import shown_database, shown_server
 from triggerkit.consumers.health import Problem, consumer_health
 from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.project import Project
+from triggerkit.runs.admin.health import run_health
 from triggerkit.runs.admin.waiting import WaitingTask, waiting_tasks
+from triggerkit.runs.admin.workers import WorkerInfo, list_workers
 from triggerkit.settings import STATE_DIR, Settings
-from triggerkit.state.connect import connect
+from triggerkit.state.connect import connect, pool
+from triggerkit.supervisor.behind import shown_runs
 from triggerkit.supervisor.health import database_health
+from triggerkit.supervisor.readiness import missing, processes_of, serves
 from triggerkit.supervisor.streaming.retaining import policy_of
 from triggerkit.tasks.registry import load_tasks
+
+#: The lists of things that `status` shows, each with its problems.
+SHOWN = ("databases", "consumers", "waiting", "failing", "queues", "workers", "schedules")
 
 
 async def read_status(
@@ -29,33 +36,58 @@ async def read_status(
     """Return the status of the project: of a running `dev` when there is one, else of what is
     set."""
     settings = Settings.load(project.folder)
-    health: dict[str, list[dict[str, Any]]] = {"databases": [], "consumers": [], "waiting": []}
+    health: dict[str, list[dict[str, Any]]] = {name: [] for name in SHOWN}
     problem: str | None = None
+    workers: list[WorkerInfo] = []
     try:
-        health = await read_health(settings)
+        workers = await _workers(settings)
+        health = await read_health(settings, workers)
     except (TriggerkitError, psycopg.Error) as error:
         problem = str(error)
     try:
         tasks = sorted(load_tasks(project))
     except TriggerkitError as error:
         tasks, problem = [], str(error)
+    processes = running["processes"] if running else []
+    lacking: list[str] = []
+    if problem is None:
+        databases = health["databases"]
+        if running is None:
+            answers = await serves(settings)
+            processes = processes_of(databases, workers, serves=answers)
+            lacking = [str(one) for one in missing(databases, processes, pushes=_pushes(health))]
+        elif databases and all(database["slot_active"] is False for database in databases):
+            lacking = ["no stream reads the source's changes"]
+    is_up = running is None or bool(running["ready"])
     return {
-        "ready": problem is None and bool(running and running["ready"]),
+        "ready": problem is None and is_up and not lacking,
         "url": running["url"] if running else settings.public_url,
         "dashboard_url": f"{running['url'] if running else settings.public_url}/dashboard/",
         "database_url": _shown(settings.database_url, show_secrets, _database),
         "redis_url": _shown(settings.redis_url, show_secrets, shown_server),
         "state_dir": str(running["state_dir"] if running else Path(project.folder) / STATE_DIR),
-        "processes": running["processes"] if running else [],
+        "processes": processes,
         **health,
         "tasks": tasks,
         "problem": problem,
+        "missing": lacking,
     }
 
 
-async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    """Return the health of databases and consumers, and the tasks that wait; a source that does not
-    answer is a problem of it."""
+def _pushes(health: dict[str, list[dict[str, Any]]]) -> bool:
+    return any(consumer["endpoint"] is not None for consumer in health["consumers"])
+
+
+async def _workers(settings: Settings) -> list[WorkerInfo]:
+    async with pool(settings.state_dsn, "triggerkit status", size=1) as states:
+        return await list_workers(states)
+
+
+async def read_health(
+    settings: Settings, workers: Sequence[WorkerInfo] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the health of databases, consumers and runs, and the tasks that wait; a source that
+    does not answer is a problem of it."""
     async with AsyncExitStack() as stack:
         state = await connect(settings.state_dsn, "triggerkit status")
         await stack.enter_async_context(state)
@@ -72,6 +104,7 @@ async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         databases, outlooks = await database_health(state, source, policy_of(settings))
         consumers = await consumer_health(state, outlooks)
         waiting = await waiting_tasks(state)
+        runs = await run_health(state)
     shown = [asdict(database) for database in databases]
     for database in shown:
         database["problems"] = [*map(asdict, unreachable), *database["problems"]]
@@ -79,6 +112,7 @@ async def read_health(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         "databases": shown,
         "consumers": [asdict(consumer) for consumer in consumers],
         "waiting": [{**asdict(task), "problems": [asdict(_problem_of(task))]} for task in waiting],
+        **shown_runs(runs, workers),
     }
 
 

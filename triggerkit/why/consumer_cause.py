@@ -76,7 +76,11 @@ async def cause_at_consumer(
         last = way.attempts[-1] if way.attempts else None
         at = "" if last is None else f" at {when(last.answered_at)}"
         url = consumer.target.url if consumer.target is not None else None
-        whom = "a caller that acknowledged it" if url is None else f"{url}, which answered 2xx"
+        whom = "the task's runs, which are not kept any more"
+        if consumer.is_pulled:
+            whom = "a caller that acknowledged it"
+        elif url is not None:
+            whom = f"{url}, which answered 2xx"
         return Cause("delivered", f"{name} delivered it to {whom}{at}; what became of it is there")
     if way.state == "passed":
         remedy = f"triggerkit backfill start {name} --table {found.table}"
@@ -151,7 +155,7 @@ def _of_waiting(
     if way.state == "leased":
         until = "" if way.lease_until is None else f" until {when(way.lease_until)}"
         return Cause("leased", f"a caller of {name} holds it{until}, not acknowledged yet")
-    if consumer.target is None:
+    if consumer.is_pulled:
         pull = f"POST /api/v1/consumers/{name}/receive"
         return Cause("to_be_pulled", f"{name} is pulled: it waits for a caller of {pull}")
     if standing.last_error is not None and standing.batch_id is None:
@@ -168,6 +172,9 @@ def _of_waiting(
 
 def _of_endpoint(consumer: Consumer, standing: _Standing, public_url: str) -> Cause:
     """Return what is wrong with the endpoint that the batch under way waits for."""
+    if consumer.target is None:
+        detail = f"{consumer.name} cannot make its runs: {standing.error}"
+        return Cause("consumer_failing", detail, "triggerkit check")
     url = standing.url or ""
     is_ours = url.startswith(f"{public_url}/")
     since = f"since {when(standing.sent_at)}" if standing.attempt == 1 else (

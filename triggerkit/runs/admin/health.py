@@ -1,0 +1,159 @@
+"""What is wrong behind the endpoint: runs that fail, queues that stand still, schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from triggerkit.runs.admin.error_groups import place_of
+from triggerkit.runs.admin.queues import QueueInfo, list_queues
+from triggerkit.runs.keys import READY
+from triggerkit.runs.run import first_run_id_at
+
+#: Runs that are looked at of each status, the newest ones, and for how many hours back.
+MOST_RUNS = 2_000
+HOURS = 24
+
+#: Characters of a traceback's end, and of an error's message.
+TRACEBACK_CHARS = 4_000
+MESSAGE_CHARS = 200
+
+#: What failed and was not replayed since, and what is tried again after an error. What waits for
+#: an API of its own accord is told elsewhere.
+_FAILING = " UNION ALL ".join(
+    f"""(SELECT r.id, r.task, r.status, r.scheduled_at, coalesce(r.finished_at, r.started_at),
+        r.error ->> 'type', left(split_part(r.error ->> 'message', E'\\n', 1), {MESSAGE_CHARS}),
+        right(r.error ->> 'traceback', {TRACEBACK_CHARS})
+    FROM triggerkit.runs r WHERE r.status = '{status}' AND r.id >= %(since)s
+        AND r.error IS NOT NULL AND {but} ORDER BY r.id DESC LIMIT {MOST_RUNS})"""  # noqa: S608
+    for status, but in (
+        *(
+            (ended, "NOT EXISTS (SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id)")
+            for ended in ("failed", "crashed", "timed_out")
+        ),
+        ("retrying", "r.waits = 0"),
+    )
+)
+
+#: The tasks that have ready runs, and since when: by steps through the index.
+_READY_TASKS = f"""
+WITH RECURSIVE waiting AS (
+    (SELECT r.task, r.queue, r.rank + r.priority * 1000000::bigint AS queued, r.id
+     FROM triggerkit.runs r WHERE {READY} ORDER BY r.task, r.rank LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM waiting, LATERAL (
+        SELECT r.task, r.queue, r.rank + r.priority * 1000000::bigint, r.id
+        FROM triggerkit.runs r WHERE {READY} AND r.task > waiting.task
+        ORDER BY r.task, r.rank LIMIT 1) AS next)
+SELECT task, queue, to_timestamp(queued / 1000000.0), id FROM waiting
+"""  # noqa: S608 - of constants
+
+#: Schedules whose last run ended without success, and was not replayed since.
+_SCHEDULES = """
+SELECT s.name, s.task, r.id, r.status, r.finished_at,
+    concat_ws(': ', r.error ->> 'type', left(split_part(r.error ->> 'message', E'\\n', 1), 200))
+FROM triggerkit.schedules s JOIN triggerkit.runs r ON r.id = s.last_run
+WHERE r.status IN ('failed', 'crashed', 'timed_out', 'expired')
+  AND NOT EXISTS (SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id)
+ORDER BY s.name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FailingTask:
+    """Runs of a task that fail by one type of error at one place. `error` is the newest one's, of
+    the run `run`. `failed` ended so, `retrying` are tried again, the next at `next_at`."""
+
+    task: str
+    type: str
+    error: str
+    place: str | None
+    run: str
+    failed: int
+    retrying: int
+    since: datetime
+    last_at: datetime
+    next_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingTask:
+    """A task whose run `run` is ready since `since`."""
+
+    task: str
+    queue: str
+    since: datetime
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSchedule:
+    """A schedule whose last run ended without success."""
+
+    name: str
+    task: str
+    run: str
+    status: str
+    at: datetime
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunHealth:
+    """What is wrong with runs, and how full the queues are."""
+
+    failing: Sequence[FailingTask]
+    queues: Sequence[QueueInfo]
+    ready: Sequence[StandingTask]
+    schedules: Sequence[FailedSchedule]
+
+
+async def run_health(connection: psycopg.AsyncConnection) -> RunHealth:
+    """Return what is wrong with runs of the last day; a few indexed looks."""
+    ready = await (await connection.execute(_READY_TASKS)).fetchall()
+    schedules = await (await connection.execute(_SCHEDULES)).fetchall()
+    return RunHealth(
+        await _failing(connection),
+        await list_queues(connection),
+        [StandingTask(*row) for row in ready],
+        [FailedSchedule(*row) for row in schedules],
+    )
+
+
+async def _failing(connection: psycopg.AsyncConnection) -> list[FailingTask]:
+    row = await (await connection.execute("SELECT extract(epoch FROM now())::float")).fetchone()
+    assert row is not None
+    since = first_run_id_at(row[0] - HOURS * 3600)
+    cursor = await connection.execute(_FAILING, {"since": since})
+    groups: dict[tuple[str, str, str | None], list[tuple[str, str, datetime | None, datetime, str]]]
+    groups = {}
+    for run_id, task, status, next_at, at, kind, message, traceback in await cursor.fetchall():
+        key = task, kind, place_of(traceback or "")
+        groups.setdefault(key, []).append((run_id, status, next_at, at, message or ""))
+    found = [_group(*key, rows) for key, rows in groups.items()]
+    return sorted(found, key=lambda group: group.last_at, reverse=True)
+
+
+def _group(
+    task: str,
+    kind: str,
+    place: str | None,
+    rows: list[tuple[str, str, datetime | None, datetime, str]],
+) -> FailingTask:
+    run_id, _, _, last_at, message = max(rows, key=lambda row: row[3])
+    retrying = [row for row in rows if row[1] == "retrying"]
+    return FailingTask(
+        task=task,
+        type=kind,
+        error=f"{kind}: {message}" if message else kind,
+        place=place,
+        run=run_id,
+        failed=len(rows) - len(retrying),
+        retrying=len(retrying),
+        since=min(row[3] for row in rows),
+        last_at=last_at,
+        next_at=min((row[2] for row in retrying if row[2] is not None), default=None),
+    )
