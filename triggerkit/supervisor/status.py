@@ -79,6 +79,9 @@ def _pushes(health: dict[str, list[dict[str, Any]]]) -> bool:
 
 
 async def _workers(settings: Settings) -> list[WorkerInfo]:
+    # A pool tries for long where nothing answers; one connection says so at once.
+    async with await connect(settings.state_dsn, "triggerkit status"):
+        pass
     async with pool(settings.state_dsn, "triggerkit status", size=1) as states:
         return await list_workers(states)
 
