@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import sys
@@ -95,8 +96,10 @@ def run() -> None:
     gc.set_threshold(COLLECT_AFTER, 20, 50)
     for stream in (sys.stdout, sys.stderr):
         # What a terminal has no character for is written as its code.
-        if isinstance(stream, TextIOWrapper) and not is_child():
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, TextIOWrapper):
+            # A fork has another file under a stream than it was opened with.
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     try:
         application(sys.argv[1] if len(sys.argv) > 1 else None)()
     except KeyboardInterrupt:
