@@ -333,3 +333,27 @@ def test_children_that_ask_for_it_are_canceled_with_their_parent(world: World) -
     assert statuses == ["delayed", "canceled"]
     with pytest.raises(ConfigurationError, match="inside of a run"):
         child.trigger(Order(number=1), cancel_with_parent=True)
+
+
+def test_children_that_are_triggered_after_their_parent_was_canceled_are_canceled_too(
+    world: World,
+) -> None:
+    children: list[Handle] = []
+
+    @task
+    def child() -> None: ...
+
+    @task(retry=1)
+    def parent() -> None:
+        try:
+            world.cancel_here()
+        finally:
+            children.append(child.trigger(cancel_with_parent=True, idempotency_key="k"))
+            children.append(child.trigger(delay=60, cancel_with_parent=True))
+            children.append(child.trigger(delay=60))
+
+    handle = parent.trigger()
+    with world.working(parent):
+        world.ended(handle)
+    assert [world.see(one).status == "canceled" for one in children] == [True, True, False]
+    assert child.trigger(idempotency_key="k").duplicate

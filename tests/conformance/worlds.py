@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ import psycopg
 
 from tests.integration.run_state import RunState, run_state
 from tests.integration.worker_thread import working
-from triggerkit import Handle, Retry, Task
+from triggerkit import Handle, Retry, Task, current_run
 from triggerkit.runs.door import through
 from triggerkit.runs.portal import Portal
 from triggerkit.runs.run import FINAL
@@ -51,6 +52,9 @@ class World(Protocol):
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, while nothing is executed."""
+
+    def cancel_here(self) -> None:
+        """Cancel the run that executes; where runs are stopped, this one is."""
 
     def count(self) -> int:
         """How many runs there are."""
@@ -98,6 +102,9 @@ class InMemory:
 
     def pass_time(self, seconds: float) -> None:
         self._runs.clock.advance(seconds)
+
+    def cancel_here(self) -> None:
+        _cancel_current()
 
     def count(self) -> int:
         return len(self._runs.all)
@@ -151,6 +158,11 @@ class OnServers:
     def pass_time(self, seconds: float) -> None:
         self._state.rows("SELECT pg_sleep(%s)::text", seconds)
 
+    def cancel_here(self) -> None:
+        _cancel_current()
+        while True:
+            time.sleep(0.01)
+
     def count(self) -> int:
         return len(self._state.statuses())
 
@@ -179,6 +191,11 @@ class OnServers:
             "WHERE source ->> 'batch' = %s AND error IS NOT NULL ORDER BY seq",
             handle.id,
         )
+
+
+def _cancel_current() -> None:
+    run = current_run()
+    assert Handle(run.id, run.task).cancel()
 
 
 def _payload(run: RecordedRun) -> Any:

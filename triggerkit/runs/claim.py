@@ -23,6 +23,7 @@ from triggerkit.runs.keys import (
     unblock_parameters,
 )
 from triggerkit.runs.run import ClaimedRun, NewRun, Outcome, ReadyRun
+from triggerkit.runs.transitions import ORPHANED, cancel_orphans
 from triggerkit.state.turn import in_one_turn
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ WHERE id = ANY (ARRAY(
         AND {NOT_WAITING.format(run="runs")}
         AND (expires_at IS NULL OR attempt > 0 OR expires_at > clock_timestamp())
         AND (crashes >= %s) IS NOT TRUE
+        AND NOT {ORPHANED.format(run="runs")}
         AND (gate IS NOT NULL OR queue <> ALL ({LIMITED}))
         AND EXISTS (SELECT FROM triggerkit.workers WHERE id = %s)
     FOR UPDATE SKIP LOCKED))
@@ -192,6 +194,7 @@ class RunClaims:
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)
             self._connection.execute(_HOLD, [ids])
+            cancel_orphans(self._connection, ids)
         place = {run_id: number for number, run_id in enumerate(ids)}
         return sorted(claimed, key=lambda run: place[run.id])
 

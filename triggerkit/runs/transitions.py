@@ -24,6 +24,26 @@ SELECT task, concurrency_key FROM triggerkit.runs
 WHERE id = ANY (%s) AND concurrency_key IS NOT NULL
 """
 
+#: Whether a run is to be canceled since its parent is: it was made while that was being canceled.
+#: Neither of the two transactions saw the other; whoever claims runs sees both.
+ORPHANED = """
+({run}.cancel_with_parent AND EXISTS (SELECT FROM triggerkit.runs p
+    WHERE p.id = {run}.parent_id AND p.cancel_requested_at IS NOT NULL))
+"""
+
+_FIND_ORPHANS = f"""
+SELECT r.id FROM triggerkit.runs r
+WHERE r.id = ANY (%s) AND r.status || '' = 'queued' AND {ORPHANED.format(run="r")}
+"""  # noqa: S608 - of constants
+
+_CANCEL_ORPHANS = """
+UPDATE triggerkit.runs r SET status = 'canceled', finished_at = clock_timestamp(), gate = NULL,
+    cancel_requested_at = clock_timestamp()
+FROM (SELECT id, gate FROM triggerkit.runs WHERE id = ANY (%s) ORDER BY id FOR UPDATE) AS before
+WHERE r.id = before.id AND r.status || '' = 'queued'
+RETURNING r.task, r.concurrency_key, r.queue, before.gate = 'open'
+"""
+
 
 class Leaving(Protocol):
     """A run that a query has changed, as the query returns it."""
@@ -82,6 +102,16 @@ async def end_on(
     if freed.gates:
         freed.ready += await admit_on(connection, freed.gates)
     return left, freed.ready
+
+
+def cancel_orphans(connection: psycopg.Connection, run_ids: Sequence[str]) -> None:
+    """Cancel those of `run_ids` whose parent is canceled. What goes on by that, the keeper
+    pushes."""
+    orphans = [
+        run_id for (run_id,) in connection.execute(_FIND_ORPHANS, [list(run_ids)]).fetchall()
+    ]
+    if orphans:
+        end(connection, orphans, _CANCEL_ORPHANS, [orphans], Left._make)
 
 
 def admit(connection: psycopg.Connection, queues: set[str]) -> list[ReadyRun]:

@@ -45,10 +45,13 @@ class Ledger:
         )  # fmt: skip
         run.tags, run.metadata = list(run.options.tags), dict(run.options.metadata or {})
         self.runs[run.id] = run
+        if run.options.cancel_with_parent and self._is_canceled(run.options.parent_id):
+            run.status = "canceled"
+        self._remember_idempotency(run, now)
         if run.is_finished:
             run.finished_at = now
             return run
-        self._remember_keys(run, now)
+        self._remember_keys(run)
         if new.delay_s > 0:
             run.scheduled_at = _later(now, new.delay_s)
             self._timed[run.id] = run
@@ -133,6 +136,10 @@ class Ledger:
         """Forget an idempotency key; False when no run has it."""
         return self._known.pop((task, short_key(key)), None) is not None
 
+    def _is_canceled(self, run_id: str | None) -> bool:
+        run = self.runs.get(run_id or "")
+        return run is not None and (run.is_canceled or run.status == "canceled")
+
     def _known_run(self, new: NewRun, now: datetime) -> RecordedRun | None:
         run, until = self._known.get((new.task, new.idempotency_key), (None, None))
         return None if until is not None and until < now else run
@@ -155,12 +162,14 @@ class Ledger:
         run.expires_at = None if ttl_s is None else _later(run.scheduled_at, ttl_s)
         return run
 
-    def _remember_keys(self, run: RecordedRun, now: datetime) -> None:
-        new, options = run.new, run.options
-        if new.idempotency_key is not None:
-            ttl_s = options.idempotency_ttl_s
+    def _remember_idempotency(self, run: RecordedRun, now: datetime) -> None:
+        if run.new.idempotency_key is not None:
+            ttl_s = run.options.idempotency_ttl_s
             until = None if ttl_s is None else _later(now, ttl_s)
-            self._known[new.task, new.idempotency_key] = run, until
+            self._known[run.new.task, run.new.idempotency_key] = run, until
+
+    def _remember_keys(self, run: RecordedRun) -> None:
+        new, options = run.new, run.options
         if options.debounce_key is not None:
             self._debounced[new.task, options.debounce_key] = run
         if new.concurrency_key is not None:

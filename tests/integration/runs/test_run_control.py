@@ -15,12 +15,15 @@ from tests.integration.run_state import RunState, completed, failed_attempt, ids
 from tests.integration.worker_thread import working
 from triggerkit import current_run, task
 from triggerkit.errors import TriggerkitError, UnknownRun
+from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.admin import control
 from triggerkit.runs.admin.browse import count_of, list_runs, show_run
 from triggerkit.runs.admin.control import Cancellation, cancel_run, cancel_runs
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.queues import find_queue, limit_queue, pause_queue, resume_queue
 from triggerkit.runs.client import Client
+from triggerkit.runs.keeper.recover import admit_pending
+from triggerkit.runs.run import RunOptions
 from triggerkit.state.channels import KEEPER
 
 T = TypeVar("T")
@@ -317,3 +320,24 @@ def test_a_child_triggered_after_its_parents_cancel_was_requested_is_canceled(
         query = "SELECT status FROM triggerkit.runs WHERE parent_id = %s"
         assert triggers.rows(query, handle.id) == ["canceled", "canceled"]
         triggers.wait_for_status("completed", child.trigger(concurrency_key="k").id)
+
+
+def test_a_child_that_was_made_while_its_parent_was_being_canceled_is_never_executed(
+    state: RunState,
+) -> None:
+    parent, behind = new_run(delay_s=60), new_run("k")
+    child = new_run("k", options=RunOptions(parent_id=parent.id, cancel_with_parent=True))
+    state.accept(parent)
+
+    async def cancel(client: Client) -> None:
+        await cancel_run(client, parent.id, "test")
+
+    with psycopg.connect(state.settings.state_dsn) as connection:
+        accept_within(connection, [child])
+        with_client(state, cancel)
+    admit_pending(state.connection)
+    state.accept(behind)
+    with state.claims() as claims:
+        assert claims.claim([child.id]) == []
+        assert state.run(child.id)["status"] == "canceled"
+        assert [run.id for run in claims.claim([behind.id])] == [behind.id]
