@@ -10,7 +10,6 @@ import orjson
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.filters.filter import RetypedColumn, all_of
-from triggerkit.consumers.filters.functions import load_function
 from triggerkit.consumers.render import Renderer, RowRenderer
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import read_object, split_object
@@ -42,26 +41,19 @@ UNWANTED = Verdict(False)
 
 
 class Selection:
-    """Select what one consumer gets of the log: its filters, its functions and the form of its
-    messages.
+    """Select what one consumer gets of the log: its filters and the form of its messages.
 
-    Raises:
-        ConfigurationError: a function of the consumer cannot be loaded.
+    Its functions are called in another process, for what is selected here.
     """
 
-    def __init__(self, consumer: Consumer, *, calls: bool = True) -> None:
-        """With `calls`, the functions are called here; else they are left to another process."""
+    def __init__(self, consumer: Consumer) -> None:
         definition = consumer.definition
         self._renderer = Renderer(consumer)
         self._test = all_of(definition.filters)
-        functions = (definition.filter, definition.transform) if calls else (None, None)
-        self._filter, self._transform = (name and load_function(name) for name in functions)
-        #: Whether functions decide what remains, and make what is sent of it, in another process.
-        self.leaves_calls = not calls and bool(definition.filter or definition.transform)
+        #: Whether functions decide what remains, and make what is sent of it.
+        self.leaves_calls = bool(definition.filter or definition.transform)
         #: Whether not all that the consumer follows is wanted.
-        self.filters = self._test is not None or bool(self._filter)
-        #: Whether what is sent is another than the message.
-        self.transforms = bool(self._transform)
+        self.filters = self._test is not None
         #: Whether an entry is for the consumer, its filters left aside.
         self.follows = consumer.wants
         #: What keeps messages in order.
@@ -70,7 +62,7 @@ class Selection:
         self.message = self._renderer.message
         #: Renders rows as they are stored; None when each has to be looked at.
         self.rows: RowRenderer | None = None
-        if consumer.is_by_kind and not self.transforms and definition.group_by is None:
+        if consumer.is_by_kind and not self.leaves_calls and definition.group_by is None:
             self.rows = RowRenderer(consumer, self._renderer)
 
     def wants(self, entry: Entry) -> Verdict:
@@ -82,40 +74,24 @@ class Selection:
         delivered."""
         if entry.fault is not None:
             return Verdict(True, Faulty(entry.fault, is_retryable=False))
-        if not self.filters or entry.action == "truncate":
+        if self._test is None or entry.action == "truncate":
             return WANTED
         try:
-            if self._test is not None and not self._test(_record(entry.record)):
-                return UNWANTED
+            return WANTED if self._test(_record(entry.record)) else UNWANTED
         except BaseException as error:
             return Verdict(True, _raised("filter", error))
-        return self._filtered(self.message(entry)) if self._filter else WANTED
 
     def passes(self, message: bytes) -> Verdict:
         """Return whether a message that was parked passes the filters as they are now."""
-        if not self.filters:
+        if self._test is None:
             return WANTED
         try:
             members = split_object(message)
             if members["action"] == b'"truncate"':
                 return WANTED
-            if self._test is not None and not self._test(_record(members["record"])):
-                return UNWANTED
+            return WANTED if self._test(_record(members["record"])) else UNWANTED
         except BaseException as error:
             return Verdict(True, _raised("filter", error))
-        return self._filtered(message) if self._filter else WANTED
-
-    def sent(self, message: bytes) -> bytes | Faulty:
-        """Return what is sent for `message`: the same, or what the consumer's transform makes of
-        it."""
-        return transformed(self._transform, message) if self._transform else message
-
-    def _filtered(self, message: bytes) -> Verdict:
-        assert self._filter
-        is_wanted = filtered(self._filter, message)
-        if isinstance(is_wanted, Faulty):
-            return Verdict(True, is_wanted)
-        return WANTED if is_wanted else UNWANTED
 
 
 def filtered(function: Callable[[Any], Any], message: bytes) -> bool | Faulty:

@@ -9,9 +9,9 @@ from hashlib import blake2b
 from secrets import token_hex
 from typing import NamedTuple
 
-from triggerkit.consumers.calls.functions import Outcome
+from triggerkit.consumers.calls.functions import Outcome, verdict_of
 from triggerkit.consumers.render import batch_body
-from triggerkit.consumers.selection import UNWANTED, WANTED, Faulty, Selection, Verdict
+from triggerkit.consumers.selection import WANTED, Faulty, Selection, Verdict
 from triggerkit.log.entry import Entry
 
 #: A batch is closed before its body grows past this; one message alone may be larger.
@@ -63,10 +63,7 @@ def _judged(selection: Selection, outcomes: Mapping[int, Outcome], entry: Entry)
     verdict = selection.judge(entry)
     if verdict != WANTED:
         return verdict
-    outcome = outcomes[entry.position]
-    if isinstance(outcome, Faulty):
-        return Verdict(True, outcome)
-    return UNWANTED if outcome is None else WANTED
+    return verdict_of(outcomes[entry.position])
 
 
 def new_id(body: bytes = b"") -> str:
@@ -102,10 +99,9 @@ def collect(
     """
     batch = Batch(selection) if onto is None else onto
     wanted, messages, held = batch.entries, batch.messages, batch.held
-    is_called = outcomes is not None
+    transforms = outcomes is not None
     judge = selection.judge if outcomes is None else partial(_judged, selection, outcomes)
-    follows, filters = selection.follows, selection.filters or is_called
-    transforms = selection.transforms or is_called
+    follows, filters = selection.follows, selection.filters or transforms
     may_hold = bool(parked_keys or held_before)
     render, key_of = selection.message, selection.key_of
     held_keys = {item.key for item in held}
@@ -126,14 +122,10 @@ def collect(
                 held_keys.add(key)
                 continue
         message = sent = render(entry)
-        if transforms:
-            made = selection.sent(message) if outcomes is None else outcomes[entry.position]
-            if isinstance(made, Faulty):
-                key = key_of(entry)
-                held.append(EntryToPark(entry, key, made))
-                held_keys.add(key)
-                continue
-            sent = made or b""
+        if outcomes is not None:
+            made = outcomes[entry.position]
+            assert isinstance(made, bytes)  # what is not wanted, or faulty, is not here any more
+            sent = made
         if wanted and (len(wanted) >= limit or size_bytes + len(sent) > MAX_BODY_BYTES):
             batch.last = entry.position - 1
             batch.is_full = True

@@ -45,7 +45,7 @@ class ConsumerDelivery:
         direct: DirectWay,
     ) -> None:
         self.consumer = consumer
-        self.selection = Selection(consumer, calls=False)
+        self.selection = Selection(consumer)
         self.functions = _functions_of(consumer)
         self.reader = reader
         self.store = store
@@ -120,7 +120,7 @@ class ConsumerDelivery:
             functions = _functions_of(consumer)
             await functions.start()
         before = self.consumer
-        self.selection = Selection(consumer, calls=False)
+        self.selection = Selection(consumer)
         self.consumer = consumer
         self.slots.limit = consumer.definition.concurrency
         if (consumer.target, consumer.definition) != (before.target, before.definition):

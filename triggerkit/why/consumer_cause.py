@@ -10,7 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.trace.changes import ConsumerTrace, Trace, UnwantedBy
+from triggerkit.consumers.trace.changes import ConsumerTrace, Trace
+from triggerkit.consumers.trace.wanted import UnwantedBy
 from triggerkit.why.answer import Cause, Code
 from triggerkit.why.run_cause import when
 

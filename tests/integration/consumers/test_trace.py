@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Received, Receiver
+from triggerkit import Change
 from triggerkit.cli.main import application
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
@@ -189,6 +190,37 @@ def test_what_is_waiting_and_what_is_gone_says_so(settings: Settings) -> None:
                 await traced(settings, 1)
 
     asyncio.run(scenario())
+
+
+def difficult(change: Change[dict[str, str]]) -> bool:
+    while change.record["name"] == "hangs":
+        pass
+    return change.record["name"] == "wanted"
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("hangs", "waiting"), ("wanted", "waiting"), ("other", "not wanted")]
+)
+def test_a_filter_that_does_not_return_holds_up_nothing_else_in_the_process_that_traces(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, state: str
+) -> None:
+    monkeypatch.setattr("triggerkit.consumers.calls.functions.CALL_S", 0.5)
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(settings, *TABLE)
+            for number in range(3):
+                definition = changes("items", filter=difficult, paused=True)
+                await declare(settings, receiver, definition, f"difficult{number}")
+            async with streaming(settings, receiver):
+                await execute(settings, f"INSERT INTO items VALUES (1, '{name}', NULL)")
+                await until(lambda: logged(settings))
+            tracing = asyncio.create_task(traced(settings, 1))
+            while not tracing.done():
+                await asyncio.wait_for(asyncio.to_thread(logged, settings), 5)
+            assert [way.state for way in (await tracing).consumers] == [state] * 3
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def logged(settings: Settings) -> bool:

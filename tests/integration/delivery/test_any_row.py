@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from tests.integration.delivery.called import leaves, never_bad, short
 from tests.integration.parked import fetch
 from tests.integration.pipeline import execute, streaming
 from tests.receiver import Receiver
-from triggerkit import Change
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes
@@ -83,21 +83,6 @@ _row = st.tuples(
 )
 
 
-def never_bad(change: Change[dict[str, Any]]) -> bool:
-    return change.record is not None
-
-
-def leaves(change: Change[dict[str, Any]]) -> bool:
-    if change.record["c2"] != "the end":
-        raise SystemExit(change.record["c0"])
-    return True
-
-
-def short(change: Change[dict[str, Any]]) -> Any:
-    assert change.metadata.consumer is not None
-    return {"name": change.metadata.consumer.name, "c0": change.record["c0"]}
-
-
 #: A consumer for each option, and one that is pulled for most of them.
 CONSUMERS: dict[str, ConsumerDefinition] = {
     "plain": changes("items"),
@@ -118,6 +103,7 @@ CONSUMERS: dict[str, ConsumerDefinition] = {
 @given(st.lists(_row, min_size=10, max_size=40))
 @limits(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(240)  # eight processes of functions are started for each example
 def test_any_row_passes_every_option_and_those_behind_it_do_too(
     settings: Settings, rows: list[tuple[Any, ...]]
 ) -> None:
@@ -209,13 +195,16 @@ async def _pulled(settings: Settings, ends: list[str]) -> set[tuple[str, str]]:
     found = set()
     async with pool(in_order(settings.state_dsn), "test", size=2) as connections:
         puller = Puller(connections)
-        for name in CONSUMERS:
-            while (received := await puller.receive(f"{name}_p", 50)).messages:
-                found |= {
-                    (f"{name}_p", end)
-                    for end in ends
-                    if any(f'"{end}"'.encode() in m for m in received.messages)
-                }
-                ack_ids = [m.split(b'"')[3].decode() for m in received.messages]
-                assert await puller.ack(f"{name}_p", ack_ids) == []
+        try:
+            for name in CONSUMERS:
+                while (received := await puller.receive(f"{name}_p", 50)).messages:
+                    found |= {
+                        (f"{name}_p", end)
+                        for end in ends
+                        if any(f'"{end}"'.encode() in m for m in received.messages)
+                    }
+                    ack_ids = [m.split(b'"')[3].decode() for m in received.messages]
+                    assert await puller.ack(f"{name}_p", ack_ids) == []
+        finally:
+            await puller.close()
     return found

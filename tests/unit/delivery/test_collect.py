@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.consumers.test_consumer import consumer, entry
+from triggerkit.consumers.calls.functions import Outcome
 from triggerkit.consumers.definition import ConsumerDefinition, changes
-from triggerkit.consumers.selection import Selection
+from triggerkit.consumers.selection import Faulty, Selection
 from triggerkit.delivery import batch as module
 from triggerkit.delivery.batch import Batch, collect
 from triggerkit.delivery.isolation import MAX_UNWITNESSED, Health
 from triggerkit.delivery.slots import PushSlots
 from triggerkit.log.entry import Entry
-from triggerkit.message import Change
 
 
 def entries(*rows: str) -> list[Entry]:
@@ -37,18 +37,6 @@ def selection(definition: ConsumerDefinition | None = None) -> Selection:
 def positions(batch: Batch) -> tuple[list[int], list[int]]:
     """Of what is in it, and of what is set aside."""
     return [e.position for e in batch.entries], [h.entry.position for h in batch.held]
-
-
-def not_b(change: Change[dict[str, str]]) -> bool:
-    if change.record["id"] == "b":
-        raise ValueError
-    return True
-
-
-def long(change: Change[dict[str, str]]) -> str:
-    if change.record["id"] == "b":
-        raise ValueError
-    return change.record["id"] * 100
 
 
 def test_a_batch_ends_before_the_message_that_is_too_many() -> None:
@@ -78,18 +66,17 @@ def test_messages_behind_a_parked_one_are_set_aside() -> None:
     assert [held.fault for held in made.held] == [None, None]
 
 
-@pytest.mark.parametrize("option", ["filter", "transform"])
-def test_messages_behind_one_whose_function_raises_are_set_aside_with_it(option: str) -> None:
-    function = not_b if option == "filter" else long
-    chosen = selection(changes("posts", **{option: function}))  # type: ignore[arg-type]
-    made = collect(chosen, entries("a", "b", "c", "b"), 10, ())
+def test_messages_behind_one_whose_function_raises_are_set_aside_with_it() -> None:
+    outcomes: dict[int, Outcome] = {1: b"1", 2: Faulty("it raised"), 3: b"3", 4: b"4", 5: None}
+    made = collect(selection(), entries("a", "b", "c", "b", "b"), 10, (), outcomes=outcomes)
     assert positions(made) == ([1, 3], [2, 4])
-    assert made.held[0].fault == (f"the {option} raised ValueError", True)
+    assert [held.fault for held in made.held] == [("it raised", True), None]
 
 
 def test_a_transform_makes_what_is_sent_and_leaves_the_message() -> None:
-    made = collect(selection(changes("posts", transform=long)), entries("a", "c"), 10, ())
-    assert made.transformed == [b'"%b"' % (b"a" * 100), b'"%b"' % (b"c" * 100)]
+    outcomes: dict[int, Outcome] = {1: b'"a"', 2: b'"c"'}
+    made = collect(selection(), entries("a", "c"), 10, (), outcomes=outcomes)
+    assert made.transformed == [b'"a"', b'"c"']
     assert b'"record":{"id":"a"}' in made.messages[0]
     assert made.body(single=False) == b'{"data":[%b,%b]}' % tuple(made.transformed)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from triggerkit.consumers.calls.child import FAULT, SENT, UNWANTED
-from triggerkit.consumers.calls.process import MESSAGE, Process
-from triggerkit.consumers.selection import Faulty
+from triggerkit.consumers.calls.child import FAULT, SENT, UNWANTED, WANTED_BEFORE
+from triggerkit.consumers.calls.process import MESSAGE, SPENT, Process
+from triggerkit.consumers.selection import UNWANTED as NOT_WANTED
+from triggerkit.consumers.selection import WANTED, Faulty, Verdict
 
 #: Seconds that the functions may take for one message.
 CALL_S = 10.0
@@ -48,7 +49,22 @@ class Functions:
         async with self._calling:
             outcomes: list[Outcome] = []
             while len(outcomes) < len(messages):
-                outcomes += await self._call_some(messages[len(outcomes) :])
+                outcomes += await self._call_some(messages[len(outcomes) :], MESSAGE)
+            if self._is_closed:
+                await self.end()
+            return outcomes
+
+    async def call_some(
+        self, messages: Sequence[bytes], *, were_wanted: bool = False
+    ) -> list[Outcome]:
+        """Return what the functions make of the messages up to the first that ends their process,
+        or is ended with it. Those that `were_wanted` before stay so, whatever the filter says.
+
+        Raises:
+            ConfigurationError: they had to be loaded anew, and cannot be any more.
+        """
+        async with self._calling:
+            outcomes = await self._call_some(messages, WANTED_BEFORE if were_wanted else MESSAGE)
             if self._is_closed:
                 await self.end()
             return outcomes
@@ -65,23 +81,32 @@ class Functions:
         if child is not None:
             await child.reap()
 
-    async def _call_some(self, messages: Sequence[bytes]) -> list[Outcome]:
-        """Call up to the first message that ends the process, or is ended with it."""
+    async def _call_some(
+        self, messages: Sequence[bytes], kind: bytes, *, is_again: bool = False
+    ) -> list[Outcome]:
         child = await self._running()
         outcomes: list[Outcome] = []
         try:
             # Written beside the reading: what the pipe does not hold, the transport keeps.
             for message in messages:
-                child.write(MESSAGE, message)
+                child.write(kind, message)
             for message in messages:
                 async with asyncio.timeout(CALL_S):
-                    outcomes.append(_outcome(message, *await child.read()))
+                    answer, content = await child.read()
+                outcomes.append(_outcome(message, answer, content))
+                if answer == SPENT:
+                    await self.end()
+                    break
         except TimeoutError:
             outcomes.append(Faulty(f"the {self._what} took longer than {CALL_S:g} s"))
             await self.end()
         except (asyncio.IncompleteReadError, OSError):
-            outcomes.append(Faulty(f"the {self._what} ended the process that called it"))
             await self.end()
+            if not is_again:
+                # Others end processes, too: the message is blamed when it happens again with it.
+                message = messages[len(outcomes)]
+                return outcomes + await self._call_some([message], kind, is_again=True)
+            outcomes.append(Faulty(f"the {self._what} ended the process that called it"))
         except BaseException:
             # Answers to come would be taken for those of other messages.
             await self.end()
@@ -98,9 +123,16 @@ class Functions:
         return self._child
 
 
+def verdict_of(outcome: Outcome) -> Verdict:
+    """Return whether its consumer gets a message of which functions made `outcome`."""
+    if isinstance(outcome, Faulty):
+        return Verdict(True, outcome)
+    return NOT_WANTED if outcome is None else WANTED
+
+
 def _outcome(message: bytes, kind: bytes, content: bytes) -> Outcome:
     if kind == UNWANTED:
         return None
-    if kind == FAULT:
+    if kind in (FAULT, SPENT):
         return Faulty(content.decode())
     return content if kind == SENT else message

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import orjson
@@ -26,6 +28,12 @@ MESSAGE = b"M"
 
 #: What the first answer is: ready, cannot be loaded.
 READY, BROKEN = b"R", b"B"
+
+#: A fault for want of memory, which what took it may hold for good: the process is replaced.
+SPENT = b"E"
+
+#: Memory that the project's code may take beside what it took as it was imported.
+MOST_BYTES = 1024 * 1024 * 1024
 
 #: Seconds that importing the project's modules may take.
 LOAD_S = 30.0
@@ -113,8 +121,8 @@ class Process(NamedTuple):
             raise ConfigurationError(content.decode())
 
 
-#: Answers a request: what the answer is, and its content.
-Answering = Callable[[bytes], tuple[bytes, bytes]]
+#: Answers a request, of which it gets the kind and the content, by the same of the answer.
+Answering = Callable[[bytes, bytes], tuple[bytes, bytes]]
 
 
 def frame(kind: bytes, content: bytes = b"") -> bytes:
@@ -131,7 +139,7 @@ def answer_requests(load: Callable[[dict[str, Any]], Answering]) -> None:
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     asked = _requests(requests)
-    setting = orjson.loads(next(asked))
+    setting = orjson.loads(next(asked)[1])
     sys.path[:] = setting["path"]
     call_own(setting["own"])
     try:
@@ -139,14 +147,25 @@ def answer_requests(load: Callable[[dict[str, Any]], Answering]) -> None:
     except ConfigurationError as error:
         _answer(answers, BROKEN, str(error).encode())
         return
+    _limit_memory()
     _answer(answers, READY)
-    for request in asked:
-        _answer(answers, *answer(request))
+    for kind, content in asked:
+        _answer(answers, *answer(kind, content))
 
 
-def _requests(requests: BinaryIO) -> Iterator[bytes]:
+def _limit_memory() -> None:
+    """Have what takes too much fail here, before it takes what the machine has."""
+    with suppress(OSError, ValueError):  # a lower limit holds already, or the system has none
+        status = Path("/proc/self/status").read_text()
+        [taken] = [line.split()[1] for line in status.splitlines() if line.startswith("VmData:")]
+        limit = int(taken) * 1024 + MOST_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _requests(requests: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     while len(length := requests.read(LENGTH.size)) == LENGTH.size:
-        yield requests.read(LENGTH.unpack(length)[0])[1:]
+        request = requests.read(LENGTH.unpack(length)[0])
+        yield request[:1], request[1:]
 
 
 def _answer(answers: BinaryIO, kind: bytes, content: bytes = b"") -> None:

@@ -1,7 +1,8 @@
-"""A pulled consumer as the state has it at this moment, its functions loaded once."""
+"""A pulled consumer as the state has it at this moment, and the process of its functions."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer, PastSlot
 from triggerkit.consumers.cursors.store import read_past_slots
 from triggerkit.consumers.definition import IS_PULLED, ConsumerDefinition
+from triggerkit.consumers.pull.calls import PulledFunctions, names_of
 from triggerkit.consumers.selection import Selection
 from triggerkit.errors import TriggerkitError, UnknownConsumer
 
@@ -49,11 +51,13 @@ class NotPulled(TriggerkitError):
 
 
 class Pulled(NamedTuple):
-    """A pulled consumer: its definition, what it gets, and the row it was made of."""
+    """A pulled consumer: its definition, what it gets, and the row it was made of; `functions` is
+    None where it names none."""
 
     consumer: Consumer
     selection: Selection
     found: Found
+    functions: PulledFunctions | None
 
     @property
     def is_ordered_as_a_whole(self) -> bool:
@@ -66,6 +70,13 @@ class PulledConsumers:
 
     def __init__(self) -> None:
         self._known: dict[str, Pulled] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """End the processes of functions."""
+        for name in list(self._known):
+            self._forget(name)
+        await asyncio.gather(*self._closing)
 
     async def get(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
         """Return the consumer as it was when it was last read.
@@ -73,26 +84,43 @@ class PulledConsumers:
         Raises:
             UnknownConsumer: the state has none of this name.
             NotPulled: it is pushed.
-            ConfigurationError: a function of it cannot be loaded.
         """
         known = self._known.get(name)
         return known or await self.read(connection, name)
+
+    def known(self, name: str) -> Pulled | None:
+        """Return the consumer as it was when it was last read, if it was."""
+        return self._known.get(name)
 
     async def read(self, connection: psycopg.AsyncConnection, name: str) -> Pulled:
         """Return the consumer as it is now; raises as `get` does."""
         cursor = await connection.execute(FIND, [name])
         row = await cursor.fetchone()
         if row is None:
-            self._known.pop(name, None)
+            self._forget(name)
             cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
             raise UnknownConsumer(name, [known for (known,) in await cursor.fetchall()])
         found = row[:-1]
         known = self._known.get(name)
-        if known is None or known.found != found:
-            # There is another one whenever the slot's epoch, which is in `found`, is another.
-            past_slots = await read_past_slots(connection, found[5])
-            known = self._known[name] = _pulled(found, past_slots)
+        if known is not None and known.found == found:
+            return known
+        # There is another one whenever the slot's epoch, which is in `found`, is another.
+        past_slots = await read_past_slots(connection, found[5])
+        consumer = _consumer(found, past_slots)
+        known = self._known.get(name)
+        functions = None if known is None else known.functions
+        if functions is None or functions.names != names_of(consumer):
+            self._forget(name)
+            functions = PulledFunctions(names_of(consumer)) if any(names_of(consumer)) else None
+        known = self._known[name] = Pulled(consumer, Selection(consumer), found, functions)
         return known
+
+    def _forget(self, name: str) -> None:
+        known = self._known.pop(name, None)
+        if known is not None and known.functions is not None:
+            closing = asyncio.create_task(known.functions.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
 def require_active(pulled: Pulled) -> None:
@@ -114,7 +142,7 @@ def cursor_partition(pulled: Pulled, partition: int) -> int:
     return ALL_PARTITIONS if pulled.is_ordered_as_a_whole else partition
 
 
-def _pulled(found: Found, past_slots: tuple[PastSlot, ...]) -> Pulled:
+def _consumer(found: Found, past_slots: tuple[PastSlot, ...]) -> Consumer:
     (
         consumer_id, name, definition, replay_epoch, state, database_id, database_name, slot_epoch,
         system_identifier, is_pulled, spans,
@@ -124,7 +152,7 @@ def _pulled(found: Found, past_slots: tuple[PastSlot, ...]) -> Pulled:
         raise NotPulled(f"consumer {name} makes runs directly; only one without a task is pulled")
     if not is_pulled:
         raise NotPulled(f"consumer {name} is pushed to an endpoint; only one without can be pulled")
-    consumer = Consumer(
+    return Consumer(
         id=consumer_id,
         name=name,
         definition=known,
@@ -141,4 +169,3 @@ def _pulled(found: Found, past_slots: tuple[PastSlot, ...]) -> Pulled:
         ),
         past_slots=past_slots,
     )
-    return Pulled(consumer, Selection(consumer), found)

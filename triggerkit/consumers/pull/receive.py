@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
 
+from triggerkit.consumers.calls.functions import verdict_of
 from triggerkit.consumers.pull import parking
+from triggerkit.consumers.pull.calls import Made, Uncalled
 from triggerkit.consumers.pull.consumers import Pulled
 from triggerkit.consumers.pull.leases import HAS_MORE, ack_head, new_lease
 from triggerkit.consumers.pull.parking import SetAside
 from triggerkit.consumers.pull.reading import BOUND, MAX_BYTES, PARTITION, read
 from triggerkit.consumers.render import RowRenderer
-from triggerkit.consumers.selection import Faulty, Verdict
+from triggerkit.consumers.selection import WANTED, Faulty, Verdict
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import entry_of_row
 
@@ -77,11 +79,12 @@ SELECT extract(epoch FROM least(
 class Received(NamedTuple):
     """The outcome of a try: messages to hand out, leased by now. Without any, `has_moved` when
     cursors moved over what nobody wants, else `next_s`: the seconds until something may be free
-    again without anybody's doing, None for never."""
+    again without anybody's doing, None for never. With `uncalled` nothing was done."""
 
     messages: list[bytes]
     has_moved: bool = False
     next_s: float | None = None
+    uncalled: Uncalled | None = None
 
     def body(self) -> bytes:
         """Return the messages as JSON: `{"data": [message, …]}`."""
@@ -90,10 +93,10 @@ class Received(NamedTuple):
 
 @dataclass(slots=True)
 class _Range:
-    """A range taken of one cursor: entries from `first` to `last`."""
+    """A range taken of one cursor: entries from `first` to `last`, none at 0."""
 
     first: int
-    last: int
+    last: int = 0
     messages: int = 0
 
 
@@ -106,13 +109,17 @@ class Receiving:
         pulled: Pulled,
         batch_size: int,
         is_gone: Callable[[], bool],
+        made: Made,
     ) -> None:
-        """Hand out nothing once `is_gone` says that the caller is."""
+        """Hand out nothing once `is_gone` says that the caller is; `made` is what the consumer's
+        functions, if it has any, made by now."""
         self._connection = connection
         self._pulled = pulled
         self._consumer = pulled.consumer
         self._batch_size = batch_size
         self._is_gone = is_gone
+        made.by(pulled.functions)
+        self._made = made
         self._lease = new_lease()
         self._is_by_kind = self._consumer.is_by_kind
         self._is_transformed = self._consumer.definition.transform is not None
@@ -121,6 +128,9 @@ class Receiving:
         self._kinds: dict[tuple[str, str, str], Verdict] = {}
         self._ranges: dict[int, _Range] = {}
         self._set_aside: list[SetAside] = []
+        self._is_any_blocked = False
+        self._uncalled: list[bytes] = []
+        self._uncalled_again: list[bytes] = []
 
     async def run(self, scan: int) -> Received:
         """Try with at most `scan` entries of each free cursor. The transaction is over after it.
@@ -136,7 +146,14 @@ class Receiving:
             keys = {self._consumer.key_of(entry) for entry in entries}
             waiting_keys = await parking.set_aside_keys(self._connection, self._consumer.id, keys)
         self._take(rows, waiting_keys)
-        if not self._messages and not self._ranges:
+        is_any = bool(self._messages or self._ranges or self._is_any_blocked)
+        is_to_call = bool(self._uncalled or self._uncalled_again)
+        if is_to_call and not (is_any and self._made.suffices):
+            await self._connection.rollback()
+            assert self._pulled.functions is not None
+            uncalled = Uncalled(self._pulled.functions, self._uncalled, self._uncalled_again)
+            return Received([], uncalled=uncalled)
+        if not is_any:
             return await self._nothing()
         if self._is_gone():
             await self._connection.rollback()
@@ -148,13 +165,18 @@ class Receiving:
         """Hand out again what was handed back, if it is time."""
         connection, consumer = self._connection, self._consumer
         due = await parking.due(connection, consumer.id, self._batch_size)
+        if self._pulled.functions is not None:
+            made = self._made.of_handed_back
+            self._uncalled_again = [m.body for m in due if m.body not in made]
+            due = [message for message in due if message.body in made]
         await parking.lease(connection, consumer, self._lease, due)
         for message in due:
             verdict = self._pulled.selection.passes(message.body)
             # One that passes no filter any more is handed out all the same: it was wanted.
-            sent = verdict.fault or self._pulled.selection.sent(message.body)
+            sent = verdict.fault or self._made.of_handed_back.get(message.body) or message.body
             if isinstance(sent, Faulty):
                 await parking.block(connection, consumer.id, message, sent.reason)
+                self._is_any_blocked = True
             else:
                 head = ack_head(message.partition, self._lease, parked=True)
                 self._hand_out(head, message.position, sent)
@@ -171,8 +193,10 @@ class Receiving:
                 if first[BOUND] is not None:
                     self._ranges[partition] = _Range(first[BOUND], first[BOUND])
                 continue
-            taken = self._ranges[partition] = _Range(first[0], first[0])
+            taken = _Range(first[0])
             self._take_behind(partition, taken, iter(behind), waiting_keys)
+            if taken.last:
+                self._ranges[partition] = taken
 
     def _take_behind(
         self, partition: int, taken: _Range, rows: Iterator[Any], waiting_keys: set[str]
@@ -188,8 +212,14 @@ class Receiving:
             if row is None:
                 return
             entry = entry_of_row(row)
-            taken.last = entry.position
             verdict = self._wants(entry)
+            if verdict == WANTED and self._pulled.functions is not None:
+                message = self._pulled.selection.message(entry)
+                if message not in self._made.of_log:
+                    self._ask(chain([entry], map(entry_of_row, rows)))
+                    return
+                verdict = verdict_of(self._made.of_log[message])
+            taken.last = entry.position
             if not verdict.is_wanted:
                 continue
             aside = self._take_one(head, entry, verdict.fault, waiting_keys)
@@ -199,6 +229,14 @@ class Receiving:
                 self._set_aside.append(aside._replace(partition=partition))
                 # There may be more of its key behind it.
                 renderer = None
+
+    def _ask(self, entries: Iterator[Entry]) -> None:
+        """Note for which entries functions have to be called: as many as there is room for, and
+        more the more of them were not wanted."""
+        selection, made = self._pulled.selection, self._made.of_log
+        wanted = (selection.message(one) for one in entries if selection.wants(one) == WANTED)
+        room = self._batch_size - len(self._messages) - len(self._uncalled) + self._made.unwanted
+        self._uncalled += islice((one for one in wanted if one not in made), max(room, 0))
 
     def _render(
         self, renderer: RowRenderer, rows: Iterator[Any], head: str, taken: _Range
@@ -234,7 +272,7 @@ class Receiving:
         message = selection.message(entry)
         if waiting_keys and consumer.key_of(entry) in waiting_keys:
             return parking.waiting(consumer, entry, message)
-        sent = fault or selection.sent(message)
+        sent = fault or self._made.of_log.get(message) or message
         if isinstance(sent, bytes):
             self._hand_out(head, entry.position, sent)
             return None

@@ -13,6 +13,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.pull import leases, parking
+from triggerkit.consumers.pull.calls import Made, PulledFunctions
 from triggerkit.consumers.pull.consumers import (
     Pulled,
     PulledConsumers,
@@ -69,6 +70,10 @@ class Puller:
         self._pool = pool
         self._consumers = PulledConsumers()
 
+    async def close(self) -> None:
+        """End the processes that call functions of consumers."""
+        await self._consumers.close()
+
     async def place(self, name: str) -> ConsumerIds:
         """Find the consumer `name`.
 
@@ -84,38 +89,64 @@ class Puller:
     ) -> Received:
         """Hand out at most `batch_size` messages, leased for the consumer's `timeout_s`.
 
-        Does not wait for any. When `is_gone` says that the caller is, nothing is leased.
+        Does not wait for any, only for the consumer's functions. When `is_gone` says that the
+        caller is, nothing is leased.
 
         Raises:
             UnknownConsumer: there is no such consumer.
             NotPulled: it is pushed, paused or disabled.
+            ConfigurationError: a function of it cannot be loaded.
         """
         scan = batch_size
+        made = Made()
         for _ in range(MOST_TRIES):
-            async with self._pool.connection() as connection:
-                received = await self._try(connection, name, batch_size, scan, is_gone)
+            functions = await self._functions_of(name)
+            if functions is None:
+                received = await self._called(name, batch_size, scan, is_gone, made)
+            else:
+                async with functions.in_turn() as is_mine:
+                    if not is_mine:
+                        return Received([], next_s=0.0)
+                    received = await self._called(name, batch_size, scan, is_gone, made)
             if received.messages or not received.has_moved:
                 return received
+            if functions is not None and made.suffices:
+                break
+            made.forget()
             scan = min(4 * scan, MOST_SCANNED)
         return Received([], has_moved=True, next_s=0.0)
 
-    async def _try(
-        self,
-        connection: psycopg.AsyncConnection,
-        name: str,
-        batch_size: int,
-        scan: int,
-        is_gone: Callable[[], bool],
+    async def _functions_of(self, name: str) -> PulledFunctions | None:
+        known = self._consumers.known(name)
+        if known is None:
+            async with self._pool.connection() as connection:
+                known = await self._consumers.read(connection, name)
+        return known.functions
+
+    async def _called(
+        self, name: str, batch_size: int, scan: int, is_gone: Callable[[], bool], made: Made
     ) -> Received:
-        pulled = await self._consumers.get(connection, name)
+        """Try, and call functions in between, with no connection taken."""
         while True:
-            if pulled.consumer.state != "active":
-                pulled = await self._consumers.read(connection, name)
-                require_active(pulled)
-            try:
-                return await Receiving(connection, pulled, batch_size, is_gone).run(scan)
-            except Changed:
-                pulled = await self._consumers.read(connection, name)
+            received = await self._try(name, batch_size, scan, is_gone, made)
+            if received.uncalled is None or is_gone():
+                return received
+            await made.add(received.uncalled)
+
+    async def _try(
+        self, name: str, batch_size: int, scan: int, is_gone: Callable[[], bool], made: Made
+    ) -> Received:
+        async with self._pool.connection() as connection:
+            pulled = await self._consumers.get(connection, name)
+            while True:
+                if pulled.consumer.state != "active":
+                    pulled = await self._consumers.read(connection, name)
+                    require_active(pulled)
+                receiving = Receiving(connection, pulled, batch_size, is_gone, made)
+                try:
+                    return await receiving.run(scan)
+                except Changed:
+                    pulled = await self._consumers.read(connection, name)
 
     async def ack(self, name: str, ack_ids: Sequence[str]) -> list[str]:
         """Note messages as done; they are not handed out again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,12 +15,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.store import CursorStore
-from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.parked.manage import DeliveryAttempt
 from triggerkit.consumers.render import IdempotencyKeys
-from triggerkit.consumers.selection import Selection
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
-from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.consumers.trace.wanted import UnwantedBy, follows, why_not
+from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import show_object
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
@@ -68,9 +68,6 @@ State = Literal[
     "parked",
     "passed",
 ]
-
-#: The part of a consumer's definition by which it does not get a change.
-UnwantedBy = Literal["tables", "actions", "when_changed", "filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +146,15 @@ async def trace(
     followers = [
         found
         for found in await store.consumers()
-        if (found.name == consumer if consumer is not None else _follows(found, entry))
+        if (found.name == consumer if consumer is not None else follows(found, entry))
     ]
+    # Functions may take long: no connection is held meanwhile.
+    reasons = await asyncio.gather(*(why_not(found, entry) for found in followers))
     async with states.connection() as connection:
-        ways = [await _way(connection, found, entry, times[1], run_id) for found in followers]
+        ways = [
+            await _way(connection, found, entry, reason, times[1], run_id)
+            for found, reason in zip(followers, reasons, strict=True)
+        ]
     return Trace(
         database=database[0],
         position=position,
@@ -218,16 +220,11 @@ async def _entry(states: AsyncConnectionPool, database_id: int, position: int) -
     )
 
 
-def _follows(consumer: Consumer, entry: Entry) -> bool:
-    if entry.consumer_id is not None:
-        return entry.consumer_id == consumer.id
-    return f"{entry.schema}.{entry.table}" in consumer.definition.tables
-
-
 async def _way(
     connection: psycopg.AsyncConnection,
     consumer: Consumer,
     entry: Entry,
+    unwanted: tuple[UnwantedBy, str] | None,
     captured_at: datetime,
     run_id: str | None,
 ) -> ConsumerTrace:
@@ -241,7 +238,6 @@ async def _way(
     async with connection.cursor(row_factory=class_row(TracedParked)) as cursor:
         await cursor.execute(_PARKED, [*place, entry.position])
         parked = await cursor.fetchone()
-    unwanted = _why_not(consumer, entry)
     if unwanted is not None and parked is None:
         # A batch's attempt spans what is between its messages, too.
         by, why_not = unwanted
@@ -253,33 +249,6 @@ async def _way(
         state, reason, lease_until = "parked", f"{parked.state}: {parked.reason}", None
     runs = await _runs(connection, consumer, entry, attempts, run_id)
     return ConsumerTrace(consumer.name, state, reason, lease_until, attempts, parked, runs)
-
-
-def _why_not(consumer: Consumer, entry: Entry) -> tuple[UnwantedBy, str] | None:
-    """Why the consumer does not get `entry`, by its definition as it is now; None if it does."""
-    definition = consumer.definition
-    if not _follows(consumer, entry):
-        return "tables", f"it does not follow {entry.schema}.{entry.table}"
-    if not consumer.wants(entry):
-        if definition.actions is not None and entry.action not in definition.actions:
-            listed = ", ".join(definition.actions)
-            return "actions", f"{entry.action} is not among its actions ({listed})"
-        listed = ", ".join(definition.when_changed or ())
-        return "when_changed", f"none of its columns when_changed changed ({listed})"
-    try:
-        verdict = Selection(consumer).wants(entry)
-    except ConfigurationError:
-        # A function that only the stream can load: what was delivered tells more.
-        return None
-    if not verdict.is_wanted:
-        by = [*map(_filter_text, definition.filters), *filter(None, [definition.filter])]
-        return "filter", f"filtered by {'; '.join(by)}"
-    return None
-
-
-def _filter_text(given: Filter) -> str:
-    value = "" if given.value is None else f" {given.value}"
-    return f"{given.column} {given.operator}{value}"
 
 
 def _state(

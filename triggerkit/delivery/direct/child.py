@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from triggerkit.consumers.calls.process import Answering, answer_requests
+from triggerkit.consumers.calls.process import SPENT, Answering, answer_requests
 from triggerkit.errors import InvalidPayload
 from triggerkit.project import Project
 from triggerkit.runs.run import NewRun
@@ -62,7 +62,7 @@ def load(setting: dict[str, Any]) -> Answering:
         ConfigurationError: they cannot be loaded.
     """
     tasks = load_tasks(Project(Path(setting["folder"]), tasks=tuple(setting["tasks"])))
-    return lambda request: _answered(tasks, _request(request))
+    return lambda _, request: _answered(tasks, _request(request))
 
 
 def _answered(tasks: Mapping[str, Task[Any, Any, Any]], request: Request) -> tuple[bytes, bytes]:
@@ -80,7 +80,8 @@ def _answered(tasks: Mapping[str, Task[Any, Any, Any]], request: Request) -> tup
         return REFUSED, encode(Refused(422, str(error)))
     except BaseException as error:
         # What a type's code raises, SystemExit included, ends no other delivery.
-        return FAULT, f"the type of task {task.name} raised {type(error).__name__}".encode()
+        kind = SPENT if isinstance(error, MemoryError) else FAULT
+        return kind, f"the type of task {task.name} raised {type(error).__name__}".encode()
 
 
 def _received(task: Task[Any, Any, Any], request: Request) -> Received:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from triggerkit.consumers.calls.process import MESSAGE, Process
+from triggerkit.consumers.calls.process import MESSAGE, SPENT, Process
 from triggerkit.delivery.direct.child import FAULT, UNKNOWN, Received, Refused, Request, encode
 from triggerkit.delivery.direct.child import REFUSED as REFUSED_KIND
 from triggerkit.delivery.failed_items import Failed
@@ -58,7 +58,7 @@ class TaskCode:
             return unanswered(f"the type of task {task} took longer than {READ_S:g} s")
         except (asyncio.IncompleteReadError, OSError):
             return unanswered(f"the type of task {task} ended the process that read it")
-        if kind == FAULT:
+        if kind in (FAULT, SPENT):
             return Answer("endpoint_failed", 500, content.decode(), is_suspect=True)
         if kind == REFUSED_KIND:
             refused = _refused(content)
@@ -95,6 +95,8 @@ class TaskCode:
             # The answer to come would be taken for another's.
             await self.end()
             raise
+        if kind == SPENT:
+            await self.end()
         if kind == UNKNOWN:
             raise ConfigurationError(content.decode())
         return kind, content

@@ -121,6 +121,8 @@ class PullApi:
         self.stop_waiting()
         if self._listener is not None:
             await self._listener.close()
+        if self._puller is not None:
+            await self._puller.close()
         if self._pool is not None:
             await self._pool.close()
 

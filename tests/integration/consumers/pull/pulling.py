@@ -137,4 +137,8 @@ async def pulling(url: str, definition: ConsumerDefinition | None = None) -> Asy
     """A pulled consumer of `public.items`, its log empty."""
     add_consumer(url, definition or changes("items"))
     async with pool(in_order(url), "test", size=8) as connections:
-        yield Pulling(url, Puller(connections))
+        puller = Puller(connections)
+        try:
+            yield Pulling(url, puller)
+        finally:
+            await puller.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,12 +14,9 @@ from triggerkit import Change
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import retry_parked
 
-#: The rows that `failing_at_three` fails at.
-failing = frozenset({3})
-
 
 def failing_at_three(change: Change[Any]) -> dict[str, Any]:
-    if change.record["id"] in failing:
+    if change.record["id"] == 3 and not Path(change.record["mended"]).exists():
         raise ValueError(change.record)
     return {"row": change.record["id"]}
 
@@ -93,19 +90,21 @@ def test_attempts_that_are_used_up_block_the_key_or_let_it_go(
 
 
 def test_a_transform_s_result_stands_under_message_and_its_failures_are_set_aside(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path
 ) -> None:
+    mended_file = tmp_path / "mended"
+
     async def scenario() -> None:
         definition = changes("items", transform=failing_at_three)
         async with pulling(database_url, definition) as pull:
-            await pull.log([2, 3, 3])
+            await pull.log([2, 3, 3], mended=str(mended_file))
             received = await pull.receive()
             assert [m.json["message"] for m in received] == [{"row": 2}]
             assert await pull.ack(received) == []
             assert [state for _, state, _ in await pull.parked()] == ["blocked", "waiting"]
             reasons = await pull.execute("SELECT reason FROM triggerkit.parked ORDER BY position")
             assert reasons[0] == ("the transform raised ValueError",)
-            monkeypatch.setattr(sys.modules[__name__], "failing", frozenset())
+            mended_file.touch()
             async with await psycopg.AsyncConnection.connect(pull.url, autocommit=True) as state:
                 assert await retry_parked(state, NAME, "test", position=2) == 1
             mended = await pull.receive()
