@@ -10,7 +10,7 @@ from triggerkit.consumers.calls.functions import Functions, Outcome
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
-from triggerkit.consumers.parked.store import ParkedMessage
+from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
 from triggerkit.consumers.selection import WANTED, Selection
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay
@@ -175,6 +175,17 @@ class ConsumerDelivery:
         if runs:
             return await self._direct.move(self.consumer, cursor, outcome, runs, parked)
         return await self.store.record_attempt(self.consumer, cursor, outcome, parked)
+
+    async def record_retry(self, head: Head, tried: Tried, runs: Sequence[NewRun] = ()) -> bool:
+        """Note the outcome of a retry, and make `runs`, all at once; whether the key still has a
+        message in the way of its later ones.
+
+        Raises:
+            NotMade: the runs could not be made; nothing of this was done.
+        """
+        if runs:
+            return await self._direct.finish(self.consumer, head, tried, runs)
+        return (await self.store.parked.record_retry(self.consumer.id, head, tried)).has_more
 
     async def back_off(self, seconds: float) -> None:
         """Wait so long, or until the endpoint or the definition is another."""

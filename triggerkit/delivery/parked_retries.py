@@ -16,9 +16,11 @@ from triggerkit.consumers.parked.store import Head, HeadState, Tried
 from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
+from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parking import state_after
 from triggerkit.delivery.push import GONE, Answer, of_batch
+from triggerkit.runs.run import NewRun
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
@@ -160,6 +162,18 @@ class Retries:
         return _Sent(batch_id, sent_at, answer, answer.error, is_refused, answer.retry_after_s)
 
     async def _sent(self, head: Head, sent: _Sent) -> None:
+        try:
+            await self._record(head, self._tried(head, sent), sent.answer.runs)
+        except NotMade as not_made:
+            answer = not_made.answer
+            is_blamed = answer.verdict == "content_refused"
+            sent = replace(sent, answer=answer, error=answer.error, is_blamed=is_blamed)
+            await self._record(head, self._tried(head, sent))
+        if sent.answer.verdict == "gone":
+            logger.error(GONE, self._consumer.name)
+            await self._delivery.store.disable(self._consumer.id)
+
+    def _tried(self, head: Head, sent: _Sent) -> Tried:
         if sent.is_blamed:
             tried = self._blamed(head, sent.error, sent.answer.status, sent.asked_s)
         elif sent.answer.verdict == "delivered":
@@ -168,17 +182,13 @@ class Retries:
             is_repeated = head.status == sent.answer.status
             wait_s = backoff_s(head.attempts, sent.asked_s, is_repeated=is_repeated)
             tried = Tried("failing", head.failures, due_in_s=wait_s)
-        tried = replace(
+        return replace(
             tried,
             batch_id=sent.batch_id,
             sent_at=sent.sent_at,
             status=sent.answer.status,
             error=sent.error,
         )
-        await self._record(head, tried)
-        if sent.answer.verdict == "gone":
-            logger.error(GONE, self._consumer.name)
-            await self._delivery.store.disable(self._consumer.id)
 
     def _blamed(
         self,
@@ -193,11 +203,11 @@ class Retries:
         wait_s = backoff_s(head.attempts, asked_s, is_repeated=head.status == status)
         return Tried(state, failures, reason, wait_s)
 
-    async def _record(self, head: Head, tried: Tried) -> None:
+    async def _record(self, head: Head, tried: Tried, runs: Sequence[NewRun] = ()) -> None:
         if tried.state is not None:
             _tell(self._consumer, head, tried.state, tried)
         async with self._delivery.parking:
-            if not await self._store.record_retry(self._consumer.id, head, tried):
+            if not await self._delivery.record_retry(head, tried, runs):
                 self._delivery.parked_keys.discard(head.key)
 
     async def _release(self, key: str) -> None:

@@ -20,6 +20,9 @@ class Around(NamedTuple):
     after: Sequence[Statement]
 
 
+NOTHING = Around((), ())
+
+
 def in_one_turn(connection: psycopg.Connection, statements: Sequence[Statement]) -> list[Rows]:
     """Run `statements` as one transaction and return the rows of each.
 

@@ -109,7 +109,7 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             removed, go_on = asyncio.Event(), asyncio.Event()
             record_retry = store.parked.record_retry
 
-            async def slow(*given: Any) -> bool:
+            async def slow(*given: Any) -> Any:
                 has_more = await record_retry(*given)
                 removed.set()
                 await go_on.wait()

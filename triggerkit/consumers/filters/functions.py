@@ -68,11 +68,12 @@ def load_function(reference: str) -> Callable[[Any], Any]:
     return found  # type: ignore[no-any-return]
 
 
-async def any_functions(state: psycopg.AsyncConnection) -> bool:
-    """Return whether a consumer has a filter or a transform that is a function."""
+async def any_code(state: psycopg.AsyncConnection) -> bool:
+    """Return whether the stream needs code of the project for a consumer: a filter or a transform
+    that is a function, or a task that gets its messages directly."""
     cursor = await state.execute(
         "SELECT EXISTS (SELECT FROM triggerkit.consumers WHERE definition ->> 'filter' IS NOT NULL "
-        "OR definition ->> 'transform' IS NOT NULL)"
+        "OR definition ->> 'transform' IS NOT NULL OR definition ->> 'via' = 'direct')"
     )
     row = await cursor.fetchone()
     return row is not None and bool(row[0])

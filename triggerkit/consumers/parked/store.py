@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import psycopg
 from psycopg.errors import DeadlockDetected, ForeignKeyViolation
@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
 from triggerkit.consumers.parked.origin import Origin
+from triggerkit.state.turn import NOTHING, Around, Rows
 
 #: What a message at the head of its key can be.
 HeadState = Literal["failing", "blocked", "dead"]
@@ -167,6 +168,14 @@ class Tried:
     error: str | None = None
 
 
+class Recorded(NamedTuple):
+    """A retry that was noted: whether its key still has a message in the way of later ones, and
+    the rows of what was done after it."""
+
+    has_more: bool
+    rows: list[Rows]
+
+
 async def park(
     connection: psycopg.AsyncConnection, consumer_id: int, messages: Sequence[ParkedMessage]
 ) -> None:
@@ -261,10 +270,13 @@ class ParkedStore:
             row = await cursor.fetchone()
             return None if row is None else row[0]
 
-    async def record_retry(self, consumer_id: int, head: Head, tried: Tried) -> bool:
-        """Note an outcome; whether the key still has a message in the way of its later ones.
+    async def record_retry(
+        self, consumer_id: int, head: Head, tried: Tried, around: Around = NOTHING
+    ) -> Recorded:
+        """Note an outcome, and do `around` in the same transaction.
 
-        A message that was discarded, or parked anew, in the meantime is left as it is.
+        A message that was discarded, or parked anew, in the meantime is left as it is; then what
+        comes after in `around` is not done.
         """
         parameters = {
             "consumer_id": consumer_id,
@@ -283,15 +295,23 @@ class ParkedStore:
         }
         try:
             async with self._pool.connection() as connection, connection.transaction():
+                for statement in around.before:
+                    await connection.execute(*statement)
                 await connection.execute(_LOCK_CURSOR, [consumer_id, head.partition])
-                await connection.execute(_REMOVE if tried.state is None else _FAILED, parameters)
-                if tried.batch_id is not None:
+                query = _REMOVE if tried.state is None else _FAILED
+                is_there = (await connection.execute(query, parameters)).rowcount == 1
+                if tried.batch_id is not None and (is_there or not around.after):
                     await connection.execute(_NOTE, parameters)
                 await promote(connection, consumer_id, [head.key])
-                return bool(await _in_the_way(connection, consumer_id, [head.key]))
+                has_more = bool(await _in_the_way(connection, consumer_id, [head.key]))
+                after = around.after if is_there else ()
+                rows = [
+                    await (await connection.execute(*statement)).fetchall() for statement in after
+                ]
+                return Recorded(has_more, rows)
         except (ForeignKeyViolation, DeadlockDetected):
             # The consumer was deleted at this moment.
-            return True
+            return Recorded(has_more=True, rows=[])
 
     async def has(self, consumer_id: int, key: str) -> bool:
         """Return whether `key` has a message in the way of its later ones."""

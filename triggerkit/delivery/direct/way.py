@@ -11,7 +11,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.together import move_together
-from triggerkit.consumers.parked.store import ParkedMessage
+from triggerkit.consumers.parked.store import Head, ParkedMessage, ParkedStore, Tried
 from triggerkit.delivery.direct.task_code import TaskCode
 from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach
@@ -80,6 +80,24 @@ class DirectWay:
             raise _not_made(error) from error
         await self._push(rows)
         return cursor
+
+    async def finish(
+        self, consumer: Consumer, head: Head, tried: Tried, runs: Sequence[NewRun]
+    ) -> bool:
+        """Make the run of a parked message and be done with the message, both or none. Returns
+        whether its key still has one in the way.
+
+        Raises:
+            NotMade: the run cannot be made now, or as it is.
+        """
+        parked = ParkedStore(self._states)
+        try:
+            recorded = await parked.record_retry(consumer.id, head, tried, _made_of(runs))
+        except psycopg.Error as error:
+            raise _not_made(error) from error
+        if recorded.rows:
+            await self._push(recorded.rows)
+        return recorded.has_more
 
     async def close(self) -> None:
         """Close what was opened, at once."""

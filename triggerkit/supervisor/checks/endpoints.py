@@ -36,14 +36,15 @@ class _Outcome(NamedTuple):
 
 
 async def check_endpoints(settings: Settings, declared: Sequence[Declared]) -> list[Check]:
-    """Check whether each consumer's endpoint can be reached, as `apply` makes it.
+    """Check whether each consumer's endpoint, if it has one, can be reached, as `apply` makes it.
 
     All of them are routes of `serve`, so that one probe stands for all.
 
     Raises:
         ConfigurationError: TRIGGERKIT_ALLOW_NETWORKS is not a list of networks.
     """
-    if not declared:
+    pushed = [consumer for consumer in declared if not consumer.definition.is_direct]
+    if not pushed:
         return []
     base = settings.public_url
     found = await _probe(base, settings.triggerkit_allow_networks)
@@ -55,7 +56,7 @@ async def check_endpoints(settings: Settings, declared: Sequence[Declared]) -> l
             found.remedy,
             found.required,
         )
-        for d in declared
+        for d in pushed
     ]
 
 

@@ -29,11 +29,11 @@ class Reload:
         apply: Command,
         console: Console,
         on_change: Callable[[], None],
-        uses_functions: Callable[[], Awaitable[bool]],
+        uses_code: Callable[[], Awaitable[bool]],
     ) -> None:
         """`before` are the files of the code as they were when its processes started. `on_change`
         is called before new processes start. `stream` is alone in what it does, and is started anew
-        if it has functions of the project."""
+        if it has code of the project."""
         self._folder = folder
         self._before = before
         self._children = children
@@ -41,7 +41,7 @@ class Reload:
         self._apply = apply
         self._console = console
         self._on_change = on_change
-        self._uses_functions = uses_functions
+        self._uses_code = uses_code
 
     async def follow(self) -> None:
         """Reload whenever the code changes, until canceled."""
@@ -65,7 +65,7 @@ class Reload:
         for child, instance in zip(self._children, ready, strict=True):
             child.take_over(instance)
         await self._make_consumers()
-        if await self._uses_functions():
+        if await self._uses_code():
             self._stream.restart()
         ms = (time.monotonic() - started) * 1000
         self._console.note(f"reloaded in {ms:.0f} ms")

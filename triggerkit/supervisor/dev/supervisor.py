@@ -11,7 +11,7 @@ from typing import Any
 
 from triggerkit import lifeline
 from triggerkit.configuration.addresses import shown_database
-from triggerkit.consumers.filters.functions import any_functions
+from triggerkit.consumers.filters.functions import any_code
 from triggerkit.errors import PreflightFailed
 from triggerkit.project import Project
 from triggerkit.settings import Settings
@@ -190,7 +190,7 @@ class Dev:
             apply,
             self._console,
             self._fatal_errors.clear,
-            self._uses_functions,
+            self._uses_code,
         )
         self._spawn(reload.follow(), "reloading")
         self._spawn(published.keep(self._settings), "telling `triggerkit status` of the processes")
@@ -201,9 +201,9 @@ class Dev:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _uses_functions(self) -> bool:
+    async def _uses_code(self) -> bool:
         async with await connect(self._settings.state_dsn, "triggerkit dev") as state:
-            return await any_functions(state)
+            return await any_code(state)
 
     async def _shut_down(self, servers: EmbeddedServers) -> None:
         """Stop the children in the order data flows, then the servers they use."""
