@@ -70,6 +70,12 @@ def wait_for_the_output(s: Section) -> None:
     assert s.module.total == 0 + 1 + 4 + 9
 
 
+def waits_and_deploys(s: Section) -> None:
+    assert s.module.pages == ["page 0", "page 1"]
+    keys = "SELECT idempotency_key FROM triggerkit.runs WHERE parent_id IS NOT NULL ORDER BY seq"
+    assert [key.partition("/")[2] for key in s.state.rows(keys)] == ["page 0", "page 1"]
+
+
 def handles_and_runs(s: Section) -> None:
     assert s.module.text == "report of month 1"
     assert s.module.run.status == "completed"
@@ -108,6 +114,11 @@ def debounce(s: Section) -> None:
 def concurrency_keys(s: Section) -> None:
     s.outputs(*s.module.entries)
     assert s.module.seen == list(range(5))
+
+
+def several_of_a_key(s: Section) -> None:
+    assert s.outputs(*s.module.calls) == list(range(9))
+    assert set(s.state.rows("SELECT concurrency_per_key FROM triggerkit.runs")) == {3}
 
 
 def priority(s: Section) -> None:
@@ -174,9 +185,10 @@ def prepare(s: Section) -> None:
 
 
 CHECKS: list[Callable[[Section], None]] = [
-    a_task, payloads, trigger, wait_for_the_output, handles_and_runs, in_a_transaction,
-    delay_and_ttl, idempotency_keys, debounce, concurrency_keys, priority, tags_and_metadata,
-    retries, limits, longest_time, schedules, hooks, logs_and_spans, prepare,
+    a_task, payloads, trigger, wait_for_the_output, waits_and_deploys, handles_and_runs,
+    in_a_transaction, delay_and_ttl, idempotency_keys, debounce, concurrency_keys,
+    several_of_a_key, priority, tags_and_metadata, retries, limits, longest_time, schedules,
+    hooks, logs_and_spans, prepare,
 ]  # fmt: skip
 
 

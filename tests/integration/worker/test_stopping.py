@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -214,3 +214,31 @@ def test_a_task_that_finishes_in_spite_of_its_stop_is_completed(triggers: RunSta
     handle = finishing.trigger()
     with working(triggers, finishing):
         triggers.wait_for_status("completed", handle.id)
+
+
+@pytest.mark.parametrize("scope", ["run", None])
+def test_a_run_that_is_handed_back_finds_its_child_by_a_key_of_its_own(
+    triggers: RunState, scope: Literal["run"] | None
+) -> None:
+    go_on = threading.Event()
+
+    @task
+    def child() -> str:
+        assert go_on.wait(30)
+        return "done"
+
+    @task
+    async def parent() -> str:
+        if scope is None:
+            return await child.atrigger_and_wait()
+        return await child.atrigger_and_wait(idempotency_key="k", idempotency_scope=scope)
+
+    handle = parent.trigger()
+    with working(triggers, parent):
+        triggers.wait_for(lambda: len(triggers.statuses()) == 2)
+    assert triggers.run(handle.id)["status"] == "queued"
+    go_on.set()
+    with working(triggers, parent, child):
+        [row] = triggers.wait_for_status("completed", handle.id)
+    assert (row["attempt"], row["output"]) == (1, '"done"')
+    assert len(triggers.statuses()) == (2 if scope else 3)
