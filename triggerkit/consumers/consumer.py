@@ -99,7 +99,12 @@ class Consumer:
     def is_by_kind(self) -> bool:
         """Return whether a change's table and action alone say that it is wanted."""
         wanted = self.definition
-        is_looked_at = wanted.filters or wanted.filter or wanted.when_changed is not None
+        is_looked_at = (
+            wanted.filters
+            or wanted.filter
+            or wanted.when_changed is not None
+            or wanted.group_by is not None
+        )
         return not (is_looked_at or (wanted.actions is not None and self.spans))
 
     def key_of(self, entry: Entry) -> str:
@@ -109,6 +114,25 @@ class Consumer:
         if columns is None:
             return f"{entry.schema}.{entry.table}:{entry.key}"
         return group_key(entry.record or b"{}", columns)
+
+    def lacks_group(self, entry: Entry) -> str | None:
+        """Return why nobody knows what keeps a message in order; None where that is known.
+
+        Deletes and truncates are ordered by what they have.
+        """
+        columns = self.definition.group_by
+        if columns is None or entry.record is None or entry.action == "delete":
+            return None
+        known = read_object(entry.record)
+        for name in columns:
+            if name in entry.unchanged:
+                return f"the message has no column {name!r} to group by: its value is not known"
+            if name not in known:
+                return (
+                    f"the message has no column {name!r} to group by: was it renamed or dropped? "
+                    "correct group_by, and run: triggerkit apply"
+                )
+        return None
 
     def _is_being_read(self, entry: Entry) -> bool:
         """Return whether the table was being read when `entry` was logged: its row may have lost
@@ -138,4 +162,8 @@ def _changed(entry: Entry, columns: tuple[str, ...]) -> bool:
         return entry.fault is not None
     # Without the old values in the WAL nothing says that the columns did not change.
     changes = read_object(entry.changes)
-    return not changes or not changes.keys().isdisjoint(columns)
+    if not changes or not changes.keys().isdisjoint(columns):
+        return True
+    # Nor does anything of a column that was renamed or dropped.
+    known = read_object(entry.record or b"{}").keys() | set(entry.unchanged)
+    return not known.issuperset(columns)

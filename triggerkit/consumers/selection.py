@@ -56,13 +56,14 @@ class Selection:
         self.filters = self._test is not None
         #: Whether an entry is for the consumer, its filters left aside.
         self.follows = consumer.wants
+        self._lacks_group = consumer.lacks_group
         #: What keeps messages in order.
         self.key_of = consumer.key_of
         #: The message of an entry, before a transform.
         self.message = self._renderer.message
         #: Renders rows as they are stored; None when each has to be looked at.
         self.rows: RowRenderer | None = None
-        if consumer.is_by_kind and not self.leaves_calls and definition.group_by is None:
+        if consumer.is_by_kind and not self.leaves_calls:
             self.rows = RowRenderer(consumer, self._renderer)
 
     def wants(self, entry: Entry) -> Verdict:
@@ -74,6 +75,9 @@ class Selection:
         delivered."""
         if entry.fault is not None:
             return Verdict(True, Faulty(entry.fault, is_retryable=False))
+        lack = self._lacks_group(entry)
+        if lack is not None:
+            return Verdict(True, Faulty(lack))
         if self._test is None or entry.action == "truncate":
             return WANTED
         try:

@@ -17,6 +17,7 @@ from triggerkit.replication.publication.tables import SourceTable
 from triggerkit.replication.slot import SourceIdentity, identify
 from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.supervisor.checks.check import Check
+from triggerkit.supervisor.checks.columns import check_columns
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.slot import found_slot
 from triggerkit.supervisor.checks.tables import check_tables
@@ -224,7 +225,10 @@ async def _of_tables(
     of_publication = await check_publication(
         source, database.publication_name, tables, advise=False
     )
-    checks = [*of_tables, *of_publication]
+    of_columns = await check_columns(
+        source, database.publication_name, [(c.name, c.definition) for c in declared]
+    )
+    checks = [*of_tables, *of_publication, *of_columns]
     partial = [t for t in tables if t.set_full and t.fault is None]
     return [
         *(_problem(check.name.replace(" ", "_"), check) for check in checks if not check.ok),

@@ -13,6 +13,7 @@ from triggerkit.consumers.consumer import BackfillSpan, Consumer
 from triggerkit.consumers.definition import ConsumerDefinition, TableName, changes, rows
 from triggerkit.consumers.endpoints.model import SealedEndpoint
 from triggerkit.consumers.render import IdempotencyKeys, Renderer, batch_body
+from triggerkit.consumers.selection import WANTED, Selection
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import COPY_COLUMNS, Entry, Pending, copy_row, entry_of
 from triggerkit.lsn import Lsn
@@ -58,8 +59,37 @@ def test_an_update_is_wanted_when_a_named_column_changed_or_may_have() -> None:
     by_title = consumer(rows("posts", when_changed=["title"]))
     assert by_title.wants(entry("update", changes=b'{"title":"old"}'))
     assert not by_title.wants(entry("update", changes=b'{"author":"old"}'))
+    gone = {"changes": b'{"author":"old"}', "record": b'{"id":1,"author":"new"}'}
+    assert not by_title.wants(entry("update", **gone, unchanged=("title",)))
     assert by_title.wants(entry("update", changes=b"{}")), "the old values are not known"
     assert by_title.wants(entry("delete"))
+
+
+def test_an_update_is_wanted_where_a_named_column_is_no_more() -> None:
+    """It was renamed or dropped: nobody can say that it did not change."""
+    by_columns = consumer(rows("posts", when_changed=["title", "author"]))
+    gone = {"changes": b'{"note":"old"}', "record": b'{"id":1,"note":{"title":1},"author":"a"}'}
+    assert by_columns.wants(entry("update", **gone))
+
+
+@pytest.mark.parametrize("action", ["insert", "update", "read"])
+def test_a_message_without_a_column_of_its_group_is_parked(action: str) -> None:
+    selection = Selection(consumer(rows("posts", group_by=["id", "author"])))
+    verdict = selection.judge(entry(action))
+    assert verdict.fault is not None
+    assert verdict.fault.reason == (
+        "the message has no column 'author' to group by: was it renamed or dropped? correct "
+        "group_by, and run: triggerkit apply"
+    )
+    unknown = selection.judge(entry(action, unchanged=("author",)))
+    assert unknown.fault is not None
+    assert "its value is not known" in unknown.fault.reason
+    assert selection.judge(entry(action, record=b'{"id":1,"author":null}')) == WANTED
+
+
+def test_a_delete_has_the_columns_that_its_old_row_brings() -> None:
+    selection = Selection(consumer(rows("posts", group_by=["author"])))
+    assert selection.judge(entry("delete")) == WANTED
 
 
 def test_an_update_of_nothing_is_not_wanted_and_its_changes_are_empty() -> None:

@@ -14,6 +14,7 @@ from triggerkit.consumers.filters.comparison import (
     Comparison,
     comparison_of,
 )
+from triggerkit.replication.publication.columns import published_columns
 
 #: A table's columns: name, type as written, the built-in type that it is made of (NULL for others),
 #: that one's name to cast to, how its text is ordered, whether an index begins with it.
@@ -99,3 +100,25 @@ async def retyped(source: psycopg.AsyncConnection, definition: ConsumerDefinitio
                     f"compares {filter_.type}"
                 )
     return found
+
+
+async def gone(
+    source: psycopg.AsyncConnection, publication: str, definition: ConsumerDefinition
+) -> Sequence[str]:
+    """Return which columns that a definition names messages do not have any more, and what follows
+    from it."""
+    published = await published_columns(source, publication, definition.table_names)
+    named = (
+        ("when_changed", definition.when_changed or (), "every update is delivered"),
+        ("group_by", definition.group_by or (), "messages are parked"),
+        ("filters", [f.column for f in definition.filters], "messages pass its filter"),
+        ("sort_by", [definition.sort_by] if definition.sort_by else (), "no backfill can be read"),
+    )
+    return [
+        f"messages of {table} have no column {name!r} any more, which {option} names: {effect}"
+        for option, names, effect in named
+        for table in definition.table_names
+        if table in published
+        for name in names
+        if name not in published[table]
+    ]

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 import psycopg
 
 from triggerkit.configuration.addresses import shown_database
-from triggerkit.consumers.declare.followed import retyped
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.source.database import find_database
 from triggerkit.errors import CannotConnect
@@ -15,6 +14,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import SCHEMA, applied_version, migrations
 from triggerkit.supervisor.checks.check import Check, quoted
+from triggerkit.supervisor.checks.columns import check_columns
 from triggerkit.supervisor.checks.session import check_session
 
 _SCHEMA = """
@@ -24,10 +24,8 @@ FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %s
 """
 
 
-#: The consumers that have filters.
 _DEFINITIONS = """
-SELECT c.name, c.definition FROM triggerkit.consumers c
-WHERE c.database_id = %s AND c.definition -> 'filters' <> '[]' ORDER BY c.name
+SELECT c.name, c.definition FROM triggerkit.consumers c WHERE c.database_id = %s ORDER BY c.name
 """
 
 
@@ -54,7 +52,7 @@ async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection
     schema = await _schema(state)
     if not schema.ok:
         return [schema]
-    return [schema, *await _gone_slot(state, source), *await _retyped(state, source)]
+    return [schema, *await _gone_slot(state, source), *await _columns(state, source)]
 
 
 async def _gone_slot(
@@ -74,20 +72,15 @@ async def _gone_slot(
     return [Check("captured changes", False, detail, remedy, required=False)]
 
 
-async def _retyped(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
-    """Look for columns that were given another type under a consumer's filter."""
+async def _columns(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
     known = await find_database(source, state)
     if known is None:
         return []
     cursor = await state.execute(_DEFINITIONS, [known.id])
-    checks = []
-    for name, values in await cursor.fetchall():
-        found = await retyped(source, ConsumerDefinition.from_json(values))
-        if found:
-            remedy = "triggerkit apply  # or set the consumer's filters again through the API"
-            label = f"filters of {name}"
-            checks.append(Check(label, False, "; ".join(found), remedy, required=False))
-    return checks
+    definitions = [
+        (name, ConsumerDefinition.from_json(values)) for name, values in await cursor.fetchall()
+    ]
+    return await check_columns(source, known.publication_name, definitions)
 
 
 async def _schema(state: psycopg.AsyncConnection) -> Check:

@@ -21,6 +21,7 @@ from triggerkit.replication.slot import PUBLICATION
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.checks.tables import check_tables
+from triggerkit.supervisor.status import read_health
 
 
 @pytest.mark.parametrize(
@@ -173,3 +174,27 @@ def test_a_column_that_is_retyped_under_a_filter_is_told(items: Settings) -> Non
     assert told.detail == "column 'id' of Shop.items is text now, and its filter compares int8"
     assert told.remedy is not None
     assert told.remedy.startswith("triggerkit apply")
+
+
+def test_a_column_that_a_consumer_names_and_is_no_more_is_told(items: Settings) -> None:
+    named = changes(
+        "Shop.items",
+        when_changed=["sku", "id"],
+        group_by=["sku"],
+        filters=[("sku", "==", "a")],
+    )
+    applied(items, named)
+    assert "columns of task_0" not in checked(items, named)
+    run_sql(items, f"ALTER TABLE {ITEMS} RENAME sku TO code")
+    told = checked(items, named)["columns of task_0"]
+    assert (told.ok, told.required) == (False, False)
+    lead = "messages of Shop.items have no column 'sku' any more, which"
+    assert told.detail.split("; ") == [
+        f"{lead} when_changed names: every update is delivered",
+        f"{lead} group_by names: messages are parked",
+        f"{lead} filters names: messages pass its filter",
+    ]
+    health = asyncio.run(read_health(items))
+    [problem] = [p for p in health["databases"][0]["problems"] if p["name"] == "columns_of_task_0"]
+    assert problem["severity"] == "warning"
+    assert told.detail in problem["detail"]
