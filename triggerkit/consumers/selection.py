@@ -75,15 +75,15 @@ class Selection:
         delivered."""
         if entry.fault is not None:
             return Verdict(True, Faulty(entry.fault, is_retryable=False))
-        lack = self._lacks_group(entry)
-        if lack is not None:
-            return Verdict(True, Faulty(lack))
-        if self._test is None or entry.action == "truncate":
+        if entry.action == "truncate":
             return WANTED
         try:
-            return WANTED if self._test(_record(entry.record)) else UNWANTED
+            if self._test is not None and not self._test(_record(entry.record)):
+                return UNWANTED
         except BaseException as error:
             return Verdict(True, _raised("filter", error))
+        lack = self._lacks_group(entry)
+        return WANTED if lack is None else Verdict(True, Faulty(lack))
 
     def passes(self, message: bytes) -> Verdict:
         """Return whether a message that was parked passes the filters as they are now."""
