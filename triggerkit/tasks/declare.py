@@ -200,11 +200,21 @@ def _consumer(
 def _declare(made: Task[Any, Any, Any]) -> None:
     other = declared.get(made.name)
     if other is not None and not _is_imported_again(other, made):
-        raise DuplicateTask(
-            f"two tasks are named {made.name!r}: {other.place} and {made.place}; "
-            "rename one of them with @task(name=...)"
-        )
+        raise DuplicateTask(_twice(made, other))
     declared[made.name] = made
+
+
+def _twice(made: Task[Any, Any, Any], other: Task[Any, Any, Any]) -> str:
+    if made.place == other.place:
+        return (
+            f"two tasks are named {made.name!r}: the function that declares it at {made.place} was "
+            "called twice; declare the task outside of it, or give each one a name of its own with "
+            "@task(name=...)"
+        )
+    return (
+        f"two tasks are named {made.name!r}: {other.place} and {made.place}; "
+        "rename one of them with @task(name=...)"
+    )
 
 
 def _is_imported_again(other: Task[Any, Any, Any], made: Task[Any, Any, Any]) -> bool:

@@ -112,9 +112,39 @@ def test_two_tasks_of_one_name_that_a_factory_makes_are_refused() -> None:
         return index
 
     first = follow("public.posts")
-    with pytest.raises(DuplicateTask, match=r"two tasks are named 'index'.*@task\(name=\.\.\.\)"):
+    said = r"two tasks are named 'index'.*test_task\.py:\d+ was called twice.*@task\(name=\.\.\.\)"
+    with pytest.raises(DuplicateTask, match=said):
         follow("public.orders")
     assert declared["index"] is first
+
+
+def test_a_factory_that_names_its_tasks_makes_several() -> None:
+    def follow(table: str) -> Task[Any, Any, Any]:
+        @task(name=f"index.{table}", on=rows(table))
+        def index(change: Change[Post]) -> None: ...
+
+        return index
+
+    made = [follow("posts"), follow("orders")]
+    assert [declared[f"index.{table}"] for table in ("posts", "orders")] == made
+
+
+def test_two_modules_that_call_one_factory_are_told_of_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {
+        "shared_factory": "from triggerkit import task\ndef make():\n    @task\n"
+        "    def shared(order: dict) -> None: ...\n    return shared\n",
+        "calls_once": "from shared_factory import make\nmade = make()\n",
+        "calls_again": "from shared_factory import make\nmade = make()\n",
+    }
+    for name, source in modules.items():
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("calls_once")
+    with pytest.raises(DuplicateTask, match=r"shared_factory\.py:3 was called twice"):
+        importlib.import_module("calls_again")
 
 
 @pytest.mark.parametrize("again", ["reload", "import"])
