@@ -10,8 +10,11 @@ from pathlib import Path
 
 from triggerkit.errors import ConfigurationError
 
-#: Users to run Postgres as, by preference; it refuses to run as root.
-UNPRIVILEGED_USERS = ("postgres", "nobody")
+#: The user to run Postgres as, where the machine has it: nothing else runs as this one.
+OWN_USER = "triggerkit"
+
+#: Users to run it as otherwise, by preference; it refuses to run as root.
+SHARED_USERS = ("postgres", "nobody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +77,28 @@ def owner_of(path: Path) -> Account:
     return Account(status.st_uid, status.st_gid)
 
 
+def shared_name(account: Account) -> str | None:
+    """Return the name of a user as whom others run, too; None when it is our own."""
+    try:
+        name = pwd.getpwuid(account.uid).pw_name
+    except KeyError:
+        return str(account.uid)
+    return None if name == OWN_USER else name
+
+
 def unprivileged_account() -> Account:
     """Return the user to run Postgres as instead of root.
 
     Raises:
         ConfigurationError: this machine has none of the users it could be.
     """
-    for name in UNPRIVILEGED_USERS:
+    for name in (OWN_USER, *SHARED_USERS):
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid)
-    names = " nor ".join(UNPRIVILEGED_USERS)
+    names = " nor ".join((OWN_USER, *SHARED_USERS))
     raise ConfigurationError(
         f"Postgres refuses to run as root, and there is no user {names} to run it as; "
         "run triggerkit as an ordinary user or set DATABASE_URL"

@@ -22,6 +22,7 @@ from triggerkit.embedded.account import (
     check_named,
     owner_of,
     running_as_root,
+    shared_name,
     unprivileged_account,
 )
 from triggerkit.embedded.cluster import (
@@ -58,6 +59,9 @@ class EmbeddedPostgres:
         self._log = self._state_dir / "log" / "postgres.log"
         self._server: GuardedProcess | None = None
         self._socket_dir: Path | None = None
+        #: The user that it runs as instead of root, if others may run as that one, too: they can
+        #: enter the socket's folder and read the data.
+        self.shared_user: str | None = None
 
     @property
     def url(self) -> str:
@@ -87,6 +91,7 @@ class EmbeddedPostgres:
         if self.pid is not None:
             raise AlreadyRunning("this embedded Postgres was already started")
         account = await asyncio.to_thread(_account, self._state_dir)
+        self.shared_user = None if account is None else shared_name(account)
         home = await asyncio.to_thread(server_home, self._state_dir, "postgres", account)
         lock_fd = await lock_home(home, "Postgres")
         try:

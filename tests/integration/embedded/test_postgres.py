@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from triggerkit.embedded import programs
+from triggerkit.embedded import account, programs
 from triggerkit.embedded.account import Account, running_as_root, unprivileged_account
 from triggerkit.embedded.folders import lock_home
 from triggerkit.embedded.postgres import EmbeddedPostgres
@@ -368,3 +369,23 @@ def test_root_runs_the_data_of_another_user_as_that_user(open_folder: Path) -> N
             assert os.stat(f"/proc/{postgres.pid}").st_uid == other.uid
 
     asyncio.run(scenario())
+
+
+@root_only
+def test_root_runs_it_as_the_user_of_its_own_where_there_is_one_and_else_it_is_said_as_whom(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(name: str) -> str | None:
+        async with running(open_folder / name) as postgres:
+            owner = os.stat(f"/proc/{postgres.pid}").st_uid
+            assert postgres.shared_user in (None, pwd.getpwuid(owner).pw_name)
+            return postgres.shared_user
+
+    monkeypatch.setattr(account, "OWN_USER", "no-such-user")
+    assert asyncio.run(scenario("shared")) in account.SHARED_USERS
+    monkeypatch.setattr(account, "OWN_USER", "daemon")
+    assert asyncio.run(scenario("own")) is None
+    (owner,) = {
+        path.stat().st_uid for path in (open_folder / "own" / "postgres" / "data").iterdir()
+    }
+    assert owner == pwd.getpwnam("daemon").pw_uid

@@ -54,6 +54,11 @@ class EmbeddedServers:
         """Return whether the database is ours: then its tables are ours to make."""
         return self._postgres is not None
 
+    @property
+    def shared_user(self) -> str | None:
+        """Return the user that our database runs as, if others may run as that one, too."""
+        return None if self._postgres is None else self._postgres.shared_user
+
     async def keep(self, on_end: Callable[[str], None], on_return: Callable[[str], None]) -> None:
         """Start a server that ends unasked again, and tell of it, until canceled."""
         async with asyncio.TaskGroup() as group:

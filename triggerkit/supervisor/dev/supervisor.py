@@ -97,6 +97,11 @@ class Dev:
         }
         self._settings = Settings.parse(self._environment)
         self._console.note(f"  database {shown_database(self._settings.source_dsn)}")
+        if servers.shared_user is not None:
+            self._console.note(
+                f"  it runs as {servers.shared_user}, since this is root: whoever else runs as "
+                "that user can read it and write to it"
+            )
         if servers.embeddings_listener is not None:
             self._console.note(
                 "  embeddings by a local model, since OPENAI_API_KEY is not set: "
