@@ -23,6 +23,7 @@ from triggerkit.state.connect import connect
 from triggerkit.supervisor.streaming import watching
 
 TABLE = "CREATE TABLE items (id int PRIMARY KEY, v text)"
+PUBLISH = f"ALTER PUBLICATION {PUBLICATION} SET (publish ="
 PUT_BACK = f"ALTER PUBLICATION {PUBLICATION} ADD TABLE ONLY items"
 
 #: How changes of `items` come to be missing, what the gap says of it, and whether `items` is still
@@ -67,6 +68,11 @@ LOSSES: dict[str, tuple[tuple[str, ...], str, bool]] = {
         "is not wholly published any more",
         False,
     ),
+    "its updates left out for a while": (
+        (f"BEGIN; {PUBLISH} 'insert'); {PUBLISH} 'insert, update, delete, truncate'); COMMIT",),
+        "what the publication tells of public.items was changed, maybe for a while",
+        True,
+    ),
 }
 
 
@@ -105,6 +111,30 @@ async def first_look(settings: Settings) -> None:
             async with await connect(settings.source_dsn, "test") as source:
                 await source.execute("SELECT pg_logical_emit_message(true, 'other', '')")
             row = await (await state.execute(query)).fetchone()
+
+
+def test_what_apply_itself_changes_of_the_publication_is_no_gap(
+    source: Source, settings: Settings
+) -> None:
+    if source.version < 18:
+        pytest.skip("publications have no option for generated columns before 18")
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            source.execute(TABLE, f"CREATE PUBLICATION {PUBLICATION} FOR TABLE ONLY items")
+            await declare(settings, receiver, changes("items"))
+            source.execute("ALTER TABLE items ADD w text GENERATED ALWAYS AS (v) STORED")
+            await declare(settings, receiver, changes("items"))
+            assert source.value("SELECT pubgencols FROM pg_publication") == "s"
+            assert await gaps(settings) == []
+            source.execute(
+                f"ALTER PUBLICATION {PUBLICATION} SET (publish_generated_columns = none)"
+            )
+            await declare(settings, receiver, changes("items"))
+            [gap] = await gaps(settings)
+            assert "what the publication tells of public.items was changed" in gap.cause
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("name", LOSSES)

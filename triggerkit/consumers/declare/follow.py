@@ -31,7 +31,7 @@ async def follow(
     # Before it is altered: afterwards nobody sees any more what was not published.
     await look(source, state, database.id, publication, wanted)
     published = await ensure_publication(source, publication, wanted)
-    found = await look(source, state, database.id, publication, wanted)
+    found = await look(source, state, database.id, publication, wanted, published.change)
     await note_present(source, state, database.id, [table.oid for table in published.tables])
     for name in wanted:
         sighting = await sight_table(source, publication, name)

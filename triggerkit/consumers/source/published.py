@@ -1,8 +1,9 @@
 """Looks whether what consumers follow is published as it was; what is not is a gap of theirs.
 
 What was published is known by OIDs, not by names: the relation, and its membership in the
-publication. A table that was made anew, swapped, moved, or taken out and put back is another, and
-what was written between the last look at the one and the first at the other may be missing.
+publication, with who last changed that. A table that was made anew, swapped, moved, or taken out
+and put back is another, and what was written between the last look at the one and the first at the
+other may be missing. So may what was written while the publication told less of it.
 """
 
 from __future__ import annotations
@@ -31,17 +32,20 @@ WHERE c.database_id = %s
 """
 
 _KNOWN = """
-SELECT schema_name, table_name, relation_oid, membership, partitions, lost_at IS NOT NULL
+SELECT schema_name, table_name, relation_oid, membership, partitions, lost_at IS NOT NULL,
+    publication_xmin, membership_xmin
 FROM triggerkit.published WHERE database_id = %s
 """
 
 _KEEP = """
 INSERT INTO triggerkit.published
-    (database_id, schema_name, table_name, relation_oid, membership, partitions)
-VALUES (%s, %s, %s, %s, %s, %s)
+    (database_id, schema_name, table_name, relation_oid, membership, partitions,
+     publication_xmin, membership_xmin)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (database_id, schema_name, table_name) DO UPDATE
 SET relation_oid = excluded.relation_oid, membership = excluded.membership,
-    partitions = excluded.partitions, lost_at = NULL
+    partitions = excluded.partitions, lost_at = NULL,
+    publication_xmin = excluded.publication_xmin, membership_xmin = excluded.membership_xmin
 """
 
 _LOSE = """
@@ -62,6 +66,15 @@ class _Known(NamedTuple):
     membership: int
     partitions: tuple[int, ...]
     is_lost: bool
+    changed_by: tuple[str | None, str | None]
+
+    def is_told_alike(self, member: Member, own_change: str | None) -> bool:
+        """Return whether nobody changed what is published of the relation; `own_change` is by
+        `apply` itself, and what an earlier release kept does not say."""
+        publication, row = self.changed_by
+        return publication is None or (
+            member.changed_by[0] in (publication, own_change) and member.changed_by[1] == row
+        )
 
 
 class Found(NamedTuple):
@@ -89,10 +102,12 @@ async def look(
     database_id: int,
     publication: str,
     also: Iterable[tuple[str, str]] = (),
+    own_change: str | None = None,
 ) -> list[Found]:
     """Mark the gaps that came about since the last look, and return them.
 
-    Looked at is what the database's consumers follow, and `also`.
+    Looked at is what the database's consumers follow, and `also`. `own_change` is a change of the
+    publication, as `last_change` has it, that made it tell more.
     """
     async with state.transaction():
         await state.execute(_LOCK, [database_id])
@@ -112,7 +127,11 @@ async def look(
         # After it: what is published now may be so since this very moment.
         to_lsn = await wal_end(source) if changed else lsn
         for name, member in changed.items():
-            lost = await _changed(source, name, known.get(name), member, where, before, to_lsn)
+            lost = None
+            was = known.get(name)
+            if was is not None:
+                is_same = was.is_told_alike(member, own_change)
+                lost = await _changed(source, name, was, member, where, (before, to_lsn), is_same)
             await _keep(state, database_id, name, known.get(name), member)
             if lost is not None:
                 consumers = await mark_lost(state, database_id, lost)
@@ -129,28 +148,28 @@ def _differs(known: _Known | None, member: Member) -> bool:
         return known is not None and not known.is_lost
     if known is None or known.is_lost:
         return True
-    return (known.relation_oid, known.membership, known.partitions) != (
+    return (known.relation_oid, known.membership, known.partitions, known.changed_by) != (
         member.relation_oid,
         member.membership,
         member.partitions,
+        member.changed_by,
     )
 
 
 async def _changed(
     source: psycopg.AsyncConnection,
     name: tuple[str, str],
-    known: _Known | None,
+    known: _Known,
     member: Member,
     where: dict[int, str],
-    before: int,
-    lsn: int,
+    between: tuple[int, int],
+    is_told_alike: bool,
 ) -> LostChanges | None:
-    """Return what is lost by the change from `known` to `member`."""
-    if known is None:
-        return None
+    """Return what is lost by the change from `known` to `member`, `between` two places."""
+    before, lsn = between
     oid = member.relation_oid or known.relation_oid
     is_same = (known.relation_oid, known.membership) == (member.relation_oid, member.membership)
-    if is_same and not known.is_lost:
+    if is_same and not known.is_lost and is_told_alike:
         attached = await brought_rows(
             source, [p for p in member.partitions if p not in known.partitions]
         )
@@ -167,6 +186,8 @@ def _cause(dotted: str, known: _Known, member: Member, where: dict[int, str]) ->
     if member.relation_oid == known.relation_oid:
         if member.membership is None:
             return f"{dotted} is not wholly published any more"
+        if member.membership == known.membership and not known.is_lost:
+            return f"what the publication tells of {dotted} was changed, maybe for a while"
         return f"{dotted} was taken out of the publication and put back"
     now = where.get(known.relation_oid)
     what = "was dropped" if now is None else f"is now {now}"
@@ -184,7 +205,7 @@ async def _keep(
 ) -> None:
     if member.membership is not None:
         values = [member.relation_oid, member.membership, list(member.partitions)]
-        await state.execute(_KEEP, [database_id, *name, *values])
+        await state.execute(_KEEP, [database_id, *name, *values, *member.changed_by])
     elif known is not None:
         await state.execute(_LOSE, [database_id, *name])
 
@@ -202,6 +223,6 @@ async def followed_names(state: psycopg.AsyncConnection, database_id: int) -> li
 async def _known(state: psycopg.AsyncConnection, database_id: int) -> dict[tuple[str, str], _Known]:
     cursor = await state.execute(_KNOWN, [database_id])
     return {
-        (schema, name): _Known(oid, membership, tuple(partitions), is_lost)
-        for schema, name, oid, membership, partitions, is_lost in await cursor.fetchall()
+        (schema, name): _Known(oid, membership, tuple(partitions), is_lost, tuple(by))
+        for schema, name, oid, membership, partitions, is_lost, *by in await cursor.fetchall()
     }

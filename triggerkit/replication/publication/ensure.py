@@ -10,6 +10,7 @@ from psycopg import sql
 
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication import wal_marker
+from triggerkit.replication.publication.membership import last_change
 from triggerkit.replication.publication.refusal import ask
 from triggerkit.replication.publication.tables import (
     GENERATED_FROM,
@@ -48,10 +49,14 @@ ORDER BY 1, 2, 3, 4 LIMIT 1
 
 
 class Published(NamedTuple):
-    """The tables that are in the publication now, and what is to be said of it."""
+    """The tables that are in the publication now, and what is to be said of it.
+
+    `change` is what made it tell more of tables that it had, as `last_change` has it.
+    """
 
     tables: list[SourceTable]
     said: list[str]
+    change: str | None = None
 
 
 def create_publication(
@@ -87,24 +92,26 @@ async def ensure_publication(
     wanted = await _require_tables(connection, publication, tables)
     await wal_marker.make_table(connection)
     async with connection.transaction():
-        await _ensure_tables(connection, publication, wanted)
+        has_changed = await _ensure_tables(connection, publication, wanted)
+        change = await last_change(connection, publication) if has_changed else None
         addition = await wal_marker.missing_publication(connection, publication)
         if addition is not None:
             await _change(connection, addition)
         await _require_own_name(connection, publication, wanted)
         said = await _require_writable(connection, publication, wanted)
-    return Published(wanted, said)
+    return Published(wanted, said, change)
 
 
 async def _ensure_tables(
     connection: psycopg.AsyncConnection, publication: str, wanted: Sequence[SourceTable]
-) -> None:
+) -> bool:
+    """Return whether options of the publication were changed."""
     cursor = await connection.execute(_PUBLICATION, [publication])
     row = await cursor.fetchone()
     if row is None:
         version = connection.info.server_version
         await _change(connection, create_publication(publication, wanted, version))
-        return
+        return False
     all_tables, by_root, has_generated = row
     name = sql.Identifier(publication)
     if not by_root and any(table.is_partitioned for table in wanted):
@@ -113,10 +120,11 @@ async def _ensure_tables(
             f"ALTER PUBLICATION {name.as_string(None)} SET (publish_via_partition_root = true);"
         )
     if all_tables:
-        return
+        return False
     # False where the server knows the option; others have no such column.
     is_to_have = publication == PUBLICATION and any(table.stored_columns for table in wanted)
-    if has_generated is False and is_to_have:
+    is_changed = has_generated is False and is_to_have
+    if is_changed:
         option = sql.SQL("ALTER PUBLICATION {} SET (publish_generated_columns = stored)")
         await _change(connection, option.format(name))
     cursor = await connection.execute(
@@ -127,6 +135,7 @@ async def _ensure_tables(
     if missing:
         names = _names(missing)
         await _change(connection, sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(name, names))
+    return is_changed
 
 
 def _names(tables: Sequence[SourceTable]) -> sql.Composed:

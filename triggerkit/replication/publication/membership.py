@@ -12,12 +12,14 @@ from psycopg import sql
 SCHEMAS_FROM = 150000
 
 #: A membership is known by the catalog's row that says so: taken out and put back, it is another.
+#: And what is published of it by who last changed that row, and the publication's own.
 _MEMBERS = """
 SELECT w.schema, w.name, c.oid::bigint, CASE
     WHEN NOT (p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate) THEN NULL
     WHEN p.puballtables THEN p.oid
     WHEN to_jsonb(r) ->> 'prqual' IS NOT NULL THEN NULL
     ELSE coalesce(r.oid, {of_schema}) END::bigint,
+    p.xmin::text, r.xmin::text,
     CASE WHEN c.relkind = 'p' THEN ARRAY(
         SELECT t.relid::oid::bigint FROM pg_partition_tree(c.oid) t WHERE t.relid <> c.oid)
     ELSE '{{}}' END
@@ -54,11 +56,13 @@ _HAS_OLDER = "SELECT EXISTS (SELECT FROM ONLY {} WHERE age(xmin) > age(%s::xid))
 
 class Member(NamedTuple):
     """What is under a followed name: the relation, None if there is none; the publication's row
-    that holds it whole, None if none does; and its partitions."""
+    that holds it whole, None if none does; its partitions; and the transactions that last changed
+    the publication and its row for the relation."""
 
     relation_oid: int | None
     membership: int | None
     partitions: tuple[int, ...]
+    changed_by: tuple[str | None, str | None]
 
 
 async def read_members(
@@ -75,8 +79,8 @@ async def read_members(
     }
     cursor = await source.execute(query, parameters)
     return {
-        (schema, name): Member(oid, membership, tuple(sorted(partitions)))
-        for schema, name, oid, membership, partitions in await cursor.fetchall()
+        (schema, name): Member(oid, membership, tuple(sorted(partitions)), tuple(changed_by))
+        for schema, name, oid, membership, *changed_by, partitions in await cursor.fetchall()
     }
 
 
@@ -84,6 +88,15 @@ async def present_names(source: psycopg.AsyncConnection, oids: Sequence[int]) ->
     """Return the names that the relations `oids` have now; those that are gone have none."""
     cursor = await source.execute(_NAMES, [list(oids)])
     return dict(await cursor.fetchall())
+
+
+async def last_change(source: psycopg.AsyncConnection, publication: str) -> str | None:
+    """Return the transaction that last changed `publication` itself, as a `Member` has it."""
+    cursor = await source.execute(
+        "SELECT xmin::text FROM pg_publication WHERE pubname = %s", [publication]
+    )
+    row = await cursor.fetchone()
+    return None if row is None else str(row[0])
 
 
 async def wal_end(source: psycopg.AsyncConnection) -> int:
