@@ -78,6 +78,9 @@ def _print_status(found: dict[str, Any]) -> None:
             print_one(one)
         if (more := len(found[name]) - MOST_PRINTED) > 0:
             console.print(f"  and {more:,} more of {name}: triggerkit status --json")
+    if tables := [table for consumer in found["consumers"] for table in consumer["tables"]]:
+        ask = f"triggerkit why {tables[0]} KEY"
+        console.print(f"why a row has no effect, or another than expected: {ask}", markup=False)
 
 
 def _print_waiting(task: dict[str, Any]) -> None:
@@ -114,6 +117,8 @@ def _print_consumer(consumer: dict[str, Any]) -> None:
         consumer["state"],
         f"{messages:,} {noun}, {consumer['lag_seconds']:.1f} s behind",
     ]
+    if consumer["filters"]:
+        facts.append(f"only rows with {'; '.join(consumer['filters'])}")
     if consumer["parked"]:
         facts.append(f"{consumer['parked']:,} parked")
     if consumer["last_error"]:

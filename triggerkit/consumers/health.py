@@ -25,6 +25,10 @@ PARKED_COUNTED = 100_000
 #: `k.partition` is -1 where one cursor stands for all partitions.
 _LAG = """
 SELECT c.id, c.name, c.kind, c.state, c.last_error,
+    ARRAY(SELECT jsonb_array_elements_text(c.definition -> 'tables')) AS tables,
+    ARRAY(SELECT concat_ws(' ', f ->> 'column', f ->> 'operator', f ->> 'value')
+     FROM jsonb_array_elements(c.definition -> 'filters') f)
+        || array_remove(ARRAY[c.definition ->> 'filter'], NULL) AS filters,
     e.name AS endpoint, e.disabled_at AS endpoint_disabled_at,
     coalesce(l.messages, 0)::bigint AS lag_messages,
     coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::float AS lag_seconds,
@@ -107,6 +111,8 @@ class ConsumerHealth:
     kind: str
     state: str
     last_error: str | None
+    tables: Sequence[str]
+    filters: Sequence[str]
     endpoint: str | None
     endpoint_disabled_at: datetime | None
     lag_messages: int
@@ -171,7 +177,7 @@ def _of_gaps(health: ConsumerHealth) -> Iterator[Problem]:
         if gap.table is not None:
             remedy += f" --table {gap.table}"
         if gap.ended_at is None:
-            remedy = f"triggerkit apply; then: {remedy}"
+            remedy = f"triggerkit apply && {remedy}"
         remedy += f"  # or: triggerkit consumers accept-gap {health.name}"
         where = "" if gap.table is None else f"changes of {gap.table} are missing: "
         yield Problem("gap", "error", f"{where}{gap.cause}{_between(gap)}", remedy)
@@ -199,16 +205,26 @@ def _of_state(health: ConsumerHealth) -> Iterator[Problem]:
 def _of_parked(health: ConsumerHealth) -> Iterator[Problem]:
     look = f"triggerkit messages list --consumer {health.name}"
     if health.blocked:
-        detail = f"{health.blocked:,} messages used up their attempts, and keep their keys waiting"
+        their = "its attempts, and keeps its key" if health.blocked == 1 else (
+            "their attempts, and keep their keys"
+        )  # fmt: skip
+        detail = f"{_messages(health.blocked)} used up {their} waiting"
         yield Problem("blocked", "error", detail, look)
     if health.failing:
-        detail = f"{health.failing:,} messages fail alone, and are tried again"
+        how = "fails alone, and is" if health.failing == 1 else "fail alone, and are"
+        detail = f"{_messages(health.failing)} {how} tried again"
         if health.waiting:
-            detail += f"; {health.waiting:,} wait behind parked ones of their key"
+            wait = "waits" if health.waiting == 1 else "wait"
+            detail += f"; {health.waiting:,} {wait} behind parked ones of their key"
         yield Problem("failing", "warning", detail, look)
     if health.dead:
-        detail = f"{health.dead:,} messages used up their attempts, and were skipped"
+        how = "its attempts, and was" if health.dead == 1 else "their attempts, and were"
+        detail = f"{_messages(health.dead)} used up {how} skipped"
         yield Problem("dead", "warning", detail, look)
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"
 
 
 def _losses(health: ConsumerHealth, outlooks: Sequence[Outlook]) -> Iterator[Problem]:

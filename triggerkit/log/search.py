@@ -15,7 +15,7 @@ from triggerkit.log.entry import PARTITIONS, Entry, partition_of
 from triggerkit.log.reader import STORED, entry_of_row
 
 #: Seconds that a search may take; once one change was found, those for more of them.
-SEARCH_S = 0.6
+SEARCH_S = 0.5
 MORE_S = 0.15
 
 #: Positions that are looked through at first, and how long one look should take.

@@ -29,6 +29,11 @@ Code = Literal[
 #: What is well, and needs nobody.
 DONE: Final[frozenset[Code]] = frozenset({"up_to_date", "no_text", "completed", "delivered"})
 
+#: What says nothing when no worker is alive.
+NEEDS_WORKER: Final[frozenset[Code]] = frozenset(
+    {"executing", "workers_busy", "transport_away", "no_worker_for_task"}
+)
+
 #: What is as it was declared to be.
 UNWANTED: Final[frozenset[Code]] = frozenset({"filtered", "when_changed", "action_not_wanted"})
 

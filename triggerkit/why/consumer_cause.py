@@ -126,12 +126,9 @@ async def _of_parked(
         "dead": "its attempts are used up, and later changes went on",
         "waiting": "it goes on at once",
     }[parked.state]
-    status = "" if parked.status is None or str(parked.status) in parked.reason else (
-        f" (status {parked.status})"
-    )  # fmt: skip
     return Cause(
         "parked",
-        f"{name} parked it because: {parked.reason}{status}; {then}",
+        f"{name} parked it because: {parked.reason}; {then}",
         f"triggerkit messages retry {name} {found.position}  # once its receiver takes it",
     )
 

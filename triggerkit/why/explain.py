@@ -22,12 +22,13 @@ from triggerkit.consumers.trace.runs import runs_made
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError, UnknownRun
 from triggerkit.log.search import Searched, position_of_commit, search_row
 from triggerkit.runs.admin.browse import explained
+from triggerkit.runs.admin.workers import list_workers
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.short_key import short_key
 from triggerkit.tasks.task import Task
 from triggerkit.tasks.verification import problem_of_row
-from triggerkit.why.answer import DONE, Answer, Cause, Step, Subject
+from triggerkit.why.answer import DONE, NEEDS_WORKER, Answer, Cause, Step, Subject
 from triggerkit.why.capture_cause import Capture, capture_of, not_captured, not_in_log
 from triggerkit.why.consumer_cause import cause_at_consumer
 from triggerkit.why.effect import Causes, Effect, conclusion
@@ -141,7 +142,7 @@ class Why:
             origin = run["source"] or {}
             key = origin.get("key")
             runs = await runs_of_row(state, {run_id: run["task"]}, key)
-            cause = await cause_of_run(state, runs[0])
+            cause = await self._alive(await cause_of_run(state, runs[0]))
         subject = Subject(origin.get("table"), _values(key), origin.get("position"), run_id)
         traces = []
         if subject.position is not None and origin.get("consumer") is not None:
@@ -264,7 +265,7 @@ class Why:
             runs = await runs_of_row(state, tasks_of(way.runs), row)
             found.runs += runs
             if runs and way.state in ("delivered", "passed"):
-                cause = await cause_of_run(state, runs[0])
+                cause = await self._alive(await cause_of_run(state, runs[0]))
             else:
                 url = self._settings.public_url
                 cause = await cause_at_consumer(state, consumer, changed, way, url)
@@ -279,6 +280,17 @@ class Why:
             return
         if unwanted is not None:
             found.causes[consumer.name] = unwanted
+
+    async def _alive(self, cause: Cause) -> Cause:
+        """Return the cause; where it rests on workers that are silent, that none is running."""
+        if cause.code not in NEEDS_WORKER:
+            return cause
+        workers = await list_workers(self._states)
+        if not workers or any(worker.alive is not False for worker in workers):
+            return cause
+        hosts = ", ".join(sorted({worker.hostname for worker in workers}))
+        detail = f"no worker is running: that on {hosts} is silent; {cause.conclusion}"
+        return Cause("no_worker", detail, "triggerkit worker")
 
     async def _effects(
         self,
