@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -14,6 +15,7 @@ from triggerkit.consumers.filters.comparison import (
     Comparison,
     comparison_of,
 )
+from triggerkit.consumers.filters.filter import ORDERING, Filter
 from triggerkit.replication.publication.columns import published_columns
 
 #: A table's columns: name, type as written, the built-in type that it is made of (NULL for others),
@@ -76,6 +78,22 @@ class FollowedColumn:
             return None
         return f"{self.base}{BY_CODE_POINT}" if self.order == "code point" else self.base
 
+    @property
+    def read_as(self) -> str:
+        """What its values in messages are like: equal ones are the same JSON in columns that are
+        alike in this."""
+        if self.base in ("int2", "int4", "int8"):
+            return "integer"
+        if self.base in ("text", "varchar", "name", "enum"):
+            return "text"
+        if self.base == "numeric":
+            return f"numeric{_SCALE.sub('', self.type_name)}"
+        return self.type_name if self.base in (None, "bpchar") else self.base
+
+
+#: All of a type's name but the scale.
+_SCALE = re.compile(r"^.*?(?=,|$)")
+
 
 async def read_followed(
     source: psycopg.AsyncConnection, table: TableName
@@ -94,12 +112,48 @@ async def retyped(source: psycopg.AsyncConnection, definition: ConsumerDefinitio
             column = columns.get(filter_.column)
             if column is None or filter_.type is None:
                 continue
-            if column.comparison != comparison_of(filter_.type):
+            if not _is_compared_alike(column.comparison, filter_):
                 found.append(
                     f"column {column.name!r} of {table} is {column.type_name} now, and its filter "
                     f"compares {filter_.type}"
                 )
     return found
+
+
+def _is_compared_alike(comparison: Comparison | None, filter_: Filter) -> bool:
+    declared = comparison_of(filter_.type or "")
+    if comparison is None or declared is None or comparison.key is not declared.key:
+        return False
+    return comparison.is_ordered or filter_.operator not in ORDERING
+
+
+def apart(
+    columns: Mapping[TableName, Mapping[str, FollowedColumn]], names: Sequence[str]
+) -> list[str]:
+    """Return which of the columns `names` have values that read otherwise in some of the tables."""
+    found = []
+    for name in names:
+        followed = [(table, of[name]) for table, of in columns.items() if name in of]
+        for table, column in followed[1:]:
+            first_table, first = followed[0]
+            if column.read_as != first.read_as:
+                found.append(
+                    f"column {name!r} is {first.type_name} in {first_table} and "
+                    f"{column.type_name} in {table}, so that messages have a value in two forms; "
+                    "give both one type, or make a consumer for each table"
+                )
+                break
+    return found
+
+
+async def apart_groups(
+    source: psycopg.AsyncConnection, definition: ConsumerDefinition
+) -> Sequence[str]:
+    """Return which columns that a definition groups by read otherwise in some of its tables."""
+    names, tables = definition.group_by or (), definition.table_names
+    if not names or len(tables) < 2:
+        return ()
+    return apart({table: await read_followed(source, table) for table in tables}, names)
 
 
 async def gone(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from triggerkit.consumers.declare.followed import FollowedColumn, read_followed
+from triggerkit.consumers.declare.followed import FollowedColumn, apart, read_followed
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
 from triggerkit.consumers.filters.comparison import number
-from triggerkit.consumers.filters.filter import Filter, Scalar
+from triggerkit.consumers.filters.filter import ORDERING, Filter, Scalar
 from triggerkit.consumers.filters.functions import foreign
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.columns import published_columns
@@ -19,8 +19,6 @@ from triggerkit.replication.publication.tables import read_tables
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.replication.wal_marker import OWN_SCHEMA
 from triggerkit.values import decoder_for
-
-_ORDERING = (">", "<", ">=", "<=")
 
 
 @dataclass(slots=True)
@@ -82,6 +80,8 @@ class _Checker:
         self._sort_column(resolved)
         self._named_columns("when_changed", definition.when_changed or ())
         self._named_columns("group_by", definition.group_by or ())
+        for problem in apart(self._tables, definition.group_by or ()):
+            self._problem("group_by", problem)
         await self._old_values(resolved)
         filters = [await self._filter(i, f) for i, f in enumerate(definition.filters)]
         start = await self._start()
@@ -162,33 +162,55 @@ class _Checker:
         return column
 
     async def _filter(self, index: int, filter_: Filter) -> Filter:
-        path = f"filters.{index}"
-        columns = [self._column(f"{path}.column", t, filter_.column) for t in self._tables]
-        column = next((c for c in columns if c is not None), None)
-        if column is None or filter_.operator in ("is_null", "not_null"):
+        """Return the filter with its value as messages have it; it is the same in all tables."""
+        path, problems = f"filters.{index}", len(self.problems)
+        found: list[tuple[TableName, FollowedColumn, Filter]] = []
+        for table in self._tables:
+            column = self._column(f"{path}.column", table, filter_.column)
+            if column is not None and filter_.operator not in ("is_null", "not_null"):
+                found.append((table, column, await self._compared(path, table, column, filter_)))
+        if not found or len(self.problems) > problems:
             return filter_
+        first_table, first_column, first = found[0]
+        for table, column, other in found[1:]:
+            if not first.compares_as(other):
+                self._problem(
+                    f"{path}.value",
+                    f"{filter_.value!r} is not the same in {first_table}, where column "
+                    f"{filter_.column!r} is {first_column.type_name}, and in {table}, where it is "
+                    f"{column.type_name}; make a consumer for each table",
+                )
+        return first
+
+    async def _compared(
+        self, path: str, table: TableName, column: FollowedColumn, filter_: Filter
+    ) -> Filter:
+        """Return the filter as the column of `table` compares its value."""
         comparison = column.comparison
         if comparison is None:
             self._problem(
                 f"{path}.column",
-                f"values of type {column.type_name} cannot be compared here as Postgres does; use "
-                "a filter function",
+                f"values of type {column.type_name} of {table} cannot be compared here as Postgres "
+                "does; use a filter function",
             )
             return filter_
-        if filter_.operator in _ORDERING and not comparison.is_ordered:
+        if filter_.operator in ORDERING and not comparison.is_ordered:
             self._problem(
                 f"{path}.operator",
-                f"{filter_.operator!r} does not order values of type {column.type_name} as "
-                "Postgres does; use ==, !=, in, not_in, or a filter function",
+                f"{filter_.operator!r} does not order values of type {column.type_name} of {table} "
+                "as Postgres does; use ==, !=, in, not_in, or a filter function",
             )
             return filter_
         value = filter_.value
         if isinstance(value, tuple):
             cast: Scalar | tuple[Scalar, ...] = tuple(
-                [await self._cast(f"{path}.value.{i}", column, v) for i, v in enumerate(value)]
+                [
+                    await self._cast(f"{path}.value.{i}", table, column, v)
+                    for i, v in enumerate(value)
+                ]
             )
         else:
-            cast = await self._cast(f"{path}.value", column, value)
+            cast = await self._cast(f"{path}.value", table, column, value)
         is_number = comparison.key is number
         compared = {"value": cast, "is_number": is_number, "type": column.compared_type}
         return filter_.model_copy(update=compared)
@@ -197,12 +219,14 @@ class _Checker:
         start, name = self._definition.start, self._definition.sort_by
         if start in (BEGINNING, END) or name is None:
             return start
-        for columns in self._tables.values():
+        for table, columns in self._tables.items():
             if name in columns:
-                await self._cast("start", columns[name], start)
+                await self._cast("start", table, columns[name], start)
         return start
 
-    async def _cast(self, path: str, column: FollowedColumn, value: Scalar) -> Scalar:
+    async def _cast(
+        self, path: str, table: TableName, column: FollowedColumn, value: Scalar
+    ) -> Scalar:
         """`value` in the form that messages have, as Postgres reads it."""
         text = str(value).lower() if isinstance(value, bool) else str(value)
         query = sql.SQL("SELECT CAST({} AS {})").format(
@@ -214,7 +238,7 @@ class _Checker:
         except psycopg.DataError:
             self._problem(
                 path,
-                f"{value!r} is not a value of column {column.name!r}, whose type is "
+                f"{value!r} is not a value of column {column.name!r} of {table}, whose type is "
                 f"{column.type_name}",
             )
             return value

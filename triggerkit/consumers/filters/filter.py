@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from triggerkit.consumers.filters.comparison import Key, UnfitValue, comparison_of, number
 
 Operator = Literal["==", "!=", ">", "<", ">=", "<=", "in", "not_in", "is_null", "not_null"]
+#: Those that need an order of the values.
+ORDERING: Final = frozenset({">", "<", ">=", "<="})
 Scalar = bool | int | float | str | None
 
 #: Whether a record passes.
@@ -97,6 +99,15 @@ class Filter(BaseModel):
                 raise RetypedColumn(column, self.type) from None
 
         return test
+
+    def compares_as(self, other: Filter) -> bool:
+        """Return whether `other`, of another table's column, has the same value and compares it
+        alike."""
+        read, read_other = self._key(), other._key()
+        if read is not read_other:
+            return False
+        one, two = (v if isinstance(v, tuple) else (v,) for v in (self.value, other.value))
+        return [*map(read, one)] == [*map(read, two)]
 
     def _passes(self) -> Callable[[Any], bool]:
         if self.operator == "is_null":

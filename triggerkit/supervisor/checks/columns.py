@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import psycopg
 
-from triggerkit.consumers.declare.followed import gone, retyped
+from triggerkit.consumers.declare.followed import apart_groups, gone, retyped
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.supervisor.checks.check import Check
 
@@ -23,7 +23,10 @@ async def check_columns(
         if found := await retyped(source, definition):
             label = f"filters of {name}"
             checks.append(Check(label, False, "; ".join(found), remedy, required=False))
-        if found := await gone(source, publication, definition):
+        if found := [
+            *await gone(source, publication, definition),
+            *await apart_groups(source, definition),
+        ]:
             remedy = "correct the consumer's options, then run: triggerkit apply"
             label = f"columns of {name}"
             checks.append(Check(label, False, "; ".join(found), remedy, required=False))
