@@ -117,3 +117,13 @@ def test_a_module_may_change_how_the_output_is_written(folder: Path) -> None:
     (folder / "loader.py").write_text(LOADER)
     loading = run_command(folder, "loader")
     assert loading.returncode == 0, loading.stderr
+
+
+def test_threads_that_the_modules_start_hold_up_the_end_of_no_command(folder: Path) -> None:
+    code = "import threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
+    code += "pool = ThreadPoolExecutor(thread_name_prefix='endless')\n"
+    code += "pool.submit(threading.Event().wait)\n"
+    (folder / "tasks" / "orders.py").write_text(code + TASK)
+    listed = triggerkit(folder, "tasks")
+    assert listed.returncode == 0, said(listed)
+    assert "do not end; leaving without them: endless_0" in said(listed)

@@ -114,7 +114,7 @@ def test_work_of_a_tasks_own_threads_that_does_not_end_does_not_hold_its_end(
         state.wait_for_status("completed", run.id)
         command.send_signal(signal.SIGTERM)
         assert command.wait(20) == 0, said(tmp_path)
-    assert "do not end; leaving without them: endless_0" in said(tmp_path)
+    assert "threads of the project's do not end; leaving without them: endless_0" in said(tmp_path)
     assert (tmp_path / "at-exit").exists()
     assert state.rows("SELECT id FROM triggerkit.workers") == []
 

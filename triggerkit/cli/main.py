@@ -14,6 +14,7 @@ from typing import Final
 import typer
 from rich.markup import escape
 
+from triggerkit.cli.leaving import leave_in_time
 from triggerkit.cli.setting_names import PREFIX, unknown_settings
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings, own_environment
@@ -93,6 +94,18 @@ def _warn_of_unknown_settings() -> None:
 
 def run() -> None:
     """Run the command; an error of ours prints its message and ends with its exit code."""
+    code: object = 1
+    try:
+        _run()
+    except SystemExit as end:
+        code = end.code or 0
+        raise
+    finally:
+        # The project's modules may have started threads as they were imported.
+        leave_in_time(code if isinstance(code, int) else 1)
+
+
+def _run() -> None:
     gc.set_threshold(COLLECT_AFTER, 20, 50)
     for stream in (sys.stdout, sys.stderr):
         # What a terminal has no character for is written as its code.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from triggerkit import lifeline
-from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.errors import ConfigurationError
 from triggerkit.project import Project
 from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
@@ -26,7 +26,6 @@ from triggerkit.runs.transport.open import open_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pinned
 from triggerkit.state.threads import LastingThread
-from triggerkit.supervisor.leaving import leave_in_time
 from triggerkit.supervisor.loading import load_project_tasks
 from triggerkit.supervisor.logs import echo_output, is_child, keep_own_loggers
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
@@ -248,18 +247,6 @@ def keep(
 
 def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     """Execute runs in this process, for the parent that started it."""
-    code = 1
-    try:
-        _run_child(settings, project, sizes)
-        code = 0
-    except TriggerkitError as error:
-        code = error.exit_code
-        raise
-    finally:
-        leave_in_time(code)
-
-
-def _run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     stop = threading.Event()
     stop_on_signals(stop)
     keep_orders()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures.thread import _threads_queues
 
-logger = logging.getLogger("triggerkit.worker")
+logger = logging.getLogger(__name__)
 
 #: Seconds that threads of the project's may go on once all else is done, and then its exit
 #: functions.
@@ -31,7 +31,7 @@ def _leave(code: int, exiting: threading.Event) -> None:
     _soon(lambda: os._exit(code))
     if not exiting.is_set():
         names = ", ".join(_waited_for())
-        logger.warning("threads that tasks started do not end; leaving without them: %s", names)
+        logger.warning("threads of the project's do not end; leaving without them: %s", names)
         atexit._run_exitfuncs()
     os._exit(code)
 
