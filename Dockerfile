@@ -2,8 +2,8 @@
 FROM python:3.12-slim
 
 WORKDIR /srv
-COPY requirements.lock pyproject.toml README.md ./
-RUN pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY requirements-serve.lock pyproject.toml README.md ./
+RUN pip install --no-cache-dir --require-hashes -r requirements-serve.lock
 COPY triggerkit triggerkit
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 COPY app app

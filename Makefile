@@ -1,8 +1,11 @@
 # Everything a fresh machine needs: Python 3.11 or later, make and git.
 
-# The first that runs: a shim of a version manager may be there and not work.
+# The first that runs: a shim of a version manager may be there and not work. Those first for which
+# everything that is installed has wheels.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate --python-version 3.11
 
 .PHONY: dev test versions faults soak check format lock bench clean
 
@@ -43,10 +46,9 @@ format: .venv/.installed-dev
 
 ## lock: pin the dependencies anew, with hashes and without any address
 lock:
-	@uv pip compile pyproject.toml --extra build --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 -o requirements.lock
-	@uv pip compile pyproject.toml --extra build --extra dev --universal --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --python-version 3.11 -o requirements-dev.lock
+	@$(LOCK) --extra openai --extra build -o requirements-serve.lock
+	@$(LOCK) --extra openai --extra build --extra dev -o requirements.lock
+	@$(LOCK) --extra openai --extra build --extra dev --group test -o requirements-dev.lock
 
 ## bench: the benchmarks; a part is .venv/bin/python -m bench T1 --quick
 bench: .venv/.installed-dev

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import typer
 
 from triggerkit.cli.options import App, Host, Json, Port, Quiet, Tasks
+from triggerkit.errors import ConfigurationError
 from triggerkit.supervisor.dev.forks import ForkServer
 
 
@@ -22,6 +25,11 @@ def dev(
     quiet: Quiet = False,
 ) -> None:
     """Run everything for development, with the servers that are not configured."""
+    if find_spec("watchfiles") is None:
+        raise ConfigurationError(
+            "`triggerkit dev` needs what is not installed here; install it with: "
+            "pip install 'triggerkit[dev]'"
+        )
     forks = ForkServer.start()
     try:
         # Imported while the fork server imports: each of them takes a second.

@@ -6,10 +6,9 @@ import socket
 from typing import Annotated
 
 import typer
-import uvloop
 
 from triggerkit.cli.options import App, Host, Port, Tasks
-from triggerkit.cli.process import ready, start
+from triggerkit.cli.process import ready, run_loop, start
 from triggerkit.project import Project
 from triggerkit.supervisor.serve import listen, run_serve
 
@@ -34,4 +33,4 @@ def serve(
         else listen(settings.triggerkit_host, settings.triggerkit_port)
     )
     project = Project.load(app=app, tasks=tasks)
-    uvloop.run(run_serve(settings, project, listener, ready))
+    run_loop(run_serve(settings, project, listener, ready))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import typer
-import uvloop
 
 from triggerkit.cli.options import App, Tasks
-from triggerkit.cli.process import ready, start, until_signal
+from triggerkit.cli.process import ready, run_loop, start, until_signal
 from triggerkit.project import Project
 from triggerkit.supervisor.stream import run_stream
 
@@ -22,4 +21,4 @@ def stream(app: App = None, tasks: Tasks = None) -> None:
     project = Project.load(app=app, tasks=tasks)
     # Filters and transforms of consumers are functions of the project.
     project.make_importable()
-    uvloop.run(until_signal(run_stream(settings, ready, project)))
+    run_loop(until_signal(run_stream(settings, ready, project)))

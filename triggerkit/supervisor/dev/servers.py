@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class EmbeddedServers:
         has_broker = settings.redis_url is not None or settings.triggerkit_broker_url is not None
         self._redis = None if has_broker else EmbeddedRedis(state_dir)
         is_offline = settings.openai_api_key is None and settings.openai_base_url is None
+        is_offline = is_offline and find_spec("wordllama") is not None
         self.embeddings_listener = listen("127.0.0.1", 0) if is_offline else None
 
     async def start(self) -> dict[str, str]:
