@@ -17,12 +17,12 @@ from triggerkit.cli.options import Json
 from triggerkit.consumers.parked.manage import (
     DeliveryAttempt,
     Parked,
-    ParkedState,
     discard_parked,
     list_parked,
     retry_parked,
     show_parked,
 )
+from triggerkit.consumers.parked.states import ParkedState
 from triggerkit.errors import ConfigurationError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect

@@ -81,6 +81,15 @@ class Consumer:
             return True
         return self._is_being_read(entry)
 
+    def stops_at(self, entry: Entry) -> bool:
+        """Return whether `entry` is a truncate that the consumer gets, or its echo: what is before
+        it in all partitions is done first, and then the truncate, before what is behind it."""
+        if entry.action != "truncate":
+            return False
+        if not entry.is_echo:
+            return self.wants(entry)
+        return self.definition.group_by is None and self.wants(entry._replace(consumer_id=None))
+
     @property
     def slot_position(self) -> int:
         """Return the first position that the database's present slot can have filled."""

@@ -33,7 +33,7 @@ SELECT c.id, c.name, c.kind, c.state, c.last_error,
     coalesce(l.messages, 0)::bigint AS lag_messages,
     coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::float AS lag_seconds,
     l.oldest AS oldest_undelivered_at,
-    p.failing, p.waiting, p.blocked, p.dead,
+    p.failing, p.waiting, p.blocked, p.dead, p.superseded,
     (SELECT count(*) FROM triggerkit.backfills b
      WHERE b.consumer_id = c.id AND b.state = 'active') AS backfills,
     ARRAY(SELECT b.schema_name || '.' || b.table_name || coalesce(': ' || b.error, '')
@@ -73,7 +73,8 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'failing') AS failing,
         count(*) FILTER (WHERE state = 'waiting') AS waiting,
         count(*) FILTER (WHERE state = 'blocked') AS blocked,
-        count(*) FILTER (WHERE state = 'dead') AS dead
+        count(*) FILTER (WHERE state = 'dead') AS dead,
+        count(*) FILTER (WHERE state = 'superseded') AS superseded
     FROM (SELECT state FROM triggerkit.parked WHERE consumer_id = c.id LIMIT %(parked)s) m) p
 ORDER BY c.name
 """
@@ -102,7 +103,7 @@ class ConsumerHealth:
     `lag_messages` counts what its cursors have not passed yet, its filters left aside: exactly up
     to `COUNTED` entries of each partition, by estimate beyond; what was passed over since it is
     not wanted may count for a minute. `lag_seconds` is the age of the oldest counted. `parked` is
-    the sum of the four states, each counted up to `PARKED_COUNTED`. Ready within a second, however
+    the sum of its states, each counted up to `PARKED_COUNTED`. Ready within a second, however
     far behind the consumers are.
     """
 
@@ -122,6 +123,7 @@ class ConsumerHealth:
     waiting: int
     blocked: int
     dead: int
+    superseded: int
     backfills: int
     failed_backfills: Sequence[str]
     failing_since: datetime | None
@@ -143,7 +145,11 @@ async def consumer_health(
     counted = [
         replace(
             health,
-            parked=health.failing + health.waiting + health.blocked + health.dead,
+            parked=health.failing
+            + health.waiting
+            + health.blocked
+            + health.dead
+            + health.superseded,
             gap="; ".join(gap.cause for gap in gaps.get(health.id, ())) or None,
             gaps=tuple(gaps.get(health.id, ())),
         )
@@ -221,6 +227,10 @@ def _of_parked(health: ConsumerHealth) -> Iterator[Problem]:
         how = "its attempts, and was" if health.dead == 1 else "their attempts, and were"
         detail = f"{_messages(health.dead)} used up {how} skipped"
         yield Problem("dead", "warning", detail, look)
+    if health.superseded:
+        detail = f"{health.superseded:,} parked messages were superseded: their table was truncated"
+        discard = f"triggerkit messages discard {health.name} --all --state superseded"
+        yield Problem("superseded", "advice", detail, discard)
 
 
 def _messages(count: int) -> str:

@@ -133,8 +133,8 @@ class RowRenderer:
         """Append the messages of `rows` to `messages`, until there is no room for more.
 
         `rows` are of `STORED`, with three more columns. Returns the position of the last row taken,
-        None without any; and the row it ended at if that has a fault, or is of an earlier slot: it
-        is not taken.
+        None without any; and the row it ended at if that has a fault, is of an earlier slot, or a
+        truncate: it is not taken.
         """
         consumer_id, key_of_change = self._consumer.id, self._keys.of_change
         slot_position = self._consumer.slot_position
@@ -148,10 +148,12 @@ class RowRenderer:
             ) = row  # fmt: skip
             if fault is not None or position < slot_position:
                 return last, row
-            last = position
             if action != seen_action or table != seen_table or schema != seen_schema:
+                if action == "truncate":
+                    return last, row
                 seen_schema, seen_table, seen_action = schema, table, action
                 is_wanted, kind = self._kind(schema, table, action, row)
+            last = position
             if not (is_wanted if only_for is None else only_for == consumer_id):
                 continue
             if lsn != seen_lsn or at != seen_at:
@@ -163,15 +165,14 @@ class RowRenderer:
                 identity = f'"{key_of_change(lsn, index)}"'
             else:
                 identity = _text(self._keys.of_row(backfill_id, schema, table, key))
-            if changes is None:
-                changes = "{}" if action == "update" and record else "null"
+            told = changes or ("{}" if action == "update" and record else "null")
             tail = plain_tail
             if unchanged or annotations is not None:
                 names = f',"unchanged":{orjson.dumps(unchanged).decode()}' if unchanged else ""
                 tail = f"{names}{self._constant}{annotations or 'null'}}}}}"
             message = (
                 f'{{"ack_id":"{ack_head}{position}","record":{record or "null"},'
-                f'"changes":{changes}{kind}{key}{transaction}{index},'
+                f'"changes":{told}{kind}{key}{transaction}{index},'
                 f'"idempotency_key":{identity},"position":{position},'
                 f'"xid":{"null" if xid is None else xid}{tail}'
             ).encode()

@@ -57,6 +57,8 @@ class Selection:
         #: Whether an entry is for the consumer, its filters left aside.
         self.follows = consumer.wants
         self._lacks_group = consumer.lacks_group
+        #: Whether the consumer waits at an entry, for a truncate.
+        self.stops_at = consumer.stops_at
         #: What keeps messages in order.
         self.key_of = consumer.key_of
         #: The message of an entry, before a transform.

@@ -46,6 +46,8 @@ class Batch:
     size_bytes: int = 0
     #: Whether nothing more goes into it.
     is_full: bool = False
+    #: Where it ends at a truncate or its echo: that is behind it.
+    barrier: Entry | None = None
     #: What a receiver knows it by; empty until it is about to be sent.
     id: str = ""
 
@@ -90,12 +92,14 @@ def collect(
     *,
     held_before: Collection[int] = (),
     outcomes: Mapping[int, Outcome] | None = None,
+    stops: bool = True,
 ) -> Batch:
     """Take from `entries`, in order, what goes into a batch of at most `limit` messages.
 
     `onto` is a batch to be filled up. Entries at the positions `held_before` are set aside, as
     they were when the batch was sent before. `outcomes` is what the consumer's functions made of
-    the entries, by position, where they were called in another process.
+    the entries, by position, where they were called in another process. With `stops`, the batch
+    ends before a truncate, or its echo.
     """
     batch = Batch(selection) if onto is None else onto
     wanted, messages, held = batch.entries, batch.messages, batch.held
@@ -105,9 +109,15 @@ def collect(
     may_hold = bool(parked_keys or held_before)
     render, key_of = selection.message, selection.key_of
     held_keys = {item.key for item in held}
+    outgoing = batch.transformed if transforms else []
     size_bytes = batch.size_bytes
     batch.last = entries[-1].position
     for entry in entries:
+        if entry.action == "truncate" and stops and selection.stops_at(entry):
+            batch.last = entry.position - 1
+            batch.barrier = entry
+            batch.is_full = True
+            break
         if not follows(entry):
             continue
         # Most consumers have no filter: a call for every entry is what they need not pay.
@@ -132,8 +142,7 @@ def collect(
             break
         wanted.append(entry)
         messages.append(message)
-        if transforms:
-            batch.transformed.append(sent)
+        outgoing.append(sent)
         size_bytes += len(sent)
     batch.size_bytes = size_bytes
     batch.is_full = batch.is_full or len(wanted) >= limit or len(held) >= MAX_HELD

@@ -26,6 +26,51 @@ from triggerkit.runs.run import NewRun
 CredentialsFor = Callable[[Consumer], Credentials]
 
 
+class Barrier:
+    """Let the lanes of one consumer wait for each other.
+
+    A truncate is about the rows of all partitions. Its lane sends it once all others are done with
+    what is before it; they find its echo in their partitions, where they wait until it is done.
+    """
+
+    def __init__(self, reader: LogReader) -> None:
+        self._reader = reader
+        self._is_awaited = False
+        self._changed = asyncio.Event()
+        #: Where the lanes are.
+        self.cursors: Callable[[], Sequence[Cursor]] = tuple
+
+    def tell(self) -> None:
+        """Note that a lane moved, or that a retry has ended."""
+        if self._is_awaited:
+            self._is_awaited = False
+            self._changed.set()
+
+    async def arrived(self, truncate: Entry) -> None:
+        """Return once all that is before `truncate` is done."""
+        await self.until(lambda: all(self._is_at(c, truncate.position) for c in self.cursors()))
+
+    async def passed(self, echo: Entry) -> None:
+        """Return once the truncate of `echo` is done, or is not under way."""
+        position = echo.truncate_position
+        home = echo.home_partition
+        await self.until(
+            lambda: all(c.position >= position for c in self.cursors() if c.partition == home)
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition` holds, which something that is told of brings about."""
+        while not condition():
+            self._changed.clear()
+            self._is_awaited = True
+            await self._changed.wait()
+
+    def _is_at(self, cursor: Cursor, position: int) -> bool:
+        return cursor.position >= position - 1 or self._reader.has_nothing_after(
+            cursor.partition, cursor.position
+        )
+
+
 class ConsumerDelivery:
     """One consumer being delivered.
 
@@ -51,10 +96,13 @@ class ConsumerDelivery:
         self.store = store
         self.parked_keys: set[str] = set()
         self.parking = asyncio.Lock()
+        #: Keys of which a parked message is being sent.
+        self.retried_keys: set[str] = set()
         #: Set when there may be something to be tried again.
         self.retry = asyncio.Event()
         #: Whether a retry waits until a lane's batch is done.
         self.is_awaited = False
+        self.barrier = Barrier(reader)
         self.health = Health()
         self.turns = Turns()
         self.slots = PushSlots(consumer.definition.concurrency)
@@ -135,6 +183,17 @@ class ConsumerDelivery:
         task = self.consumer.definition.task
         assert task is not None
         return task
+
+    async def clear_for(self, truncate: Entry) -> None:
+        """Return once nothing of the table that is before `truncate` can be sent any more: what is
+        parked of it is superseded."""
+        await self.barrier.arrived(truncate)
+        async with self.parking:
+            keys, free = await self.store.parked.supersede(self.consumer.id, truncate)
+            self.parked_keys -= free
+        self.retry.set()
+        # What is being sent at this moment was sent before.
+        await self.barrier.until(lambda: self.retried_keys.isdisjoint(keys))
 
     async def push(self, body: bytes, batch_id: str, attempt: int) -> Answer:
         """Make one attempt at the endpoint as it is now; the caller holds a slot. Directly, it is

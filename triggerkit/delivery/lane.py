@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.parked.store import ParkedMessage
 from triggerkit.delivery import parking
-from triggerkit.delivery.batch import Batch, collect, is_id_of, new_id
+from triggerkit.delivery.batch import Batch, is_id_of, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.isolation import Suspicion
@@ -91,10 +91,37 @@ class Lane:
             if batch is not None and (batch.entries or batch.held):
                 await self._fill(batch)
                 return batch
-            self.cursor = cursor.passed(head if batch is None else batch.last)
+            self._pass(head if batch is None else batch.last)
             self._give_turn_back()
-            if self.cursor.position - self.cursor.stored_position > PASSED_UNSTORED:
+            if batch is not None and batch.barrier is not None:
+                truncate = await self._stand_at(batch.barrier)
+                if truncate is not None:
+                    return truncate
+            elif self.cursor.position - self.cursor.stored_position > PASSED_UNSTORED:
                 self.cursor = await self._store.rest(self.consumer, self.cursor)
+
+    def _pass(self, position: int) -> None:
+        self.cursor = self.cursor.passed(position)
+        self._delivery.barrier.tell()
+
+    async def _stand_at(self, barrier: Entry) -> Batch | None:
+        """Wait at a truncate, until all before it is done, and return it; or at its echo, until it
+        is done itself."""
+        if self.cursor.position > self.cursor.stored_position:
+            # Stored, so that an edit does not make anything of it wanted after the truncate.
+            self.cursor = await self._store.rest(self.consumer, self.cursor)
+        if barrier.is_echo:
+            await self._delivery.barrier.passed(barrier)
+            self._pass(barrier.position)
+            return None
+        await self._delivery.clear_for(barrier)
+        batch = self._batch = Batch(self._delivery.selection)
+        done, keys = self.cursor.position, self._delivery.parked_keys
+        await self._outcomes.collect_onto(batch, [barrier], 1, keys, done=done, stops=False)
+        if batch.entries or batch.held:
+            return batch
+        self._pass(barrier.position)
+        return None
 
     async def _fill(self, batch: Batch) -> None:
         """Wait for more messages, as long as the definition says."""
@@ -140,9 +167,9 @@ class Lane:
         if cursor.batch_id is None or cursor.batch_last is None:
             return None
         held = frozenset(cursor.settled)
-        batch = await self._collected_again(cursor.batch_last, held)
+        batch = await self._outcomes.collect_again(cursor, cursor.batch_last, held)
         while batch.selection is not self._delivery.selection:
-            batch = await self._collected_again(cursor.batch_last, held)
+            batch = await self._outcomes.collect_again(cursor, cursor.batch_last, held)
         batch.id = cursor.batch_id
         if self._fits(batch) and is_id_of(batch.id, self._body(batch)):
             self._batch = batch
@@ -153,25 +180,9 @@ class Lane:
 
     def _let_go(self) -> None:
         self._batch = None
+        self._delivery.barrier.tell()
         if self._delivery.is_awaited:
             self._delivery.retry.set()
-
-    async def _collected_again(self, last: int, held: frozenset[int]) -> Batch:
-        """Return what is between the cursor and `last` as one batch, where that is possible."""
-        cursor, selection = self.cursor, self._delivery.selection
-        batch = Batch(selection, last=cursor.position)
-        while batch.last < last and selection is self._delivery.selection:
-            entries = await self._reader.read_stored(cursor.partition, batch.last, last, READ_LIMIT)
-            if not entries:
-                batch.last = last
-                break
-            limit = len(batch.entries) + len(entries)
-            # What had a parked message then is in `held`; what has one now was sent before it.
-            await self._collect_onto(batch, entries, limit, (), held)
-            if batch.last < entries[-1].position:
-                # Another transform makes more of it than fits.
-                break
-        return batch
 
     def _fits(self, batch: Batch) -> bool:
         """Return whether `batch` is as the consumer, which may have been edited, has it now."""
@@ -183,24 +194,9 @@ class Lane:
 
     async def _collect(self, entries: Sequence[Entry], onto: Batch | None = None) -> Batch:
         batch = Batch(self._delivery.selection) if onto is None else onto
-        await self._collect_onto(batch, entries, self._limit, self._delivery.parked_keys)
+        done, parked_keys = self.cursor.position, self._delivery.parked_keys
+        await self._outcomes.collect_onto(batch, entries, self._limit, parked_keys, done=done)
         return batch
-
-    async def _collect_onto(
-        self,
-        batch: Batch,
-        entries: Sequence[Entry],
-        limit: int,
-        parked_keys: Collection[str],
-        held_before: Collection[int] = (),
-    ) -> None:
-        selection = batch.selection
-        if not selection.leaves_calls:
-            collect(selection, entries, limit, parked_keys, batch, held_before=held_before)
-            return
-        await self._outcomes.collect_onto(
-            batch, entries, limit, parked_keys, held_before, self.cursor.position
-        )
 
     async def _deliver(self, batch: Batch) -> bool:
         """Send `batch` until it is taken, set aside or edited; False when the endpoint is gone."""

@@ -147,6 +147,7 @@ class DeliveryLoop:
         lanes = [Lane(delivery, cursor) for cursor in await self._store.load(consumer)]
         if not lanes:
             return None
+        delivery.barrier.cursors = lambda: [lane.cursor for lane in lanes]
         # After the cursors: what is parked since then moved one of them, which its lane notices.
         delivery.parked_keys = await self._store.parked.keys(consumer.id)
         retries = Retries(delivery, lanes)

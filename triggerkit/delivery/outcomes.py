@@ -1,13 +1,16 @@
-"""Collect batches of a consumer with functions: these are called first, in another process."""
+"""Collect batches; where a consumer has functions, these are called first, in another process."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from triggerkit.consumers.calls.functions import Outcome
+from triggerkit.consumers.cursors.cursor import Cursor
 from triggerkit.consumers.selection import Selection
 from triggerkit.delivery.batch import Batch, collect
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
+from triggerkit.log.buffered import READ_LIMIT
 from triggerkit.log.entry import Entry
 
 #: Entries that the functions get at once.
@@ -15,7 +18,8 @@ CALLED_TOGETHER = 64
 
 
 class Outcomes:
-    """What a consumer's functions made of the entries that one lane has not sent yet."""
+    """What a consumer's functions, if it has any, made of the entries that one lane has not sent
+    yet."""
 
     def __init__(self, delivery: ConsumerDelivery) -> None:
         self._delivery = delivery
@@ -27,26 +31,48 @@ class Outcomes:
         batch: Batch,
         entries: Sequence[Entry],
         limit: int,
-        parked_keys: Collection[str],
-        held_before: Collection[int],
+        parked_keys: Collection[str] = (),
+        *,
         done: int,
+        held_before: Collection[int] = (),
+        stops: bool = True,
     ) -> None:
         """Take from `entries` as `collect` does. What was made up to position `done` is
         forgotten."""
+        selection = batch.selection
+        take = partial(
+            collect, selection, limit=limit, parked_keys=parked_keys, onto=batch,
+            held_before=held_before, stops=stops,
+        )  # fmt: skip
+        if not selection.leaves_calls:
+            take(entries)
+            return
         for start in range(0, len(entries), CALLED_TOGETHER):
             some = entries[start : start + CALLED_TOGETHER]
-            outcomes = await self._of(batch.selection, some, done)
-            collect(
-                batch.selection,
-                some,
-                limit,
-                parked_keys,
-                batch,
-                held_before=held_before,
-                outcomes=outcomes,
-            )
+            take(some, outcomes=await self._of(selection, some, done))
             if batch.is_full:
                 return
+
+    async def collect_again(self, cursor: Cursor, last: int, held: frozenset[int]) -> Batch:
+        """Return what is between the cursor and `last` as one batch, where that is possible."""
+        selection = self._delivery.selection
+        batch = Batch(selection, last=cursor.position)
+        while batch.last < last and selection is self._delivery.selection:
+            entries = await self._delivery.reader.read_stored(
+                cursor.partition, batch.last, last, READ_LIMIT
+            )
+            if not entries:
+                batch.last = last
+                break
+            limit = len(batch.entries) + len(entries)
+            # What had a parked message then is in `held`; what has one now was sent before it.
+            await self.collect_onto(
+                batch, entries, limit, done=cursor.position, held_before=held, stops=False
+            )
+            if batch.last < entries[-1].position:
+                # Another transform makes more of it than fits.
+                break
+        return batch
 
     async def _of(
         self, selection: Selection, entries: Sequence[Entry], done: int

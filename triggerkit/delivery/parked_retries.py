@@ -52,8 +52,7 @@ class Retries:
         self._delivery = delivery
         self._lanes = lanes
         self._store = delivery.store.parked
-        #: Keys of which a message is being sent.
-        self._busy: set[str] = set()
+        self._busy = delivery.retried_keys
 
     @property
     def _consumer(self) -> Consumer:
@@ -112,6 +111,7 @@ class Retries:
         finally:
             self._busy.discard(head.key)
             self._delivery.retry.set()
+            self._delivery.barrier.tell()
 
     async def _try(self, head: Head) -> None:
         failures = head.failures + self._delivery.health.is_blamed(head.position)

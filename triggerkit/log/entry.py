@@ -15,6 +15,9 @@ from triggerkit.change import RowChange, Transaction
 PARTITIONS = 8
 
 
+#: In place of a consumer: nobody gets such an entry.
+NOBODY = 0
+
 #: What an entry takes besides its values: the tuple, its numbers and its key.
 ENTRY_BYTES = 400
 
@@ -28,8 +31,10 @@ class Entry(NamedTuple):
     `changes` is None of an update that is known to have changed nothing, as `RowChange` has it.
 
     `consumer_id` and `backfill_id` are set for rows read by a backfill: only that consumer gets
-    them. `commit_at` is ISO 8601, UTC, with microseconds. `fault` says why there is no record
-    though there should be one: such an entry cannot be delivered. `annotations` is JSON.
+    them. A truncate is of all partitions: it has an echo in each, of `NOBODY`, whose record is the
+    position of the truncate. `commit_at` is ISO 8601, UTC, with microseconds. `fault` says why
+    there is no record though there should be one: such an entry cannot be delivered. `annotations`
+    is JSON.
     """
 
     position: int
@@ -54,6 +59,29 @@ class Entry(NamedTuple):
     def size_bytes(self) -> int:
         """About the bytes this entry takes in memory."""
         return ENTRY_BYTES + len(self.record or b"") + len(self.changes or b"")
+
+    @property
+    def is_echo(self) -> bool:
+        """Return whether this stands in its partition for a truncate, which is in one of them."""
+        return self.consumer_id == NOBODY
+
+    @property
+    def truncate_position(self) -> int:
+        """Return the position of the truncate that this is, or is the echo of."""
+        return int(self.record or b"0") if self.is_echo else self.position
+
+    @property
+    def home_partition(self) -> int:
+        """Return the partition of the row: an echo is in all of them."""
+        return partition_of(self.schema, self.table, self.key)
+
+    def echoes(self) -> list[Entry]:
+        """Return the echoes of this truncate, one for each partition, at no position yet."""
+        record = b"%d" % self.position
+        return [
+            self._replace(partition=partition, consumer_id=NOBODY, record=record)
+            for partition in range(PARTITIONS)
+        ]
 
     def without_record(self) -> Entry:
         """This entry, found to be larger than `LARGEST_BYTES`."""
@@ -100,9 +128,9 @@ COPY_COLUMNS = ", ".join(["database_id", *COLUMNS])
 #: A row of `parameters` in a statement.
 VALUES = "(%s::int, {})".format(", ".join(f"%s::{type_}" for type_ in COLUMNS.values()))
 
-#: Where the fields are that are stored in another form than an entry has them.
-COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
-    Entry._fields.index, ("commit_at", "record", "changes", "unchanged")
+#: Where some fields are: all those that are stored in another form than an entry has them.
+ACTION, COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
+    Entry._fields.index, ("action", "commit_at", "record", "changes", "unchanged")
 )
 
 #: Records of a size between these may be of rows with a large value: an array, a range or JSON

@@ -115,6 +115,10 @@ class LogReader:
             self._moved[partition].clear()
             await self._moved[partition].wait()
 
+    def has_nothing_after(self, partition: int, after: int) -> bool:
+        """Return whether `partition` is known to have no entry after position `after`."""
+        return self._heads[partition] <= after
+
     def holds(self, partition: int, after: int, count: int) -> bool:
         """Return whether `count` entries of `partition` after position `after` are in memory."""
         if partition == ALL_PARTITIONS:

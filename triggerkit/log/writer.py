@@ -139,8 +139,16 @@ class LogWriter:
         await self._tables.take_over(self.next_position)
 
     def write(self, pending: Pending) -> int:
-        """Add one change to the append and return the bytes now held in memory."""
+        """Add one change to the append, a truncate with its echoes; return the bytes now held in
+        memory."""
         entry = entry_of(self.next_position, pending)
+        self._write(entry)
+        if entry.action == "truncate":
+            for echo in self._entries[-1].echoes():
+                self._write(echo._replace(position=self.next_position))
+        return self._held_bytes
+
+    def _write(self, entry: Entry) -> None:
         size_bytes = entry.size_bytes
         if size_bytes > LARGEST_BYTES:
             entry = entry.without_record()
@@ -160,7 +168,6 @@ class LogWriter:
         self._entries.append(entry)
         self._held_bytes += size_bytes
         self.kept_bytes += size_bytes
-        return self._held_bytes
 
     async def see(self, sighting: Sighting) -> None:
         """Take in what is seen of a relation, whose changes are written after it."""

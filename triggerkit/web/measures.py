@@ -17,6 +17,7 @@ from prometheus_client.core import (
 
 from triggerkit.consumers.definition import IS_PULLED
 from triggerkit.consumers.health import ConsumerHealth, consumer_health
+from triggerkit.consumers.parked.states import PARKED_STATES
 from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.retention import table_partitions
@@ -29,7 +30,6 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Deliveries taken in by one scrape at most.
 MOST_DELIVERIES = 1_000_000
 
-PARKED_STATES = ("failing", "waiting", "blocked", "dead")
 
 _DATABASES = """
 SELECT d.id, d.name, d.slot_name, d.next_position - d.retained_from,

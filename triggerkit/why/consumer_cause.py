@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.trace.changes import ConsumerTrace, Trace
 from triggerkit.consumers.trace.wanted import UnwantedBy
 from triggerkit.why.answer import Cause, Code
@@ -28,12 +29,13 @@ LEFT JOIN LATERAL (
 WHERE c.id = %(consumer)s
 """
 
-_HEAD = """
+_HEAD = f"""
 SELECT p.position, p.state, p.reason, p.due_at FROM triggerkit.parked p
 JOIN triggerkit.parked w ON w.consumer_id = p.consumer_id AND hashtext(w.key) = hashtext(p.key)
     AND w.key = p.key
-WHERE w.consumer_id = %s AND w.position = %s AND p.state <> 'dead' ORDER BY p.position LIMIT 1
-"""
+WHERE w.consumer_id = %s AND w.position = %s AND p.state IN {IN_THE_WAY}
+ORDER BY p.position LIMIT 1
+"""  # noqa: S608 - of constants
 
 _UNWANTED: Final[dict[UnwantedBy, Code]] = {
     "tables": "no_consumer",
@@ -120,6 +122,12 @@ async def _of_parked(
                 f"{reason}{more}",
                 f"triggerkit messages retry {name} {position}  # or: discard",
             )
+    if parked.state == "superseded":
+        return Cause(
+            "superseded",
+            f"{name} parked it, and its table was truncated after it: it is not sent any more",
+            f"triggerkit messages discard {name} {found.position}",
+        )
     then = {
         "failing": f"it is tried again at {when(parked.due_at)}",
         "blocked": "its attempts are used up, and its key waits",

@@ -109,6 +109,11 @@ def test_a_parked_change_says_why_and_what_waits_behind_it_names_it(settings: Se
                 found = await why(settings, "items", "1")
                 assert found.code == "waiting_behind"
                 assert "position 1" in found.conclusion
+                await execute(settings, "TRUNCATE items")
+                await settled_at(settings, 3)
+                found = await why(settings, "items", "1")
+                assert found.code == "superseded"
+                assert found.remedy == "triggerkit messages discard strict 2"
 
     asyncio.run(scenario())
 

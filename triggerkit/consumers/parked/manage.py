@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.consumers.parked.store import promote
+from triggerkit.consumers.parked.states import ParkedState
+from triggerkit.consumers.parked.store import LOCK_CURSORS, promote
 from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers
-
-#: failing: tried again at `due_at`; waiting: behind an earlier message of its key; blocked: given
-#: up, and its key waits for somebody; dead: given up, and its key went on without it.
-ParkedState = Literal["failing", "waiting", "blocked", "dead"]
-
-PARKED_STATES: tuple[ParkedState, ...] = get_args(ParkedState)
 
 _COLUMNS = (
     "c.name AS consumer, p.position, p.key, p.state, p.reason, p.attempts, p.failures, p.status, "
@@ -56,15 +51,12 @@ WHERE c.name = %s AND p.position = %s AND d.first_position <= p.position
 ORDER BY d.sent_at
 """
 
-_LOCK_CURSORS = """
-SELECT FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition FOR NO KEY UPDATE
-"""
-
-#: What was given up without an attempt lacks what would be sent; what is leased is being tried.
+#: What was given up without an attempt lacks what would be sent; what is leased is being tried;
+#: what is superseded is older than the truncate that was delivered after it.
 _RETRY = """
 UPDATE triggerkit.parked SET state = 'failing', failures = 0, due_at = clock_timestamp(),
     lease_id = NULL
-WHERE consumer_id = %(consumer_id)s AND state <> 'waiting'
+WHERE consumer_id = %(consumer_id)s AND state NOT IN ('waiting', 'superseded')
   AND (%(position)s::bigint IS NULL OR position = %(position)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
   AND (state = 'failing' OR attempts > 0)
@@ -235,7 +227,7 @@ async def _locked(
     if row is None:
         cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
         raise UnknownConsumer(consumer, [known for (known,) in await cursor.fetchall()])
-    await connection.execute(_LOCK_CURSORS, [row[0]])
+    await connection.execute(LOCK_CURSORS, [row[0]])
     return {"consumer_id": row[0], "position": position, "state": state}
 
 
@@ -250,6 +242,11 @@ async def _why_not(
         return NotRetryable(
             f"position {position} of {consumer} waits behind an earlier message of its key: retry "
             "or discard that one, and it follows"
+        )
+    if found.state == "superseded":
+        return NotRetryable(
+            f"position {position} of {consumer} cannot be sent: its table was truncated after it, "
+            "which its receiver was told; discard it"
         )
     if found.state == "failing":
         return NotRetryable(f"position {position} of {consumer} is being tried at this moment")

@@ -7,6 +7,7 @@ import psycopg
 from triggerkit.consumers.consumer import ALL_PARTITIONS, group_key
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.parked.origin import COLUMNS, Origin
+from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.log.entry import partition_of
 from triggerkit.log.json_object import split_object
 
@@ -23,10 +24,10 @@ UPDATE triggerkit.parked SET key = %s, partition = %s
 WHERE consumer_id = %s AND partition = %s AND position = %s
 """
 
-_EARLIER = """
+_EARLIER = f"""
 EXISTS (SELECT FROM triggerkit.parked e
     WHERE e.consumer_id = p.consumer_id AND hashtext(e.key) = hashtext(p.key) AND e.key = p.key
-      AND e.position < p.position AND e.state <> 'dead')
+      AND e.position < p.position AND e.state IN {IN_THE_WAY})
 """
 
 #: The first of each key is tried, the others wait.

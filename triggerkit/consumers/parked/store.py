@@ -1,8 +1,8 @@
 """The store of parked messages, as delivery uses it: to park, to try again, to be done with.
 
 Of a key's messages the first is `failing` (tried again when due) or `blocked`; those behind it are
-`waiting`, and `dead` ones are out of the way. A change of which one is the first holds the
-cursor of its partition.
+`waiting`, and `dead` and `superseded` ones are out of the way. A change of which one is the first
+holds the cursor of its partition.
 """
 
 from __future__ import annotations
@@ -19,16 +19,27 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
 from triggerkit.consumers.parked.origin import Origin
+from triggerkit.consumers.parked.states import IN_THE_WAY
+from triggerkit.consumers.parked.supersede import supersede
+from triggerkit.log.entry import Entry
 from triggerkit.state.turn import NOTHING, Around, Rows
 
 #: What a message at the head of its key can be.
 HeadState = Literal["failing", "blocked", "dead"]
 
-_KEYS_IN_THE_WAY = """
+_KEYS_IN_THE_WAY = f"""
 SELECT DISTINCT p.key FROM unnest(%(keys)s::text[]) k JOIN triggerkit.parked p
     ON p.consumer_id = %(consumer_id)s AND hashtext(p.key) = hashtext(k) AND p.key = k
-WHERE p.state <> 'dead'
+WHERE p.state IN {IN_THE_WAY}
+"""  # noqa: S608 - of constants
+
+_ANY = f"""
+SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state IN {IN_THE_WAY} LIMIT 1
 """
+
+_ALL_KEYS = f"""
+SELECT DISTINCT key FROM triggerkit.parked WHERE consumer_id = %s AND state IN {IN_THE_WAY}
+"""  # noqa: S608 - of constants
 
 #: What comes again by the log, since its consumer's places moved, is parked already.
 _PARK = f"""
@@ -42,20 +53,20 @@ ON CONFLICT (consumer_id, partition, position) DO UPDATE SET key = excluded.key,
     body = excluded.body, reason = excluded.reason, state = excluded.state,
     attempts = excluded.attempts, failures = excluded.failures, status = excluded.status,
     due_at = excluded.due_at, lease_id = NULL, parked_at = now()
-WHERE parked.state = 'dead'
+WHERE parked.state NOT IN {IN_THE_WAY}
 """  # noqa: S608 - of constants
 
 #: Heads of keys by the time they are due, and the seconds until then.
-_DUE = """
+_DUE = f"""
 SELECT partition, position, key, attempts, failures, status, parked_at, idempotency_key,
        extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in_s
 FROM triggerkit.parked p
 WHERE consumer_id = %s AND state = 'failing' AND NOT key = ANY (%s) AND NOT EXISTS (
     SELECT FROM triggerkit.parked e
     WHERE e.consumer_id = p.consumer_id AND hashtext(e.key) = hashtext(p.key) AND e.key = p.key
-      AND e.position < p.position AND e.state <> 'dead')
+      AND e.position < p.position AND e.state IN {IN_THE_WAY})
 ORDER BY due_at LIMIT %s
-"""
+"""  # noqa: S608 - of constants
 
 #: Counts the next attempt before it is sent.
 _BEGIN = """
@@ -63,6 +74,11 @@ UPDATE triggerkit.parked SET attempts = attempts + 1, failures = %s
 WHERE consumer_id = %s AND partition = %s AND position = %s AND state = 'failing'
   AND attempts = %s AND parked_at = %s
 RETURNING convert_to(body, 'UTF8')
+"""
+
+#: All of a consumer: nothing is parked or taken meanwhile.
+LOCK_CURSORS = """
+SELECT FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition FOR NO KEY UPDATE
 """
 
 _LOCK_CURSOR = """
@@ -92,16 +108,16 @@ FROM triggerkit.consumers WHERE id = %(consumer_id)s
 """
 
 #: Lets the first message of each key be tried, if it waits.
-_PROMOTE = """
+_PROMOTE = f"""
 UPDATE triggerkit.parked p SET state = 'failing', due_at = clock_timestamp(), lease_id = NULL
 FROM unnest(%(keys)s::text[]) k CROSS JOIN LATERAL (
     SELECT partition, position FROM triggerkit.parked
     WHERE consumer_id = %(consumer_id)s AND hashtext(key) = hashtext(k) AND key = k
-      AND state <> 'dead'
+      AND state IN {IN_THE_WAY}
     ORDER BY position LIMIT 1) h
 WHERE p.consumer_id = %(consumer_id)s AND p.partition = h.partition AND p.position = h.position
   AND p.state = 'waiting'
-"""
+"""  # noqa: S608 - of constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,20 +253,14 @@ class ParkedStore:
     async def keys(self, consumer_id: int) -> set[str]:
         """Return the keys that have a parked message in the way: their later messages wait behind
         it."""
-        query = (
-            "SELECT DISTINCT key FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead'"
-        )
         async with self._pool.connection() as connection, connection.cursor() as cursor:
             # Row by row: the keys alone are kept, never a second copy of them all.
-            return {key async for (key,) in cursor.stream(query, [consumer_id])}
+            return {key async for (key,) in cursor.stream(_ALL_KEYS, [consumer_id])}
 
     async def is_empty(self, consumer_id: int) -> bool:
         """Return whether no message of the consumer is in the way of others."""
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state <> 'dead' LIMIT 1",
-                [consumer_id],
-            )
+            cursor = await connection.execute(_ANY, [consumer_id])
             return await cursor.fetchone() is None
 
     async def due(self, consumer_id: int, limit: int, but: Collection[str]) -> list[Head]:
@@ -312,6 +322,17 @@ class ParkedStore:
         except (ForeignKeyViolation, DeadlockDetected):
             # The consumer was deleted at this moment.
             return Recorded(has_more=True, rows=[])
+
+    async def supersede(
+        self, consumer_id: int, truncate: Entry
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Supersede what is parked of the table of `truncate` and before it; returns the keys, and
+        those of them that nothing is in the way of any more."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(LOCK_CURSORS, [consumer_id])
+            keys = await supersede(connection, consumer_id, truncate, may_be_held=False)
+            await promote(connection, consumer_id, keys)
+            return keys, keys - await _in_the_way(connection, consumer_id, keys)
 
     async def has(self, consumer_id: int, key: str) -> bool:
         """Return whether `key` has a message in the way of its later ones."""

@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer, PastSlot
 from triggerkit.consumers.cursors.store import read_past_slots
 from triggerkit.consumers.definition import IS_PULLED, ConsumerDefinition
+from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.pull.calls import PulledFunctions, names_of
 from triggerkit.consumers.selection import Selection
 from triggerkit.errors import TriggerkitError, UnknownConsumer
@@ -24,7 +25,8 @@ SELECT c.id, c.name, c.definition::text, c.replay_epoch, c.state, c.database_id,
        (SELECT coalesce(jsonb_agg(jsonb_build_array(b.schema_name, b.table_name, b.first_position,
                                                     b.last_position) ORDER BY b.id), '[]')::text
         FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.first_position IS NOT NULL),
-       EXISTS (SELECT FROM triggerkit.parked p WHERE p.consumer_id = c.id AND p.state <> 'dead')
+       EXISTS (SELECT FROM triggerkit.parked p
+               WHERE p.consumer_id = c.id AND p.state IN {IN_THE_WAY})
 FROM triggerkit.consumers c JOIN triggerkit.databases d ON d.id = c.database_id
 WHERE c.name = %s
 """  # noqa: S608 - of constants

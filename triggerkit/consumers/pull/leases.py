@@ -17,6 +17,40 @@ import psycopg
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.state.channels import LOG
 
+#: Leases what is handed out; a range without messages is passed over.
+LEASE = """
+WITH taken AS (
+    SELECT * FROM unnest(%(partitions)s::smallint[], %(firsts)s::bigint[], %(lasts)s::bigint[],
+        %(counts)s::int[]) AS t (partition, first, last, messages)
+), noted AS (
+    INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
+        batch_id, attempt, messages, sent_at)
+    SELECT c.consumer_id, t.partition, t.first, t.last, %(lease)s, c.attempt + 1, t.messages,
+        clock_timestamp()
+    FROM taken t JOIN triggerkit.cursors c
+        ON c.consumer_id = %(consumer_id)s AND c.partition = t.partition
+    WHERE t.messages > 0
+)
+UPDATE triggerkit.cursors c SET
+    position = CASE WHEN t.messages > 0 THEN c.position ELSE t.last END,
+    batch_id = CASE WHEN t.messages > 0 THEN %(lease)s END,
+    batch_last = CASE WHEN t.messages > 0 THEN t.last END,
+    lease_until = CASE WHEN t.messages > 0
+        THEN clock_timestamp() + make_interval(secs => %(timeout_s)s) END,
+    leased = t.messages,
+    attempt = CASE WHEN t.messages > 0 THEN c.attempt + 1 ELSE 0 END,
+    settled = CASE WHEN t.messages > 0 OR c.settled = '{}' THEN c.settled
+        ELSE ARRAY(SELECT s FROM unnest(c.settled) s WHERE s > t.last ORDER BY s) END
+FROM taken t
+WHERE c.consumer_id = %(consumer_id)s AND c.partition = t.partition
+"""
+
+NOTE_SET_ASIDE = """
+UPDATE triggerkit.cursors c
+SET settled = ARRAY(SELECT DISTINCT s FROM unnest(c.settled || %s::bigint[]) s ORDER BY s)
+WHERE consumer_id = %s AND partition = %s AND batch_id IS NOT NULL
+"""
+
 #: Ends leases of which all is done at once, without looking at each message: that many different
 #: ones of the range were named as were handed out, and none before.
 _ACKNOWLEDGE_WHOLE = """

@@ -15,6 +15,7 @@ import psycopg
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
 from triggerkit.consumers.parked.origin import Origin
+from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.pull.leases import LeasedMessages
 from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Faulty
@@ -40,11 +41,11 @@ FROM unnest(%s::smallint[], %s::bigint[]) AS g (partition, position)
 WHERE p.consumer_id = %s AND p.partition = g.partition AND p.position = g.position
 """
 
-_KEYS = """
+_KEYS = f"""
 SELECT DISTINCT key FROM triggerkit.parked
-WHERE consumer_id = %s AND state <> 'dead' AND key = ANY (%s)
+WHERE consumer_id = %s AND state IN {IN_THE_WAY} AND key = ANY (%s)
   AND hashtext(key) = ANY (SELECT hashtext(k) FROM unnest(%s::text[]) k)
-"""
+"""  # noqa: S608 - of constants
 
 _PUT = f"""
 INSERT INTO triggerkit.parked
@@ -88,26 +89,26 @@ RETURNING p.position, p.key
 """
 
 #: The first message of each key, when it waits, is tried from now on.
-_LET_GO = """
+_LET_GO = f"""
 UPDATE triggerkit.parked p SET state = 'failing', due_at = clock_timestamp(), lease_id = NULL
 FROM unnest(%(keys)s::text[]) k CROSS JOIN LATERAL (
     SELECT partition, position FROM triggerkit.parked
     WHERE consumer_id = %(consumer_id)s AND hashtext(key) = hashtext(k) AND key = k
-      AND state <> 'dead'
+      AND state IN {IN_THE_WAY}
     ORDER BY position LIMIT 1) h
 WHERE p.consumer_id = %(consumer_id)s AND p.partition = h.partition AND p.position = h.position
   AND p.state = 'waiting'
-"""
+"""  # noqa: S608 - of constants
 
 #: A message that is tried waits when an earlier one of its key was set aside after it.
-_HOLD_BACK = """
+_HOLD_BACK = f"""
 UPDATE triggerkit.parked p SET state = 'waiting', lease_id = NULL
 WHERE p.consumer_id = %(consumer_id)s AND p.state = 'failing' AND p.key = ANY (%(keys)s)
   AND EXISTS (
     SELECT FROM triggerkit.parked e
     WHERE e.consumer_id = p.consumer_id AND hashtext(e.key) = hashtext(p.key) AND e.key = p.key
-      AND e.position < p.position AND e.state <> 'dead')
-"""
+      AND e.position < p.position AND e.state IN {IN_THE_WAY})
+"""  # noqa: S608 - of constants
 
 #: What no number of attempts reaches.
 _FOR_EVER = 2**31 - 1

@@ -11,56 +11,29 @@ from typing import Any, NamedTuple
 import psycopg
 
 from triggerkit.consumers.calls.functions import verdict_of
-from triggerkit.consumers.pull import parking
+from triggerkit.consumers.pull import parking, truncates
 from triggerkit.consumers.pull.calls import Made, Uncalled
 from triggerkit.consumers.pull.consumers import Pulled
-from triggerkit.consumers.pull.leases import HAS_MORE, ack_head, new_lease
+from triggerkit.consumers.pull.leases import (
+    HAS_MORE,
+    LEASE,
+    NOTE_SET_ASIDE,
+    ack_head,
+    new_lease,
+)
 from triggerkit.consumers.pull.parking import SetAside
 from triggerkit.consumers.pull.reading import BOUND, MAX_BYTES, PARTITION, read
 from triggerkit.consumers.render import RowRenderer
 from triggerkit.consumers.selection import WANTED, Faulty, Verdict
-from triggerkit.log.entry import Entry
+from triggerkit.log.entry import ACTION, Entry
 from triggerkit.log.reader import entry_of_row
 
 #: Seconds until what another caller had locked is looked at again.
 CONTENTION_S = 0.01
 
-#: Leases what is handed out; a range without messages is passed over.
-_LEASE = """
-WITH taken AS (
-    SELECT * FROM unnest(%(partitions)s::smallint[], %(firsts)s::bigint[], %(lasts)s::bigint[],
-        %(counts)s::int[]) AS t (partition, first, last, messages)
-), noted AS (
-    INSERT INTO triggerkit.deliveries (consumer_id, partition, first_position, last_position,
-        batch_id, attempt, messages, sent_at)
-    SELECT c.consumer_id, t.partition, t.first, t.last, %(lease)s, c.attempt + 1, t.messages,
-        clock_timestamp()
-    FROM taken t JOIN triggerkit.cursors c
-        ON c.consumer_id = %(consumer_id)s AND c.partition = t.partition
-    WHERE t.messages > 0
-)
-UPDATE triggerkit.cursors c SET
-    position = CASE WHEN t.messages > 0 THEN c.position ELSE t.last END,
-    batch_id = CASE WHEN t.messages > 0 THEN %(lease)s END,
-    batch_last = CASE WHEN t.messages > 0 THEN t.last END,
-    lease_until = CASE WHEN t.messages > 0
-        THEN clock_timestamp() + make_interval(secs => %(timeout_s)s) END,
-    leased = t.messages,
-    attempt = CASE WHEN t.messages > 0 THEN c.attempt + 1 ELSE 0 END,
-    settled = CASE WHEN t.messages > 0 OR c.settled = '{}' THEN c.settled
-        ELSE ARRAY(SELECT s FROM unnest(c.settled) s WHERE s > t.last ORDER BY s) END
-FROM taken t
-WHERE c.consumer_id = %(consumer_id)s AND c.partition = t.partition
-"""
-
-_NOTE_SET_ASIDE = """
-UPDATE triggerkit.cursors c
-SET settled = ARRAY(SELECT DISTINCT s FROM unnest(c.settled || %s::bigint[]) s ORDER BY s)
-WHERE consumer_id = %s AND partition = %s AND batch_id IS NOT NULL
-"""
-
 #: When something that cannot be handed out now can be: seconds until a lease or a delay ends, None
-#: without any; and whether something can at once, which another caller had locked.
+#: without any; and whether something can at once, which another caller had locked, those cursors
+#: left aside that wait for others.
 _NEXT = f"""
 SELECT extract(epoch FROM least(
         (SELECT min(lease_until) FROM triggerkit.cursors
@@ -72,7 +45,7 @@ SELECT extract(epoch FROM least(
         SELECT FROM triggerkit.cursors c
         WHERE c.consumer_id = %(consumer_id)s
           AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp())
-          AND {HAS_MORE})
+          AND c.partition <> ALL (%(waiting)s::smallint[]) AND {HAS_MORE})
 """  # noqa: S608 - of constants
 
 
@@ -131,6 +104,8 @@ class Receiving:
         self._is_any_blocked = False
         self._uncalled: list[bytes] = []
         self._uncalled_again: list[bytes] = []
+        #: The cursors that a truncate, or its echo, is next behind.
+        self._waiting: list[int] = []
 
     async def run(self, scan: int) -> Received:
         """Try with at most `scan` entries of each free cursor. The transaction is over after it.
@@ -145,7 +120,7 @@ class Receiving:
             entries = (entry_of_row(row) for row in rows if row[0] is not None)
             keys = {self._consumer.key_of(entry) for entry in entries}
             waiting_keys = await parking.set_aside_keys(self._connection, self._consumer.id, keys)
-        self._take(rows, waiting_keys)
+        await self._take(rows, waiting_keys)
         is_any = bool(self._messages or self._ranges or self._is_any_blocked)
         is_to_call = bool(self._uncalled or self._uncalled_again)
         if is_to_call and not (is_any and self._made.suffices):
@@ -181,7 +156,7 @@ class Receiving:
                 head = ack_head(message.partition, self._lease, parked=True)
                 self._hand_out(head, message.position, sent)
 
-    def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
+    async def _take(self, rows: Sequence[Any], waiting_keys: set[str]) -> None:
         """Take entries until the batch is full; those of `waiting_keys` are set aside."""
         for partition, of_cursor in groupby(rows, itemgetter(PARTITION)):
             if self._is_full:
@@ -193,13 +168,42 @@ class Receiving:
                 if first[BOUND] is not None:
                     self._ranges[partition] = _Range(first[BOUND], first[BOUND])
                 continue
+            if first[ACTION] == "truncate":
+                barrier = entry_of_row(first)
+                if self._consumer.stops_at(barrier):
+                    await self._stand_at(partition, barrier, first)
+                    continue
             taken = _Range(first[0])
             self._take_behind(partition, taken, iter(behind), waiting_keys)
             if taken.last:
                 self._ranges[partition] = taken
 
+    async def _stand_at(self, partition: int, barrier: Entry, row: Any) -> None:
+        """Take a truncate, alone, or pass its echo, if it is time."""
+        connection, consumer, position = self._connection, self._consumer, barrier.position
+        if barrier.is_echo:
+            if await truncates.is_done(connection, consumer, barrier):
+                self._ranges[partition] = _Range(position, position)
+            else:
+                self._waiting.append(partition)
+            return
+        is_time = await truncates.may_be_handed_out(connection, consumer, barrier, partition)
+        if is_time:
+            taken = _Range(position)
+            self._take_behind(partition, taken, iter([row]), set(), stops=False)
+            if taken.last:
+                self._ranges[partition] = taken
+        elif is_time is not None:
+            self._waiting.append(partition)
+
     def _take_behind(
-        self, partition: int, taken: _Range, rows: Iterator[Any], waiting_keys: set[str]
+        self,
+        partition: int,
+        taken: _Range,
+        rows: Iterator[Any],
+        waiting_keys: set[str],
+        *,
+        stops: bool = True,
     ) -> None:
         """Take entries of one cursor, all at once as long as none has to be looked at."""
         head = ack_head(partition, self._lease)
@@ -212,6 +216,9 @@ class Receiving:
             if row is None:
                 return
             entry = entry_of_row(row)
+            if stops and self._consumer.stops_at(entry):
+                taken.last = entry.position - 1
+                return
             verdict = self._wants(entry)
             if verdict == WANTED and self._pulled.functions is not None:
                 message = self._pulled.selection.message(entry)
@@ -306,15 +313,19 @@ class Receiving:
                 # With a lease that a crash of the server forgets, its messages come again.
                 await connection.execute("SET LOCAL synchronous_commit = off")
             if ranges:
-                await connection.execute(_LEASE, parameters)
+                await connection.execute(LEASE, parameters)
             for partition in {one.partition for one in self._set_aside}:
                 positions = [m.position for m in self._set_aside if m.partition == partition]
-                await connection.execute(_NOTE_SET_ASIDE, [positions, consumer.id, partition])
+                await connection.execute(NOTE_SET_ASIDE, [positions, consumer.id, partition])
             await connection.execute("COMMIT")
 
     async def _nothing(self) -> Received:
         connection, consumer = self._connection, self._consumer
-        parameters = {"consumer_id": consumer.id, "database_id": consumer.database_id}
+        parameters = {
+            "consumer_id": consumer.id,
+            "database_id": consumer.database_id,
+            "waiting": self._waiting,
+        }
         cursor = await connection.execute(_NEXT, parameters)
         row = await cursor.fetchone()
         await connection.commit()

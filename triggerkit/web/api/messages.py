@@ -11,12 +11,12 @@ from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.parked.manage import (
     DeliveryAttempt,
     Parked,
-    ParkedState,
     discard_parked,
     list_parked,
     retry_parked,
     show_parked,
 )
+from triggerkit.consumers.parked.states import ParkedState
 from triggerkit.log.json_object import show_object
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 

@@ -1,0 +1,15 @@
+"""The states of parked messages, and which of them keep later messages of their keys waiting."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+#: failing: tried again at `due_at`; waiting: behind an earlier message of its key; blocked: given
+#: up, and its key waits for somebody; dead: given up, and its key went on without it; superseded:
+#: its table was truncated since.
+ParkedState = Literal["failing", "waiting", "blocked", "dead", "superseded"]
+
+PARKED_STATES: tuple[ParkedState, ...] = get_args(ParkedState)
+
+#: Of those that keep later messages of their key waiting.
+IN_THE_WAY = "('failing', 'waiting', 'blocked')"
