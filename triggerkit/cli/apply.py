@@ -18,6 +18,7 @@ from triggerkit.consumers.declare.apply import apply as apply_declarations
 from triggerkit.consumers.declare.apply import plan as plan_declarations
 from triggerkit.consumers.declare.declaration import Declarations
 from triggerkit.consumers.declare.plan import Plan, PlanStep
+from triggerkit.consumers.declare.preparations import Preparation
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.encryption import Keyring
 from triggerkit.errors import TriggerkitError
@@ -31,7 +32,13 @@ from triggerkit.terminal.console import TerminalConsole
 
 console = TerminalConsole(highlight=False, soft_wrap=True)
 
-_COLORS = {"create": "green", "delete": "red", "change": "yellow", "replay": "yellow"}
+_COLORS = {
+    "create": "green",
+    "delete": "red",
+    "replace": "red",
+    "change": "yellow",
+    "replay": "yellow",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +85,14 @@ async def _plan(settings: Settings, declarations: Declarations) -> Plan:
         await connect(settings.source_dsn, "triggerkit plan") as source,
         await connect(settings.state_dsn, "triggerkit plan") as state,
     ):
-        return await plan_declarations(source, state, declarations, CaptureNames.of(settings))
+        return await plan_declarations(
+            source,
+            state,
+            declarations,
+            CaptureNames.of(settings),
+            public_url=settings.public_url,
+            keyring=Keyring(settings.encryption_keys),
+        )
 
 
 async def _plan_runs(settings: Settings, runs: DeclaredRuns) -> list[RunStep]:
@@ -93,7 +107,7 @@ async def _apply(
         await connect(settings.source_dsn, "triggerkit apply") as source,
         await connect(settings.state_dsn, "triggerkit apply") as state,
     ):
-        await migrate(state)
+        migrated = [f"applied migration {m.version}: {m.name}" for m in await migrate(state)]
         done = await apply_declarations(
             source,
             state,
@@ -103,7 +117,7 @@ async def _apply(
             may_lose=may_lose,
             names=CaptureNames.of(settings),
         )
-        return done + [step.done for step in await apply_runs(state, runs)]
+        return migrated + done + [step.done for step in await apply_runs(state, runs)]
 
 
 def _consented(settings: Settings, declarations: Declarations) -> bool:
@@ -125,7 +139,11 @@ def _consented(settings: Settings, declarations: Declarations) -> bool:
 
 
 def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:
-    steps: list[PlanStep | RunStep] = [*planned.steps, *of_runs]
+    steps: list[Preparation | PlanStep | RunStep] = [
+        *planned.preparations,
+        *planned.steps,
+        *of_runs,
+    ]
     for step in steps:
         _print_step(step)
     for warning in planned.warnings:
@@ -134,7 +152,7 @@ def _print(planned: Plan, of_runs: Sequence[RunStep] = ()) -> None:
         console.print("nothing to change")
 
 
-def _print_step(step: PlanStep | RunStep) -> None:
+def _print_step(step: Preparation | PlanStep | RunStep) -> None:
     color = _COLORS.get(step.verb, "cyan")
     first, *rest = str(step).splitlines()
     console.print(f"[{color}]{step.verb}[/]{escape(first.removeprefix(step.verb))}")
@@ -144,6 +162,10 @@ def _print_step(step: PlanStep | RunStep) -> None:
 
 def _as_json(planned: Plan, of_runs: Sequence[RunStep]) -> dict[str, object]:
     steps: list[dict[str, object]] = [
+        {"verb": p.verb, p.kind: p.name, "details": p.details, "loses": p.loses}
+        for p in planned.preparations
+    ]
+    steps += [
         {"verb": s.verb, "consumer": s.name, "details": s.details, "loses": s.loses}
         for s in planned.steps
     ]

@@ -7,6 +7,7 @@ import getpass
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
@@ -80,7 +81,10 @@ def show(name: Name, json: Json = False) -> None:
                 "endpoint": stored.endpoint,
                 "definition": stored.definition.model_dump(mode="json"),
                 "cursors": await cursors_of(state, stored.id),
-                "gaps": (await open_gaps(state, stored.id)).get(stored.id, []),
+                "gaps": [
+                    {**asdict(gap), "remedy": gap.remedy(stored.name)}
+                    for gap in (await open_gaps(state, stored.id)).get(stored.id, [])
+                ],
             }
 
     found = asyncio.run(connected())
@@ -93,9 +97,11 @@ def show(name: Name, json: Json = False) -> None:
         if value not in (None, [], "") and key != "name":
             console.print(f"{key:<16} {orjson.dumps(value).decode()}", markup=False)
     for gap in found["gaps"]:
-        until = "it goes on" if gap.ended_at is None else f"until {gap.to_lsn or 'an unknown LSN'}"
-        what = f"{gap.table or 'all tables'}: {gap.cause} (from {gap.from_lsn}, {until})"
+        end = gap["to_lsn"] or "an unknown LSN"
+        until = "it goes on" if gap["ended_at"] is None else f"until {end}"
+        what = f"{gap['table'] or 'all tables'}: {gap['cause']} (from {gap['from_lsn']}, {until})"
         console.print(f"{'gap':<16} {what}", markup=False)
+        console.print(f"{'':<16} mend it with: {gap['remedy']}", markup=False)
     places = ", ".join(f"{c['partition']}: {c['position']}" for c in found["cursors"])
     console.print(f"{'position':<16} {places}", markup=False)
 

@@ -117,6 +117,15 @@ class Gap:
     found_at: datetime
     ended_at: datetime | None
 
+    def remedy(self, consumer: str, table: str | None = None) -> str:
+        """Return the command that closes it for `consumer`, by reading the tables, or only one,
+        anew."""
+        table = self.table or table
+        start = f"triggerkit backfill start {consumer}"
+        if table is not None:
+            start += f" --table {table}"
+        return start if self.ended_at is not None else f"triggerkit apply && {start}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Row(Gap):

@@ -179,11 +179,7 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
 
 def _of_gaps(health: ConsumerHealth) -> Iterator[Problem]:
     for gap in health.gaps:
-        remedy = f"triggerkit backfill start {health.name}"
-        if gap.table is not None:
-            remedy += f" --table {gap.table}"
-        if gap.ended_at is None:
-            remedy = f"triggerkit apply && {remedy}"
+        remedy = gap.remedy(health.name)
         remedy += f"  # or: triggerkit consumers accept-gap {health.name}"
         where = "" if gap.table is None else f"changes of {gap.table} are missing: "
         yield Problem("gap", "error", f"{where}{gap.cause}{_between(gap)}", remedy)

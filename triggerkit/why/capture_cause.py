@@ -89,11 +89,8 @@ class Capture:
         for consumer in self.consumers:
             for gap in self.gaps.get(consumer.id, ()):
                 if gap.table in (None, str(self.table)):
-                    remedy = f"triggerkit backfill start {consumer.name} --table {self.table}"
-                    if gap.ended_at is None:
-                        remedy = f"triggerkit apply && {remedy}"
                     detail = f"changes are missing for {consumer.name}: {gap.cause}"
-                    return Cause("gap", detail, remedy)
+                    return Cause("gap", detail, gap.remedy(consumer.name, str(self.table)))
         return None
 
     def backfill(self, consumer: Consumer) -> Cause | None:

@@ -31,6 +31,7 @@ def test_a_gap_is_shown_and_accepted(settings: Settings, tmp_path: Path) -> None
     code, shown = run("show", "test")
     assert code == 0
     assert "gap              public.items: the table that was public.items was dropped" in shown
+    assert "mend it with: triggerkit backfill start test --table public.items" in shown
     assert run("accept-gap", "test", "--table", "items") == (0, "closed 1 gap of test\n")
     code, shown = run("show", "test")
     assert "gap" not in shown

@@ -57,7 +57,7 @@ def applied(
 def planned(settings: Settings, *declared: Declared | DeclaredEndpoint) -> Plan:
     declarations = declarations_of(declared)
     return with_databases(  # type: ignore[no-any-return]
-        settings, lambda source, state: plan(source, state, declarations)
+        settings, lambda source, state: plan(source, state, declarations, public_url=URL)
     )
 
 
@@ -248,3 +248,39 @@ def test_a_declared_replay_is_made_once(source: Settings) -> None:
     assert applied(source, again) == ["replayed consumer embed"]
     assert applied(source, again) == []
     assert stored(source, "SELECT replay_epoch FROM triggerkit.consumers") == [(1,)]
+
+
+def test_the_plan_shows_all_that_apply_makes_and_apply_says_it(source: Settings) -> None:
+    declared = of_code(rows("posts"))
+    shown = [str(step).splitlines()[0] for step in planned(source, declared).preparations]
+    assert shown[0] == "create publication triggerkit"
+    assert shown[1].startswith("create slot triggerkit_")
+    assert shown[2] == "create endpoint embed"
+    done = applied(source, declared)
+    assert "created publication triggerkit: add public.posts" in done
+    assert f"created endpoint embed: url: {URL}/api/embed" in done
+    assert planned(source, declared).preparations == []
+    assert applied(source, declared) == []
+
+
+def test_what_was_lost_since_is_planned_and_told(source: Settings) -> None:
+    declared = of_code(rows("posts"))
+    applied(source, declared)
+    asyncio.run(
+        execute(
+            source,
+            "ALTER PUBLICATION triggerkit DROP TABLE posts",
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+            "WHERE database = current_database()",
+            "UPDATE triggerkit.endpoints SET url = 'http://other/api/embed'",
+        )
+    )
+    publication, slot, endpoint = planned(source, declared).preparations
+    assert publication.details == ("add public.posts",)
+    assert (slot.verb, slot.kind) == ("create", "slot")
+    assert "a gap of each consumer" in slot.details[0]
+    assert endpoint.details == (f"url: http://other/api/embed → {URL}/api/embed",)
+    done = applied(source, declared)
+    assert "changed publication triggerkit: add public.posts" in done
+    assert any(line.startswith("created replication slot") for line in done)
+    assert f"changed endpoint embed: url: http://other/api/embed → {URL}/api/embed" in done

@@ -11,6 +11,7 @@ from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
 from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
+from triggerkit.consumers.declare.preparations import Preparation, prepare
 from triggerkit.consumers.declare.slot import ensure_capture_slot
 from triggerkit.consumers.source.database import (
     OWN_NAMES,
@@ -29,8 +30,11 @@ async def plan(
     state: psycopg.AsyncConnection,
     declarations: Declarations,
     names: CaptureNames = OWN_NAMES,
+    *,
+    public_url: str = "",
+    keyring: Keyring | None = None,
 ) -> Plan:
-    """Plan what `apply` does to consumers; change nothing.
+    """Plan what `apply` does; change nothing.
 
     Raises:
         ConfigurationError: a declaration does not fit the source.
@@ -38,7 +42,10 @@ async def plan(
     database = await known_database(source, state, [c.name for c in declarations.consumers])
     stored = [] if database is None else await stored_consumers(state, database.id)
     publication = names.publication or (database.publication_name if database else PUBLICATION)
-    return await make_plan(source, stored, declarations.consumers, publication)
+    planned = await make_plan(source, stored, declarations.consumers, publication)
+    endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
+    planned.preparations = await prepare(source, state, database, declarations, names, endpoints)
+    return planned
 
 
 async def apply(
@@ -62,14 +69,15 @@ async def apply(
     """
     declarations = declared if isinstance(declared, Declarations) else Declarations(declared)
     await require_logical(source)
-    planned = await plan(source, state, declarations, names)
+    planned = await plan(source, state, declarations, names, public_url=public_url, keyring=keyring)
     endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
     await endpoints.check(declarations.endpoints, declarations.consumers)
     database, identity = await ensure_database(
         source, state, names, [c.name for c in declarations.consumers], may_lose=may_lose
     )
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
-    done = await follow(source, state, database, tables)
+    done = [step.done for step in planned.preparations if _is_told(step, declarations)]
+    done += await follow(source, state, database, tables)
     done += await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
     done += await endpoints.declare(declarations.endpoints)
     for consumer in declarations.consumers:
@@ -84,6 +92,12 @@ async def apply(
     done += [f"warning: {warning}" for warning in planned.warnings]
     await notify_consumers(state)
     return done
+
+
+def _is_told(step: Preparation, declarations: Declarations) -> bool:
+    """Return whether a line of its own says it: what is made of the others is told by each."""
+    routes = {consumer.name for consumer in declarations.consumers if consumer.path is not None}
+    return step.kind == "publication" or (step.kind == "endpoint" and step.name in routes)
 
 
 async def _make(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -24,11 +25,15 @@ RETURNING id
 """
 
 #: Endpoints of the file that are in it no more, and that no consumer uses.
-_REMOVE = """
-DELETE FROM triggerkit.endpoints e WHERE managed_by = 'file' AND name <> ALL (%s)
+_OTHERS = """
+FROM triggerkit.endpoints e WHERE managed_by = 'file' AND name <> ALL (%s)
     AND NOT EXISTS (SELECT FROM triggerkit.consumers c WHERE c.endpoint_id = e.id)
-RETURNING name
 """
+_REMOVE = f"DELETE {_OTHERS} RETURNING name"
+_UNUSED = f"SELECT name {_OTHERS}"
+
+#: What becomes of an endpoint: its verb, its name, and what is to be said of it.
+Change = tuple[Literal["create", "change", "delete"], str, tuple[str, ...]]
 
 
 class EndpointSteps:
@@ -74,6 +79,30 @@ class EndpointSteps:
                 done.append(f"{verb} endpoint {declared.name}")
         return done
 
+    async def changes(
+        self, endpoints: Sequence[DeclaredEndpoint], consumers: Sequence[Declared]
+    ) -> list[Change]:
+        """Return what will be made of endpoints and of the routes of tasks; change nothing."""
+        found: list[Change] = []
+        for declared in endpoints:
+            found += await self._change(self._wanted(declared), is_of_file=True)
+        for consumer in consumers:
+            if consumer.path is not None:
+                found += await self._change(self._route(consumer), is_of_file=False)
+        cursor = await self._state.execute(_UNUSED, [[e.name for e in endpoints]])
+        gone = ("the file does not declare it any more",)
+        return found + [("delete", name, gone) for (name,) in await cursor.fetchall()]
+
+    async def _change(self, wanted: Endpoint, *, is_of_file: bool) -> list[Change]:
+        before = await self._find(wanted.name)
+        if before is None:
+            return [("create", wanted.name, (f"url: {wanted.url}",))]
+        if before.url != wanted.url:
+            return [("change", wanted.name, (f"url: {before.url} → {wanted.url}",))]
+        if is_of_file and _differs(before.open(self._keyring), wanted):
+            return [("change", wanted.name, ("its headers or signing secret",))]
+        return []
+
     async def remove_others(self, endpoints: Sequence[DeclaredEndpoint]) -> list[str]:
         """Delete the file's endpoints that are not declared any more and that nobody uses."""
         cursor = await self._state.execute(_REMOVE, [[e.name for e in endpoints]])
@@ -110,9 +139,10 @@ class EndpointSteps:
         now."""
         if declared.path is None:
             return None
-        return await self._upsert(
-            Endpoint(0, declared.name, f"{self._public_url}{declared.path}"), "code"
-        )
+        return await self._upsert(self._route(declared), "code")
+
+    def _route(self, declared: Declared) -> Endpoint:
+        return Endpoint(0, declared.name, f"{self._public_url}{declared.path}")
 
     async def _find(self, name: str) -> SealedEndpoint | None:
         async with self._state.cursor(row_factory=class_row(SealedEndpoint)) as cursor:

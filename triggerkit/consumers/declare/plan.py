@@ -9,6 +9,7 @@ from typing import Any, Literal
 import psycopg
 
 from triggerkit.consumers.declare.declaration import Declared, Manager
+from triggerkit.consumers.declare.preparations import Preparation
 from triggerkit.consumers.declare.resolve import resolve
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError
@@ -63,15 +64,17 @@ class PlanStep:
 
 @dataclass(slots=True)
 class Plan:
-    """Steps in the order they are made, and what is to be warned of."""
+    """Steps in the order they are made, what is made before them, and what is to be warned of."""
 
+    preparations: list[Preparation] = field(default_factory=list)
     steps: list[PlanStep] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def losing(self) -> list[PlanStep]:
+    def losing(self) -> list[PlanStep | Preparation]:
         """The steps that lose something."""
-        return [step for step in self.steps if step.loses]
+        steps: list[PlanStep | Preparation] = [*self.preparations, *self.steps]
+        return [step for step in steps if step.loses]
 
 
 async def stored_consumers(state: psycopg.AsyncConnection, database_id: int) -> list[Stored]:

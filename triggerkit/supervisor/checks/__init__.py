@@ -40,8 +40,10 @@ async def run_checks(
     async with await connect(settings.source_dsn, "triggerkit check") as source:
         checks = [Check("postgres reachable", True, shown_database(settings.source_dsn))]
         checks += await check_connection(source)
-        publication, slot = await _names(settings, source)
+        publication, slot, was_made = await _names(settings, source)
         checks += await _source(source, declared, publication, slot, advise=advise)
+        # `dev` makes a slot that is gone anew by itself.
+        checks += [await check_slot(source, slot, was_made=advise and was_made)]
         checks += await check_state(settings, source)
     checks += await check_broker(settings)
     checks += check_secrets(settings)
@@ -54,8 +56,9 @@ async def run_checks(
     return [replace(check, remedy=None) if check.ok else check for check in shown]
 
 
-async def _names(settings: Settings, source: psycopg.AsyncConnection) -> tuple[str, str]:
-    """Return the names of publication and slot: as they were made, or as `apply` will make them."""
+async def _names(settings: Settings, source: psycopg.AsyncConnection) -> tuple[str, str, bool]:
+    """Return the names of publication and slot, as they were made or as `apply` will make them, and
+    whether the slot was made."""
     names = CaptureNames.of(settings)
     try:
         async with await connect(settings.state_dsn, "triggerkit check") as state:
@@ -64,8 +67,9 @@ async def _names(settings: Settings, source: psycopg.AsyncConnection) -> tuple[s
         # That is a fault of its own, which is told with the state's.
         known = None
     if known is None:
-        return names.for_database(await identify(source))
-    return names.publication or known.publication_name, known.slot_name
+        return *names.for_database(await identify(source)), False
+    publication = names.publication or known.publication_name
+    return publication, known.slot_name, known.slot_epoch > 0
 
 
 async def _source(
@@ -80,7 +84,6 @@ async def _source(
     return [
         *await check_server(source, slot_name),
         await check_session(source, "session"),
-        await check_slot(source, slot_name),
         *of_tables,
         *await check_publication(source, publication, tables, advise=advise),
         *([await check_pgvector(source)] if advise else []),

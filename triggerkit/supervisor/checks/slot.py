@@ -8,9 +8,16 @@ from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 
-async def check_slot(source: psycopg.AsyncConnection, slot_name: str) -> Check:
-    """Check whether the slot can be streamed from, or will be made."""
+async def check_slot(
+    source: psycopg.AsyncConnection, slot_name: str, *, was_made: bool = False
+) -> Check:
+    """Check whether the slot can be streamed from, or will be made; one that `was_made` is to be
+    there."""
     slot = await read_slot(source, slot_name)
+    if slot is None and was_made:
+        detail = f"{slot_name} was made before and is gone; changes since are missing in the log"
+        remedy = "triggerkit apply  # makes it again, and says how to read the tables anew"
+        return Check("replication slot", False, detail, remedy)
     return found_slot(slot, slot_name)
 
 

@@ -52,24 +52,7 @@ async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection
     schema = await _schema(state)
     if not schema.ok:
         return [schema]
-    return [schema, *await _gone_slot(state, source), *await _columns(state, source)]
-
-
-async def _gone_slot(
-    state: psycopg.AsyncConnection, source: psycopg.AsyncConnection
-) -> list[Check]:
-    """Look for a slot that was made and is no more; advice, since starting anew is all there is to
-    do."""
-    known = await find_database(source, state)
-    if known is None:
-        return []
-    name = known.slot_name
-    cursor = await source.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", [name])
-    if cursor.rowcount:
-        return []
-    detail = f"{name} was made before and is gone; changes since are missing in the log"
-    remedy = "triggerkit apply  # makes it again, and says how to read the tables anew"
-    return [Check("captured changes", False, detail, remedy, required=False)]
+    return [schema, *await _columns(state, source)]
 
 
 async def _columns(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
