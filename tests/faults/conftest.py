@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.rig.project import Via
 from tests.faults.rig.scenario import Scenario
 from tests.servers import Servers
 
@@ -25,9 +26,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def scenario(tmp_path: Path, database_url: str, servers: Servers) -> Iterator[Scenario]:
-    """A project on a database of its own, its `dev` not yet started."""
-    scenario = Scenario(tmp_path, database_url, servers.redis.url)
+def scenario(
+    request: pytest.FixtureRequest, tmp_path: Path, database_url: str, servers: Servers
+) -> Iterator[Scenario]:
+    """A project on a database of its own, its `dev` not yet started; a parameter says by which way
+    its task gets messages."""
+    via: Via = getattr(request, "param", "webhook")
+    scenario = Scenario(tmp_path, database_url, servers.redis.url, via)
     yield scenario
     scenario.close()
     # A replication slot keeps its database from being dropped.

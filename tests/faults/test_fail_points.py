@@ -11,8 +11,14 @@ from tests.acceptance.project import eventually
 from tests.faults.rig.scenario import Scenario
 from triggerkit.failpoints import POINTS, VARIABLE
 
+#: Where nothing is pushed, nobody comes.
+OF_PUSHES = {"post-before", "post-after"}
 
-@pytest.mark.parametrize("point", POINTS)
+CASES = [(point, "webhook") for point in POINTS]
+CASES += [(point, "direct") for point in POINTS if point not in OF_PUSHES]
+
+
+@pytest.mark.parametrize(("point", "scenario"), CASES, indirect=["scenario"])
 def test_a_kill_at(point: str, scenario: Scenario, tmp_path: Path) -> None:
     fired = tmp_path / "fired"
     seed = random.randrange(2**32)

@@ -7,11 +7,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import redis
 
 from tests.acceptance.processes import family
+from tests.faults.rig.project import Via
 from tests.faults.rig.scenario import Scenario, kill
 from tests.servers import Background
 from triggerkit.embedded.postgres import EmbeddedPostgres
@@ -98,6 +100,9 @@ class Killer:
                 kill(pid)
 
 
+WAYS: tuple[Via, ...] = get_args(Via)
+
+
 @pytest.fixture
 def killable(tmp_path: Path) -> Iterator[KillableServers]:
     """Servers of the test's own."""
@@ -106,9 +111,11 @@ def killable(tmp_path: Path) -> Iterator[KillableServers]:
     killable.stop()
 
 
-def run(folder: Path, servers: KillableServers, seed: int, seconds: float, changes: int) -> None:
+def run(
+    folder: Path, servers: KillableServers, seed: int, seconds: float, changes: int, via: Via
+) -> None:
     """Change rows for `seconds`, at the rate that makes `changes`, among kills; then judge."""
-    scenario = Scenario(folder, servers.postgres.url, servers.redis.url)
+    scenario = Scenario(folder, servers.postgres.url, servers.redis.url, via)
     try:
         scenario.prepare(rows_before=1000)
         with scenario.changing(seed, per_second=1.5 * changes / seconds, keys=1000) as workload:
@@ -121,12 +128,14 @@ def run(folder: Path, servers: KillableServers, seed: int, seconds: float, chang
         scenario.close()
 
 
-def test_random_kills(tmp_path: Path, killable: KillableServers) -> None:
-    run(tmp_path, killable, random.randrange(2**32), seconds=15, changes=1200)
+@pytest.mark.parametrize("via", WAYS)
+def test_random_kills(via: Via, tmp_path: Path, killable: KillableServers) -> None:
+    run(tmp_path, killable, random.randrange(2**32), seconds=15, changes=1200, via=via)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(10))
 def test_random_kills_for_a_minute(number: int, tmp_path: Path, killable: KillableServers) -> None:
-    run(tmp_path, killable, random.randrange(2**32), seconds=60, changes=5000)
+    via = WAYS[number % len(WAYS)]
+    run(tmp_path, killable, random.randrange(2**32), seconds=60, changes=5000, via=via)

@@ -35,7 +35,7 @@ async def until(
     """Wait until the rows of `query` on the state are as `wanted`."""
     found: list[tuple[Any, ...]] = []
     try:
-        async with asyncio.timeout(10), await connect(settings.state_dsn, "test") as state:
+        async with asyncio.timeout(30), await connect(settings.state_dsn, "test") as state:
             while True:
                 cursor = await state.execute(query)
                 found = await cursor.fetchall()
@@ -43,7 +43,7 @@ async def until(
                     return found
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise AssertionError(f"not so in 10 s: {found}") from None
+        raise AssertionError(f"not so in 30 s: {found}") from None
 
 
 async def until_states(settings: Settings, *wanted: str) -> None:

@@ -183,13 +183,14 @@ class Recorder:
             "status": status,
             "answered": answered,
         }
-        items = [_item(message) for message in messages]
+        items = [item_of(message) for message in messages]
         line = orjson.dumps({"path": request.path, **head, "items": items})
         os.write(self._fd, line + b"\n")
         os.fsync(self._fd)
 
 
-def _item(message: Any) -> dict[str, Any]:
+def item_of(message: Any) -> dict[str, Any]:
+    """What a message tells, as `Delivery` has it."""
     metadata = message["metadata"]
     return {
         "id": metadata["idempotency_key"],

@@ -20,7 +20,9 @@ import psycopg
 from tests.acceptance.project import ROOT, DevProcess, clean_environment, eventually
 from tests.faults.rig import truth
 from tests.faults.rig.checker import check, explain
-from tests.faults.rig.history import AckSample, Bounds, Effect, History, What
+from tests.faults.rig.history import AckSample, Bounds, Delivery, Effect, History, What
+from tests.faults.rig.made_runs import deliveries_of
+from tests.faults.rig.project import BATCH_SIZE, Via, tasks_of
 from tests.faults.rig.receiver import Behaviour, ReceiverProcess
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
@@ -30,8 +32,7 @@ from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
 from triggerkit.supervisor.serve import listen
 
-#: Messages of one push; with eight partitions, this bounds what is in flight per consumer.
-BATCH_SIZE = 20
+#: What may be in flight of a consumer, with its eight partitions.
 IN_FLIGHT = 8 * BATCH_SIZE
 
 #: Seconds between two samples of what is confirmed.
@@ -42,42 +43,6 @@ OBSERVED = "/api/observe-items"
 APPLIED = "/api/apply-items"
 
 SECRET = "a webhook secret for the fault tests"
-
-TASKS = f"""
-import os
-import psycopg
-from pydantic import BaseModel
-from triggerkit import Change, Retry, rows, task
-from triggerkit.failpoints import reach
-
-class Item(BaseModel):
-    id: int
-    version: int
-    body: str | None = None
-    large: str | None = None
-
-@task(on=rows("items", timeout_s=3), batch_size={BATCH_SIZE})
-def observe_items(batch: list[Change[Item]]) -> None:
-    raise AssertionError("its endpoint is the test's receiver")
-
-@task(on=rows("items", timeout_s=3), batch_size={BATCH_SIZE},
-      retry=Retry(max_attempts=20, min_delay_s=0.2, max_delay_s=1))
-def apply_items(batch: list[Change[Item]]) -> None:
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        places = [(str(c.metadata.record_pks[0]), c.metadata.commit_lsn, c.metadata.commit_idx)
-                  for c in batch]
-        connection.cursor().executemany(
-            "INSERT INTO effects.begun (key, lsn, idx, version) VALUES (%s, %s, %s, %s)",
-            [(*place, c.record.version) for place, c in zip(places, batch)])
-        connection.cursor().executemany(
-            "INSERT INTO effects.items AS i (id, lsn, idx, hash, deleted) "
-            "SELECT %s, %s, %s, truth.hash(ROW(%s, %s, %s, %s)::items), %s "
-            "ON CONFLICT (id) DO UPDATE SET lsn = excluded.lsn, idx = excluded.idx, "
-            "hash = excluded.hash, deleted = excluded.deleted "
-            "WHERE (i.lsn, i.idx) < (excluded.lsn, excluded.idx)",
-            [(*place, c.record.id, c.record.version, c.record.body, c.record.large,
-              c.action == "delete") for place, c in zip(places, batch)])
-"""
 
 DRAINED = """
 SELECT EXISTS (SELECT FROM triggerkit.events WHERE key = '["0"]')
@@ -239,7 +204,10 @@ class Stream:
 class Scenario:
     """One run: what is set up before the faults, and what is judged after them."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, redis_url: str, via: Via = "webhook"
+    ) -> None:
+        self.via = via
         self.folder = folder / "project"
         self.folder.mkdir()
         self.url = database_url
@@ -261,7 +229,7 @@ class Scenario:
         self._slot = ""
         self._publication = ""
         self._sampler: Sampler | None = None
-        (self.folder / "tasks.py").write_text(TASKS)
+        (self.folder / "tasks.py").write_text(tasks_of(via))
 
     def close(self) -> None:
         """End all processes."""
@@ -278,7 +246,7 @@ class Scenario:
     def prepare(
         self,
         rows_before: int,
-        paths: Sequence[str] = (OBSERVED, APPLIED),
+        paths: Sequence[str] | None = None,
         when_changed: Sequence[str] | None = None,
         batch_size: int = BATCH_SIZE,
         sample_s: float = SAMPLE_S,
@@ -286,7 +254,7 @@ class Scenario:
         """Make tables and consumers: every change from here on must arrive."""
         with self.connect() as connection:
             truth.create(connection, rows_before)
-        asyncio.run(self._declare(paths, when_changed, batch_size))
+        asyncio.run(self._declare(paths or self._paths, when_changed, batch_size))
         with self.connect() as connection:
             truth.require(connection)
             found = connection.execute(
@@ -332,7 +300,7 @@ class Scenario:
         with self.connect() as connection:
             return History(
                 committed=truth.committed(connection),
-                delivered=self.receiver.deliveries(path),
+                delivered=self._delivered(connection, path),
                 rows={
                     key: (version, row_hash)
                     for key, version, row_hash in connection.execute(
@@ -353,12 +321,21 @@ class Scenario:
         drained_s = self.drain(drain_s)
         if drained_s is None:
             print("not drained:", *self._open(), sep="\n  ")
-        bounds = Bounds(
-            repeats=faults * IN_FLIGHT, effect_repeats=faults * IN_FLIGHT, drain_s=drain_s
-        )
-        for path in (OBSERVED, APPLIED):
+        # Of what is made with the cursor's move nothing is ever in flight.
+        repeats = 0 if self.via == "direct" else faults * IN_FLIGHT
+        bounds = Bounds(repeats=repeats, effect_repeats=faults * IN_FLIGHT, drain_s=drain_s)
+        for path in self._paths:
             violations = check(self.history(path, drained_s), bounds)
             assert not violations, f"{path}: {explain(violations)}\n{self.dev.explain()}"
+
+    @property
+    def _paths(self) -> Sequence[str]:
+        return (APPLIED,) if self.via == "direct" else (OBSERVED, APPLIED)
+
+    def _delivered(self, connection: truth.Connection, path: str) -> list[Delivery]:
+        if self.via == "direct":
+            return deliveries_of(connection, _name(path))
+        return self.receiver.deliveries(path)
 
     def _open(self) -> list[str]:
         with self.connect() as connection:
@@ -369,15 +346,21 @@ class Scenario:
     ) -> None:
         settings = Settings.parse(self.environment)
         definition = rows("items", timeout_s=3, batch_size=batch_size, when_changed=when_changed)
-        declared = [
-            Declared(path.rpartition("/")[2].replace("-", "_"), definition, path) for path in paths
-        ]
+        declared = [Declared(_name(path), definition, path) for path in paths]
+        if self.via == "direct":
+            definition = rows("items", via="direct", batch_size=batch_size)
+            definition = definition.model_copy(update={"task": _name(APPLIED)})
+            declared = [Declared(_name(APPLIED), definition)]
         async with (
             await connect(settings.source_dsn, "test") as source,
             await connect(settings.state_dsn, "test") as state,
         ):
             await migrate(state)
             await apply(source, state, declared, settings.public_url)
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2].replace("-", "_")
 
 
 def kill(pid: int) -> None:
@@ -408,9 +391,8 @@ def _slot_lag(connection: truth.Connection, slot: str) -> int:
 def _parked(connection: truth.Connection, path: str) -> dict[str, What]:
     found = connection.execute(
         "SELECT p.body::jsonb FROM triggerkit.parked p "
-        "JOIN triggerkit.consumers c ON c.id = p.consumer_id "
-        "JOIN triggerkit.endpoints e ON e.id = c.endpoint_id WHERE e.url LIKE '%%' || %s",
-        [path],
+        "JOIN triggerkit.consumers c ON c.id = p.consumer_id WHERE c.name = %s",
+        [_name(path)],
     )
     return {
         body["metadata"]["idempotency_key"]: (
