@@ -79,7 +79,7 @@ def show(name: Name, json: Json = False) -> None:
                 "state": stored.state,
                 "declared_in": stored.managed_by,
                 "endpoint": stored.endpoint,
-                "definition": stored.definition.model_dump(mode="json"),
+                "definition": stored.definition.as_json(),
                 "cursors": await cursors_of(state, stored.id),
                 "gaps": [
                     {**asdict(gap), "remedy": gap.remedy(stored.name)}

@@ -24,7 +24,7 @@ PARKED_COUNTED = 100_000
 
 #: `k.partition` is -1 where one cursor stands for all partitions.
 _LAG = """
-SELECT c.id, c.name, c.kind, c.state, c.last_error,
+SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS task,
     ARRAY(SELECT jsonb_array_elements_text(c.definition -> 'tables')) AS tables,
     ARRAY(SELECT concat_ws(' ', f ->> 'column', f ->> 'operator', f ->> 'value')
      FROM jsonb_array_elements(c.definition -> 'filters') f)
@@ -130,6 +130,8 @@ class ConsumerHealth:
     parked: int = 0
     gap: str | None = None
     gaps: tuple[Gap, ...] = ()
+    #: The task whose runs it makes directly.
+    task: str | None = None
     problems: tuple[Problem, ...] = ()
 
 
@@ -167,10 +169,14 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
     yield from _of_gaps(health)
     if health.failing_since is not None:
         detail = f"failing since {_at(health.failing_since)}: {health.last_error or 'no answer'}"
-        test = f"triggerkit endpoints test {health.endpoint}"
-        yield Problem(
-            "endpoint_failing", "error", detail, test if health.endpoint else "fix the endpoint"
-        )
+        if health.task is not None:
+            remedy = "mend what it names: the runs are made as soon as they can be"
+            yield Problem("runs_failing", "error", detail, remedy)
+        else:
+            test = f"triggerkit endpoints test {health.endpoint}"
+            yield Problem(
+                "endpoint_failing", "error", detail, test if health.endpoint else "fix the endpoint"
+            )
     yield from _of_parked(health)
     for failed in health.failed_backfills:
         remedy = f"fix what it names, then run: triggerkit backfill start {health.name}"

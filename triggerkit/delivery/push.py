@@ -85,17 +85,17 @@ class Pusher:
     async def send(self, push: Push) -> Answer:
         """Make one attempt. Every fault becomes an `Answer`; only cancellation is raised."""
         if push.credentials.problem is not None:
-            return unanswered(push.credentials.problem, is_suspect=False)
+            return _unanswered(push.credentials.problem, is_suspect=False)
         try:
             headers = headers_of(push)
             async with asyncio.timeout(push.timeout_s):
                 response = await self._client.request("POST", push.url, headers, push.body)
         except TimeoutError:
-            return unanswered(f"no answer within {push.timeout_s:g} s")
+            return _unanswered(f"no answer within {push.timeout_s:g} s")
         except HttpError as error:
-            return unanswered(str(error), is_suspect=error.was_sent)
+            return _unanswered(str(error), is_suspect=error.was_sent)
         except ConfigurationError as error:
-            return unanswered(str(error), is_suspect=False)
+            return _unanswered(str(error), is_suspect=False)
         return read_answer(response.status, response.headers, response.body, is_cut=response.is_cut)
 
 
@@ -128,8 +128,7 @@ def traceparent(batch_id: str) -> str:
     return f"00-{trace_id}-{token_hex(8)}-01"
 
 
-def unanswered(error: str, *, is_suspect: bool = True) -> Answer:
-    """Return the answer where none came."""
+def _unanswered(error: str, *, is_suspect: bool = True) -> Answer:
     return Answer("endpoint_failed", None, error, is_suspect=is_suspect)
 
 

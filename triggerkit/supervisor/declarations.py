@@ -6,7 +6,12 @@ from triggerkit.consumers.declare.declaration import Declarations, read_file
 from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns
 from triggerkit.settings import own_environment, running_environment
-from triggerkit.tasks.registry import declared_consumers, declared_runs, load_tasks
+from triggerkit.tasks.registry import (
+    check_direct,
+    declared_consumers,
+    declared_runs,
+    load_tasks,
+)
 
 
 def load_declarations(project: Project) -> Declarations:
@@ -24,5 +29,6 @@ def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]
     environment = {**running_environment(project.folder), **own_environment(project.folder)}
     of_file, endpoints = read_file(project.endpoints, project.consumers, environment)
     tasks = load_tasks(project)
+    check_direct(of_file, tasks)
     declarations = Declarations([*declared_consumers(tasks), *of_file], endpoints)
     return declarations, declared_runs(tasks)

@@ -176,6 +176,25 @@ def _consumer(
         )
     if on is None:
         return None
+    check_takes(made, on)
+    # Of single changes, too, a push has many: each becomes a run of its own, in one transaction.
+    # What a transform makes goes alone, since a payload of its own may look like a batch.
+    size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
+    changed = {
+        "name": on.name or made.name,
+        "batch_size": 1 if shape == "plain" else size,
+        "task": made.name if on.is_direct else None,
+    }
+    return on.model_copy(update=changed)
+
+
+def check_takes(made: Task[Any, Any, Any], on: ConsumerDefinition) -> None:
+    """See that a task takes what a consumer sends.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+    shape = made.payload_type.shape
     if shape == "none" or (shape == "plain" and on.transform is None):
         raise ConfigurationError(
             f"task {made.name}: on= sends changes, so its parameter must be a Change[Model] or "
@@ -186,15 +205,6 @@ def _consumer(
             f"task {made.name}: with a transform its parameter is what the transform returns, "
             "not a Change"
         )
-    # Of single changes, too, a push has many: each becomes a run of its own, in one transaction.
-    # What a transform makes goes alone, since a payload of its own may look like a batch.
-    size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
-    changed = {
-        "name": on.name or made.name,
-        "batch_size": 1 if shape == "plain" else size,
-        "task": made.name if on.is_direct else None,
-    }
-    return on.model_copy(update=changed)
 
 
 def _declare(made: Task[Any, Any, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +13,7 @@ from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError, text_of
 from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns, Limits, Schedule
-from triggerkit.tasks.declare import declared
+from triggerkit.tasks.declare import check_takes, declared
 from triggerkit.tasks.task import Task
 
 
@@ -94,6 +94,24 @@ def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
         for task in tasks.values()
         if task.on is not None
     ]
+
+
+def check_direct(consumers: Iterable[Declared], tasks: dict[str, Task[Any, Any, Any]]) -> None:
+    """See that tasks which `consumers` make runs of directly are there and take what they send.
+
+    Raises:
+        ConfigurationError: one is not, or does not.
+    """
+    for consumer in consumers:
+        name = consumer.definition.task
+        if name is None:
+            continue
+        if name not in tasks:
+            known = ", ".join(sorted(tasks)) or "none"
+            raise ConfigurationError(
+                f"{consumer.where} task: no task is named {name!r}; known are {known}"
+            )
+        check_takes(tasks[name], consumer.definition)
 
 
 def declared_runs(tasks: dict[str, Task[Any, Any, Any]]) -> DeclaredRuns:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from triggerkit import Change, task
 from triggerkit.consumers.declare.declaration import Declarations, Declared, read_file
-from triggerkit.consumers.definition import changes
+from triggerkit.consumers.definition import ConsumerDefinition, changes
 from triggerkit.errors import ConfigurationError
 from triggerkit.project import Project
+from triggerkit.tasks.registry import check_direct, declared_consumers
 
 GOOD = """
 [endpoints.local]
@@ -79,3 +82,49 @@ def test_a_file_with_an_unknown_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "triggerkit.toml").write_text("[consumer.a]\ntables = []\n")
     with pytest.raises(ConfigurationError, match="unknown key 'consumer'; known are app, consum"):
         Project.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ('endpoint="e"', "without a push, which has no endpoint; leave endpoint out"),
+        ("timeout_s=30", "without a push, which has no timeout_s; leave timeout_s out"),
+    ],
+)
+def test_what_only_pushes_have_is_refused_where_there_is_none(field: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        read(f'[consumers.a]\ntables=["t"]\nvia="direct"\ntask="index"\n{field}')
+    name, value = field.split("=")
+    options: Any = {name: float(value) if value.isdigit() else value.strip('"')}
+    if name == "timeout_s":
+        with pytest.raises(ConfigurationError, match=problem):
+            changes("t", via="direct", **options)
+
+
+def test_a_task_is_named_only_where_its_runs_are_made_directly() -> None:
+    (consumer,), _ = read('[consumers.a]\ntables=["t"]\nvia="direct"\ntask="index"')
+    assert (consumer.definition.via, consumer.definition.task) == ("direct", "index")
+    stored = consumer.definition.as_json()
+    assert "timeout_s" not in stored
+    assert ConsumerDefinition.from_json(stored) == consumer.definition
+    with pytest.raises(ConfigurationError, match="task='index' works only with via='direct'"):
+        read('[consumers.a]\ntables=["t"]\ntask="index"')
+
+
+def test_a_task_that_gets_changes_directly_is_named_by_its_consumer() -> None:
+    @task(on=changes("t", via="direct"))
+    def index(batch: list[Change[dict[str, Any]]]) -> None: ...
+
+    (consumer,) = declared_consumers({"index": index})
+    assert (consumer.path, consumer.definition.task) == (None, "index")
+
+
+def test_a_consumer_of_the_file_names_a_task_that_there_is_and_that_takes_changes() -> None:
+    @task
+    def take(number: int) -> None: ...
+
+    (consumer,), _ = read('[consumers.a]\ntables=["t"]\nvia="direct"\ntask="index"')
+    with pytest.raises(ConfigurationError, match="no task is named 'index'; known are take"):
+        check_direct([consumer], {"take": take})
+    with pytest.raises(ConfigurationError, match="must be a Change"):
+        check_direct([consumer], {"index": take})

@@ -11,14 +11,14 @@ from triggerkit.consumers.calls.process import MESSAGE, SPENT, Process
 from triggerkit.delivery.direct.child import FAULT, UNKNOWN, Received, Refused, Request, encode
 from triggerkit.delivery.direct.child import REFUSED as REFUSED_KIND
 from triggerkit.delivery.failed_items import Failed
-from triggerkit.delivery.push import Answer, traceparent, unanswered
+from triggerkit.delivery.push import Answer, traceparent
 from triggerkit.errors import ConfigurationError
 from triggerkit.project import Project
 from triggerkit.tasks.receive.body import MAX_BODY_BYTES
 from triggerkit.tasks.receive.receipt import MAX_ERROR_CHARS
 
 #: Seconds that reading one batch may take.
-READ_S = 30.0
+READ_S = 10.0
 
 _received = msgspec.msgpack.Decoder(Received).decode
 _refused = msgspec.msgpack.Decoder(Refused).decode
@@ -55,11 +55,11 @@ class TaskCode:
             async with self._reading:
                 kind, content = await self._asked(request)
         except TimeoutError:
-            return unanswered(f"the type of task {task} took longer than {READ_S:g} s")
+            return _blamed(f"the type of task {task} took longer than {READ_S:g} s")
         except (asyncio.IncompleteReadError, OSError):
-            return unanswered(f"the type of task {task} ended the process that read it")
+            return _blamed(f"the type of task {task} ended the process that read it")
         if kind in (FAULT, SPENT):
-            return Answer("endpoint_failed", 500, content.decode(), is_suspect=True)
+            return _blamed(content.decode())
         if kind == REFUSED_KIND:
             refused = _refused(content)
             return Answer("content_refused", refused.status, refused.error[:MAX_ERROR_CHARS])
@@ -100,3 +100,8 @@ class TaskCode:
         if kind == UNKNOWN:
             raise ConfigurationError(content.decode())
         return kind, content
+
+
+def _blamed(reason: str) -> Answer:
+    """Return the answer to a batch of which a message is to blame: nothing else was read."""
+    return Answer("content_refused", None, reason)
