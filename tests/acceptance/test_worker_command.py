@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.acceptance.project import clean_environment, eventually
 from tests.integration.run_state import RunState, new_run
@@ -38,9 +39,9 @@ def note(payload: dict[str, Any]) -> int:
 
 @contextmanager
 def worker(
-    folder: Path, settings: Settings, *options: str, code: str = TASKS
+    folder: Path, settings: Settings, *options: str, code: str = TASKS, begun: str = "ready"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The command in a project of one module of tasks, once it is ready."""
+    """The command in a project of one module of tasks, once it is ready, or has said `begun`."""
     (folder / "tasks.py").write_text(code)
     (folder / "triggerkit.toml").write_text('tasks = ["tasks"]\n')
     with (folder / "worker.log").open("wb") as log:
@@ -53,7 +54,7 @@ def worker(
             stderr=subprocess.STDOUT,
         )
     try:
-        eventually(lambda: "ready" in said(folder), 30, "a worker that is ready")
+        eventually(lambda: begun in said(folder), 30, "a worker that has begun")
         yield command
     finally:
         command.kill()
@@ -127,6 +128,33 @@ def test_an_exit_function_that_does_not_end_does_not_hold_its_end(
         command.send_signal(signal.SIGTERM)
         assert command.wait(20) == 0, said(tmp_path)
     assert state.rows("SELECT id FROM triggerkit.workers") == []
+
+
+HANGING_STARTS = {
+    "import": "import threading\nprint('it hangs', flush=True)\nthreading.Event().wait()\n",
+    "prepare": """
+import asyncio
+from triggerkit import task
+
+async def prepare() -> None:
+    print("it hangs", flush=True)
+    await asyncio.Event().wait()
+
+@task(prepare=prepare)
+async def note() -> None: ...
+""",
+}
+
+
+@pytest.mark.parametrize("code", HANGING_STARTS.values(), ids=HANGING_STARTS.keys())
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_hangs_is_ended_by_one_signal(
+    tmp_path: Path, settings: Settings, code: str, number: signal.Signals
+) -> None:
+    with worker(tmp_path, settings, code=code, begun="it hangs") as command:
+        command.send_signal(number)
+        assert command.wait(20) == 0, said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
 
 
 def test_a_process_that_dies_is_replaced_and_its_runs_go_to_the_others(

@@ -42,7 +42,7 @@ def pay(order: Order) -> Receipt:
     return Receipt(total=order.number)
 
 
-@task(retry=Retry(max_attempts=2), queue=Queue("slow", concurrency=2))
+@task(retry=Retry(max_attempts=2), queue=Queue("slow", concurrency=2), concurrency_per_key=3)
 async def pay_later(order: Order) -> int:
     """Pay, later."""
     return order.number

@@ -30,6 +30,7 @@ from triggerkit.supervisor.loading import load_project_tasks
 from triggerkit.supervisor.logs import echo_output, is_child, keep_own_loggers
 from triggerkit.supervisor.losses import leave_losses_to_watch, watch_connections
 from triggerkit.supervisor.workers import (
+    LOOK_S,
     WORKER_VARIABLE,
     WorkerProcess,
     hear_cancellations,
@@ -50,9 +51,6 @@ from triggerkit.worker.process import (
 from triggerkit.worker.telemetry.output import capture_output
 
 logger = logging.getLogger("triggerkit.worker")
-
-#: Seconds between two looks for a signal while the lease waits for Postgres.
-LOOK_S = 0.5
 
 #: A line that is dead without being closed is noticed before the lease is over.
 NOTICE_SOON = {"tcp_user_timeout": 4000}
@@ -115,7 +113,7 @@ class _Crew:
             if not self._wait_until_held(child, stop):
                 return False
             child.go()
-        ready = [child.wait_until_ready() for child in self._children]
+        ready = [child.wait_until_ready(stop) for child in self._children]
         return all(ready)
 
     def watch(self) -> None:
@@ -179,7 +177,7 @@ class _Crew:
             if not self._wait_until_held(follower, self._stopping):
                 return
             follower.go()
-            follower.wait_until_ready()
+            follower.wait_until_ready(self._stopping)
 
     def _start_after(self, wait_s: float) -> WorkerProcess | None:
         """Start a child, as often as it takes: memory may be short. None at `stop`."""
@@ -247,8 +245,9 @@ def keep(
 
 def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
     """Execute runs in this process, for the parent that started it."""
-    stop = threading.Event()
-    stop_on_signals(stop)
+    # Whatever the modules do as they are imported, one signal ends it until a run may have begun.
+    stop, begun = threading.Event(), threading.Event()
+    stop_on_signals(stop, begun)
     keep_orders()
     leave_losses_to_watch()
     capture_output(echo_output())
@@ -261,7 +260,7 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
             raise ConfigurationError(missing)
         # `dev` loads the first one once it is saved.
         logger.warning(missing)
-    stop_on_signals(stop)
+    stop_on_signals(stop, begun)
     if not wait_to_go():
         return
     if not is_child():
@@ -286,7 +285,9 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
         timer.daemon = True
         timer.start()
 
-    if execute_runs(settings, wanted, config, ready=ready, stop=stop, on_stuck=leave_soon):
+    if execute_runs(
+        settings, wanted, config, begin=begun.set, ready=ready, stop=stop, on_stuck=leave_soon
+    ):
         # Threads that do not end would hold the process up.
         logging.shutdown()
         os._exit(STUCK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ ORDERS_VARIABLE = "TRIGGERKIT_ORDERS_FD"
 
 #: Names the pipe a child tells its parent by that it is ready.
 READY_VARIABLE = "TRIGGERKIT_READY_FD"
+
+#: Seconds between two looks for a signal while a child starts, or waits for its lease.
+LOOK_S = 0.5
 
 
 class Forked(BaseException):
@@ -56,9 +60,14 @@ class WorkerProcess:
         """Have it cancel a run."""
         self._tell(f"cancel {run_id}")
 
-    def wait_until_ready(self) -> bool:
-        """Wait; False when it ended instead."""
+    def wait_until_ready(self, stop: threading.Event) -> bool:
+        """Wait; False when it ended instead, and at `stop`."""
         with os.fdopen(self._ready_fd, "rb") as pipe:
+            told = select.poll()
+            told.register(pipe, select.POLLIN)
+            while not told.poll(LOOK_S * 1000):
+                if stop.is_set():
+                    return False
             return bool(pipe.read(1))
 
     def close(self) -> None:

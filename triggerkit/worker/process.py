@@ -118,9 +118,12 @@ class Worker:
         self._threads = self._make_threads(slots)
         self._coroutines = self._make_coroutines(async_slots)
 
-    def start(self) -> None:
-        """Prepare the tasks, and take runs."""
+    def prepare(self) -> None:
+        """Open what the tasks need."""
         _prepare(self._tasks, self._event_loop)
+
+    def start(self) -> None:
+        """Take runs."""
         self._completions.start()
         self._journal.start()
         self._notes.start()
@@ -215,10 +218,12 @@ def execute_runs(
     *,
     ready: Callable[[Worker], None],
     stop: threading.Event,
+    begin: Callable[[], object] = lambda: None,
     on_stuck: Callable[[], object] = lambda: None,
 ) -> bool:
     """Execute runs in this process until `stop` is set; returns when all outcomes are written.
 
+    `begin` is called before it takes runs, once what may hang has not.
     Returns whether the process has to be replaced: code of a run does not end in it. `on_stuck` is
     called when that is known, and the process stops.
     """
@@ -230,6 +235,8 @@ def execute_runs(
         on_stuck()
 
     worker = Worker(settings, tasks, config, replace)
+    worker.prepare()
+    begin()
     worker.start()
     try:
         ready(worker)
@@ -251,8 +258,9 @@ def _prepare(tasks: dict[str, Task[Any, Any, Any]], event_loop: EventLoopThread)
             logger.warning("preparing a task failed: %s: %s", type(error).__name__, text_of(error))
 
 
-def stop_on_signals(stop: threading.Event) -> None:
-    """Set `stop` on SIGINT and SIGTERM; a second signal ends the process at once.
+def stop_on_signals(stop: threading.Event, begun: threading.Event | None = None) -> None:
+    """Set `stop` on SIGINT and SIGTERM; a second signal ends the process at once, and so does the
+    first one before it has `begun`.
 
     What is forked from here, by a task too, ends by these signals as any program does.
     """
@@ -262,6 +270,8 @@ def stop_on_signals(stop: threading.Event) -> None:
         if next(_signals):
             os._exit(128 + number)
         stop.set()
+        if begun is not None and not begun.is_set():
+            os._exit(0)
 
     def forget() -> None:
         signal.set_wakeup_fd(-1)
