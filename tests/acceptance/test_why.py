@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import orjson
 import psycopg
 import pytest
 
@@ -185,3 +188,21 @@ def test_the_text_is_empty(system: System) -> None:
     key = system.insert("")
     answer = system.told(key, "no_text", "triggerkit why public.items KEY", TOLD_S)
     assert "nothing to make one of" in answer["conclusion"]
+
+
+def test_status_is_shown_again_while_it_is_watched(system: System) -> None:
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "triggerkit", "status", "--watch", "--json"],
+        cwd=system.folder,
+        env=system.environment,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert watching.stdout is not None
+        shown = [orjson.loads(watching.stdout.readline()) for _ in range(2)]
+    finally:
+        watching.kill()
+        watching.wait()
+    assert [found["ready"] for found in shown] == [True, True]
+    named = {process["name"]: process["state"] for process in shown[0]["processes"]}
+    assert named == {"stream": "running", "serve": "running", "worker": "running"}

@@ -173,3 +173,8 @@ def test_the_makefile_has_the_targets_that_are_named() -> None:
 
 def test_the_readme_is_neither_thin_nor_long() -> None:
     assert 90 <= len((ROOT / "README.md").read_text().splitlines()) <= 180
+
+
+def test_the_guide_lists_every_code_of_why() -> None:
+    page = (ROOT / "docs" / "guide.md").read_text()
+    assert not [code for code in get_args(Code) if f"`{code}`" not in page]

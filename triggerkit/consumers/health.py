@@ -29,7 +29,8 @@ SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS t
     ARRAY(SELECT concat_ws(' ', f ->> 'column', f ->> 'operator', f ->> 'value')
      FROM jsonb_array_elements(c.definition -> 'filters') f)
         || array_remove(ARRAY[c.definition ->> 'filter'], NULL) AS filters,
-    e.name AS endpoint, e.disabled_at AS endpoint_disabled_at,
+    e.name AS endpoint, e.url AS endpoint_url, coalesce(c.definition ->> 'via', 'webhook') AS via,
+    e.disabled_at AS endpoint_disabled_at,
     coalesce(l.messages, 0)::bigint AS lag_messages,
     coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::float AS lag_seconds,
     l.oldest AS oldest_undelivered_at,
@@ -115,6 +116,8 @@ class ConsumerHealth:
     tables: Sequence[str]
     filters: Sequence[str]
     endpoint: str | None
+    endpoint_url: str | None
+    via: str
     endpoint_disabled_at: datetime | None
     lag_messages: int
     lag_seconds: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +65,28 @@ def processes_of(
 
 
 def missing(
-    databases: Sequence[dict[str, Any]], processes: Sequence[dict[str, Any]], *, pushes: bool
+    health: Mapping[str, Sequence[dict[str, Any]]],
+    processes: Sequence[dict[str, Any]],
+    public_url: str,
+    *,
+    declares: bool,
 ) -> Iterator[Missing]:
-    """Yield what keeps a change from running. `pushes`: some go to routes of `serve`."""
-    if not databases:
-        yield Missing("nothing is captured yet", "triggerkit apply")
-    elif not any(database["slot_active"] is not False for database in databases):
-        yield Missing("no stream reads the source's changes", "triggerkit stream")
+    """Yield what keeps a change from running. `declares`: tasks follow tables, applied or not.
+
+    Consumers that push to others, or are pulled, need neither `serve` nor a worker.
+    """
+    consumers = health["consumers"]
+    routes = [c for c in consumers if str(c["endpoint_url"]).startswith(f"{public_url}/")]
+    own = [*routes, *(c for c in consumers if c["via"] == "direct")]
     running = {process["name"] for process in processes if process["state"] == "running"}
-    if pushes and "serve" not in running:
+    if not consumers and declares:
+        yield Missing("nothing is captured yet", "triggerkit apply")
+    if consumers and all(database["slot_active"] is False for database in health["databases"]):
+        yield Missing("no stream reads the source's changes", "triggerkit stream")
+    if routes and "serve" not in running:
         yield Missing("serve does not answer", "triggerkit serve")
-    if not any(name == "worker" or name.startswith("worker-") for name in running):
+    has_worker = any(name == "worker" or name.startswith("worker-") for name in running)
+    if (own or not consumers) and not has_worker:
         yield Missing("no worker is running", "triggerkit worker")
 
 

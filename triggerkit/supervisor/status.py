@@ -45,9 +45,11 @@ async def read_status(
     except (TriggerkitError, psycopg.Error) as error:
         problem = str(error)
     try:
-        tasks = sorted(load_tasks(project))
+        known = load_tasks(project)
+        tasks = sorted(known)
+        declares = any(task.on is not None for task in known.values())
     except TriggerkitError as error:
-        tasks, problem = [], str(error)
+        tasks, declares, problem = [], False, str(error)
     processes = running["processes"] if running else []
     lacking: list[str] = []
     if problem is None:
@@ -55,7 +57,8 @@ async def read_status(
         if running is None:
             answers = await serves(settings)
             processes = processes_of(databases, workers, serves=answers)
-            lacking = [str(one) for one in missing(databases, processes, pushes=_pushes(health))]
+            found = missing(health, processes, settings.public_url, declares=declares)
+            lacking = [str(one) for one in found]
         elif databases and all(database["slot_active"] is False for database in databases):
             lacking = ["no stream reads the source's changes"]
     is_up = running is None or bool(running["ready"])
@@ -72,10 +75,6 @@ async def read_status(
         "problem": problem,
         "missing": lacking,
     }
-
-
-def _pushes(health: dict[str, list[dict[str, Any]]]) -> bool:
-    return any(consumer["endpoint"] is not None for consumer in health["consumers"])
 
 
 async def _workers(settings: Settings) -> list[WorkerInfo]:
