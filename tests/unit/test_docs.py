@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from dotenv import dotenv_values
@@ -18,6 +19,7 @@ from typer.main import get_command
 import triggerkit
 from triggerkit.cli.main import application
 from triggerkit.settings import Settings
+from triggerkit.why.answer import Code
 
 ROOT = Path(__file__).parents[2]
 
