@@ -116,8 +116,9 @@ class Lane:
             return None
         await self._delivery.clear_for(barrier)
         batch = self._batch = Batch(self._delivery.selection)
-        done, keys = self.cursor.position, self._delivery.parked_keys
-        await self._outcomes.collect_onto(batch, [barrier], 1, keys, done=done, stops=False)
+        await self._outcomes.collect_onto(
+            batch, [barrier], 1, done=self.cursor.position, stops=False
+        )
         if batch.entries or batch.held:
             return batch
         self._pass(barrier.position)
@@ -272,6 +273,8 @@ class Lane:
             answer = await self._delivery.push(body, batch.id, self.cursor.attempt)
             if answer.failed:
                 answer = of_batch(answer, parking.keys_of(self.consumer, batch))
+                definition, sent = self.consumer.definition, self.cursor.attempt
+                answer = parking.in_its_place(definition, batch, answer, sent)
             if answer.verdict != "delivered" and self.cursor.batch_id is None:
                 await self._begin(batch)
         self._give_turn_back()

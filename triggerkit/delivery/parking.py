@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
@@ -76,6 +77,23 @@ def held(
     return [_set_aside(consumer, selection, partition, item) for item in batch.held]
 
 
+def in_its_place(definition: ConsumerDefinition, batch: Batch, answer: Answer, sent: int) -> Answer:
+    """Return `answer`, that to the attempt number `sent`; if it names a truncate as failed, one by
+    which that is sent again, as long as it has attempts left: parked, it would come after what was
+    written since."""
+    is_truncate = len(batch.entries) == 1 and batch.entries[0].action == "truncate"
+    if not is_truncate or state_after(definition, sent) != "failing":
+        return answer
+    [failed] = answer.failed
+    return replace(
+        answer,
+        verdict="endpoint_failed",
+        failed=(),
+        error=failed.error,
+        retry_after_s=failed.retry_after_s,
+    )
+
+
 def _failed(
     consumer: Consumer,
     partition: int,
@@ -93,7 +111,8 @@ def _failed(
         status=status,
         failures=1,
         due_in_s=backoff_s(1, failed.retry_after_s),
-        state=state_after(consumer.definition, 1),
+        # What was written after a truncate goes on without it, and it does not come after that.
+        state="dead" if entry.action == "truncate" else state_after(consumer.definition, 1),
         origin=Origin.of(entry, IdempotencyKeys(consumer).of(entry)),
     )
 
@@ -113,6 +132,8 @@ def _set_aside(
     )
     if fault is None:
         return message
+    if entry.action == "truncate":
+        return message.with_fault(fault.reason, "dead", failures=int(fault.is_retryable))
     if not fault.is_retryable:
         return message.with_fault(fault.reason, given_up(consumer.definition), failures=0)
     state = state_after(consumer.definition, 1)

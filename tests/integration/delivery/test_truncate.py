@@ -142,3 +142,34 @@ def test_one_that_is_not_wanted_holds_nothing(settings: Settings) -> None:
             assert "" not in values(receiver.requests)
 
     asyncio.run(scenario())
+
+
+def test_with_a_backfill_under_way_too_a_copy_is_the_table(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were read before the truncate do not come after it."""
+    monkeypatch.setattr("triggerkit.consumers.backfill.chunk.FIRST_ROWS", 20)
+    monkeypatch.setattr("triggerkit.consumers.backfill.chunk.MOST_ROWS", 100)
+    copy = Copy()
+
+    async def apply(received: Received) -> Response:
+        copy.apply(received.messages)
+        return JSONResponse({})
+
+    async def scenario() -> None:
+        async with Receiver.start(apply) as receiver:
+            await execute(
+                settings, ITEMS, "INSERT INTO items SELECT n, 'old' FROM generate_series(1, 5000) n"
+            )
+            await declare(settings, receiver, changes("items", start="beginning", batch_size=20))
+            async with streaming(settings, receiver):
+                await receiver.until(lambda: len(copy.tables.get("items", ())) > 100)
+                await write(settings, ["items"], 1, 20)
+                await execute(settings, "TRUNCATE items")
+                await write(settings, ["items"], 2, 20)
+                active = "SELECT count(*) FROM triggerkit.backfills WHERE finished_at IS NULL"
+                await until(settings, active, lambda found: found == [(0,)])
+                await until_all_is_delivered(settings)
+            assert copy.tables == await rows(settings, copy.tables)
+
+    asyncio.run(scenario())

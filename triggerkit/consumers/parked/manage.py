@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.consumers.parked.states import ParkedState
+from triggerkit.consumers.parked.states import TRUNCATE, ParkedState
 from triggerkit.consumers.parked.store import LOCK_CURSORS, promote
 from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
 from triggerkit.state.audit import note
@@ -52,7 +52,8 @@ ORDER BY d.sent_at
 """
 
 #: What was given up without an attempt lacks what would be sent; what is leased is being tried;
-#: what is superseded is older than the truncate that was delivered after it.
+#: what is superseded is older than the truncate that was delivered after it; what came after a
+#: truncate went on without it.
 _RETRY = """
 UPDATE triggerkit.parked SET state = 'failing', failures = 0, due_at = clock_timestamp(),
     lease_id = NULL
@@ -60,6 +61,7 @@ WHERE consumer_id = %(consumer_id)s AND state NOT IN ('waiting', 'superseded')
   AND (%(position)s::bigint IS NULL OR position = %(position)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
   AND (state = 'failing' OR attempts > 0)
+  AND NOT starts_with(body, %(truncate)s)
   AND (lease_id IS NULL OR due_at <= clock_timestamp())
 """
 
@@ -228,7 +230,7 @@ async def _locked(
         cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
         raise UnknownConsumer(consumer, [known for (known,) in await cursor.fetchall()])
     await connection.execute(LOCK_CURSORS, [row[0]])
-    return {"consumer_id": row[0], "position": position, "state": state}
+    return {"consumer_id": row[0], "position": position, "state": state, "truncate": TRUNCATE}
 
 
 async def _why_not(
@@ -247,6 +249,11 @@ async def _why_not(
         return NotRetryable(
             f"position {position} of {consumer} cannot be sent: its table was truncated after it, "
             "which its receiver was told; discard it"
+        )
+    if found.body.startswith(TRUNCATE):
+        return NotRetryable(
+            f"position {position} of {consumer} is a truncate, and what came after it went on: "
+            f"empty the receiver's copy, then run: triggerkit backfill start {consumer}"
         )
     if found.state == "failing":
         return NotRetryable(f"position {position} of {consumer} is being tried at this moment")

@@ -11,5 +11,8 @@ ParkedState = Literal["failing", "waiting", "blocked", "dead", "superseded"]
 
 PARKED_STATES: tuple[ParkedState, ...] = get_args(ParkedState)
 
+#: How the message of a truncate begins.
+TRUNCATE = '{"record":null,"changes":null,"action":"truncate"'
+
 #: Of those that keep later messages of their key waiting.
 IN_THE_WAY = "('failing', 'waiting', 'blocked')"

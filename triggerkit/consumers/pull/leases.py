@@ -149,6 +149,14 @@ WHERE c.consumer_id = %(consumer_id)s AND c.partition = h.partition AND c.batch_
 RETURNING h.number
 """
 
+#: All that was leased is handed out again, later.
+_HAND_BACK = """
+UPDATE triggerkit.cursors c SET batch_id = NULL, batch_last = NULL, leased = 0,
+    lease_until = clock_timestamp() + make_interval(secs => %s)
+FROM unnest(%s::smallint[], %s::text[]) AS h (partition, lease)
+WHERE c.consumer_id = %s AND c.partition = h.partition AND c.batch_id = h.lease
+"""
+
 _HEAD = re.compile(r"(p?)(-1|[0-7])\.([\w-]{16})", re.ASCII)
 
 #: Digits of the largest position.
@@ -304,6 +312,18 @@ async def extend(
     )
     kept = {number for (number,) in await cursor.fetchall()}
     return [one for number, one in enumerate(held, 1) if number not in kept]
+
+
+async def hand_back(
+    connection: psycopg.AsyncConnection,
+    consumer_id: int,
+    held: Sequence[LeasedMessages],
+    delay_s: float,
+) -> None:
+    """End leases: what they are on is handed out again after `delay_s`, by its place in the log."""
+    if held:
+        places = [one.partition for one in held], [one.lease for one in held]
+        await connection.execute(_HAND_BACK, [delay_s, *places, consumer_id])
 
 
 def _array(items: Iterable[str]) -> str:

@@ -152,14 +152,19 @@ def faulty(consumer: Consumer, entry: Entry, body: bytes, fault: Faulty) -> SetA
     """Return a message that cannot be handed out; one that was tried may be, when somebody says
     so."""
     attempts = 1 if fault.is_retryable else 0
-    return _set_aside(consumer, entry, body, fault.reason, exhausted_state(consumer), attempts)
+    return _set_aside(consumer, entry, body, fault.reason, _ended(consumer, entry), attempts)
 
 
 def handed_back(consumer: Consumer, entry: Entry, body: bytes, delay_s: float) -> SetAside:
     """Return a message that a caller gave back for the first time."""
-    is_last = consumer.definition.max_attempts == 1
-    state: State = exhausted_state(consumer) if is_last else "failing"
+    is_last = consumer.definition.max_attempts == 1 or entry.action == "truncate"
+    state: State = _ended(consumer, entry) if is_last else "failing"
     return _set_aside(consumer, entry, body, "handed back", state, 1, delay_s)
+
+
+def _ended(consumer: Consumer, entry: Entry) -> Literal["blocked", "dead"]:
+    # What was written after a truncate goes on without it, and it does not come after that.
+    return "dead" if entry.action == "truncate" else exhausted_state(consumer)
 
 
 def _set_aside(

@@ -35,7 +35,7 @@ MOST_TRIES = 25
 
 #: The cursors of these leases, locked.
 _LOCK = """
-SELECT h.number, c.partition, c.position, c.batch_last, c.settled
+SELECT h.number, c.partition, c.position, c.batch_last, c.settled, c.attempt
 FROM unnest(%s::smallint[], %s::text[]) WITH ORDINALITY AS h (partition, lease, number)
 JOIN triggerkit.cursors c
     ON c.consumer_id = %s AND c.partition = h.partition AND c.batch_id = h.lease
@@ -238,18 +238,25 @@ async def _set_aside(
     consumer = pulled.consumer
     partitions, lease_ids = [one.partition for one in held], [one.lease for one in held]
     cursor = await connection.execute(_LOCK, [partitions, lease_ids, consumer.id])
-    aside = []
-    for number, partition, position, last, settled in await cursor.fetchall():
+    aside, again = [], []
+    most = consumer.definition.max_attempts
+    for number, partition, position, last, settled, attempt in await cursor.fetchall():
         given = {int(text) for text in held[number - 1].positions} - set(settled)
         positions = [one for one in given if position < one <= last]
         for entry in await _entries(connection, consumer.database_id, partition, positions):
+            if entry.action == "truncate" and (most is None or attempt < most):
+                # By itself in its lease: it stays in its place.
+                again.append(held[number - 1])
+                continue
             body = pulled.selection.message(entry)
             message = parking.handed_back(consumer, entry, body, delay_s)
             aside.append(message._replace(partition=cursor_partition(pulled, partition)))
+    await leases.hand_back(connection, consumer.id, again, delay_s)
     await parking.put(connection, consumer.id, aside)
     await parking.arrange(connection, consumer.id, {message.key for message in aside})
+    rest = [one for one in held if one not in again]
     return await leases.acknowledge(
-        connection, consumer.id, consumer.database_id, held, notify=False
+        connection, consumer.id, consumer.database_id, rest, notify=False
     )
 
 
