@@ -71,23 +71,22 @@ CREATE SEQUENCE truth.versions;
 CREATE TABLE truth.changes (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL, key text NOT NULL, op text NOT NULL, version bigint NOT NULL);
 CREATE FUNCTION truth.note() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r record := coalesce(NEW, OLD);
+    key text := CASE WHEN TG_NARGS = 0 THEN format('%s', r.k) ELSE format('%s/%s', r.k, r.part) END;
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        INSERT INTO truth.changes (name, key, op, version)
-        VALUES (TG_TABLE_NAME, format('%s', OLD.k), 'delete', OLD.version);
-    ELSE
-        INSERT INTO truth.changes (name, key, op, version)
-        VALUES (TG_TABLE_NAME, format('%s', NEW.k), lower(TG_OP), NEW.version);
-    END IF;
+    INSERT INTO truth.changes (name, key, op, version)
+    VALUES (TG_TABLE_NAME, key, lower(TG_OP), r.version);
     RETURN NULL;
 END $$
 """
 
 _TABLE = """
-CREATE TABLE {table} (k {type} PRIMARY KEY, version bigint NOT NULL, kind text NOT NULL);
+CREATE TABLE {table} (k {type}, part int NOT NULL, version bigint NOT NULL, kind text NOT NULL,
+    PRIMARY KEY ({key}));
 ALTER TABLE {table} REPLICA IDENTITY FULL;
 CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON {table}
-    FOR EACH ROW EXECUTE FUNCTION truth.note()
+    FOR EACH ROW EXECUTE FUNCTION truth.note({noted})
 """
 
 _COLUMNS = """
@@ -125,14 +124,37 @@ def create(connection: psycopg.Connection[Any]) -> None:
     connection.execute(TRUTH)
     types = [*KEY_TYPES]
     for number, name in enumerate(table_names()):
-        query = _TABLE.format(table=name, type=types[number % len(types)])
+        noted = "'with its part'" if is_composite(number) else ""
+        query = _TABLE.format(
+            table=name, type=types[number % len(types)], key=_key_of(number), noted=noted
+        )
         connection.execute(query)
+
+
+def is_composite(number: int) -> bool:
+    """Whether the key of this table has two columns."""
+    return number % 4 == 3
+
+
+def _key_of(number: int) -> str:
+    return "k, part" if is_composite(number) else "k"
 
 
 def committed(connection: psycopg.Connection[Any]) -> list[Change]:
     """All changes that were committed, of each row in their order."""
     found = connection.execute("SELECT name, key, op, version FROM truth.changes ORDER BY seq")
     return [Change(*row) for row in found]
+
+
+def fill(url: str, seed: int) -> None:
+    """Write rows of every table, and alter some, before anybody follows them."""
+    tenants, choose = Tenants(url, seed, pause_s=0.0), random.Random(seed)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for step in range(TABLES * 8):
+            with suppress(*_REFUSED):
+                tenants.write(connection, choose)
+                if step % 10 == 0:
+                    tenants.alter(connection, choose)
 
 
 class Tenants:
@@ -143,7 +165,7 @@ class Tenants:
         self._url = url
         self._pause_s = pause_s
         self._stop = threading.Event()
-        works = [self._write] * writers + [self._alter]
+        works = [self.write] * writers + [self.alter]
         self._threads = [
             threading.Thread(target=self._keep, args=[work, random.Random(f"{seed}/{n}")])
             for n, work in enumerate(works)
@@ -165,29 +187,35 @@ class Tenants:
                 with suppress(*_REFUSED):
                     work(connection, choose)
 
-    def _write(self, connection: psycopg.Connection[Any], choose: random.Random) -> None:
+    def write(self, connection: psycopg.Connection[Any], choose: random.Random) -> None:
+        """Change a row of a table."""
         number = choose.randrange(TABLES)
         name = table_names()[number]
         key = [*KEY_TYPES.values()][number % len(KEY_TYPES)].format(n=choose.randrange(KEYS))
+        part = choose.randrange(2)
+        row = f"k = {key} AND part = {part}" if is_composite(number) else f"k = {key}"
         columns = connection.execute(_COLUMNS, [name]).fetchall()
         chosen = choose.sample(columns, min(len(columns), 3))
         values = {column: choose.choice(VALUES.get(type_, ["NULL"])) for column, type_ in chosen}
         kind = choose.choices(("upsert", "delete", "unrelated"), (80, 12, 8))[0]
         if kind == "delete":
-            query = f"DELETE FROM {name} WHERE k = {key}"
+            query = f"DELETE FROM {name} WHERE {row}"
         elif kind == "unrelated":
-            query = f"UPDATE {name} SET version = nextval('truth.versions') WHERE k = {key}"
+            query = f"UPDATE {name} SET version = nextval('truth.versions') WHERE {row}"
         else:
-            names = ", ".join(["k", "version", "kind", *values])
-            row = ", ".join([key, "nextval('truth.versions')", f"'{name[-1]}'", *values.values()])
+            names = ", ".join(["k", "part", "version", "kind", *values])
+            version = "nextval('truth.versions')"
+            given = ", ".join([key, str(part), version, f"'{name[-1]}'", *values.values()])
             sets = ", ".join(f"{n} = excluded.{n}" for n in ("version", *values))
             query = (
-                f"INSERT INTO {name} ({names}) VALUES ({row}) ON CONFLICT (k) DO UPDATE SET {sets}"
+                f"INSERT INTO {name} ({names}) VALUES ({given}) "
+                f"ON CONFLICT ({_key_of(number)}) DO UPDATE SET {sets}"
             )
         connection.execute(query)
         self._stop.wait(self._pause_s * choose.random() * 2)
 
-    def _alter(self, connection: psycopg.Connection[Any], choose: random.Random) -> None:
+    def alter(self, connection: psycopg.Connection[Any], choose: random.Random) -> None:
+        """Change a table."""
         number = choose.randrange(TABLES)
         table = sql.Identifier(table_names()[number])
         columns = connection.execute(_COLUMNS, [table_names()[number]]).fetchall()
@@ -213,4 +241,4 @@ class Tenants:
             identity = sql.SQL("FULL" if full else "DEFAULT")
             query = sql.SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(table, identity)
         connection.execute(query)
-        self._stop.wait(0.2)
+        self._stop.wait(10 * self._pause_s)

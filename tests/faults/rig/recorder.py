@@ -93,7 +93,7 @@ class MoodyReceiver:
         messages = parsed.get("data", [parsed])
         failed = messages[:1] if fails and how == "failed" else []
         for message in messages[len(failed) :]:
-            self.taken[path].append(_taken(message))
+            self.taken[path].append(read(message))
         if fails and how == "garbage":
             _write(writer, 200, b"<html>" * 100)
             return True
@@ -103,16 +103,17 @@ class MoodyReceiver:
         return True
 
 
-def _taken(message: dict[str, Any]) -> Taken:
+def read(message: dict[str, Any]) -> Taken:
+    """A message as it is kept."""
     metadata, record = message["metadata"], message["record"] or {}
     version = record.get("version")
     return Taken(
         metadata["idempotency_key"],
         metadata["table_name"],
-        str(metadata["record_pks"][0]),
+        "/".join(map(str, metadata["record_pks"])),
         message["action"],
         None if version is None else int(version),
-        (int(metadata["commit_lsn"]), int(metadata["commit_idx"])),
+        (int(metadata["commit_lsn"] or 0), int(metadata["commit_idx"] or 0)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -85,8 +86,11 @@ class Process(NamedTuple):
 
     async def reap(self) -> None:
         """End it at once."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                # Not by `kill()`: it looks first whether the process has ended, and takes its
+                # status away from the loop, which waits for it.
+                os.kill(self.process.pid, signal.SIGKILL)
         self.lifeline.close()
         await self.process.wait()
 
