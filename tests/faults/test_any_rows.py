@@ -133,7 +133,10 @@ def run(folder: Path, url: str, redis_url: str, receiver: MoodyReceiver, seconds
                 truth = any_rows.committed(connection)[len(before) :]
                 print(f"{len(before)} changes before, {len(truth)} followed; {meddler.done}")
                 assert len(truth) > seconds * 5
-                wait_for_all(lambda: missing(connection, receiver, before, truth), stream.explain)
+                wait_for_all(
+                    lambda: missing(connection, receiver, before, truth),
+                    lambda lost: f"{stream.explain(lost)}\n{pullers.problems[:5]}",
+                )
             for process in (stream, serve):
                 process.require_alive()
                 print(f"memory of {process.name} {process.peak_bytes / 2**20:.0f} MiB")

@@ -64,6 +64,10 @@ VALUES: dict[str, Sequence[str]] = {
     "bool": ["true"],
 }
 
+#: How many of the large values that are chosen are written: from then on, each change of their row
+#: carries them to every consumer.
+LARGE_SHARE = 0.05
+
 #: Versions come from one sequence, so that none is used twice.
 TRUTH = """
 CREATE SCHEMA truth;
@@ -157,10 +161,16 @@ def fill(url: str, seed: int) -> None:
                     tenants.alter(connection, choose)
 
 
+def _value(type_: str, choose: random.Random) -> str:
+    value = choose.choice(VALUES.get(type_, ["NULL"]))
+    is_large = "00000)" in value
+    return value if not is_large or choose.random() < LARGE_SHARE else "NULL"
+
+
 class Tenants:
     """Several who write and one who alters, each by its own seeded choices, until stopped."""
 
-    def __init__(self, url: str, seed: int, *, writers: int = 3, pause_s: float = 0.02) -> None:
+    def __init__(self, url: str, seed: int, *, writers: int = 3, pause_s: float = 0.05) -> None:
         print(f"tenants' seed {seed}")
         self._url = url
         self._pause_s = pause_s
@@ -196,7 +206,7 @@ class Tenants:
         row = f"k = {key} AND part = {part}" if is_composite(number) else f"k = {key}"
         columns = connection.execute(_COLUMNS, [name]).fetchall()
         chosen = choose.sample(columns, min(len(columns), 3))
-        values = {column: choose.choice(VALUES.get(type_, ["NULL"])) for column, type_ in chosen}
+        values = {column: _value(type_, choose) for column, type_ in chosen}
         kind = choose.choices(("upsert", "delete", "unrelated"), (80, 12, 8))[0]
         if kind == "delete":
             query = f"DELETE FROM {name} WHERE {row}"

@@ -51,7 +51,7 @@ class Pullers:
             try:
                 while not self._stop.is_set():
                     self._receive(connection, name)
-            except (OSError, http.client.HTTPException) as error:
+            except Exception as error:  # told at the end; the caller begins anew
                 self.problems.append(f"{name}: {error!r}")
                 self._stop.wait(1)
             finally:
