@@ -15,6 +15,7 @@ from triggerkit.log.json_object import read_object, split_object
 
 # The partition of the one cursor of a consumer that is ordered as a whole.
 from triggerkit.log.reader import ALL_PARTITIONS as ALL_PARTITIONS
+from triggerkit.replication.table_name import table_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Consumer:
         definition = self.definition
         if entry.consumer_id is not None:
             return entry.consumer_id == self.id
-        if f"{entry.schema}.{entry.table}" not in definition.tables:
+        if table_text(entry.schema, entry.table) not in definition.tables:
             return False
         actions, columns = definition.actions, definition.when_changed
         if actions is not None and entry.action not in actions:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, Unpack
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,9 @@ from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.filters.functions import reference_to
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import PARTITIONS
+
+# The names of the tables that consumers follow.
+from triggerkit.replication.table_name import TableName as TableName
 
 Kind = Literal["rows", "changes"]
 Via = Literal["webhook", "direct"]
@@ -39,28 +42,6 @@ IS_PULLED = "(c.endpoint_id IS NULL AND c.definition ->> 'via' IS DISTINCT FROM 
 #: The words that `start` knows; everything else is a value of the sort column.
 BEGINNING = "beginning"
 END = "end"
-
-
-class TableName(NamedTuple):
-    """A table by schema and name, as `schema.table`."""
-
-    schema: str
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `schema.table`; without a schema it is `public`.
-
-        Raises:
-            ConfigurationError: `text` is not a table's name.
-        """
-        schema, dot, name = text.rpartition(".")
-        if not name or (dot and not schema):
-            raise ConfigurationError(f"{text!r} is not a table; write it as schema.table")
-        return cls(schema or "public", name)
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
 
 
 def _table(text: str) -> str:

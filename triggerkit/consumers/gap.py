@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from shlex import quote
 from typing import Literal, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
+
+from triggerkit.replication.table_name import table_text
 
 #: By what changes were lost: the slot, the log's limit, a table that was not published for a while,
 #: or one whose rows were given other keys.
@@ -50,23 +53,25 @@ FROM triggerkit.consumers c
 WHERE c.id = g.consumer_id AND c.database_id = %s AND g.closed_at IS NULL
   AND g.ended_at IS NOT NULL AND NOT EXISTS (
     SELECT FROM jsonb_array_elements_text(c.definition -> 'tables') t (name)
-    WHERE (g.table_name = '' OR t.name = g.schema_name || '.' || g.table_name) AND NOT EXISTS (
+    WHERE (g.table_name = '' OR t.name = triggerkit.table_text(g.schema_name, g.table_name))
+      AND NOT EXISTS (
         SELECT FROM triggerkit.backfills b
         WHERE b.consumer_id = c.id AND b.state = 'completed' AND b.created_at >= g.ended_at
           AND b.lower_bound IS NULL AND b.upper_bound ->> 'until' IS NULL
-          AND b.schema_name || '.' || b.table_name = t.name))
+          AND triggerkit.table_text(b.schema_name, b.table_name) = t.name))
 RETURNING c.name
 """
 
 _ACCEPT = """
 UPDATE triggerkit.gaps SET closed_at = clock_timestamp(), closed_by = %(actor)s
 WHERE consumer_id = %(consumer)s AND closed_at IS NULL
-  AND (%(table)s::text IS NULL OR schema_name || '.' || table_name = %(table)s)
+  AND (%(table)s::text IS NULL OR triggerkit.table_text(schema_name, table_name) = %(table)s)
 """
 
 _OPEN = """
-SELECT g.consumer_id, g.kind, nullif(g.schema_name || '.' || g.table_name, '.') AS "table",
-    g.relation_oid, g.from_lsn, g.to_lsn, g.cause, g.found_at, g.ended_at
+SELECT g.consumer_id, g.kind,
+    nullif(triggerkit.table_text(g.schema_name, g.table_name), '.') AS "table", g.relation_oid,
+    g.from_lsn, g.to_lsn, g.cause, g.found_at, g.ended_at
 FROM triggerkit.gaps g JOIN triggerkit.consumers c ON c.id = g.consumer_id
 WHERE g.closed_at IS NULL AND (%(consumer)s::int IS NULL OR c.id = %(consumer)s)
 ORDER BY g.id
@@ -96,7 +101,7 @@ class LostChanges(NamedTuple):
             "cause": self.cause,
             "is_over": self.to_lsn is not None,
             "database": database_id,
-            "name": f"{self.schema}.{self.table}",
+            "name": table_text(self.schema, self.table),
         }
 
 
@@ -123,7 +128,7 @@ class Gap:
         table = self.table or table
         start = f"triggerkit backfill start {consumer}"
         if table is not None:
-            start += f" --table {table}"
+            start += f" --table {quote(table)}"
         return start if self.ended_at is not None else f"triggerkit apply && {start}"
 
 
@@ -166,7 +171,7 @@ async def mark_lost(
     cursor = await state.execute(
         "SELECT name FROM triggerkit.consumers "
         "WHERE database_id = %s AND definition -> 'tables' ? %s ORDER BY 1",
-        [database_id, f"{lost.schema}.{lost.table}"],
+        [database_id, table_text(lost.schema, lost.table)],
     )
     return [name for (name,) in await cursor.fetchall()]
 

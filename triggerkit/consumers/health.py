@@ -37,7 +37,7 @@ SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS t
     p.failing, p.waiting, p.blocked, p.dead, p.superseded,
     (SELECT count(*) FROM triggerkit.backfills b
      WHERE b.consumer_id = c.id AND b.state = 'active') AS backfills,
-    ARRAY(SELECT b.schema_name || '.' || b.table_name || coalesce(': ' || b.error, '')
+    ARRAY(SELECT triggerkit.table_text(b.schema_name, b.table_name) || coalesce(': ' || b.error, '')
      FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.state = 'failed'
        AND NOT EXISTS (SELECT FROM triggerkit.backfills n
            WHERE n.consumer_id = c.id AND n.schema_name = b.schema_name
@@ -63,7 +63,7 @@ CROSS JOIN LATERAL (
             min(x.captured_at) FILTER (WHERE x.wanted) AS oldest
         FROM (
             SELECT v.position, v.captured_at, CASE WHEN v.consumer_id IS NULL
-                THEN c.definition -> 'tables' ? (v.schema_name || '.' || v.table_name)
+                THEN c.definition -> 'tables' ? triggerkit.table_text(v.schema_name, v.table_name)
                 ELSE v.consumer_id = c.id END AS wanted
             FROM triggerkit.events v
             WHERE v.database_id = c.database_id AND v.partition = n.partition

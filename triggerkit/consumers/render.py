@@ -10,6 +10,7 @@ import orjson
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import entry_of_row
+from triggerkit.replication.table_name import table_text
 from triggerkit.timestamps import iso_utc_of
 
 
@@ -39,7 +40,7 @@ class IdempotencyKeys:
 
     def of_row(self, backfill_id: int, schema: str, table: str, key: str) -> str:
         """Return the key of a row that a backfill read."""
-        return f"{self._replay}.b{backfill_id}.{schema}.{table}:{key}"
+        return f"{self._replay}.b{backfill_id}.{table_text(schema, table)}:{key}"
 
 
 class Renderer:

@@ -41,7 +41,7 @@ JOIN triggerkit.events e ON e.database_id = c.database_id
 WHERE c.database_id = %(database)s AND k.position < %(end)s - 1
   AND e.position >= %(first)s AND e.position < %(end)s
   AND CASE WHEN e.consumer_id IS NULL
-      THEN c.definition -> 'tables' ? (e.schema_name || '.' || e.table_name)
+      THEN c.definition -> 'tables' ? triggerkit.table_text(e.schema_name, e.table_name)
       ELSE e.consumer_id = c.id END
 """
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
 from triggerkit.replication.messages import Relation
+from triggerkit.replication.table_name import table_text
 
 
 def full_xid(xid: int, reference: int) -> int:
@@ -147,7 +148,7 @@ _ALIKE = (frozenset({20, 21, 23}), frozenset({25, 1043}))
 
 def news_of(before: Version, after: Version, lsn: int) -> Iterator[News]:
     """Yield what those who follow the relation lose between two versions of it."""
-    old_name, name = f"{before.schema}.{before.table}", f"{after.schema}.{after.table}"
+    old_name, name = table_text(before.schema, before.table), table_text(after.schema, after.table)
     if before.schema and old_name != name:
         yield News("table", before, after, lsn, f"the table that was {old_name} became {name}")
     if not before.key or not after.key:

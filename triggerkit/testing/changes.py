@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from triggerkit.change import Action
 from triggerkit.errors import ConfigurationError
 from triggerkit.message import UNCHANGED, Change, Metadata, Ref
+from triggerkit.replication.table_name import TableName
 from triggerkit.tasks.payload.encode import ready_for_json
 
 RecordT = TypeVar("RecordT")
@@ -63,9 +64,9 @@ def fake_message(record: Any, **values: Any) -> dict[str, Any]:
 
 
 def _metadata(action: Action, table: str) -> dict[str, Any]:
-    schema, dot, name = table.partition(".")
-    if not dot:
+    if "." not in table:
         raise ConfigurationError(f"table={table!r} needs its schema: 'public.{table}'")
+    schema, name = TableName.parse(table)
     number = next(_numbers)
     return {
         "table_schema": schema,

@@ -54,7 +54,7 @@ WHERE d.id > %s AND d.id <= %s GROUP BY 1, 2, 3
 """  # noqa: S608 - of constants
 
 _BACKFILLS = """
-SELECT c.name, b.schema_name || '.' || b.table_name, b.rows_read, b.rows_estimated
+SELECT c.name, triggerkit.table_text(b.schema_name, b.table_name), b.rows_read, b.rows_estimated
 FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id
 WHERE b.state IN ('active', 'paused') ORDER BY 1, 2
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 import psycopg
 from psycopg.rows import class_row
@@ -106,7 +107,7 @@ class Capture:
         if found.state == "paused":
             remedy = f"triggerkit backfill resume {found.id}"
             return Cause("backfill_paused", f"{what} is paused: {read}", remedy)
-        start = f"triggerkit backfill start {name} --table {self.table}"
+        start = f"triggerkit backfill start {name} --table {quote(str(self.table))}"
         if found.state in ("failed", "canceled"):
             error = f": {found.error}" if found.error else ""
             return Cause("backfill_failed", f"{what} is {found.state}{error}; {read}", start)
@@ -116,7 +117,7 @@ class Capture:
 
     def _read_anew(self, first: str) -> str:
         starts = [
-            f"triggerkit backfill start {consumer.name} --table {self.table}"
+            f"triggerkit backfill start {consumer.name} --table {quote(str(self.table))}"
             for consumer in self.consumers
         ]
         return " && ".join([first, *starts])
@@ -163,5 +164,6 @@ def not_in_log(capture: Capture, searched_from: int, *, is_whole: bool) -> Cause
         f"no change of it is in the log from position {searched_from} on; it may be older"
     )  # fmt: skip
     names = [consumer.name for consumer in capture.consumers]
-    starts = [f"triggerkit backfill start {name} --table {capture.table}" for name in names]
+    table = quote(str(capture.table))
+    starts = [f"triggerkit backfill start {name} --table {table}" for name in names]
     return Cause("not_in_log", f"the row is there, and {where}", " && ".join(starts) or None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from shlex import quote
 from typing import Final
 
 import psycopg
@@ -86,7 +87,7 @@ async def cause_at_consumer(
             whom = f"{url}, which answered 2xx"
         return Cause("delivered", f"{name} delivered it to {whom}{at}; what became of it is there")
     if way.state == "passed":
-        remedy = f"triggerkit backfill start {name} --table {found.table}"
+        remedy = f"triggerkit backfill start {name} --table {quote(found.table)}"
         detail = f"the cursor of {name} is past it, and no attempt of it is kept"
         return Cause("passed", detail, remedy)
     async with connection.cursor(row_factory=class_row(_Standing)) as cursor:
@@ -101,7 +102,7 @@ def before_consumer(consumer: str, table: str) -> Cause:
     return Cause(
         "before_consumer",
         f"it was changed before {consumer} began, which gets changes from then on",
-        f"triggerkit backfill start {consumer} --table {table}",
+        f"triggerkit backfill start {consumer} --table {quote(str(table))}",
     )
 
 

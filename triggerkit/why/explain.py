@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any, Final
 
 import orjson
@@ -42,7 +43,7 @@ MOST_CHANGES = 5
 #: The idempotency keys of messages (`consumers/render.py`): of a change, by consumer, LSN and
 #: index, and of a row that a backfill read.
 _OF_CHANGE: Final = re.compile(r"(\d{1,9})\.\d+\.\d*\.(\d{1,10})\.(\d{1,19})\.(\d{1,9})")
-_OF_ROW: Final = re.compile(r"(\d{1,9})\.\d+\.b\d+\.([^:]+):(\[.*\])", re.DOTALL)
+_OF_ROW: Final = re.compile(r"(\d{1,9})\.\d+\.b\d+\.(.+?):(\[.*\])", re.DOTALL)
 
 #: The database that DATABASE_URL names, else the first.
 _DATABASE = """
@@ -232,8 +233,9 @@ class Why:
             name = f"{table.schema}_{table.name}" if table.schema != "public" else table.name
             cause = Cause(
                 "no_consumer",
-                f"no consumer follows {table}; a task does by @task(on=rows('{table}'))",
-                f"triggerkit consumers create {name} --table {table}  # to pull its messages",
+                f"no consumer follows {table}; a task does by @task(on=rows({str(table)!r}))",
+                f"triggerkit consumers create {name} --table {quote(str(table))}  # to pull its "
+                "messages",
             )
         return _answer(subject, cause, [], None)
 

@@ -14,6 +14,7 @@ from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.slot_state import SlotState, read_slot
+from triggerkit.replication.table_name import table_text
 
 #: Milliseconds that a look into the source may take.
 LOOK_MS = 300
@@ -30,7 +31,7 @@ ORDER BY k.place
 """
 
 _TABLES = """
-SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p')
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'triggerkit')
 """
@@ -98,7 +99,7 @@ async def look_at_row(
 async def _key_columns(source: psycopg.AsyncConnection, table: TableName) -> list[tuple[str, str]]:
     rows = await (await source.execute(_KEY, table)).fetchall()
     if not rows:
-        known = [name for (name,) in await (await source.execute(_TABLES)).fetchall()]
+        known = [table_text(*name) for name in await (await source.execute(_TABLES)).fetchall()]
         near = get_close_matches(str(table), known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigurationError(f"the source database has no table {table}{hint}")

@@ -59,7 +59,7 @@ WHERE id = %s AND state = ANY (%s)
 """
 
 _LIST = """
-SELECT b.id, c.name AS consumer, b.schema_name || '.' || b.table_name AS table,
+SELECT b.id, c.name AS consumer, triggerkit.table_text(b.schema_name, b.table_name) AS table,
     b.sort_column AS sort_by, b.lower_bound ->> 0 AS from_, b.upper_bound ->> 'until' AS until,
     b.rows_per_s AS limit_rows_per_s, b.state, b.rows_read, b.rows_logged, b.rows_estimated,
     CASE b.state WHEN 'active' THEN (b.cursor ->> 'rows_per_s')::float END AS rows_per_s,

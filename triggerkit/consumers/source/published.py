@@ -9,6 +9,7 @@ other may be missing. So may what was written while the publication told less of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from shlex import quote
 from typing import NamedTuple
 
 import psycopg
@@ -21,6 +22,7 @@ from triggerkit.replication.publication.membership import (
     read_members,
     wal_end,
 )
+from triggerkit.replication.table_name import TableName, table_text
 
 #: One look at a time, of whichever process.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('triggerkit.published'), %s)"
@@ -84,9 +86,9 @@ class Found(NamedTuple):
     consumers: list[str]
 
     def __str__(self) -> str:
-        names, table = ", ".join(self.consumers), f"{self.lost.schema}.{self.lost.table}"
+        names, table = ", ".join(self.consumers), table_text(self.lost.schema, self.lost.table)
         first = self.consumers[0]
-        again = f"triggerkit backfill start {first} --table {table}"
+        again = f"triggerkit backfill start {first} --table {quote(table)}"
         remedy = f"read it anew with: {again}"
         if self.lost.to_lsn is None:
             remedy = f"run: triggerkit apply; then {remedy}"
@@ -177,7 +179,7 @@ async def _changed(
             return None
         cause = f"{', '.join(attached)} was attached as a partition, with rows that it had before"
         return LostChanges("table", *name, oid, before, lsn, cause)
-    cause = _cause(".".join(name), known, member, where)
+    cause = _cause(table_text(*name), known, member, where)
     to_lsn = None if member.membership is None else lsn
     return LostChanges("table", *name, oid, before, to_lsn, cause)
 
@@ -210,14 +212,10 @@ async def _keep(
         await state.execute(_LOSE, [database_id, *name])
 
 
-async def followed_names(state: psycopg.AsyncConnection, database_id: int) -> list[tuple[str, str]]:
+async def followed_names(state: psycopg.AsyncConnection, database_id: int) -> list[TableName]:
     """Return the tables that the database's consumers follow, each once."""
     cursor = await state.execute(_FOLLOWED, [database_id])
-    found = []
-    for (dotted,) in await cursor.fetchall():
-        schema, _, name = dotted.rpartition(".")
-        found.append((schema, name))
-    return found
+    return [TableName.parse(name) for (name,) in await cursor.fetchall()]
 
 
 async def _known(state: psycopg.AsyncConnection, database_id: int) -> dict[tuple[str, str], _Known]:

@@ -23,6 +23,7 @@ from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import show_object
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
+from triggerkit.replication.table_name import table_text
 from triggerkit.state.short_key import short_key
 
 #: Attempts looked through after a position: those that carried it are the first of them.
@@ -159,7 +160,7 @@ async def trace(
         database=database[0],
         position=position,
         partition=entry.partition,
-        table=f"{entry.schema}.{entry.table}",
+        table=table_text(entry.schema, entry.table),
         key=orjson.loads(entry.key),
         action=entry.action,
         commit_lsn=entry.commit_lsn,

@@ -10,6 +10,7 @@ from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.selection import WANTED, Selection, Verdict
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import Entry
+from triggerkit.replication.table_name import table_text
 
 #: The part of a consumer's definition by which it does not get a change.
 UnwantedBy = Literal["tables", "actions", "when_changed", "filter"]
@@ -19,7 +20,7 @@ def follows(consumer: Consumer, entry: Entry) -> bool:
     """Return whether the consumer follows the table of `entry`, or had it read for itself."""
     if entry.consumer_id is not None:
         return entry.consumer_id == consumer.id
-    return f"{entry.schema}.{entry.table}" in consumer.definition.tables
+    return table_text(entry.schema, entry.table) in consumer.definition.tables
 
 
 async def why_not(consumer: Consumer, entry: Entry) -> tuple[UnwantedBy, str] | None:
@@ -27,7 +28,7 @@ async def why_not(consumer: Consumer, entry: Entry) -> tuple[UnwantedBy, str] | 
     does."""
     definition = consumer.definition
     if not follows(consumer, entry):
-        return "tables", f"it does not follow {entry.schema}.{entry.table}"
+        return "tables", f"it does not follow {table_text(entry.schema, entry.table)}"
     if not consumer.wants(entry):
         if definition.actions is not None and entry.action not in definition.actions:
             listed = ", ".join(definition.actions)

@@ -18,6 +18,7 @@ from triggerkit.replication.publication.tables import (
     read_tables,
 )
 from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.table_name import table_text
 
 #: The first server version that publishes a partitioned table's changes under its own name.
 PARTITIONS_BY_ROOT = 130000
@@ -172,7 +173,7 @@ async def _require_own_name(
     if row is None:
         return
     *partition, schema, root, is_wanted = row
-    dotted = ".".join(partition)
+    dotted = table_text(*partition)
     told = f"table {dotted} is a partition, and its changes come under the name of {schema}.{root}"
     if is_wanted:
         raise PreflightFailed(f"{told}, which is published too; follow {schema}.{root} instead")
@@ -192,7 +193,7 @@ async def _require_writable(
     said = []
     for table in wanted:
         verdict = await ask(connection, table)
-        name = ".".join(table.name)
+        name = table_text(*table.name)
         if verdict.refusal is not None:
             drop = sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(
                 sql.Identifier(publication), sql.Identifier(*table.name)
@@ -217,7 +218,7 @@ async def _require_tables(
     found = await read_tables(connection, wanted, publication)
     for name in wanted:
         table = found.get(name)
-        dotted = ".".join(name)
+        dotted = table_text(*name)
         if table is None:
             raise PreflightFailed(
                 f"table {dotted} does not exist; create it, or correct the consumer's table"

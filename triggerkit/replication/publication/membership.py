@@ -8,6 +8,8 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
+from triggerkit.replication.table_name import table_text
+
 #: The first version whose publications may hold schemas.
 SCHEMAS_FROM = 150000
 
@@ -38,7 +40,7 @@ _OF_SCHEMA = """
 WAL_END = "(pg_current_wal_insert_lsn() - '0/0')::bigint"
 _PLACE = f"SELECT {WAL_END}"
 _NAMES = """
-SELECT c.oid::bigint, n.nspname || '.' || c.relname FROM pg_class c
+SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)
 """
 
@@ -87,7 +89,7 @@ async def read_members(
 async def present_names(source: psycopg.AsyncConnection, oids: Sequence[int]) -> dict[int, str]:
     """Return the names that the relations `oids` have now; those that are gone have none."""
     cursor = await source.execute(_NAMES, [list(oids)])
-    return dict(await cursor.fetchall())
+    return {oid: table_text(*name) for oid, *name in await cursor.fetchall()}
 
 
 async def last_change(source: psycopg.AsyncConnection, publication: str) -> str | None:

@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from triggerkit.replication.publication.ensure import create_publication
 from triggerkit.replication.publication.tables import SourceTable
+from triggerkit.replication.table_name import table_text
 from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 #: Every action there is; changes of one that is left out would never be seen.
@@ -177,7 +178,7 @@ async def _limits(
         what = "a row filter: changes of other rows run nothing"
         if not filtered:
             what = "a column list: the other columns are missing in messages"
-        label = f"published part of {schema}.{table_name}"
+        label = f"published part of {table_text(schema, table_name)}"
         checks.append(Check(label, False, what, remedy, required=filtered))
     return checks
 
@@ -203,4 +204,4 @@ async def _others(
 
 
 def _listed(tables: Sequence[SourceTable]) -> str:
-    return ", ".join(".".join(table.name) for table in tables)
+    return ", ".join(table_text(*table.name) for table in tables)

@@ -12,6 +12,7 @@ from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.source.published import followed_names, look
 from triggerkit.errors import CannotConnect
 from triggerkit.replication.publication.tables import Fault, read_tables
+from triggerkit.replication.table_name import table_text
 from triggerkit.settings import Settings
 from triggerkit.state.channels import notify_consumers
 from triggerkit.state.connect import connect
@@ -57,5 +58,5 @@ class Watch:
         faults = {name: table.fault for name, table in tables.items()}
         for name, fault in faults.items():
             if fault is not None and fault != self._faults.get(name):
-                logger.error("table %s %s; run: %s", ".".join(name), *fault)
+                logger.error("table %s %s; run: %s", table_text(*name), *fault)
         self._faults = faults

@@ -14,6 +14,7 @@ import orjson
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Metadata, row_key
+from triggerkit.replication.table_name import table_text
 from triggerkit.runs.run import NewRun, RunOptions, RunRef
 from triggerkit.tasks.payload.payload_type import (
     Json,
@@ -215,7 +216,7 @@ def _source(metadata: Sequence[Metadata]) -> dict[str, Any]:
     first, last = metadata[0], metadata[-1]
     return {
         "consumer": _consumer(first),
-        "table": f"{first.table_schema}.{first.table_name}",
+        "table": table_text(first.table_schema, first.table_name),
         "position": first.position,
         "last_position": last.position,
         "commit_lsn": first.commit_lsn,
