@@ -25,7 +25,7 @@ Message = dict[str, Any]
 
 def values(requests: Iterable[Received]) -> list[str]:
     """The values in the records, in order of arrival; of a truncate an empty one."""
-    return [(m["record"] or {"v": ""})["v"] for r in requests for m in r.messages]
+    return [(m["record"] or {"v": ""}).get("v", "deleted") for r in requests for m in r.messages]
 
 
 class Copy:
