@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
+from triggerkit.cli.waterfall import draw
+from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.runs.run import RUN_ID_CHARS
 from triggerkit.terminal.console import TerminalConsole
 

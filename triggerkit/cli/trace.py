@@ -12,9 +12,9 @@ import typer
 from psycopg.conninfo import conninfo_to_dict
 
 from triggerkit.cli.options import Json
-from triggerkit.cli.waterfall import Bar, RunWay, draw, steps_of_run
-from triggerkit.consumers.trace.changes import ConsumerTrace, Trace, position_of_run, trace
-from triggerkit.consumers.trace.runs import TracedRun
+from triggerkit.cli.waterfall import draw
+from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
+from triggerkit.consumers.trace.way import steps_of_change
 from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
@@ -82,7 +82,7 @@ def _print(found: Trace) -> None:
     )
     for line in _difference(found):
         console.print(f"    {line}", markup=False)
-    draw(list(_steps(found)))
+    draw(list(steps_of_change(found)))
     for way in found.consumers:
         reason = f": {way.reason}" if way.reason else ""
         until = f" until {way.lease_until:%H:%M:%S}" if way.lease_until else ""
@@ -102,31 +102,3 @@ def _difference(found: Trace) -> Iterator[str]:
 def _value(value: Any) -> str:
     text = orjson.dumps(value).decode()
     return text if len(text) <= VALUE_CHARS else f"{text[:VALUE_CHARS]}…"
-
-
-def _steps(found: Trace) -> Iterator[Bar]:
-    yield Bar("committed", found.committed_at, found.committed_at)
-    yield Bar("captured", found.captured_at, found.captured_at, "in the log")
-    for way in found.consumers:
-        yield from _of_consumer(way)
-
-
-def _of_consumer(way: ConsumerTrace) -> Iterator[Bar]:
-    for attempt in way.attempts:
-        what = f"{way.consumer}: delivery, attempt {attempt.attempt}"
-        if attempt.messages > 1:
-            what += f", {attempt.messages} messages"
-        outcome = str(attempt.status or "") if attempt.error is None else attempt.error
-        yield Bar(what, attempt.sent_at, attempt.answered_at, outcome)
-    if way.parked is not None:
-        parked = way.parked
-        yield Bar(f"{way.consumer}: parked", parked.parked_at, parked.parked_at, parked.state)
-    for run in way.runs:
-        yield from _of_run(run)
-
-
-def _of_run(run: TracedRun) -> Iterator[Bar]:
-    yield Bar(f"{run.id}: accepted", run.created_at, run.created_at, run.task)
-    way = RunWay(**{name: getattr(run, name) for name in RunWay._fields})
-    for step in steps_of_run(way):
-        yield step._replace(what=f"  {step.what}")

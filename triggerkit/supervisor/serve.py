@@ -17,6 +17,7 @@ from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.logs import keep_own_loggers
 from triggerkit.supervisor.losses import watch_connections
+from triggerkit.supervisor.status import read_overview
 from triggerkit.web.application import Application
 from triggerkit.web.protocol import BoundedProtocol
 
@@ -80,7 +81,7 @@ async def run_serve(
         )
     tasks, app = load_project(project)
     keep_own_loggers()
-    application = Application(settings, tasks.values(), app, database_health)
+    application = Application(settings, tasks.values(), app, database_health, read_overview)
     config = uvicorn.Config(
         cast("Any", application),
         loop="uvloop",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg_pool import AsyncConnectionPool
 from pydantic import SecretStr
 
 from triggerkit.configuration.addresses import shown_database, shown_server
@@ -83,6 +84,16 @@ async def _workers(settings: Settings) -> list[WorkerInfo]:
         pass
     async with pool(settings.state_dsn, "triggerkit status", size=1) as states:
         return await list_workers(states)
+
+
+async def read_overview(settings: Settings, states: AsyncConnectionPool) -> dict[str, Any]:
+    """Return what the status of a `serve` that answers is, without a look at heartbeats: a worker
+    that is silent loses its lease within seconds."""
+    workers = await list_workers(states, 0)
+    health = await read_health(settings, workers)
+    processes = processes_of(health["databases"], workers, serves=True)
+    lacking = list(missing(health["databases"], processes, pushes=_pushes(health)))
+    return {"ready": not lacking, "processes": processes, "missing": lacking, **health}
 
 
 async def read_health(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg_pool import PoolTimeout
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,6 +22,8 @@ from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.operation import DatabaseHealthOf
 from triggerkit.web.api.pull import PullApi
+from triggerkit.web.dashboard.page import OverviewOf
+from triggerkit.web.dashboard.site import PREFIX, Dashboard
 from triggerkit.web.lifespan import lifespan_of
 from triggerkit.web.metrics import Metrics
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
@@ -35,18 +38,22 @@ class Application:
         tasks: Iterable[Task[Any, Any, Any]],
         user_app: ASGIApp | None,
         database_health: DatabaseHealthOf | None = None,
+        overview: OverviewOf | None = None,
     ) -> None:
         self._settings = settings
         self._user_app = user_app
         self._client: Client | None = None
         self._pull = PullApi()
         known = list(tasks)
+        self._dashboard = Dashboard(known, overview)
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", Metrics(settings).answer),
             *(webhook(task.path, task=task) for task in known if task.on is not None),
             Api(known, self._pull.routes, database_health),
+            Route(PREFIX, _to_dashboard),
+            self._dashboard,
         ]
         if user_app is not None:
             routes.append(Mount("/", app=user_app))
@@ -68,6 +75,7 @@ class Application:
             self._client = await Client.open(self._settings)
             stack.push_async_callback(self._client.close)
             stack.push_async_callback(self._pull.close)
+            stack.push_async_callback(self._dashboard.close)
             state: dict[str, Any] = {}
             if self._user_app is not None:
                 state = await stack.enter_async_context(lifespan_of(self._user_app))
@@ -98,3 +106,7 @@ class Application:
 
 async def _healthz(request: Request) -> Response:  # noqa: ARG001
     return JSONResponse({"alive": True})
+
+
+async def _to_dashboard(request: Request) -> Response:
+    return RedirectResponse(f"{quote(request.scope.get('root_path', ''))}{PREFIX}/", 307)

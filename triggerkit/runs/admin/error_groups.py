@@ -71,7 +71,17 @@ def place_of(traceback: str) -> str | None:
     frames = list(_FRAME.finditer(traceback))
     own = [frame for frame in frames if not _is_foreign(frame)]
     last = next(reversed(own or frames), None)
-    return None if last is None else f"{last['file']}:{last['line']} in {last['function']}"
+    return None if last is None else _place(last)
+
+
+def own_places(traceback: str) -> list[str]:
+    """Return the frames of the project's own code, where it failed first."""
+    frames = [frame for frame in _FRAME.finditer(traceback) if not _is_foreign(frame)]
+    return [_place(frame) for frame in reversed(frames)]
+
+
+def _place(frame: re.Match[str]) -> str:
+    return f"{frame['file']}:{frame['line']} in {frame['function']}"
 
 
 def _is_foreign(frame: re.Match[str]) -> bool:

@@ -98,6 +98,7 @@ class TextConsole:
 
     def ready(self, ms: float, facts: dict[str, Any]) -> None:
         self.note(f"  serving {facts['url']}")
+        self.note(f"  dashboard {facts['dashboard']} (logs in once, within the hour)")
         self._console.print(f"[bold green]ready[/] in {ms:.0f} ms")
 
     def line(self, process: str, facts: dict[str, Any]) -> None:

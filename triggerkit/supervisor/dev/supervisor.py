@@ -32,6 +32,7 @@ from triggerkit.supervisor.dev.reload import Reload
 from triggerkit.supervisor.dev.servers import EmbeddedServers
 from triggerkit.supervisor.dev.signals import StopSignals
 from triggerkit.supervisor.serve import listen
+from triggerkit.web.dashboard.session import login_link
 
 #: Seconds of waiting for a start after which it is said whom one waits for.
 PATIENCE_S = 15.0
@@ -77,7 +78,7 @@ class Dev:
                 published = PublishedState(folder, servers, self._children, self._signals.stop)
                 published.write(self._settings)
                 ms = (time.monotonic() - started) * 1000
-                self._console.ready(ms, {"url": self._settings.public_url})
+                self._console.ready(ms, self._addresses())
                 await self._watch(servers, published)
         finally:
             await self._shut_down(servers)
@@ -121,6 +122,12 @@ class Dev:
             fd = servers.embeddings_listener.fileno()
             module = "triggerkit.embedded.embeddings"
             self._launch("embeddings", ["--fd", str(fd)], [fd], module=module, announces=False)
+
+    def _addresses(self) -> dict[str, str]:
+        """Return where it serves, and a link to the dashboard that logs in once."""
+        url, key = self._settings.public_url, self._settings.triggerkit_secret_key
+        assert key is not None, "the folder's secrets have one"
+        return {"url": url, "dashboard": login_link(url, key)}
 
     async def _until_ready(self) -> None:
         """Wait for all children, and say whom for when it takes long."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triggerkit.consumers.definition import TableName
-from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError
 from triggerkit.web.api.operation import Call, Given
 from triggerkit.web.api.problems import NotFound
 from triggerkit.why.answer import Answer
@@ -30,7 +30,7 @@ async def show_why(call: Call, query: Asked) -> Answer:
     question = _question(query)
     try:
         return await ask(call.client.pool, call.settings, call.tasks, question)
-    except ConfigurationError:
+    except (CannotConnect, ConfigurationError):
         raise
     except TriggerkitError as error:
         raise NotFound(str(error)) from None

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from tests.integration.away import away
 from tests.integration.web.api.described import ApiSite
 from tests.integration.web.api.guide import AT, CONSUMER, ENDPOINT, LOCAL, refusal
 from triggerkit.settings import Settings
@@ -81,3 +82,9 @@ def test_a_request_that_is_not_json_within_limits_is_refused(site: ApiSite) -> N
     assert site.call("GET", "/runs?colour=red").status == 422
     assert site.call("GET", "/runs?task=%00").status == 422
     assert site.call("GET", "/consumers?colour=red").status == 422
+
+
+def test_why_asked_while_the_database_is_away_is_a_503(site: ApiSite, settings: Settings) -> None:
+    with away(settings.state_dsn):
+        for asked in ("position=1", "run=run_x", "table=public.posts&key=1"):
+            assert site.call("GET", f"/why?{asked}").status == 503

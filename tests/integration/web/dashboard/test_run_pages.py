@@ -1,0 +1,169 @@
+"""The pages of runs on real runs: the list, one run, what is done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from tests.integration.pipeline import execute, streaming
+from tests.integration.run_state import RunState, new_run
+from tests.integration.web.dashboard.visitor import Visitor, dashboard
+from tests.integration.worker_thread import Row, working
+from tests.receiver import Receiver
+from triggerkit import Change, changes, current_run, span, task
+from triggerkit.consumers.declare.apply import apply
+from triggerkit.runs.run import Outcome, RunError
+from triggerkit.state.connect import connect
+from triggerkit.tasks.registry import declared_consumers
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/shop/app.py", line 3, in serve
+    tell()
+  File "/srv/shop/tasks.py", line 7, in tell
+    send()
+  File "/usr/lib/python3.11/site-packages/smtp/client.py", line 9, in send
+    raise ConnectionError
+"""
+
+
+def test_runs_are_paged_and_filtered_by_the_url(state: RunState, visitor: Visitor) -> None:
+    refs = state.accept(*(new_run(payload=b'{"secret":1}') for _ in range(53)))
+    ids = sorted((ref.id for ref in refs), reverse=True)
+    first = visitor.get("/runs?task=work&tag=")
+    assert "secret" not in first.html
+    [older] = [to for to in first.links if "cursor=" in to]
+    assert "task=work" in older
+    second = visitor.request("GET", older)
+    found = [re.findall(r"run_\w{26}</a>", page.html) for page in (first, second)]
+    assert [run.removesuffix("</a>") for page in found for run in page] == ids
+    assert [to for to in second.links if to.endswith("/runs?task=work")]
+    assert not [to for to in second.links if "cursor=" in to]
+    assert "No run fits" in visitor.get("/runs?status=failed").text
+    kept = visitor.get("/runs?queue=default&status=queued")
+    assert '<input type="hidden" name="queue" value="default">' in kept.html
+    assert '<option value="queued" selected>' in kept.html
+    for wrong in ("status=lost", "since=yesterday", "color=red", "limit=100000"):
+        assert wrong.partition("=")[0] in visitor.get(f"/runs?{wrong}", 422).text
+    visitor.get("/runs?task=%00", 422)
+
+
+def test_an_empty_list_says_what_to_do_next(visitor: Visitor) -> None:
+    assert "triggerkit trigger TASK" in visitor.get("/runs").text
+    assert "triggerkit apply" in visitor.get("/consumers").text
+    assert "public.posts 17" in visitor.get("/why").text
+
+
+def test_a_failed_run_shows_its_error_with_the_projects_own_frames_first(
+    state: RunState, visitor: Visitor
+) -> None:
+    [ref] = state.accept(new_run())
+    with state.claims() as claims:
+        [run] = claims.claim([ref.id])
+        error = RunError("shop.Refused", "no luck", TRACEBACK)
+        claims.complete([Outcome(run, "failed", error=error)])
+    page = visitor.get(f"/runs/{ref.id}")
+    frames = re.findall(r"<li><code>(.*?)</code></li>", page.html)
+    assert frames == ["/srv/shop/tasks.py:7 in tell", "/srv/shop/app.py:3 in serve"]
+    assert "shop.Refused" in page.text
+    assert "smtp/client.py" in page.text
+    assert "/cancel" not in page.html
+    assert visitor.get("/runs?status=failed").text.count("shop.Refused: no luck") == 1
+
+
+def test_a_run_is_replayed_and_canceled_with_a_line_in_the_audit(
+    state: RunState, visitor: Visitor
+) -> None:
+    [first] = state.accept(new_run(payload=b'{"n":7}'))
+    page = visitor.follow(visitor.act(f"/runs/{first.id}/replay"))
+    assert f"replay of {first.id}" in page.text
+    assert '"n": 7' in page.text
+    assert "canceled" in visitor.follow(visitor.act(f"/runs/{first.id}/cancel")).text
+    again = visitor.act(f"/runs/{first.id}/cancel")
+    assert (again.status, "has ended already" in again.text) == (409, True)
+    assert visitor.act("/runs/run_x/cancel").status == 404
+    assert visitor.act("/runs/run_x/replay").status == 404
+    audit = state.rows(
+        "SELECT actor, action, subject FROM triggerkit.audit WHERE action <> 'login'"
+    )
+    assert audit == [
+        ("dashboard", "replay run", f"run {first.id}"),
+        ("dashboard", "cancel run", f"run {first.id}"),
+    ]
+
+
+def test_what_does_not_exist_is_a_page_that_says_so(visitor: Visitor) -> None:
+    for path in ("/runs/run_x", "/runs/%00", "/consumers/nothing", "/why?q=run_x", "/nothing"):
+        assert visitor.request("GET", f"/dashboard{path}").status in (404, 422), path
+    assert "run_x" in visitor.get("/runs/run_x", 404).text
+    assert "nothing" in visitor.get("/consumers/nothing", 404).text
+
+
+def test_long_vectors_and_texts_are_named_by_their_size(state: RunState, visitor: Visitor) -> None:
+    vector = ",".join(["0.25"] * 1536)
+    text = "x" * 5_000_000
+    payload = f'{{"v":[{vector}],"s":"[{vector}]","t":"{text}","n":9007199254740993}}'
+    [ref] = state.accept(new_run(payload=payload.encode()))
+    page = visitor.get(f"/runs/{ref.id}")
+    assert page.text.count("1536 floats") == 2
+    assert "9007199254740993" in page.text
+    assert "4,998,000 more characters" in page.text
+    assert len(page.html) < 30_000
+
+
+def test_a_row_is_followed_from_its_commit_to_its_effect(state: RunState) -> None:
+    settings = state.settings
+
+    @task(on=changes("public.items"), retry=2)
+    def tell(change: Change[Row]) -> str:
+        with span("greet"):
+            current_run().log("hello", "INFO")
+        if current_run().attempt == 1:
+            raise ConnectionError("away")
+        return "done"
+
+    async def captured(url: str) -> None:
+        await execute(settings, "CREATE TABLE items (id bigint PRIMARY KEY, text text)")
+        await execute(settings, "ALTER TABLE items REPLICA IDENTITY FULL")
+        async with (
+            await connect(settings.source_dsn, "test") as source,
+            await connect(settings.state_dsn, "test") as stated,
+        ):
+            await apply(source, stated, declared_consumers({"tell": tell}), url)
+        async with streaming(settings, Receiver(url=url)):
+            await execute(settings, "INSERT INTO items VALUES (1, 'one')")
+            await asyncio.to_thread(state.wait_for, lambda: state.statuses() == ["completed"], 30.0)
+            await execute(settings, "UPDATE items SET text = 'two'")
+            wanted = ["completed", "completed"]
+            await asyncio.to_thread(state.wait_for, lambda: state.statuses() == wanted, 30.0)
+
+    with dashboard(settings, [tell]) as visitor, working(state, tell):
+        asyncio.run(captured(visitor.origin))
+        state.wait_for(lambda: state.rows("SELECT count(*) >= 8 FROM triggerkit.spans")[0])
+        visitor.log_in()
+        old, new = state.rows("SELECT id FROM triggerkit.runs ORDER BY id")
+        page = visitor.get(f"/runs/{new}")
+        names = re.findall(r'class="what depth-\d">(.*?)</td>', page.html)
+        assert [name.strip() for name in names] == [
+            "committed", "to the log", "captured", "waits for delivery",
+            "tell: delivery, attempt 1", "accepted", "queued", "attempt 1", "greet",
+            "waits for its retry", "queued", "attempt 2", "greet", "done",
+        ]  # fmt: skip
+        assert not re.search(r"-\d[\d.,]* m?s", page.text)
+        assert 'rect class="wait"' in page.html
+        assert "update of public.items 1 · LSN" in page.text
+        assert re.search(r"text\s+one\s+two", page.text)
+        assert "hello" in page.text
+        assert f"/dashboard/runs/{old}" in page.links
+        assert "/dashboard/consumers/tell" in page.links
+        why = visitor.get("/why?q=public.items+1")
+        assert "completed" in why.text
+        assert f"/dashboard/runs/{new}" in why.links
+        assert "position" in visitor.get("/why?q=2").text
+        consumer = visitor.get("/consumers/tell")
+        assert "public.items" in consumer.text
+        assert "None: every message that it was sent was taken" in consumer.text
+        state.connection.execute("DELETE FROM triggerkit.events")
+        state.connection.execute("UPDATE triggerkit.databases SET retained_from = next_position")
+        dropped = visitor.get(f"/runs/{new}").text
+        assert "The change is not shown" in dropped
+        assert "attempt 2" in dropped

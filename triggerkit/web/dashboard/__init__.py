@@ -1,0 +1,1 @@
+"""The dashboard: pages for people, on what the commands and the API know."""

@@ -1,0 +1,61 @@
+"""Rendering pages: one environment, in which whatever a template writes is escaped."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from triggerkit.lsn import Lsn
+from triggerkit.web.dashboard.page import Asked, Shown
+from triggerkit.web.dashboard.values import (
+    ago,
+    exact,
+    finalized,
+    milliseconds,
+    one_line,
+    pretty,
+    row_of,
+)
+
+_FOLDER = Path(__file__).parent
+
+STYLE: Final = (_FOLDER / "style.css").read_bytes()
+
+#: Part of the stylesheet's address, so that browsers may keep it.
+STYLE_VERSION: Final = hashlib.sha256(STYLE).hexdigest()[:12]
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=finalized,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters.update(
+    ago=ago,
+    exact=exact,
+    duration=milliseconds,
+    lsn=lambda number: str(Lsn(number)),
+    one_line=one_line,
+    pretty=pretty,
+    row_of=row_of,
+)
+
+
+def render(asked: Asked, page: Shown) -> str:
+    """Return the page as HTML."""
+    given: dict[str, Any] = {
+        **page.values,
+        "title": page.title,
+        "link": asked.link,
+        "base": asked.base,
+        "session": asked.session,
+        "query": asked.request.query_params.get("q", ""),
+        "here": asked.request.url.path.removeprefix(asked.request.scope.get("root_path", "")),
+        "style": f"{asked.base}/style.css?v={STYLE_VERSION}",
+    }
+    return _TEMPLATES.get_template(page.template).render(given)

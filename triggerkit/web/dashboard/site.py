@@ -1,0 +1,193 @@
+"""The dashboard as a part of `serve`: finds the page of a request, guards it, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote
+
+import psycopg
+from psycopg_pool import PoolTimeout
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount
+from starlette.routing import Route as PathRoute
+from starlette.types import Receive, Scope, Send
+
+from triggerkit.errors import CannotConnect, TriggerkitError
+from triggerkit.runs.client import Client
+from triggerkit.runs.session import by_index
+from triggerkit.state.connect import pool
+from triggerkit.state.faults import is_away
+from triggerkit.tasks.receive.body import BodyRefused
+from triggerkit.tasks.task import Task
+from triggerkit.web.api.operation import Call
+from triggerkit.web.api.problems import STATUSES
+from triggerkit.web.dashboard.guard import HEADERS, is_own_host, is_own_origin, is_secure
+from triggerkit.web.dashboard.page import Asked, Moved, OverviewOf, Route, Shown, read_form
+from triggerkit.web.dashboard.render import STYLE, render
+from triggerkit.web.dashboard.routes import routes
+from triggerkit.web.dashboard.session import COOKIE, LOGIN, SESSION_S, Sessions, is_same
+from triggerkit.web.webhook import CLIENT_SCOPE_KEY
+
+logger = logging.getLogger(__name__)
+
+PREFIX: Final = "/dashboard"
+
+#: Connections that pages read by: a busy dashboard keeps no delivery waiting.
+POOL_SIZE = 3
+
+#: Seconds in which a page is made.
+PAGE_S = 15.0
+
+_AWAY = "The database does not answer. Nothing is lost by that: load the page again once it does."
+_COSTLY = (
+    f"This page took longer than {PAGE_S:g} s and was given up: narrow what it looks through, with "
+    "a status, a task, or a time in the URL (since=2026-01-31T12:00:00Z)."
+)
+
+
+class Dashboard(Mount):
+    """All pages, under `/dashboard`."""
+
+    def __init__(
+        self, tasks: Iterable[Task[Any, Any, Any]], overview: OverviewOf | None = None
+    ) -> None:
+        self._tasks = tuple(tasks)
+        self._overview = overview
+        self._pool: Any = None
+        known = [PathRoute(route.path, _Page(self, route)) for route in routes()]
+        style = PathRoute("/style.css", _style)
+        super().__init__(
+            PREFIX, routes=[style, *known, PathRoute("/{rest:path}", _Page(self, Route("")))]
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def asked(self, request: Request) -> Asked:
+        """Return a request with what its page works with; the first one opens the pool."""
+        client: Client = request.scope[CLIENT_SCOPE_KEY]
+        if self._pool is None:
+            dsn = by_index(client.settings.state_dsn)
+            self._pool = pool(dsn, "triggerkit dashboard", size=POOL_SIZE)
+            await self._pool.open()
+        call = Call(replace(client, pool=self._pool), self._tasks)
+        key = client.settings.triggerkit_secret_key
+        sessions = None if key is None else Sessions(key)
+        session = None if sessions is None else sessions.read(request.cookies.get(COOKIE, ""))
+        base = quote(request.scope.get("root_path", ""))
+        return Asked(request, call, base, sessions, session, self._overview)
+
+
+class _Page:
+    """Answers the requests for one path."""
+
+    def __init__(self, dashboard: Dashboard, route: Route) -> None:
+        self._dashboard = dashboard
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        request = Request(scope, receive)
+        asked = await self._dashboard.asked(request)
+        response = await self._answer(asked)
+        response.headers.update(HEADERS)
+        await response(scope, receive, send)
+
+    async def _answer(self, asked: Asked) -> Response:
+        request, settings = asked.request, asked.call.settings
+        if not is_own_host(request, settings):
+            text = "The dashboard is not known by this host: set TRIGGERKIT_PUBLIC_URL to its URL."
+            return _refusal(replace(asked, session=None), 421, text)
+        if asked.session is None and not self._route.is_open:
+            is_page = request.method in ("GET", "HEAD") and asked.here != "/"
+            following = {"next": asked.here} if is_page else {}
+            return RedirectResponse(asked.link(LOGIN[1:], **following), 303)
+        try:
+            async with asyncio.timeout(PAGE_S):
+                return await self._made(asked)
+        except Exception as error:
+            return _failed(asked, error)
+
+    async def _made(self, asked: Asked) -> Response:
+        method = asked.request.method
+        if method in ("GET", "HEAD") and self._route.get is not None:
+            return _response(asked, await self._route.get(asked))
+        if not self._route.methods:
+            return _refusal(asked, 404, "There is no such page.")
+        if method != "POST" or self._route.post is None:
+            response = _refusal(asked, 405, "This page cannot be asked for in that way.")
+            response.headers["allow"] = ", ".join(self._route.methods)
+            return response
+        if not is_own_origin(asked.request, asked.call.settings):
+            return _refusal(
+                asked,
+                403,
+                "This was not asked for by a page of this dashboard, or the browser does not say "
+                "so: open it by HTTPS, or on the machine itself, and try again.",
+            )
+        asked = replace(asked, form=await read_form(asked.request))
+        session = None if self._route.is_open else asked.session
+        if session is not None and not is_same(asked.form.get("csrf", ""), session.csrf):
+            return _refusal(asked, 403, "This form is of another login: load its page again.")
+        return _response(asked, await self._route.post(asked))
+
+
+def _response(asked: Asked, found: Shown | Moved) -> Response:
+    if isinstance(found, Shown):
+        return HTMLResponse(render(asked, found), found.status)
+    response = RedirectResponse(found.to, 303)
+    if found.cookie is not None:
+        response.set_cookie(
+            COOKIE,
+            found.cookie,
+            max_age=SESSION_S if found.cookie else 0,
+            path=asked.base,
+            secure=is_secure(asked.request, asked.call.settings),
+            httponly=True,
+            samesite="strict",
+        )
+    return response
+
+
+def _refusal(asked: Asked, status: int, text: str) -> Response:
+    page = Shown("problem.html", f"{status}", {"status": status, "text": text}, status)
+    response = HTMLResponse(render(asked, page), status)
+    if status == 503:
+        response.headers["retry-after"] = "1"
+    return response
+
+
+def _failed(asked: Asked, error: Exception) -> Response:
+    """Return the page that says what went wrong, without a value of a row."""
+    if isinstance(error, BodyRefused):
+        return _refusal(asked, error.status, error.error)
+    if isinstance(error, ValidationError):
+        fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()) or "the URL"
+        return _refusal(asked, 422, f"What is asked for cannot be read: {fields}.")
+    if isinstance(error, PoolTimeout | CannotConnect) or is_away(error):
+        return _refusal(asked, 503, _AWAY)
+    if isinstance(error, TimeoutError):
+        return _refusal(asked, 503, _COSTLY)
+    if isinstance(error, TriggerkitError):
+        status = next((code for kind, code in STATUSES if isinstance(error, kind)), 409)
+        return _refusal(asked, status, str(error))
+    if isinstance(error, psycopg.DataError):
+        return _refusal(asked, 422, "What is asked for cannot be looked up: it has a wrong value.")
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    # Without its message, which may have values.
+    logger.error("a page failed with %s; please report it\n%s", type(error).__name__, frames)
+    return _refusal(asked, 500, "An error that should not happen; the log of serve has it.")
+
+
+async def _style(request: Request) -> Response:
+    headers = {**HEADERS, "cache-control": "public, max-age=86400"}
+    return Response(STYLE, 200 if request.method == "GET" else 405, headers, "text/css")

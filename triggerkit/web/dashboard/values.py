@@ -1,0 +1,110 @@
+"""Values as pages show them: long vectors by their length, long texts cut, numbers exact."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from jinja2.runtime import Undefined
+from markupsafe import Markup
+
+from triggerkit.terminal.console import visible
+
+#: Numbers in a list from which on it is a vector, and characters of a shown text.
+LEAST_VECTOR = 17
+TEXT_CHARS = 2_000
+
+#: Characters of a whole payload or output that a page shows, and levels it is shown to.
+WHOLE_CHARS = 20_000
+MOST_LEVELS = 20
+
+_VECTOR_TEXT = re.compile(r"\[[-+0-9.eE, ]{40,}\]")
+
+
+def pretty(value: Any) -> str:
+    """Return JSON in lines, with long vectors and texts named by their size."""
+    text = json.dumps(compact(value), indent=2, ensure_ascii=False, default=str)
+    if len(text) <= WHOLE_CHARS:
+        return text
+    return f"{text[:WHOLE_CHARS]}\n… {len(text) - WHOLE_CHARS:,} more characters"
+
+
+def one_line(value: Any) -> str:
+    """Return a value of a row in one line."""
+    short = compact(value)
+    text = short if isinstance(short, str) else json.dumps(short, ensure_ascii=False, default=str)
+    return text if len(text) <= TEXT_CHARS else f"{text[:TEXT_CHARS]}…"
+
+
+def compact(value: Any, level: int = 0) -> Any:
+    """Return a value with what is too long for a page named by its size."""
+    if isinstance(value, str):
+        return _text(value)
+    if level > MOST_LEVELS and isinstance(value, dict | list):
+        return "…"
+    if isinstance(value, dict):
+        return {str(name): compact(part, level + 1) for name, part in value.items()}
+    if isinstance(value, list):
+        return _vector(value) or [compact(part, level + 1) for part in value]
+    return value
+
+
+def _text(text: str) -> str:
+    if _VECTOR_TEXT.fullmatch(text):
+        return f"{text.count(',') + 1} floats"
+    if len(text) <= TEXT_CHARS:
+        return text
+    return f"{text[:TEXT_CHARS]}… {len(text) - TEXT_CHARS:,} more characters"
+
+
+def _vector(values: list[Any]) -> str | None:
+    if len(values) < LEAST_VECTOR:
+        return None
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in values):
+        return None
+    return f"{len(values)} {'floats' if any(isinstance(n, float) for n in values) else 'numbers'}"
+
+
+def finalized(value: Any) -> Any:
+    """Return what a template writes for a value: nothing for None, control characters as codes."""
+    if isinstance(value, Markup | Undefined):
+        return value
+    return "" if value is None else visible(str(value))
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a duration, in the unit that suits it."""
+    if seconds < 10:
+        return f"{seconds * 1000:,.1f} ms"
+    if seconds < 600:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 36_000 else f"{seconds / 3600:,.1f} h"
+
+
+def ago(moment: datetime) -> str:
+    """Return how long ago a moment was, or how soon it comes."""
+    distance = datetime.now(UTC) - moment
+    size = _size(abs(distance))
+    return f"{size} ago" if distance >= timedelta(0) else f"in {size}"
+
+
+def exact(moment: date) -> str:
+    """Return a moment to the microsecond, in UTC."""
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+def _size(distance: timedelta) -> str:
+    seconds = distance.total_seconds()
+    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def row_of(source: dict[str, Any] | None) -> str:
+    """Return the row that a run is of, by table and key; empty where it is of none."""
+    key = str((source or {}).get("key") or "")
+    table, _, values = key.partition(":[")
+    return f"{table} {values.removesuffix(']').replace(chr(34), '')}" if values else ""
