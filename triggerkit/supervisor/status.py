@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.readiness import missing, processes_of, serves
 from triggerkit.supervisor.streaming.retaining import policy_of
 from triggerkit.tasks.registry import load_tasks
+from triggerkit.tasks.task import Task
 
 #: The lists of things that `status` shows, each with its problems.
 SHOWN = ("databases", "consumers", "waiting", "failing", "queues", "workers", "schedules")
@@ -86,13 +87,16 @@ async def _workers(settings: Settings) -> list[WorkerInfo]:
         return await list_workers(states)
 
 
-async def read_overview(settings: Settings, states: AsyncConnectionPool) -> dict[str, Any]:
+async def read_overview(
+    settings: Settings, states: AsyncConnectionPool, tasks: Iterable[Task[Any, Any, Any]]
+) -> dict[str, Any]:
     """Return what the status of a `serve` that answers is, without a look at heartbeats: a worker
     that is silent loses its lease within seconds."""
     workers = await list_workers(states, 0)
     health = await read_health(settings, workers)
     processes = processes_of(health["databases"], workers, serves=True)
-    lacking = list(missing(health["databases"], processes, pushes=_pushes(health)))
+    declares = any(task.on is not None for task in tasks)
+    lacking = list(missing(health, processes, settings.public_url, declares=declares))
     return {"ready": not lacking, "processes": processes, "missing": lacking, **health}
 
 

@@ -37,7 +37,8 @@ async def show_overview(asked: Asked) -> Answer:
     """Show whether it is ready, and what needs somebody."""
     if asked.overview is None:
         raise ConfigurationError("this process does not know the others; ask `triggerkit serve`")
-    found = await asked.overview(asked.call.settings, asked.call.client.pool)
+    call = asked.call
+    found = await asked.overview(call.settings, call.client.pool, call.tasks)
     problems = sorted(_problems(found), key=lambda one: _SEVERITIES.index(one["severity"]))
     values = {
         "found": found,

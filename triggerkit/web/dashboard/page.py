@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from triggerkit.settings import Settings
 from triggerkit.tasks.receive.body import BodyRefused
+from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call
 from triggerkit.web.dashboard.session import Session, Sessions
 
@@ -25,7 +26,9 @@ FORM_S = 10.0
 
 #: Reads what `triggerkit status` knows. It is given from above, since it looks by the checks of the
 #: processes.
-OverviewOf = Callable[[Settings, AsyncConnectionPool], Awaitable[dict[str, Any]]]
+OverviewOf = Callable[
+    [Settings, AsyncConnectionPool, Sequence[Task[Any, Any, Any]]], Awaitable[dict[str, Any]]
+]
 
 
 @dataclass(frozen=True, slots=True)
