@@ -21,6 +21,9 @@ from triggerkit.replication.capture import TransactionPart
 
 BODY = "é" * 9000
 LONG = "7" * 401
+LEXEMES = (
+    "(SELECT string_agg(concat('w', i, ':', i), ' ')::tsvector FROM generate_series(100, {}) i)"
+)
 
 DOCS = (
     "CREATE TABLE docs (id int PRIMARY KEY, body text, meta jsonb, note text);"
@@ -102,6 +105,7 @@ def test_an_update_of_another_column_has_the_large_values_of_the_row(
             "to_jsonb(array_fill(123456, ARRAY[400]))",
             "to_jsonb(array_fill(0, ARRAY[400]))",
         ),
+        ("tsvector", LEXEMES.format(999), LEXEMES.format(271)),
     ],
 )
 def test_a_large_value_whose_text_is_short_is_not_taken_for_an_older_one(

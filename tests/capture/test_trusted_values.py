@@ -193,6 +193,20 @@ def test_rows_of_before_a_truncate_are_of_the_past(log: Log) -> None:
     assert log.last() == {"id": 1, "body": NEW, "meta": None, "note": "n"}
 
 
+@pytest.mark.parametrize("is_put_back", [False, True])
+def test_short_values_that_are_stored_apart_are_left_out_and_named(
+    log: Log, is_put_back: bool
+) -> None:
+    """Short records are not in the index by which an earlier version is found."""
+    log.source.execute("ALTER TABLE docs SET (toast_tuple_target = 128)")
+    log.source.execute(f"UPDATE docs SET body = '{NEW[:600]}', meta = '{NEW[600:1200]}'")
+    log.entries()
+    if is_put_back:
+        log.source.execute("ALTER TABLE docs RESET (toast_tuple_target)")
+    log.source.execute(NOTE, NOTE)
+    assert log.last() == LEFT_OUT
+
+
 def test_values_that_a_backfill_read_are_known(
     source: Source, database_url: str, redis_url: str
 ) -> None:

@@ -133,8 +133,8 @@ ACTION, COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
     Entry._fields.index, ("action", "commit_at", "record", "changes", "unchanged")
 )
 
-#: Records of a size between these may be of rows with a large value: an array, a range or JSON
-#: takes up to ten times as much as its text does, and is stored apart from a size of 2,000 on.
+#: Records of a size between these may be of rows with a large value: an array, a range, a tsvector
+#: or JSON takes up to ten times as much as its text does, and is stored apart from 2,000 bytes on.
 _LEAST_LARGE, _SURELY_LARGE = 200, 2000
 
 #: The columns after the record, as most entries have them.
@@ -233,6 +233,7 @@ def _may_be_large(record: bytes | None) -> bool:
     return (
         (b"[" in record and (b":[" in record or b':"[' in record))
         or (b"(" in record and b':"(' in record)
+        or (b"'" in record and b":\"'" in record)
         or (record.find(b"{", 1) > 0 and (b":{" in record or b':"{' in record))
     )
 

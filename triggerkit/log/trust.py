@@ -77,7 +77,8 @@ class Trust:
     def since(self, name: tuple[str, str]) -> Since | None:
         """Return from where on entries of the table `name` are sources; None: none is."""
         known = self._by_name.get(name)
-        return None if known is None else known.since
+        # Short entries cannot be found: an older one that is long would be taken for the last.
+        return None if known is None or known.seen.facts.has_short else known.since
 
     async def see(self, seen: Sighting, position: int) -> None:
         """Take in what is seen of a relation whose changes come from `position` on."""

@@ -47,6 +47,9 @@ SELECT c.oid::bigint, (
         JOIN pg_class l ON l.oid = tree.oid AND l.relkind = 'r'
         JOIN pg_type t ON t.oid = l.reltype
         LEFT JOIN pg_inherits i ON i.inhrelid = l.oid AND l.relispartition),
+    EXISTS (SELECT FROM pg_class l CROSS JOIN LATERAL pg_options_to_table(l.reloptions) o
+        WHERE o.option_name = 'toast_tuple_target' AND o.option_value::int < 2000
+        AND (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))),
     {wal_end}
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {which}
@@ -82,6 +85,8 @@ class Facts(NamedTuple):
     publication: str
     numbers: tuple[int, ...]
     files: tuple[File, ...]
+    #: Whether values of short rows are stored apart, which an update may then leave out, too.
+    has_short: bool = False
 
 
 class Sighting(NamedTuple):
@@ -105,7 +110,7 @@ def has_same_rows(before: Facts, after: Sighting) -> Literal["as before", "now",
 
     "now" is in the transaction that is being read; "unknown" may be any time until the sighting.
     """
-    if before.publication != after.facts.publication:
+    if (before.publication, before.has_short) != (after.facts.publication, after.facts.has_short):
         return "unknown"
     known = {file.oid: file for file in before.files}
     moved = [file for file in after.facts.files if _is_moved(known.get(file.oid), file)]
@@ -167,10 +172,17 @@ async def _look(
     row = await cursor.fetchone()
     if row is None:
         return None
-    oid, published, numbers, key, files, lsn = row
-    return _Row(oid, tuple(key), facts_of(published or "", numbers, files or ()), lsn)
+    oid, published, numbers, key, files, has_short, lsn = row
+    facts = facts_of(published or "", numbers, files or (), has_short)
+    return _Row(oid, tuple(key), facts, lsn)
 
 
-def facts_of(publication: str, numbers: Sequence[int], files: Sequence[Sequence[int]]) -> Facts:
+def facts_of(
+    publication: str,
+    numbers: Sequence[int],
+    files: Sequence[Sequence[int]],
+    has_short: bool = False,
+) -> Facts:
     """Return facts as they come out of JSON."""
-    return Facts(publication, tuple(numbers), tuple(File(*file) for file in files))  # type: ignore[arg-type]
+    listed = tuple(File(*file) for file in files)  # type: ignore[arg-type]
+    return Facts(publication, tuple(numbers), listed, has_short)
