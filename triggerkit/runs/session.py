@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from triggerkit.state.turn import Statement
-
 #: Reading a table through is never right here, nor is sorting all that waits to take the first of
 #: it; what is joined with given values is looked up by its index for each of them; and an array's
 #: length tells the planner nothing that is worth planning each statement anew.
@@ -17,11 +15,9 @@ _SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
 }
 
-#: The same for one transaction of a session that has other statements too.
-BY_INDEX: Statement = (
-    "SELECT " + ", ".join(f"set_config('{name}', '{to}', true)" for name, to in _SETTINGS.items()),
-    None,
-)
+#: Columns of a query that sets the same for one transaction, where the session has other
+#: statements too.
+BY_INDEX = ", ".join(f"set_config('{name}', '{to}', true)" for name, to in _SETTINGS.items())
 
 
 def by_index(dsn: str) -> str:

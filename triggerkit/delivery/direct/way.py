@@ -16,7 +16,7 @@ from triggerkit.delivery.direct.task_code import TaskCode
 from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach
 from triggerkit.project import Project
-from triggerkit.runs.accept.insert import Inserted, freeing
+from triggerkit.runs.accept.insert import Inserted
 from triggerkit.runs.accept.transaction import around
 from triggerkit.runs.client import installation
 from triggerkit.runs.keys import admit_statements, admitted
@@ -26,7 +26,7 @@ from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.runs.transport.open import open_async_transport
 from triggerkit.settings import Settings
 from triggerkit.state.faults import blames_values
-from triggerkit.state.turn import Around, Rows, in_one_turn_async
+from triggerkit.state.turn import Rows, Statement, in_one_turn_async
 
 
 class NotMade(Exception):
@@ -74,7 +74,7 @@ class DirectWay:
         """
         try:
             cursor, rows = await move_together(
-                self._states, consumer, cursor, outcome, _made_of(runs), parked
+                self._states, consumer, cursor, outcome, around(runs), parked
             )
         except psycopg.Error as error:
             raise _not_made(error) from error
@@ -92,7 +92,7 @@ class DirectWay:
         """
         parked = ParkedStore(self._states)
         try:
-            recorded = await parked.record_retry(consumer.id, head, tried, _made_of(runs))
+            recorded = await parked.record_retry(consumer.id, head, tried, around(runs))
         except psycopg.Error as error:
             raise _not_made(error) from error
         if recorded.rows:
@@ -112,17 +112,13 @@ class DirectWay:
         reach("run-inserted")
         if inserted.gates:
             async with self._states.connection() as connection:
-                statements = [BY_INDEX, *admit_statements(inserted.gates)]
+                by_index: Statement = (f"SELECT {BY_INDEX}", None)
+                statements = [by_index, *admit_statements(inserted.gates)]
                 *_, let_through = await in_one_turn_async(connection, statements)
                 inserted.ready += admitted(let_through)
         assert self._transport is not None
         await self._transport.push(inserted.ready)
         reach("run-pushed")
-
-
-def _made_of(runs: Sequence[NewRun]) -> Around:
-    made = around(runs)
-    return Around([BY_INDEX, *made.before, freeing(runs)], made.after)
 
 
 def _not_made(error: psycopg.Error) -> Exception:

@@ -18,7 +18,7 @@ from triggerkit.runs.keys import (
     admitted,
 )
 from triggerkit.runs.run import NewRun, ReadyRun, RunOptions
-from triggerkit.state.turn import Rows, Statement, in_one_turn_async
+from triggerkit.state.turn import Rows, in_one_turn_async
 
 #: Most runs that one transaction accepts: one round trip for each thousand.
 CHUNK = 1000
@@ -109,15 +109,6 @@ FROM triggerkit.runs r
 JOIN unnest(%s::text[], %s::text[]) AS k (task, idempotency_key) USING (task, idempotency_key)
 """
 
-#: Lets keys whose time is over be used again.
-_FREE_EXPIRED = """
-UPDATE triggerkit.runs r SET idempotency_key = NULL
-FROM unnest(%s::text[], %s::text[]) AS k (task, idempotency_key)
-WHERE r.task = k.task AND r.idempotency_key = k.idempotency_key
-    AND r.idempotency_expires_at < clock_timestamp()
-RETURNING r.id
-"""
-
 #: Lets a key be used again.
 FREE_KEYS = """
 UPDATE triggerkit.runs SET idempotency_key = NULL WHERE id = ANY (%s) AND idempotency_key = ANY (%s)
@@ -158,12 +149,6 @@ def insert_statement(
     return INSERT_DEBOUNCED, {**parameters, "debounce_max_s": options.debounce_max_s}
 
 
-def freeing(runs: Sequence[NewRun]) -> Statement:
-    """Return the statement that lets keys of `runs` whose time is over be used again."""
-    with_key = [run for run in runs if run.idempotency_key is not None]
-    return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
-
-
 @dataclass(slots=True)
 class Inserted:
     """The result of a statement that makes runs: their ids, those to push, and gates to look at."""
@@ -172,7 +157,7 @@ class Inserted:
     ready: list[ReadyRun] = field(default_factory=list)
     gates: set[str] = field(default_factory=set)
 
-    def add(self, made: Rows, unblocked: Rows) -> None:
+    def add(self, made: Rows, unblocked: Sequence[tuple[Any, ...]] = ()) -> None:
         """Take in rows of `INSERT…RETURNING`, and of `UNBLOCK`."""
         placed = [Placed._make(row) for row in (*made, *unblocked)]
         self.ids += [run.id for run in placed[: len(made)]]

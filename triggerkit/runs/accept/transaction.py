@@ -17,8 +17,9 @@ from triggerkit.runs.accept.insert import (
 )
 from triggerkit.runs.keys import LOCK, UNBLOCK, lock_parameters, unblock_parameters
 from triggerkit.runs.run import NewRun, ReadyRun, RunRef
+from triggerkit.runs.session import BY_INDEX
 from triggerkit.state.faults import blames_values
-from triggerkit.state.turn import Around, in_one_turn_async
+from triggerkit.state.turn import Around, Statement, in_one_turn_async
 
 #: Seconds that what is written together waits for a key that another transaction holds, as a
 #: caller's open one does.
@@ -27,17 +28,25 @@ SHARED_WAIT_S = 1.0
 #: For one transaction, in milliseconds.
 _BOUND = "SELECT set_config('lock_timeout', %s, true)"
 
+#: The same, of a session that is not of its own for runs.
+_BOUND_BY_INDEX = f"{_BOUND}, {BY_INDEX}"
 
-def around(runs: Sequence[NewRun], wait_s: float = SHARED_WAIT_S) -> Around:
+
+def around(
+    runs: Sequence[NewRun], wait_s: float = SHARED_WAIT_S, *, is_own: bool = False
+) -> Around:
     """Return what makes `runs` in a transaction: the locks of their keys, which come before all
-    that others may wait for, and the statements whose rows `Inserted.add` takes."""
+    that others may wait for, and the statements whose rows `Inserted.add` takes.
+
+    A session that `is_own` has no other statements than those about runs: see `by_index`.
+    """
     keys = [(run.task, run.concurrency_key) for run in runs]
-    # Of several runs one may be counted as standing before others of its key, and not be made.
-    held_up = keys if len(runs) > 1 else []
-    return Around(
-        [(_BOUND, [f"{wait_s * 1000:.0f}"]), (LOCK, lock_parameters(keys))],
-        [insert_statement(runs), (UNBLOCK, unblock_parameters(held_up))],
-    )
+    bound = _BOUND if is_own else _BOUND_BY_INDEX
+    after: list[Statement] = [insert_statement(runs)]
+    if len(runs) > 1:
+        # One may be counted as standing before others of its key, and not be made.
+        after.append((UNBLOCK, unblock_parameters(keys)))
+    return Around([(bound, [f"{wait_s * 1000:.0f}"]), (LOCK, lock_parameters(keys))], after)
 
 
 async def accept_on(
@@ -84,10 +93,10 @@ async def accept_on(
 async def _insert(
     connection: psycopg.AsyncConnection, runs: Sequence[NewRun], wait_s: float
 ) -> Inserted:
-    making = around(runs, wait_s)
-    *_, rows, unblocked = await in_one_turn_async(connection, [*making.before, *making.after])
+    making = around(runs, wait_s, is_own=True)
+    rows = await in_one_turn_async(connection, [*making.before, *making.after])
     inserted = Inserted()
-    inserted.add(rows, unblocked)
+    inserted.add(*rows[len(making.before) :])
     if inserted.gates:
         inserted.ready += await admit_on(connection, inserted.gates)
     return inserted

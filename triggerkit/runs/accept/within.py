@@ -15,11 +15,12 @@ from psycopg.pq import TransactionStatus
 
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload, NotDurable
 from triggerkit.runs.accept.foreign import for_asyncpg, library_of
-from triggerkit.runs.accept.insert import CHUNK, FIRST, freeing, insert_statement
+from triggerkit.runs.accept.insert import CHUNK, FIRST, insert_statement
 from triggerkit.runs.keys import Placed
 from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.state.channels import KEEPER
 from triggerkit.state.faults import blames_values, is_read_only
+from triggerkit.state.turn import Statement
 
 #: Most ids in one notification, which may have 8,000 bytes; what is not named is found later.
 _MOST_NAMED = 200
@@ -28,6 +29,13 @@ _WAKE = f"SELECT pg_notify('{KEEPER}', %s)"
 
 #: Begins the caller's transaction: a block would commit what it begins itself.
 _BEGIN = "SELECT"
+
+_FREE_EXPIRED = """
+UPDATE triggerkit.runs r SET idempotency_key = NULL
+FROM unnest(%s::text[], %s::text[]) AS k (task, idempotency_key)
+WHERE r.task = k.task AND r.idempotency_key = k.idempotency_key
+    AND r.idempotency_expires_at < clock_timestamp()
+"""
 
 _NO_SCHEMA = (
     "the schema triggerkit is not in the database of connection=: a run can be accepted in a "
@@ -51,7 +59,7 @@ def accept_within(connection: psycopg.Connection[Any], runs: Sequence[NewRun]) -
             connection.execute(_BEGIN)
         with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
             try:
-                cursor.execute(*freeing(part))
+                cursor.execute(*_freeing(part))
                 cursor.execute(*insert_statement(part, pending=True))
                 made = [Placed._make(row) for row in cursor.fetchall()]
                 first = cursor.execute(FIRST, _repeated(part, made)).fetchall()
@@ -80,7 +88,7 @@ async def _accept_part(
         await connection.execute(_BEGIN)
     async with connection.transaction(), connection.cursor(row_factory=_plain) as cursor:
         try:
-            await cursor.execute(*freeing(part))
+            await cursor.execute(*_freeing(part))
             await cursor.execute(*insert_statement(part, pending=True))
             made = [Placed._make(row) for row in await cursor.fetchall()]
             await cursor.execute(FIRST, _repeated(part, made))
@@ -98,7 +106,7 @@ async def _accept_by_asyncpg(connection: Any, part: Sequence[NewRun]) -> list[Ru
 
     try:
         async with connection.transaction():
-            await rows(*freeing(part))
+            await rows(*_freeing(part))
             made = [Placed._make(row) for row in await rows(*insert_statement(part, pending=True))]
             first = await rows(FIRST, _repeated(part, made))
             await rows(_WAKE, [_named(made)])
@@ -118,6 +126,12 @@ def _is_to_begin(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[A
     return (
         not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
     )
+
+
+def _freeing(runs: Sequence[NewRun]) -> Statement:
+    """Lets keys whose time is over be used again."""
+    with_key = [run for run in runs if run.idempotency_key is not None]
+    return _FREE_EXPIRED, [[r.task for r in with_key], [r.idempotency_key for r in with_key]]
 
 
 def _repeated(runs: Sequence[NewRun], made: Sequence[Placed]) -> list[list[str | None]]:
