@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.integration.run_state import RunState, completed, failed_attempt, ids_of, new_run
 from tests.integration.worker_thread import working
@@ -148,7 +149,13 @@ def test_a_cancel_that_meets_a_completion_the_other_way_round_is_made_again(
     first, second = sorted(h.id for h in state.accept(new_run(), new_run()))
     lock = "SELECT FROM triggerkit.runs WHERE id = %s FOR UPDATE"
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    # Whoever looks for a deadlock while there is one gives up: that is to be the cancel.
+    database = sql.Identifier(state.connection.info.dbname)
+    state.connection.execute(
+        sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '4s'").format(database)
+    )
     with ThreadPoolExecutor() as threads, psycopg.connect(state.settings.state_dsn) as completing:
+        completing.execute("SET deadlock_timeout = '60s'")
         completing.execute(lock, [second])
         canceling = threads.submit(
             with_client, state, lambda client: cancel_runs(client, RunFilter(), ACTOR)
