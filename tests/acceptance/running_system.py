@@ -202,13 +202,15 @@ class System:
         return self.command("status").stdout
 
     def told(self, key: str, code: str, status: str, within_s: float) -> dict[str, Any]:
-        """Wait until `why` has this code and `status` this text; return the answer."""
+        """Wait until `why` has this code and `status` this text, asked within so many seconds;
+        return the answer."""
         until = time.monotonic() + within_s
         while True:
+            looked_at = time.monotonic()
             answer, shown = self.why("public.items", key), self.status()
             if answer["code"] == code and status in shown:
                 return answer
-            if time.monotonic() > until:
+            if looked_at > until:
                 raise AssertionError(f"after {within_s} s: {answer}\n{shown}\n{self.logs()}")
 
     def mended(self, key: str, within_s: float = 20) -> None:
