@@ -55,6 +55,12 @@ class Terminal:
         self._reader.join(5)
         return code
 
+    def wait(self, deadline_s: float = 30) -> int:
+        """Wait for its end; the exit code."""
+        code = self._process.wait(deadline_s)
+        self._reader.join(5)
+        return code
+
     def close(self) -> None:
         """Make sure that it has ended."""
         if self._process.poll() is None:

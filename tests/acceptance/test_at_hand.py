@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.project import run_command
+from tests.acceptance.terminal import Terminal
 from tests.acceptance.test_errors import assert_refused
 
 
@@ -69,3 +70,15 @@ def test_commands_are_completed(tmp_path: Path) -> None:
         timeout=60,
     )
     assert completed.stdout.split() == ["runs"], completed.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["runs", "--help"], ["nonsense"], ["tasks"]])
+def test_no_color_leaves_no_escape_on_a_terminal(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "tasks.py").touch()
+    terminal = Terminal(tmp_path, "triggerkit", *arguments, settings={"NO_COLOR": "1"})
+    try:
+        terminal.wait()
+        assert terminal.shown
+        assert "\x1b" not in terminal.shown
+    finally:
+        terminal.close()

@@ -26,9 +26,6 @@ console = TerminalConsole(highlight=False, soft_wrap=True)
 
 T = TypeVar("T")
 
-#: Characters of a line that no terminal breaks.
-LINE_WIDTH = 400
-
 #: Seconds between two looks of `watch`.
 WATCH_S = 0.5
 
@@ -142,8 +139,7 @@ def list_command(
             progress_text(backfill),
         )
     # A program that reads it wants a line per backfill, however long.
-    wide = console if console.is_terminal else TerminalConsole(highlight=False, width=LINE_WIDTH)
-    wide.print(table)
+    console.print(table)
     for backfill in found:
         if backfill.error is not None and backfill.state in ("failed", "canceled"):
             console.print(f"backfill {backfill.id}: {backfill.error}", markup=False)

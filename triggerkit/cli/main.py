@@ -70,6 +70,8 @@ def application(command: str | None = None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        # Rich leaves bold text and frames where NO_COLOR asks for none.
+        rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
     )
     # A callback, so that an application of one command is still asked for it by its name.
     app.callback()(_root)

@@ -24,9 +24,6 @@ from triggerkit.terminal.console import TerminalConsole
 
 T = TypeVar("T")
 
-#: Characters of a line that no terminal breaks.
-LINE_WIDTH = 400
-
 console = TerminalConsole(highlight=False, soft_wrap=True)
 
 
@@ -88,8 +85,7 @@ def json_given(text: str, option: str) -> Any:
 
 def print_table(table: Table) -> None:
     """Print a table; where no terminal limits it, with a line for each row, however long."""
-    wide = console if console.is_terminal else TerminalConsole(highlight=False, width=LINE_WIDTH)
-    wide.print(table)
+    console.print(table)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from triggerkit.failpoints import reach
 from triggerkit.runs.admin.error_groups import place_of
 from triggerkit.runs.run import ClaimedRun, Outcome
 from triggerkit.tasks.task import Task
+from triggerkit.terminal.console import counted
 from triggerkit.worker.attempt import Attempt, TimedOut
 from triggerkit.worker.completions import Completions
 from triggerkit.worker.execute import Executor
@@ -151,7 +152,7 @@ def _why(outcome: Outcome, key: object) -> str:
     if key is not None:
         parts.append(f"row {key}")
     elif outcome.run.items is not None:
-        parts.append(f"{outcome.run.items} changes")
+        parts.append(counted(outcome.run.items, "change"))
     if outcome.retry_in_s is not None:
         run = outcome.run
         parts.append(f"retry in {outcome.retry_in_s:.1f} s ({run.attempt}/{run.max_attempts})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import Any
 
@@ -60,3 +61,41 @@ def test_dev_shows_the_errors_of_runs_so(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert shown.count(r"\x1b]52;") == 2
     assert "\x1b]" not in shown
+
+
+def a_table() -> Table:
+    table = Table("id", "task", "reason", box=None, pad_edge=False)
+    for number in range(2):
+        reason = f"its key is held by run_{'m' * 26} (retrying)"
+        table.add_row(f"run_{number:026}", "create_embedding_for_post", reason)
+    return table
+
+
+def test_a_table_that_is_piped_has_a_line_for_each_row_and_cuts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    file = StringIO()
+    TerminalConsole(file=file).print(a_table())
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert all(f"run_{'m' * 26} (retrying)" in line for line in lines[1:])
+
+
+def test_a_table_on_a_narrow_terminal_is_within_it_and_cuts_nothing() -> None:
+    file = StringIO()
+    console = TerminalConsole(file=file, force_terminal=True, color_system=None, width=80)
+    console.print(a_table())
+    lines = re.sub(r"\x1b\[\d*m", "", file.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in file.getvalue()
+    assert [line[:30] for line in lines if "run_0" in line] == [f"run_{n:026}" for n in range(2)]
+
+
+def test_no_color_leaves_no_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    file = StringIO()
+    console = TerminalConsole(file=file, force_terminal=True, width=80)
+    console.print("[bold red]wrong[/]")
+    console.print(a_table())
+    assert "\x1b" not in file.getvalue()

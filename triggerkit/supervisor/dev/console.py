@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
@@ -12,15 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from triggerkit.supervisor.checks import Check
-from triggerkit.terminal.console import TerminalConsole
-
-#: How a run's status is shown: a mark and a colour.
-MARKS = {
-    "completed": ("✓", "green"),
-    "retrying": ("↻", "yellow"),
-    "failed": ("✗", "red"),
-    "crashed": ("✗", "red"),
-}
+from triggerkit.terminal.console import TerminalConsole, counted
+from triggerkit.terminal.run_lines import RepeatedErrors, run_line
 
 #: Levels of log lines that are shown whatever is not to be shown.
 PROBLEMS = ("warning", "error", "critical")
@@ -58,15 +49,8 @@ class TextConsole:
     """For people: colours where the terminal has them (and NO_COLOR is not set)."""
 
     def __init__(self, *, quiet: bool) -> None:
-        plain = bool(os.environ.get("NO_COLOR"))
-        # By itself Rich leaves out colours alone: bold text and bars are escape sequences too.
-        self._console = (
-            TerminalConsole(
-                highlight=False, soft_wrap=True, force_terminal=False, color_system=None
-            )
-            if plain
-            else TerminalConsole(highlight=False, soft_wrap=True)
-        )
+        self._console = TerminalConsole(highlight=False, soft_wrap=True)
+        self._errors = RepeatedErrors(self._console)
         self._quiet = quiet
         self._progress = Progress(
             TextColumn("backfill {task.description}"),
@@ -147,6 +131,7 @@ class TextConsole:
         self.note(drain(executing))
 
     def close(self) -> None:
+        self._errors.close()
         if self._bars:
             self._progress.stop()
 
@@ -161,21 +146,14 @@ class TextConsole:
             self.note(f"backfill {name}: {done:,} of {total:,} rows")
 
     def _run(self, facts: dict[str, Any]) -> None:
-        mark, colour = MARKS.get(facts["status"], ("·", "default"))
         if self._quiet and facts["status"] == "completed":
             return
-        what = facts.get("key") or (f"{facts['items']} changes" if facts.get("items") else "")
-        text = (
-            f"{datetime.now():%H:%M:%S} [{colour}]{mark}[/] {escape(facts['task'])} "
-            f"{escape(what)} [dim]{facts['run']}[/] {facts['status']} in {facts['ms']:.0f} ms"
-        )
-        if facts.get("failed_items"):
-            text += f", {facts['failed_items']} to be tried alone"
-        if facts.get("retry_in_s") is not None:
-            attempt = f"{facts['attempt']}/{facts['max_attempts']}"
-            text += f", retry in {facts['retry_in_s']:.1f} s ({attempt})"
-        self._console.print(text)
-        if facts.get("error"):
+        is_repeated = bool(facts.get("error")) and self._errors.is_repeated(facts)
+        if is_repeated and facts["status"] == "retrying":
+            return
+        # Words stay whole at the end of a line; what is longer than a line is left to the terminal.
+        self._console.print(run_line(facts), soft_wrap=False, overflow="ignore", crop=False)
+        if facts.get("error") and not is_repeated:
             self._console.print(escape(facts["error"]["traceback"].rstrip()), style="dim")
 
 
@@ -229,7 +207,7 @@ def _ending(state: str) -> str:
 
 def runs(count: int) -> str:
     """So many runs, in words."""
-    return "1 run" if count == 1 else f"{count} runs"
+    return counted(count, "run")
 
 
 def drain(executing: int | None) -> str:
