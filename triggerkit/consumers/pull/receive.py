@@ -216,7 +216,7 @@ class Receiving:
             if row is None:
                 return
             entry = entry_of_row(row)
-            if stops and self._consumer.stops_at(entry):
+            if entry.action == "truncate" and stops and self._consumer.stops_at(entry):
                 taken.last = entry.position - 1
                 return
             verdict = self._wants(entry)
