@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import orjson
@@ -87,6 +90,24 @@ class Rows:
         """Run statements on the source and state."""
         asyncio.run(execute(self._settings, *statements))
 
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Raise the workers' heartbeats, as they do."""
+        is_over = Event()
+
+        def beat() -> None:
+            with psycopg.connect(self._settings.state_dsn, autocommit=True) as connection:
+                while not is_over.wait(0.1):
+                    connection.execute("UPDATE triggerkit.workers SET beat = beat + 1")
+
+        beats = Thread(target=beat)
+        beats.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            beats.join()
+
     def why(self, *words: str, tasks: tuple[Task[Any, Any, Any], ...] = ()) -> Answer:
         """Ask."""
 
@@ -165,8 +186,12 @@ def test_a_run_that_waits_says_for_what(delivered: Rows) -> None:
     found = delivered.why("items", "1")
     assert (found.code, found.remedy) == ("queue_paused", "triggerkit queues resume default")
     delivered.execute("UPDATE triggerkit.queues SET paused_at = NULL")
-    delivered.execute("UPDATE triggerkit.workers SET tasks = '{other}'")
     found = delivered.why("items", "1")
+    assert (found.code, found.remedy) == ("no_worker", "triggerkit worker")
+    assert "host is silent" in found.conclusion
+    delivered.execute("UPDATE triggerkit.workers SET tasks = '{other}'")
+    with delivered.beating():
+        found = delivered.why("items", "1")
     assert (found.code, found.remedy) == (
         "no_worker_for_task",
         "triggerkit worker --queue default",
