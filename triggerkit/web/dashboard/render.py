@@ -23,6 +23,7 @@ from triggerkit.web.dashboard.values import (
 _FOLDER = Path(__file__).parent
 
 STYLE: Final = (_FOLDER / "style.css").read_bytes()
+ICON: Final = (_FOLDER / "icon.svg").read_bytes()
 
 #: Part of the stylesheet's address, so that browsers may keep it.
 STYLE_VERSION: Final = hashlib.sha256(STYLE).hexdigest()[:12]

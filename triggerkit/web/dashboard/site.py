@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -30,7 +30,7 @@ from triggerkit.web.api.operation import Call
 from triggerkit.web.api.problems import STATUSES
 from triggerkit.web.dashboard.guard import HEADERS, is_own_host, is_own_origin, is_secure
 from triggerkit.web.dashboard.page import Asked, Moved, OverviewOf, Route, Shown, read_form
-from triggerkit.web.dashboard.render import STYLE, render
+from triggerkit.web.dashboard.render import ICON, STYLE, render
 from triggerkit.web.dashboard.routes import routes
 from triggerkit.web.dashboard.session import COOKIE, LOGIN, SESSION_S, Sessions, is_same
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
@@ -62,10 +62,12 @@ class Dashboard(Mount):
         self._overview = overview
         self._pool: Any = None
         known = [PathRoute(route.path, _Page(self, route)) for route in routes()]
-        style = PathRoute("/style.css", _style)
-        super().__init__(
-            PREFIX, routes=[style, *known, PathRoute("/{rest:path}", _Page(self, Route("")))]
-        )
+        files = [
+            PathRoute("/style.css", _file(STYLE, "text/css")),
+            PathRoute("/icon.svg", _file(ICON, "image/svg+xml")),
+        ]
+        nothing = PathRoute("/{rest:path}", _Page(self, Route("")))
+        super().__init__(PREFIX, routes=[*files, *known, nothing])
 
     async def close(self) -> None:
         """Close the connections."""
@@ -188,6 +190,11 @@ def _failed(asked: Asked, error: Exception) -> Response:
     return _refusal(asked, 500, "An error that should not happen; the log of serve has it.")
 
 
-async def _style(request: Request) -> Response:
+def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Answer with a file of ours, which browsers may keep for a day."""
     headers = {**HEADERS, "cache-control": "public, max-age=86400"}
-    return Response(STYLE, 200 if request.method == "GET" else 405, headers, "text/css")
+
+    async def answer(request: Request) -> Response:  # noqa: ARG001
+        return Response(content, 200, headers, kind)
+
+    return answer
