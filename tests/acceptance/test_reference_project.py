@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import orjson
 import psycopg
@@ -135,6 +136,11 @@ def test_dev_says_once_that_it_is_ready(project: ReferenceProject) -> None:
     ready = [line for line in project.dev.lines if line.get("event") == "ready"]
     assert len(ready) == 1, project.dev.explain()
     assert ready[0]["ms"] > 0
+    link = ready[0]["dashboard"]
+    assert link.startswith(f"{project.dev.url}/dashboard/login?once=")
+    browser = build_opener(HTTPCookieProcessor())
+    with browser.open(link, timeout=20) as page:
+        assert "A change that is committed now would run." in page.read().decode()
 
 
 def test_status_tells_what_runs(project: ReferenceProject) -> None:

@@ -97,6 +97,9 @@ def _waits(
     run: RunWay, since: datetime, until: datetime, *, is_retry: bool, is_last: bool
 ) -> Iterator[Bar]:
     # When it was queued is known of the last time only.
+    if is_retry and not is_last:
+        yield Bar("waits for its retry, queued", since, until, run.queue, "wait")
+        return
     queued = run.queued_at if is_last else since
     queued = min(max(queued, since), until)
     if (queued - since).total_seconds() > AT_ONCE_S:
