@@ -100,6 +100,13 @@ def _root(
         _warn_of_unknown_settings()
 
 
+def _share_env_file() -> None:
+    """Let tasks and the app have what `.env` says, in every command as in `dev`."""
+    # Whoever reads the settings says what is wrong with the file.
+    with contextlib.suppress(TriggerkitError, OSError, ValueError):
+        os.environ.update(own_environment(Path.cwd()))
+
+
 def _warn_of_unknown_settings() -> None:
     try:
         names = own_environment(Path.cwd())
@@ -133,6 +140,8 @@ def _run() -> None:
             # A fork has another file under a stream than it was opened with.
             with contextlib.suppress(OSError):
                 stream.reconfigure(errors="backslashreplace")
+    if not is_child():
+        _share_env_file()
     if "_TRIGGERKIT_COMPLETE" in os.environ:
         import_module("triggerkit.cli.completion").prepare()
     try:
