@@ -74,6 +74,7 @@ async def show_run(asked: Asked) -> Answer:
         "waterfall": draw(bars, datetime.now(UTC)),
         "change": change,
         "columns": [] if change is None else columns_of(change),
+        "knows_old": change is None or knows_old_values(change),
         "gone": gone,
         "failures": [
             (attempt, own_places(attempt.error.traceback))
@@ -102,18 +103,26 @@ async def stop_run(asked: Asked) -> Answer:
 
 
 def columns_of(change: Trace) -> list[Column]:
-    """Return the row's columns before and after its change, those that changed first."""
+    """Return the row's columns before and after its change, those that changed first; of an update
+    whose old values are not known, only after it."""
     after, old = change.record or {}, change.changes or {}
     found = []
     for name in {**after, **old}:
         new = after.get(name)
         if change.action in ("insert", "read"):
             found.append(Column(name, None, new, changed=True))
+        elif not knows_old_values(change):
+            found.append(Column(name, None, new, changed=False))
         elif change.action == "delete":
             found.append(Column(name, new, None, changed=True))
         else:
             found.append(Column(name, old.get(name, new), new, changed=name in old))
     return sorted(found, key=lambda column: not column.changed)
+
+
+def knows_old_values(change: Trace) -> bool:
+    """Return whether the log has what an update changed: it has not where the WAL has not."""
+    return change.action != "update" or change.changes != {}
 
 
 async def _change(asked: Asked, run: Run) -> tuple[Trace | None, str | None]:

@@ -34,7 +34,9 @@ def pretty(value: Any) -> str:
 def one_line(value: Any) -> str:
     """Return a value of a row in one line."""
     short = compact(value)
-    text = short if isinstance(short, str) else json.dumps(short, ensure_ascii=False, default=str)
+    if isinstance(short, str):
+        return short
+    text = json.dumps(short, ensure_ascii=False, default=str)
     return text if len(text) <= TEXT_CHARS else f"{text[:TEXT_CHARS]}…"
 
 
