@@ -180,6 +180,13 @@ def logs_and_spans(s: Section) -> None:
     ]
 
 
+def use_the_database(s: Section) -> None:
+    try:
+        assert s.outputs(*s.module.told) == [1, 1, 1]
+    finally:
+        s.module.pool().close()
+
+
 def prepare(s: Section) -> None:
     assert s.outputs(*s.module.uses) == [1, 1, 1]
 
@@ -188,7 +195,7 @@ CHECKS: list[Callable[[Section], None]] = [
     a_task, payloads, trigger, wait_for_the_output, waits_and_deploys, handles_and_runs,
     in_a_transaction, delay_and_ttl, idempotency_keys, debounce, concurrency_keys,
     several_of_a_key, priority, tags_and_metadata, retries, limits, longest_time, schedules,
-    hooks, logs_and_spans, prepare,
+    hooks, logs_and_spans, prepare, use_the_database,
 ]  # fmt: skip
 
 
@@ -206,7 +213,9 @@ def test_the_example_does_what_the_text_says(
     triggers: RunState,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
 ) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
     declaring, *triggering = sections()[titled(check)]
     module = ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)
