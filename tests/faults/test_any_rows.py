@@ -143,6 +143,8 @@ def run(folder: Path, url: str, redis_url: str, receiver: MoodyReceiver, seconds
                 assert process.peak_bytes < MOST_BYTES
             stopped = "SELECT name, state FROM triggerkit.consumers WHERE state <> 'active'"
             assert connection.execute(stopped).fetchall() == []
+            failed = "SELECT table_name, error FROM triggerkit.backfills WHERE state = 'failed'"
+            assert connection.execute(failed).fetchall() == []
         finally:
             serve.stop()
             stream.stop()

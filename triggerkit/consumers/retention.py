@@ -58,17 +58,29 @@ _ANYBODY_BEHIND = f"SELECT EXISTS (SELECT {_NOT_GOT})"
 #: Cursors that moved in memory only, since nothing on the way was wanted. A rewind made since has
 #: another epoch.
 _SAVE = """
+WITH p AS (
+    SELECT * FROM unnest(%s::int[], %s::int[], %s::int[], %s::bigint[])
+        AS p (consumer_id, epoch, partition, position)
+), locked AS MATERIALIZED (
+    SELECT p.* FROM triggerkit.cursors k JOIN p USING (consumer_id, partition)
+    ORDER BY k.consumer_id, k.partition FOR NO KEY UPDATE OF k
+)
 UPDATE triggerkit.cursors k SET position = p.position
-FROM unnest(%s::int[], %s::int[], %s::int[], %s::bigint[])
-    AS p (consumer_id, epoch, partition, position), triggerkit.consumers c
+FROM locked p, triggerkit.consumers c
 WHERE k.consumer_id = p.consumer_id AND k.partition = p.partition AND c.id = p.consumer_id
   AND c.replay_epoch = p.epoch AND k.batch_id IS NULL AND k.position < p.position
 """
 
 _SKIP = """
-UPDATE triggerkit.cursors SET position = %(last)s, batch_id = NULL, batch_last = NULL, attempt = 0,
-    lease_until = NULL, leased = 0, settled = '{}'
-WHERE consumer_id = ANY (%(consumers)s) AND position < %(last)s
+WITH locked AS MATERIALIZED (
+    SELECT consumer_id, partition FROM triggerkit.cursors
+    WHERE consumer_id = ANY (%(consumers)s) AND position < %(last)s
+    ORDER BY consumer_id, partition FOR NO KEY UPDATE
+)
+UPDATE triggerkit.cursors k SET position = %(last)s, batch_id = NULL, batch_last = NULL,
+    attempt = 0, lease_until = NULL, leased = 0, settled = '{}'
+FROM locked l
+WHERE k.consumer_id = l.consumer_id AND k.partition = l.partition AND k.position < %(last)s
 """
 
 _RETAINED = """

@@ -39,6 +39,8 @@ COUNTED_BYTES = 64 * 1024 * 1024
 TARGET_S = 0.25
 TARGET_BYTES = 4 * 1024 * 1024
 
+#: Looks at a table that is altered while it is read.
+MOST_LOOKS = 10
 
 _SIZE = """
 SELECT greatest(pg_relation_size(%(table)s::regclass),
@@ -103,6 +105,7 @@ class ChunkReader:
         self._columns = [*self._types]
         self._decoders = await type_decoders(self._connection, self._types.values())
         self._key = await key_of(self._connection, self._table)
+        self._from = sql.Identifier(*self._table)
         if not await is_partitioned(self._connection, self._table):
             self._from = sql.SQL("ONLY ") + self._from
         if not self._columns or not self._key:
@@ -163,8 +166,35 @@ class ChunkReader:
         """Return the next chunk: places after `after` up to `last`, with `nulls` without a sort
         value.
 
-        Nothing when `last` is None: there were no such rows.
+        Nothing when `last` is None: there were no such rows. The rows have the columns that the
+        table had then: where it is altered meanwhile, they are read again.
         """
+        for _ in range(MOST_LOOKS):
+            if await key_of(self._connection, self._table) != self._key:
+                raise PreflightFailed(
+                    f"the primary key of {self._table} was changed while it was read; cancel the "
+                    "backfill and start another"
+                )
+            try:
+                chunk = await self._read(after, last, nulls=nulls)
+            except (psycopg.Error, ValueError):
+                if not await self._is_altered():
+                    raise
+            else:
+                if not await self._is_altered():
+                    return chunk
+            await self.open()
+        raise PreflightFailed(
+            f"table {self._table} was altered each time that it was read; resume the backfill"
+        )
+
+    async def _is_altered(self) -> bool:
+        published = await published_columns(self._connection, self._publication, [self._table])
+        types = published.get(self._table, {})
+        # One that is not published any more is read on as it was.
+        return bool(types) and [*types.items()] != [*self._types.items()]
+
+    async def _read(self, after: Place | None, last: Place | None, *, nulls: bool) -> Chunk:
         order = self._key if nulls else self._order
         conditions = [self._is_null()] if nulls else self._within()
         if last is None:
@@ -172,11 +202,6 @@ class ChunkReader:
         for operator, place in ((">", after), ("<=", last)):
             if place is not None:
                 conditions.append(self._compare(order, operator, place))
-        if await key_of(self._connection, self._table) != self._key:
-            raise PreflightFailed(
-                f"the primary key of {self._table} was changed while it was read; cancel the "
-                "backfill and start another"
-            )
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT {}").format(
             self._list(self._columns),
             self._from,

@@ -55,6 +55,12 @@ JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
 WHERE k.consumer_id = %s AND k.partition = %s
 """
 
+#: Before several cursors are changed: all lock them in this order, so that none waits for another
+#: that waits for it.
+LOCK_CURSORS = """
+SELECT FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition FOR NO KEY UPDATE
+"""
+
 #: Remembers the next attempt before it is sent.
 _BEGIN = """
 UPDATE triggerkit.cursors

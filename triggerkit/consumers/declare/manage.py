@@ -11,6 +11,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from triggerkit.consumers.consumer import ALL_PARTITIONS
+from triggerkit.consumers.cursors.store import LOCK_CURSORS
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.plan import Stored
 from triggerkit.consumers.declare.rewind import Rewound, rewind
@@ -147,6 +148,7 @@ class Consumers:
                     stored.id,
                 ],
             )
+            await self._state.execute(LOCK_CURSORS, [stored.id])
             is_pulled = endpoint_id is None and not after.is_direct
             if is_pulled != stored.is_pulled:
                 await self._state.execute(_END_BATCHES, [stored.id])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
+from triggerkit.consumers.cursors.store import LOCK_CURSORS
 from triggerkit.consumers.definition import BEGINNING
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import PARTITIONS
@@ -78,6 +79,7 @@ async def rewind(
         database_id, retained_from, next_position = row
         first = await _position(state, database_id, to, retained_from, next_position)
         await state.execute(_NEW_EPOCH, [consumer_id])
+        await state.execute(LOCK_CURSORS, [consumer_id])
         await state.execute(_MOVE, [first - 1, consumer_id])
         cursor = await state.execute(_UNPARK, [consumer_id, first - 1])
         return Rewound(first, next_position - first, cursor.rowcount)

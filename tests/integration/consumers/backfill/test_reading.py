@@ -179,3 +179,30 @@ def test_texts_that_copy_would_escape_are_read_as_they_are(scene: Scene) -> None
         assert read == [None, *STRANGE]
 
     scene(scenario)
+
+
+@pytest.mark.parametrize(
+    ("altered", "value"),
+    [
+        ("DROP COLUMN t", {}),
+        ("RENAME t TO u", {"u": 7}),
+        ("ALTER t TYPE text USING '\"'", {"t": '"'}),
+        ("ADD COLUMN u int DEFAULT 8", {"t": 7, "u": 8}),
+    ],
+)
+def test_rows_have_the_columns_that_their_table_had_as_they_were_read(
+    scene: Scene, altered: str, value: dict[str, object]
+) -> None:
+    async def scenario(operator: Operator, receiver: Receiver) -> None:
+        await prepared(operator, receiver, 0)
+        await execute(operator.settings, "ALTER TABLE items ADD COLUMN t int")
+        await operator.source.execute("INSERT INTO public.items (id, t) VALUES (1, 7)")
+        reader = ChunkReader(operator.source, TableName("public", "items"), None)
+        await reader.open()
+        last = await reader.last_place(nulls=False)
+        await execute(operator.settings, f"ALTER TABLE items {altered}")
+        [row] = (await reader.read(None, last, nulls=False)).rows
+        record = orjson.loads(orjson.dumps(row.record))
+        assert {name: record[name] for name in record if name in ("t", "u")} == value
+
+    scene(scenario)

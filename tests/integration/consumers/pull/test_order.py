@@ -6,7 +6,10 @@ import asyncio
 import random
 from collections import defaultdict
 
+import psycopg
+
 from tests.integration.consumers.pull.pulling import Pulling, ids, pulling, same_partition
+from triggerkit.consumers.declare.rewind import rewind
 from triggerkit.consumers.definition import changes
 from triggerkit.log.entry import PARTITIONS
 
@@ -83,3 +86,34 @@ def test_large_messages_of_all_partitions_keep_the_order_of_a_whole(database_url
             assert seen == [*rows[9:], 200]
 
     asyncio.run(scenario())
+
+
+def test_a_replay_and_a_caller_who_both_change_several_cursors_wait_for_each_other_in_order(
+    database_url: str,
+) -> None:
+    async def scenario() -> None:
+        async with pulling(database_url) as pull:
+            await pull.log(range(1, 40))
+            # Where its row lies is not the order of partitions any more.
+            await pull.execute("UPDATE triggerkit.cursors SET position = 0 WHERE partition = 0")
+            lock = "SELECT FROM triggerkit.cursors WHERE partition = %s FOR NO KEY UPDATE"
+            async with (
+                await psycopg.AsyncConnection.connect(pull.url) as caller,
+                await psycopg.AsyncConnection.connect(pull.url, autocommit=True) as state,
+            ):
+                # As the planner reads a table of many consumers.
+                await state.execute("SET enable_indexscan = off")
+                await state.execute("SET enable_bitmapscan = off")
+                await caller.execute(lock, [0])
+                pid = state.info.backend_pid
+                replaying = asyncio.create_task(rewind(state, 1, "beginning"))
+                waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = "
+                async with asyncio.timeout(10):
+                    while not await pull.execute(f"{waits}{pid}"):
+                        assert not replaying.done(), replaying.result()
+                        await asyncio.sleep(0.01)
+                await caller.execute(lock, [7])
+                await caller.commit()
+                assert (await replaying).first_position == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
