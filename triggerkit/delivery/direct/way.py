@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import psycopg
@@ -26,7 +27,10 @@ from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.runs.transport.open import open_async_transport
 from triggerkit.settings import Settings
 from triggerkit.state.faults import blames_values
-from triggerkit.state.turn import Rows, Statement, in_one_turn_async
+from triggerkit.state.turn import Around, Rows, Statement, in_one_turn_async
+
+#: Seconds that a stop waits for a transaction that is under way.
+END_S = 5.0
 
 
 class NotMade(Exception):
@@ -72,9 +76,30 @@ class DirectWay:
             CursorMoved: the cursor is another by now; nothing was done.
             NotMade: the runs cannot be made now, or as they are.
         """
+        moving = asyncio.create_task(
+            self._move(consumer, cursor, outcome, around(runs), parked), name="move"
+        )
+        try:
+            return await asyncio.shield(moving)
+        except asyncio.CancelledError:
+            # What was sent to Postgres in one turn is waited for: its end is near, and known then.
+            await asyncio.wait({moving}, timeout=END_S)
+            if not moving.cancel() and not moving.cancelled():
+                # Whatever it was, nobody asks any more.
+                moving.exception()
+            raise
+
+    async def _move(
+        self,
+        consumer: Consumer,
+        cursor: Cursor,
+        outcome: AttemptOutcome,
+        made: Around,
+        parked: Sequence[ParkedMessage],
+    ) -> Cursor:
         try:
             cursor, rows = await move_together(
-                self._states, consumer, cursor, outcome, around(runs), parked
+                self._states, consumer, cursor, outcome, made, parked
             )
         except psycopg.Error as error:
             raise _not_made(error) from error
