@@ -56,23 +56,29 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     scale = Scale("quick" if options.quick else "full" if options.full else "normal")
     names = options.names or list(BENCHMARKS)
-    results: dict[str, Any] = {
+    run = {
         "command": " ".join(["python -m bench", *arguments]),
         "scale": scale.name,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        "benchmarks": {},
     }
-    reports = {name: _measure(name, scale, results["benchmarks"]) for name in names}
+    results: dict[str, Any] = {}
+    reports = {name: _measure(name, scale, results) for name in names}
     _print_table(reports)
     output = options.output or (
         RESULTS if names == list(BENCHMARKS) and not options.quick else None
     )
     if output is not None:
-        output.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
+        _keep(output, {name: {"run": run, **result} for name, result in results.items()})
         console.print(f"written to {output}", markup=False)
     return 1 if None in reports.values() else 0
+
+
+def _keep(output: Path, results: dict[str, Any]) -> None:
+    """Write `results` to `output`; what was not measured anew stays there as it is."""
+    kept = orjson.loads(output.read_bytes()) if output.exists() else {}
+    output.write_bytes(orjson.dumps(kept | results, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bench.readme import PAGE, written
 from bench.rivals.embeddings_server import DIMENSIONS, Api
 from bench.rivals.plain_dramatiq import entries
 
@@ -50,3 +51,9 @@ def test_entries_are_summed_over_processes_from_the_first_to_the_last(tmp_path: 
     # Another process has only begun to write.
     (tmp_path / "3").write_text("")
     assert entries(tmp_path) == (7, 100, 500)
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    page = PAGE.read_text()
+    assert written(page) == page, "run `python -m bench.readme`, which writes them"
+    assert "{" not in page.partition("## Performance")[2].partition("##")[0]
