@@ -81,7 +81,7 @@ class Program:
         self._folder = folder
         self._arguments = list(arguments)
         self._settings = settings
-        self._log = folder / f"{arguments[1].partition(':')[0]}.log"
+        self._log = folder / f"{arguments[min(1, len(arguments) - 1)].partition(':')[0]}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
 

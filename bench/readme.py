@@ -37,6 +37,13 @@ ROWS = (
         "writes JSON",
     ),
     Row(
+        "T1",
+        'the same with `via="direct"`',
+        "{directly: committed → batch task's run completed}",
+        "{Debezium's engine, to a bare route}: Debezium's engine, which stores no log and makes no "
+        "runs, to a bare route",
+    ),
+    Row(
         "T3",
         "runs per second of a task that does nothing, each durable in Postgres",
         "{one run per trigger, queued before}",

@@ -6,9 +6,7 @@ as its documentation does for texts of one chunk.
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +18,15 @@ from psycopg import sql
 from bench.processes import environment
 from bench.project import connect, one
 from bench.rivals.embeddings_server import DIMENSIONS
+from bench.rivals.own_environment import own_environment
 
 VERSION = "0.12.1"
-
-ENVIRONMENT = Path(__file__).parent / "pgai" / ".venv"
 
 #: Texts of one request, and requests at a time.
 BATCH = 1000
 CONCURRENCY = 2
 
-#: Seconds an installation, and a command, may take.
-INSTALL_S = 900.0
+#: Seconds a command may take.
 COMMAND_S = 600.0
 
 _CREATE = """
@@ -46,10 +42,6 @@ SELECT ai.create_vectorizer(
 """
 
 
-class NotInstalled(Exception):
-    """pgai could not be installed here; the message says why."""
-
-
 @dataclass(frozen=True)
 class Pgai:
     """An installed pgai."""
@@ -63,14 +55,7 @@ class Pgai:
         Raises:
             NotInstalled: what the installer said last.
         """
-        done = ENVIRONMENT / f".installed-{VERSION}"
-        if not done.exists():
-            _run([sys.executable, "-m", "venv", str(ENVIRONMENT)])
-            package = f"pgai[vectorizer-worker]=={VERSION}"
-            quiet = ["--quiet", "--disable-pip-version-check"]
-            _run([str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", *quiet, package])
-            done.touch()
-        return cls(ENVIRONMENT)
+        return cls(own_environment("pgai", f"pgai[vectorizer-worker]=={VERSION}"))
 
     def prepare(self, dsn: str, api_url: str) -> None:
         """Install its schema and make a vectorizer of `posts`; its queue then holds every post."""
@@ -112,14 +97,3 @@ class Pgai:
             raise RuntimeError(
                 f"pgai {arguments[0]} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
             )
-
-
-def _run(command: list[str]) -> None:
-    try:
-        # pip's own settings are among the variables.
-        subprocess.run(
-            command, env=os.environ, capture_output=True, text=True, check=True, timeout=INSTALL_S
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        raise NotInstalled(said.strip().splitlines()[-1]) from error

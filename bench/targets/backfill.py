@@ -10,7 +10,8 @@ from bench.figures import Figure, Report, Scale, Target, middle
 from bench.posts import FakeApi, fake_api, make_posts, reference_project
 from bench.processes import Program, run_to_end, wait_until
 from bench.project import ROOT, connect, one, servers, work_folder
-from bench.rivals.pgai_vectorizer import NotInstalled, Pgai
+from bench.rivals.own_environment import NotInstalled
+from bench.rivals.pgai_vectorizer import Pgai
 
 #: Most seconds one backfill may take.
 BACKFILL_S = 600.0

