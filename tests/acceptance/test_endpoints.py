@@ -232,7 +232,8 @@ def test_our_own_route_answers_a_test_without_a_run(
         report = endpoints.json("test", "route", settings={"TRIGGERKIT_PUBLIC_URL": base})
         assert (report["ok"], report["status"]) == (True, 200)
         assert report["answer"] == '{"test":true}'
-        elsewhere = endpoints.json("test", "route", settings={"TRIGGERKIT_PUBLIC_URL": f"{base}1"})
+        other = {"TRIGGERKIT_PUBLIC_URL": f"http://127.0.0.1:{site.port ^ 1}"}
+        elsewhere = endpoints.json("test", "route", settings=other)
         assert (elsewhere["ok"], elsewhere["status"]) == (False, 401)
         assert "does not know us" in elsewhere["meaning"]
     refused = endpoints("test", "route")
