@@ -82,7 +82,7 @@ def test_a_consumer_that_is_started_while_the_deliveries_end_is_ended_with_them(
         assert refreshing.cancelled()
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="coroutine .* was never awaited")
         asyncio.run(scenario())
         gc.collect()
     assert ended == ["test"]
