@@ -40,8 +40,7 @@ ROWS = (
         "T1",
         'the same with `via="direct"`',
         "{directly: committed → batch task's run completed}",
-        "{Debezium's engine, to a bare route}: Debezium's engine, which stores no log and makes no "
-        "runs, to a bare route",
+        "{directly: limit: bare receive + decode + JSON}: the same limit",
     ),
     Row(
         "T3",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -79,7 +80,11 @@ class Debezium:
             yield debezium
 
     def changes_per_s(self, count: int) -> float:
-        """Insert `count` rows; changes a second from the first commit to the last batch's post."""
+        """Insert `count` rows; changes a second from the first commit to the last batch's post.
+
+        Before and after it is stopped: it polls, which costs the others processor time.
+        """
+        self._process.send_signal(signal.SIGCONT)
         self._connection.execute("CHECKPOINT")
         expected = self._taken()["messages"] + count
         first_commit = insert(self._connection, count)
@@ -90,7 +95,9 @@ class Debezium:
             return self._taken()["messages"] >= expected
 
         wait_until(all_posted, ROUND_S, "Debezium posted all", 0.25)
-        return count / (self._taken()["last_at"] - first_commit)
+        rate = count / (self._taken()["last_at"] - first_commit)
+        self._process.send_signal(signal.SIGSTOP)
+        return rate
 
     def _taken(self) -> dict[str, float]:
         with urlopen(self._url, timeout=30) as answer:
@@ -114,6 +121,8 @@ def _postgres(folder: Path) -> Iterator[None]:
         runner.run(server.start())
         with connect(server.url) as connection:
             connection.execute("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
+            # It is stopped while others are measured.
+            connection.execute("ALTER SYSTEM SET wal_sender_timeout = 0")
             hba = Path(one(connection, "SHOW hba_file"))
         with hba.open("a") as file:
             file.write("host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n")
