@@ -6,12 +6,12 @@ the last of them came, in seconds since 1970.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 
 import orjson
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -43,4 +43,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    # Its sockets send at once; asyncio's would wait 40 ms, as these do not say that they are TCP's.
+    uvloop.run(serve())
