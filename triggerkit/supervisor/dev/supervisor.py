@@ -139,8 +139,8 @@ class Dev:
     async def _prepare(self) -> None:
         """State schema and the checks."""
         async with await connect(self._settings.state_dsn, "triggerkit dev") as state:
-            for migration in await migrate(state):
-                self._console.note(f"  state schema migrated to {migration.version}")
+            if done := await migrate(state):
+                self._console.note(f"  schema triggerkit migrated to version {done[-1].version}")
         checks = await run_checks(self._settings, [])
         for check in checks:
             self._console.check(check)
