@@ -89,8 +89,8 @@ class WorkerCommand:
     """`triggerkit worker` of the project in `folder`."""
 
     def __init__(self, folder: Path, state: RunState, database_url: str, redis_url: str) -> None:
+        self.folder = folder
         self.state = state
-        self._folder = folder
         self._environment = {
             **clean_environment(),
             "DATABASE_URL": database_url,
@@ -105,7 +105,7 @@ class WorkerCommand:
         """Start it; runs wait until it is ready."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "triggerkit", "worker", *options],
-            cwd=self._folder,
+            cwd=self.folder,
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -152,7 +152,7 @@ class WorkerCommand:
         eventually(
             lambda: set(self.state.rows(query, list(run_ids))) == {status},
             60,
-            f"{status}: {self.state.statuses()}\n{''.join(self.lines)}",
+            lambda: f"{status}: {self.state.statuses()}\n{''.join(self.lines)}",
         )
         return [self.state.run(run_id) for run_id in run_ids]
 

@@ -29,15 +29,16 @@ COMMAND_TIMEOUT_S = 60.0
 FOREIGN = ("TRIGGERKIT_", "DATABASE_URL", "REDIS_URL", "OPENAI_", "EMBEDDING_", "PG")
 
 
-def eventually(look: Callable[[], T], deadline_s: float, what: str) -> T:
-    """Wait until `look` answers something true, and return it."""
+def eventually(look: Callable[[], T], deadline_s: float, what: str | Callable[[], str]) -> T:
+    """Wait until `look` answers something true, and return it; `what` is said when it does not."""
     until = time.monotonic() + deadline_s
     while True:
         seen = look()
         if seen:
             return seen
         if time.monotonic() > until:
-            raise AssertionError(f"not within {deadline_s:g} s: {what}; last seen: {seen!r}")
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {deadline_s:g} s: {said}; last seen: {seen!r}")
         time.sleep(0.01)
 
 

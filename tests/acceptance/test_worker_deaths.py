@@ -55,6 +55,34 @@ def test_a_child_that_the_kernel_kills_is_replaced_and_its_runs_are_executed_aga
     assert worker.stop() == 0
 
 
+#: Keeps a child from going on for a moment when it is about to hear its parent: one that took runs
+#: before would have executed one.
+SLOW_TO_HEAR = """
+import threading
+from harmful import *
+
+start = threading.Thread.start
+
+def start_slowly(thread: threading.Thread) -> None:
+    if thread.name == "cancellations":
+        threading.Event().wait(1)
+    start(thread)
+
+threading.Thread.start = start_slowly
+"""
+
+
+def test_the_first_run_may_kill_a_child_that_has_only_just_started(worker: WorkerCommand) -> None:
+    (worker.folder / "slow_to_hear.py").write_text(SLOW_TO_HEAR)
+    (worker.folder / "triggerkit.toml").write_text('tasks = ["slow_to_hear"]\n')
+    guilty, other = worker.trigger("exits"), worker.trigger("adds", {"a": 1})
+    worker.start()
+    worker.wait_for("crashed", guilty)
+    worker.wait_for("completed", other)
+    assert worker.said("ended with code 7")
+    assert worker.stop() == 0
+
+
 def test_a_fork_that_returns_does_not_go_on_as_a_worker(worker: WorkerCommand) -> None:
     worker.start()
     runs = [worker.trigger("forks") for _ in range(5)]

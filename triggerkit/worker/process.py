@@ -123,7 +123,7 @@ class Worker:
         _prepare(self._tasks, self._event_loop)
 
     def start(self) -> None:
-        """Take runs."""
+        """Start all that a run needs; it takes none yet."""
         self._completions.start()
         self._journal.start()
         self._notes.start()
@@ -131,6 +131,9 @@ class Worker:
         watchdog.watch_loop(self._event_loop.loop, self._event_loop.thread_id)
         watchdog.start()
         self._tell_tasks()
+
+    def take(self) -> None:
+        """Take runs."""
         if self._threads is not None:
             self._threads.worker.start()
         if self._coroutines is not None:
@@ -223,7 +226,8 @@ def execute_runs(
 ) -> bool:
     """Execute runs in this process until `stop` is set; returns when all outcomes are written.
 
-    `begin` is called before it takes runs, once what may hang has not.
+    `begin` is called once what may hang has not, and `ready` before the first run is taken: one
+    that kills the process must find a parent that replaces it.
     Returns whether the process has to be replaced: code of a run does not end in it. `on_stuck` is
     called when that is known, and the process stops.
     """
@@ -240,6 +244,7 @@ def execute_runs(
     worker.start()
     try:
         ready(worker)
+        worker.take()
         stop.wait()
     finally:
         worker.stop()
