@@ -46,9 +46,9 @@ format: .venv/.installed-dev
 
 ## lock: pin the dependencies anew, with hashes and without any address
 lock:
-	@$(LOCK) --extra openai --extra build -o requirements-serve.lock
-	@$(LOCK) --extra openai --extra build --extra dev -o requirements.lock
-	@$(LOCK) --extra openai --extra build --extra dev --group test -o requirements-dev.lock
+	@$(LOCK) --extra encryption --extra openai --extra build -o requirements-serve.lock
+	@$(LOCK) --extra encryption --extra openai --extra build --extra dev -o requirements.lock
+	@$(LOCK) --extra encryption --extra openai --extra build --extra dev --group test -o requirements-dev.lock
 
 ## bench: the benchmarks; a part is .venv/bin/python -m bench T1 --quick
 bench: .venv/.installed-dev

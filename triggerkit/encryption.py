@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretBytes
 
 from triggerkit.errors import CannotDecrypt, ConfigurationError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _VERSION = b"\x01"
 _ID_BYTES = 8
@@ -26,9 +28,13 @@ class Keyring:
     """The keys of TRIGGERKIT_ENCRYPTION_KEY: the first one encrypts, each of them decrypts."""
 
     def __init__(self, keys: Sequence[SecretBytes]) -> None:
-        """`keys` are of 32 bytes each; without any, nothing can be encrypted or decrypted."""
+        """`keys` are of 32 bytes each; without any, nothing can be encrypted or decrypted.
+
+        Raises:
+            ConfigurationError: there are keys, and no package to encrypt with.
+        """
         self._ciphers = {
-            _key_id(key.get_secret_value()): AESGCM(key.get_secret_value()) for key in keys
+            _key_id(key.get_secret_value()): _cipher(key.get_secret_value()) for key in keys
         }
 
     def encrypt(self, plain: bytes, place: str) -> bytes:
@@ -57,6 +63,8 @@ class Keyring:
                 f"{place} is encrypted, and TRIGGERKIT_ENCRYPTION_KEY is not set; "
                 "set it to the key it was encrypted with"
             )
+        from cryptography.exceptions import InvalidTag
+
         cipher = self._ciphers.get(head[1:])
         if head[:1] != _VERSION or cipher is None:
             raise CannotDecrypt(
@@ -74,6 +82,17 @@ class Keyring:
     def is_current(self, sealed: bytes) -> bool:
         """Return whether `sealed` was made with the first key."""
         return next(iter(self._ciphers), None) == sealed[len(_VERSION) : _HEAD_BYTES]
+
+
+def _cipher(key: bytes) -> AESGCM:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError as error:
+        raise ConfigurationError(
+            "TRIGGERKIT_ENCRYPTION_KEY is set, and the package that encrypts is not installed: "
+            "install it with: pip install 'triggerkit[encryption]'"
+        ) from error
+    return AESGCM(key)
 
 
 def _key_id(key: bytes) -> bytes:

