@@ -43,9 +43,10 @@ row's values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from inspect import getdoc
 from traceback import StackSummary, TracebackException, extract_tb
 
@@ -78,8 +79,7 @@ class UnknownConsumer(TriggerkitError):
     """No consumer has this name; `triggerkit consumers list` lists the consumers."""
 
     def __init__(self, name: str, known: list[str]) -> None:
-        listed = f"known consumers: {', '.join(known)}" if known else "there are none yet"
-        super().__init__(f"no consumer is named {name!r}; {listed}")
+        super().__init__(unknown_name("consumer", name, known))
         self.name = name
 
 
@@ -242,6 +242,34 @@ class RetryAfter(TaskError):
         """`delay` is in seconds, or a timedelta."""
         self.seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
         super().__init__(message or f"asked to be retried in {self.seconds:g} s")
+
+
+#: How many of the known names a message lists.
+LISTED = 20
+
+
+def closest(name: str, known: Collection[str]) -> str | None:
+    """Return the one of the known names that was probably meant."""
+    by_case = {other.casefold(): other for other in known}
+    found = get_close_matches(name.casefold(), by_case, 1)
+    return by_case[found[0]] if found else None
+
+
+def suggested(name: str, known: Collection[str]) -> str:
+    """Return the end of a sentence, `; did you mean orders?`, or "" where no name is like it."""
+    found = closest(name, known)
+    return "" if found is None else f"; did you mean {found}?"
+
+
+def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
+    """Return the message that nothing of this kind has the name, with those that there are."""
+    said = f"no {kind} is named {name!r}"
+    if not known:
+        return f"{said}; there are none yet"
+    listed = ", ".join(list(known)[:LISTED])
+    more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+    meant = suggested(name, known)
+    return f"{said}{meant or ';'} known {kind}s: {listed}{more}"
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.textfile import read_text
 
 #: The modules of the projects that this process may import.
@@ -77,7 +77,8 @@ class Project:
         unknown = sorted(values.keys() - known)
         if unknown:
             raise ConfigurationError(
-                f"{path.name}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
+                f"{path.name}: unknown key {unknown[0]!r}{suggested(unknown[0], known) or ';'} "
+                f"known are {', '.join(sorted(known))}"
             )
         found_tasks = _modules(path, values, "tasks", ["tasks"])
         functions = _modules(path, values, "functions", [])

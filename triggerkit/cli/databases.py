@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.options import Json
-from triggerkit.errors import TriggerkitError
+from triggerkit.errors import TriggerkitError, unknown_name
 from triggerkit.settings import Settings
 from triggerkit.supervisor.status import read_health
 from triggerkit.terminal.console import TerminalConsole
@@ -46,8 +46,7 @@ def show(
     """Show one source database: its slot, its log and its problems."""
     databases = {database["name"]: database for database in _databases()}
     if name not in databases:
-        there = f"known databases: {', '.join(databases)}" if databases else "there are none yet"
-        raise TriggerkitError(f"no database is named {name!r}; {there}")
+        raise TriggerkitError(unknown_name("database", name, databases))
     found = databases[name]
     if json:
         print(orjson.dumps(found).decode())

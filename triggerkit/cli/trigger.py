@@ -8,7 +8,7 @@ import typer
 
 from triggerkit.cli.options import Tasks
 from triggerkit.cli.run_client import json_given, print_json
-from triggerkit.errors import UnknownTask
+from triggerkit.errors import UnknownTask, unknown_name
 from triggerkit.project import Project
 from triggerkit.runs.portal import portal
 from triggerkit.tasks.registry import load_tasks
@@ -56,8 +56,7 @@ def trigger(
     """Run a task with a payload; print the run's handle."""
     known = load_tasks(Project.load(tasks=tasks))
     if task not in known:
-        listed = ", ".join(sorted(known)) or "none"
-        raise UnknownTask(f"no task is named {task!r}; known tasks: {listed}")
+        raise UnknownTask(unknown_name("task", task, sorted(known)))
     found = known[task]
     takes_none = found.payload_type.shape == "none"
     body = json_given(payload or ("null" if takes_none else "{}"), "--payload")

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from triggerkit.cli.options import Json, Tasks
-from triggerkit.errors import ConfigurationError, UnknownTask
+from triggerkit.errors import ConfigurationError, UnknownTask, unknown_name
 from triggerkit.project import Project
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
@@ -64,8 +64,7 @@ def _chosen(project: Project, name: str | None) -> list[Verifiable]:
     known = load_tasks(project)
     if name is not None:
         if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            raise UnknownTask(f"no task is named {name!r}; known tasks: {listed}")
+            raise UnknownTask(unknown_name("task", name, sorted(known)))
         return [verifiable(known[name])]
     chosen = [verifiable(task) for task in known.values() if task.verify is not None]
     if not chosen:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.filters.functions import reference_to
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.log.entry import PARTITIONS
 
 # The names of the tables that consumers follow.
@@ -242,8 +242,9 @@ def _message_of(error: ValidationError, where: str) -> str:
         path = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(sorted(ConsumerDefinition.model_fields))
-            message = f"is not known; known are {known}"
+            fields = sorted(ConsumerDefinition.model_fields)
+            meant = suggested(str(problem["loc"][-1]), fields)
+            message = f"is not known{meant or ';'} known are {', '.join(fields)}"
         elif problem["type"] == "literal_error":
             message += f", not {problem['input']!r}"
         lines.append(f"{where}{f' {path}' if path else ''}: {message}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.replication.unknown_table import no_table
 
 _TABLE = """
 SELECT c.oid, obj_description(c.oid, 'pg_class')
@@ -91,9 +92,7 @@ async def read_columns(connection: psycopg.AsyncConnection, schema: str, name: s
     cursor = await connection.execute(_TABLE, [schema, name])
     table = await cursor.fetchone()
     if table is None:
-        raise ConfigurationError(
-            f"table {schema}.{name} does not exist; write it as schema.table, or create it first"
-        )
+        raise ConfigurationError(await no_table(connection, (schema, name)))
     oid, comment = table
     cursor = await connection.execute(_COLUMNS, [oid])
     columns = await cursor.fetchall()

@@ -10,7 +10,13 @@ from types import ModuleType
 from typing import Any
 
 from triggerkit.consumers.declare.declaration import Declared
-from triggerkit.errors import ConfigurationError, TaskImportError, TriggerkitError, text_of
+from triggerkit.errors import (
+    ConfigurationError,
+    TaskImportError,
+    TriggerkitError,
+    text_of,
+    unknown_name,
+)
 from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns, Limits, Schedule
 from triggerkit.tasks.declare import check_takes, declared
@@ -107,9 +113,8 @@ def check_direct(consumers: Iterable[Declared], tasks: dict[str, Task[Any, Any, 
         if name is None:
             continue
         if name not in tasks:
-            known = ", ".join(sorted(tasks)) or "none"
             raise ConfigurationError(
-                f"{consumer.where} task: no task is named {name!r}; known are {known}"
+                f"{consumer.where} task: {unknown_name('task', name, sorted(tasks))}"
             )
         check_takes(tasks[name], consumer.definition)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import orjson
 import psycopg
@@ -14,7 +13,7 @@ from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.slot_state import SlotState, read_slot
-from triggerkit.replication.table_name import table_text
+from triggerkit.replication.unknown_table import no_table
 
 #: Milliseconds that a look into the source may take.
 LOOK_MS = 300
@@ -28,12 +27,6 @@ LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
   AND (k.place IS NULL OR k.place <= i.indnkeyatts)
 ORDER BY k.place
-"""
-
-_TABLES = """
-SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p')
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'triggerkit')
 """
 
 #: By its root, by one of its partitions, or since all tables are.
@@ -99,10 +92,7 @@ async def look_at_row(
 async def _key_columns(source: psycopg.AsyncConnection, table: TableName) -> list[tuple[str, str]]:
     rows = await (await source.execute(_KEY, table)).fetchall()
     if not rows:
-        known = [table_text(*name) for name in await (await source.execute(_TABLES)).fetchall()]
-        near = get_close_matches(str(table), known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigurationError(f"the source database has no table {table}{hint}")
+        raise ConfigurationError(await no_table(source, table))
     return [(name, type_) for name, type_ in rows if name is not None]
 
 

@@ -80,7 +80,10 @@ def test_two_declarations_of_one_name_are_refused() -> None:
 
 def test_a_file_with_an_unknown_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "triggerkit.toml").write_text("[consumer.a]\ntables = []\n")
-    with pytest.raises(ConfigurationError, match="unknown key 'consumer'; known are app, consum"):
+    with pytest.raises(
+        ConfigurationError,
+        match="unknown key 'consumer'; did you mean consumers",
+    ):
         Project.load(tmp_path)
 
 
@@ -124,7 +127,7 @@ def test_a_consumer_of_the_file_names_a_task_that_there_is_and_that_takes_change
     def take(number: int) -> None: ...
 
     (consumer,), _ = read('[consumers.a]\ntables=["t"]\nvia="direct"\ntask="index"')
-    with pytest.raises(ConfigurationError, match="no task is named 'index'; known are take"):
+    with pytest.raises(ConfigurationError, match="no task is named 'index'; known tasks: take"):
         check_direct([consumer], {"take": take})
     with pytest.raises(ConfigurationError, match="must be a Change"):
         check_direct([consumer], {"index": take})

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import ConfigurationError
+from triggerkit.replication.unknown_table import no_column, no_table
 
 #: The column's type, and whether an index that holds all rows begins with the column.
 _COLUMN = """
@@ -42,7 +43,7 @@ async def source_of(
     cursor = await source.execute(_COLUMN, table)
     columns = {name: (type_name, indexed) for name, type_name, indexed in await cursor.fetchall()}
     if not columns:
-        raise ConfigurationError(f"table {table} does not exist; create it, or correct the name")
+        raise ConfigurationError(await no_table(source, table))
     if sort_by is None:
         if from_ is not None or until is not None:
             raise ConfigurationError(
@@ -50,9 +51,7 @@ async def source_of(
             )
         return BackfillSource(table, None, None, None)
     if sort_by not in columns:
-        raise ConfigurationError(
-            f"table {table} has no column {sort_by!r} to sort by; it has {', '.join(columns)}"
-        )
+        raise ConfigurationError(no_column(table, sort_by, columns))
     type_name, is_indexed = columns[sort_by]
     lower = await _cast(source, table, sort_by, type_name, "from", from_)
     before = await _cast(source, table, sort_by, type_name, "until", until)

@@ -71,7 +71,6 @@ async def apply(
     await require_logical(source)
     planned = await plan(source, state, declarations, names, public_url=public_url, keyring=keyring)
     endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
-    await endpoints.check(declarations.endpoints, declarations.consumers)
     database, identity = await ensure_database(
         source, state, names, [c.name for c in declarations.consumers], may_lose=may_lose
     )

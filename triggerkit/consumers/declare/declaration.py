@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, suggested
 
 #: Who declared a consumer or an endpoint; `api` is the commands' and the management API's.
 Manager = Literal["code", "file", "api"]
@@ -136,7 +136,11 @@ def _validated(adapter: TypeAdapter[Any], value: object, table: str) -> Any:
         lines = []
         for problem in error.errors(include_url=False, include_input=False):
             path = ".".join(map(str, (table, *problem["loc"])))
-            unknown = problem["type"] == "extra_forbidden"
-            message = "is not known; known are url, headers, signing_secret" if unknown else None
-            lines.append(f"{FILE} {path}: {message or problem['msg']}")
+            message = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                meant = suggested(str(problem["loc"][-1]), _Endpoint.model_fields)
+                message = (
+                    f"is not known{meant or ';'} known are {', '.join(_Endpoint.model_fields)}"
+                )
+            lines.append(f"{FILE} {path}: {message}")
         raise ConfigurationError("\n".join(lines)) from None

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 from triggerkit.consumers.declare.declaration import Declared, DeclaredEndpoint, Manager
 from triggerkit.consumers.endpoints.model import COLUMNS, Endpoint, SealedEndpoint, seal, validate
 from triggerkit.encryption import Keyring
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, unknown_name
 
 _FIND = sql.SQL("SELECT {} FROM triggerkit.endpoints e WHERE e.name = %s").format(sql.SQL(COLUMNS))
 
@@ -128,9 +128,10 @@ class EndpointSteps:
     async def _named(self, declared: Declared, name: str) -> SealedEndpoint:
         found = await self._find(name)
         if found is None:
+            unknown = unknown_name("endpoint", name, await self._names())
             raise ConfigurationError(
-                f"{declared.where} endpoint: no endpoint is named {name!r}; declare it in "
-                "triggerkit.toml, or create it with: triggerkit endpoints create"
+                f"{declared.where} endpoint: {unknown}; declare it in triggerkit.toml, or create "
+                "it with: triggerkit endpoints create"
             )
         return found
 
@@ -148,6 +149,10 @@ class EndpointSteps:
         async with self._state.cursor(row_factory=class_row(SealedEndpoint)) as cursor:
             await cursor.execute(_FIND, [name])
             return await cursor.fetchone()
+
+    async def _names(self) -> list[str]:
+        cursor = await self._state.execute("SELECT name FROM triggerkit.endpoints ORDER BY 1")
+        return [name for (name,) in await cursor.fetchall()]
 
     async def _upsert(self, endpoint: Endpoint, managed_by: Manager) -> int:
         values = [endpoint.name, endpoint.url, *seal(endpoint, self._keyring), managed_by]

@@ -80,11 +80,17 @@ async def prepare(
 async def of_endpoints(
     endpoints: EndpointSteps, declarations: Declarations, *, has_state: bool = True
 ) -> list[Preparation]:
-    """Return the endpoints that will be made, changed or deleted."""
+    """Return the endpoints that will be made, changed or deleted.
+
+    Raises:
+        InvalidEndpoint: one cannot be used.
+        ConfigurationError: a consumer names an endpoint that does not exist.
+    """
     if not has_state:
         wanted = [one.name for one in declarations.endpoints]
         wanted += [one.name for one in declarations.consumers if one.path is not None]
         return [Preparation("create", "endpoint", name) for name in wanted]
+    await endpoints.check(declarations.endpoints, declarations.consumers)
     return [
         Preparation(verb, "endpoint", name, details)
         for verb, name, details in await endpoints.changes(

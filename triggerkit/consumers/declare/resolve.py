@@ -17,6 +17,7 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.tables import read_tables
 from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.unknown_table import no_column, no_table
 from triggerkit.replication.wal_marker import OWN_SCHEMA
 from triggerkit.values import decoder_for
 
@@ -102,7 +103,7 @@ class _Checker:
         if columns:
             self._tables[table] = columns
         else:
-            self._problem(path, f"there is no table {table}; create it, or correct the name")
+            self._problem(path, await no_table(self._source, table))
 
     def _functions(self) -> None:
         for path in ("filter", "transform"):
@@ -149,8 +150,7 @@ class _Checker:
     def _column(self, path: str, table: TableName, name: str) -> FollowedColumn | None:
         column = self._tables[table].get(name)
         if column is None:
-            known = ", ".join(self._tables[table])
-            self._problem(path, f"table {table} has no column {name!r}; it has {known}")
+            self._problem(path, no_column(table, name, self._tables[table]))
         elif name not in self._published[table]:
             known = ", ".join(self._published[table])
             self._problem(

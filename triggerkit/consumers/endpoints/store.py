@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from triggerkit.consumers.endpoints.info import EndpointInfo, info_of
 from triggerkit.consumers.endpoints.model import COLUMNS, Endpoint, SealedEndpoint, seal, validate
 from triggerkit.encryption import Keyring
-from triggerkit.errors import EndpointConflict, UnknownEndpoint
+from triggerkit.errors import EndpointConflict, UnknownEndpoint, unknown_name
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers
 
@@ -222,9 +222,8 @@ class EndpointStore:
 
     async def _unknown(self, name: str) -> UnknownEndpoint:
         cursor = await self._connection.execute("SELECT name FROM triggerkit.endpoints ORDER BY 1")
-        known = ", ".join(known for (known,) in await cursor.fetchall())
-        there = f"known endpoints: {known}" if known else "there are none yet"
-        return UnknownEndpoint(f"no endpoint is named {name!r}; {there}")
+        known = [known for (known,) in await cursor.fetchall()]
+        return UnknownEndpoint(unknown_name("endpoint", name, known))
 
     async def _consumers(self) -> dict[str, list[str]]:
         cursor = await self._connection.execute(_CONSUMERS)

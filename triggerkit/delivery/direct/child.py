@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from triggerkit.consumers.calls.process import SPENT, Answering, answer_requests
-from triggerkit.errors import InvalidPayload
+from triggerkit.errors import InvalidPayload, unknown_name
 from triggerkit.project import Project
 from triggerkit.runs.run import NewRun
 from triggerkit.tasks.receive.body import BodyRefused
@@ -68,8 +68,7 @@ def load(setting: dict[str, Any]) -> Answering:
 def _answered(tasks: Mapping[str, Task[Any, Any, Any]], request: Request) -> tuple[bytes, bytes]:
     task = tasks.get(request.task)
     if task is None:
-        known = ", ".join(sorted(tasks)) or "none"
-        return UNKNOWN, f"no task is named {request.task!r}; known are {known}".encode()
+        return UNKNOWN, unknown_name("task", request.task, sorted(tasks)).encode()
     if not request.body:
         return RECEIVED, encode(Received([], []))
     try:

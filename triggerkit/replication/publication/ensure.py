@@ -19,6 +19,7 @@ from triggerkit.replication.publication.tables import (
 )
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.replication.table_name import table_text
+from triggerkit.replication.unknown_table import no_table
 
 #: The first server version that publishes a partitioned table's changes under its own name.
 PARTITIONS_BY_ROOT = 130000
@@ -220,9 +221,7 @@ async def _require_tables(
         table = found.get(name)
         dotted = table_text(*name)
         if table is None:
-            raise PreflightFailed(
-                f"table {dotted} does not exist; create it, or correct the consumer's table"
-            )
+            raise PreflightFailed(await no_table(connection, name))
         if table.fault is not None:
             problem, remedy = table.fault
             raise PreflightFailed(f"table {dotted} {problem}; run: {remedy}")

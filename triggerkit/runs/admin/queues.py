@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.errors import DeclaredElsewhere, TriggerkitError, UnknownQueue
+from triggerkit.errors import DeclaredElsewhere, TriggerkitError, UnknownQueue, unknown_name
 from triggerkit.runs.accept.insert import admit_on
 from triggerkit.runs.client import Client
 from triggerkit.runs.keys import READY
@@ -154,8 +154,7 @@ async def find_queue(connection: psycopg.AsyncConnection, name: str) -> QueueInf
     """
     found = {queue.name: queue for queue in await list_queues(connection)}
     if name not in found:
-        known = ", ".join(found) or "none"
-        raise UnknownQueue(f"no queue named {name!r} has runs, workers or limits; there: {known}")
+        raise UnknownQueue(unknown_name("queue", name, found))
     return found[name]
 
 

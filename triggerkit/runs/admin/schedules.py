@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.errors import TriggerkitError, UnknownSchedule
+from triggerkit.errors import TriggerkitError, UnknownSchedule, unknown_name
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import RunRef
 from triggerkit.runs.schedules import Cron, run_beside
@@ -60,8 +60,7 @@ async def find_schedule(connection: psycopg.AsyncConnection, name: str) -> Sched
     """
     found = {schedule.name: schedule for schedule in await list_schedules(connection)}
     if name not in found:
-        known = ", ".join(found) or "none"
-        raise UnknownSchedule(f"there is no schedule {name!r}; known schedules: {known}")
+        raise UnknownSchedule(unknown_name("schedule", name, found))
     return found[name]
 
 

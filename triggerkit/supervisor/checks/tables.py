@@ -10,6 +10,7 @@ import psycopg
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import TableName
 from triggerkit.replication.publication.tables import SourceTable, read_tables
+from triggerkit.replication.unknown_table import missing_table
 from triggerkit.supervisor.checks.check import Check, quoted
 
 #: `row_security_active` also tells whether policies hide rows from this very role.
@@ -41,8 +42,11 @@ async def check_tables(
     for name in sorted(followers):
         table = found.get(name)
         if table is None:
+            problem, meant = await missing_table(source, name)
             remedy = f"CREATE TABLE {quoted(*name)} (…);  -- or correct the name in on="
-            checks.append(Check(f"table {name}", False, "missing", remedy))
+            if meant is not None:
+                remedy = f"correct the name in on=: did you mean {meant}?"
+            checks.append(Check(f"table {name}", False, problem, remedy))
             continue
         checks += _identity(name, table, followers[name])
         checks.append(privileges[name])

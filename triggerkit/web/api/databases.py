@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 
 from triggerkit.consumers.health import Problem
-from triggerkit.errors import CannotConnect
+from triggerkit.errors import CannotConnect, unknown_name
 from triggerkit.web.api.operation import Call, Page
 from triggerkit.web.api.problems import NotFound
 
@@ -97,8 +97,7 @@ async def show_health(call: Call, name: str) -> DatabaseHealth:
 
 
 def _unknown(name: str, known: list[str]) -> NotFound:
-    there = f"known databases: {', '.join(known)}" if known else "there are none yet"
-    return NotFound(f"no database is named {name!r}; {there}")
+    return NotFound(unknown_name("database", name, known))
 
 
 async def _databases(state: psycopg.AsyncConnection) -> list[DatabaseInfo]:

@@ -6,7 +6,13 @@ from typing import Annotated, Any, cast
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload, UnknownTask
+from triggerkit.errors import (
+    ConfigurationError,
+    FieldProblem,
+    InvalidPayload,
+    UnknownTask,
+    suggested,
+)
 from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.tasks.task import Task
 from triggerkit.tasks.triggering import Debounce, TriggerOptions
@@ -110,7 +116,8 @@ def _run_of(task: Task[Any, Any, Any], place: int, item: Trigger) -> NewRun:
 def _task(call: Call, name: str) -> Task[Any, Any, Any]:
     task = next((task for task in call.tasks if task.name == name), None)
     if task is None:
-        raise UnknownTask(f"no task is named {name!r} here; see GET /api/v1/tasks")
+        meant = suggested(name, [task.name for task in call.tasks])
+        raise UnknownTask(f"no task is named {name!r} here{meant or ';'} see GET /api/v1/tasks")
     return task
 
 
