@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import uvicorn
 
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.delivery.http.network import is_loopback
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.project import Project
 from triggerkit.runs.client import installation
 from triggerkit.settings import Settings
+from triggerkit.supervisor.checks import Check, run_checks
+from triggerkit.supervisor.declarations import load_declarations
 from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.loading import load_project
 from triggerkit.supervisor.logs import keep_own_loggers
 from triggerkit.supervisor.losses import watch_connections
 from triggerkit.supervisor.status import read_overview
 from triggerkit.web.application import Application
+from triggerkit.web.dashboard.page import Looks
 from triggerkit.web.protocol import BoundedProtocol
 
 
@@ -65,6 +69,16 @@ class _NotifyingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def looks_by(declared: Callable[[], Sequence[Declared]]) -> Looks:
+    """Return what the dashboard looks at by the checks and the status; `declared` loads the
+    consumers that the project declares."""
+
+    async def checks(settings: Settings) -> list[Check]:
+        return await run_checks(settings, declared())
+
+    return Looks(read_overview, checks)
+
+
 async def run_serve(
     settings: Settings, project: Project, listener: socket.socket, ready: Callable[[], None]
 ) -> None:
@@ -82,7 +96,8 @@ async def run_serve(
         )
     tasks, app = load_project(project)
     keep_own_loggers()
-    application = Application(settings, tasks.values(), app, database_health, read_overview)
+    looks = looks_by(lambda: load_declarations(project).consumers)
+    application = Application(settings, tasks.values(), app, database_health, looks)
     config = uvicorn.Config(
         cast("Any", application),
         loop="uvloop",

@@ -22,7 +22,7 @@ from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.operation import DatabaseHealthOf
 from triggerkit.web.api.pull import PullApi
-from triggerkit.web.dashboard.page import OverviewOf
+from triggerkit.web.dashboard.page import Looks
 from triggerkit.web.dashboard.site import PREFIX, Dashboard
 from triggerkit.web.lifespan import lifespan_of
 from triggerkit.web.metrics import Metrics
@@ -38,14 +38,14 @@ class Application:
         tasks: Iterable[Task[Any, Any, Any]],
         user_app: ASGIApp | None,
         database_health: DatabaseHealthOf | None = None,
-        overview: OverviewOf | None = None,
+        looks: Looks = Looks(),  # noqa: B008 - immutable
     ) -> None:
         self._settings = settings
         self._user_app = user_app
         self._client: Client | None = None
         self._pull = PullApi()
         known = list(tasks)
-        self._dashboard = Dashboard(known, overview)
+        self._dashboard = Dashboard(known, looks, database_health)
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),

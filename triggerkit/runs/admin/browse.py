@@ -165,7 +165,9 @@ async def oldest_ids(
     return [row["id"] for row in await _within_time(connection, query, bounds)]
 
 
-async def count_of(connection: psycopg.AsyncConnection, wanted: RunFilter, most: int) -> int:
+async def count_of(
+    connection: psycopg.AsyncConnection, wanted: RunFilter, most: int, *, within_ms: int = LOOK_MS
+) -> int:
     """Count the runs that fit; no more than `most` are counted.
 
     Raises:
@@ -173,20 +175,23 @@ async def count_of(connection: psycopg.AsyncConnection, wanted: RunFilter, most:
     """
     query, parameters = wanted.ids("true", most)
     counted = f"SELECT count(*) AS runs FROM ({query}) c"  # noqa: S608 - of constants
-    [row] = await _within_time(connection, counted, parameters)
+    [row] = await _within_time(connection, counted, parameters, within_ms)
     return int(row["runs"])
 
 
 async def _within_time(
-    connection: psycopg.AsyncConnection, query: str, parameters: dict[str, Any]
+    connection: psycopg.AsyncConnection,
+    query: str,
+    parameters: dict[str, Any],
+    within_ms: int = LOOK_MS,
 ) -> Sequence[dict[str, Any]]:
     try:
         async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(LOOKING.format(ms=LOOK_MS))
+            await cursor.execute(LOOKING.format(ms=within_ms))
             return await (await cursor.execute(query, parameters)).fetchall()
     except psycopg.errors.QueryCanceled:
         raise TriggerkitError(
-            f"the search through the runs took more than {LOOK_MS // 1000} s; narrow it with a "
+            f"the search through the runs took more than {within_ms / 1000:g} s; narrow it with a "
             "time (since, until) or a status"
         ) from None
 

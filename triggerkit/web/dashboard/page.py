@@ -31,6 +31,18 @@ OverviewOf = Callable[
 ]
 
 
+#: Makes the checks of `triggerkit check` that ask nobody but Postgres and the transport.
+ChecksOf = Callable[[Settings], Awaitable[Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What pages look at by the layers above, which give it; without it they say whom to ask."""
+
+    overview: OverviewOf | None = None
+    checks: ChecksOf | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request to a page, by somebody who is logged in or, at the login, is not yet.
@@ -44,7 +56,7 @@ class Asked:
     base: str
     sessions: Sessions | None
     session: Session | None
-    overview: OverviewOf | None
+    looks: Looks
     form: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -12,18 +12,40 @@ from triggerkit.lsn import Lsn
 from triggerkit.web.dashboard.page import Asked, Shown
 from triggerkit.web.dashboard.values import (
     ago,
+    counted,
     exact,
     finalized,
     milliseconds,
     one_line,
     pretty,
     row_of,
+    row_text,
+    short_place,
+    size,
+    span,
 )
 
 _FOLDER = Path(__file__).parent
 
 STYLE: Final = (_FOLDER / "style.css").read_bytes()
 ICON: Final = (_FOLDER / "icon.svg").read_bytes()
+
+#: The pages that the navigation leads to, by path and name.
+NAVIGATION: Final = (
+    ("", "Overview"),
+    ("runs", "Runs"),
+    ("tasks", "Tasks"),
+    ("queues", "Queues"),
+    ("errors", "Errors"),
+    ("schedules", "Schedules"),
+    ("trace", "Trace"),
+    ("consumers", "Consumers"),
+    ("messages", "Messages"),
+    ("endpoints", "Endpoints"),
+    ("databases", "Databases"),
+    ("connect", "Connect"),
+    ("audit", "Audit"),
+)
 
 #: Part of the stylesheet's address, so that browsers may keep it.
 STYLE_VERSION: Final = hashlib.sha256(STYLE).hexdigest()[:12]
@@ -38,12 +60,17 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.filters.update(
     ago=ago,
+    bytes=size,
+    counted=counted,
     exact=exact,
     duration=milliseconds,
     lsn=lambda number: str(Lsn(number)),
     one_line=one_line,
     pretty=pretty,
     row_of=row_of,
+    row_text=row_text,
+    short_place=short_place,
+    span=span,
 )
 
 
@@ -57,6 +84,7 @@ def render(asked: Asked, page: Shown) -> str:
         "session": asked.session,
         "query": asked.request.query_params.get("q", ""),
         "here": asked.request.url.path.removeprefix(asked.request.scope.get("root_path", "")),
+        "navigation": NAVIGATION,
         "style": f"{asked.base}/style.css?v={STYLE_VERSION}",
     }
     return _TEMPLATES.get_template(page.template).render(given)

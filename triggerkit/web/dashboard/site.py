@@ -26,10 +26,10 @@ from triggerkit.state.connect import pool
 from triggerkit.state.faults import is_away
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
-from triggerkit.web.api.operation import Call
+from triggerkit.web.api.operation import Call, DatabaseHealthOf
 from triggerkit.web.api.problems import STATUSES
 from triggerkit.web.dashboard.guard import HEADERS, is_own_host, is_own_origin, is_secure
-from triggerkit.web.dashboard.page import Asked, Moved, OverviewOf, Route, Shown, read_form
+from triggerkit.web.dashboard.page import Asked, Looks, Moved, Route, Shown, read_form
 from triggerkit.web.dashboard.render import ICON, STYLE, render
 from triggerkit.web.dashboard.routes import routes
 from triggerkit.web.dashboard.session import COOKIE, LOGIN, SESSION_S, Sessions, is_same
@@ -56,10 +56,14 @@ class Dashboard(Mount):
     """All pages, under `/dashboard`."""
 
     def __init__(
-        self, tasks: Iterable[Task[Any, Any, Any]], overview: OverviewOf | None = None
+        self,
+        tasks: Iterable[Task[Any, Any, Any]],
+        looks: Looks,
+        database_health: DatabaseHealthOf | None = None,
     ) -> None:
         self._tasks = tuple(tasks)
-        self._overview = overview
+        self._looks = looks
+        self._database_health = database_health
         self._pool: Any = None
         known = [PathRoute(route.path, _Page(self, route)) for route in routes()]
         files = [
@@ -81,12 +85,12 @@ class Dashboard(Mount):
             dsn = by_index(client.settings.state_dsn)
             self._pool = pool(dsn, "triggerkit dashboard", size=POOL_SIZE)
             await self._pool.open()
-        call = Call(replace(client, pool=self._pool), self._tasks)
+        call = Call(replace(client, pool=self._pool), self._tasks, self._database_health)
         key = client.settings.triggerkit_secret_key
         sessions = None if key is None else Sessions(key)
         session = None if sessions is None else sessions.read(request.cookies.get(COOKIE, ""))
         base = quote(request.scope.get("root_path", ""))
-        return Asked(request, call, base, sessions, session, self._overview)
+        return Asked(request, call, base, sessions, session, self._looks)
 
 
 class _Page:

@@ -85,6 +85,35 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds / 60:,.0f} min" if seconds < 36_000 else f"{seconds / 3600:,.1f} h"
 
 
+def span(duration: timedelta) -> str:
+    """Return a duration; clocks that differ make none that is negative."""
+    return milliseconds(max(0.0, duration.total_seconds()))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit, size_bytes in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size_bytes:
+            return f"{count / size_bytes:,.1f} {unit}"
+    return f"{count} bytes"
+
+
+def counted(count: int, most: int) -> str:
+    """Return a count that ends at `most`."""
+    return f"{count:,}" if count < most else f"{most:,}+"
+
+
+def short_place(place: str) -> str:
+    """Return where a function stands without the folders above its own."""
+    return "/".join(place.rsplit("/", 2)[-2:])
+
+
+def row_text(key: str) -> str:
+    """Return a row by table and key, of its identity such as `public.posts:["17"]`."""
+    table, _, values = key.partition(":[")
+    return f"{table} {values.removesuffix(']').replace(chr(34), '')}" if values else key
+
+
 def ago(moment: datetime) -> str:
     """Return how long ago a moment was, or how soon it comes."""
     distance = datetime.now(UTC) - moment
@@ -108,5 +137,4 @@ def _size(distance: timedelta) -> str:
 def row_of(source: dict[str, Any] | None) -> str:
     """Return the row that a run is of, by table and key; empty where it is of none."""
     key = str((source or {}).get("key") or "")
-    table, _, values = key.partition(":[")
-    return f"{table} {values.removesuffix(']').replace(chr(34), '')}" if values else ""
+    return row_text(key) if ":[" in key else ""

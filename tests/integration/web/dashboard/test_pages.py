@@ -16,6 +16,10 @@ from tests.integration.web.api.guide import CONSUMER, ENDPOINT
 from tests.integration.web.dashboard.visitor import Visitor, dashboard
 from triggerkit.runs.run import Outcome, RunError, RunOptions
 from triggerkit.settings import Settings
+from triggerkit.web.dashboard.render import NAVIGATION
+
+#: The pages that the navigation leads to.
+LISTS = [f"/{path}" for path, _ in NAVIGATION if path != "connect"]
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 71 * 73 }}\x1b[31m\u202e"
 
@@ -105,13 +109,18 @@ def test_hostile_values_names_and_errors_are_text(state: RunState, visitor: Visi
         visitor.get(path)
         for path in (
             "/", "/runs", f"/runs/{ref.id}", f"/runs/{other.id}", "/consumers",
-            "/consumers/posts_push_consumer",
+            "/consumers/posts_push_consumer", "/messages", "/messages/posts_push_consumer/7",
+            "/errors", "/audit", "/queues", "/tasks", "/endpoints", "/endpoints/local_endpoint",
+            "/databases", "/connect", "/schedules", "/trace",
         )
     ]  # fmt: skip
     query = "%3Cscript%3E%22%27%3Cimg%20src%3Dx%20onerror%3D1%3E"
     hostile_paths = (
         f"/runs?tag={query}", f"/runs?queue={query}", f"/runs?{query}={query}", f"/why?q={query}",
-        f"/why?q={query}+{query}", f"/runs/{query}", f"/{query}",
+        f"/why?q={query}+{query}", f"/runs/{query}", f"/{query}", f"/trace?filter={query}",
+        f"/trace?filter=table:{query}+key:{query}", f"/trace/{query}", f"/tasks/{query}",
+        f"/messages?filter=consumer:{query}", f"/messages/{query}/1", f"/endpoints/{query}",
+        f"/errors?filter=task:{query}+since:{query}", f"/databases/{query}",
     )  # fmt: skip
     pages += [visitor.request("GET", f"/dashboard{path}") for path in hostile_paths]
     pages.append(Visitor(visitor.port).request("GET", f"/dashboard/login?next=/{query}"))
@@ -122,7 +131,7 @@ def test_hostile_values_names_and_errors_are_text(state: RunState, visitor: Visi
     assert "\\x1b[31m" in pages[2].text
 
 
-@pytest.mark.parametrize("path", ["/", "/runs", "/runs/run_x", "/consumers", "/why?q=1"])
+@pytest.mark.parametrize("path", [*LISTS, "/runs/run_x", "/trace/1", "/tasks/work", "/why?q=1"])
 def test_while_the_database_is_away_the_pages_say_so(
     state: RunState, visitor: Visitor, path: str
 ) -> None:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
-from tests.integration.pipeline import execute, streaming
 from tests.integration.run_state import RunState, new_run
-from tests.integration.web.dashboard.visitor import Visitor, dashboard
-from tests.integration.worker_thread import Row, working
-from tests.receiver import Receiver
-from triggerkit import Change, changes, current_run, span, task
-from triggerkit.consumers.declare.apply import apply
+from tests.integration.web.dashboard.followed import followed
+from tests.integration.web.dashboard.visitor import Visitor
 from triggerkit.runs.run import Outcome, RunError
-from triggerkit.state.connect import connect
-from triggerkit.tasks.registry import declared_consumers
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/shop/app.py", line 3, in serve
@@ -32,16 +25,16 @@ def test_runs_are_paged_and_filtered_by_the_url(state: RunState, visitor: Visito
     first = visitor.get("/runs?task=work&tag=")
     assert "secret" not in first.html
     [older] = [to for to in first.links if "cursor=" in to]
-    assert "task=work" in older
+    assert "filter=task%3Awork" in older
     second = visitor.request("GET", older)
     found = [re.findall(r"run_\w{26}</a>", page.html) for page in (first, second)]
     assert [run.removesuffix("</a>") for page in found for run in page] == ids
-    assert [to for to in second.links if to.endswith("/runs?task=work")]
+    assert [to for to in second.links if to.endswith("/runs?filter=task%3Awork")]
     assert not [to for to in second.links if "cursor=" in to]
     assert "No run fits" in visitor.get("/runs?status=failed").text
     kept = visitor.get("/runs?queue=default&status=queued")
-    assert '<input type="hidden" name="queue" value="default">' in kept.html
-    assert '<option value="queued" selected>' in kept.html
+    assert 'value="queue:default status:queued"' in kept.html
+    assert 'chosen" title="Leave this out of the filter">status:queued</a>' in kept.html
     for wrong in ("status=lost", "since=yesterday", "color=red", "limit=100000"):
         assert wrong.partition("=")[0] in visitor.get(f"/runs?{wrong}", 422).text
     visitor.get("/runs?task=%00", 422)
@@ -111,35 +104,7 @@ def test_long_vectors_and_texts_are_named_by_their_size(state: RunState, visitor
 
 
 def test_a_row_is_followed_from_its_commit_to_its_effect(state: RunState) -> None:
-    settings = state.settings
-
-    @task(on=changes("public.items"), retry=2)
-    def tell(change: Change[Row]) -> str:
-        with span("greet"):
-            current_run().log("hello", "INFO")
-        if current_run().attempt == 1:
-            raise ConnectionError("away")
-        return "done"
-
-    async def captured(url: str) -> None:
-        await execute(settings, "CREATE TABLE items (id bigint PRIMARY KEY, text text)")
-        await execute(settings, "ALTER TABLE items REPLICA IDENTITY FULL")
-        async with (
-            await connect(settings.source_dsn, "test") as source,
-            await connect(settings.state_dsn, "test") as stated,
-        ):
-            await apply(source, stated, declared_consumers({"tell": tell}), url)
-        async with streaming(settings, Receiver(url=url)):
-            await execute(settings, "INSERT INTO items VALUES (1, 'one')")
-            await asyncio.to_thread(state.wait_for, lambda: state.statuses() == ["completed"], 30.0)
-            await execute(settings, "UPDATE items SET text = 'two'")
-            wanted = ["completed", "completed"]
-            await asyncio.to_thread(state.wait_for, lambda: state.statuses() == wanted, 30.0)
-
-    with dashboard(settings, [tell]) as visitor, working(state, tell):
-        asyncio.run(captured(visitor.origin))
-        state.wait_for(lambda: state.rows("SELECT count(*) >= 8 FROM triggerkit.spans")[0])
-        visitor.log_in()
+    with followed(state) as visitor:
         old, new = state.rows("SELECT id FROM triggerkit.runs ORDER BY id")
         page = visitor.get(f"/runs/{new}")
         names = re.findall(r'class="what depth-\d">(.*?)</td>', page.html)

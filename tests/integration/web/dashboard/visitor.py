@@ -15,7 +15,8 @@ from tests.integration.serving import serving
 from tests.integration.web.api.described import ENCRYPTION_KEY, KEY
 from triggerkit.settings import Settings
 from triggerkit.supervisor.health import database_health
-from triggerkit.supervisor.status import read_overview
+from triggerkit.supervisor.serve import looks_by
+from triggerkit.tasks.registry import declared_consumers
 from triggerkit.tasks.task import Task
 from triggerkit.web.application import Application
 
@@ -118,7 +119,8 @@ def keyed(settings: Settings, **given: str) -> Settings:
 
 def application(settings: Settings, tasks: Sequence[Task[Any, Any, Any]] = ()) -> Application:
     """The application as `serve` makes it."""
-    return Application(settings, tasks, None, database_health, read_overview)
+    declared = declared_consumers({task.name: task for task in tasks})
+    return Application(settings, tasks, None, database_health, looks_by(lambda: declared))
 
 
 @contextmanager

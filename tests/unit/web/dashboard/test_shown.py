@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from triggerkit.consumers.trace.changes import Trace
-from triggerkit.web.dashboard.runs import Column, columns_of
+from triggerkit.web.dashboard.diff import Column, columns_of
 from triggerkit.web.dashboard.values import finalized, milliseconds, one_line, pretty, row_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
-from triggerkit.errors import TriggerkitError
-from triggerkit.runs.admin.browse import list_runs
+from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.replication.table_name import TableName
+from triggerkit.runs.admin.browse import count_of, list_runs
 from triggerkit.runs.admin.control import cancel_run
 from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
 from triggerkit.tasks.replay import Replayer
-from triggerkit.web.api.run_models import Run, WantedPage
+from triggerkit.web.api.run_models import Run, RunSummary, WantedPage
 from triggerkit.web.api.runs import list_all_runs, show_one_run
-from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Shown
+from triggerkit.web.dashboard.diff import columns_of, knows_old_values
+from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
+from triggerkit.web.dashboard.search import PAGING, Qualifier, Search, moment_of
 from triggerkit.web.dashboard.waterfall import draw, joined
 
-#: The fields of the filter that have a box of their own; the others stay in the URL.
-FIELDS = ("status", "task", "tag", "table", "key")
+QUALIFIERS = (
+    Qualifier("status", "failed", get_args(Status)),
+    Qualifier("task", "embed_posts"),
+    Qualifier("table", "posts"),
+    Qualifier("key", "17"),
+    Qualifier("tag", "nightly"),
+    Qualifier("queue", "default"),
+    Qualifier("since", "1h", ("10m", "1h", "24h")),
+    Qualifier("until", "2026-01-31T12:00:00Z"),
+    Qualifier("error", "TimeoutError"),
+    Qualifier("consumer", "posts"),
+    Qualifier("schedule", "nightly"),
+    Qualifier("batch", "run_…"),
+)
+
+#: Runs that are counted, and the milliseconds that it may take.
+MOST_COUNTED = 10_000
+COUNT_MS = 300
 
 #: Runs on a page, and other runs of a row; and the seconds in which these are found.
 PAGE_RUNS = 50
@@ -34,31 +54,33 @@ OTHERS_S = 1.0
 MOST_LINES = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a row, before and after the change."""
-
-    name: str
-    before: Any
-    after: Any
-    changed: bool
-
-
 async def show_runs(asked: Asked) -> Answer:
     """Show the newest runs that fit, without payloads."""
-    given = {"limit": str(PAGE_RUNS), **asked.query}
-    wanted = WantedPage.model_validate(given)
-    found = await list_all_runs(asked.call, wanted)
-    kept = {name: value for name, value in asked.query.items() if name not in ("cursor", "limit")}
+    known = {"task": sorted(task.name for task in asked.call.tasks)}
+    search = Search.of(asked, QUALIFIERS, known, free="text")
+    paging = {name: asked.query[name] for name in PAGING if name in asked.query}
+    wanted = WantedPage.model_validate({"limit": PAGE_RUNS, **paging})
+    problem, runs, following, count = search.problem, list[RunSummary](), None, ""
+    if problem is None:
+        try:
+            wanted = WantedPage.model_validate({**wanted.model_dump(), **_fields(search.given)})
+        except ValidationError as error:
+            problem = "; ".join(f"{one['loc'][0]}: it has no such value" for one in error.errors())
+        except ConfigurationError as error:
+            problem = str(error)
+        else:
+            found = await list_all_runs(asked.call, wanted)
+            runs, following = found.data, found.next
+            count = await _count(asked, wanted)
     values = {
-        "runs": found.data,
-        "wanted": kept,
-        "hidden": {name: value for name, value in kept.items() if name not in FIELDS},
-        "statuses": get_args(Status),
-        "first": asked.link("runs", **kept) if wanted.cursor else None,
-        "next": asked.link("runs", **kept, cursor=found.next) if found.next else None,
+        "runs": runs,
+        "count": count,
+        "search": search,
+        "problem": problem,
+        "first": asked.link("runs", **search.query) if wanted.cursor else None,
+        "next": asked.link("runs", **search.query, cursor=following) if following else None,
     }
-    return Shown("runs.html", "Runs", values)
+    return Shown("runs.html", "Runs", values, 200 if problem is None else 422)
 
 
 async def show_run(asked: Asked) -> Answer:
@@ -102,27 +124,30 @@ async def stop_run(asked: Asked) -> Answer:
     return Moved(asked.link("runs", asked.path("id")))
 
 
-def columns_of(change: Trace) -> list[Column]:
-    """Return the row's columns before and after its change, those that changed first; of an update
-    whose old values are not known, only after it."""
-    after, old = change.record or {}, change.changes or {}
-    found = []
-    for name in {**after, **old}:
-        new = after.get(name)
-        if change.action in ("insert", "read"):
-            found.append(Column(name, None, new, changed=True))
-        elif not knows_old_values(change):
-            found.append(Column(name, None, new, changed=False))
-        elif change.action == "delete":
-            found.append(Column(name, new, None, changed=True))
-        else:
-            found.append(Column(name, old.get(name, new), new, changed=name in old))
-    return sorted(found, key=lambda column: not column.changed)
+def _fields(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the qualifiers as a query of the API names them."""
+    fields: dict[str, Any] = dict(given)
+    for name in ("since", "until"):
+        if name in given:
+            try:
+                fields[name] = moment_of(given[name])
+            except ValueError as error:
+                raise ConfigurationError(f"{name}: {error}") from None
+    if "table" in given:
+        fields["table"] = str(TableName.parse(given["table"]))
+    elif "key" in given and ":[" not in given["key"]:
+        raise ConfigurationError("key: needs table: too, such as table:posts key:17")
+    return fields
 
 
-def knows_old_values(change: Trace) -> bool:
-    """Return whether the log has what an update changed: it has not where the WAL has not."""
-    return change.action != "update" or change.changes != {}
+async def _count(asked: Asked, wanted: WantedPage) -> str:
+    """Return how many runs fit, as far as they can be counted at once."""
+    async with asked.call.state() as state:
+        try:
+            count = await count_of(state, wanted.filter(), MOST_COUNTED + 1, within_ms=COUNT_MS)
+        except TriggerkitError:
+            return ""
+    return f"{count:,}" if count <= MOST_COUNTED else f"{MOST_COUNTED:,}+"
 
 
 async def _change(asked: Asked, run: Run) -> tuple[Trace | None, str | None]:
@@ -155,3 +180,11 @@ async def _others(asked: Asked, run: Run) -> list[dict[str, Any]] | None:
     except TimeoutError:
         return None
     return [other for other in found if other["id"] != run.id][:MOST_OTHERS]
+
+
+ROUTES = (
+    Route("/runs", show_runs),
+    Route("/runs/{id}", show_run),
+    Route("/runs/{id}/replay", post=replay_run),
+    Route("/runs/{id}/cancel", post=stop_run),
+)

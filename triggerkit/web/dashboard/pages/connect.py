@@ -1,0 +1,37 @@
+"""The page that shows how to connect: a database, a client, a receiver, and which key opens what,
+each as a snippet to copy."""
+
+from __future__ import annotations
+
+from triggerkit.consumers.source.database import CaptureNames
+from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
+from triggerkit.web.dashboard.pages.databases import checked
+
+
+async def show_connect(asked: Asked) -> Answer:
+    """Show the snippets with the names that are set, and what is missing; no secret."""
+    settings = asked.call.settings
+    checks, problem = await checked(asked)
+    names = CaptureNames.of(settings)
+    values = {
+        "failed": [check for check in checks if not check.ok],
+        "count": len(checks),
+        "problem": problem,
+        "url": settings.public_url,
+        "publication": names.publication or "triggerkit",
+        "task": min((task.name for task in asked.call.tasks), default="my_task"),
+        "keys": [
+            ("TRIGGERKIT_SECRET_KEY", settings.triggerkit_secret_key is not None,
+             "opens the API and this dashboard"),
+            ("TRIGGERKIT_WEBHOOK_SECRET", settings.triggerkit_webhook_secret is not None,
+             "is the bearer of the webhook routes; a list rotates it"),
+            ("TRIGGERKIT_ENCRYPTION_KEY", settings.triggerkit_encryption_key is not None,
+             "encrypts the headers and signing secrets of endpoints; a list rotates it"),
+            ("TRIGGERKIT_METRICS_TOKEN", settings.triggerkit_metrics_token is not None,
+             "closes /metrics to everybody else"),
+        ],
+    }  # fmt: skip
+    return Shown("connect.html", "Connect", values)
+
+
+ROUTES = (Route("/connect", show_connect),)

@@ -1,0 +1,53 @@
+"""The page of the whole: what `triggerkit status` knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
+
+#: What of the status has problems, by what they are of.
+_WITH_PROBLEMS = {
+    "databases": "database",
+    "consumers": "consumer",
+    "waiting": "task",
+    "failing": "task",
+    "queues": "queue",
+    "workers": "worker",
+    "schedules": "schedule",
+}
+
+#: How bad a problem is, the worst first.
+_SEVERITIES = ("error", "warning", "advice")
+
+#: Problems on the page.
+MOST_PROBLEMS = 100
+
+
+async def show_overview(asked: Asked) -> Answer:
+    """Show whether it is ready, and what needs somebody."""
+    if asked.looks.overview is None:
+        raise ConfigurationError("this process does not know the others; ask `triggerkit serve`")
+    call = asked.call
+    found = await asked.looks.overview(call.settings, call.client.pool, call.tasks)
+    problems = sorted(_problems(found), key=lambda one: _SEVERITIES.index(one["severity"]))
+    values = {
+        "found": found,
+        "consumers": found["consumers"],
+        "problems": problems[:MOST_PROBLEMS],
+        "problems_left_out": max(0, len(problems) - MOST_PROBLEMS),
+    }
+    return Shown("overview.html", "Overview", values)
+
+
+def _problems(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for kind, what in _WITH_PROBLEMS.items():
+        for one in found[kind]:
+            name = one.get("name") or one.get("task") or one.get("hostname") or ""
+            for problem in one["problems"]:
+                yield {**problem, "what": what, "of": name}
+
+
+ROUTES = (Route("/", show_overview),)
