@@ -87,7 +87,7 @@ class Functions:
         child = await self._running()
         outcomes: list[Outcome] = []
         try:
-            # Written beside the reading: what the pipe does not hold, the transport keeps.
+            # Written beside the reading: what the socket does not hold, the transport keeps.
             for message in messages:
                 child.write(kind, message)
             for message in messages:

@@ -1,7 +1,7 @@
 """A process that runs code of the project for the stream, and can be ended: both of its ends.
 
-What goes through its pipes is frames: four bytes of length, a byte that says what it is, and the
-content. What the project's code prints goes to standard error.
+What goes through the socket between them is frames: four bytes of length, a byte that says what it
+is, and the content. What the project's code prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -39,7 +41,7 @@ MOST_BYTES = 1024 * 1024 * 1024
 #: Seconds that importing the project's modules may take.
 LOAD_S = 30.0
 
-#: Bytes that a pipe's reader takes in before it lets the writer wait.
+#: Bytes that are taken in before the writer is let wait.
 _READ_AHEAD = 1024 * 1024
 
 LENGTH = struct.Struct("!I")
@@ -48,8 +50,10 @@ LENGTH = struct.Struct("!I")
 class Process(NamedTuple):
     """The process, as the stream has it."""
 
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[bytes]
     lifeline: Lifeline
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
     @classmethod
     async def start(cls, module: str, what: str, **setting: Any) -> Self:
@@ -58,25 +62,20 @@ class Process(NamedTuple):
         Raises:
             ConfigurationError: what it needs cannot be loaded.
         """
+        # A socket of ours and not asyncio's pipes: its processes are only over once all pipes are,
+        # which one that nobody reads, or that another process has, never is.
+        ours, theirs = socket.socketpair()
         line = hold()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                module,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=_READ_AHEAD,
-                env={**os.environ, **line.environment()},
-                pass_fds=[line.read_fd],
-                # Ended by us alone: not by what a terminal sends to all.
-                start_new_session=True,
-            )
-        except BaseException:
-            line.close()
-            raise
+        with theirs:
+            try:
+                reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_AHEAD)
+                process = _begun(module, line, theirs)
+            except BaseException:
+                ours.close()
+                line.close()
+                raise
         line.close_read()
-        started = cls(process, line)
+        started = cls(process, line, reader, writer)
         try:
             await started._load(what, {"path": sys.path, "own": own_modules(), **setting})
         except BaseException:
@@ -85,19 +84,17 @@ class Process(NamedTuple):
         return started
 
     async def reap(self) -> None:
-        """End it at once."""
+        """End it at once, and what it started."""
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
-                # Not by `kill()`: it looks first whether the process has ended, and takes its
-                # status away from the loop, which waits for it.
-                os.kill(self.process.pid, signal.SIGKILL)
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.lifeline.close()
-        await self.process.wait()
+        self.writer.transport.abort()
+        await asyncio.to_thread(self.process.wait)
 
     def write(self, kind: bytes, content: bytes) -> None:
-        """Send a request; what the pipe does not hold is kept."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(frame(kind, content))
+        """Send a request; what the socket does not hold is kept."""
+        self.writer.write(frame(kind, content))
 
     async def read(self) -> tuple[bytes, bytes]:
         """Return the next answer.
@@ -105,9 +102,8 @@ class Process(NamedTuple):
         Raises:
             asyncio.IncompleteReadError, OSError: the process has ended.
         """
-        assert self.process.stdout is not None
-        (size,) = LENGTH.unpack(await self.process.stdout.readexactly(LENGTH.size))
-        answer = await self.process.stdout.readexactly(size)
+        (size,) = LENGTH.unpack(await self.reader.readexactly(LENGTH.size))
+        answer = await self.reader.readexactly(size)
         return answer[:1], answer[1:]
 
     async def _load(self, what: str, setting: dict[str, Any]) -> None:
@@ -125,12 +121,24 @@ class Process(NamedTuple):
             raise ConfigurationError(content.decode())
 
 
+def _begun(module: str, line: Lifeline, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=theirs.fileno(),
+        stdout=theirs.fileno(),
+        env={**os.environ, **line.environment()},
+        pass_fds=[line.read_fd],
+        # Ended by us alone, with all it started: not by what a terminal sends to all.
+        start_new_session=True,
+    )
+
+
 #: Answers a request, of which it gets the kind and the content, by the same of the answer.
 Answering = Callable[[bytes, bytes], tuple[bytes, bytes]]
 
 
 def frame(kind: bytes, content: bytes = b"") -> bytes:
-    """Return a frame as it goes through a pipe."""
+    """Return a frame as it goes through the socket."""
     return LENGTH.pack(len(content) + 1) + kind + content
 
 
