@@ -126,14 +126,19 @@ class PayloadType:
         Raises:
             InvalidPayload: one does not fit.
         """
-        if all(map(_has_whole_record, envelopes)):
-            records = self._record.parse_all([bytes(envelope.record) for envelope in envelopes])
-        else:
-            records = [self._record_of(envelope) for envelope in envelopes]
         return [
             Change(record, envelope.changes, envelope.action, envelope.metadata)
-            for record, envelope in zip(records, envelopes, strict=True)
+            for record, envelope in zip(self._records_of(envelopes), envelopes, strict=True)
         ]
+
+    def check(self, envelopes: Sequence[RawEnvelope]) -> None:
+        """Raise what `changes` raises, and make nothing."""
+        self._records_of(envelopes)
+
+    def _records_of(self, envelopes: Sequence[RawEnvelope]) -> list[Any]:
+        if all(map(_has_whole_record, envelopes)):
+            return self._record.parse_all([envelope.record for envelope in envelopes])
+        return [self._record_of(envelope) for envelope in envelopes]
 
     def _record_of(self, envelope: RawEnvelope) -> Any:
         record = bytes(envelope.record)
@@ -207,6 +212,8 @@ class _Batch(msgspec.Struct, gc=False):
     data: list[RawEnvelope]
 
 
+_NULL = msgspec.Raw(b"null")
+
 _envelope = msgspec.json.Decoder(RawEnvelope)
 _batch = msgspec.json.Decoder(_Batch)
 
@@ -227,7 +234,7 @@ def _has_whole_record(envelope: RawEnvelope) -> bool:
     return (
         envelope.action not in ("delete", "truncate")
         and not envelope.metadata.unchanged
-        and bytes(envelope.record) != b"null"
+        and envelope.record != _NULL
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -71,14 +72,16 @@ class Receipt:
         self._task = task
         self._sender = sender
         self._body = body
-        is_plain = task.payload_type.shape == "plain"
-        self._is_batch, self._messages = split(body, alone=is_plain)
         #: The good messages of a task that takes changes, by their place in the request.
         self._envelopes: dict[int, RawEnvelope] = {}
         self._failed: dict[int, InvalidPayload] = {}
-        if not self._messages:
+        #: All messages, if they can be read in one go: then nothing has to be split.
+        self._whole = self._read_whole()
+        self._is_batch = self._whole is not None or self._split[0]
+        self._count = len(self._messages if self._whole is None else self._whole)
+        if not self._count:
             raise BodyRefused(422, "data is empty")
-        if len(self._messages) > MAX_MESSAGES:
+        if self._count > MAX_MESSAGES:
             raise BodyRefused(413, f"more than {MAX_MESSAGES} messages in one request")
 
     def runs(self) -> list[NewRun]:
@@ -88,7 +91,7 @@ class Receipt:
             InvalidPayload: a message does not fit, and its sender does not understand `failed`.
         """
         self._check()
-        good = [i for i in range(len(self._messages)) if i not in self._failed]
+        good = [i for i in range(self._count) if i not in self._failed]
         if not good:
             return []
         if self._task.payload_type.shape == "batch":
@@ -105,7 +108,7 @@ class Receipt:
         if not self._is_batch:
             return handles[0].as_json()
         if self._task.payload_type.shape == "batch":
-            handles = handles * (len(self._messages) - len(self._failed))
+            handles = handles * (self._count - len(self._failed))
         answer: dict[str, Any] = {"data": [handle.as_json() for handle in handles]}
         if self._failed:
             answer["failed"] = [
@@ -114,12 +117,25 @@ class Receipt:
             ]
         return answer
 
-    def _check(self) -> None:
-        if self._is_batch and self._task.payload_type.shape != "plain":
+    def _read_whole(self) -> list[RawEnvelope] | None:
+        if self._task.payload_type.shape != "plain":
             with suppress(InvalidPayload):
-                envelopes = read_envelopes(self._body)
-                self._task.payload_type.changes(envelopes)
-                self._envelopes = dict(enumerate(envelopes))
+                return read_envelopes(self._body)
+        return None
+
+    @cached_property
+    def _split(self) -> tuple[bool, list[msgspec.Raw]]:
+        return split(self._body, alone=self._task.payload_type.shape == "plain")
+
+    @property
+    def _messages(self) -> list[msgspec.Raw]:
+        return self._split[1]
+
+    def _check(self) -> None:
+        if self._whole is not None:
+            with suppress(InvalidPayload):
+                self._task.payload_type.check(self._whole)
+                self._envelopes = dict(enumerate(self._whole))
                 return
         for i, message in enumerate(self._messages):
             try:
@@ -133,7 +149,7 @@ class Receipt:
         """Return whether the sender can read which items failed: each has a key, and all of them
         fit into an answer. Else it divides the batch."""
         limit = self._sender.reads_bytes
-        size_bytes = len(self._messages) * (HANDLE_BYTES + len(orjson.dumps(self._task.name)))
+        size_bytes = self._count * (HANDLE_BYTES + len(orjson.dumps(self._task.name)))
         for key, error in self.failed:
             if key is None:
                 return False
