@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 def main() -> int:
     """Print each dead link as `file:line: target`; the exit code says whether there is one."""
     dead = 0
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]:
         for number, line in enumerate(page.read_text().splitlines(), 1):
             for match in LINK.finditer(line):
                 target = match.group(1)

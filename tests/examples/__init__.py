@@ -1,0 +1,1 @@
+"""Each example is started, and its README's commands are typed."""
