@@ -156,11 +156,18 @@ class Pool(AsyncConnectionPool):
         return connection
 
 
-def pool(dsn: str, application_name: str, *, size: int) -> Pool:
-    """Return a pool of at most `size` pinned autocommit connections, to be opened by the caller."""
+def pool(dsn: str, application_name: str, *, size: int, statement_s: float | None = None) -> Pool:
+    """Return a pool of at most `size` pinned autocommit connections, to be opened by the caller;
+    with `statement_s` a statement that takes longer is ended."""
+
+    async def configure(connection: psycopg.AsyncConnection) -> None:
+        await _pin(connection)
+        if statement_s is not None:
+            await connection.execute(f"SET statement_timeout = {int(statement_s * 1000)}")
+
     return Pool(
         kwargs={**pinned(dsn, application_name), "autocommit": True},
-        configure=_pin,
+        configure=configure,
         min_size=1,
         max_size=size,
         open=False,

@@ -68,6 +68,7 @@ class Application:
     def stop_waiting(self) -> None:
         """Answer the requests that wait for something, as the process is about to end."""
         self._pull.stop_waiting()
+        self._dashboard.stop_waiting()
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[Any]:  # noqa: ARG002

@@ -77,7 +77,7 @@ async def _use_once(asked: Asked, link: str) -> bool:
 def _form(asked: Asked, problem: str | None = None, status: int = 200) -> Shown:
     following = _next(asked.form.get("next") or asked.query.get("next"))
     values = {"problem": problem, "next": following, "has_key": asked.sessions is not None}
-    return Shown("login.html", "Log in", values, status)
+    return Shown("login.html", "Log in", values, status, is_live=False)
 
 
 def _next(path: str | None) -> str:

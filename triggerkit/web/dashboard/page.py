@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -15,7 +15,7 @@ from triggerkit.settings import Settings
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call
-from triggerkit.web.dashboard.session import Session, Sessions
+from triggerkit.web.dashboard.session import COOKIE, Session, Sessions
 
 #: Who the audit says it was.
 ACTOR = "dashboard"
@@ -71,6 +71,12 @@ class Asked:
         query = self.request.url.query
         return quote(path or "/") + (f"?{query}" if query else "")
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the session is over by now, as of a page that is open for long."""
+        cookie = self.request.cookies.get(COOKIE, "")
+        return self.sessions is None or self.sessions.read(cookie) is None
+
     def path(self, name: str) -> str:
         """Return a parameter of the path."""
         return str(self.request.path_params[name])
@@ -84,12 +90,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A page to be rendered by a template."""
+    """A page to be rendered by a template. One that `is_live` is loaded anew as things change."""
 
     template: str
     title: str
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    is_live: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,14 @@ class Moved:
     cookie: str | None = None
 
 
-Answer = Shown | Moved
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Server-sent events, which a page listens to."""
+
+    events: AsyncIterator[bytes]
+
+
+Answer = Shown | Moved | Streamed
 
 
 @dataclass(frozen=True, slots=True)

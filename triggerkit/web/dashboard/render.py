@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from triggerkit.lsn import Lsn
+from triggerkit.web.dashboard.files import VERSION
 from triggerkit.web.dashboard.page import Asked, Shown
 from triggerkit.web.dashboard.values import (
     ago,
@@ -27,9 +27,6 @@ from triggerkit.web.dashboard.values import (
 
 _FOLDER = Path(__file__).parent
 
-STYLE: Final = (_FOLDER / "style.css").read_bytes()
-ICON: Final = (_FOLDER / "icon.svg").read_bytes()
-
 #: The pages that the navigation leads to, by path and name.
 NAVIGATION: Final = (
     ("", "Overview"),
@@ -46,9 +43,6 @@ NAVIGATION: Final = (
     ("connect", "Connect"),
     ("audit", "Audit"),
 )
-
-#: Part of the stylesheet's address, so that browsers may keep it.
-STYLE_VERSION: Final = hashlib.sha256(STYLE).hexdigest()[:12]
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_FOLDER / "templates"),
@@ -79,12 +73,13 @@ def render(asked: Asked, page: Shown) -> str:
     given: dict[str, Any] = {
         **page.values,
         "title": page.title,
+        "live": page.is_live and page.status == 200 and "cursor" not in asked.query,
         "link": asked.link,
         "base": asked.base,
         "session": asked.session,
         "query": asked.request.query_params.get("q", ""),
         "here": asked.request.url.path.removeprefix(asked.request.scope.get("root_path", "")),
         "navigation": NAVIGATION,
-        "style": f"{asked.base}/style.css?v={STYLE_VERSION}",
+        "static": f"{asked.base}/static/{VERSION}",
     }
     return _TEMPLATES.get_template(page.template).render(given)

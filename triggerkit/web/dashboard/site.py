@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,7 +14,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount
 from starlette.routing import Route as PathRoute
 from starlette.types import Receive, Scope, Send
@@ -28,9 +28,19 @@ from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call, DatabaseHealthOf
 from triggerkit.web.api.problems import STATUSES
+from triggerkit.web.dashboard.files import FILES, VERSION
 from triggerkit.web.dashboard.guard import HEADERS, is_own_host, is_own_origin, is_secure
-from triggerkit.web.dashboard.page import Asked, Looks, Moved, Route, Shown, read_form
-from triggerkit.web.dashboard.render import ICON, STYLE, render
+from triggerkit.web.dashboard.live import Live
+from triggerkit.web.dashboard.page import (
+    Answer,
+    Asked,
+    Looks,
+    Route,
+    Shown,
+    Streamed,
+    read_form,
+)
+from triggerkit.web.dashboard.render import render
 from triggerkit.web.dashboard.routes import routes
 from triggerkit.web.dashboard.session import COOKIE, LOGIN, SESSION_S, Sessions, is_same
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
@@ -65,13 +75,17 @@ class Dashboard(Mount):
         self._looks = looks
         self._database_health = database_health
         self._pool: Any = None
-        known = [PathRoute(route.path, _Page(self, route)) for route in routes()]
-        files = [
-            PathRoute("/style.css", _file(STYLE, "text/css")),
-            PathRoute("/icon.svg", _file(ICON, "image/svg+xml")),
+        self._live = Live()
+        known = [
+            PathRoute(route.path, _Page(self, route)) for route in (*routes(), *self._live.routes)
         ]
+        files = [PathRoute(f"/static/{VERSION}/{file.name}", file.answer) for file in FILES]
         nothing = PathRoute("/{rest:path}", _Page(self, Route("")))
         super().__init__(PREFIX, routes=[*files, *known, nothing])
+
+    def stop_waiting(self) -> None:
+        """End what pages listen to, as the process is about to end."""
+        self._live.stop()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -83,7 +97,7 @@ class Dashboard(Mount):
         client: Client = request.scope[CLIENT_SCOPE_KEY]
         if self._pool is None:
             dsn = by_index(client.settings.state_dsn)
-            self._pool = pool(dsn, "triggerkit dashboard", size=POOL_SIZE)
+            self._pool = pool(dsn, "triggerkit dashboard", size=POOL_SIZE, statement_s=PAGE_S)
             await self._pool.open()
         call = Call(replace(client, pool=self._pool), self._tasks, self._database_health)
         key = client.settings.triggerkit_secret_key
@@ -147,7 +161,9 @@ class _Page:
         return _response(asked, await self._route.post(asked))
 
 
-def _response(asked: Asked, found: Shown | Moved) -> Response:
+def _response(asked: Asked, found: Answer) -> Response:
+    if isinstance(found, Streamed):
+        return StreamingResponse(found.events, media_type="text/event-stream")
     if isinstance(found, Shown):
         return HTMLResponse(render(asked, found), found.status)
     response = RedirectResponse(found.to, 303)
@@ -192,13 +208,3 @@ def _failed(asked: Asked, error: Exception) -> Response:
     # Without its message, which may have values.
     logger.error("a page failed with %s; please report it\n%s", type(error).__name__, frames)
     return _refusal(asked, 500, "An error that should not happen; the log of serve has it.")
-
-
-def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    """Answer with a file of ours, which browsers may keep for a day."""
-    headers = {**HEADERS, "cache-control": "public, max-age=86400"}
-
-    async def answer(request: Request) -> Response:  # noqa: ARG001
-        return Response(content, 200, headers, kind)
-
-    return answer

@@ -17,6 +17,7 @@ from tests.integration.web.api.described import KEY
 from tests.integration.web.dashboard.visitor import Visitor, application, dashboard, keyed
 from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
+from triggerkit.web.dashboard.files import FILES, VERSION
 from triggerkit.web.dashboard.guard import MOST_WRONG
 from triggerkit.web.dashboard.routes import routes
 from triggerkit.web.dashboard.session import Sessions, login_link
@@ -159,12 +160,15 @@ def test_every_answer_tells_the_browser_to_trust_nothing_else(visitor: Visitor) 
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cache-control"] == "no-store"
-    for name, kind in (("style.css", "text/css"), ("icon.svg", "image/svg+xml")):
-        seen = Visitor(visitor.port).get(f"/{name}")
-        assert seen.headers["content-type"].startswith(kind)
+    for file in FILES:
+        seen = Visitor(visitor.port).get(f"/static/{VERSION}/{file.name}")
+        assert seen.headers["content-type"].startswith(file.kind)
+        assert "immutable" in seen.headers["cache-control"]
+    own = f'<script type="module" src="/dashboard/static/{VERSION}/app.js"></script>'
     for path in ("/", "/runs", "/consumers", "/why"):
         page = visitor.get(path).html
-        assert not re.search(r"<script|<style|\sstyle=|\son\w+=|https?://(?!127)", page)
+        assert page.count("<script") == page.count(own) == 1
+        assert not re.search(r"<style|\sstyle=|\son\w+=|https?://(?!127)", page)
 
 
 def test_a_host_that_is_not_ours_is_refused(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -54,6 +54,8 @@ class Visitor:
     port: int
     base: str = "/dashboard"
     cookie: str | None = None
+    #: Does what the process does as it is about to end.
+    stop: Callable[[], None] = lambda: None
     set_cookie: str = field(default="", init=False)
 
     @property
@@ -128,5 +130,6 @@ def dashboard(
     settings: Settings, tasks: Sequence[Task[Any, Any, Any]] = (), **given: str
 ) -> Iterator[Visitor]:
     """A visitor, not logged in, of a served application."""
-    with serving(application(keyed(settings, **given), tasks)) as site:
-        yield Visitor(site.port)
+    served = application(keyed(settings, **given), tasks)
+    with serving(served) as site:
+        yield Visitor(site.port, stop=served.stop_waiting)

@@ -31,7 +31,7 @@ async def show_connect(asked: Asked) -> Answer:
              "closes /metrics to everybody else"),
         ],
     }  # fmt: skip
-    return Shown("connect.html", "Connect", values)
+    return Shown("connect.html", "Connect", values, is_live=False)
 
 
 ROUTES = (Route("/connect", show_connect),)

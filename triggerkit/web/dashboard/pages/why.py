@@ -14,7 +14,7 @@ async def show_why(asked: Asked) -> Answer:
     """Answer why a row, a run or a position has no effect; ask first where nothing is given."""
     words = _words(asked.query.get("q", ""))
     if not words:
-        return Shown("why.html", "Why?", {"answer": None})
+        return Shown("why.html", "Why?", {"answer": None}, is_live=False)
     call = asked.call
     try:
         answer = await ask(call.client.pool, call.settings, call.tasks, Question.of(words))

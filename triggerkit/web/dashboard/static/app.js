@@ -1,0 +1,19 @@
+// What pages gain by JavaScript. All of them can be read and used without it.
+import { charts } from "./charts.js";
+import { copyButtons } from "./copy.js";
+import { completions } from "./filter.js";
+import { keys } from "./keys.js";
+import { live } from "./live.js";
+import { times } from "./times.js";
+
+function dress() {
+  times();
+  copyButtons();
+  charts();
+}
+
+dress();
+setInterval(times, 20000);
+completions();
+keys();
+live(dress);

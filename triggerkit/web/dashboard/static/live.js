@@ -1,0 +1,122 @@
+// A page that is looked at loads itself anew as things change, without moving what is read.
+
+const LEAST_MS = 1000;
+
+let busy = false;
+let again = false;
+let last = 0;
+let timer = 0;
+
+function say(text, action) {
+  const said = document.getElementById("said");
+  said.hidden = !text;
+  said.replaceChildren(text ?? "");
+  if (action) said.append(" ", action);
+}
+
+// Changes `old` into `fresh`, and touches nothing that is the same.
+function become(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  if (old.nodeType !== Node.ELEMENT_NODE || old.nodeName !== fresh.nodeName) {
+    old.replaceWith(fresh);
+    return;
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && name !== "open" && !name.startsWith("data-")) old.removeAttribute(name);
+  }
+  for (const { name, value } of [...fresh.attributes]) {
+    if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  const left = [...old.childNodes].filter((node) => !node.classList?.contains("copy"));
+  const right = [...fresh.childNodes];
+  right.forEach((node, place) => (left[place] ? become(left[place], node) : old.append(node)));
+  left.slice(right.length).forEach((node) => node.remove());
+}
+
+// Whoever has marked something, writes something, or is further down in a list, is not disturbed.
+function isRead(main) {
+  const at = document.activeElement;
+  const writes = main.contains(at) && at.matches("input, textarea, select");
+  const isFarDown = main.querySelector("table.list, table.runs") && scrollY > 200;
+  const marked = getSelection();
+  return writes || isFarDown || document.querySelector("dialog[open]") || (!marked.isCollapsed && main.contains(marked.anchorNode));
+}
+
+async function load(dress, asked = false) {
+  const main = document.getElementById("main");
+  if (busy) { again = true; return; }
+  if (!asked && isRead(main)) {
+    const show = document.createElement("button");
+    show.textContent = "Show it";
+    show.addEventListener("click", () => { scrollTo(0, 0); load(dress, true); });
+    say("Something changed.", show);
+    return;
+  }
+  busy = true;
+  again = false;
+  const started = Date.now();
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(20000) });
+    if (answer.redirected && new URL(answer.url).pathname.endsWith("/login")) { ended(); return; }
+    if (answer.status === 503) { away(); return; }
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.getElementById("main");
+    const said = document.getElementById("said");
+    if (fresh && answer.ok) {
+      fresh.querySelector("#said")?.replaceWith(said.cloneNode(true));
+      become(main, document.adoptNode(fresh));
+      say();
+      dress();
+    }
+  } catch {
+    away();
+  } finally {
+    busy = false;
+    last = Date.now();
+    // Where the page is slow to make, it is asked for less often.
+    if (again) soon(dress, Math.max(LEAST_MS, 10 * (last - started)));
+  }
+}
+
+function soon(dress, wait) {
+  clearTimeout(timer);
+  timer = setTimeout(() => load(dress), wait);
+}
+
+function away() {
+  say("The database or the server does not answer. The page shows what was so before; it goes on by itself.");
+}
+
+function ended() {
+  const link = document.createElement("a");
+  link.href = location.href;
+  link.textContent = "Log in again";
+  say("Your session has ended.", link);
+  source?.close();
+}
+
+let source;
+
+export function live(dress) {
+  const url = document.getElementById("main")?.dataset.live;
+  if (!url) return;
+  let missed = false;
+
+  function listen() {
+    source = new EventSource(url);
+    source.addEventListener("changed", () => soon(dress, Math.max(50, LEAST_MS - (Date.now() - last))));
+    source.addEventListener("away", away);
+    source.addEventListener("ended", ended);
+    source.addEventListener("full", () => say("Too many pages are open for this one to be live: load it again to see what is new."));
+    source.addEventListener("error", () => { missed = true; away(); });
+    source.addEventListener("open", () => { if (missed) { missed = false; load(dress); } });
+  }
+
+  // Browsers have few connections to a server: a page that nobody sees keeps none.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { source?.close(); missed = true; }
+    else listen();
+  });
+  addEventListener("pagehide", () => source?.close());
+  if (!document.hidden) listen();
+}
