@@ -110,6 +110,59 @@ def test_a_folder_within_that_nobody_may_read_ends_no_reloading(tmp_path: Path) 
     closed.chmod(0o700)
 
 
+def test_what_embedded_servers_write_is_not_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of their writes would be told of, and cost `dev` and them."""
+    watched: list[tuple[set[str], bool]] = []
+    watch = watchfiles.awatch
+
+    def noted(*folders: Path | str, recursive: bool, **given: Any) -> Any:
+        watched.append(({Path(folder).name for folder in folders}, recursive))
+        return watch(*folders, recursive=recursive, **given)
+
+    monkeypatch.setattr(code, "awatch", noted)
+    for name in (".triggerkit", ".git", "package"):
+        (tmp_path / name).mkdir()
+    before = code_files(tmp_path)
+    (tmp_path / "module.py").touch()
+    assert first_change(tmp_path, before) == ["module.py"]
+    assert watched == [({tmp_path.name}, False), ({"package"}, True)]
+
+
+def test_code_in_folders_that_come_later_is_noticed(tmp_path: Path) -> None:
+    """In a new one, in one that was renamed, and what is saved in the same moment."""
+    (tmp_path / "module.py").touch()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "tasks.py").touch()
+    before = code_files(tmp_path)
+    noticed: set[str] = set()
+
+    async def follow() -> None:
+        async def until(paths: set[str]) -> None:
+            while not paths <= noticed:
+                noticed.update(await anext(changes))
+
+        changes = code_changes(tmp_path, before, print)
+        async with asyncio.timeout(20):
+            (tmp_path / "module.py").write_text("begun = True")
+            await until({"module.py"})
+            (tmp_path / "new").mkdir()
+            (tmp_path / "new" / "tasks.py").touch()
+            (tmp_path / "other.py").touch()
+            await until({"new/tasks.py", "other.py"})
+            noticed.clear()
+            (tmp_path / "new" / "tasks.py").write_text("again = True")
+            await until({"new/tasks.py"})
+            (tmp_path / "old").rename(tmp_path / "renamed")
+            await until({"old/tasks.py", "renamed/tasks.py"})
+            noticed.clear()
+            (tmp_path / "renamed" / "tasks.py").write_text("again = True")
+            await until({"renamed/tasks.py"})
+
+    asyncio.run(follow())
+
+
 def test_a_child_gets_no_empty_setting_and_no_proxy_for_this_machine() -> None:
     outer = {"OPENAI_BASE_URL": "", "OTHER": "", "NO_PROXY": "intern.example, localhost"}
     environment = child_environment(outer, {"DATABASE_URL": "x"})
