@@ -17,6 +17,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate, script
 from triggerkit.supervisor.checks import Check, run_checks
+from triggerkit.supervisor.checks.models import models_of
 from triggerkit.supervisor.declarations import load_declarations
 from triggerkit.tasks.registry import load_tasks
 from triggerkit.terminal.console import TerminalConsole
@@ -32,8 +33,13 @@ def register(app: typer.Typer) -> None:
 
 def check(tasks: Tasks = None, json: Json = False) -> None:
     """Check the databases, Redis and the endpoints; print a fix for each problem."""
-    declared = load_declarations(Project.load(tasks=tasks)).consumers
-    checks = asyncio.run(run_checks(Settings.load(), declared, advise=True))
+    project = Project.load(tasks=tasks)
+    declared, models = load_declarations(project), models_of(load_tasks(project).values())
+    checks = asyncio.run(
+        run_checks(
+            Settings.load(), declared.consumers, declared.endpoints, models=models, advise=True
+        )
+    )
     if json:
         print(orjson.dumps(checks, option=orjson.OPT_SERIALIZE_DATACLASS).decode())
     else:

@@ -1,4 +1,4 @@
-"""One signed test message to an endpoint, told step by step: address, connection, TLS, answer."""
+"""Try an endpoint step by step: address, connection, TLS, and, if wanted, a signed test message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ import orjson
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.http.client import HttpClient, HttpTarget, endpoint_of, request_bytes
 from triggerkit.delivery.http.connection import Connection, HttpError, Response
-from triggerkit.delivery.http.network import Network, checked
+from triggerkit.delivery.http.network import AddressRefused, Network, checked
 from triggerkit.delivery.push import Push, headers_of, is_page, read_answer
 from triggerkit.errors import ConfigurationError
 
@@ -58,7 +58,7 @@ class Report:
     """The result of a test. `ok`: a real push would have been taken.
 
     `status` is None without an answer; `answer` are its first characters; `meaning` says what to
-    do, and is None when all is well.
+    do, and is None when all is well. `refused` is an address that no push may go to.
     """
 
     url: str
@@ -66,6 +66,7 @@ class Report:
     status: int | None = None
     answer: str = ""
     meaning: str | None = None
+    refused: str | None = None
     steps: list[ProbeStep] = field(default_factory=list)
 
     @contextmanager
@@ -100,16 +101,44 @@ async def probe(
     if credentials.problem is not None:
         report.meaning = credentials.problem
         return report
+    await _bounded(report, _send(report, name, credentials, allowed), timeout_s)
+    return report
+
+
+async def reach(url: str, allowed: tuple[Network, ...], timeout_s: float = TIMEOUT_S) -> Report:
+    """Go as far as a push does before it says anything: address, connection, TLS. `ok` says that
+    a push would come through; every fault is in the report."""
+    report = Report(url)
+    await _bounded(report, _reach(report, allowed), timeout_s)
+    return report
+
+
+async def _bounded(report: Report, work: Awaitable[None], timeout_s: float) -> None:
+    """Do the work; what keeps it from its end becomes the report's meaning."""
     try:
         async with asyncio.timeout(timeout_s):
-            await _send(report, name, credentials, allowed)
+            await work
     except TimeoutError:
         report.meaning = f"nothing came back in time: {_last(report)}"
     except (HttpError, ConfigurationError) as error:
         report.meaning = str(error)
+        report.refused = error.address if isinstance(error, AddressRefused) else None
     except OSError as error:
         report.meaning = f"{report.steps[-1].name} failed: {error}"
-    return report
+
+
+async def _reach(report: Report, allowed: tuple[Network, ...]) -> None:
+    connection = await _connected(report, endpoint_of(report.url), allowed)
+    connection.close()
+    report.ok = True
+
+
+async def _connected(
+    report: Report, endpoint: HttpTarget, allowed: tuple[Network, ...]
+) -> Connection:
+    with report.step("dns") as found:
+        found += await checked(allowed)(endpoint.host, endpoint.port)
+    return await _connect(report, HttpClient(checked(allowed)), endpoint, list(found))
 
 
 async def _send(
@@ -117,10 +146,7 @@ async def _send(
 ) -> None:
     endpoint = endpoint_of(report.url)
     message = request_bytes("POST", endpoint, *_request(report.url, name, credentials))
-    with report.step("dns") as found:
-        found += await checked(allowed)(endpoint.host, endpoint.port)
-    client = HttpClient(checked(allowed))
-    connection = await _connect(report, client, endpoint, list(found))
+    connection = await _connected(report, endpoint, allowed)
     try:
         with report.step("answer") as found:
             response = await connection.request(message)

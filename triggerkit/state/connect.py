@@ -116,10 +116,17 @@ async def connect(
             raise
         return connection
     except psycopg.OperationalError as error:
+        said = _first_line(error)
         raise CannotConnect(
-            f"cannot connect to {shown_database(dsn)}: {_first_line(error)}; "
-            "check that the server runs and that the URL's host, user and password are correct"
+            f"cannot connect to {shown_database(dsn)}: {said}; {_remedy(said)}"
         ) from error
+
+
+def _remedy(said: str) -> str:
+    # PgBouncer, and those that speak as it does, of what they do not pass on.
+    if "unsupported startup parameter" in said:
+        return "a pooler answers there; set the URL to the server's own address and port"
+    return "check that the server runs and that the URL's host, user and password are correct"
 
 
 def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:

@@ -58,6 +58,12 @@ NAT64 = IPv6Network("64:ff9b::/96")
 class AddressRefused(CannotReach):
     """The endpoint's host is a private address and not in TRIGGERKIT_ALLOW_NETWORKS."""
 
+    def __init__(self, host: str, address: str) -> None:
+        super().__init__(
+            f"{host} is {address}, which is not public; allow it with TRIGGERKIT_ALLOW_NETWORKS"
+        )
+        self.address = address
+
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Read a comma-separated list of networks such as `10.0.0.0/8, 192.168.1.7/32`.
@@ -147,10 +153,7 @@ def checked(allowed: tuple[Network, ...]) -> Resolve:
         addresses = await resolver.addresses_of(host, port)
         for address in addresses:
             if not is_allowed(address, allowed, host, port):
-                raise AddressRefused(
-                    f"{host} is {address}, which is not public; "
-                    "allow it with TRIGGERKIT_ALLOW_NETWORKS"
-                )
+                raise AddressRefused(host, address)
         return addresses
 
     return resolve

@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 
 from triggerkit.configuration.addresses import shown_database
-from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declared, DeclaredEndpoint
 from triggerkit.consumers.source.database import CaptureNames, known_database
 from triggerkit.errors import CannotConnect
 from triggerkit.replication.slot import identify
@@ -17,18 +17,26 @@ from triggerkit.state.connect import connect
 from triggerkit.supervisor.checks.authorization import check_secrets
 from triggerkit.supervisor.checks.broker import check_broker
 from triggerkit.supervisor.checks.check import Check
+from triggerkit.supervisor.checks.models import Model, check_models
+from triggerkit.supervisor.checks.provider import check_provider, provider_of
 from triggerkit.supervisor.checks.publication import check_publication
+from triggerkit.supervisor.checks.role_settings import check_encoding, check_role_settings
 from triggerkit.supervisor.checks.server import check_connection, check_pgvector, check_server
 from triggerkit.supervisor.checks.session import check_session
 from triggerkit.supervisor.checks.slot import check_slot
 from triggerkit.supervisor.checks.state import check_state
 from triggerkit.supervisor.checks.tables import check_tables
 
-__all__ = ["Check", "run_checks"]
+__all__ = ["Check", "Model", "run_checks"]
 
 
 async def run_checks(
-    settings: Settings, declared: Sequence[Declared], *, advise: bool = False
+    settings: Settings,
+    declared: Sequence[Declared],
+    endpoints: Sequence[DeclaredEndpoint] = (),
+    *,
+    models: Sequence[Model] = (),
+    advise: bool = False,
 ) -> list[Check]:
     """Make all checks, as far as they can be made. Without `advise` only what must hold is looked
     at, which asks nobody but Postgres and the transport.
@@ -39,9 +47,18 @@ async def run_checks(
     """
     async with await connect(settings.source_dsn, "triggerkit check") as source:
         checks = [Check("postgres reachable", True, shown_database(settings.source_dsn))]
-        checks += await check_connection(source)
+        provider = await provider_of(source)
+        checks += check_provider(provider)
+        checks += await check_connection(source, provider)
         publication, slot, was_made = await _names(settings, source)
-        checks += await _source(source, declared, publication, slot, advise=advise)
+        checks += await check_server(source, slot, provider)
+        checks.append(await check_session(source, "session"))
+        checks += await _source(source, declared, publication, advise=advise)
+        checks += await check_models(source, publication, models)
+        if advise:
+            checks += await check_role_settings(source)
+            checks += await check_encoding(source)
+            checks.append(await check_pgvector(source, provider))
         # `dev` makes a slot that is gone anew by itself.
         checks += [await check_slot(source, slot, was_made=advise and was_made)]
         checks += await check_state(settings, source)
@@ -49,9 +66,11 @@ async def run_checks(
     checks += check_secrets(settings)
     if advise:
         # Imported here: it needs an HTTP client, which `dev` and `apply` would wait for in vain.
-        from triggerkit.supervisor.checks.endpoints import check_endpoints
+        from triggerkit.supervisor.checks.endpoints import check_own_routes
+        from triggerkit.supervisor.checks.foreign_endpoints import check_foreign_endpoints
 
-        checks += await check_endpoints(settings, declared)
+        checks += await check_own_routes(settings, declared)
+        checks += await check_foreign_endpoints(settings, declared, endpoints)
     shown = [check for check in checks if advise or check.required]
     return [replace(check, remedy=None) if check.ok else check for check in shown]
 
@@ -76,15 +95,8 @@ async def _source(
     source: psycopg.AsyncConnection,
     declared: Sequence[Declared],
     publication: str,
-    slot_name: str,
     *,
     advise: bool,
 ) -> list[Check]:
     of_tables, tables = await check_tables(source, declared, publication)
-    return [
-        *await check_server(source, slot_name),
-        await check_session(source, "session"),
-        *of_tables,
-        *await check_publication(source, publication, tables, advise=advise),
-        *([await check_pgvector(source)] if advise else []),
-    ]
+    return [*of_tables, *await check_publication(source, publication, tables, advise=advise)]

@@ -4,6 +4,7 @@ there."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import redis
@@ -65,15 +66,45 @@ async def _check_redis(settings: Settings) -> list[Check]:
         return [Check(name, False, str(error), "start Redis, or correct REDIS_URL")]
     finally:
         await client.aclose()
+    return [Check(name, True, _place(client)), *_facts(info)]
+
+
+def _facts(info: Mapping[str, Any]) -> Iterator[Check]:
+    """Check what Redis says of itself."""
     version = str(info["redis_version"])
-    policy = str(info.get("maxmemory_policy", "noeviction"))
     is_new = tuple(map(int, version.split(".")[:2])) >= MIN_REDIS
+    yield Check("redis version", is_new, version, "use Redis 6.2 or later")
+    if info.get("role") == "slave":
+        detail = "it is a replica, which takes no writes"
+        yield Check("redis role", False, detail, "set REDIS_URL to the primary's address")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
     keep = "CONFIG SET maxmemory-policy noeviction"
-    return [
-        Check(name, True, _place(client)),
-        Check("redis version", is_new, version, "use Redis 6.2 or later"),
-        Check("redis eviction policy", policy == "noeviction", policy, keep),
+    if "amazon" in str(info.get("os", "")).lower():
+        keep = "set maxmemory-policy = noeviction in the parameter group of the cluster"
+    yield Check("redis eviction policy", policy == "noeviction", policy, keep)
+    yield _durability(info)
+
+
+def _durability(info: Mapping[str, Any]) -> Check:
+    """Tell what Redis keeps over a restart: nothing is lost by it, runs may wait for it."""
+    name = "redis durability"
+    if info.get("loading") or info.get("async_loading"):
+        return Check(name, True, "it loads what it kept", required=False)
+    failing = [
+        what
+        for what, key in (
+            ("snapshots", "rdb_last_bgsave_status"),
+            ("the append-only file", "aof_last_write_status"),
+        )
+        if info.get(key, "ok") != "ok"
     ]
+    if failing:
+        detail = f"writing {' and '.join(failing)} fails, and Redis then refuses writes"
+        return Check(name, False, detail, "make room on its disk; its own log says why")
+    if info.get("aof_enabled"):
+        return Check(name, True, "append-only file", required=False)
+    detail = "no append-only file; ids that a restart loses are put back from Postgres"
+    return Check(name, True, detail, required=False)
 
 
 def _place(client: redis.asyncio.Redis) -> str:

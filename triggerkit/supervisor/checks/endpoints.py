@@ -1,10 +1,9 @@
-"""The endpoints: whether deliveries reach them. A probe asks for health and delivers nothing."""
+"""Our own routes: whether deliveries reach them. A probe asks for health and delivers nothing."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from ipaddress import ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from triggerkit.delivery.http.network import (
 from triggerkit.delivery.http.resolver import Resolver
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
+from triggerkit.supervisor.checks.foreign_endpoints import network_of
 
 #: Seconds after which a probe gives up.
 TIMEOUT_S = 5.0
@@ -35,15 +35,14 @@ class _Outcome(NamedTuple):
     required: bool = True
 
 
-async def check_endpoints(settings: Settings, declared: Sequence[Declared]) -> list[Check]:
-    """Check whether each consumer's endpoint, if it has one, can be reached, as `apply` makes it.
-
-    All of them are routes of `serve`, so that one probe stands for all.
+async def check_own_routes(settings: Settings, declared: Sequence[Declared]) -> list[Check]:
+    """Check whether our own routes can be reached, as `apply` makes them: one probe stands for
+    all of them.
 
     Raises:
         ConfigurationError: TRIGGERKIT_ALLOW_NETWORKS is not a list of networks.
     """
-    pushed = [consumer for consumer in declared if not consumer.definition.is_direct]
+    pushed = [consumer for consumer in declared if consumer.path is not None]
     if not pushed:
         return []
     base = settings.public_url
@@ -74,7 +73,7 @@ async def _probe(base: str, listed: str) -> _Outcome:
         return _Outcome(False, str(error), correct)
     refused = [a for a in addresses if not is_allowed(a, allowed, host, port)]
     if refused:
-        networks = ",".join(filter(None, (listed, *map(_network, refused))))
+        networks = ",".join(filter(None, (listed, *map(network_of, refused))))
         remedy = f"TRIGGERKIT_ALLOW_NETWORKS={networks}"
         return _Outcome(False, f"{host} is {refused[0]}, which is not public", remedy)
     try:
@@ -104,7 +103,3 @@ async def _ask(base: str, allowed: tuple[Network, ...]) -> _Outcome:
     # A proxy may let only the routes through.
     remedy = "if that is no proxy before `triggerkit serve`, stop it or choose another port"
     return _Outcome(False, detail, remedy, required=False)
-
-
-def _network(address: str) -> str:
-    return str(ip_network(address.partition("%")[0]))

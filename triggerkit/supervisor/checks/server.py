@@ -9,6 +9,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.supervisor.checks.check import Check, quoted
+from triggerkit.supervisor.checks.provider import Provider, grant_replication, set_parameter
 
 #: The oldest server that can be captured from.
 MIN_POSTGRES = 120000
@@ -22,7 +23,6 @@ SELECT current_user AS role, r.rolreplication OR r.rolsuper AS may_replicate,
     (SELECT pg_has_role(m.oid, 'MEMBER') FROM pg_roles m WHERE m.rolname = 'rds_replication')
         AS rds_member,
     current_setting('wal_level') AS wal_level,
-    current_setting('rds.logical_replication', true) IS NOT NULL AS on_rds,
     current_setting('max_replication_slots')::int AS max_slots,
     (SELECT count(*) FROM pg_replication_slots) AS slots,
     current_setting('max_wal_senders')::int AS max_senders,
@@ -41,7 +41,6 @@ class _ServerFacts:
     may_replicate: bool
     rds_member: bool | None
     wal_level: str
-    on_rds: bool
     max_slots: int
     slots: int
     max_senders: int
@@ -50,7 +49,9 @@ class _ServerFacts:
     is_streamed: bool
 
 
-async def check_server(source: psycopg.AsyncConnection, slot_name: str) -> list[Check]:
+async def check_server(
+    source: psycopg.AsyncConnection, slot_name: str, provider: Provider
+) -> list[Check]:
     """Check whether the server can be captured from, by the slot `slot_name` or by a new one."""
     async with source.cursor(row_factory=class_row(_ServerFacts)) as cursor:
         await cursor.execute(_SERVER, {"slot": slot_name})
@@ -58,9 +59,9 @@ async def check_server(source: psycopg.AsyncConnection, slot_name: str) -> list[
     assert server is not None
     return [
         _version(source.info.server_version),
-        _wal_level(server),
-        _privilege(server),
-        *_room(server),
+        _wal_level(server, provider),
+        _privilege(server, provider),
+        *_room(server, provider),
     ]
 
 
@@ -70,43 +71,40 @@ def _version(version: int) -> Check:
     return Check("postgres version", version >= MIN_POSTGRES, text, remedy)
 
 
-def _wal_level(server: _ServerFacts) -> Check:
-    remedy = "ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server"
-    if server.on_rds:
-        remedy = "set rds.logical_replication = 1 in the parameter group, then reboot the instance"
-    return Check("wal_level", server.wal_level == "logical", server.wal_level, remedy)
+def _wal_level(server: _ServerFacts, provider: Provider) -> Check:
+    level = server.wal_level
+    return Check("wal_level", level == "logical", level, provider.logical)
 
 
-def _privilege(server: _ServerFacts) -> Check:
-    remedy = f"ALTER ROLE {quoted(server.role)} REPLICATION;"
+def _privilege(server: _ServerFacts, provider: Provider) -> Check:
+    remedy = grant_replication(provider, server.role)
     if server.rds_member is not None:
         remedy = f"GRANT rds_replication TO {quoted(server.role)};"
     ok = server.may_replicate or bool(server.rds_member)
     return Check("replication privilege", ok, server.role, remedy)
 
 
-def _room(server: _ServerFacts) -> Iterator[Check]:
+def _room(server: _ServerFacts, provider: Provider) -> Iterator[Check]:
     """Room for our slot, unless it is there, and for its stream, unless that runs."""
     free = server.max_slots - server.slots
     if not server.has_slot:
+        more = set_parameter(provider, "max_replication_slots", server.max_slots + SPARE)
         yield Check(
             "free replication slots",
             free > 0,
             f"{free} of {server.max_slots}",
-            f"ALTER SYSTEM SET max_replication_slots = {server.max_slots + SPARE};"
-            "  -- then restart the server; or drop a slot of pg_replication_slots that nobody uses",
+            f"{more}; or drop a slot of pg_replication_slots that nobody uses",
         )
     free = server.max_senders - server.senders
     yield Check(
         "free WAL senders",
         server.is_streamed or free > 0,
         f"{free} of {server.max_senders}",
-        f"ALTER SYSTEM SET max_wal_senders = {server.max_senders + SPARE};"
-        "  -- then restart the server",
+        set_parameter(provider, "max_wal_senders", server.max_senders + SPARE),
     )
 
 
-async def check_connection(source: psycopg.AsyncConnection) -> list[Check]:
+async def check_connection(source: psycopg.AsyncConnection, provider: Provider) -> list[Check]:
     """Check that `source` leads to a server that can be written to, with no pooler in between."""
     cursor = await source.execute("SELECT pg_is_in_recovery(), pg_backend_pid()")
     row = await cursor.fetchone()
@@ -120,25 +118,25 @@ async def check_connection(source: psycopg.AsyncConnection) -> list[Check]:
     # A pooler tells each client a process of its own making.
     if pid != source.info.backend_pid:
         detail = "a pooler answers: it passes on neither replication nor what is set for a session"
-        remedy = "set DATABASE_URL to the server's own address and port, not the pooler's"
+        remedy = f"set DATABASE_URL to {provider.direct}"
         checks.append(Check("direct connection", False, detail, remedy))
     return checks
 
 
-async def check_pgvector(source: psycopg.AsyncConnection) -> Check:
+async def check_pgvector(source: psycopg.AsyncConnection, provider: Provider) -> Check:
     """Check whether embeddings can be stored; advice, since a project may have none."""
     cursor = await source.execute(_PGVECTOR)
     row = await cursor.fetchone()
     if row is None:
         package = f"postgresql-{source.info.server_version // 10000}-pgvector"
-        return Check(
-            "pgvector",
-            False,
-            "not on this server; only tasks that store vectors need it",
+        remedy = (
             f"apt-get install {package}  # or see https://github.com/pgvector/pgvector, "
-            "then CREATE EXTENSION vector;",
-            required=False,
+            "then CREATE EXTENSION vector;"
         )
+        if provider.name:
+            remedy = f"choose a version of Postgres for which {provider.name} has it"
+        detail = "not on this server; only tasks that store vectors need it"
+        return Check("pgvector", False, detail, remedy, required=False)
     if row[0] is None:
         detail = "not in this database; only tasks that store vectors need it"
         return Check("pgvector", False, detail, "CREATE EXTENSION vector;", required=False)

@@ -64,6 +64,8 @@ class PayloadType:
             annotation = bare
         if self.shape in ("batch", "change"):
             annotation = (get_args(annotation) or (dict[str, Any],))[0]
+        takes_rows = self.shape in ("batch", "change") and get_origin(annotation) is not dict
+        self._row_type = annotation if takes_rows else None
         try:
             self._plain: TypeAdapter[Any] = TypeAdapter(annotation)
             self._record = RecordType(annotation)
@@ -86,6 +88,25 @@ class PayloadType:
             except ValidationError as error:
                 raise InvalidPayload(problems_of(error)) from None
         return self.changes([read_envelope(raw)])[0]
+
+    @property
+    def row_type(self) -> Any:
+        """Return what the task takes a row of a table for; None where it takes no changes, or any
+        row (a dict)."""
+        return self._row_type
+
+    def misfits(self, row: dict[str, Any]) -> list[tuple[str, str, str]]:
+        """Return what does not fit of a whole row that messages have, as pydantic says it: column,
+        kind of error, message."""
+        try:
+            self._plain.validate_json(orjson.dumps(row))
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+            return [(str(e["loc"][0]), e["type"], e["msg"]) for e in found if e["loc"]]
+        except Exception:
+            # A validator of the project's own, which was not made for such a row.
+            return []
+        return []
 
     def parse(self, raw: Any) -> Any:
         """`read` for JSON that is parsed already."""

@@ -43,6 +43,30 @@ def test_a_redis_that_forgets(settings: Settings) -> None:
             client.config_set("maxmemory-policy", "noeviction")
 
 
+def test_what_a_redis_keeps_over_a_restart_is_told(settings: Settings) -> None:
+    assert checked(settings)["redis durability"].detail == "append-only file"
+    with redis.Redis.from_url(settings.broker_dsn) as client:
+        client.config_set("appendonly", "no")
+        try:
+            check = checked(settings)["redis durability"]
+        finally:
+            client.config_set("appendonly", "yes")
+    assert (check.ok, check.failed) == (True, False)
+    assert "put back from Postgres" in check.detail
+
+
+def test_a_redis_that_is_a_replica_takes_no_runs(settings: Settings) -> None:
+    with redis.Redis.from_url(settings.broker_dsn) as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            check = checked(settings)["redis role"]
+        finally:
+            client.replicaof("NO", "ONE")
+    assert check.failed
+    assert "primary" in (check.remedy or "")
+    assert "redis role" not in checked(settings)
+
+
 def test_a_rabbitmq_that_answers(settings: Settings, rabbitmq_server: RabbitmqServer) -> None:
     update = {"triggerkit_broker_url": SecretStr(rabbitmq_server.url), "redis_url": None}
     checks = checked(settings.model_copy(update=update))

@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import CannotConnect, ConfigurationError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 from triggerkit.supervisor.checks import Check, run_checks
@@ -69,6 +69,27 @@ def test_a_pooler_is_named(settings: Settings) -> None:
     assert "pooler" in check.detail
     assert (check.remedy or "").startswith("set DATABASE_URL to the server's own address")
     assert not any(c.name == "direct connection" for c in asyncio.run(run_checks(settings, [])))
+
+
+def test_a_pooler_that_refuses_what_it_does_not_pass_on_is_named(settings: Settings) -> None:
+    refusal = b"SFATAL\0C08P01\0Munsupported startup parameter in options: statement_timeout\0\0"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8192)
+        writer.write(b"E" + (len(refusal) + 4).to_bytes(4, "big") + refusal)
+        writer.close()
+
+    async def scenario() -> None:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            dsn = f"postgresql://shop:hunter2@127.0.0.1:{port}/shop?sslmode=disable"
+            update = {"database_url": SecretStr(dsn)}
+            with pytest.raises(CannotConnect) as told:
+                await run_checks(settings.model_copy(update=update), [])
+            assert "a pooler answers there; set the URL to the server's own" in str(told.value)
+            assert "hunter2" not in str(told.value)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("parameter", ["schema=public", "pgbouncer=true", "currentSchema=x"])
