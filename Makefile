@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate --python-version 3.11
 
-.PHONY: dev test versions faults soak check format lock bench clean
+.PHONY: dev test versions faults soak check docs format lock bench clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -29,7 +29,7 @@ faults: .venv/.installed-dev
 soak: .venv/.installed-dev
 	@$(BIN)/pytest tests/faults -m soak -v -s
 
-## check: lint, types, import layers, links in the docs
+## check: lint, types, import layers, links in the docs, the docs as a site
 check: .venv/.installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -37,6 +37,11 @@ check: .venv/.installed-dev
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/check_links.py
+	@$(MAKE) --no-print-directory docs
+
+## docs: the documents as a site, in site/index.html
+docs: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 ## format: write the code as `make check` wants it
 format: .venv/.installed-dev
@@ -55,7 +60,7 @@ bench: .venv/.installed-dev
 	@$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .triggerkit
+	rm -rf .venv .triggerkit site
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("triggerkit needs Python 3.11 or later; this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

@@ -48,7 +48,7 @@ def test_llms_txt_lists_every_page() -> None:
     text = (ROOT / "llms.txt").read_text()
     assert text.startswith("# triggerkit\n\n> ")
     listed = set(re.findall(r"\]\(([^)]+)\)", text))
-    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= listed
+    assert {str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")} <= listed
     assert not [name for name in listed if not (ROOT / name).exists()]
 
 
