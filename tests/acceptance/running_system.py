@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ import orjson
 import psycopg
 
 from tests.acceptance.project import clean_environment, eventually
+from tests.conftest import WEBHOOK_SECRET
+from tests.servers import Servers
+from triggerkit.settings import Settings
+
+#: What opens the API and the dashboard.
+SECRET_KEY = "a management key for the tests only"
 
 #: What a task does is said by a file, so that a fault can be planted and mended.
 TASKS = '''
@@ -92,10 +99,11 @@ class System:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
-        with socket.socket() as chosen:
-            chosen.bind(("127.0.0.1", 0))
-            port = str(chosen.getsockname()[1])
-        self.environment = {**clean_environment(), **environment, "TRIGGERKIT_PORT": port}
+        self.environment = {
+            **clean_environment(),
+            **environment,
+            "TRIGGERKIT_PORT": str(_free_port()),
+        }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._next_id = 0
         (folder / "copying.py").write_text(TASKS)
@@ -129,12 +137,19 @@ class System:
         )
         return found == [(True,)]
 
-    def start(self, name: str, **settings: str) -> None:
+    def start_dashboard(self) -> str:
+        """Start a `serve` beside the one that the endpoint leads to; return its dashboard's URL."""
+        port = str(_free_port())
+        self.start("serve", named="dashboard", TRIGGERKIT_PORT=port)
+        return f"http://127.0.0.1:{port}/dashboard"
+
+    def start(self, command: str, named: str | None = None, **settings: str) -> None:
         """Start one of the three, and wait until it is ready."""
+        name = named or command
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "triggerkit", name],
+                [sys.executable, "-m", "triggerkit", command],
                 cwd=self.folder,
                 env={**self.environment, **settings},
                 stdin=subprocess.DEVNULL,
@@ -222,7 +237,47 @@ class System:
             raise
         assert self.why("public.items", key)["code"] == "up_to_date"
 
+    def be_well(self) -> None:
+        """Make sure that nothing is planted: a row has its effect, and `status` is ready."""
+        self.behave("well")
+        self.mended(self.insert("first"))
+        assert self.status().startswith("ready"), self.status()
+
     def logs(self) -> str:
         """The last lines that the processes wrote."""
         texts = [(log.name, log.read_text()[-1500:]) for log in self.folder.glob("*.log")]
         return "\n".join(f"--- {name}\n{text}" for name, text in texts)
+
+
+@contextmanager
+def running_system(servers: Servers, folder: Path) -> Iterator[System]:
+    """A system in `folder`, on a database of its own, that runs and is well."""
+    url = servers.new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO triggerkit.installation DEFAULT VALUES")
+    settings = Settings.parse(
+        {
+            "DATABASE_URL": url,
+            "REDIS_URL": servers.redis.url,
+            "TRIGGERKIT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "TRIGGERKIT_SECRET_KEY": SECRET_KEY,
+            "TRIGGERKIT_ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
+        }
+    )
+    system = System(folder, settings.environment())
+    try:
+        applied = system.command("apply")
+        assert applied.returncode == 0, applied.stderr
+        for name in ("serve", "worker", "stream"):
+            system.start(name)
+        yield system
+    finally:
+        system.stop_all()
+        servers.drop_database(url)
+
+
+def _free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port: int = chosen.getsockname()[1]
+        return port
