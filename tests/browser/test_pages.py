@@ -36,7 +36,7 @@ def test_every_page_fits_its_window_and_keeps_nobody_out(
         if found:
             wrong[path] = found
     context.close()
-    assert not wrong
+    assert not wrong, "\n".join(f"{path}: {one}" for path, found in wrong.items() for one in found)
     assert not reader.complaints
 
 
