@@ -17,6 +17,7 @@ def pages() -> list[str]:
     return [route.path for route in routes() if route.get is not None and "{" not in route.path]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
 def test_every_page_fits_its_window_and_keeps_nobody_out(
