@@ -60,6 +60,12 @@ def is_own_origin(request: Request, settings: Settings) -> bool:
     return given.scheme in ("http", "https") and given.netloc.lower() in own
 
 
+def is_ahead(request: Request) -> bool:
+    """Return whether a browser asks ahead, for a page that somebody may want next."""
+    purposes = [request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-moz")]
+    return any("prefetch" in purpose.lower() for purpose in purposes)
+
+
 def is_secure(request: Request, settings: Settings) -> bool:
     """Return whether the browser came by TLS, to us or to the proxy before us."""
     if request.url.scheme == "https":

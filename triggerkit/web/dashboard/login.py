@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triggerkit.state.audit import note
-from triggerkit.web.dashboard.guard import Throttle
+from triggerkit.web.dashboard.guard import Throttle, is_ahead
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Shown
 from triggerkit.web.dashboard.session import LINK_S, LOGIN
 
@@ -36,6 +36,10 @@ class Login:
             if asked.session is not None:
                 return Moved(asked.base + _next(asked.query.get("next")))
             return _form(asked)
+        if asked.request.method == "HEAD":
+            return _form(asked)
+        if is_ahead(asked.request):
+            return _form(asked, "Follow the link to log in.", 503)
         link = asked.sessions.read_link(token)
         if link is None or not await _use_once(asked, link):
             text = "This link was used already or is too old: log in with the secret key."

@@ -90,6 +90,28 @@ def test_a_link_logs_in_once(settings: Settings) -> None:
         assert other.cookie is None
 
 
+def test_a_link_is_used_by_a_visit_alone(settings: Settings) -> None:
+    with dashboard(settings) as visitor:
+        link = urlsplit(login_link(visitor.origin, SecretStr(KEY)))
+        path = f"{link.path}?{link.query}"
+        # What looks at a link before somebody follows it: checkers, previews, and browsers ahead.
+        assert visitor.request("HEAD", path).status == 200
+        for ahead in ({"sec_purpose": "prefetch;prerender"}, {"purpose": "prefetch"}):
+            assert visitor.request("GET", path, **ahead).status == 503
+        assert visitor.cookie is None
+        assert visitor.follow(visitor.request("GET", path)).text.startswith("Overview")
+
+
+def test_what_only_looks_changes_nothing(state: RunState, visitor: Visitor) -> None:
+    [handle] = state.accept(new_run())
+    for path, *_ in paths():
+        for at in (path, path.replace("/1/", f"/{handle.id}/")):
+            for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
+                visitor.request(method, f"/dashboard{at}", origin=visitor.origin)
+    assert state.statuses() == ["queued"]
+    assert state.rows("SELECT action FROM triggerkit.audit") == ["login"]
+
+
 @pytest.mark.parametrize("cookie", ["x", "1.2.3", "9999999999.abc." + "0" * 64, "é.é.é", "..", ""])
 def test_a_forged_cookie_is_no_session(settings: Settings, cookie: str) -> None:
     with dashboard(settings) as visitor:
