@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from triggerkit.cli.options import Json
+from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.editing import Editor
 from triggerkit.consumers.declare.manage import Consumers, cursors_of
 from triggerkit.consumers.definition import Kind, TableName
@@ -24,8 +25,10 @@ from triggerkit.consumers.health import consumer_health
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.tasks.registry import check_direct, load_tasks
 from triggerkit.terminal.console import TerminalConsole
 
 console = TerminalConsole(highlight=False, soft_wrap=True)
@@ -229,8 +232,23 @@ async def _edited(work: Callable[[Editor], Awaitable[list[str]]]) -> list[str]:
                 settings.public_url,
                 _actor(),
                 CaptureNames.of(settings),
+                _check_task,
             )
         )
+
+
+def _check_task(declared: Declared) -> None:
+    """See that the task of a direct consumer is there, where the project's tasks are known."""
+    if declared.definition.task is None:
+        return
+    project = Project.load()
+    project.make_importable()
+    try:
+        tasks = load_tasks(project)
+    except TriggerkitError as error:
+        _warn([f"whether there is such a task is not known: {error}"])
+        return
+    check_direct([declared], tasks)
 
 
 def _actor() -> str:

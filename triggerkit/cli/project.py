@@ -57,7 +57,7 @@ def tasks(tasks: Tasks = None, json: Json = False) -> None:
             "place": task.place,
             "queue": task.queue,
             "max_attempts": task.retry.max_attempts,
-            "route": task.path if task.on else None,
+            "route": task.path if task.has_route else None,
             "tables": list(task.on.tables) if task.on else [],
         }
         for task in load_tasks(Project.load(tasks=tasks)).values()

@@ -95,7 +95,7 @@ def declared_consumers(tasks: dict[str, Task[Any, Any, Any]]) -> list[Declared]:
         Declared(
             name=task.on.name or task.name,
             definition=task.on,
-            path=None if task.on.is_direct else task.path,
+            path=task.path if task.has_route else None,
         )
         for task in tasks.values()
         if task.on is not None

@@ -101,6 +101,11 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         return self.declared_queue.name
 
     @property
+    def has_route(self) -> bool:
+        """Whether `serve` has a webhook route for it: directly, none is needed."""
+        return self.on is not None and not self.on.is_direct
+
+    @property
     def path(self) -> str:
         """The path of the webhook route that `on=` makes."""
         return f"/api/{self.name.replace('_', '-')}"

@@ -50,7 +50,7 @@ class Application:
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", Metrics(settings).answer),
-            *(webhook(task.path, task=task) for task in known if task.on is not None),
+            *(webhook(task.path, task=task) for task in known if task.has_route),
             Api(known, self._pull.routes, database_health),
             Route(PREFIX, _to_dashboard),
             self._dashboard,

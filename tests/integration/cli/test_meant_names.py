@@ -24,6 +24,9 @@ def send_letter() -> None: ...
 def ship_order(change: Change[dict[str, Any]]) -> None: ...
 """
 
+#: Makes a consumer whose task is named next.
+DIRECT = ["consumers", "create", "copies", "--table", "orders", "--set", "via=direct", "--set"]
+
 #: What is typed, and what was meant.
 TYPED = [
     (["why", "public.ordres", "1"], "public.orders"),
@@ -33,6 +36,7 @@ TYPED = [
     (["consumers", "create", "copies", "--table", "order"], "public.orders"),
     (["consumers", "create", "copies", "--table", "orders", "--set", "sort_by=satte"], "state"),
     (["consumers", "create", "copies", "--table", "orders", "--endpoint", "outsid"], "outside"),
+    ([*DIRECT, "task=ship_ordr"], "ship_order"),
     (["consumers", "show", "ship_ordre"], "ship_order"),
     (["consumers", "pause", "SHIP_ORDER"], "ship_order"),
     (["backfill", "start", "ship_oder"], "ship_order"),

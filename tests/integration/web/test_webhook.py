@@ -32,6 +32,10 @@ def route_single(change: Change[Row]) -> None: ...
 def route_batch(batch: list[Change[Row]]) -> None: ...
 
 
+@task(on=rows("public.posts", via="direct"))
+def direct_single(change: Change[Row]) -> None: ...
+
+
 @task
 def route_plain(order: Order) -> None: ...
 
@@ -42,7 +46,7 @@ def application(settings: Settings) -> Application:
     async def user_app(scope: Any, receive: Any, send: Any) -> None:
         await orders.handle(scope, receive, send)
 
-    return Application(settings, [route_single, route_batch, route_plain], user_app)
+    return Application(settings, [route_single, route_batch, direct_single, route_plain], user_app)
 
 
 @pytest.fixture
@@ -60,6 +64,12 @@ def test_without_the_secret_nothing_is_read_and_nothing_starts(site: Site, state
             assert answer.headers["www-authenticate"] == "Bearer"
     unsent_body = {"content-length": "1000000", "content-type": "application/json"}
     assert site.request("POST", SINGLE, None, unsent_body).status == 401
+    assert state.statuses() == []
+
+
+def test_a_task_that_gets_its_messages_directly_has_no_route(site: Site, state: RunState) -> None:
+    # The project's app has such paths: this one answers all of them.
+    assert site.post(direct_single.path, message(1)).status == 422
     assert state.statuses() == []
 
 

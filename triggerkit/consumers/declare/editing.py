@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -24,6 +25,13 @@ from triggerkit.encryption import Keyring
 from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
 from triggerkit.replication.slot import PUBLICATION, require_logical
 
+#: Sees that the task of a direct consumer is there, and takes what it gets.
+CheckTask = Callable[[Declared], None]
+
+
+def _unchecked(declared: Declared) -> None:
+    """Leave it to the stream, which says when there is no such task."""
+
 
 class Editor:
     """Makes and edits consumers of the database behind `source`, on behalf of `actor`."""
@@ -36,12 +44,14 @@ class Editor:
         public_url: str,
         actor: str,
         names: CaptureNames = OWN_NAMES,
+        check_task: CheckTask = _unchecked,
     ) -> None:
         self._source = source
         self._state = state
         self._endpoints = EndpointSteps(state, keyring, public_url)
         self._consumers = Consumers(state, actor)
         self._names = names
+        self._check_task = check_task
 
     async def create(self, name: str, values: dict[str, Any]) -> list[str]:
         """Make the consumer `name`, `values` being the fields of its definition.
@@ -56,6 +66,7 @@ class Editor:
         await self._require_free(name)
         definition = ConsumerDefinition.parse({**values, "name": name}, name)
         declared, warnings = await self._captured(name, definition)
+        self._check_task(declared)
         endpoint_id = await self._endpoints.id_for(declared)
         database, identity = await ensure_database(self._source, self._state, self._names)
         warnings += await follow(self._source, self._state, database, definition.table_names)
@@ -83,6 +94,8 @@ class Editor:
         merged = {**before, **values, "name": name}
         definition = ConsumerDefinition.parse(merged, name)
         declared, warnings = await self._captured(name, definition)
+        if _takes(definition) != _takes(stored.definition):
+            self._check_task(declared)
         lost = loss(stored.definition, declared.definition)
         if lost is not None and not may_lose:
             raise WouldLose(f"{name}: {lost}; confirm with --yes (in the API: may_lose)")
@@ -114,3 +127,8 @@ class Editor:
         except UnknownConsumer:
             return
         raise NameTaken(f"consumer {name!r} exists already, created by {stored.managed_by}")
+
+
+def _takes(definition: ConsumerDefinition) -> tuple[str | None, str | None]:
+    """Return the task that is to take messages, and what is made of them before."""
+    return definition.task, definition.transform

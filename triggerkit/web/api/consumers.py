@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import psycopg
-from pydantic import BaseModel, Field, StrictInt, StrictStr, create_model
+from pydantic import BaseModel, Field, PlainSerializer, StrictInt, StrictStr, create_model
 
 from triggerkit.consumers.declare.declaration import Manager
 from triggerkit.consumers.declare.editing import Editor
@@ -16,7 +16,11 @@ from triggerkit.consumers.health import ConsumerHealth, consumer_health
 from triggerkit.consumers.retention import outlook
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.errors import UnknownConsumer
+from triggerkit.tasks.registry import check_direct
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
+
+#: As it is stored: one that makes runs directly has nothing of pushes.
+Shown = Annotated[ConsumerDefinition, PlainSerializer(lambda one: one.as_json())]
 
 
 class CursorInfo(BaseModel):
@@ -33,7 +37,7 @@ class ConsumerInfo(BaseModel):
     state: str
     managed_by: Manager
     endpoint: str | None
-    definition: ConsumerDefinition
+    definition: Shown
     cursors: list[CursorInfo]
     gaps: list[Gap]
 
@@ -202,7 +206,16 @@ async def _healths(call: Call, state: psycopg.AsyncConnection) -> list[ConsumerH
 def _editor(call: Call, source: psycopg.AsyncConnection, state: psycopg.AsyncConnection) -> Editor:
     settings = call.settings
     names = CaptureNames.of(settings)
-    return Editor(source, state, call.keyring, settings.public_url, ACTOR, names)
+    tasks = {task.name: task for task in call.tasks}
+    return Editor(
+        source,
+        state,
+        call.keyring,
+        settings.public_url,
+        ACTOR,
+        names,
+        lambda declared: check_direct([declared], tasks),
+    )
 
 
 async def _shown(state: psycopg.AsyncConnection, name: str) -> dict[str, Any]:

@@ -181,7 +181,7 @@ async def list_tasks(call: Call) -> Page[TaskInfo]:
                 name=task.name,
                 queue=task.queue,
                 max_attempts=task.retry.max_attempts,
-                route=task.path if task.on else None,
+                route=task.path if task.has_route else None,
                 tables=list(task.on.tables) if task.on else [],
             )
             for task in sorted(call.tasks, key=lambda task: task.name)

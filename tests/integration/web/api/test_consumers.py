@@ -6,8 +6,9 @@ from typing import Any
 
 import psycopg
 
-from tests.integration.web.api.described import ApiSite
+from tests.integration.web.api.described import ApiSite, api
 from tests.integration.web.api.guide import AT
+from triggerkit import Change, task
 from triggerkit.settings import Settings
 
 
@@ -51,6 +52,35 @@ def test_a_consumer_is_made_edited_paused_replayed_and_deleted(
         "delete",
     ]  # fmt: skip
     assert execute(settings, "SELECT count(*) FROM pg_replication_slots") == [(1,)]
+
+
+def test_a_direct_consumer_has_nothing_of_a_push_and_a_task_that_is_there(
+    settings: Settings, posts: None
+) -> None:
+    @task
+    def copy_post(change: Change[dict[str, Any]]) -> None: ...
+
+    @task
+    def send_letter() -> None: ...
+
+    base = {"name": "copies", "tables": ["public.posts"], "via": "direct"}
+    with api(settings, [copy_post, send_letter]) as site:
+        for given, message in (
+            ("copy_pots", "no task is named 'copy_pots'; did you mean copy_post?"),
+            ("send_letter", "its parameter must be a Change"),
+        ):
+            answer = site.call("POST", "/consumers", {**base, "task": given})
+            assert (answer.status, message in str(answer.json)) == (422, True), answer.json
+        made = site.done("POST", "/consumers", {**base, "task": "copy_post"})
+        for shown in (made, site.get("/consumers/copies")):
+            assert shown["definition"]["task"] == "copy_post"
+            assert not {"endpoint", "timeout_s"} & shown["definition"].keys()
+        again = {**shown["definition"], "name": "more"}
+        assert site.done("POST", "/consumers", again)["definition"] == again
+        assert site.call("PATCH", "/consumers/copies", {"task": "copy_pots"}).status == 422
+    with api(settings) as site:
+        # One whose task is gone can still be changed.
+        assert site.done("PATCH", "/consumers/copies", {"batch_size": 7})["state"] == "active"
 
 
 def test_a_consumer_that_does_not_fit_is_a_422_with_its_fields(

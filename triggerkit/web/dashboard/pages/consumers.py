@@ -27,7 +27,7 @@ async def show_one_consumer(asked: Asked) -> Answer:
     values = {
         "consumer": consumer,
         "health": await show_health(asked.call, name),
-        "definition": consumer.definition.model_dump(mode="json", exclude_none=True),
+        "definition": {k: v for k, v in consumer.definition.as_json().items() if v is not None},
         "backfills": [one for one in reversed(backfills.data) if one.consumer == name],
         "parked": parked.data,
         "next": asked.link("consumers", name, cursor=parked.next) if parked.next else None,
