@@ -38,6 +38,7 @@ from triggerkit.runs.keeper.recover import (
     strays,
 )
 from triggerkit.runs.keeper.retention import Retention
+from triggerkit.runs.keeper.rollups import roll_up
 from triggerkit.runs.keys import NOW_RANK, READY
 from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.schedules import DueSchedules
@@ -170,9 +171,11 @@ class Keeper:
             try:
                 with connect_blocking(self.dsn) as connection:
                     self.retention.apply(connection, lambda: not self._leadership.leads)
+                    roll_up(connection, lambda: not self._leadership.leads)
             except psycopg.Error as error:
-                logger.warning("cannot remove old runs (%s); trying again", error)
-            self._leadership.rest(self.retention.look_s)
+                logger.warning("cannot remove or roll up old runs (%s); trying again", error)
+            # Soon after a minute has ended, so that its step is made.
+            self._leadership.rest(min(self.retention.look_s, 61 - time.time() % 60))
 
     def tick(self, connection: psycopg.Connection, detector: FailureDetector) -> float:
         """Do what is to be done and return the seconds until the next look."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import psycopg
 
+from triggerkit.consumers.lag_history import note_lag
 from triggerkit.consumers.retention import CursorProgress, Policy, retain, save_progress
 from triggerkit.errors import CannotConnect
 from triggerkit.log.retention import PATIENCE
@@ -53,6 +54,7 @@ async def keep_retaining(
                 await connection.execute(PATIENCE)
                 await save_progress(connection, await progress())
                 await retain(connection, database_id, policy_of(settings))
+                await note_lag(connection)
         except (psycopg.Error, CannotConnect) as error:
             logger.warning(
                 "retention of the log failed and will be retried: %s", _first_line(error)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 
+import orjson
 import pytest
 
 from tests.integration.run_state import RunState, new_run
@@ -78,7 +80,9 @@ def test_tasks_and_queues_say_where_they_are_and_what_waits(
 ) -> None:
     state.accept(new_run(), new_run(), new_run(task="elsewhere"))
     tasks = visitor.get("/tasks").text
-    assert re.search(r"work nothing: it is triggered default 0 2 0 dashboard/conftest.py:", tasks)
+    assert re.search(
+        r"work nothing: it is triggered default 0 2 0 0 0 dashboard/conftest.py:", tasks
+    )
     assert "elsewhere not in the code here" in tasks
     assert "2 queued" in visitor.get("/tasks/work").text
     assert "does not have the task in its code" in visitor.get("/tasks/elsewhere").text
@@ -164,3 +168,27 @@ def test_the_audit_says_who_changed_what(state: RunState, visitor: Visitor) -> N
 )
 def test_an_empty_page_says_what_to_do_next(visitor: Visitor, path: str, said: str) -> None:
     assert said in visitor.get(path).text
+
+
+def test_charts_show_how_runs_went_and_need_no_script(state: RunState, visitor: Visitor) -> None:
+    assert "Nothing in the last 1h" in visitor.get("/").text
+    state.connection.execute(
+        "INSERT INTO triggerkit.run_rollups (step_s, task, at, accepted, completed, failed, open, "
+        "latencies) SELECT step, task, to_timestamp(floor(extract(epoch FROM now()) / step) * step)"
+        " - make_interval(secs => step * 2), 120, 90, 30, 0, '{\"31\": 90}' "
+        "FROM unnest(ARRAY[60, 900]) step, unnest(ARRAY['', 'work']) task"
+    )
+    for path in ("/", "/?window=24h", "/tasks/work"):
+        page = visitor.get(path)
+        charts = [
+            orjson.loads(html.unescape(text))
+            for text in re.findall(r'data-chart="([^"]*)"', page.html)
+        ]
+        by_name = {line["name"]: line["values"] for chart in charts for line in chart["series"]}
+        assert max(by_name["runs accepted"]) == 120 / (900 if "24h" in path else 60)
+        assert max(by_name["failed"]) == 30
+        assert 1.0 < max(v for v in by_name["p99"] if v) < 1.3
+        assert page.html.count("<svg viewBox") >= 3
+    tasks = visitor.get("/tasks")
+    assert "120 runs in 24 h, 30 failed" in tasks.text
+    assert [to for to in tasks.links if "since%3A24h" in to or "since=24h" in to]

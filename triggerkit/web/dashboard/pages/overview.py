@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.web.dashboard.charts import WINDOWS, charts_of, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 #: What of the status has problems, by what they are of.
@@ -33,7 +34,11 @@ async def show_overview(asked: Asked) -> Answer:
     call = asked.call
     found = await asked.looks.overview(call.settings, call.client.pool, call.tasks)
     problems = sorted(_problems(found), key=lambda one: _SEVERITIES.index(one["severity"]))
+    window = window_of(asked)
     values = {
+        "charts": await charts_of(call, window),
+        "window": window,
+        "windows": list(WINDOWS),
         "found": found,
         "consumers": found["consumers"],
         "problems": problems[:MOST_PROBLEMS],

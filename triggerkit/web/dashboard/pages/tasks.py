@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 from triggerkit.runs.admin.browse import list_runs
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.admin.rolled import read_activity
 from triggerkit.runs.admin.tasks import TaskCounts, count_tasks
+from triggerkit.runs.keeper.rollups import Step, percentile_s
+from triggerkit.tasks.task import Task
 from triggerkit.web.api.problems import NotFound
+from triggerkit.web.dashboard.charts import WINDOWS, charts_of, spark, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
-#: Runs on a task's page.
+#: Tasks on a page, and runs on a task's own.
+PAGE_TASKS = 100
 PAGE_RUNS = 20
+
+#: What a task's activity is shown of.
+DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task in the list; `task` is None where this process has it not in its code."""
+
+    name: str
+    task: Task[Any, Any, Any] | None
+    counts: TaskCounts
+    day: Step
+    spark: Mapping[str, Any] | None
+
+    @property
+    def typical_s(self) -> float | None:
+        """Return what half of its runs take at most, from the commit to the end."""
+        return percentile_s(self.day.latencies, 0.5)
 
 
 async def show_tasks(asked: Asked) -> Answer:
-    """Show all tasks, and those that have runs though no code of this process has them."""
+    """Show the tasks by name, also those that have runs though no code of this process has them."""
+    known = {task.name: task for task in asked.call.tasks}
+    now = datetime.now(UTC)
     async with asked.call.state() as state:
         counts = await count_tasks(state)
-    known = {task.name: task for task in asked.call.tasks}
+        names = sorted({*known, *counts})
+        page = [name for name in names if name > asked.query.get("cursor", "")][:PAGE_TASKS]
+        activity = await read_activity(state, page, now - DAY)
+    is_more = bool(page) and page[-1] != names[-1]
     values = {
-        "tasks": [known[name] for name in sorted(known)],
-        "counts": {name: counts.get(name, TaskCounts()) for name in known},
-        "unknown": {name: counts[name] for name in sorted(counts) if name not in known},
+        "rows": [
+            TaskRow(
+                name,
+                known.get(name),
+                counts.get(name, TaskCounts()),
+                activity[name].total,
+                spark(activity[name], now),
+            )
+            for name in page
+        ],
+        "first": asked.link("tasks") if "cursor" in asked.query else None,
+        "next": asked.link("tasks", cursor=page[-1]) if is_more else None,
     }
     return Shown("tasks.html", "Tasks", values)
 
@@ -37,7 +80,17 @@ async def show_task(asked: Asked) -> Answer:
             raise NotFound(f"no task is named {name!r}; known tasks: {known}")
         counts = (await count_tasks(state)).get(name, TaskCounts())
         errors = await group_errors(state, task=name)
-    values = {"name": name, "task": task, "runs": runs, "counts": counts, "errors": errors[:10]}
+    window = window_of(asked)
+    values = {
+        "name": name,
+        "task": task,
+        "runs": runs,
+        "counts": counts,
+        "errors": errors[:10],
+        "charts": await charts_of(asked.call, window, name),
+        "window": window,
+        "windows": list(WINDOWS),
+    }
     return Shown("task.html", f"Task {name}", values)
 
 

@@ -21,6 +21,11 @@ function become(old, fresh) {
     old.replaceWith(fresh);
     return;
   }
+  if (old.matches("figure.drawn")) {
+    old.dataset.chart = fresh.dataset.chart;
+    become(old.querySelector("figcaption"), fresh.querySelector("figcaption"));
+    return;
+  }
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name) && name !== "open" && !name.startsWith("data-")) old.removeAttribute(name);
   }

@@ -1,0 +1,84 @@
+"""Noting once a minute how far the log and its consumers are, for charts, and reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import psycopg
+
+from triggerkit.consumers.health import consumer_health
+
+#: For how long it is kept.
+KEPT = timedelta(days=7)
+
+_LAG = """
+INSERT INTO triggerkit.lag_minutes (consumer_id, at, messages, seconds)
+SELECT u.id, date_trunc('minute', clock_timestamp()), u.messages, u.seconds
+FROM unnest(%s::int[], %s::bigint[], %s::float[]) u (id, messages, seconds)
+JOIN triggerkit.consumers c ON c.id = u.id
+ON CONFLICT (consumer_id, at) DO UPDATE SET messages = excluded.messages,
+    seconds = excluded.seconds
+"""
+
+_LOG = """
+INSERT INTO triggerkit.log_minutes (database_id, at, position)
+SELECT id, date_trunc('minute', clock_timestamp()), next_position - 1 FROM triggerkit.databases
+ON CONFLICT (database_id, at) DO UPDATE SET position = excluded.position
+"""
+
+_FORGET = (
+    "DELETE FROM triggerkit.lag_minutes WHERE at < clock_timestamp() - %s::interval",
+    "DELETE FROM triggerkit.log_minutes WHERE at < clock_timestamp() - %s::interval",
+)
+
+#: The worst of each step, and of all consumers or one.
+_READ_LAG = """
+SELECT to_timestamp(floor(extract(epoch FROM m.at) / %(step_s)s) * %(step_s)s) AS step,
+    max(m.messages), max(m.seconds)
+FROM triggerkit.lag_minutes m JOIN triggerkit.consumers c ON c.id = m.consumer_id
+WHERE m.at >= %(since)s AND (%(consumer)s::text IS NULL OR c.name = %(consumer)s)
+GROUP BY 1 ORDER BY 1
+"""
+
+_READ_CAPTURED = """
+SELECT to_timestamp(floor(extract(epoch FROM at) / %(step_s)s) * %(step_s)s) AS step,
+    sum(greatest(0, position - before))::bigint
+FROM (
+    SELECT at, position, lag(position) OVER (PARTITION BY database_id ORDER BY at) AS before
+    FROM triggerkit.log_minutes WHERE at >= %(since)s) m
+GROUP BY 1 ORDER BY 1
+"""
+
+
+async def note_lag(connection: psycopg.AsyncConnection) -> None:
+    """Note how far the log and its consumers are at this minute; forget what is old."""
+    found = await consumer_health(connection)
+    await connection.execute(
+        _LAG,
+        [
+            [one.id for one in found],
+            [one.lag_messages for one in found],
+            [one.lag_seconds for one in found],
+        ],
+    )
+    await connection.execute(_LOG)
+    for statement in _FORGET:
+        await connection.execute(statement, [KEPT])
+
+
+async def read_lag(
+    connection: psycopg.AsyncConnection, step_s: int, since: datetime, consumer: str | None = None
+) -> Mapping[datetime, tuple[int, float]]:
+    """Return the longest lag of each step, in messages and in seconds."""
+    given = {"step_s": step_s, "since": since, "consumer": consumer}
+    cursor = await connection.execute(_READ_LAG, given)
+    return {at: (messages, seconds) for at, messages, seconds in await cursor.fetchall()}
+
+
+async def read_captured(
+    connection: psycopg.AsyncConnection, step_s: int, since: datetime
+) -> Mapping[datetime, int]:
+    """Return the changes that came into the log in each step."""
+    cursor = await connection.execute(_READ_CAPTURED, {"step_s": step_s, "since": since})
+    return {at: count or 0 for at, count in await cursor.fetchall()}

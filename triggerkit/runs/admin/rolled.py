@@ -1,0 +1,53 @@
+"""Reading how runs went, for charts: what the keeper rolled up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psycopg
+
+from triggerkit.runs.keeper.rollups import QUARTER_S, Step, floor_to, step_of
+
+_READ = """
+SELECT at, task, accepted, completed, failed, open, latencies, waits FROM triggerkit.run_rollups
+WHERE step_s = %s AND task = ANY (%s) AND at >= %s ORDER BY at
+"""
+
+#: Seconds of a bar of a task's activity.
+HOUR_S = 3600
+
+
+@dataclass(slots=True)
+class Activity:
+    """How a task's runs went: all in all, and how many were accepted, and failed, by the hour."""
+
+    total: Step = field(default_factory=Step)
+    hours: dict[datetime, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, at: datetime, step: Step) -> None:
+        """Take a step in."""
+        self.total.add(step)
+        hour = floor_to(at, HOUR_S)
+        accepted, failed = self.hours.get(hour, (0, 0))
+        self.hours[hour] = accepted + step.accepted, failed + step.failed
+
+
+async def read_steps(
+    connection: psycopg.AsyncConnection, step_s: int, task: str, since: datetime
+) -> dict[datetime, Step]:
+    """Return the steps of a task since then; of all tasks by `ALL`."""
+    cursor = await connection.execute(_READ, [step_s, [task], since])
+    return {at: step_of(values) for at, _, *values in await cursor.fetchall()}
+
+
+async def read_activity(
+    connection: psycopg.AsyncConnection, tasks: Sequence[str], since: datetime
+) -> dict[str, Activity]:
+    """Return how the runs of tasks went that were accepted since then."""
+    cursor = await connection.execute(_READ, [QUARTER_S, list(tasks), since])
+    found: dict[str, Activity] = {task: Activity() for task in tasks}
+    for at, task, *values in await cursor.fetchall():
+        found[task].add(at, step_of(values))
+    return found
