@@ -51,6 +51,7 @@ class Chart:
     at: Sequence[int]
     lines: Sequence[Line]
     top: str
+    empty: str
 
     @property
     def data(self) -> str:
@@ -96,13 +97,14 @@ async def charts_of(call: Call, window: str, task: str = ALL) -> list[Chart]:
             **({"changes": [captured.get(m, 0) / step_s for m in at]} if task == ALL else {}),
             "runs accepted": rate(lambda step: step.accepted),
             "runs completed": rate(lambda step: step.completed),
-        }),
-        _chart("Commit to done", "s", at, {"p50": latency(0.5), "p99": latency(0.99)}),
-        _chart("Failed runs", "", at, {"failed": failed()}),
+        }, "No run was accepted"),
+        _chart("Commit to done", "s", at, {"p50": latency(0.5), "p99": latency(0.99)},
+               "No run was completed"),
+        _chart("Failed runs", "", at, {"failed": failed()}, "None failed"),
     ]  # fmt: skip
     if task == ALL:
         worst = {"furthest behind": [lag[m][1] if m in lag else None for m in at]}
-        found.insert(2, _chart("Lag of consumers", "s", at, worst))
+        found.insert(2, _chart("Lag of consumers", "s", at, worst, "None was behind"))
     return found
 
 
@@ -131,13 +133,15 @@ def spark(activity: Activity | None, now: datetime) -> Mapping[str, Any] | None:
     }
 
 
-def _chart(title: str, unit: str, at: Sequence[datetime], values: Mapping[str, Values]) -> Chart:
+def _chart(
+    title: str, unit: str, at: Sequence[datetime], values: Mapping[str, Values], empty: str
+) -> Chart:
     top = max((value or 0.0 for line in values.values() for value in line), default=0.0)
     lines = [
         Line(name, line, _now(line, unit), _path(line, top or 1.0)) for name, line in values.items()
     ]
     seconds = [int(moment.timestamp()) for moment in at]
-    return Chart(title, unit, seconds, lines, _text(top, unit))
+    return Chart(title, unit, seconds, lines, _text(top, unit), empty)
 
 
 def _path(values: Values, top: float) -> str:
@@ -147,9 +151,10 @@ def _path(values: Values, top: float) -> str:
         if value is None:
             goes_on = False
             continue
+        is_alone = not goes_on and (place + 1 == len(values) or values[place + 1] is None)
         x = round(place * WIDTH / max(1, len(values) - 1), 1)
         y = round(HEIGHT - value / top * (HEIGHT - 4) - 1, 1)
-        parts.append(f"{'L' if goes_on else 'M'}{x:g} {y:g}")
+        parts.append(f"{'L' if goes_on else 'M'}{x:g} {y:g}{'h1' if is_alone else ''}")
         goes_on = True
     return "".join(parts)
 

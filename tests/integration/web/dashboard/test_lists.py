@@ -171,7 +171,7 @@ def test_an_empty_page_says_what_to_do_next(visitor: Visitor, path: str, said: s
 
 
 def test_charts_show_how_runs_went_and_need_no_script(state: RunState, visitor: Visitor) -> None:
-    assert "Nothing in the last 1h" in visitor.get("/").text
+    assert "No run was accepted in the last 1h" in visitor.get("/").text
     state.connection.execute(
         "INSERT INTO triggerkit.run_rollups (step_s, task, at, accepted, completed, failed, open, "
         "latencies) SELECT step, task, to_timestamp(floor(extract(epoch FROM now()) / step) * step)"

@@ -13,7 +13,7 @@ VENDOR = FOLDER / "vendor"
 
 def test_each_file_of_others_has_its_version_license_and_hash() -> None:
     listed = orjson.loads((VENDOR / "vendored.json").read_bytes())
-    known = {}
+    known: dict[str, str] = {}
     for package in listed:
         assert package["license"] == "MIT"
         assert package["npm"]

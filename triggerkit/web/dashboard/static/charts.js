@@ -1,6 +1,9 @@
 // Draws charts so that they can be looked into: the values at the pointer, in the reader's zone.
 
 const drawn = new WeakMap();
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+
+const clock = (seconds) => (seconds === null ? "" : TIME.format(new Date(seconds * 1000)));
 
 function colour(figure, number) {
   return getComputedStyle(figure).getPropertyValue(`--line-${number}`).trim();
@@ -30,9 +33,9 @@ function draw(figure) {
     height: 150,
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-    axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => written(tick, unit)) }],
-    series: [{}, ...series.map((one, number) => ({
-      label: one.name, stroke: colour(figure, number + 1), width: 1.5, points: { show: false },
+    axes: [{ ...axis, values: (_, times) => times.map(clock) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => written(tick, unit)) }],
+    series: [{ label: "at", value: (_, value) => clock(value) }, ...series.map((one, number) => ({
+      label: one.name, stroke: colour(figure, number + 1), width: 1.5, points: { size: 4 },
       value: (_, value) => written(value, unit),
     }))],
   }, data, figure);
