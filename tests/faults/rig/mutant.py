@@ -18,7 +18,8 @@ from typing import Any
 import psycopg
 
 from triggerkit.cli.main import run
-from triggerkit.consumers.backfill.chunk import Chunk
+from triggerkit.consumers.backfill.opened import Reached
+from triggerkit.consumers.backfill.rows import Chunk
 from triggerkit.consumers.backfill.snapshot import TouchedKeys
 from triggerkit.consumers.backfill.table import TableBackfill
 from triggerkit.log.entry import Entry, Pending
@@ -42,7 +43,11 @@ def change_rows_between_chunk_and_marker() -> None:
     store = TableBackfill._store
 
     async def changed(
-        self: TableBackfill, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool
+        self: TableBackfill,
+        source: psycopg.AsyncConnection,
+        chunk: Chunk,
+        reached: Reached,
+        **options: bool,
     ) -> bool:
         for row, query in zip(
             chunk.rows,
@@ -53,7 +58,7 @@ def change_rows_between_chunk_and_marker() -> None:
             strict=False,
         ):
             await source.execute(query, [int(row.key[0])])
-        return await store(self, source, chunk, nulls)
+        return await store(self, source, chunk, reached, **options)
 
     _replace(TableBackfill, "_store", changed)
 

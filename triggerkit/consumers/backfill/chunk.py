@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 import psycopg
@@ -11,7 +10,14 @@ from psycopg import sql
 from psycopg.errors import QueryCanceled
 
 from triggerkit.change import Key, Record
-from triggerkit.consumers.backfill.rows import Bounds, Place, Row, row_reader, values_of
+from triggerkit.consumers.backfill.rows import (
+    Bounds,
+    Chunk,
+    Place,
+    Row,
+    row_reader,
+    values_of,
+)
 from triggerkit.consumers.backfill.snapshot import Snapshot
 from triggerkit.consumers.backfill.table_facts import (
     find_operators,
@@ -23,7 +29,7 @@ from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.catalog import type_decoders
 from triggerkit.replication.publication.columns import published_columns
-from triggerkit.replication.sighting import Sighting, sight_table
+from triggerkit.replication.sighting import sight_table
 from triggerkit.replication.slot import PUBLICATION
 from triggerkit.values import Decoder, decoder_for
 
@@ -46,20 +52,6 @@ _SIZE = """
 SELECT greatest(pg_relation_size(%(table)s::regclass),
     (SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(table)s::regclass)))::bigint
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Rows read by one snapshot, in order; `finished` when the phase has no more after them.
-
-    `sighting` is what that snapshot sees of their table.
-    """
-
-    snapshot: Snapshot
-    rows: list[Row]
-    finished: bool
-    size_bytes: int = 0
-    sighting: Sighting | None = None
 
 
 class ChunkReader:
@@ -169,6 +161,16 @@ class ChunkReader:
         Nothing when `last` is None: there were no such rows. The rows have the columns that the
         table had then: where it is altered meanwhile, they are read again.
         """
+        return await self._unaltered(lambda: self._read(after, last, nulls=nulls))
+
+    async def read_again(self, keys: Sequence[Key]) -> Chunk:
+        """Return the rows that there are of `keys`; `finished` if those are all.
+
+        Guarantee: of a single key there is no more.
+        """
+        return await self._unaltered(lambda: self._read_again(keys))
+
+    async def _unaltered(self, read: Callable[[], Awaitable[Chunk]]) -> Chunk:
         for _ in range(MOST_LOOKS):
             if await key_of(self._connection, self._table) != self._key:
                 raise PreflightFailed(
@@ -176,7 +178,7 @@ class ChunkReader:
                     "backfill and start another"
                 )
             try:
-                chunk = await self._read(after, last, nulls=nulls)
+                chunk = await read()
             except (psycopg.Error, ValueError):
                 if not await self._is_altered():
                     raise
@@ -202,14 +204,27 @@ class ChunkReader:
         for operator, place in ((">", after), ("<=", last)):
             if place is not None:
                 conditions.append(self._compare(order, operator, place))
+        started = monotonic()
+        chunk = await self._chunk(conditions, order, self._limit)
+        self._adapt(len(chunk.rows), chunk.size_bytes, monotonic() - started)
+        return chunk
+
+    async def _read_again(self, keys: Sequence[Key]) -> Chunk:
+        # A key has had other columns before.
+        own = [key for key in keys if len(key) == len(self._key)]
+        # One more than there can be: then there are no others.
+        return await self._chunk([self._among(own)], self._key, len(own) + 1)
+
+    async def _chunk(
+        self, conditions: Sequence[sql.Composable], order: list[str], limit: int
+    ) -> Chunk:
         query = sql.SQL("SELECT {} FROM {} {} ORDER BY {} LIMIT {}").format(
             self._list(self._columns),
             self._from,
             self._where(conditions),
             self._list(order),
-            sql.Literal(self._limit),
+            sql.Literal(limit),
         )
-        started = monotonic()
         async with self._connection.transaction(force_rollback=True):
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor = await self._connection.execute("SELECT txid_current_snapshot()::text")
@@ -217,20 +232,15 @@ class ChunkReader:
             sighting = await sight_table(self._connection, self._publication, self._table)
             rows, size_bytes = await self._copied(query, order)
         assert snapshot_row is not None
-        finished = len(rows) < self._limit and size_bytes < TARGET_BYTES
-        self._adapt(len(rows), size_bytes, monotonic() - started)
+        finished = len(rows) < limit and size_bytes < TARGET_BYTES
         return Chunk(Snapshot.parse(snapshot_row[0]), rows, finished, size_bytes, sighting)
 
     async def rows_of(self, keys: Sequence[Key]) -> list[Row]:
         """Return the rows that there are of `keys`, whose values are as Postgres prints them."""
         if not keys:
             return []
-        values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
-        query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
-            self._list(self._columns),
-            self._from,
-            self._list(self._key),
-            sql.SQL(", ").join(values),
+        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
+            self._list(self._columns), self._from, self._among(keys)
         )
         return self._rows(await self._connection.execute(query), self._key)
 
@@ -305,6 +315,12 @@ class ChunkReader:
     def _compare(self, order: list[str], operator: str, place: Place) -> sql.Composable:
         values = sql.SQL(", ").join(map(sql.Literal, place))
         return sql.SQL("({}) {} ({})").format(self._list(order), sql.SQL(operator), values)
+
+    def _among(self, keys: Sequence[Key]) -> sql.Composable:
+        if not keys:
+            return sql.SQL("false")
+        values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
+        return sql.SQL("({}) IN ({})").format(self._list(self._key), sql.SQL(", ").join(values))
 
     def _within(self) -> list[sql.Composable]:
         conditions = [self._null_test(sql.SQL("IS NOT NULL"))]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from triggerkit.change import Key, Record
+from triggerkit.consumers.backfill.snapshot import Snapshot
+from triggerkit.replication.sighting import Sighting
 from triggerkit.values import Decoder
 
 #: A cursor or bound: the order columns' values as Postgres prints them.
@@ -38,6 +40,20 @@ class Row:
     key: Key
     record: Record
     place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows read by one snapshot, in order; `finished` when the phase has no more after them.
+
+    `sighting` is what that snapshot sees of their table.
+    """
+
+    snapshot: Snapshot
+    rows: list[Row]
+    finished: bool
+    size_bytes: int = 0
+    sighting: Sighting | None = None
 
 
 def row_reader(

@@ -27,7 +27,8 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.change import RowChange, Transaction
-from triggerkit.consumers.backfill.table import OpenBackfill, Survivors, TableBackfill
+from triggerkit.consumers.backfill.opened import OpenBackfill
+from triggerkit.consumers.backfill.table import Survivors, TableBackfill
 from triggerkit.consumers.backfill.throttle import Outstanding
 from triggerkit.state.channels import notify_consumers
 
@@ -38,8 +39,8 @@ MOST_AT_ONCE = 4
 HELD_BACK_CHECK_S = 1.0
 
 _OPEN = """
-SELECT b.id, b.consumer_id, b.schema_name, b.table_name, b.sort_column, b.lower_bound,
-    b.upper_bound, b.cursor, b.rows_per_s
+SELECT b.id, b.consumer_id, c.database_id, b.schema_name, b.table_name, b.sort_column,
+    b.lower_bound, b.upper_bound, b.cursor, b.rows_per_s
 FROM triggerkit.backfills b JOIN triggerkit.consumers c ON c.id = b.consumer_id
 WHERE b.state = 'active' AND c.database_id = %s ORDER BY b.id
 """

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from triggerkit.change import Key, RowChange
+from triggerkit.change import Key, Record, RowChange
 
 #: The memory that the keys of a table may take. While a transaction is open for long, no snapshot
 #: sees what was touched since it began.
@@ -44,6 +44,25 @@ class Snapshot:
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
 
+@dataclass(slots=True)
+class _Followed:
+    """The last change of a row since it is followed, and the columns that none of them brought.
+
+    `is_row` is unset once it is not known to be the same row.
+    """
+
+    last: RowChange | None = None
+    left_out: frozenset[str] = frozenset()
+    is_row: bool = True
+
+    def take(self, change: RowChange) -> None:
+        names = frozenset(change.unchanged)
+        self.left_out = names if self.last is None else self.left_out & names
+        self.last = change
+        if change.action != "update" or change.fault is not None:
+            self.is_row = False
+
+
 class TouchedKeys:
     """The last transaction that touched each key of a table, while the table is being read.
 
@@ -57,13 +76,17 @@ class TouchedKeys:
         self._whole_table = 0
         #: Which keys were touched by transactions up to this one is not known any more.
         self._forgotten_until = 0
+        self._followed: dict[Key, _Followed] = {}
 
     def record(self, xid: int, changes: Iterable[RowChange]) -> None:
         """Note the keys of `changes`, all of this table, by transaction `xid`."""
         for change in changes:
             if change.action == "truncate":
                 self._whole_table = xid
+                self._followed.clear()
                 continue
+            if (followed := self._followed.get(change.key)) is not None:
+                followed.take(change)
             if change.key not in self._keys:
                 self._size_bytes += _size_of(change.key)
             self._keys[change.key] = xid
@@ -71,6 +94,29 @@ class TouchedKeys:
                 self._forgotten_until = max(self._forgotten_until, *self._keys.values())
                 self._keys.clear()
                 self._size_bytes = 0
+
+    def follow(self, keys: Iterable[Key]) -> set[int]:
+        """Take note of what happens to the rows `keys` from here on, and of no others.
+
+        Returns the transactions that a snapshot has to see for it to be no older than that.
+        """
+        self._followed = {key: _Followed() for key in keys}
+        return {self._keys[key] for key in self._followed if key in self._keys}
+
+    def completed(self, key: Key, record: Record) -> Record | None:
+        """Return a followed row as its last change left it, which lacks values that none of its
+        changes brought: those are as in `record`, read since it is followed. None otherwise."""
+        followed = self._followed.get(key)
+        if followed is None or followed.last is None or not followed.is_row:
+            return None
+        lacking = followed.last.unchanged
+        if (
+            not lacking
+            or not followed.left_out.issuperset(lacking)
+            or not record.keys() >= {*lacking}
+        ):
+            return None
+        return {**(followed.last.record or {}), **{name: record[name] for name in lacking}}
 
     def knows_all(self, snapshot: Snapshot) -> bool:
         """Return whether `is_stale` can tell of rows that `snapshot` saw.

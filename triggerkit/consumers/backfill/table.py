@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
-from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.change import RowChange, Transaction
-from triggerkit.consumers.backfill.chunk import MOST_ROWS, Chunk, ChunkReader
-from triggerkit.consumers.backfill.rows import Bounds, Place
+from triggerkit.change import Key, Record, RowChange, Transaction
+from triggerkit.consumers.backfill.chunk import MOST_ROWS, ChunkReader
+from triggerkit.consumers.backfill.left_out import MOST_KEYS, LeftOut, find_left_out, head_of
+from triggerkit.consumers.backfill.opened import (
+    OpenBackfill,
+    Reached,
+    begin_span,
+    note_bound,
+    progress_of,
+)
+from triggerkit.consumers.backfill.rows import Chunk, Place
 from triggerkit.consumers.backfill.snapshot import Snapshot, TouchedKeys
 from triggerkit.consumers.backfill.throttle import Outstanding, RateLimit
-from triggerkit.consumers.definition import TableName
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import Statement
@@ -39,55 +45,9 @@ MARKER_PREFIX = "triggerkit.chunk"
 VISIBILITY_CHECK_S = 0.02
 VISIBILITY_CHECK_MOST_S = 1.0
 
-#: From this position on, unrelated updates may be the only bearers of rows.
-_BEGIN = """
-UPDATE triggerkit.backfills
-SET first_position = coalesce(first_position, %s), last_position = NULL WHERE id = %s
-"""
-
-_START = "UPDATE triggerkit.backfills SET upper_bound = %s, rows_estimated = %s WHERE id = %s"
-
-#: Committed together with the chunk's rows. One that was paused with its last chunk in flight is
-#: complete all the same. What was closed before its last chunk came is closed again after it.
-_PROGRESS = """
-UPDATE triggerkit.backfills
-SET cursor = %s, rows_read = rows_read + %s, rows_logged = rows_logged + %s,
-    state = CASE WHEN %s AND state IN ('active', 'paused') THEN 'completed' ELSE state END,
-    finished_at = CASE WHEN %s THEN clock_timestamp() ELSE finished_at END,
-    last_position = CASE WHEN %s OR last_position IS NOT NULL THEN %s END
-WHERE id = %s
-"""
-
-
-@dataclass(slots=True)
-class OpenBackfill:
-    """A backfill that is not finished, as the state has it."""
-
-    id: int
-    consumer_id: int
-    schema_name: str
-    table_name: str
-    sort_column: str | None
-    lower_bound: list[str] | None
-    upper_bound: dict[str, Any] | None
-    cursor: dict[str, Any] | None
-    rows_per_s: int | None
-
-    @property
-    def bounds(self) -> Bounds:
-        """Describe the rows that are asked for."""
-        lower = self.lower_bound[0] if self.lower_bound else None
-        return Bounds(lower, (self.upper_bound or {}).get("until"))
-
-    @property
-    def is_begun(self) -> bool:
-        """Return whether the end of the reading was determined already."""
-        return self.upper_bound is not None and "last" in self.upper_bound
-
-    @property
-    def table(self) -> TableName:
-        """The table it reads."""
-        return TableName(self.schema_name, self.table_name)
+#: How often rows are read again whose values were changed since: one that is changed all the time
+#: holds up no backfill.
+MOST_PASSES = 10
 
 
 class Survivors(NamedTuple):
@@ -95,21 +55,24 @@ class Survivors(NamedTuple):
     store with them."""
 
     pending: list[Pending]
-    read: int
     reader: TableBackfill
     sighting: Sighting | None
 
     def progress(self, head: int) -> Statement:
         """Return the statement that stores the progress; `head` is the log's position after the
         rows."""
-        return self.reader.progress(self.read, len(self.pending), head)
+        return self.reader.progress(len(self.pending), head)
 
 
 @dataclass(slots=True)
 class _InFlight:
     number: int
     chunk: Chunk
-    nulls: bool
+    #: How far the table is read with it.
+    reached: Reached
+    #: How many rows it is counted as: none if they may have been read before.
+    read: int
+    is_last: bool
     head: int = 0
     logged: int = 0
     #: Whether it is to be read again.
@@ -143,6 +106,8 @@ class TableBackfill:
         self._stop = asyncio.Event()
         self._number = 0
         self._process = token_hex(4)
+        self._first_position = 0
+        self._keys_at_once = MOST_KEYS
         self._in_flight: _InFlight | None = None
 
     def go_on(self, wanted: bool) -> None:
@@ -161,8 +126,7 @@ class TableBackfill:
             PreflightFailed, psycopg.Error: see `fault_of`.
         """
         backfill = self.backfill
-        async with self._pool.connection() as connection:
-            await connection.execute(_BEGIN, [head + 1, backfill.id])
+        self._first_position = await begin_span(self._pool, backfill, head + 1)
         await begun()
         async with await connect(self._source_dsn, "triggerkit backfill") as source:
             await source.execute("SET row_security = off")
@@ -182,30 +146,70 @@ class TableBackfill:
 
     async def _read(self, source: psycopg.AsyncConnection, reader: ChunkReader) -> None:
         assert self.backfill.upper_bound is not None
-        after, nulls = self._place()
-        while not await self._stopped_within(self._pace.wait_s()):
-            if await self._outstanding.holds_back():
+        reached = self.backfill.reached
+        while reached.again is None:
+            if not await self._may_go_on():
                 return
-            last = self.backfill.upper_bound["last_null" if nulls else "last"]
-            chunk = await reader.read(after, last, nulls=nulls)
-            reach("chunk-read")
-            self.touched.forget(chunk.snapshot)
-            self._pace.read(len(chunk.rows))
-            if not await self._store(source, chunk, nulls):
-                if not await self._until_all_is_known(source):
-                    return
-                continue
-            self.is_complete = self._is_last(chunk, nulls)
-            if self.is_complete:
+            last = self.backfill.upper_bound["last_null" if reached.nulls else "last"]
+            chunk = await reader.read(reached.after, last, nulls=reached.nulls)
+            then = self.backfill.after(chunk, reached.nulls, self._first_position)
+            if await self._store(source, chunk, then):
+                reached = then
+            elif not await self._until_all_is_known(source):
                 return
-            after = None if chunk.finished else chunk.rows[-1].place
-            nulls = nulls or chunk.finished
+        self.is_complete = await self._read_again(source, reader, reached.again)
 
-    def _is_last(self, chunk: Chunk, nulls: bool) -> bool:
-        """Rows without a sort value come after all others, and not when there are bounds."""
-        backfill = self.backfill
-        without_nulls = backfill.sort_column is None or not backfill.bounds.are_open
-        return chunk.finished and (nulls or without_nulls)
+    async def _read_again(
+        self, source: psycopg.AsyncConnection, reader: ChunkReader, position: int
+    ) -> bool:
+        """Read again the rows whose changes left out a value, from a position of the log on; False
+        when it is told to stop before that is done."""
+        for _ in range(MOST_PASSES):
+            end = await head_of(self._pool, self.backfill)
+            found = await self._left_out(position, end)
+            if not found:
+                break
+            while found:
+                if not await self._may_go_on():
+                    return False
+                stored = await self._store_again(source, reader, found)
+                if stored is None:
+                    return False
+                position = stored
+                found = await self._left_out(position, end)
+        while not await self._store(
+            source, await reader.read_again([]), Reached(again=position), is_last=True
+        ):
+            if not await self._until_all_is_known(source):
+                return False
+        return True
+
+    async def _left_out(self, position: int, end: int) -> list[LeftOut]:
+        return await find_left_out(self._pool, self.backfill, position, end, self._keys_at_once)
+
+    async def _store_again(
+        self, source: psycopg.AsyncConnection, reader: ChunkReader, found: list[LeftOut]
+    ) -> int | None:
+        """Put rows into the log as they are now; returns the position after their changes, or None
+        when it is told to stop."""
+        keys = [change.key for change in found]
+        # Else a row would be stale for the change that it is read for.
+        xids = self.touched.follow(keys) | {change.xid for change in found}
+        if not await self._until_seen(source, lambda snapshot: all(map(snapshot.sees, xids))):
+            return None
+        chunk = await reader.read_again(keys)
+        while not chunk.finished and len(keys) > 1:
+            self._keys_at_once = len(keys) // 2
+            found, keys = found[: self._keys_at_once], keys[: self._keys_at_once]
+            chunk = await reader.read_again(keys)
+        then = found[-1].position + 1
+        if await self._store(source, chunk, Reached(again=then), is_again=True):
+            return then
+        return found[0].position if await self._until_all_is_known(source) else None
+
+    async def _may_go_on(self) -> bool:
+        stopped = await self._stopped_within(self._pace.wait_s())
+        return not stopped and not await self._outstanding.holds_back()
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Return whether it is told to stop, now or while so many seconds pass."""
@@ -229,35 +233,38 @@ class TableBackfill:
             flight.is_void = True
             flight.stored.set()
             return None
-        rows = [r for r in chunk.rows if not self.touched.is_stale(r.key, chunk.snapshot)]
         pending = [
             Pending(
                 transaction,
                 index,
-                RowChange(table.schema, table.name, "read", row.key, row.record),
+                RowChange(table.schema, table.name, "read", key, record),
                 None,
                 self.backfill.consumer_id,
                 self.backfill.id,
             )
-            for index, row in enumerate(rows)
+            for index, (key, record) in enumerate(self._surviving(chunk))
         ]
-        return Survivors(pending, len(chunk.rows), self, chunk.sighting)
+        return Survivors(pending, self, chunk.sighting)
 
-    def progress(self, read: int, logged: int, head: int) -> Statement:
+    def _surviving(self, chunk: Chunk) -> Iterator[tuple[Key, Record]]:
+        for row in chunk.rows:
+            if not self.touched.is_stale(row.key, chunk.snapshot):
+                yield row.key, row.record
+            elif (record := self.touched.completed(row.key, row.record)) is not None:
+                yield row.key, record
+
+    def progress(self, logged: int, head: int) -> Statement:
         """Return the statement that stores how far the chunk in flight brings the backfill."""
         flight = self._in_flight
         assert flight is not None
         flight.head, flight.logged = head, logged
-        chunk = flight.chunk
-        rate = self._pace.rate
-        cursor = {
-            "nulls": flight.nulls or chunk.finished,
-            "after": None if chunk.finished or not chunk.rows else chunk.rows[-1].place,
-            "rows_per_s": None if rate is None else round(rate, 1),
-        }
-        done = self._is_last(chunk, flight.nulls)
-        return Statement(
-            _PROGRESS, [Jsonb(cursor), read, logged, done, done, done, head, self.backfill.id]
+        return progress_of(
+            self.backfill,
+            flight.reached,
+            self._pace.rate,
+            (flight.read, logged),
+            head,
+            is_last=flight.is_last,
         )
 
     def stored(self) -> None:
@@ -269,13 +276,6 @@ class TableBackfill:
 
     def _marker(self, number: int) -> str:
         return f"{self._process}:{number}"
-
-    def _place(self) -> tuple[Place | None, bool]:
-        cursor = self.backfill.cursor
-        if cursor is None:
-            return None, False
-        after = cursor["after"]
-        return (list(map(str, after)) if isinstance(after, list) else None), bool(cursor["nulls"])
 
     async def _wait_until_visible(self, source: psycopg.AsyncConnection) -> bool:
         """Wait until all that was decoded before keys were recorded is visible to a snapshot.
@@ -318,14 +318,25 @@ class TableBackfill:
             "last_null": last_null,
         }
         estimate = await reader.estimate()
-        async with self._pool.connection() as connection:
-            await connection.execute(_START, [Jsonb(bound), estimate, backfill.id])
-        backfill.upper_bound = bound
+        await note_bound(self._pool, backfill, bound, estimate)
 
-    async def _store(self, source: psycopg.AsyncConnection, chunk: Chunk, nulls: bool) -> bool:
+    async def _store(
+        self,
+        source: psycopg.AsyncConnection,
+        chunk: Chunk,
+        reached: Reached,
+        *,
+        is_again: bool = False,
+        is_last: bool = False,
+    ) -> bool:
         """Put the chunk into the log; False when it is to be read again."""
+        reach("chunk-read")
+        self.touched.forget(chunk.snapshot)
+        self._pace.read(len(chunk.rows))
         self._number += 1
-        self._in_flight = flight = _InFlight(self._number, chunk, nulls)
+        self._in_flight = flight = _InFlight(
+            self._number, chunk, reached, 0 if is_again else len(chunk.rows), is_last
+        )
         await self._emit(source, self._number)
         reach("chunk-marked")
         await flight.stored.wait()

@@ -6,6 +6,7 @@ import asyncio
 
 import psycopg
 
+from tests.integration.consumers.backfill.operator import operating
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import rows
@@ -98,6 +99,8 @@ def test_a_backfill_goes_on_after_a_restart(settings: Settings) -> None:
             async with streaming(settings, receiver):
                 states = LastStates(receiver)
                 await receiver.until(lambda: len(states()) == 30_000)
+                async with operating(settings) as operator:
+                    await operator.until_state(1, "completed")
             with psycopg.connect(settings.state_dsn) as state:
                 row = state.execute(
                     "SELECT state, rows_read, rows_logged, (SELECT count(*) FROM triggerkit.events)"
