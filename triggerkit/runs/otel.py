@@ -11,6 +11,7 @@ from triggerkit.runs.run import ClaimedRun
 
 try:
     from opentelemetry import trace
+    from opentelemetry.context import Context
     from opentelemetry.trace import Status, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # pragma: no cover - the packages are an extra
@@ -51,8 +52,9 @@ def otel_attempt(run: ClaimedRun) -> Iterator[None]:
     if _tracer is None:
         yield
         return
-    carrier = {} if run.traceparent is None else {"traceparent": run.traceparent}
-    parent = TraceContextTextMapPropagator().extract(carrier)
+    parent = Context()
+    if run.traceparent is not None:
+        parent = TraceContextTextMapPropagator().extract({"traceparent": run.traceparent})
     facts: dict[str, Any] = {
         "messaging.operation.type": "process",
         "messaging.destination.name": run.queue,

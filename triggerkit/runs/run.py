@@ -29,6 +29,9 @@ _KEYS = ("idempotency_key", "concurrency_key", "item_key")
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
+#: Two characters at once.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+
 _RUN_ID = re.compile(f"run_[{_ALPHABET}]{{26}}")
 
 
@@ -38,7 +41,7 @@ def new_run_id() -> str:
 
 
 def _encoded(value: int) -> str:
-    return "run_" + "".join([_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5)])
+    return "run_" + "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def first_run_id_at(seconds: float) -> str:

@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.configuration.addresses import read_database_url, shown_database
 from triggerkit.errors import CannotConnect
+from triggerkit.state.adapt import adapt
 
 #: What every session is set to, whatever the role, the database, the URL or the environment ask
 #: for. Values print and are read the same in the stream and in a backfill; nobody's limits for
@@ -92,6 +93,7 @@ def _pins(server_version: int) -> bytes:
 
 
 async def _pin(connection: psycopg.AsyncConnection) -> None:
+    adapt(connection)
     await connection.execute(_pins(connection.info.server_version))
 
 
@@ -137,6 +139,7 @@ def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:
         psycopg.OperationalError: the server does not answer or refuses.
     """
     connection = psycopg.connect(**parameters, autocommit=True)
+    adapt(connection)
     try:
         connection.execute(_pins(connection.info.server_version))
     except BaseException:

@@ -227,18 +227,32 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         """
         return self._as_asked(self._of_json(payload), options or {})
 
-    def run_of(self, payload: bytes, items: int | None = None) -> NewRun:
-        """Return a run with a payload that was checked before. Its caller may give it a key, of
-        which one run executes at a time."""
+    def run_of(
+        self,
+        payload: bytes,
+        items: int | None = None,
+        *,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        source: dict[str, Any] | None = None,
+        traceparent: str | None = None,
+    ) -> NewRun:
+        """Return a run with a payload that was checked before. With a concurrency key, one run of
+        it executes at a time."""
         options = None
-        if self.ttl_s is not None or self.priority:
-            options = RunOptions(ttl_s=self.ttl_s, priority_s=self.priority)
+        if self.ttl_s is not None or self.priority or traceparent is not None:
+            options = RunOptions(
+                ttl_s=self.ttl_s, priority_s=self.priority, traceparent=traceparent
+            )
         return NewRun(
             task=self.name,
             queue=self.queue,
             max_attempts=self.retry.max_attempts,
             payload=payload,
             items=items,
+            idempotency_key=idempotency_key,
+            concurrency_key=concurrency_key,
+            source=source,
             options=options,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Metadata, row_key
 from triggerkit.replication.table_name import table_text
-from triggerkit.runs.run import NewRun, RunOptions, RunRef
+from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.tasks.payload.payload_type import (
     Json,
     RawEnvelope,
@@ -163,7 +162,7 @@ class Receipt:
             payload_type.read(message)
             return
         envelope = read_envelope(message)
-        payload_type.changes([envelope])
+        payload_type.check([envelope])
         self._envelopes[index] = envelope
 
     def _problems(self) -> list[FieldProblem]:
@@ -177,11 +176,13 @@ class Receipt:
     def _batch_run(self, good: Sequence[int]) -> NewRun:
         metadata = [self._envelopes[i].metadata for i in good]
         key = self._sender.batch_id if self._is_batch else None
-        return replace(
-            self._run_of(self._payload(good), items=len(good)),
+        return self._task.run_of(
+            self._payload(good),
+            items=len(good),
             idempotency_key=key or _joined([self._key(i) for i in good]),
             concurrency_key=self._batch_key(metadata[0]),
             source=_source(metadata),
+            traceparent=self._sender.traceparent,
         )
 
     def _payload(self, good: Sequence[int]) -> bytes:
@@ -190,21 +191,18 @@ class Receipt:
         return b'{"data":[%b]}' % b",".join(bytes(self._messages[i]) for i in good)
 
     def _message_run(self, index: int) -> NewRun:
-        payload = bytes(self._messages[index])
-        run = replace(self._run_of(payload), idempotency_key=self._key(index))
-        if index not in self._envelopes:
-            return run
-        metadata = self._envelopes[index].metadata
-        row = row_key(metadata.table_schema, metadata.table_name, metadata.record_pks)
-        key = f"row/{row}" if metadata.group is None else f"group/{metadata.group}"
-        return replace(run, concurrency_key=key, source={**_source([metadata]), "key": row})
-
-    def _run_of(self, payload: bytes, items: int | None = None) -> NewRun:
-        run = self._task.run_of(payload, items)
-        if self._sender.traceparent is None:
-            return run
-        return replace(
-            run, options=replace(run.options or RunOptions(), traceparent=self._sender.traceparent)
+        key = source = None
+        if index in self._envelopes:
+            metadata = self._envelopes[index].metadata
+            row = row_key(metadata.table_schema, metadata.table_name, metadata.record_pks)
+            key = f"row/{row}" if metadata.group is None else f"group/{metadata.group}"
+            source = {**_source([metadata]), "key": row}
+        return self._task.run_of(
+            bytes(self._messages[index]),
+            idempotency_key=self._key(index),
+            concurrency_key=key,
+            source=source,
+            traceparent=self._sender.traceparent,
         )
 
     def _key(self, index: int) -> str | None:
