@@ -25,6 +25,11 @@ O = TypeVar("O")  # noqa: E741 - the output
 #: Most runs of one key at a time.
 MOST_PER_KEY = 1000
 
+#: Most changes of a push where neither the task nor its consumer says: those that a task gets at
+#: once, and single ones, which become a run each, all in one transaction.
+BATCH_SIZE = 100
+SINGLE_CHANGES = 500
+
 #: The tasks declared by the modules imported so far, by name.
 declared: dict[str, Task[Any, Any, Any]] = {}
 
@@ -177,9 +182,9 @@ def _consumer(
     if on is None:
         return None
     check_takes(made, on)
-    # Of single changes, too, a push has many: each becomes a run of its own, in one transaction.
     # What a transform makes goes alone, since a payload of its own may look like a batch.
-    size = batch_size or (on.batch_size if on.batch_size > 1 else 100)
+    usual = SINGLE_CHANGES if shape == "change" else BATCH_SIZE
+    size = batch_size or (on.batch_size if on.batch_size > 1 else usual)
     changed = {
         "name": on.name or made.name,
         "batch_size": 1 if shape == "plain" else size,

@@ -92,6 +92,8 @@ class RunConsumer(Consumer):
         self._push = push
         self._claimed: deque[ClaimedRun] = deque()
         self._claimed_at = 0.0
+        #: Set while nothing that is claimed waits for a thread.
+        self._is_drained = threading.Event()
         self._turns = 0
         #: Held from before a claim until its slots are taken.
         self._claiming = threading.Lock()
@@ -133,6 +135,7 @@ class RunConsumer(Consumer):
                 try:
                     run = self._claimed.popleft()
                 except IndexError:
+                    self._is_drained.set()
                     return
                 if not self._attempts.execute(run):
                     # It was given up, and its slot with it.
@@ -148,6 +151,7 @@ class RunConsumer(Consumer):
         if not runs:
             return
         self._claimed_at = time.monotonic()
+        self._is_drained.clear()
         self._claimed.extend(runs)
         each = self._attempts.durations.runs_per_slot(runs[0].task)
         self._turns = min(self._slots.wait(0), -(-len(runs) // each)) or 1
@@ -157,7 +161,7 @@ class RunConsumer(Consumer):
         """Threads are busy with what takes longer than expected: others may be free."""
         waited_s = time.monotonic() - self._claimed_at
         if waited_s < STALE_S:
-            time.sleep(min(0.02, STALE_S - waited_s))
+            self._is_drained.wait(STALE_S - waited_s)
             return
         stale: list[ClaimedRun] = []
         while self._claimed:

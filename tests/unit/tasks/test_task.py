@@ -197,7 +197,7 @@ def test_on_takes_the_name_and_the_batch_size_of_its_task() -> None:
     assert many.on is not None
     assert single.on is not None
     assert (many.on.name, many.on.batch_size) == ("many", 256)
-    assert (single.on.name, single.on.batch_size) == ("single", 100)
+    assert (single.on.name, single.on.batch_size) == ("single", 500)
 
 
 def test_trigger_takes_what_a_call_takes() -> None:
