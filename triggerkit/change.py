@@ -23,7 +23,8 @@ class RowChange(NamedTuple):
     carry them, None when no column changed, and for every other action. `unchanged` names TOASTed
     columns whose value is neither in the WAL nor known otherwise; they are absent from `record`.
     `fault` says why there is no record though there should be one; the key is then known as far as
-    it could be read.
+    it could be read. `is_let_in` is set for an insert that an update became, since the row passes
+    the publication's row filter only now: what it leaves out is of a row that nobody was told of.
     """
 
     schema: str
@@ -34,6 +35,7 @@ class RowChange(NamedTuple):
     changes: Record | None = None
     unchanged: tuple[str, ...] = ()
     fault: str | None = None
+    is_let_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ def partition_of(schema: str, table: str, key: str) -> int:
 def entry_of(position: int, pending: Pending) -> Entry:
     """Give a pending change its position, partition and JSON."""
     transaction, commit_idx, change, xid, consumer_id, backfill_id = pending
-    schema, table, action, key_values, record, changes, unchanged, fault = change
+    schema, table, action, key_values, record, changes, unchanged, fault, _ = change
     key = orjson.dumps(key_values)
     return _make(
         Entry,

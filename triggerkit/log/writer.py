@@ -142,13 +142,13 @@ class LogWriter:
         """Add one change to the append, a truncate with its echoes; return the bytes now held in
         memory."""
         entry = entry_of(self.next_position, pending)
-        self._write(entry)
+        self._write(entry, has_past=not pending.change.is_let_in)
         if entry.action == "truncate":
             for echo in self._entries[-1].echoes():
                 self._write(echo._replace(position=self.next_position))
         return self._held_bytes
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: Entry, *, has_past: bool = True) -> None:
         size_bytes = entry.size_bytes
         if size_bytes > LARGEST_BYTES:
             entry = entry.without_record()
@@ -160,7 +160,7 @@ class LogWriter:
         if entry.unchanged:
             self._lacks_values = True
             since = self._trust.since((entry.schema, entry.table))
-            if since is not None:
+            if since is not None and has_past:
                 since = since._replace(position=max(since.position, self.epoch_position))
                 self._since[position] = since
         elif entry.action == "truncate":

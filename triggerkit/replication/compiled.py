@@ -113,7 +113,8 @@ class CompiledRelation:
             action: Action = _ACTIONS[type(message)]
             return [RowChange(self.schema, self.table, action, (), None, None, (), _KEYLESS)]
         if isinstance(message, Insert):
-            return [self._change("insert", message.new)]
+            change = self._change("insert", message.new)
+            return [change._replace(is_let_in=bool(change.unchanged))]
         if isinstance(message, Update):
             if message.old is None:
                 return [self._change("update", message.new, {})]
@@ -149,8 +150,10 @@ class CompiledRelation:
             key = self._key_in(record)
         except (LookupError, ValueError):
             return None
+        if unchanged and action == "insert":
+            return None
         changes: Record | None = None if action == "insert" else {}
-        row = (self.schema, self.table, action, key, record, changes, unchanged, None)
+        row = (self.schema, self.table, action, key, record, changes, unchanged, None, False)
         return _make(RowChange, row)
 
     def _update_with_old(self, message: Update) -> list[RowChange]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,14 @@ from triggerkit.settings import Settings
 Item = Change[dict[str, str]]
 
 
+def fork() -> int:
+    """Fork; who is forked writes its number into the file that the environment names."""
+    pid = os.fork()
+    if not pid:
+        Path(os.environ["FORKED"]).write_text(str(os.getpid()))
+    return pid
+
+
 def difficult(change: Item) -> bool:
     name = change.record["name"]
     if name == "hangs":
@@ -28,6 +37,14 @@ def difficult(change: Item) -> bool:
         time.sleep(1000)
     if name == "ends":
         os._exit(0)
+    if name == "forks" and not fork():
+        time.sleep(1000)
+    if name == "leaves another" and fork():
+        os._exit(0)
+    elif name == "leaves another":
+        time.sleep(1000)
+    if name == "doubles":
+        fork()
     print("to nobody's harm")
     return True
 
@@ -70,6 +87,45 @@ def test_a_message_at_which_a_function_does_not_return_is_parked_and_the_others_
             await until_states(settings, "failing", "waiting")
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["forks", "leaves another", "doubles"])
+def test_processes_that_a_function_forks_answer_for_no_message_and_end_with_its_own(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    forked = tmp_path / "forked"
+    monkeypatch.setenv("FORKED", str(forked))
+
+    async def scenario() -> None:
+        definition = changes("items", filter=difficult, batch_size=10)
+        async with pipeline(settings, definition, TABLE) as receiver:
+            await execute(
+                settings,
+                f"INSERT INTO items SELECT n, CASE n WHEN 9 THEN '{name}' ELSE 'good' END "
+                "FROM generate_series(1, 40) n",
+            )
+            parked = [9] if name == "leaves another" else []
+            await receiver.until(lambda: len(receiver.messages) == 40 - len(parked))
+            await until_states(settings, *["failing"] * len(parked))
+            ids = [m["record"]["id"] for m in receiver.messages]
+            assert sorted(ids) == sorted({*range(1, 41)} - {*parked})
+            reason = "the filter ended the process that called it"
+            found = await fetch(settings, "SELECT reason FROM triggerkit.parked")
+            assert found == [(reason,)] * len(parked)
+        async with asyncio.timeout(10):
+            while is_alive(int(forked.read_text())):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; who has to take note of its end may not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_transform_that_ends_its_process_is_named(settings: Settings) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -150,6 +151,9 @@ def answer_requests(load: Callable[[dict[str, Any]], Answering]) -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    own_pid = os.getpid()
+    # As long as another has the socket, nobody sees that this process has ended.
+    os.register_at_fork(after_in_child=partial(_close, requests.fileno(), answers.fileno()))
     asked = _requests(requests)
     setting = orjson.loads(next(asked)[1])
     sys.path[:] = setting["path"]
@@ -162,7 +166,17 @@ def answer_requests(load: Callable[[dict[str, Any]], Answering]) -> None:
     _limit_memory()
     _answer(answers, READY)
     for kind, content in asked:
-        _answer(answers, *answer(kind, content))
+        answered = answer(kind, content)
+        if os.getpid() != own_pid:
+            # A copy of this process, which the project's code made.
+            os._exit(0)
+        _answer(answers, *answered)
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        with suppress(OSError):
+            os.close(fd)
 
 
 def _limit_memory() -> None:
