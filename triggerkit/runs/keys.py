@@ -55,7 +55,8 @@ FROM (
 #: Lets the first blocked runs of each key go on, as far as the key has room beside those that do
 #: already: they execute, or wait for a retry. None passes one before it, whose limit may be another
 #: one, as after a deploy. Those that go on are not always the first: what is accepted in a
-#: transaction of the caller's comes in late.
+#: transaction of the caller's comes in late. Most keys have none that is blocked, which is asked
+#: first.
 UNBLOCK = f"""
 UPDATE triggerkit.runs r SET blocked = false, pending = false,
     gate = CASE WHEN r.status = 'queued' THEN coalesce(r.gate, {GATE}) ELSE r.gate END,
@@ -63,6 +64,10 @@ UPDATE triggerkit.runs r SET blocked = false, pending = false,
 FROM unnest(ARRAY(
     SELECT w.id
     FROM unnest(%s::text[], %s::text[]) AS k (task, key),
+    LATERAL (SELECT c.concurrency_per_key FROM triggerkit.runs c
+        WHERE c.task = k.task AND c.concurrency_key = k.key AND c.finished_at IS NULL
+            AND c.blocked
+        ORDER BY c.seq LIMIT 1) AS first,
     LATERAL (SELECT count(*) AS going FROM triggerkit.runs o
         WHERE o.task = k.task AND o.concurrency_key = k.key AND o.finished_at IS NULL
             AND NOT o.blocked) AS g,
@@ -71,11 +76,7 @@ FROM unnest(ARRAY(
         FROM (SELECT f.id, f.seq, f.concurrency_per_key FROM triggerkit.runs f
             WHERE f.task = k.task AND f.concurrency_key = k.key AND f.finished_at IS NULL
                 AND f.blocked
-            ORDER BY f.seq LIMIT greatest(0, (
-                SELECT c.concurrency_per_key FROM triggerkit.runs c
-                WHERE c.task = k.task AND c.concurrency_key = k.key AND c.finished_at IS NULL
-                    AND c.blocked
-                ORDER BY c.seq LIMIT 1) - g.going)) AS b
+            ORDER BY f.seq LIMIT greatest(0, first.concurrency_per_key - g.going)) AS b
         WINDOW in_order AS (ORDER BY b.seq)) AS w
     WHERE g.going + w.place <= w.least
     ORDER BY w.seq)) WITH ORDINALITY AS n (id, place)

@@ -11,7 +11,6 @@ from triggerkit.runs.run import ClaimedRun
 
 try:
     from opentelemetry import trace
-    from opentelemetry.context import Context
     from opentelemetry.trace import Status, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # pragma: no cover - the packages are an extra
@@ -49,12 +48,11 @@ def otel_span(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
 @contextmanager
 def otel_attempt(run: ClaimedRun) -> Iterator[None]:
     """Yield the span of an attempt, in the trace that the run's request came with."""
-    if _tracer is None:
+    if _tracer is None or (run.traceparent is None and not _is_set_up()):
         yield
         return
-    parent = Context()
-    if run.traceparent is not None:
-        parent = TraceContextTextMapPropagator().extract({"traceparent": run.traceparent})
+    carrier = {} if run.traceparent is None else {"traceparent": run.traceparent}
+    parent = TraceContextTextMapPropagator().extract(carrier)
     facts: dict[str, Any] = {
         "messaging.operation.type": "process",
         "messaging.destination.name": run.queue,
@@ -66,6 +64,11 @@ def otel_attempt(run: ClaimedRun) -> Iterator[None]:
         f"run {run.task}", context=parent, kind=trace.SpanKind.CONSUMER, attributes=facts
     ):
         yield
+
+
+def _is_set_up() -> bool:
+    """Return whether the project has a provider by now: what goes to none need not be made."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def current_traceparent() -> str | None:

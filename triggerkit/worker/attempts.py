@@ -138,7 +138,12 @@ def _log(outcome: Outcome, ms: float) -> None:
     text = f"{run.task} {run.id} {outcome.status} in {ms:.0f} ms"
     if outcome.status != "completed":
         text += _why(outcome, facts["key"])
-    logger.log(level, "%s", text, extra={"facts": facts})
+    # Made by us, since a logger looks for its caller first, which is always this one.
+    logger.handle(
+        logger.makeRecord(
+            logger.name, level, __file__, 0, "%s", (text,), None, extra={"facts": facts}
+        )
+    )
 
 
 def _why(outcome: Outcome, key: object) -> str:

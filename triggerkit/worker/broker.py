@@ -135,8 +135,9 @@ class RunConsumer(Consumer):
                 try:
                     run = self._claimed.popleft()
                 except IndexError:
-                    self._is_drained.set()
                     return
+                if not self._claimed:
+                    self._is_drained.set()
                 if not self._attempts.execute(run):
                     # It was given up, and its slot with it.
                     self._slots.take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import psycopg
@@ -43,9 +44,10 @@ def around(
     keys = [(run.task, run.concurrency_key) for run in runs]
     bound = _BOUND if is_own else _BOUND_BY_INDEX
     after: list[Statement] = [insert_statement(runs)]
+    # One may be counted as standing before others of its key, and not be made.
+    shared = [key for key, count in Counter(keys).items() if count > 1]
     if len(runs) > 1:
-        # One may be counted as standing before others of its key, and not be made.
-        after.append((UNBLOCK, unblock_parameters(keys)))
+        after.append((UNBLOCK, unblock_parameters(shared)))
     return Around([(bound, [f"{wait_s * 1000:.0f}"]), (LOCK, lock_parameters(keys))], after)
 
 
