@@ -14,6 +14,7 @@ import orjson
 from msgspec import Struct
 
 from triggerkit.change import Action
+from triggerkit.configuration.table_name import table_text
 
 RecordT = TypeVar("RecordT")
 
@@ -99,7 +100,12 @@ class Change(Generic[RecordT]):
 
 def row_key(schema: str, table: str, pks: Iterable[object]) -> str:
     """Return the identity of a row as text, equal for all of its messages."""
-    return f"{schema}.{table}:{orjson.dumps([str(pk) for pk in pks]).decode()}"
+    return row_text(schema, table, orjson.dumps([str(pk) for pk in pks]).decode())
+
+
+def row_text(schema: str, table: str, key: str) -> str:
+    """Return `row_key` of a row whose key is a JSON array already."""
+    return f"{table_text(schema, table)}:{key}"
 
 
 @dataclass(frozen=True, slots=True)

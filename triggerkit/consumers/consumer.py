@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import SealedEndpoint
 from triggerkit.log.entry import Entry
@@ -15,7 +16,7 @@ from triggerkit.log.json_object import read_object, split_object
 
 # The partition of the one cursor of a consumer that is ordered as a whole.
 from triggerkit.log.reader import ALL_PARTITIONS as ALL_PARTITIONS
-from triggerkit.replication.table_name import table_text
+from triggerkit.message import row_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Consumer:
         groups by."""
         columns = self.definition.group_by
         if columns is None:
-            return f"{entry.schema}.{entry.table}:{entry.key}"
+            return row_text(entry.schema, entry.table, entry.key)
         return group_key(entry.record or b"{}", columns)
 
     def lacks_group(self, entry: Entry) -> str | None:

@@ -18,13 +18,12 @@ from pydantic import (
     model_validator,
 )
 
+# The names of the tables that consumers follow.
+from triggerkit.configuration.table_name import TableName as TableName
 from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.filters.functions import reference_to
 from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.log.entry import PARTITIONS
-
-# The names of the tables that consumers follow.
-from triggerkit.replication.table_name import TableName as TableName
 
 Kind = Literal["rows", "changes"]
 Via = Literal["webhook", "direct"]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
-from triggerkit.replication.table_name import table_text
+from triggerkit.configuration.table_name import table_text
 
 #: By what changes were lost: the slot, the log's limit, a table that was not published for a while,
 #: or one whose rows were given other keys.

@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import entry_of_row
-from triggerkit.replication.table_name import table_text
 from triggerkit.timestamps import iso_utc_of
 
 

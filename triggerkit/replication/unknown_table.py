@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import psycopg
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.errors import closest, suggested
-from triggerkit.replication.table_name import table_text
 
 #: The tables of the application, those of this name first. More are not looked through.
 _TABLES = """

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.replication.messages import Relation
-from triggerkit.replication.table_name import table_text
 
 
 def full_xid(xid: int, reference: int) -> int:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from triggerkit.change import Action
+from triggerkit.configuration.table_name import TableName
 from triggerkit.errors import ConfigurationError
 from triggerkit.message import UNCHANGED, Change, Metadata, Ref
-from triggerkit.replication.table_name import TableName
 from triggerkit.tasks.payload.encode import ready_for_json
 
 RecordT = TypeVar("RecordT")

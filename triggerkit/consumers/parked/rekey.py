@@ -10,6 +10,7 @@ from triggerkit.consumers.parked.origin import COLUMNS, Origin
 from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.log.entry import partition_of
 from triggerkit.log.json_object import split_object
+from triggerkit.message import row_text
 
 #: Messages looked at in one statement.
 PAGE = 500
@@ -66,4 +67,4 @@ def _place(body: bytes, origin: Origin, group_by: tuple[str, ...] | None) -> tup
         record = split_object(body)["record"]
         return group_key(b"{}" if record == b"null" else record, group_by), ALL_PARTITIONS
     _, schema, table, key = origin
-    return f"{schema}.{table}:{key}", partition_of(schema, table, key)
+    return row_text(schema, table, key), partition_of(schema, table, key)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from triggerkit.configuration.table_name import TableName, table_text
 from triggerkit.consumers.gap import LostChanges, mark_lost
 from triggerkit.replication.publication.membership import (
     Member,
@@ -22,7 +23,6 @@ from triggerkit.replication.publication.membership import (
     read_members,
     wal_end,
 )
-from triggerkit.replication.table_name import TableName, table_text
 
 #: One look at a time, of whichever process.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('triggerkit.published'), %s)"

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.parked.manage import DeliveryAttempt
@@ -23,7 +24,6 @@ from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import show_object
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
-from triggerkit.replication.table_name import table_text
 from triggerkit.state.short_key import short_key
 
 #: Attempts looked through after a position: those that carried it are the first of them.

@@ -11,9 +11,9 @@ import orjson
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.configuration.table_name import TableName
 from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import NOBODY, PARTITIONS, partition_of
-from triggerkit.replication.table_name import TableName
 
 #: Milliseconds that a look through the log may take.
 LOOK_MS = 5_000

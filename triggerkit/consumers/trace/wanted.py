@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.calls.functions import Functions, verdict_of
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.filters.filter import Filter
 from triggerkit.consumers.selection import WANTED, Selection, Verdict
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import Entry
-from triggerkit.replication.table_name import table_text
 
 #: The part of a consumer's definition by which it does not get a change.
 UnwantedBy = Literal["tables", "actions", "when_changed", "filter"]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication import wal_marker
 from triggerkit.replication.publication.membership import last_change
@@ -18,7 +19,6 @@ from triggerkit.replication.publication.tables import (
     read_tables,
 )
 from triggerkit.replication.slot import PUBLICATION
-from triggerkit.replication.table_name import table_text
 from triggerkit.replication.unknown_table import no_table
 
 #: The first server version that publishes a partitioned table's changes under its own name.

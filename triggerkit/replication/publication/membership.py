@@ -8,7 +8,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from triggerkit.replication.table_name import table_text
+from triggerkit.configuration.table_name import table_text
 
 #: The first version whose publications may hold schemas.
 SCHEMAS_FROM = 150000

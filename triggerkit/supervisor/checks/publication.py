@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.replication.publication.ensure import create_publication
 from triggerkit.replication.publication.tables import SourceTable
-from triggerkit.replication.table_name import table_text
 from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 #: Every action there is; changes of one that is left out would never be seen.

@@ -8,11 +8,11 @@ import logging
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.source.published import followed_names, look
 from triggerkit.errors import CannotConnect
 from triggerkit.replication.publication.tables import Fault, read_tables
-from triggerkit.replication.table_name import table_text
 from triggerkit.settings import Settings
 from triggerkit.state.channels import notify_consumers
 from triggerkit.state.connect import connect

@@ -56,7 +56,7 @@ LIMIT %(most)s
 
 #: By their rows; what an earlier version parked has its row in its key, unless that is a group's.
 _PARKED = """
-SELECT coalesce(schema_name || '.' || table_name || ':' || row_key, key),
+SELECT coalesce(triggerkit.table_text(schema_name, table_name) || ':' || row_key, key),
     state IN ('failing', 'waiting')
 FROM triggerkit.parked WHERE consumer_id = %(consumer)s LIMIT %(most)s
 """

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
+from triggerkit.configuration.table_name import table_text
 from triggerkit.errors import FieldProblem, InvalidPayload
 from triggerkit.log.entry import partition_of
 from triggerkit.message import Metadata, row_key
-from triggerkit.replication.table_name import table_text
 from triggerkit.runs.run import NewRun, RunRef
 from triggerkit.tasks.payload.payload_type import (
     Json,

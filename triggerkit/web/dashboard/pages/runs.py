@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.errors import ConfigurationError, TriggerkitError
-from triggerkit.replication.table_name import TableName
 from triggerkit.runs.admin.browse import count_of, list_runs
 from triggerkit.runs.admin.control import cancel_run
 from triggerkit.runs.admin.error_groups import own_places

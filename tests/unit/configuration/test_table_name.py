@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.definition import changes
 from triggerkit.errors import ConfigurationError
-from triggerkit.replication.table_name import TableName
 
 PARTS = st.text(alphabet='ab.":[% é\n', min_size=1, max_size=6)
 
