@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 from starlette.responses import JSONResponse, Response
 
-from tests.integration.parked import fetch, until_states
+from tests.integration.parked import fetch, until, until_states
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.backfill.store import BackfillStore
@@ -55,6 +55,8 @@ def test_a_table_of_any_name_is_followed_read_and_told_of(
                 await receiver.until(lambda: len(receiver.messages) == 3)
                 await execute(settings, f"UPDATE {table} SET id = id + 10")
                 await receiver.until(lambda: len(receiver.messages) == 9)
+                active = "SELECT count(*) FROM triggerkit.backfills WHERE finished_at IS NULL"
+                await until(settings, active, lambda found: found == [(0,)])
             told = {
                 (m["metadata"]["table_schema"], m["metadata"]["table_name"])
                 for m in receiver.messages
