@@ -67,6 +67,8 @@ class Settings(BaseModel):
     triggerkit_webhook_secret: SecretStr | None = None
     triggerkit_webhook_signing_secret: SecretStr | None = None
     triggerkit_secret_key: SecretStr | None = None
+    triggerkit_read_key: SecretStr | None = None
+    triggerkit_hide_values: bool = False
     triggerkit_encryption_key: SecretStr | None = None
     triggerkit_public_url: str | None = None
     triggerkit_host: str = "127.0.0.1"
@@ -145,7 +147,7 @@ class Settings(BaseModel):
             raise ValueError(f"it cannot be read: {problem}; it looks like https://app.example.com")
         return value
 
-    @field_validator("triggerkit_metrics_token", "triggerkit_secret_key")
+    @field_validator("triggerkit_metrics_token", "triggerkit_secret_key", "triggerkit_read_key")
     @classmethod
     def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < MIN_SECRET_CHARS:

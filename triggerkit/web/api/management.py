@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
-from typing import Any, Final, NamedTuple, get_origin
+from typing import Any, Final, Literal, NamedTuple, cast, get_origin
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from triggerkit.runs.client import Client
+from triggerkit.settings import Settings
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.openapi import describe
@@ -24,6 +25,9 @@ from triggerkit.web.api.table import OPERATIONS, PREFIX
 from triggerkit.web.auth import has_bearer, unauthorized
 from triggerkit.web.body import read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
+
+#: The fields of an answer that have what rows and tasks hold.
+VALUES = frozenset({"payload", "output", "spans", "body", "record", "changes"})
 
 #: Largest body of a request.
 MAX_BODY_BYTES = 1024 * 1024
@@ -95,11 +99,12 @@ class _Path:
 
     async def _answer(self, request: Request) -> Response:
         client: Client | None = request.scope.get(CLIENT_SCOPE_KEY)
-        key = None if client is None else client.settings.triggerkit_secret_key
-        if client is None or key is None or not has_bearer(request, [key.get_secret_value()]):
+        if client is None or not (role := role_of(request, client.settings)):
             refusal = unauthorized()
             refusal.headers.update(HEADERS)
             return refusal
+        if role == "reader" and request.method not in ("GET", "HEAD"):
+            return answer(403, {"error": "the read key is for looking: use TRIGGERKIT_SECRET_KEY"})
         if not self._operations:
             return answer(404, {"error": f"there is nothing here; see {PREFIX}/openapi.json"})
         operation = self._operations.get(request.method)  # type: ignore[call-overload]
@@ -109,12 +114,26 @@ class _Path:
             response.headers["allow"] = allowed
             return response
         try:
-            return await _performed(operation, request, Call(client, *self._known))
+            hides = role == "reader" and client.settings.triggerkit_hide_values
+            return await _performed(operation, request, Call(client, *self._known), hides=hides)
         except Exception as error:
             return answer_to(error, operation.name)
 
 
-async def _performed(operation: Operation, request: Request, call: Call) -> Response:
+def role_of(request: Request, settings: Settings) -> Literal["owner", "reader"] | None:
+    """Return what the key of a request lets its caller do: all, or look; None without a key."""
+    for role, key in (
+        ("owner", settings.triggerkit_secret_key),
+        ("reader", settings.triggerkit_read_key),
+    ):
+        if key is not None and has_bearer(request, [key.get_secret_value()]):
+            return cast("Literal['owner', 'reader']", role)
+    return None
+
+
+async def _performed(
+    operation: Operation, request: Request, call: Call, *, hides: bool
+) -> Response:
     given = _parameters(operation, request)
     query = (operation.query or Given).model_validate(_query(operation, request))
     if operation.query is not None:
@@ -125,7 +144,16 @@ async def _performed(operation: Operation, request: Request, call: Call) -> Resp
     found = await operation.handle(call, **given)
     if operation.status == 204:
         return Response(status_code=204, headers=HEADERS)
-    return answer(operation.status, shown(operation.answer, found))
+    content = shown(operation.answer, found)
+    if hides and isinstance(content, dict):
+        content = {name: _without(name, part) for name, part in content.items()}
+    return answer(operation.status, content)
+
+
+def _without(name: str, part: Any) -> Any:
+    if name not in VALUES:
+        return part
+    return [] if isinstance(part, list) else None
 
 
 def _query(operation: Operation, request: Request) -> dict[str, Any]:

@@ -153,4 +153,6 @@ class Operation:
             always |= {400, 408, 413, 415}
         if self.parameters:
             always.add(404)
+        if self.method != "GET":
+            always.add(403)
         return tuple(sorted(always))

@@ -54,12 +54,15 @@ class Login:
         address = "" if client is None else client.host
         if (wait_s := self._throttle.wait_s(address)) > 0:
             return _form(asked, f"Too many wrong keys: try again in {wait_s} s.", 429)
-        if not asked.sessions.is_key(asked.form.get("key", "").strip()):
+        cookie = asked.sessions.enter(asked.form.get("key", "").strip())
+        if cookie is None:
             self._throttle.note_wrong(address)
             return _form(asked, "This is not the secret key.", 403)
+        session = asked.sessions.read(cookie)
+        detail = {} if session is None or session.may_change else {"may": "look"}
         async with asked.call.state() as state:
-            await note(state, ACTOR, "login", "dashboard")
-        return Moved(asked.base + _next(asked.form.get("next")), asked.sessions.begin())
+            await note(state, ACTOR, "login", "dashboard", detail or None)
+        return Moved(asked.base + _next(asked.form.get("next")), cookie)
 
 
 async def leave(asked: Asked) -> Answer:

@@ -120,12 +120,13 @@ Answer = Shown | Moved | Streamed
 @dataclass(frozen=True, slots=True)
 class Route:
     """A path below the dashboard, shown by `get` and changed by `post`; `is_open` to those who are
-    not logged in."""
+    not logged in, its change `is_of_readers` also, who may only look."""
 
     path: str
     get: Callable[[Asked], Awaitable[Answer]] | None = None
     post: Callable[[Asked], Awaitable[Answer]] | None = None
     is_open: bool = False
+    is_of_readers: bool = False
 
     @property
     def methods(self) -> Sequence[str]:

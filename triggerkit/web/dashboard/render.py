@@ -77,6 +77,8 @@ def render(asked: Asked, page: Shown) -> str:
         "link": asked.link,
         "base": asked.base,
         "session": asked.session,
+        "may_change": asked.session is not None and asked.session.may_change,
+        "hides": asked.call.settings.triggerkit_hide_values,
         "query": asked.request.query_params.get("q", ""),
         "here": asked.request.url.path.removeprefix(asked.request.scope.get("root_path", "")),
         "navigation": NAVIGATION,

@@ -48,6 +48,6 @@ def routes() -> tuple[Route, ...]:
     login = Login()
     return (
         Route(LOGIN, login.show, login.enter, is_open=True),
-        Route("/logout", post=leave),
+        Route("/logout", post=leave, is_of_readers=True),
         *(route for page in PAGES for route in page.ROUTES),
     )

@@ -1,7 +1,7 @@
 """Sessions of the dashboard: signed cookies, their CSRF tokens, and one-time login links.
 
 A session is kept by the browser alone, signed with TRIGGERKIT_SECRET_KEY:
-whoever changes that key ends all sessions.
+whoever changes that key ends all sessions. One that began with TRIGGERKIT_READ_KEY may only look.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import hmac
 import time
 from dataclasses import dataclass
 from secrets import token_urlsafe
+from typing import Self
 
 from pydantic import SecretStr
+
+from triggerkit.settings import Settings
 
 #: Seconds for which a session lasts, and for which a login link can be used.
 SESSION_S = 12 * 3600
@@ -25,31 +28,56 @@ LOGIN = "/login"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One login; `csrf` is what its forms carry."""
+    """One login; `csrf` is what its forms carry, and `may_change` whether it may do more than
+    look."""
 
     id: str
     csrf: str
+    may_change: bool
 
 
 class Sessions:
-    """Makes and reads what is signed by one secret key."""
+    """Makes and reads what is signed by one key; those of the other key may only look."""
 
-    def __init__(self, secret: SecretStr) -> None:
-        self._secret = secret.get_secret_value().encode()
+    def __init__(self, secret: SecretStr | None, read_key: SecretStr | None = None) -> None:
+        """At least one key is given. Where there is the read key alone, all only look: who has it
+        could sign what it signs."""
+        self._full = None if secret is None else secret.get_secret_value().encode()
+        self._reading = None if read_key is None else read_key.get_secret_value().encode()
+        self._secret = self._full or self._reading or b""
+        assert self._secret
 
-    def is_key(self, given: str) -> bool:
-        """Return whether it is the secret key; digests are compared, in constant time."""
-        digests = [hashlib.sha256(text).digest() for text in (given.encode(), self._secret)]
-        return hmac.compare_digest(*digests)
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Return those of the settings; None where no key is set."""
+        keys = settings.triggerkit_secret_key, settings.triggerkit_read_key
+        return None if keys == (None, None) else cls(*keys)
+
+    def enter(self, given: str) -> str | None:
+        """Return the cookie of a new session, as the key that is given opens one; None where it is
+        neither. Digests are compared, in constant time."""
+        if _is_key(given, self._full):
+            return self.begin()
+        return self._signed(self._looking, SESSION_S) if _is_key(given, self._reading) else None
 
     def begin(self) -> str:
-        """Return the cookie of a new session."""
+        """Return the cookie of a new session that may change things."""
         return self._signed("session", SESSION_S)
 
     def read(self, cookie: str) -> Session | None:
         """Return the session of a cookie; None where it is not ours, or has ended."""
-        found = self._read("session", cookie)
-        return None if found is None else Session(found, self._mac("csrf", found))
+        for purpose, is_open in (
+            ("session", self._full is not None),
+            (self._looking, self._reading is not None),
+        ):
+            if is_open and (found := self._read(purpose, cookie)) is not None:
+                return Session(found, self._mac("csrf", found), purpose == "session")
+        return None
+
+    @property
+    def _looking(self) -> str:
+        """What a session of the read key is signed for: it ends when that key is changed."""
+        return f"look {hashlib.sha256(self._reading or b'').hexdigest()}"
 
     def link(self) -> str:
         """Return the token of a new login link."""
@@ -57,7 +85,7 @@ class Sessions:
 
     def read_link(self, token: str) -> str | None:
         """Return the id of a login link, which is to be used once; None where it is too late."""
-        return self._read("link", token)
+        return self._read("link", token) if self._full is not None else None
 
     def _signed(self, purpose: str, lasts_s: int) -> str:
         content = f"{int(time.time()) + lasts_s}.{token_urlsafe(18)}"
@@ -73,6 +101,11 @@ class Sessions:
     def _mac(self, purpose: str, content: str) -> str:
         message = f"triggerkit dashboard {purpose} {content}".encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
+
+
+def _is_key(given: str, key: bytes | None) -> bool:
+    digests = [hashlib.sha256(text).digest() for text in (given.encode(), key or b"")]
+    return hmac.compare_digest(*digests) and key is not None
 
 
 def is_same(given: str, expected: str) -> bool:

@@ -100,8 +100,7 @@ class Dashboard(Mount):
             self._pool = pool(dsn, "triggerkit dashboard", size=POOL_SIZE, statement_s=PAGE_S)
             await self._pool.open()
         call = Call(replace(client, pool=self._pool), self._tasks, self._database_health)
-        key = client.settings.triggerkit_secret_key
-        sessions = None if key is None else Sessions(key)
+        sessions = Sessions.of(client.settings)
         session = None if sessions is None else sessions.read(request.cookies.get(COOKIE, ""))
         base = quote(request.scope.get("root_path", ""))
         return Asked(request, call, base, sessions, session, self._looks)
@@ -158,6 +157,12 @@ class _Page:
         session = None if self._route.is_open else asked.session
         if session is not None and not is_same(asked.form.get("csrf", ""), session.csrf):
             return _refusal(asked, 403, "This form is of another login: load its page again.")
+        if session is not None and not session.may_change and not self._route.is_of_readers:
+            return _refusal(
+                asked,
+                403,
+                "This login may only look: log in with TRIGGERKIT_SECRET_KEY to change something.",
+            )
         return _response(asked, await self._route.post(asked))
 
 

@@ -186,10 +186,10 @@ def test_every_answer_tells_the_browser_to_trust_nothing_else(visitor: Visitor) 
         seen = Visitor(visitor.port).get(f"/static/{VERSION}/{file.name}")
         assert seen.headers["content-type"].startswith(file.kind)
         assert "immutable" in seen.headers["cache-control"]
-    own = f'<script type="module" src="/dashboard/static/{VERSION}/app.js"></script>'
+    own = rf'<script (?:defer|type="module") src="/dashboard/static/{VERSION}/[\w./]+"></script>'
     for path in ("/", "/runs", "/consumers", "/why"):
         page = visitor.get(path).html
-        assert page.count("<script") == page.count(own) == 1
+        assert page.count("<script") == len(re.findall(own, page)) >= 1
         assert not re.search(r"<style|\sstyle=|\son\w+=|https?://(?!127)", page)
 
 

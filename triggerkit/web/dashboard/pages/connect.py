@@ -23,6 +23,8 @@ async def show_connect(asked: Asked) -> Answer:
         "keys": [
             ("TRIGGERKIT_SECRET_KEY", settings.triggerkit_secret_key is not None,
              "opens the API and this dashboard"),
+            ("TRIGGERKIT_READ_KEY", settings.triggerkit_read_key is not None,
+             "opens both for looking alone"),
             ("TRIGGERKIT_WEBHOOK_SECRET", settings.triggerkit_webhook_secret is not None,
              "is the bearer of the webhook routes; a list rotates it"),
             ("TRIGGERKIT_ENCRYPTION_KEY", settings.triggerkit_encryption_key is not None,
