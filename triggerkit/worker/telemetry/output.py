@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from io import BufferedIOBase, TextIOBase
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from triggerkit.errors import traceback_of
 from triggerkit.runs.run import storable
@@ -140,6 +140,22 @@ class _Bytes(BufferedIOBase):
         return self._writer.name
 
 
+class _NoLock:
+    """Stands where a lock is expected, and holds nobody up: since Python 3.13 None may not."""
+
+    def acquire(self) -> bool:
+        """Do nothing."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class UnlockedHandler(logging.Handler):
     """A handler without a lock: one that a run holds as it is stopped would stay held.
 
@@ -148,7 +164,7 @@ class UnlockedHandler(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - the overridden method's name
         """Make none."""
-        self.lock = None
+        self.lock = _NoLock()  # type: ignore[assignment]
 
 
 class RunHandler(UnlockedHandler):

@@ -20,7 +20,7 @@ from triggerkit.supervisor.dev.instance import child_environment
 #: Prints the first change of the code in a folder.
 WATCH = """
 import asyncio, os, queue, sys
-import anyio._backends._asyncio
+import anyio._backends._asyncio, platform
 from pathlib import Path
 from triggerkit.supervisor.dev import code
 from triggerkit.supervisor.dev.code import code_changes, code_files
