@@ -8,8 +8,6 @@ import gc
 import os
 import signal
 from collections.abc import Coroutine
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +40,6 @@ def ready() -> None:
     # What was imported stays: no collection needs to look at it again.
     gc.freeze()
     announce("ready")
-
-
-def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` on the fastest event loop that is there: uvloop has none for every platform."""
-    runner = asyncio if find_spec("uvloop") is None else import_module("uvloop")
-    runner.run(work)
 
 
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from triggerkit.cli.options import App, Host, Port, Tasks
-from triggerkit.cli.process import ready, run_loop, start
+from triggerkit.cli.process import ready, start
 from triggerkit.project import Project
+from triggerkit.state.event_loop import run_loop
 from triggerkit.supervisor.serve import listen, run_serve
 
 

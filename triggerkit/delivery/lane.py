@@ -210,6 +210,7 @@ class Lane:
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
                 answer = await self._done(batch, sent_at, answer)
+            self._give_turn_back()
             if answer.verdict == "delivered":
                 self._suspicion.delivered(batch.last)
                 if self._reduced is not None and not self._suspicion.is_within(batch.last):
@@ -277,7 +278,8 @@ class Lane:
                 answer = parking.in_its_place(definition, batch, answer, sent)
             if answer.verdict != "delivered" and self.cursor.batch_id is None:
                 await self._begin(batch)
-        self._give_turn_back()
+        if not self._delivery.is_direct:  # else it is stored by the record
+            self._give_turn_back()
         reach("post-after")
         return sent_at, answer
 

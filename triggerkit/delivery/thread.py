@@ -19,6 +19,7 @@ from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
+from triggerkit.state.event_loop import run_loop
 
 #: Bytes of entries on their way to the deliveries: what is beyond is read back from the log.
 MOST_BYTES = 64 * 1024 * 1024
@@ -123,7 +124,7 @@ class DeliveryThread:
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            asyncio.run(self._deliver())
+            run_loop(self._deliver())
         except BaseException as raised:
             error = raised
         with suppress(RuntimeError):

@@ -36,7 +36,12 @@ class BufferedReader:
             if len(left) >= enough:
                 self._kept, self._kept_after = left, after
                 return left
-        entries = await self._reader.read(self._partition, after, max(enough, READ_LIMIT))
+        # Where more than one read of these is enough, there would be next to nothing to keep.
+        limit = enough if 2 * enough > READ_LIMIT else READ_LIMIT
+        entries = await self._reader.read(self._partition, after, limit)
+        if len(entries) <= enough:
+            self._kept = []
+            return entries
         ends = accumulate(entry.size_bytes for entry in entries)
         kept = sum(1 for _ in takewhile(lambda size_bytes: size_bytes <= KEPT_BYTES, ends))
         self._kept, self._kept_after = entries[:kept], after

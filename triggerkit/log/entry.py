@@ -137,6 +137,9 @@ ACTION, COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
 #: or JSON takes up to ten times as much as its text does, and is stored apart from 2,000 bytes on.
 _LEAST_LARGE, _SURELY_LARGE = 200, 2000
 
+#: What the texts of such values begin with.
+_OPENING = b"[({'"
+
 #: The columns after the record, as most entries have them.
 _NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n"
 
@@ -229,7 +232,10 @@ def _may_be_large(record: bytes | None) -> bool:
     """
     if record is None or not _LEAST_LARGE <= len(record) <= _SURELY_LARGE:
         return False
-    # One byte is looked for in a tenth of the time of two, and most records have none of these.
+    # Most records have none of these but their own brace, which is told in one pass. One byte is
+    # looked for in a tenth of the time of two.
+    if len(record.translate(None, _OPENING)) >= len(record) - 1:
+        return False
     return (
         (b"[" in record and (b":[" in record or b':"[' in record))
         or (b"(" in record and b':"(' in record)
