@@ -21,8 +21,9 @@ PACE_S = 0.01
 #: What is no little any more, in bytes of frames.
 PACED_BYTES = 64 * 1024
 
-#: Told what is in the log now: the entries, if they were kept, and the last position.
-Appended = Callable[[list[Entry], int], None]
+#: Told what is in the log now: the entries, if they were kept, the last position, and whether much
+#: more was read already.
+Appended = Callable[[list[Entry], int, bool], None]
 
 
 async def ingest(capture: Capture, appender: Appender, appended: Appended) -> None:
@@ -57,6 +58,7 @@ async def _append(
         for some in split_at_last_end(parts):
             entries, confirmed = await appender.append(some)
             if confirmed is not None:
-                appended(entries, appender.last_position)
+                is_growing = ahead.size_bytes + capture.read_bytes >= PACED_BYTES
+                appended(entries, appender.last_position, is_growing)
                 capture.confirm(confirmed)
         await ahead.wait_until_filled(PACED_BYTES, started + PACE_S - monotonic())

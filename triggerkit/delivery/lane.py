@@ -148,7 +148,7 @@ class Lane:
         if self.consumer.definition.batch_timeout_s:
             return
         cursor = self.cursor
-        is_full = self._reader.holds(cursor.partition, cursor.position, self._limit)
+        is_full = await self._reader.fill(cursor.partition, cursor.position, self._limit)
         await self._delivery.turns.take(is_full=is_full)
         self._has_turn = True
 

@@ -76,8 +76,8 @@ class DeliveryThread:
             await self._stop()
             watching.cancel()
 
-    def appended(self, entries: list[Entry], head: int) -> None:
-        """Note an append: `entries` if they were kept, and the log's last position after it."""
+    def appended(self, entries: list[Entry], head: int, is_growing: bool) -> None:
+        """Note an append, as `LogReader.appended` does."""
         self.head = head
         size_bytes = sum(entry.size_bytes for entry in entries)
         if self._bytes_under_way + size_bytes > MOST_BYTES:
@@ -85,7 +85,7 @@ class DeliveryThread:
         self._bytes_under_way += size_bytes
         with suppress(RuntimeError):
             # The loop is closed: the group is about to end.
-            self._loop.call_soon_threadsafe(self._take_in, entries, head, size_bytes)
+            self._loop.call_soon_threadsafe(self._take_in, entries, head, size_bytes, is_growing)
 
     async def refresh(self) -> None:
         """Take in what was changed in the state."""
@@ -153,8 +153,8 @@ class DeliveryThread:
             self._capture.call_soon_threadsafe(self._begun.set)
             await asyncio.Event().wait()
 
-    def _take_in(self, entries: list[Entry], head: int, size_bytes: int) -> None:
-        self._reader.appended(entries, head)
+    def _take_in(self, entries: list[Entry], head: int, size_bytes: int, is_growing: bool) -> None:
+        self._reader.appended(entries, head, is_growing=is_growing)
         self._capture.call_soon_threadsafe(self._took_in, size_bytes)
 
     async def _refresh(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -44,6 +45,9 @@ def stored(**instead: str) -> str:
 
 #: All columns of an entry as they are stored, for `entry_of_row`.
 STORED = stored()
+
+#: Seconds that a reader waits for as many entries as it can take, while much is about to come.
+FILL_S = 0.05
 
 #: Bytes of records that one read gives at most; an entry alone may be larger.
 READ_BYTES = 1024 * 1024
@@ -94,10 +98,15 @@ class LogReader:
         # The last of each is that of all partitions, whose number is -1.
         self._heads = [head] * (PARTITIONS + 1)
         self._moved = [asyncio.Event() for _ in range(PARTITIONS + 1)]
+        self._is_growing = False
         self.head = head
 
-    def appended(self, entries: list[Entry], head: int) -> None:
-        """Note an append: `entries` if they were kept, and the log's last position after it."""
+    def appended(self, entries: list[Entry], head: int, *, is_growing: bool = False) -> None:
+        """Note an append: `entries` if they were kept, and the log's last position after it.
+
+        It `is_growing` when much was read already that is appended next.
+        """
+        self._is_growing = is_growing
         is_complete = len(entries) == head - self.head
         if is_complete and entries:
             self._keep(entries)
@@ -115,6 +124,20 @@ class LogReader:
             self._moved[partition].clear()
             await self._moved[partition].wait()
 
+    async def fill(self, partition: int, after: int, count: int) -> bool:
+        """Wait for `count` entries of `partition` after position `after`, only while the log grows
+        fast and not for long; whether they are in memory. What is older is read at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FILL_S):
+                while (
+                    self._is_growing
+                    and self._keeps_all(after)
+                    and not self.holds(partition, after, count)
+                ):
+                    self._moved[partition].clear()
+                    await self._moved[partition].wait()
+        return self.holds(partition, after, count)
+
     def has_nothing_after(self, partition: int, after: int) -> bool:
         """Return whether `partition` is known to have no entry after position `after`."""
         return self._heads[partition] <= after
@@ -128,7 +151,7 @@ class LogReader:
 
     async def read(self, partition: int, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries of `partition` (or of all) after position `after`, in order."""
-        if self._tail_first is not None and self._tail_first <= after + 1:
+        if self._keeps_all(after):
             if partition == ALL_PARTITIONS:
                 found = [e for p in range(PARTITIONS) for e in self._kept(p, after, limit)]
                 return sorted(found, key=_position)[:limit]
@@ -153,6 +176,9 @@ class LogReader:
             cursor = await connection.execute(query, parameters, binary=True)
             rows = await cursor.fetchall()
         return list(map(entry_of_row, rows))
+
+    def _keeps_all(self, after: int) -> bool:
+        return self._tail_first is not None and self._tail_first <= after + 1
 
     def _kept(self, partition: int, after: int, limit: int) -> list[Entry]:
         entries = self._tail[partition]
