@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import Any, Final
 
-import orjson
 import psycopg
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
@@ -22,6 +21,7 @@ from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.runs import runs_made
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError, UnknownRun
 from triggerkit.log.search import Searched, position_of_commit, search_row
+from triggerkit.message import row_key
 from triggerkit.runs.admin.browse import explained
 from triggerkit.runs.admin.workers import list_workers
 from triggerkit.settings import Settings
@@ -33,6 +33,7 @@ from triggerkit.why.answer import DONE, NEEDS_WORKER, Answer, Cause, Step, Subje
 from triggerkit.why.capture_cause import Capture, capture_of, not_captured, not_in_log
 from triggerkit.why.consumer_cause import cause_at_consumer
 from triggerkit.why.effect import Causes, Effect, conclusion
+from triggerkit.why.row_text import read_row
 from triggerkit.why.run_cause import Explained, cause_of_run, runs_of_row, tasks_of
 from triggerkit.why.source_row import SourceRow, look_at_row, unread
 from triggerkit.why.steps import steps_of
@@ -43,7 +44,10 @@ MOST_CHANGES = 5
 #: The idempotency keys of messages (`consumers/render.py`): of a change, by consumer, LSN and
 #: index, and of a row that a backfill read.
 _OF_CHANGE: Final = re.compile(r"(\d{1,9})\.\d+\.\d*\.(\d{1,10})\.(\d{1,19})\.(\d{1,9})")
-_OF_ROW: Final = re.compile(r"(\d{1,9})\.\d+\.b\d+\.(.+?):(\[.*\])", re.DOTALL)
+_OF_ROW: Final = re.compile(r"(\d{1,9})\.\d+\.b\d+\.(.+)", re.DOTALL)
+
+#: A table's name, maybe: of its row the key was left out.
+_NAME: Final = re.compile(r'[\w$".]+')
 
 #: The database that DATABASE_URL names, else the first.
 _DATABASE = """
@@ -144,7 +148,8 @@ class Why:
             key = origin.get("key")
             runs = await runs_of_row(state, {run_id: run["task"]}, key)
             cause = await self._alive(await cause_of_run(state, runs[0]))
-        subject = Subject(origin.get("table"), _values(key), origin.get("position"), run_id)
+        _, values = read_row(key or "") or (None, None)
+        subject = Subject(origin.get("table"), values, origin.get("position"), run_id)
         traces = []
         if subject.position is not None and origin.get("consumer") is not None:
             # What retention dropped is not known any more; the run says enough.
@@ -169,16 +174,18 @@ class Why:
             runs = await runs_made(state, [short_key(key)], [])
             if runs:
                 return await self.run(runs[-1].id)
-            if (of_change := _OF_CHANGE.fullmatch(key)) is not None:
+            if of_change := _OF_CHANGE.fullmatch(key):
                 database_id, name = await self._consumer(state, int(of_change[1]))
                 place = int(of_change[2]), int(of_change[3]), int(of_change[4])
                 position = await position_of_commit(state, database_id, *place)
                 if position is not None:
                     return await self.change(position, name)
-            elif (of_row := _OF_ROW.fullmatch(key)) is not None:
+            elif (of_row := _OF_ROW.fullmatch(key)) and (row := read_row(of_row[2])) is not None:
                 _, name = await self._consumer(state, int(of_row[1]))
-                return await self.row(TableName.parse(of_row[2]), _values(of_row[3]) or (), name)
-        raise UnknownRun("no run, and no message that the log still has, has this idempotency key")
+                return await self.row(TableName.parse(row[0]), row[1], name)
+        hint = f"; of a row, give its key, too: triggerkit why {quote(key)} KEY"
+        unknown = "no run, and no message that the log still has, has this idempotency key"
+        raise UnknownRun(unknown + (hint if _NAME.fullmatch(key) else ""))
 
     async def _consumer(self, state: psycopg.AsyncConnection, consumer_id: int) -> tuple[int, str]:
         cursor = await state.execute(
@@ -263,7 +270,7 @@ class Why:
             way = next((way for way in changed.consumers if way.consumer == consumer.name), None)
             if way is None:
                 continue
-            row = f"{changed.table}:{orjson.dumps(changed.key).decode()}"
+            row = row_key(*TableName.parse(changed.table), changed.key)
             runs = await runs_of_row(state, tasks_of(way.runs), row)
             found.runs += runs
             if runs and way.state in ("delivered", "passed"):
@@ -341,10 +348,3 @@ def _answer(
     subject: Subject, cause: Cause, steps: Sequence[Step], searched_from: int | None
 ) -> Answer:
     return Answer(subject, cause.conclusion, cause.code, cause.remedy, steps, searched_from)
-
-
-def _values(key: str | None) -> list[str] | None:
-    """Return the values of a row's key, from its identity or its JSON."""
-    if key is None or "[" not in key:
-        return None
-    return [str(value) for value in orjson.loads(key[key.index("[") :])]

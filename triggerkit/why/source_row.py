@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 import psycopg
@@ -14,6 +14,7 @@ from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.replication.unknown_table import no_table
+from triggerkit.state.faults import is_away
 
 #: Milliseconds that a look into the source may take.
 LOOK_MS = 300
@@ -86,7 +87,7 @@ async def look_at_row(
     )
     if where is None:
         return found
-    return await _read(source, table, where, found)
+    return await _read(source, table, columns, where, found)
 
 
 async def _key_columns(source: psycopg.AsyncConnection, table: TableName) -> list[tuple[str, str]]:
@@ -116,7 +117,9 @@ async def _canonical(
     printed = sql.SQL(", ").join(sql.SQL("format('%s', {})").format(value) for value in typed)
     try:
         row = await (await source.execute(sql.SQL("SELECT {}").format(printed))).fetchone()
-    except psycopg.DataError:
+    except psycopg.Error as error:
+        if is_away(error):
+            raise
         types = ", ".join(f"{name} {type_}" for name, type_ in columns)
         raise ConfigurationError(
             f"the key of {table} is ({types}), and what was given is no such value"
@@ -130,10 +133,18 @@ async def _canonical(
 
 
 async def _read(
-    source: psycopg.AsyncConnection, table: TableName, where: sql.Composed, found: SourceRow
+    source: psycopg.AsyncConnection,
+    table: TableName,
+    columns: Sequence[tuple[str, str]],
+    where: sql.Composed,
+    found: SourceRow,
 ) -> SourceRow:
-    query = sql.SQL("SELECT xmin::text::bigint FROM {} WHERE {}").format(
-        sql.Identifier(*table), where
+    # Equal is more than the same: 1.1 is 1.10, and the log has it as the row does.
+    key = sql.SQL(", ").join(
+        sql.SQL("format('%s', {})").format(sql.Identifier(name)) for name, _ in columns
+    )
+    query = sql.SQL("SELECT xmin::text::bigint, {} FROM {} WHERE {}").format(
+        key, sql.Identifier(*table), where
     )
     try:
         async with source.transaction():
@@ -142,5 +153,7 @@ async def _read(
     except psycopg.Error:
         # Without the right to read it, or a type whose operators are elsewhere.
         return found
-    xmin = None if row is None else int(row[0])
-    return SourceRow(found.key, True, xmin, found.slot, found.is_published)
+    if row is None:
+        return replace(found, is_readable=True)
+    xmin, *texts = row
+    return replace(found, key=orjson.dumps(texts).decode(), is_readable=True, xmin=xmin)

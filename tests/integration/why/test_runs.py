@@ -17,7 +17,9 @@ from tests.integration.pipeline import declare, execute, streaming
 from tests.integration.web.api.described import api
 from tests.receiver import Receiver
 from triggerkit import Change, rows, task
+from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.definition import changes
+from triggerkit.message import row_key
 from triggerkit.settings import Settings
 from triggerkit.state.connect import pool
 from triggerkit.tasks.task import Task
@@ -39,9 +41,10 @@ FROM items i WHERE i.id NOT IN (SELECT id FROM effects)
 class Rows:
     """Three rows that a receiver got as one batch; its runs are written as a worker would."""
 
-    def __init__(self, settings: Settings, batch_id: str) -> None:
+    def __init__(self, settings: Settings, batch_id: str, table: str) -> None:
         self._settings = settings
         self._batch_id = batch_id
+        self._table = table
 
     def run(self, run_id: str, status: str, **columns: Any) -> None:
         """Write a run, of the batch's own key unless another is given."""
@@ -69,11 +72,12 @@ class Rows:
 
     def item(self, run_id: str, status: str, key: str, **columns: Any) -> None:
         """Write a run of one item that failed in the batch."""
+        row = row_key("public", self._table, [key])
         source = {
             "consumer": "all",
-            "table": "public.items",
+            "table": table_text("public", self._table),
             "position": 2,
-            "key": f'public.items:["{key}"]',
+            "key": row,
             "batch": f"run_{1:0>26}",
         }
         self.run(
@@ -81,7 +85,7 @@ class Rows:
             status,
             idempotency_key=None,
             items=1,
-            item_key=f'public.items:["{key}"]',
+            item_key=row,
             source=orjson.dumps(source).decode(),
             **columns,
         )
@@ -119,27 +123,30 @@ class Rows:
 
 
 @pytest.fixture
-def delivered(settings: Settings) -> Rows:
-    """Rows 1 to 3 of `items`, delivered in one batch."""
+def delivered(settings: Settings, request: pytest.FixtureRequest) -> Rows:
+    """Rows 1 to 3 of `items`, or of the table given, delivered in one batch."""
+    table = getattr(request, "param", "items")
+    quoted = '"{}"'.format(table.replace('"', '""'))
 
     async def scenario() -> str:
         async with Receiver.start() as receiver:
             await execute(
                 settings,
-                "CREATE TABLE items (id bigint PRIMARY KEY, name text)",
+                f"CREATE TABLE {quoted} (id bigint PRIMARY KEY, name text)",
                 "CREATE TABLE effects (id bigint PRIMARY KEY)",
             )
-            in_one = changes("items", batch_size=10, batch_timeout_s=1.0, group_by=["name"])
+            in_one = changes(
+                f"public.{quoted}", batch_size=10, batch_timeout_s=1.0, group_by=["name"]
+            )
             await declare(settings, receiver, in_one, "all")
             async with streaming(settings, receiver):
-                await execute(
-                    settings, "INSERT INTO items SELECT n, 'x' FROM generate_series(1, 3) n"
-                )
+                three = "SELECT n, 'x' FROM generate_series(1, 3) n"
+                await execute(settings, f"INSERT INTO {quoted} {three}")
                 await receiver.until(lambda: len(receiver.requests) >= 1)
                 await until(lambda: noted(settings))
             return receiver.requests[0].batch_id
 
-    return Rows(settings, asyncio.run(scenario()))
+    return Rows(settings, asyncio.run(scenario()), table)
 
 
 def noted(settings: Settings) -> bool:
@@ -172,6 +179,19 @@ def test_of_a_batch_the_item_that_failed_is_told_apart_from_the_others(delivered
     # Its replay is what counts now.
     delivered.item("3", "completed", "2", replay_of=f"run_{2:0>26}")
     assert delivered.why("items", "2").code == "completed"
+
+
+@pytest.mark.parametrize("delivered", ["it.ems", 'a[b:["1'], indirect=True)
+def test_an_item_that_failed_is_found_whatever_its_table_is_called(
+    delivered: Rows, request: pytest.FixtureRequest
+) -> None:
+    table = table_text("public", request.node.callspec.params["delivered"])
+    delivered.run("1", "completed")
+    delivered.item("2", "failed", "2", error=orjson.dumps(ERROR).decode())
+    assert delivered.why(table, "1").code == "completed"
+    assert delivered.why(table, "2").code == "failed"
+    by_run = delivered.why(f"run_{2:0>26}")
+    assert (by_run.code, by_run.subject.table, by_run.subject.key) == ("failed", table, ["2"])
 
 
 def test_a_run_that_waits_says_for_what(delivered: Rows) -> None:
