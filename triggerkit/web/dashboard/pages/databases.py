@@ -16,7 +16,8 @@ async def show_databases(asked: Asked) -> Answer:
     health = {one.name: await show_health(asked.call, one.name) for one in found.data}
     checks, problem = await checked(asked)
     values = {"databases": found.data, "health": health, "checks": checks, "problem": problem}
-    return Shown("databases.html", "Databases", values)
+    # Not live: the checks are many, and tell of what seldom changes.
+    return Shown("databases.html", "Databases", values, is_live=False)
 
 
 async def show_one_database(asked: Asked) -> Answer:

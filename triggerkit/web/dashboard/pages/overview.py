@@ -23,8 +23,10 @@ _WITH_PROBLEMS = {
 #: How bad a problem is, the worst first.
 _SEVERITIES = ("error", "warning", "advice")
 
-#: Problems on the page.
-MOST_PROBLEMS = 100
+#: Problems on the page, and tasks that fail and queues: those that fail last and wait most.
+MOST_PROBLEMS = 25
+MOST_FAILING = 15
+MOST_QUEUES = 15
 
 
 async def show_overview(asked: Asked) -> Answer:
@@ -41,10 +43,16 @@ async def show_overview(asked: Asked) -> Answer:
         "windows": list(WINDOWS),
         "found": found,
         "consumers": found["consumers"],
+        "failing": found["failing"][:MOST_FAILING],
+        "queues": sorted(found["queues"], key=_waiting, reverse=True)[:MOST_QUEUES],
         "problems": problems[:MOST_PROBLEMS],
         "problems_left_out": max(0, len(problems) - MOST_PROBLEMS),
     }
     return Shown("overview.html", "Overview", values)
+
+
+def _waiting(queue: dict[str, Any]) -> int:
+    return int(queue["executing"] + queue["queued"] + queue["held"] + queue["retrying"])
 
 
 def _problems(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
