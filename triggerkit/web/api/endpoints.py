@@ -49,7 +49,7 @@ class Enabled(BaseModel):
 async def list_endpoints(call: Call) -> Page[EndpointInfo]:
     """Return all endpoints, by name; of secrets only names and fingerprints are shown."""
     async with call.state() as state:
-        return Page(data=await _store(call, state).list_all())
+        return Page(data=await store_of(call, state).list_all())
 
 
 async def create_endpoint(call: Call, body: NewEndpoint) -> EndpointInfo:
@@ -58,7 +58,7 @@ async def create_endpoint(call: Call, body: NewEndpoint) -> EndpointInfo:
     headers = {name: value.get_secret_value() for name, value in body.headers.items()}
     endpoint = Endpoint(0, body.name, body.url, headers, _plain(body.signing_secret))
     async with call.state() as state:
-        store = _store(call, state)
+        store = store_of(call, state)
         await store.create(endpoint)
         return await store.show(body.name)
 
@@ -66,7 +66,7 @@ async def create_endpoint(call: Call, body: NewEndpoint) -> EndpointInfo:
 async def show_endpoint(call: Call, name: str) -> EndpointInfo:
     """Return one endpoint; of secrets only names and fingerprints are shown."""
     async with call.state() as state:
-        return await _store(call, state).show(name)
+        return await store_of(call, state).show(name)
 
 
 async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointInfo:
@@ -83,7 +83,7 @@ async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointIn
         return replace(before, url=url, headers={**kept, **new}, signing_secret=secret)
 
     async with call.state() as state:
-        store = _store(call, state)
+        store = store_of(call, state)
         await store.edit(name, change)
         return await store.show(name)
 
@@ -91,20 +91,20 @@ async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointIn
 async def delete_endpoint(call: Call, name: str) -> None:
     """Delete an endpoint that no consumer uses."""
     async with call.state() as state:
-        await _store(call, state).delete(name)
+        await store_of(call, state).delete(name)
 
 
 async def enable_endpoint(call: Call, name: str) -> Enabled:
     """Push again to an endpoint that answered 410; its consumers go on where they were."""
     async with call.state() as state:
-        return Enabled(consumers=await _store(call, state).enable(name))
+        return Enabled(consumers=await store_of(call, state).enable(name))
 
 
 async def test_endpoint(call: Call, name: str) -> Report:
     """Send the endpoint a test message, signed like every other, and tell what came back, step by
     step. What fails is in the answer: the status is 200 then too."""
     async with call.state() as state:
-        sealed = await _store(call, state).load(name)
+        sealed = await store_of(call, state).load(name)
     # Without a connection of the state: it may take seconds.
     credentials = credentials_of(sealed, call.keyring, call.settings)
     report = await probe(name, sealed.url, credentials, _allowed(call.settings))
@@ -133,9 +133,10 @@ def _secrets(credentials: Credentials) -> list[str]:
     return sorted((s for s in found if len(s) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
-def _store(call: Call, state: psycopg.AsyncConnection) -> EndpointStore:
+def store_of(call: Call, state: psycopg.AsyncConnection, actor: str = ACTOR) -> EndpointStore:
+    """Return the endpoints, for `actor` to change."""
     allowed = _allowed(call.settings)
-    return EndpointStore(state, call.keyring, lambda url: check_url(url, allowed), ACTOR)
+    return EndpointStore(state, call.keyring, lambda url: check_url(url, allowed), actor)
 
 
 def _allowed(settings: Settings) -> tuple[Network, ...]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from triggerkit.web.dashboard.actions import consumers as to_consumers
+from triggerkit.web.dashboard.actions import endpoints as to_endpoints
+from triggerkit.web.dashboard.actions import messages as to_messages
+from triggerkit.web.dashboard.actions import queues as to_queues
+from triggerkit.web.dashboard.actions import tasks as to_tasks
 from triggerkit.web.dashboard.login import Login, leave
 from triggerkit.web.dashboard.page import Route
 from triggerkit.web.dashboard.pages import (
@@ -42,6 +47,15 @@ PAGES: Final = (
     why,
 )
 
+#: Every module of what is done from pages.
+ACTIONS: Final = (
+    to_consumers,
+    to_endpoints,
+    to_messages,
+    to_queues,
+    to_tasks,
+)
+
 
 def routes() -> tuple[Route, ...]:
     """Return the routes; their login counts wrong keys anew."""
@@ -49,5 +63,5 @@ def routes() -> tuple[Route, ...]:
     return (
         Route(LOGIN, login.show, login.enter, is_open=True),
         Route("/logout", post=leave, is_of_readers=True),
-        *(route for page in PAGES for route in page.ROUTES),
+        *(route for module in (*PAGES, *ACTIONS) for route in module.ROUTES),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -38,10 +39,11 @@ def test_every_link_of_every_page_leads_to_a_page(after_a_change: Visitor) -> No
         assert page.status == 200, (path, page.text)
         assert len(page.html) < 100_000, path
         assert not re.search(r"<style|\sstyle=|\son\w+=", page.html), path
-        links = [to.partition("#")[0] for to in page.links]
+        looks = re.sub(r'method="post" action="[^"]*"', "", page.html)
+        links = [to.partition("#")[0] for to in replace(page, html=looks).links]
         # One more word of each filter is enough.
         waiting += [to for to in links if to and to.count("%3A") < 2 and "/logout" not in to
-                    and not re.search(r"/(replay|cancel|style\.css|icon\.svg)", to)]  # fmt: skip
+                    and not to.endswith((".css", ".svg"))]  # fmt: skip
     assert len(seen) > LEAST_PAGES
 
 

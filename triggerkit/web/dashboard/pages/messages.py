@@ -53,12 +53,22 @@ async def show_messages(asked: Asked) -> Answer:
 
 async def show_one_message(asked: Asked) -> Answer:
     """Show one parked message with its body and every attempt to deliver it."""
+    position = position_of(asked)
+    found = await show_message(asked.call, asked.path("consumer"), position)
+    values = {"message": found.message, "body": found.body, "deliveries": found.deliveries}
+    return Shown("message.html", f"Message {position}", values)
+
+
+def position_of(asked: Asked) -> int:
+    """Return the position in the path.
+
+    Raises:
+        NotFound: it is none.
+    """
     position = asked.path("position")
     if not (position.isascii() and position.isdecimal() and len(position) < 19):
         raise NotFound("a message is found by its position, which is a number")
-    found = await show_message(asked.call, asked.path("consumer"), int(position))
-    values = {"message": found.message, "body": found.body, "deliveries": found.deliveries}
-    return Shown("message.html", f"Message {position}", values)
+    return int(position)
 
 
 ROUTES = (

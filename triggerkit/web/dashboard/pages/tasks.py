@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from triggerkit.runs.admin.browse import list_runs
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.runs.admin.filter import RunFilter
@@ -15,12 +17,16 @@ from triggerkit.runs.admin.tasks import TaskCounts, count_tasks
 from triggerkit.runs.keeper.rollups import Step, percentile_s
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.problems import NotFound
+from triggerkit.web.api.runs import show_one_run
 from triggerkit.web.dashboard.charts import WINDOWS, charts_of, spark, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 #: Tasks on a page, and runs on a task's own.
 PAGE_TASKS = 100
 PAGE_RUNS = 20
+
+#: Characters of a payload that is put up for editing.
+MOST_EDITED = 20_000
 
 #: What a task's activity is shown of.
 DAY = timedelta(hours=24)
@@ -87,11 +93,22 @@ async def show_task(asked: Asked) -> Answer:
         "runs": runs,
         "counts": counts,
         "errors": errors[:10],
+        "example": await _payload(asked, runs[0]["id"]) if task and runs else "",
         "charts": await charts_of(asked.call, window, name),
         "window": window,
         "windows": list(WINDOWS),
     }
     return Shown("task.html", f"Task {name}", values)
+
+
+async def _payload(asked: Asked, run_id: str) -> str:
+    """Return the payload of a run, for somebody to edit; nothing when it is too large for that,
+    or not to be seen."""
+    if asked.call.settings.triggerkit_hide_values:
+        return ""
+    payload = (await show_one_run(asked.call, run_id)).payload
+    text = orjson.dumps(payload, option=orjson.OPT_INDENT_2).decode()
+    return text if len(text) <= MOST_EDITED else ""
 
 
 ROUTES = (Route("/tasks", show_tasks), Route("/tasks/{name}", show_task))
