@@ -5,12 +5,14 @@ Reads the cases as JSON from standard input and writes what each printed to stan
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -41,7 +43,7 @@ _resolve = socket.getaddrinfo
 
 def _run(case: dict[str, Any], folder: Path, output: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
+    os.dup2(_closed_pipe() if case.get("cut") == "pipe" else output, 1)
     os.dup2(output, 2)
     os.setsid()
     os.chdir(folder)
@@ -56,6 +58,34 @@ def _run(case: dict[str, Any], folder: Path, output: int) -> None:
     socket.getaddrinfo = _only_here
     sys.argv = ["triggerkit", *case["arguments"]]
     main.run()
+
+
+def _closed_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def _start_interrupted(case: dict[str, Any], folder: Path) -> tuple[int, Any]:
+    """Start a command whose server never answers, and interrupt it once it waits for that."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    url = f"postgresql://shop:hunter2@127.0.0.1:{silent.getsockname()[1]}/shop"
+    settings = {k: url if v == "{silent}" else v for k, v in case["settings"].items()}
+    pid, output = _start({**case, "settings": settings}, folder)
+
+    def interrupt() -> None:
+        silent.settimeout(LIMIT_S)
+        with contextlib.suppress(OSError):
+            connection, _ = silent.accept()
+            with connection, silent:
+                connection.recv(1)
+                os.kill(pid, signal.SIGINT)
+                # Open until the command has ended it.
+                while connection.recv(4096):
+                    continue
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    return pid, output
 
 
 def _start(case: dict[str, Any], folder: Path) -> tuple[int, Any]:
@@ -94,7 +124,8 @@ def run_all(cases: list[dict[str, Any]], project: Path) -> list[dict[str, Any]]:
         folder.mkdir()
         (folder / "triggerkit.toml").write_text(_file(case["endpoint"]))
         (folder / "tasks.py").write_text((project / "tasks.py").read_text())
-        pid, output = _start(case, folder)
+        start = _start_interrupted if case.get("cut") == "interrupt" else _start
+        pid, output = start(case, folder)
         running[pid] = (number, output, time.monotonic())
     while running:
         _end_one(running, answers)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psycopg
 import redis
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
 from triggerkit.errors import CannotConnect, PreflightFailed, TriggerkitError, leaves_of
-
-#: What Postgres says when the schema is not there, or is that of another version.
-_OTHER_SCHEMA = (
-    errors.UndefinedTable,
-    errors.UndefinedColumn,
-    errors.UndefinedFunction,
-    errors.InvalidSchemaName,
-)
+from triggerkit.settings import Settings
+from triggerkit.state.faults import OTHER_SCHEMA
+from triggerkit.state.migrate import schema_problem
 
 
 def explained(error: BaseException) -> TriggerkitError | None:
@@ -35,11 +32,9 @@ def _of_postgres(error: psycopg.Error) -> TriggerkitError | None:
         return PreflightFailed(
             f"Postgres refuses: {said}; `triggerkit check` says what to grant the role"
         )
-    if isinstance(error, _OTHER_SCHEMA) and "triggerkit" in said:
-        return PreflightFailed(
-            f"the schema triggerkit is missing or of another version ({said}); "
-            "run: triggerkit upgrade"
-        )
+    if isinstance(error, OTHER_SCHEMA):
+        problem = asyncio.run(schema_problem(Settings.load().state_dsn))
+        return None if problem is None else PreflightFailed(problem)
     if isinstance(error, errors.DiskFull | errors.ReadOnlySqlTransaction):
         return PreflightFailed(f"Postgres cannot write: {said}; make room, or connect to a primary")
     if isinstance(error, psycopg.OperationalError | PoolTimeout):

@@ -140,6 +140,8 @@ def _run() -> None:
             # A fork has another file under a stream than it was opened with.
             with contextlib.suppress(OSError):
                 stream.reconfigure(errors="backslashreplace")
+    # Whoever waits for a connection is told of its end by an exception.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     if not is_child():
         _share_env_file()
     if "_TRIGGERKIT_COMPLETE" in os.environ:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated
 
@@ -18,7 +20,7 @@ from triggerkit.cli.run_client import (
     with_state,
 )
 from triggerkit.cli.run_view import when
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.runs.admin.queues import (
     QueueInfo,
     limit_queue,
@@ -74,8 +76,11 @@ def queues_list(json: Json = False) -> None:
 
 def queues_pause(queue: QueueName) -> None:
     """Stop starting runs of a queue; executing runs finish."""
+    known = [one.name for one in with_state(list_queues)]
     found = with_client(lambda client: pause_queue(client, Queue(queue).name, actor()))
     console.print(f"paused {queue}: {found.held:,} runs wait in it", markup=False)
+    if queue not in known:
+        _tell_unused(queue, known)
 
 
 def queues_resume(queue: QueueName) -> None:
@@ -97,7 +102,8 @@ def queues_limit(
     if concurrency is None and rate is None:
         raise ConfigurationError("say which limit: --concurrency or --rate")
     limits = Queue(queue, concurrency or None, None if rate == "none" else rate)
-    known = {found.name: found for found in with_state(list_queues)}.get(queue, QueueInfo(queue))
+    queues = {found.name: found for found in with_state(list_queues)}
+    known = queues.get(queue, QueueInfo(queue))
     found = with_client(
         lambda client: limit_queue(
             client,
@@ -108,6 +114,14 @@ def queues_limit(
         )
     )
     console.print(f"{queue}: {_limits(found) or 'no limits'}", markup=False)
+    if queue not in queues:
+        _tell_unused(queue, queues)
+
+
+def _tell_unused(queue: str, known: Collection[str]) -> None:
+    """Say that a queue may be misspelt: it was set ahead of its first run."""
+    meant = suggested(queue, known)
+    print(f"warning: nothing has the queue {queue!r} yet{meant}", file=sys.stderr)
 
 
 def schedules_list(json: Json = False) -> None:

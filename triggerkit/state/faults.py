@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import psycopg
+from psycopg import errors
 
 #: Classes of SQLSTATE of a server that cannot do it now: connections, conflicts with others,
 #: resources, an object in use, an operator, the system.
@@ -12,6 +13,14 @@ _AWAY: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 
 #: Classes of SQLSTATE that blame the values: data, integrity, limits such as an index row's size.
 _VALUES: Final = frozenset({"22", "23", "54"})
+
+#: What Postgres says where a schema is missing, or of a version that has other tables and columns.
+OTHER_SCHEMA: Final = (
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+    errors.InvalidSchemaName,
+)
 
 #: The server was made read-only: it is a standby now, or about to be one.
 READ_ONLY: Final = "25006"

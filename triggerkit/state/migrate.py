@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 
 import psycopg
 from psycopg import sql
+
+from triggerkit.errors import PreflightFailed, TriggerkitError
+from triggerkit.state.connect import connect
 
 SCHEMA = "triggerkit"
 
@@ -66,14 +70,42 @@ async def applied_version(connection: psycopg.AsyncConnection) -> int:
     return int(row[0]) if row else 0
 
 
+def version_problem(version: int) -> str | None:
+    """Return what is wrong with a schema of this version, with the remedy; None for our own."""
+    latest = migrations()[-1].version
+    if version == latest:
+        return None
+    if version > latest:
+        return (
+            f"the schema triggerkit is of version {version}, newer than the {latest} that this "
+            "triggerkit knows; install the release that made it: pip install --upgrade triggerkit"
+        )
+    known = f"is of version {version}, and {latest} is needed" if version else "is missing"
+    return f"the schema triggerkit {known}; run: triggerkit upgrade"
+
+
+async def schema_problem(dsn: str) -> str | None:
+    """Return what is wrong with the version of the schema there; None where that cannot be told."""
+    with suppress(TriggerkitError, psycopg.Error):
+        async with await connect(dsn, "triggerkit version") as state:
+            return version_problem(await applied_version(state))
+    return None
+
+
 async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
     """Apply what is missing and return it.
 
     `connection` must be in autocommit mode and free; it is left so.
+
+    Raises:
+        PreflightFailed: a later release made the schema.
     """
     await connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
     try:
-        missing = [m for m in migrations() if m.version > await applied_version(connection)]
+        version = await applied_version(connection)
+        missing = [m for m in migrations() if m.version > version]
+        if not missing and (problem := version_problem(version)) is not None:
+            raise PreflightFailed(problem)
         if missing:
             await connection.execute(_BOOTSTRAP)
         for migration in missing:

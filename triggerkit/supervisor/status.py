@@ -21,6 +21,7 @@ from triggerkit.runs.admin.waiting import WaitingTask, waiting_tasks
 from triggerkit.runs.admin.workers import WorkerInfo, list_workers
 from triggerkit.settings import STATE_DIR, Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.state.migrate import schema_problem
 from triggerkit.supervisor.behind import shown_runs
 from triggerkit.supervisor.health import database_health
 from triggerkit.supervisor.readiness import missing, processes_of, serves
@@ -44,8 +45,10 @@ async def read_status(
     try:
         workers = await _workers(settings)
         health = await read_health(settings, workers)
-    except (TriggerkitError, psycopg.Error) as error:
+    except TriggerkitError as error:
         problem = str(error)
+    except psycopg.Error as error:
+        problem = await schema_problem(settings.state_dsn) or str(error).splitlines()[0]
     try:
         known = load_tasks(project)
         tasks = sorted(known)

@@ -65,6 +65,9 @@ LONGEST_WAIT_S = 10.0
 #: Seconds a child lives after which its death counts as a first one again.
 HEALTHY_S = 30.0
 
+#: Seconds between two looks for a stop while the state is being reached.
+STOP_LOOK_S = 0.1
+
 #: The exit code of a child in which code of a run does not end.
 STUCK = 75
 
@@ -211,7 +214,10 @@ def run_worker(
     stop, stop_keeping = threading.Event(), threading.Event()
     stop_on_signals(stop)
     crew.join()
-    keeping = keep(settings, asyncio.run(installation(settings)), processes, stop_keeping)
+    namespace = asyncio.run(_installation(settings, stop))
+    if namespace is None:
+        return crew.stop()
+    keeping = keep(settings, namespace, processes, stop_keeping)
     watch_connections(settings)
     code = 0
     try:
@@ -225,6 +231,16 @@ def run_worker(
         processes.wake()
         keeping.join()
     return code
+
+
+async def _installation(settings: Settings, stop: threading.Event) -> str | None:
+    """Return the id of this installation; None where the worker is stopped before it is known."""
+    asked = asyncio.ensure_future(installation(settings))
+    while not (await asyncio.wait({asked}, timeout=STOP_LOOK_S))[0]:
+        if stop.is_set():
+            asked.cancel()
+            return None
+    return asked.result()
 
 
 def keep(

@@ -12,9 +12,11 @@ import sys
 import unicodedata
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from triggerkit.terminal.plain_table import plain_lines
 
 #: What lines and columns of our own texts are made of.
 _LAYOUT = frozenset("\n\t")
@@ -73,8 +75,22 @@ class TerminalConsole(Console):
         """Print texts, and tables with their first column, the key, in one piece."""
         for table in objects:
             if isinstance(table, Table) and table.columns:
+                if self.width == PIPED_WIDTH and table.box is None:
+                    self._print_plain(table)
+                    return
                 _keep_whole(table)
         super().print(*objects, **options)
+
+    def _print_plain(self, table: Table) -> None:
+        for line in plain_lines(table, self._text_of):
+            self.file.write(f"{line}\n")
+        self.file.flush()
+
+    def _text_of(self, cell: RenderableType) -> str:
+        if isinstance(cell, str):
+            # Without a bracket there is no markup in it.
+            return self.render_str(cell).plain if "[" in cell else visible(cell)
+        return "".join(segment.text for segment in self.render(cell)).strip("\n")
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text as it is drawn, by itself or in a table's cell."""

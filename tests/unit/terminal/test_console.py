@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.markup import escape
-from rich.table import Table
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 
 from triggerkit.supervisor.dev.console import TextConsole
 from triggerkit.terminal.console import TerminalConsole, visible
@@ -80,6 +82,30 @@ def test_a_table_that_is_piped_has_a_line_for_each_row_and_cuts_nothing(
     lines = file.getvalue().splitlines()
     assert len(lines) == 3
     assert all(f"run_{'m' * 26} (retrying)" in line for line in lines[1:])
+
+
+def test_a_piped_table_has_its_columns_below_one_another_and_no_control_characters() -> None:
+    table = Table("name", Column("ms", justify="right"), "說明", box=None, pad_edge=False)
+    table.add_row("[bold]a[/]", "7", CLIPBOARD)
+    table.add_row(escape("[b]"), "1,200", "two\nlines")
+    table.add_row("數據", "", ProgressBar(total=10, completed=5, width=4))
+    file = StringIO()
+    TerminalConsole(file=file).print(table)
+    assert file.getvalue().splitlines() == [
+        "name     ms  說明",
+        r"a         7  \x1b]52;c;cm0gLXJmIH4=\x07",
+        r"[b]   1,200  two\x0alines",
+        "數據         ━━",
+    ]
+
+
+def test_ten_thousand_rows_are_piped_in_a_moment() -> None:
+    table = Table(*"abcdefgh", box=None, pad_edge=False)
+    for number in range(10_000):
+        table.add_row(f"row_{number}", *["http://127.0.0.1:1/"] * 7)
+    since = time.process_time()
+    TerminalConsole(file=StringIO()).print(table)
+    assert time.process_time() - since < 1.0
 
 
 def test_a_table_on_a_narrow_terminal_is_within_it_and_cuts_nothing() -> None:

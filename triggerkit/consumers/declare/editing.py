@@ -126,7 +126,9 @@ class Editor:
             stored = await self._consumers.find(name)
         except UnknownConsumer:
             return
-        raise NameTaken(f"consumer {name!r} exists already, created by {stored.managed_by}")
+        raise NameTaken(
+            f"consumer {name!r} exists already, created by {stored.managed_by}; choose another name"
+        )
 
 
 def _takes(definition: ConsumerDefinition) -> tuple[str | None, str | None]:

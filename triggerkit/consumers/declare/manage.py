@@ -197,7 +197,10 @@ class Consumers:
             count = await accept_gaps(self._state, stored.id, self._actor, table)
             if not count:
                 of_table = "" if table is None else f" of {table}"
-                raise ConfigurationError(f"consumer {stored.name} has no open gap{of_table}")
+                raise ConfigurationError(
+                    f"consumer {stored.name} has no open gap{of_table}; those that are: "
+                    f"triggerkit consumers show {stored.name}"
+                )
             await self._note("accept gap", stored.name, {"table": table})
         return count
 

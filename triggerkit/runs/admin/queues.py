@@ -177,7 +177,9 @@ async def resume_queue(client: Client, name: str, actor: str) -> QueueInfo:
         row = await (await connection.execute(_RESUME, [name])).fetchone()
         if row is None:
             await find_queue(connection, name)
-            raise TriggerkitError(f"the queue {name} is not paused")
+            raise TriggerkitError(
+                f"the queue {name} is not paused; those that are: triggerkit queues list"
+            )
         await note(connection, actor, "resume queue", f"queue {name}")
         await _let_through(client, connection, name, has_limits=row[0])
         return await find_queue(connection, name)

@@ -80,4 +80,8 @@ async def _schema(state: psycopg.AsyncConnection) -> Check:
         return Check(name, False, f"{SCHEMA} belongs to {owner}, not to {role}", remedy)
     version, latest = await applied_version(state), migrations()[-1].version
     detail = f"version {version} of {latest}"
-    return Check(name, version == latest, detail, "triggerkit upgrade")
+    remedy = "triggerkit upgrade"
+    if version > latest:
+        detail = f"version {version}, newer than the {latest} that this triggerkit knows"
+        remedy = "pip install --upgrade triggerkit"
+    return Check(name, version == latest, detail, remedy)
