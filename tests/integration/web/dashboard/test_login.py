@@ -19,6 +19,7 @@ from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
 from triggerkit.web.dashboard.files import FILES, VERSION
 from triggerkit.web.dashboard.guard import MOST_WRONG
+from triggerkit.web.dashboard.render import NAVIGATION
 from triggerkit.web.dashboard.routes import routes
 from triggerkit.web.dashboard.session import Sessions, login_link
 
@@ -238,10 +239,15 @@ def test_under_a_prefix_all_links_redirects_and_cookies_have_it(state: RunState)
         assert asked.headers["location"].startswith(f"{base}/login?next=")
         visitor.log_in()
         assert f"path={base}" in visitor.set_cookie.lower()
-        for path in ("/", "/runs", f"/runs/{handle.id}", "/consumers", "/why"):
-            links = [to for to in visitor.get(path).links if not to.startswith("#")]
+        for path in (*(f"/{page}" for page, _ in NAVIGATION), f"/runs/{handle.id}", "/why"):
+            page = visitor.get(path)
+            links = [to for to in page.links if not to.startswith("#")]
+            links += re.findall(r'(?:src|data-live)="([^"]*)"', page.html)
             assert links
             assert not [to for to in links if not to.startswith(f"{base}/")]
+            assert page.html.count('aria-current="page"') == (path != "/why")
+        [script, *_] = re.findall(r'src="([^"]*)"', visitor.get("/").html)
+        assert visitor.request("GET", script).status == 200
         assert visitor.act(f"/runs/{handle.id}/cancel").headers["location"] == (
             f"{base}/runs/{handle.id}"
         )

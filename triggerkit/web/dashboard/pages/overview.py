@@ -20,11 +20,22 @@ _WITH_PROBLEMS = {
     "schedules": "schedule",
 }
 
+#: The page of what has problems: below it there is one of each name, unless it is alone.
+_PAGES = {
+    "database": "databases",
+    "consumer": "consumers",
+    "task": "tasks",
+    "queue": "queues",
+    "worker": "queues",
+    "schedule": "schedules",
+}
+_ALONE = ("queues", "schedules")
+
 #: How bad a problem is, the worst first.
 _SEVERITIES = ("error", "warning", "advice")
 
 #: Problems on the page, and tasks that fail and queues: those that fail last and wait most.
-MOST_PROBLEMS = 25
+MOST_PROBLEMS = 10
 MOST_FAILING = 15
 MOST_QUEUES = 15
 
@@ -60,7 +71,9 @@ def _problems(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for one in found[kind]:
             name = one.get("name") or one.get("task") or one.get("hostname") or ""
             for problem in one["problems"]:
-                yield {**problem, "what": what, "of": name}
+                page = _PAGES[what]
+                path = (page,) if page in _ALONE else (page, name)
+                yield {**problem, "what": what, "of": name, "path": path}
 
 
 ROUTES = (Route("/", show_overview),)
