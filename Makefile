@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate --python-version 3.11
 
-.PHONY: dev test versions faults soak check docs format lock bench clean
+.PHONY: dev test versions faults screenshots soak check docs format lock bench clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -24,6 +24,10 @@ versions: .venv/.installed-dev
 ## faults: every hand-off killed, the receiver misbehaving, the checker's mutations
 faults: .venv/.installed-dev
 	@$(BIN)/pytest -n 2 --dist worksteal tests/faults
+
+## screenshots: pictures of the dashboard of the reference project, for README
+screenshots: .venv/.installed-dev
+	@$(BIN)/python -m tests.browser.screenshots
 
 ## soak: the long fault runs: ten minutes of kills, a cut of a minute, ten minutes of any rows at all
 soak: .venv/.installed-dev

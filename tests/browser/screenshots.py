@@ -1,0 +1,97 @@
+"""Take pictures of the dashboard of the reference project: `make screenshots`, into docs/images/.
+
+With a folder as its argument it takes every page into it, in both themes, small and large.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser
+
+from tests.acceptance.project import ROOT, ReferenceProject, eventually
+from tests.browser.reader import Reader, chromium
+from tests.browser.test_pages import pages
+
+IMAGES = ROOT / "docs" / "images"
+
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+#: What happens to a few posts, so that there is something to see.
+CHANGES = (
+    "INSERT INTO posts (title, body) SELECT 'Post ' || n, 'About ' || n FROM generate_series(1, 9) n",
+    "UPDATE posts SET title = title || ', again' WHERE id % 3 = 0",
+    "DELETE FROM posts WHERE id = 7",
+)
+
+
+def take(folder: Path | None) -> None:
+    """Take the pictures of README, or of all pages into `folder`."""
+    with tempfile.TemporaryDirectory() as home, chromium() as browser:
+        project = ReferenceProject(Path(home))
+        try:
+            project.start()
+            run = _fill(project)
+            wanted = {"overview": "/", "run": f"/runs/{run}"}
+            if folder is not None:
+                wanted |= {_name(path): path for path in pages() if path not in ("/", "/login")}
+                wanted |= {"consumer": "/consumers/create_embedding_for_post"}
+                wanted |= {"why-post": "/why?q=public.posts+3"}
+            for theme in THEMES:
+                for width in (1440,) if folder is None else (360, 1440):
+                    _take(browser, project, theme, width, wanted, folder or IMAGES)
+        finally:
+            project.dev.close()
+
+
+def _fill(project: ReferenceProject) -> str:
+    """Change some rows; return the run of the last update."""
+    with project.connect() as connection:
+        for change in CHANGES:
+            connection.execute(change)
+            eventually(
+                lambda: (
+                    connection.execute(
+                        "SELECT count(*) = 0 AND (SELECT count(*) FROM post_embeddings) = "
+                        "(SELECT count(*) FROM posts) FROM triggerkit.runs "
+                        "WHERE status NOT IN ('completed', 'failed')"
+                    ).fetchone()
+                    == (True,)
+                ),
+                60,
+                "all runs at their end",
+            )
+        row = connection.execute(
+            "SELECT id FROM triggerkit.runs ORDER BY seq DESC LIMIT 1 OFFSET 1"
+        )
+        return str((row.fetchone() or ("",))[0])
+
+
+def _take(
+    browser: Browser,
+    project: ReferenceProject,
+    theme: Literal["light", "dark"],
+    width: int,
+    wanted: dict[str, str],
+    folder: Path,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
+    reader = Reader(context.new_page(), f"{project.dev.url}/dashboard")
+    reader.log_in(project.secret("TRIGGERKIT_SECRET_KEY"))
+    for name, path in wanted.items():
+        reader.open(path)
+        size = "" if width == 1440 else f"-{width}"
+        reader.page.screenshot(path=folder / f"{name}-{theme}{size}.png", full_page=True)
+    context.close()
+
+
+def _name(path: str) -> str:
+    return path.strip("/").replace("/", "-")
+
+
+if __name__ == "__main__":
+    take(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
