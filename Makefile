@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate --python-version 3.11
 
-.PHONY: dev test versions faults screenshots soak check docs format lock bench clean
+.PHONY: dev test versions faults screenshots soak check docs format lock bench guard clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -62,6 +62,10 @@ lock:
 ## bench: the benchmarks; a part is .venv/bin/python -m bench T1 --quick
 bench: .venv/.installed-dev
 	@$(BIN)/python -m bench
+
+## guard: fail when T1, T3 or T4 is much slower than it was, by ratios of one quick run
+guard: .venv/.installed-dev
+	@$(BIN)/python -m bench.guard
 
 clean:
 	rm -rf .venv .triggerkit site

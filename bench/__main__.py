@@ -63,14 +63,17 @@ def main(arguments: Sequence[str]) -> int:
         "machine": machine(),
         "versions": versions(),
     }
-    results: dict[str, Any] = {}
-    reports = {name: _measure(name, scale, results) for name in names}
-    _print_table(reports)
     output = options.output or (
         RESULTS if names == list(BENCHMARKS) and not options.quick else None
     )
+    reports: dict[str, Report | None] = {}
+    for name in names:
+        reports[name], result = _measure(name, scale)
+        if output is not None:
+            # At once: what was measured is not lost with what comes after it.
+            _keep(output, {name: {"run": run, **result}})
+    _print_table(reports)
     if output is not None:
-        _keep(output, {name: {"run": run, **result} for name, result in results.items()})
         console.print(f"written to {output}", markup=False)
     return 1 if None in reports.values() else 0
 
@@ -94,22 +97,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _measure(name: str, scale: Scale, results: dict[str, Any]) -> Report | None:
-    """One benchmark's report, also put into `results`; None when it failed."""
+def _measure(name: str, scale: Scale) -> tuple[Report | None, dict[str, Any]]:
+    """One benchmark's report, None when it failed, and what is kept of it."""
     console.print(f"{name}: measuring …")
     before = load_average()
     try:
         report = BENCHMARKS[name](scale)
     except Exception as error:
         traceback.print_exc()
-        results[name] = {"error": f"{type(error).__name__}: {error}"}
-        return None
-    results[name] = {
+        return None, {"error": f"{type(error).__name__}: {error}"}
+    return report, {
         "load_average": {"before": before, "after": load_average()},
         "figures": [figure.as_json() for figure in report.figures],
         "raw": report.raw,
     }
-    return report
 
 
 def _print_table(reports: dict[str, Report | None]) -> None:

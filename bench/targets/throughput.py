@@ -47,7 +47,7 @@ DIRECT_TASKS = TASKS.replace('changes("public.items")', 'changes("public.items",
 def run(scale: Scale, *, is_whole: bool = True) -> Report:
     """Measure the limit, Debezium's engine and the product, one after the other in each round, and
     the same with `via="direct"`; if not `is_whole`, the limit and the product alone."""
-    count = scale.pick(20_000, 300_000, 1_000_000)
+    count = scale.pick(50_000, 300_000, 1_000_000)
     rounds = scale.pick(1, 3)
     if not is_whole:
         return _report(count, _measured(TASKS, count, rounds, None))

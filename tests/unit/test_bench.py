@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from base64 import b64decode
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bench.guard import TOLERATED, TRIES, best_of, worse
 from bench.readme import PAGE, written
 from bench.rivals.embeddings_server import DIMENSIONS, Api
 from bench.rivals.plain_dramatiq import entries
@@ -57,3 +59,32 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
     page = PAGE.read_text()
     assert written(page) == page, "run `python -m bench.readme`, which writes them"
     assert "{" not in page.partition("## Performance")[2].partition("##")[0]
+
+
+STORED = {"rate": 1.0, "latency": 10.0}
+
+
+def test_a_ratio_is_worse_when_it_is_below_what_is_tolerated_of_the_stored_one() -> None:
+    assert worse(STORED, {"rate": TOLERATED, "latency": 20.0, "new": 0.1}) == []
+    assert worse(STORED, {"rate": TOLERATED - 0.01, "latency": 5.9}) == ["rate", "latency"]
+
+
+def test_the_guard_measures_again_only_what_is_worse_and_takes_the_best() -> None:
+    rounds = [{"rate": 0.2, "latency": 9.0}, {"rate": 0.9, "latency": 1.0}, {"rate": 0.0}]
+    asked = iter(rounds)
+    assert best_of(lambda: next(asked), STORED, math.inf) == {"rate": 0.9, "latency": 9.0}
+    assert list(asked) == rounds[2:]
+
+
+@pytest.mark.parametrize(("until", "tries"), [(math.inf, TRIES), (0.0, 1)])
+def test_what_stays_worse_is_measured_a_few_times_and_not_for_long(
+    until: float, tries: int
+) -> None:
+    measured: list[float] = []
+
+    def measure() -> dict[str, float]:
+        measured.append(0.1)
+        return {"rate": 0.1}
+
+    best = best_of(measure, STORED, until)
+    assert (worse(STORED, best), len(measured)) == (["rate"], tries)
