@@ -58,7 +58,6 @@ async def _append(
         for some in split_at_last_end(parts):
             entries, confirmed = await appender.append(some)
             if confirmed is not None:
-                is_growing = ahead.size_bytes + capture.read_bytes >= PACED_BYTES
-                appended(entries, appender.last_position, is_growing)
+                appended(entries, appender.last_position, ahead.size_bytes >= PACED_BYTES)
                 capture.confirm(confirmed)
         await ahead.wait_until_filled(PACED_BYTES, started + PACE_S - monotonic())

@@ -47,7 +47,7 @@ def stored(**instead: str) -> str:
 STORED = stored()
 
 #: Seconds that a reader waits for as many entries as it can take, while much is about to come.
-FILL_S = 0.05
+FILL_S = 0.1
 
 #: Bytes of records that one read gives at most; an entry alone may be larger.
 READ_BYTES = 1024 * 1024
