@@ -12,6 +12,7 @@ from triggerkit.cli.waterfall import draw
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.runs.run import RUN_ID_CHARS
 from triggerkit.terminal.console import TerminalConsole
+from triggerkit.why.row_text import read_row
 
 #: Characters of a task's name and of a row in a list, and of a value that is shown.
 TASK_CHARS = 20
@@ -83,9 +84,9 @@ def row_of(run: dict[str, Any]) -> str:
     if (run["items"] or 0) > 1:
         return f"{run['items']} changes"
     source = run["source"] or {}
-    if key := source.get("key"):
-        table, _, values = str(key).partition(":[")
-        return f"{table.removeprefix('public.')} {values.strip(']').replace(chr(34), '')}"
+    if (row := read_row(str(source.get("key")))) is not None:
+        table, values = row
+        return f"{table.removeprefix('public.')} {','.join(values)}"
     return str(source.get("table") or source.get("schedule") or "")
 
 

@@ -6,6 +6,7 @@ a thousand nested arrays. Such a value keeps nobody from the others beside it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any, Final
 
@@ -18,7 +19,11 @@ _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]', re.DOTALL)
 #: Nested lists and objects of a value that is shown.
 MOST_NESTED: Final = 100
 
+#: Down to a column's value in a payload: of a record, of a message, of a list, in an object.
+PAYLOAD_LEVELS: Final = 5
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Unreadable(bytes):
@@ -47,16 +52,20 @@ def split_object(text: bytes) -> dict[str, bytes]:
 def show_object(text: bytes, levels: int = 1) -> dict[str, Any]:
     """Return an object to be looked at: what cannot be read, or is nested too deep to be written
     again, is its JSON text. `levels` is how deep such a value is looked for."""
-    return {name: _shown(value, levels) for name, value in split_object(text).items()}
+    return {name: show_value(value, levels) for name, value in split_object(text).items()}
 
 
-def _shown(value: bytes, levels: int) -> Any:
-    read = _read(value)
+def show_value(text: bytes, levels: int = 1) -> Any:
+    """Return any value to be looked at, as `show_object` has the members of an object."""
+    read = _read(text)
     if not isinstance(read, Unreadable) and not _is_deeper(read, MOST_NESTED):
         return read
-    if levels > 1 and value[:1] == b"{":
-        return show_object(value, levels - 1)
-    return value.decode()
+    if levels > 1 and text[:1] == b"{":
+        return show_object(text, levels - 1)
+    if levels > 1 and text[:1] == b"[":
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            return [show_value(bytes(item), levels - 1) for item in _items(text)]
+    return text.decode()
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

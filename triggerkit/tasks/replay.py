@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 
 from triggerkit.consumers.backfill.current_rows import current_messages
 from triggerkit.errors import InvalidPayload, PreflightFailed, TriggerkitError, UnknownRun
+from triggerkit.log.json_object import PAYLOAD_LEVELS, show_value
 from triggerkit.runs.admin.browse import oldest_ids
 from triggerkit.runs.admin.control import CHUNK, Progress
 from triggerkit.runs.admin.filter import RunFilter
@@ -217,7 +218,8 @@ async def _old(state: psycopg.AsyncConnection, ids: Sequence[str]) -> list[_Old]
 async def _of_now(
     state: psycopg.AsyncConnection, source: psycopg.AsyncConnection, old: _Old
 ) -> bytes:
-    payload = orjson.loads(old.payload)
+    # Of a message only its metadata is read.
+    payload = show_value(old.payload.encode(), PAYLOAD_LEVELS)
     if old.items is not None:
         return orjson.dumps({"data": await current_messages(source, state, payload["data"])})
     message = payload if isinstance(payload, dict) else {}

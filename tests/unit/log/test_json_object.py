@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triggerkit.log.json_object import Unreadable, read_object, show_object, split_object
+from triggerkit.log.json_object import (
+    PAYLOAD_LEVELS,
+    Unreadable,
+    read_object,
+    show_object,
+    show_value,
+    split_object,
+)
 
 #: What Postgres takes as json and a parser of Python's refuses.
 UNREADABLE = [
@@ -50,3 +57,12 @@ def test_what_is_shown_is_readable_and_not_nested_without_end() -> None:
     body = b'{"record":{"id":7,"a":"\\ud800","b":%b}}' % (b"[" * 500 + b"]" * 500)
     shown = show_object(body, levels=2)
     assert shown["record"] == {"id": 7, "a": r'"\ud800"', "b": "[" * 500 + "]" * 500}
+
+
+def test_a_payload_of_several_messages_is_shown_to_the_value_that_cannot_be_read() -> None:
+    record = b'{"id":7,"a":1e400}'
+    payload = b'{"data":[{"record":%b,"metadata":{"n":1}},{"record":null}]}' % record
+    shown = {"record": {"id": 7, "a": "1e400"}, "metadata": {"n": 1}}
+    assert show_value(payload, PAYLOAD_LEVELS) == {"data": [shown, {"record": None}]}
+    assert show_value(b"1e400", PAYLOAD_LEVELS) == "1e400"
+    assert show_value(b"[1,1e400]", PAYLOAD_LEVELS) == [1, "1e400"]

@@ -76,6 +76,8 @@ class TouchedKeys:
         self._whole_table = 0
         #: Which keys were touched by transactions up to this one is not known any more.
         self._forgotten_until = 0
+        #: Whether a change may have left a value out.
+        self.has_left_out = False
         self._followed: dict[Key, _Followed] = {}
 
     def record(self, xid: int, changes: Iterable[RowChange]) -> None:
@@ -85,6 +87,7 @@ class TouchedKeys:
                 self._whole_table = xid
                 self._followed.clear()
                 continue
+            self.has_left_out = self.has_left_out or bool(change.unchanged)
             if (followed := self._followed.get(change.key)) is not None:
                 followed.take(change)
             if change.key not in self._keys:

@@ -70,8 +70,8 @@ class _InFlight:
     chunk: Chunk
     #: How far the table is read with it.
     reached: Reached
-    #: How many rows it is counted as: none if they may have been read before.
-    read: int
+    #: Whether its rows may have been counted before.
+    is_again: bool
     is_last: bool
     head: int = 0
     logged: int = 0
@@ -98,6 +98,7 @@ class TableBackfill:
         self._publication = publication
         self.backfill = backfill
         self.touched = TouchedKeys()
+        self.touched.has_left_out = backfill.cursor is not None
         self.is_complete = False
         self._source_dsn = source_dsn
         self._pool = pool
@@ -157,13 +158,13 @@ class TableBackfill:
                 reached = then
             elif not await self._until_all_is_known(source):
                 return
-        self.is_complete = await self._read_again(source, reader, reached.again)
+        if not self.is_complete:
+            await self._read_again(source, reader, reached.again)
 
     async def _read_again(
         self, source: psycopg.AsyncConnection, reader: ChunkReader, position: int
-    ) -> bool:
-        """Read again the rows whose changes left out a value, from a position of the log on; False
-        when it is told to stop before that is done."""
+    ) -> None:
+        """Read again the rows whose changes left out a value, from a position of the log on."""
         for _ in range(MOST_PASSES):
             end = await head_of(self._pool, self.backfill)
             found = await self._left_out(position, end)
@@ -171,18 +172,17 @@ class TableBackfill:
                 break
             while found:
                 if not await self._may_go_on():
-                    return False
+                    return
                 stored = await self._store_again(source, reader, found)
                 if stored is None:
-                    return False
+                    return
                 position = stored
                 found = await self._left_out(position, end)
         while not await self._store(
             source, await reader.read_again([]), Reached(again=position), is_last=True
         ):
             if not await self._until_all_is_known(source):
-                return False
-        return True
+                return
 
     async def _left_out(self, position: int, end: int) -> list[LeftOut]:
         return await find_left_out(self._pool, self.backfill, position, end, self._keys_at_once)
@@ -258,13 +258,16 @@ class TableBackfill:
         flight = self._in_flight
         assert flight is not None
         flight.head, flight.logged = head, logged
+        # Up to here, nothing is to be read again.
+        is_whole = flight.reached.again is not None and not self.touched.has_left_out
+        self.is_complete = flight.is_last or is_whole
         return progress_of(
             self.backfill,
             flight.reached,
             self._pace.rate,
-            (flight.read, logged),
+            (0 if flight.is_again else len(flight.chunk.rows), logged),
             head,
-            is_last=flight.is_last,
+            is_last=self.is_complete,
         )
 
     def stored(self) -> None:
@@ -334,9 +337,7 @@ class TableBackfill:
         self.touched.forget(chunk.snapshot)
         self._pace.read(len(chunk.rows))
         self._number += 1
-        self._in_flight = flight = _InFlight(
-            self._number, chunk, reached, 0 if is_again else len(chunk.rows), is_last
-        )
+        self._in_flight = flight = _InFlight(self._number, chunk, reached, is_again, is_last)
         await self._emit(source, self._number)
         reach("chunk-marked")
         await flight.stored.wait()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg.rows import dict_row
 
 from triggerkit.errors import TriggerkitError
+from triggerkit.log.json_object import PAYLOAD_LEVELS, show_value
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.reasons import Reason, facts_about
 
@@ -119,8 +119,8 @@ async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str
         await cursor.execute(_CHILDREN, [run_id, MOST_CHILDREN])
         children = await cursor.fetchall()
     facts = await facts_about(connection, [row])
-    row["payload"] = orjson.loads(row["payload"])
-    row["output"] = None if row["output"] is None else orjson.loads(row["output"])
+    for name in ("payload", "output"):
+        row[name] = None if row[name] is None else show_value(row[name].encode(), PAYLOAD_LEVELS)
     return {
         **_shown(row, facts.reason(row)),
         "attempts": attempts,

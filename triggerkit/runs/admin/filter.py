@@ -37,7 +37,7 @@ _CONDITIONS: Final = {
     "tag": "r.tags @> ARRAY[%(tag)s::text]",
     "consumer": "r.source ->> 'consumer' = %(consumer)s",
     "table": "r.source ->> 'table' = %(table)s",
-    "key": "(r.source ->> 'key' = %(key)s OR r.item_key = %(key)s)",
+    "key": "(r.source ->> 'key' = ANY (%(key)s) OR r.item_key = ANY (%(key)s))",
     "error": "r.error ->> 'type' = %(error)s",
     "schedule": "r.source ->> 'schedule' = %(schedule)s",
     "batch": "r.source ->> 'batch' = %(batch)s",
@@ -102,6 +102,14 @@ class RunFilter:
         together = " UNION ALL ".join(parts)
         return f"SELECT id FROM ({together}) f ORDER BY id {order} LIMIT {limit}", parameters  # noqa: S608
 
+    def _rows_meant(self) -> list[str]:
+        """Return the rows that a key can be of: a comma stands between two values, or in one."""
+        if self.key is None or self.table is None or ":[" in self.key:
+            return [self.key or ""]
+        meant = ([self.key], self.key.split(","))
+        keys = [f"{self.table}:{orjson.dumps(values).decode()}" for values in meant]
+        return list(dict.fromkeys(keys))
+
     def _branches(self) -> tuple[str, ...]:
         wanted = dict.fromkeys(self.statuses)
         return tuple(b for status in wanted for b in _BRANCHES[status]) or ("true",)
@@ -112,6 +120,6 @@ class RunFilter:
         for name in ("since", "until"):
             if (moment := getattr(self, name)) is not None:
                 values[name] = first_run_id_at(moment.timestamp())
-        if self.key is not None and self.table is not None and ":[" not in self.key:
-            values["key"] = f"{self.table}:{orjson.dumps(self.key.split(',')).decode()}"
+        if self.key is not None:
+            values["key"] = self._rows_meant()
         return [_CONDITIONS[name] for name in values], values

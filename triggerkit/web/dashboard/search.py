@@ -19,7 +19,15 @@ PAGING = ("cursor", "limit")
 #: Values of a qualifier that are suggested.
 MOST_SUGGESTED = 20
 
-_WORD = re.compile(r"([a-z]+):(.*)", re.S)
+_QUALIFIED = re.compile(r"([a-z]+):(.*)", re.S)
+
+#: A word in which a value begins with a quote, as a shell would have it; else quotes are a part of
+#: it, as in public."a.b" or O'Brien, and so are backslashes.
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_WORD = re.compile(
+    rf"((?:[a-z]+:)?)((?:{_QUOTED})(?:{_QUOTED}|[^\s'\"])*)(?=\s|$)|((?:\"[^\"]*\"|\S)+)"
+)
+_PIECE = re.compile(r"'([^']*)'|\"([^\"]*)\"|([^'\"]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,14 @@ def written(given: Mapping[str, str], free: str | None = None) -> str:
     )
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of what somebody typed; a value with spaces stands in quotes."""
+    found = []
+    for name, quoted, plain in _WORD.findall(text):
+        found.append(plain or name + "".join(map("".join, _PIECE.findall(quoted))))
+    return found
+
+
 def moment_of(text: str | None) -> datetime | None:
     """Return a moment that is given as how long ago it was (`1h`), or in ISO 8601.
 
@@ -111,14 +127,10 @@ def moment_of(text: str | None) -> datetime | None:
 
 
 def _read(text: str, names: Sequence[str], free: str | None) -> tuple[dict[str, str], str | None]:
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
     given: dict[str, str] = {}
     problem = None
-    for word in words:
-        found = _WORD.fullmatch(word)
+    for word in words_of(text):
+        found = _QUALIFIED.fullmatch(word)
         if found is not None and found[1] in names:
             if found[2]:
                 given[found[1]] = found[2]

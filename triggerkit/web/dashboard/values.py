@@ -11,6 +11,7 @@ from jinja2.runtime import Undefined
 from markupsafe import Markup
 
 from triggerkit.terminal.console import visible
+from triggerkit.why.row_text import read_row
 
 #: Numbers in a list from which on it is a vector, and characters of a shown text.
 LEAST_VECTOR = 17
@@ -110,8 +111,8 @@ def short_place(place: str) -> str:
 
 def row_text(key: str) -> str:
     """Return a row by table and key, of its identity such as `public.posts:["17"]`."""
-    table, _, values = key.partition(":[")
-    return f"{table} {values.removesuffix(']').replace(chr(34), '')}" if values else key
+    row = read_row(key)
+    return key if row is None else f"{row[0]} {','.join(row[1])}"
 
 
 def ago(moment: datetime) -> str:

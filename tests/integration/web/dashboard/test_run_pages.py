@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlencode
+
+import orjson
 
 from tests.integration.run_state import RunState, new_run
 from tests.integration.web.dashboard.followed import followed
@@ -132,3 +135,26 @@ def test_a_row_is_followed_from_its_commit_to_its_effect(state: RunState) -> Non
         dropped = visitor.get(f"/runs/{new}").text
         assert "The change is not shown" in dropped
         assert "attempt 2" in dropped
+
+
+def test_a_run_of_a_row_that_no_parser_takes_is_shown_with_it(
+    state: RunState, visitor: Visitor
+) -> None:
+    payload = b'{"record":{"id":17,"limit":1e400,"name":"Ada"},"metadata":{}}'
+    [ref] = state.accept(new_run(payload=payload))
+    page = visitor.get(f"/runs/{ref.id}")
+    assert '"limit": "1e400"' in page.text
+    assert '"name": "Ada"' in page.text
+
+
+def test_runs_are_found_by_the_key_of_their_row_as_it_is_shown(
+    state: RunState, visitor: Visitor
+) -> None:
+    rows = [('public."a.b"', ["1", "x y"]), ("public.items", ["a,b"]), ("public.items", ["c"])]
+    for table, values in rows:
+        key = f"{table}:{orjson.dumps(values).decode()}"
+        [ref] = state.accept(new_run(source={"table": table, "key": key}))
+        shown = ",".join(values)
+        assert f"{table} {shown}" in visitor.get("/runs").text
+        asked = urlencode({"filter": f"table:{table} key:'{shown}'"})
+        assert re.findall(r"run_\w{26}(?=</a>)", visitor.get(f"/runs?{asked}").html) == [ref.id]

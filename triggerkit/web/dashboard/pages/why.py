@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
+from triggerkit.web.dashboard.search import words_of
 from triggerkit.why.answer import DONE, UNDER_WAY
 from triggerkit.why.ask import Question, ask
 
 
 async def show_why(asked: Asked) -> Answer:
     """Answer why a row, a run or a position has no effect; ask first where nothing is given."""
-    words = _words(asked.query.get("q", ""))
+    words = words_of(asked.query.get("q", ""))
     if not words:
         return Shown("why.html", "Why?", {"answer": None}, is_live=False)
     call = asked.call
@@ -25,14 +24,6 @@ async def show_why(asked: Asked) -> Answer:
         return Shown("why.html", "Why?", {"answer": None, "problem": str(error)}, status)
     mark = "good" if answer.code in DONE else "going" if answer.code in UNDER_WAY else "bad"
     return Shown("why.html", "Why?", {"answer": answer, "mark": mark})
-
-
-def _words(text: str) -> list[str]:
-    """Return the words of a search; a value with spaces stands in quotes."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
 
 
 ROUTES = (Route("/why", show_why),)
