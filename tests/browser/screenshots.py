@@ -22,10 +22,16 @@ THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 #: What happens to a few posts, so that there is something to see.
 CHANGES = (
-    "INSERT INTO posts (title, body) SELECT 'Post ' || n, 'About ' || n FROM generate_series(1, 9) n",
+    "INSERT INTO posts (title) SELECT 'About ' || n FROM generate_series(1, 9) n",
     "UPDATE posts SET title = title || ', again' WHERE id % 3 = 0",
     "DELETE FROM posts WHERE id = 7",
 )
+
+#: Whether each post has its embedding, and no run is under way.
+_IN_STEP = """
+SELECT (SELECT count(*) FROM post_embeddings) = (SELECT count(*) FROM posts)
+    AND NOT EXISTS (SELECT FROM triggerkit.runs WHERE status NOT IN ('completed', 'failed'))
+"""
 
 
 def take(folder: Path | None) -> None:
@@ -52,22 +58,11 @@ def _fill(project: ReferenceProject) -> str:
     with project.connect() as connection:
         for change in CHANGES:
             connection.execute(change)
-            eventually(
-                lambda: (
-                    connection.execute(
-                        "SELECT count(*) = 0 AND (SELECT count(*) FROM post_embeddings) = "
-                        "(SELECT count(*) FROM posts) FROM triggerkit.runs "
-                        "WHERE status NOT IN ('completed', 'failed')"
-                    ).fetchone()
-                    == (True,)
-                ),
-                60,
-                "all runs at their end",
-            )
-        row = connection.execute(
-            "SELECT id FROM triggerkit.runs ORDER BY seq DESC LIMIT 1 OFFSET 1"
-        )
-        return str((row.fetchone() or ("",))[0])
+            eventually(lambda: connection.execute(_IN_STEP).fetchone() == (True,), 60, "effects")
+        counted = "SELECT FROM triggerkit.run_rollups LIMIT 1"
+        eventually(lambda: connection.execute(counted).fetchone() is not None, 150, "a minute")
+        newest = "SELECT id FROM triggerkit.runs ORDER BY seq DESC LIMIT 1 OFFSET 1"
+        return str((connection.execute(newest).fetchone() or ("",))[0])
 
 
 def _take(
