@@ -86,3 +86,21 @@ def test_an_unknown_setting_is_told_with_the_one_that_was_meant(tmp_path: Path) 
     listed = run_command(tmp_path, "triggerkit", "tasks")
     assert listed.returncode == 0
     assert listed.stderr == "warning: unknown TRIGGERKIT_PROT; did you mean TRIGGERKIT_PORT?\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("why", "public.items", "\udcff"),
+        ("consumers", "show", "\udcff"),
+        ("runs", "list", "--tag", "a\udcff"),
+        ("trigger", "send_letter", "--payload", '"\udcff"'),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_is_typed_and_is_no_text_is_named(
+    tmp_path: Path, database_url: str, redis_url: str, command: tuple[str, ...]
+) -> None:
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    refused = run_command(tmp_path, "triggerkit", *command, settings=settings)
+    assert_refused(refused, 2, "UTF-8", "\\udcff")

@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from triggerkit.cli.leaving import leave_in_time
 from triggerkit.cli.setting_names import PREFIX, unknown_settings
-from triggerkit.errors import TriggerkitError
+from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.settings import Settings, own_environment
 from triggerkit.supervisor.logs import is_child
 from triggerkit.terminal.console import TerminalConsole
@@ -147,6 +147,7 @@ def _run() -> None:
     if "_TRIGGERKIT_COMPLETE" in os.environ:
         import_module("triggerkit.cli.completion").prepare()
     try:
+        _require_text(sys.argv[1:])
         application(sys.argv[1] if len(sys.argv) > 1 else None)()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -160,6 +161,21 @@ def _run() -> None:
             raise
         logger.exception("internal error; please report it")
         sys.exit(1)
+
+
+def _require_text(arguments: list[str]) -> None:
+    """See that all that was typed is text: no database, and no JSON, has anything else.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"{argument!r} is not UTF-8; type it in that encoding"
+            ) from None
 
 
 def _print_error(error: TriggerkitError) -> None:

@@ -40,8 +40,6 @@ class Question:
         """
         if any("\x00" in word for word in words):
             raise ConfigurationError("a key cannot contain a NUL character")
-        if any("\ud800" <= character <= "\udfff" for word in words for character in word):
-            raise ConfigurationError("what is asked about is not UTF-8")
         first, *key = words
         if key:
             return cls(TableName.parse(first), tuple(key), consumer=consumer)

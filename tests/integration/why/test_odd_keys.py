@@ -48,9 +48,7 @@ def test_a_row_is_found_by_any_value_that_equals_its_key(settings: Settings) -> 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(
-    "words", [("counts", "-1"), ("relations", "nowhere"), ("counts", "\udcff"), ("\udcff", "1")]
-)
+@pytest.mark.parametrize("words", [("counts", "-1"), ("relations", "nowhere")])
 def test_what_is_no_value_of_the_key_is_said_to_be_none(
     settings: Settings, words: tuple[str, ...]
 ) -> None:
@@ -58,7 +56,7 @@ def test_what_is_no_value_of_the_key_is_said_to_be_none(
         async with Receiver.start() as receiver:
             await execute(settings, *TYPES)
             await declare(settings, receiver, changes("counts"), "counted")
-            with pytest.raises(ConfigurationError, match=r"is no such value|is not UTF-8"):
+            with pytest.raises(ConfigurationError, match="is no such value"):
                 await why(settings, *words)
 
     asyncio.run(scenario())
