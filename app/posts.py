@@ -118,7 +118,8 @@ def _doc(value: object) -> str | None:
     doc = getattr(value, "__doc__", None)
     if not isinstance(doc, str):
         return None
-    doc = inspect.cleandoc(doc)
+    # A text in Postgres has no NUL.
+    doc = inspect.cleandoc(doc).replace("\0", "\\0")
     return doc if len(doc) >= MIN_BODY_CHARS else None
 
 

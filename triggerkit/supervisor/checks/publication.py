@@ -102,7 +102,7 @@ async def _to_be_made(
             "publication",
             False,
             f"{name} is missing, and {role} does not own {_listed(foreign)}",
-            f"{statement.as_string(source)};  -- as a superuser",
+            f"{statement.as_string(source)};  -- as their owner, or a superuser",
         )
     if not may_create:
         return Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.integration.supervisor.checks.checking import (
     ITEMS,
@@ -47,6 +48,27 @@ def test_apply_says_what_a_superuser_has_to_run(restricted: Settings, role: str)
     grant(restricted, role, "ALTER ROLE {} REPLICATION")
     with pytest.raises(PreflightFailed, match="let a superuser run: CREATE PUBLICATION"):
         applied(restricted, changes("Shop.items"))
+
+
+def test_the_tables_owner_makes_the_publication_for_a_role_that_only_reads_them(
+    restricted: Settings, role: str
+) -> None:
+    grant(restricted, role, "ALTER ROLE {} REPLICATION")
+    grant(restricted, role, 'GRANT USAGE ON SCHEMA "Shop" TO {}')
+    grant(restricted, role, f"GRANT SELECT ON {ITEMS} TO {{}}")
+    owner = f"{role} owner"
+    grant(restricted, owner, "CREATE ROLE {}")
+    try:
+        grant(restricted, owner, 'GRANT USAGE, CREATE ON SCHEMA "Shop" TO {}')
+        grant(restricted, owner, f"ALTER TABLE {ITEMS} OWNER TO {{}}")
+        database = conninfo_to_dict(restricted.source_dsn)["dbname"]
+        grant(restricted, owner, f'GRANT CREATE ON DATABASE "{database}" TO {{}}')
+        remedy = items_checked(restricted)["publication"].remedy or ""
+        assert remedy.endswith("-- as their owner, or a superuser")
+        grant(restricted, owner, f"SET ROLE {{}}; {remedy}")
+        assert "created consumer task_0" in applied(restricted, changes("Shop.items"))
+    finally:
+        grant(restricted, owner, "DROP OWNED BY {} CASCADE; DROP ROLE {}")
 
 
 def test_an_owner_that_may_not_create_a_publication(restricted: Settings, role: str) -> None:
