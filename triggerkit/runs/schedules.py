@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -32,6 +33,9 @@ MISSED_S = 60.0
 
 #: Most ticks of one schedule that are caught up at once; the others at the next look.
 MOST_TICKS = 100
+
+#: More than clocks are set back by at once.
+MOST_SET_BACK = timedelta(hours=3)
 
 #: The names that crons know for some expressions.
 NAMED = {
@@ -97,15 +101,32 @@ class Cron:
     def after(self, moment: datetime) -> Iterator[datetime]:
         """Yield the ticks after `moment`, in UTC and in order, each once."""
         last, zone = moment, ZoneInfo(self.timezone)
-        local = moment.astimezone(zone)
-        if not self._hour().startswith("*"):
-            local = local.replace(tzinfo=None)
-        for time_of_clock in self._simulation(local):
-            tick = _instant(time_of_clock, zone)
+        ticks = self._with_time if self._hour().startswith("*") else self._by_clock
+        for tick in ticks(moment, zone):
             # What was set back to the hour's first time, or moved behind a missing one, is over.
             if tick > last:
                 last = tick
                 yield tick
+
+    def _by_clock(self, moment: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+        local = moment.astimezone(zone).replace(tzinfo=None)
+        for shown in self._simulation(local):
+            yield _instant(shown, zone)
+
+    def _with_time(self, moment: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+        """Yield all moments at which the clocks show a time, of a repeated one both."""
+        local, later = moment.astimezone(zone), (moment + MOST_SET_BACK).astimezone(zone)
+        set_back = max(timedelta(0), _offset(local) - _offset(later))
+        again: list[datetime] = []
+        for shown in self._simulation(local.replace(tzinfo=None) - set_back):
+            first, second = (_shown_at(shown, zone, fold) for fold in (0, 1))
+            if first is None:
+                continue
+            while again and again[0] < first:
+                yield heappop(again)
+            yield first
+            if second is not None and second > first:
+                heappush(again, second)
 
     def _simulation(self, moment: datetime) -> CronSim:
         return CronSim(self._fields(), moment)
@@ -117,15 +138,23 @@ class Cron:
         return self._fields().split()[-4]
 
 
+def _offset(moment: datetime) -> timedelta:
+    offset = moment.utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _shown_at(shown: datetime, zone: ZoneInfo, fold: int) -> datetime | None:
+    """Return when the clocks of `zone` show a time, the first or second time; None if never."""
+    instant = shown.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+    return instant if instant.astimezone(zone).replace(tzinfo=None) == shown else None
+
+
 def _instant(time_of_clock: datetime, zone: ZoneInfo) -> datetime:
-    """Return when the clocks of `zone` first show a time that says no zone, or right after the
-    hour that misses it."""
-    if time_of_clock.tzinfo is not None:
-        return time_of_clock.astimezone(UTC)
+    """Return when the clocks of `zone` first show a time, or right after the hour that misses
+    it."""
     shown = time_of_clock
-    while (instant := shown.replace(tzinfo=zone).astimezone(UTC)).astimezone(zone).replace(
-        tzinfo=None
-    ) != shown:
+    while (instant := _shown_at(shown, zone, 0)) is None:
         shown = shown.replace(second=0) + timedelta(minutes=1)
     return instant
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -123,3 +124,33 @@ def test_what_is_not_understood_is_refused_with_an_example(
 ) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         Cron(**given)  # type: ignore[arg-type]
+
+
+#: Days on which clocks change: by half an hour, by two, at odd hours, with the zone itself.
+ODD_DAYS = [
+    ("Australia/Lord_Howe", "2026-10-03"),
+    ("Australia/Lord_Howe", "2026-04-04"),
+    ("Antarctica/Troll", "2026-03-28"),
+    ("Antarctica/Troll", "2026-10-24"),
+    ("Pacific/Chatham", "2026-09-26"),
+    ("Pacific/Chatham", "2026-04-04"),
+    ("America/Santiago", "2026-04-04"),
+    ("America/Caracas", "2007-12-08"),
+    ("Asia/Pyongyang", "2018-05-04"),
+    ("Pacific/Apia", "2011-12-29"),
+]
+
+
+@pytest.mark.parametrize("minute", [0, 15, 45])
+@pytest.mark.parametrize(("zone", "day"), ODD_DAYS)
+def test_an_interval_ticks_whenever_the_clocks_show_its_minute(
+    zone: str, day: str, minute: int
+) -> None:
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    minutes = [start + timedelta(minutes=n) for n in range(1, 3 * 24 * 60)]
+    shown = [moment for moment in minutes if moment.astimezone(ZoneInfo(zone)).minute == minute]
+    cron = Cron(f"{minute} * * * *", timezone=zone)
+    assert list(islice(cron.after(start), len(shown))) == shown
+    # And so from each of them on.
+    for before, after in pairwise(shown):
+        assert next(cron.after(before)) == after
