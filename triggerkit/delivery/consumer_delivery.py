@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 
 from triggerkit.consumers.calls.functions import Functions, Outcome
 from triggerkit.consumers.consumer import Consumer
@@ -21,6 +23,9 @@ from triggerkit.delivery.turns import Turns
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
 from triggerkit.runs.run import NewRun
+
+#: Tells of each push that was taken; those that were not are told with what comes next.
+pushes = logging.getLogger("triggerkit.pushes")
 
 #: What a consumer's endpoint knows a push by.
 CredentialsFor = Callable[[Consumer], Credentials]
@@ -195,9 +200,9 @@ class ConsumerDelivery:
         # What is being sent at this moment was sent before.
         await self.barrier.until(lambda: self.retried_keys.isdisjoint(keys))
 
-    async def push(self, body: bytes, batch_id: str, attempt: int) -> Answer:
+    async def push(self, body: bytes, batch_id: str, attempt: int, items: int = 1) -> Answer:
         """Make one attempt at the endpoint as it is now; the caller holds a slot. Directly, it is
-        only read: its runs are made when it is recorded.
+        only read: its runs are made when it is recorded. `items` are in the body.
 
         Raises:
             ConfigurationError: the project's tasks had to be loaded anew, and cannot be any more.
@@ -206,7 +211,8 @@ class ConsumerDelivery:
             return await self._direct.code.read(self._task, body, batch_id)
         target = self.consumer.target
         assert target is not None
-        return await self._pusher.send(
+        since = monotonic()
+        answer = await self._pusher.send(
             Push(
                 url=target.url,
                 body=body,
@@ -216,6 +222,9 @@ class ConsumerDelivery:
                 credentials=self._credentials_for(self.consumer),
             )
         )
+        if answer.verdict == "delivered" and pushes.isEnabledFor(logging.DEBUG):
+            _tell(self.consumer.name, target.url, answer, items, (monotonic() - since) * 1000)
+        return answer
 
     async def record(
         self,
@@ -260,3 +269,17 @@ def _names(consumer: Consumer) -> tuple[str | None, str | None]:
 
 def _functions_of(consumer: Consumer) -> Functions:
     return Functions(*_names(consumer))
+
+
+def _tell(consumer: str, url: str, answer: Answer, items: int, ms: float) -> None:
+    facts = {
+        "event": "push",
+        "consumer": consumer,
+        # A query may be a secret.
+        "url": url.partition("?")[0],
+        "status": answer.status,
+        "ms": round(ms, 1),
+        "items": items,
+        "failed_items": len(answer.failed),
+    }
+    pushes.debug("%s: %d messages", consumer, items, extra={"facts": facts})

@@ -268,10 +268,10 @@ class Lane:
             # What is made with the cursor's move has no unknown outcome: only a failure is noted.
             if not self._delivery.is_direct or self.cursor.batch_id is not None:
                 await self._begin(batch)
-            sent_at = datetime.now(UTC)
+            sent_at, items = datetime.now(UTC), len(batch.entries)
             self._suspicion.sending()
             reach("post-before")
-            answer = await self._delivery.push(body, batch.id, self.cursor.attempt)
+            answer = await self._delivery.push(body, batch.id, self.cursor.attempt, items)
             if answer.failed:
                 answer = of_batch(answer, parking.keys_of(self.consumer, batch))
                 definition, sent = self.consumer.definition, self.cursor.attempt

@@ -21,6 +21,7 @@ from triggerkit.consumers.gap import close_gaps
 from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.source.database import Database, find_database
 from triggerkit.consumers.source.relations import StoredVersions
+from triggerkit.delivery.consumer_delivery import pushes
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.http.network import reachable
@@ -35,6 +36,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
 from triggerkit.state.recovery import Recovery
+from triggerkit.supervisor.logs import is_child
 from triggerkit.supervisor.streaming.confirmed import Confirmed
 from triggerkit.supervisor.streaming.leadership import leadership
 from triggerkit.supervisor.streaming.retaining import keep_retaining, table_bytes_of
@@ -190,6 +192,9 @@ async def run_stream(
     states = pool(settings.state_dsn, "triggerkit stream", size=CAPTURE_POOL_SIZE)
     recovery = Recovery("the stream's connection", _LOST, logger)
     sys.setswitchinterval(SWITCH_S)
+    if is_child():
+        # `dev` shows each; elsewhere a line for each would be too many.
+        pushes.setLevel(logging.DEBUG)
 
     def started() -> None:
         recovery.succeeded()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.markup import escape
 
@@ -46,6 +47,16 @@ def run_line(facts: dict[str, Any]) -> str:
         attempt = f"{facts['attempt']}/{facts['max_attempts']}"
         text += f", next attempt in {facts['retry_in_s']:.1f} s ({attempt})"
     return text
+
+
+def push_line(facts: dict[str, Any]) -> str:
+    """Return the line of a push that was taken: to a route of ours by its path alone."""
+    parts = urlsplit(facts["url"])
+    is_near = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    where = parts.path if is_near else facts["url"]
+    line = f"POST {where} {facts['status']} in {facts['ms']:.0f} ms, "
+    line += counted(facts["items"], "change")
+    return f"{line}, {facts['failed_items']:,} failed" if facts["failed_items"] else line
 
 
 @dataclass(slots=True)

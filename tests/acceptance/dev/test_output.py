@@ -129,6 +129,7 @@ def test_no_color_means_no_escape_sequence(
     shown.wait_for("no such gate")
     project.insert()
     shown.wait_for("completed in")
+    assert re.search(r"→ POST /api/talk 200 in \d+ ms, 1 change\r?\n", shown.shown)
     assert shown.interrupt() == 0
     assert ESCAPE not in shown.shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from triggerkit.supervisor.dev.console import TextConsole
 from triggerkit.terminal import run_lines
 from triggerkit.terminal.console import counted
-from triggerkit.terminal.run_lines import run_line
+from triggerkit.terminal.run_lines import push_line, run_line
 
 TRACEBACK = 'Traceback:\n  File "tasks.py", line 16, in embed\nRuntimeError: row {row}\n'
 
@@ -45,6 +46,49 @@ def test_nouns_are_counted(count: int, words: str) -> None:
 def test_a_batch_of_one_is_one_change() -> None:
     line = run_line(facts(items=1))
     assert line.endswith("embed 1 change [dim]run_1[/] completed in 12 ms")
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({}, "POST /api/create-embedding-for-post 200 in 12 ms, 26 changes"),
+        ({"items": 1}, "POST /api/create-embedding-for-post 200 in 12 ms, 1 change"),
+        (
+            {"failed_items": 2},
+            "POST /api/create-embedding-for-post 200 in 12 ms, 26 changes, 2 failed",
+        ),
+        (
+            {"url": "https://example.com/hook", "status": 202},
+            "POST https://example.com/hook 202 in 12 ms, 26 changes",
+        ),
+    ],
+)
+def test_a_delivery_is_a_line(changed: dict[str, Any], line: str) -> None:
+    url = "http://127.0.0.1:8000/api/create-embedding-for-post"
+    facts = {"url": url, "status": 200, "ms": 12.3, "items": 26, "failed_items": 0, **changed}
+    assert push_line(facts) == line
+
+
+def test_lines_of_deliveries_and_runs_break_no_words_at_80_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = "http://127.0.0.1:8000/api/create-embedding-for-every-post-of-the-whole-blog"
+    push = {"event": "push", "url": url, "status": 200, "ms": 1, "items": 26, "failed_items": 0}
+    console = TextConsole(quiet=False)
+    console._console.width = 80
+    console.line("stream", push)
+    console.line("worker", facts(task="create_embedding_for_every_post_of_the_blog", items=26))
+    shown = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "/api/create-embedding-for-every-post-of-the-whole-blog" in shown
+    assert " ".join(shown.split()).count("26 changes") == 2
+    assert "create_embedding_for_every_post_of_the_blog" in shown
+
+
+def test_a_quiet_console_shows_no_delivery(capsys: pytest.CaptureFixture[str]) -> None:
+    push = {"event": "push", "url": "http://x/y", "status": 200, "ms": 1, "items": 1}
+    TextConsole(quiet=True).line("stream", {**push, "failed_items": 0})
+    assert capsys.readouterr().out == ""
 
 
 def test_of_an_attempt_that_is_tried_again_one_time_is_told() -> None:

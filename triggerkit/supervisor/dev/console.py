@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from triggerkit.supervisor.checks import Check
 from triggerkit.terminal.console import TerminalConsole, counted
-from triggerkit.terminal.run_lines import RepeatedErrors, run_line
+from triggerkit.terminal.run_lines import RepeatedErrors, push_line, run_line
 
 #: Levels of log lines that are shown whatever is not to be shown.
 PROBLEMS = ("warning", "error", "critical")
@@ -89,6 +90,8 @@ class TextConsole:
         event = facts.get("event")
         if event == "run":
             self._run(facts)
+        elif event == "push":
+            self._push(facts)
         elif event == "died":
             self.problem(
                 f"{process} ended with code {facts['code']}; starting it again in "
@@ -145,14 +148,23 @@ class TextConsole:
             self._told[name] = tenth
             self.note(f"backfill {name}: {done:,} of {total:,} rows")
 
+    def _print_wrapped(self, text: str) -> None:
+        """Print a line that goes on in the next where it is wider than the terminal, between words:
+        only one that is longer than a line is broken."""
+        self._console.print(text, soft_wrap=False, overflow="fold", crop=False)
+
+    def _push(self, facts: dict[str, Any]) -> None:
+        if not self._quiet:
+            text = f"{datetime.now():%H:%M:%S} [dim]→[/] {escape(push_line(facts))}"
+            self._print_wrapped(text)
+
     def _run(self, facts: dict[str, Any]) -> None:
         if self._quiet and facts["status"] == "completed":
             return
         is_repeated = bool(facts.get("error")) and self._errors.is_repeated(facts)
         if is_repeated and facts["status"] == "retrying":
             return
-        # Words stay whole at the end of a line; what is longer than a line is left to the terminal.
-        self._console.print(run_line(facts), soft_wrap=False, overflow="ignore", crop=False)
+        self._print_wrapped(run_line(facts))
         if facts.get("error") and not is_repeated:
             self._console.print(escape(facts["error"]["traceback"].rstrip()), style="dim")
 
