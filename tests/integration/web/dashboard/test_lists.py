@@ -176,8 +176,10 @@ def test_charts_show_how_runs_went_and_need_no_script(state: RunState, visitor: 
     assert "No run was accepted in the last 1h" in visitor.get("/").text
     state.connection.execute(
         "INSERT INTO triggerkit.run_rollups (step_s, task, at, accepted, completed, failed, open, "
-        "latencies) SELECT step, task, to_timestamp(floor(extract(epoch FROM now()) / step) * step)"
-        " - make_interval(secs => step * 2), 120, 90, 30, 0, '{\"31\": 90}' "
+        "latencies, waits) SELECT step, task, "
+        "to_timestamp(floor(extract(epoch FROM now()) / step) * step) "
+        "- make_interval(secs => step * 2), 120, 90, 30, 0, '{\"31\": 90}', "
+        "'{\"10\": 120}' "
         "FROM unnest(ARRAY[60, 900]) step, unnest(ARRAY['', 'work']) task"
     )
     for path in ("/", "/?window=24h", "/tasks/work"):
@@ -193,4 +195,9 @@ def test_charts_show_how_runs_went_and_need_no_script(state: RunState, visitor: 
         assert page.html.count("<svg viewBox") >= 3
     tasks = visitor.get("/tasks")
     assert "120 runs in 24 h, 30 failed" in tasks.text
+    # A queue that is fast has nothing waiting, and is seen by what went through it.
+    state.accept(new_run())
+    assert re.search(
+        r"default 0 1 0 0 0 120 runs in 24 h, 30 failed 120 9\.\d ms", visitor.get("/queues").text
+    )
     assert [to for to in tasks.links if "since%3A24h" in to or "since=24h" in to]
