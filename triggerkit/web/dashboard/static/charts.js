@@ -16,6 +16,12 @@ function written(value, unit) {
   return value < 600 ? `${+value.toPrecision(3)} s` : `${Math.round(value / 60)} min`;
 }
 
+// A value without neighbours is no line: it is drawn as a point.
+function alone(values) {
+  const is = (place) => values[place] !== null && values[place] !== undefined;
+  return values.flatMap((_, place) => (is(place) && !is(place - 1) && !is(place + 1) ? [place] : []));
+}
+
 function draw(figure) {
   const { at, unit, series } = JSON.parse(figure.dataset.chart);
   const data = [at, ...series.map((one) => one.values)];
@@ -35,7 +41,7 @@ function draw(figure) {
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [{ ...axis, values: (_, times) => times.map(clock) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => written(tick, unit)) }],
     series: [{ label: "at", value: (_, value) => clock(value) }, ...series.map((one, number) => ({
-      label: one.name, stroke: colour(figure, number + 1), width: 1.5, points: { size: 4 },
+      label: one.name, stroke: colour(figure, number + 1), width: 1.5, points: { show: true, size: 5, filter: (plot, of) => alone(plot.data[of]) },
       value: (_, value) => written(value, unit),
     }))],
   }, data, figure);
