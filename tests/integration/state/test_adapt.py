@@ -1,7 +1,8 @@
-"""Lists arrive in Postgres as they are, whatever is in them."""
+"""Lists arrive in Postgres as they are, whatever is in them, and its JSON is read as it is."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,3 +81,26 @@ def test_a_lone_surrogate_is_refused_before_it_is_sent(
 ) -> None:
     with pytest.raises(UnicodeEncodeError):
         arrived(connection, "text", values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, 2.5, -0.0, null, true, "\\u00e4\\ud83d\\ude00"], "b": {}}',
+        "123456789012345678901234567890",
+        "1e400",
+        "0.1",
+        '"\\ud800"',
+    ],
+)
+def test_json_is_read_as_python_reads_it(connection: psycopg.Connection, text: str) -> None:
+    row = connection.execute("SELECT %s::json", [text]).fetchone()
+    assert row is not None
+    assert repr(row[0]) == repr(json.loads(text))
+
+
+def test_deep_json_is_read_as_python_reads_it(connection: psycopg.Connection) -> None:
+    text = "[" * 700 + "]" * 700
+    row = connection.execute("SELECT %s::jsonb", [text]).fetchone()
+    assert row is not None
+    assert row[0] == json.loads(text)
