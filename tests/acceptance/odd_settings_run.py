@@ -23,7 +23,7 @@ import orjson
 from triggerkit.cli import main
 
 #: Seconds a command may take.
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 #: How many run at a time.
 AT_ONCE = 4

@@ -94,8 +94,12 @@ def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
     last."""
     stderr = TerminalConsole(stderr=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
     with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(what, total=total)
         yield lambda done: progress.advance(bar, done)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from triggerkit.supervisor.dev.console import TextConsole
 from triggerkit.terminal import run_lines
@@ -83,6 +85,16 @@ def test_lines_of_deliveries_and_runs_break_no_words_at_80_columns(
     assert "/api/create-embedding-for-every-post-of-the-whole-blog" in shown
     assert " ".join(shown.split()).count("26 changes") == 2
     assert "create_embedding_for_every_post_of_the_blog" in shown
+
+
+def test_a_backfill_is_a_bar_whose_time_is_labelled() -> None:
+    console = TextConsole(quiet=False)
+    console._progress.add_task("copies public.items", total=2000, completed=500)
+    file = StringIO()
+    Console(file=file, width=100).print(console._progress.get_renderable())
+    assert re.search(
+        r"backfill copies public\.items [━╸╺ ]+ +500/2000 -:--:-- left", file.getvalue()
+    )
 
 
 def test_a_quiet_console_shows_no_delivery(capsys: pytest.CaptureFixture[str]) -> None:
