@@ -229,6 +229,63 @@ def test_short_values_that_are_stored_apart_are_left_out_and_named(
     assert log.last() == LEFT_OUT
 
 
+SNAPSHOT = (
+    "body = (SELECT '{0}:' || string_agg(({2})::text, ',') FROM generate_series(1, {1}) i)"
+    "::txid_snapshot"
+)
+
+#: Tables with a value that is stored apart though the record is short: its columns beside the key
+#: and what is set of them at first, and then.
+SHORT: dict[str, tuple[str, str, str]] = {
+    "columns that are longer than their text": (
+        "body text, " + ", ".join(f"c{n} name" for n in range(36)),
+        f"body = '{OLD[:100]}', " + ", ".join(f"c{n} = '{'x' * 60}'" for n in range(36)),
+        f"body = '{NEW[:100]}', " + ", ".join(f"c{n} = 'x'" for n in range(36)),
+    ),
+    "columns and text, both of some length": (
+        "body text, other text, " + ", ".join(f"c{n} name" for n in range(8)),
+        f"body = '{OLD[:1000]}', other = '{OTHER[:1000]}'",
+        f"body = '{NEW[:900]}', other = '{OTHER[:700]}', "
+        + ", ".join(f"c{n} = 'x'" for n in range(8)),
+    ),
+    "a type of short text": (
+        "body txid_snapshot",
+        SNAPSHOT.format("1:900000000000", 200, "800000000000 + i"),
+        SNAPSHOT.format("1:900", 340, "i"),
+    ),
+}
+
+
+@pytest.mark.parametrize("table", SHORT)
+def test_a_value_stored_apart_is_the_last_one_though_its_record_is_short(
+    source: Source, database_url: str, database_id: int, table: str
+) -> None:
+    columns, first, then = SHORT[table]
+    log = Log(source, database_url, database_id)
+    source.execute(
+        f"CREATE TABLE docs (id int PRIMARY KEY, note text, {columns})",
+        "ALTER TABLE docs ALTER body SET STORAGE EXTERNAL",
+    )
+    log.follow("docs")
+    source.execute("INSERT INTO docs VALUES (1)")
+    log.entries()
+    source.execute(f"UPDATE docs SET {first}")
+    log.entries()
+    source.execute(f"UPDATE docs SET {then}")
+    short = log.last()
+    source.execute(NOTE)
+    assert log.last() == {**short, "note": "n"}
+
+
+def test_short_values_that_are_stored_apart_are_known_once_that_is_known(log: Log) -> None:
+    log.source.execute("ALTER TABLE docs SET (toast_tuple_target = 128)", NOTE)
+    log.entries()
+    log.source.execute(f"UPDATE docs SET body = '{NEW[:600]}', meta = '{OLD[:70]}'")
+    log.entries()
+    log.source.execute("UPDATE docs SET note = 'm'")
+    assert log.last() == {"id": 1, "body": NEW[:600], "meta": OLD[:70], "note": "m"}
+
+
 def test_values_that_a_backfill_read_are_known(
     source: Source, database_url: str, redis_url: str
 ) -> None:

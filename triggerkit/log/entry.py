@@ -137,6 +137,10 @@ ACTION, COMMIT_AT, RECORD, CHANGES, UNCHANGED = map(
 #: or JSON takes up to ten times as much as its text does, and is stored apart from 2,000 bytes on.
 _LEAST_LARGE, _SURELY_LARGE = 200, 2000
 
+#: From this size on it may be any row, since columns of a fixed length take more than their text:
+#: see `has_short` in `replication/sighting.py`.
+_OFTEN_LARGE = 1600
+
 #: What the texts of such values begin with.
 _OPENING = b"[({'"
 
@@ -192,8 +196,12 @@ def _exact(value: bytes) -> bytes:
     return b"%b" % value
 
 
-def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
+def copy_row(
+    database_id: int, entry: Entry, *, is_marked: bool = False
+) -> tuple[bytes, bytes, bytes]:
     """Return the entry as a line of COPY's text format, in pieces: the record is not copied.
+
+    One that `is_marked` is among those that may have large values, whatever it looks like.
 
     Source: PostgreSQL documentation, "COPY", Text Format.
     """
@@ -206,7 +214,9 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
         f"{action}\t{commit_lsn}\t{commit_idx}\t{commit_at}\t{_number(xid)}\t"
     )
     is_plain = consumer_id is None and backfill_id is None and fault is None and annotations is None
-    listed = _array(unchanged) if unchanged else "{}" if _may_be_large(record) else "\\N"
+    listed = (
+        _array(unchanged) if unchanged else "{}" if is_marked or _may_be_large(record) else "\\N"
+    )
     if is_plain and changes is None and listed == "\\N":
         return head.encode(), _json(record), _NOTHING_MORE
     tail = (
@@ -216,12 +226,14 @@ def copy_row(database_id: int, entry: Entry) -> tuple[bytes, bytes, bytes]:
     return head.encode(), _json(record), b"\t%b%b" % (_json(changes), tail.encode())
 
 
-def parameters(database_id: int, entry: Entry) -> tuple[object, ...]:
-    """Return the entry as values of `COPY_COLUMNS`, for a statement."""
+def parameters(database_id: int, entry: Entry, *, is_marked: bool = False) -> tuple[object, ...]:
+    """Return the entry as values of `COPY_COLUMNS`, for a statement; `is_marked` as in
+    `copy_row`."""
     values: list[object] = list(entry)
     values[RECORD] = None if entry.record is None else entry.record.decode()
     values[CHANGES] = None if entry.changes is None else entry.changes.decode()
-    values[UNCHANGED] = list(entry.unchanged) or ([] if _may_be_large(entry.record) else None)
+    is_marked = is_marked or _may_be_large(entry.record)
+    values[UNCHANGED] = list(entry.unchanged) or ([] if is_marked else None)
     return database_id, *values
 
 
@@ -232,6 +244,8 @@ def _may_be_large(record: bytes | None) -> bool:
     """
     if record is None or not _LEAST_LARGE <= len(record) <= _SURELY_LARGE:
         return False
+    if len(record) >= _OFTEN_LARGE:
+        return True
     # Most records have none of these but their own brace, which is told in one pass. One byte is
     # looked for in a tenth of the time of two.
     if len(record.translate(None, _OPENING)) >= len(record) - 1:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
+from triggerkit.log.entry import Entry
 from triggerkit.replication.sighting import Sighting, facts_of, has_same_rows
 
 _LOAD = """
@@ -68,6 +69,8 @@ class Trust:
         self._by_name: dict[tuple[str, str], _Known] = {}
         self._by_oid: dict[int, _Known] = {}
         self._unsaved: set[int] = set()
+        #: Tables that have values of short rows apart, or had.
+        self._short: set[tuple[str, str]] = set()
 
     @property
     def is_saved(self) -> bool:
@@ -77,8 +80,12 @@ class Trust:
     def since(self, name: tuple[str, str]) -> Since | None:
         """Return from where on entries of the table `name` are sources; None: none is."""
         known = self._by_name.get(name)
-        # Short entries cannot be found: an older one that is long would be taken for the last.
-        return None if known is None or known.seen.facts.has_short else known.since
+        return None if known is None else known.since
+
+    def marks(self, entry: Entry) -> bool:
+        """Return whether `entry` is found only if it is marked: short, of a table that has values
+        of short rows apart. An older one that is long would be taken for the last."""
+        return bool(self._short) and (entry.schema, entry.table) in self._short
 
     async def see(self, seen: Sighting, position: int) -> None:
         """Take in what is seen of a relation whose changes come from `position` on."""
@@ -107,12 +114,17 @@ class Trust:
         """
         known = await self._known(seen.oid)
         other = self._by_name.get(seen.name)
+        if seen.facts.has_short:
+            # They may have been written before this was known, and are not marked.
+            first = end
         if known is None and other is None:
             await self._own(seen, Since(first, seen.lsn))
         elif known is None or known is not other:
             if other is not None:
                 self._put(other.seen, other.since._replace(position=end))
-        elif (known.seen.columns, known.seen.key) != (seen.columns, seen.key):
+        elif seen.facts.has_short or (
+            (known.seen.columns, known.seen.key) != (seen.columns, seen.key)
+        ):
             self._put(known.seen, known.since._replace(position=end))
         elif has_same_rows(known.seen.facts, seen) != "as before":
             if seen.lsn > known.seen.lsn:
@@ -148,6 +160,7 @@ class Trust:
             # Another has the name since.
             return None
         known = self._by_name[seen.name] = self._by_oid[oid] = _Known(seen, Since(*since))
+        self._note_short(seen)
         return known
 
     async def _own(self, seen: Sighting, since: Since) -> None:
@@ -164,6 +177,11 @@ class Trust:
     def _put(self, seen: Sighting, since: Since) -> None:
         self._by_name[seen.name] = self._by_oid[seen.oid] = _Known(seen, since)
         self._unsaved.add(seen.oid)
+        self._note_short(seen)
+
+    def _note_short(self, seen: Sighting) -> None:
+        if seen.facts.has_short:
+            self._short.add(seen.name)
 
 
 async def note_sighting(state: psycopg.AsyncConnection, database_id: int, seen: Sighting) -> None:

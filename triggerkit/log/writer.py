@@ -224,8 +224,9 @@ class LogWriter:
             self._stream = await stack.enter_async_context(cursor.copy(_COPY))
             self._copy = stack
         rows: list[bytes] = []
+        marks = self._trust.marks
         for entry in self._entries[self._handed_over : self._handed_over + count]:
-            rows += copy_row(self.database_id, entry)
+            rows += copy_row(self.database_id, entry, is_marked=marks(entry))
         self._let_go(count)
         await self._stream.write(b"".join(rows))
 
@@ -280,7 +281,12 @@ class LogWriter:
     async def _append_small(self, advance: list[int | None]) -> None:
         reach("log-written")
         held = self._entries[self._handed_over :]
-        rows = [value for entry in held for value in parameters(self.database_id, entry)]
+        marks = self._trust.marks
+        rows = [
+            value
+            for entry in held
+            for value in parameters(self.database_id, entry, is_marked=marks(entry))
+        ]
         cursor = await self._connection.execute(_APPENDS[len(held) - 1], [*advance, *rows])
         if cursor.rowcount == 0:
             raise Fenced

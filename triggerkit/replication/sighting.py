@@ -49,10 +49,35 @@ SELECT c.oid::bigint, (
         LEFT JOIN pg_inherits i ON i.inhrelid = l.oid AND l.relispartition),
     EXISTS (SELECT FROM pg_class l CROSS JOIN LATERAL pg_options_to_table(l.reloptions) o
         WHERE o.option_name = 'toast_tuple_target' AND o.option_value::int < 2000
-        AND (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))),
+        AND (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))))
+    OR EXISTS (SELECT FROM pg_attribute a
+        JOIN pg_type d ON d.oid = a.atttypid
+        JOIN pg_type t ON t.oid = coalesce(nullif(d.typbasetype, 0), d.oid)
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        HAVING sum({lack}) > 200 OR bool_or({is_odd})),
     {wal_end}
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {which}
+"""
+
+#: How much more than its text a value of a fixed length may take with what aligns it: its name in
+#: the record, quotes and at least a digit are text. Addresses take up to 19 bytes.
+_LACK = """
+greatest(0, CASE WHEN t.typlen > 0 THEN t.typlen
+        WHEN t.typname IN ('inet', 'cidr') THEN 19 ELSE 0 END
+    + CASE t.typalign WHEN 'd' THEN 7 WHEN 'i' THEN 3 WHEN 's' THEN 1 ELSE 0 END
+    - octet_length(a.attname::text) - 4
+    - CASE WHEN t.typname = 'uuid' THEN 38 WHEN t.typcategory = 'D' THEN 10
+        WHEN t.typcategory = 'B' THEN 4 WHEN t.typcategory = 'N' THEN 1 ELSE 2 END)
+"""
+
+#: Types of which a long value may have a short text. Arrays, ranges, rows and JSON are known by
+#: that: see `_may_be_large` in `log/entry.py`.
+_IS_ODD = """
+t.typlen = -1 AND t.typtype = 'b' AND t.typcategory <> 'A' AND (
+    t.typname IN ('jsonpath', 'pg_snapshot', 'txid_snapshot')
+    OR t.typnamespace <> 'pg_catalog'::regnamespace AND t.typname NOT IN ('citext', 'hstore',
+        'vector', 'halfvec', 'sparsevec', 'geometry', 'geography'))
 """
 
 _OF_SCHEMA = """
@@ -85,7 +110,8 @@ class Facts(NamedTuple):
     publication: str
     numbers: tuple[int, ...]
     files: tuple[File, ...]
-    #: Whether values of short rows are stored apart, which an update may then leave out, too.
+    #: Whether values of rows with a short text may be stored apart, which an update may then leave
+    #: out, too: their entries are marked.
     has_short: bool = False
 
 
@@ -166,6 +192,8 @@ async def _look(
     query = sql.SQL(_SEEN).format(
         of_schema=sql.SQL(_OF_SCHEMA if has_schemas else "NULL"),
         wal_end=sql.SQL(WAL_END),
+        lack=sql.SQL(_LACK),
+        is_odd=sql.SQL(_IS_ODD),
         which=sql.SQL(which),
     )
     cursor = await connection.execute(query, {"publication": publication, **values})
