@@ -9,6 +9,8 @@ from pathlib import Path
 from starlette.responses import JSONResponse, Response
 
 from tests.acceptance.project import clean_environment
+from tests.conformance import ways
+from tests.integration.parked import until
 from tests.integration.pipeline import declare, execute
 from tests.integration.truncated import (
     ITEMS,
@@ -94,5 +96,58 @@ def test_a_copy_is_the_table_though_the_stream_dies_at_truncates(
                 await stream.kill()
             assert stream.kills == KILLS
             assert copy.tables == await rows(settings, copy.tables)
+
+    asyncio.run(scenario())
+
+
+TASKS = """
+from typing import Any
+from triggerkit import Change, task
+
+@task
+def take_batch(batch: list[Change[dict[str, Any]]]) -> None: ...
+"""
+
+
+def test_runs_made_directly_are_in_the_order_of_the_table_though_the_stream_dies(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    """Each is made once, before a truncate or behind it."""
+    (tmp_path / "tasks.py").write_text(TASKS)
+    stream = KilledStream(
+        tmp_path,
+        {
+            "DATABASE_URL": settings.source_dsn,
+            "REDIS_URL": servers.redis.url,
+            "TRIGGERKIT_WEBHOOK_SECRET": "a webhook secret for the fault tests",
+        },
+    )
+    tables = ["items", "others"]
+
+    async def scenario() -> None:
+        await execute(settings, ITEMS, OTHERS)
+        await ways.declare(settings, "direct", changes(*tables, batch_size=5))
+        for seed in range(3):
+            await write(settings, tables, seed)
+        await stream.start()
+        try:
+            for number in range(KILLS):
+                # In the midst of what was written, wherever that is.
+                made = "SELECT count(*) FROM triggerkit.runs WHERE finished_at IS NULL"
+                least = 15 * (number + 1)
+                await until(settings, made, lambda found, least=least: found[0][0] >= least)
+                await stream.kill()
+                await stream.start()
+                await write(settings, tables, 3 + number, 10)
+            await until_all_is_delivered(settings)
+        finally:
+            await stream.kill()
+        messages = [m for run in await ways.made(settings) for m in run.messages]
+        keys = [m["metadata"]["idempotency_key"] for m in messages]
+        assert len(keys) == len({*keys})
+        copy = Copy()
+        copy.apply(messages)
+        assert copy.truncates > KILLS
+        assert copy.tables == await rows(settings, tables)
 
     asyncio.run(scenario())

@@ -37,6 +37,11 @@ def _of_postgres(error: psycopg.Error) -> TriggerkitError | None:
         return None if problem is None else PreflightFailed(problem)
     if isinstance(error, errors.DiskFull | errors.ReadOnlySqlTransaction):
         return PreflightFailed(f"Postgres cannot write: {said}; make room, or connect to a primary")
+    if isinstance(error, errors.RaiseException):
+        return PreflightFailed(
+            f"a trigger of the database refuses: {said}; let the role of DATABASE_URL pass, or "
+            "give the state a database of its own by TRIGGERKIT_STATE_URL"
+        )
     if isinstance(error, psycopg.OperationalError | PoolTimeout):
         return CannotConnect(
             f"the connection to Postgres failed: {said}; check that the server runs, and try again"
