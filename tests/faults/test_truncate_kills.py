@@ -6,6 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
 from starlette.responses import JSONResponse, Response
 
 from tests.acceptance.project import clean_environment
@@ -109,6 +110,7 @@ def take_batch(batch: list[Change[dict[str, Any]]]) -> None: ...
 """
 
 
+@pytest.mark.timeout(240)
 def test_runs_made_directly_are_in_the_order_of_the_table_though_the_stream_dies(
     settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:
