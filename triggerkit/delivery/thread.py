@@ -51,9 +51,10 @@ class DeliveryThread:
         self._capture = asyncio.get_running_loop()
         self._begun = asyncio.Event()
         self._ended: asyncio.Future[None] = self._capture.create_future()
+        self._is_stopping = False
         # What is set in the thread, before it has begun.
         self._loop: asyncio.AbstractEventLoop
-        self._main_task: asyncio.Task[None]
+        self._main_task: asyncio.Task[None] | None = None
         self._reader: LogReader
         self._deliveries: DeliveryLoop
         self._notifier: Notifier
@@ -103,7 +104,9 @@ class DeliveryThread:
         await asyncio.shield(self._ended)
 
     async def _stop(self) -> None:
-        if self._begun.is_set() and not self._ended.done():
+        # Set before the look and looked at after the task is set: one of the two sees the other.
+        self._is_stopping = True
+        if self._main_task is not None and not self._ended.done():
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._main_task.cancel)
         await asyncio.wait({self._ended})
@@ -134,6 +137,8 @@ class DeliveryThread:
         task = asyncio.current_task()
         assert task is not None
         self._loop, self._main_task = asyncio.get_running_loop(), task
+        if self._is_stopping:
+            return
         async with (
             self._states() as states,
             self._pusher() as pusher,
