@@ -20,6 +20,7 @@ function button(of) {
   const made = document.createElement("button");
   made.type = "button";
   made.className = "copy";
+  made.dataset.added = "";
   made.textContent = "Copy";
   made.addEventListener("click", async () => {
     made.textContent = (await copy(of.textContent)) ? "Copied" : "Select it and press Ctrl+C";

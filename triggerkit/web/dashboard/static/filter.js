@@ -7,6 +7,7 @@ export function completions() {
   const list = document.createElement("ul");
   list.className = "completions";
   list.id = "completions";
+  list.dataset.added = "";
   list.setAttribute("role", "listbox");
   list.hidden = true;
   box.after(list);

@@ -21,6 +21,7 @@ function become(old, fresh) {
     old.replaceWith(fresh);
     return;
   }
+  if (old.id === "filter") return;
   if (old.matches("figure.drawn")) {
     old.dataset.chart = fresh.dataset.chart;
     become(old.querySelector("figcaption"), fresh.querySelector("figcaption"));
@@ -32,19 +33,21 @@ function become(old, fresh) {
   for (const { name, value } of [...fresh.attributes]) {
     if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  const left = [...old.childNodes].filter((node) => !node.classList?.contains("copy"));
+  const left = [...old.childNodes].filter((node) => node.dataset?.added === undefined);
   const right = [...fresh.childNodes];
   right.forEach((node, place) => (left[place] ? become(left[place], node) : old.append(node)));
   left.slice(right.length).forEach((node) => node.remove());
 }
 
-// Whoever has marked something, writes something, or is further down in a list, is not disturbed.
+// Whoever writes, has marked something, is about to press something in a list, or is further down in
+// it, is not disturbed: rows move, and what was meant for one must not meet another.
 function isRead(main) {
   const at = document.activeElement;
   const writes = main.contains(at) && at.matches("input, textarea, select");
   const isFarDown = main.querySelector("table.list, table.runs") && scrollY > 200;
   const marked = getSelection();
-  return writes || isFarDown || document.querySelector("dialog[open]") || (!marked.isCollapsed && main.contains(marked.anchorNode));
+  const aims = main.querySelector("details.sure[open], :is(table.list, table.runs) tr:is(:hover, :focus-within)");
+  return writes || isFarDown || aims || document.querySelector("dialog[open]") || (!marked.isCollapsed && main.contains(marked.anchorNode));
 }
 
 async function load(dress, asked = false) {
@@ -55,6 +58,7 @@ async function load(dress, asked = false) {
     show.textContent = "Show it";
     show.addEventListener("click", () => { scrollTo(0, 0); load(dress, true); });
     say("Something changed.", show);
+    soon(dress, LEAST_MS);
     return;
   }
   busy = true;
