@@ -19,6 +19,9 @@ from tests.examples.mariadb import running_mariadb
 from tests.examples.smtp_server import smtp_server
 from triggerkit.settings import Settings
 
+#: Commands are typed one after the other, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(300)
+
 
 def test_every_example_is_listed() -> None:
     listed = (EXAMPLES / "README.md").read_text()
