@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretBytes
 
@@ -24,6 +24,8 @@ def keyring(*keys: bytes) -> Keyring:
     return Keyring([SecretBytes(key) for key in keys])
 
 
+# The first cipher imports its package.
+@settings(deadline=None)
 @given(st.binary(), st.text(st.characters(codec="utf-8")))
 def test_what_was_sealed_opens_at_its_place(plain: bytes, place: str) -> None:
     sealed = keyring(NEW).encrypt(plain, place)

@@ -54,9 +54,11 @@ def test_a_key_with_its_table_is_a_row() -> None:
     def key(wanted: RunFilter) -> object:
         return wanted.ids("true", 1)[1]["key"]
 
-    assert key(RunFilter(table="public.posts", key="1")) == 'public.posts:["1"]'
-    assert key(RunFilter(table="public.posts", key="1,b")) == 'public.posts:["1","b"]'
-    assert key(RunFilter(key='public.posts:["1"]')) == 'public.posts:["1"]'
+    assert key(RunFilter(table="public.posts", key="1")) == ['public.posts:["1"]']
+    # A comma stands between two values, or in one.
+    both = ['public.posts:["1,b"]', 'public.posts:["1","b"]']
+    assert key(RunFilter(table="public.posts", key="1,b")) == both
+    assert key(RunFilter(key='public.posts:["1"]')) == ['public.posts:["1"]']
 
 
 def test_a_filter_that_leaves_nothing_out_says_so() -> None:
