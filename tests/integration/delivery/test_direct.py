@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -13,6 +16,7 @@ from tests.conformance.ways import PROJECT, declare, made, names, streaming
 from tests.integration.parked import TABLE, fetch, until, until_states
 from tests.integration.pipeline import execute, run_until_canceled
 from tests.receiver import Receiver
+from triggerkit.consumers.calls.process import Process
 from triggerkit.consumers.declare.editing import Editor
 from triggerkit.consumers.definition import changes
 from triggerkit.encryption import Keyring
@@ -177,5 +181,32 @@ def test_a_consumer_is_edited_from_one_way_to_the_other(settings: Settings) -> N
                     await execute(settings, "INSERT INTO items VALUES (3, 'c')")
                     await until(settings, COUNT, lambda rows: rows[0][0] == 2)
         assert await names(settings) == ["a", "c"]
+
+    asyncio.run(scenario())
+
+
+def test_no_message_is_blamed_for_a_process_that_somebody_else_ended(settings: Settings) -> None:
+    async def scenario() -> None:
+        await execute(settings, TABLE)
+        await declare(settings, "direct", changes("items"), taking.take_one)
+        ended: list[int] = []
+        start = Process.start
+
+        async def noted(*given: str, **setting: Any) -> Process:
+            process = await start(*given, **setting)
+            ended.append(process.process.pid)
+            return process
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Process, "start", noted)
+            async with streaming(settings, "direct"):
+                for number in (1, 2, 3):
+                    await execute(settings, f"INSERT INTO items VALUES ({number}, 'good')")
+                    of_all = f"SELECT ({COUNT}) = {number}"
+                    await until(settings, of_all, lambda rows: bool(rows[0][0]))
+                    os.kill(ended[-1], signal.SIGKILL)
+        assert len(ended) == 3
+        blamed = "SELECT error FROM triggerkit.deliveries WHERE error IS NOT NULL"
+        assert await fetch(settings, blamed) == []
 
     asyncio.run(scenario())

@@ -53,7 +53,13 @@ class TaskCode:
         request = Request(task, body, batch_id, traceparent(batch_id))
         try:
             async with self._reading:
-                kind, content = await self._asked(request)
+                try:
+                    kind, content = await self._asked(request)
+                except (asyncio.IncompleteReadError, OSError) as error:
+                    if isinstance(error, TimeoutError):
+                        raise
+                    # Others end processes, too: it is blamed when it happens again with it.
+                    kind, content = await self._asked(request)
         except TimeoutError:
             return _blamed(f"the type of task {task} took longer than {READ_S:g} s")
         except (asyncio.IncompleteReadError, OSError):
