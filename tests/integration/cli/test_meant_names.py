@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from tests.integration.pipeline import execute
 from triggerkit.cli.main import application
 from triggerkit.settings import Settings
+from triggerkit.tasks.declare import declared
 
 TASKS = """
 from typing import Any
@@ -57,6 +58,8 @@ def project(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "letter_tasks.py").write_text(TASKS)
     (tmp_path / "triggerkit.toml").write_text('tasks = ["letter_tasks"]\n')
     monkeypatch.chdir(tmp_path)
+    # Those of other projects that were loaded in this process.
+    declared.clear()
     monkeypatch.delitem(sys.modules, "letter_tasks", raising=False)
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)

@@ -89,7 +89,9 @@ async def resume_schedule(client: Client, name: str, actor: str) -> ScheduleInfo
             row = await (await connection.execute(_HOLD, [name])).fetchone()
             schedule = await find_schedule(connection, name)
             if schedule.paused_at is None or row is None:
-                raise TriggerkitError(f"the schedule {name} is not paused")
+                raise TriggerkitError(
+                    f"the schedule {name} is not paused; those that are: triggerkit schedules list"
+                )
             next_at = schedule.next_at
             if not schedule.catch_up:
                 next_at = next(Cron(schedule.cron, schedule.timezone).after(row[0]))

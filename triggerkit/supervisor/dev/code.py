@@ -108,8 +108,10 @@ async def _watched(folder: Path, *, polls: bool) -> AsyncGenerator[set[str]]:
             for task in watches:
                 if task.done():
                     task.result()
-            yield set(paths)
+            told = set(paths)
+            # Before they are told: more may come while they are being dealt with.
             paths.clear()
+            yield told
     except FileNotFoundError:
         # A folder that is gone before it is watched is none that cannot be.
         if _folders_in(folder) == within:

@@ -130,6 +130,27 @@ def test_what_embedded_servers_write_is_not_watched(
     assert watched == [({tmp_path.name}, False), ({"package"}, True)]
 
 
+def test_a_save_while_another_is_dealt_with_is_not_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    one, two = folder / "one.py", folder / "two.py"
+    before = code_files(tmp_path)
+
+    async def noticed() -> None:
+        changes = code_changes(tmp_path, before, print)
+        async with asyncio.timeout(20):
+            first = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0)
+            one.write_text("one = 1")
+            assert await first == ["tasks/one.py"]
+            two.write_text("two = 2")
+            # As long as a reload takes: it is noticed meanwhile.
+            await asyncio.sleep(1)
+            assert await anext(changes) == ["tasks/two.py"]
+
+    asyncio.run(noticed())
+
+
 def test_code_in_folders_that_come_later_is_noticed(tmp_path: Path) -> None:
     """In a new one, in one that was renamed, and what is saved in the same moment."""
     (tmp_path / "module.py").touch()
