@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import Background
 from triggerkit.embedded.process import GuardedProcess, Program
 from triggerkit.runs.transport.rabbitmq.broker import AWAY, IdBroker
@@ -29,7 +29,7 @@ class RabbitmqServer:
     def __init__(self) -> None:
         self._background = Background()
         self._home = Path(tempfile.mkdtemp(prefix="triggerkit-rabbitmq-"))
-        self._port, self._distribution_port, self._mapper_port = _free_ports(3)
+        self._port, self._distribution_port, self._mapper_port = (free_port() for _ in range(3))
         self._process: GuardedProcess | None = None
 
     @property
@@ -115,14 +115,6 @@ class RabbitmqServer:
             stop_signal=signal.SIGTERM,
             force_signal=signal.SIGKILL,
         )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    return ports
 
 
 def running_rabbitmq() -> Iterator[RabbitmqServer]:

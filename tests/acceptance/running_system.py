@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import psycopg
 
 from tests.acceptance.project import clean_environment, eventually
 from tests.conftest import WEBHOOK_SECRET
+from tests.ports import free_port
 from tests.servers import Servers
 from triggerkit.settings import Settings
 
@@ -102,7 +102,7 @@ class System:
         self.environment = {
             **clean_environment(),
             **environment,
-            "TRIGGERKIT_PORT": str(_free_port()),
+            "TRIGGERKIT_PORT": str(free_port()),
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._next_id = 0
@@ -139,7 +139,7 @@ class System:
 
     def start_dashboard(self) -> str:
         """Start a `serve` beside the one that the endpoint leads to; return its dashboard's URL."""
-        port = str(_free_port())
+        port = str(free_port())
         self.start("serve", named="dashboard", TRIGGERKIT_PORT=port)
         return f"http://127.0.0.1:{port}/dashboard"
 
@@ -274,10 +274,3 @@ def running_system(servers: Servers, folder: Path) -> Iterator[System]:
     finally:
         system.stop_all()
         servers.drop_database(url)
-
-
-def _free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-        return port

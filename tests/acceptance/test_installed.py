@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from tests.acceptance.installed import Installed, build_wheel
 from tests.acceptance.project import eventually
+from tests.ports import free_port
 from triggerkit.settings import Settings
 
 pytestmark = pytest.mark.timeout(600)
@@ -86,7 +86,7 @@ def test_serve_stream_and_worker_run_from_the_wheel_alone(
     alone: Installed, tmp_path: Path, settings: Settings
 ) -> None:
     folder = tmp_path / "shop"
-    given = {**settings.environment(), "TRIGGERKIT_PORT": str(_free_port())}
+    given = {**settings.environment(), "TRIGGERKIT_PORT": str(free_port())}
     assert alone.run(tmp_path, "init", "shop").returncode == 0
     with psycopg.connect(settings.source_dsn, autocommit=True) as database:
         subprocess.run(
@@ -186,8 +186,3 @@ def _output(database: psycopg.Connection[Any]) -> str | None:
         "SELECT output::text FROM triggerkit.runs WHERE status = 'completed'"
     ).fetchone()
     return None if row is None else str(row[0])
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +14,7 @@ import pymysql
 import pytest
 
 from tests.acceptance.project import eventually
+from tests.ports import free_port
 
 
 def running_mariadb(folder: Path) -> Iterator[str]:
@@ -25,7 +25,7 @@ def running_mariadb(folder: Path) -> Iterator[str]:
         if os.environ.get("TRIGGERKIT_TEST_REQUIRE"):
             pytest.fail(reason)
         pytest.skip(reason)
-    data, port = folder / "data", _free_port()
+    data, port = folder / "data", free_port()
     user = f"--user={getpass.getuser()}"
     subprocess.run(
         [
@@ -64,8 +64,3 @@ def _answers(port: int) -> bool:
     except pymysql.err.OperationalError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

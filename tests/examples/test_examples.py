@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
@@ -17,6 +16,7 @@ from tests.examples.example import EXAMPLES, running
 from tests.examples.http_server import Answer, http_server
 from tests.examples.mariadb import running_mariadb
 from tests.examples.smtp_server import smtp_server
+from tests.ports import free_port
 from triggerkit.settings import Settings
 
 #: Commands are typed one after the other, on a machine that may be busy.
@@ -82,7 +82,7 @@ def test_cache(tmp_path: Path, settings: Settings) -> None:
 
 
 def test_email_outbox(tmp_path: Path, settings: Settings) -> None:
-    port = _free_port()
+    port = free_port()
     given = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(port), "MAIL_FROM": "shop@example.com"}
     with running("email_outbox", tmp_path, settings, given) as example:
         example.type_next()
@@ -213,8 +213,3 @@ def _customers(url: str) -> tuple[tuple[Any, ...], ...]:
         cursor = it.cursor()
         cursor.execute("SELECT id, name, email FROM customers ORDER BY id")
         return tuple(cursor.fetchall())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
