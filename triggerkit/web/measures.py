@@ -22,7 +22,7 @@ from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.retention import table_partitions
 from triggerkit.replication.slot_state import read_slot
-from triggerkit.runs.admin.queues import count_runs
+from triggerkit.runs.admin.unfinished import count_unfinished
 
 #: Upper bounds of the delivery durations' buckets, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -229,7 +229,7 @@ async def _runs(state: psycopg.AsyncConnection) -> Metric:
     runs = _gauge(
         "triggerkit_queue_runs", "Unfinished runs that wait for no other.", ["queue", "status"]
     )
-    for (queue, status), count in (await count_runs(state)).items():
+    for (queue, status), count in (await count_unfinished(state, "queue")).items():
         runs.add_metric([queue, status], count)
     return runs
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.run_state import RunState, run_state
 from triggerkit.errors import TriggerkitError
-from triggerkit.runs.admin import browse, control, queues, reasons, workers
+from triggerkit.runs.admin import browse, control, queues, reasons, unfinished, workers
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
 from triggerkit.settings import Settings
@@ -94,7 +94,8 @@ def test_what_is_shown_with_runs(state: RunState) -> None:
     assert rows_read(state, reasons._WORKERS, None) <= ENOUGH
     assert rows_read(state, reasons._HOLDERS, [["work"], ["hot"]]) <= ENOUGH
     assert rows_read(state, workers._LIST, None) <= ENOUGH
-    assert rows_read(state, queues._COUNT, {"most": 1000}) <= ENOUGH
+    for query in unfinished._COUNTS.values():
+        assert rows_read(state, query, {"most": 1000}) <= ENOUGH
 
 
 def test_what_changes_runs(state: RunState) -> None:

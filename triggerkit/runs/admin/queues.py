@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 
 from triggerkit.errors import DeclaredElsewhere, TriggerkitError, UnknownQueue, unknown_name
 from triggerkit.runs.accept.insert import admit_on
+from triggerkit.runs.admin.unfinished import count_unfinished
 from triggerkit.runs.client import Client
 from triggerkit.runs.keys import READY
 from triggerkit.runs.run import ReadyRun
@@ -22,25 +23,6 @@ from triggerkit.state.audit import note
 
 #: Most runs changed by one statement.
 CHUNK = 10_000
-
-#: Runs of one kind that are counted.
-MOST_COUNTED = 100_000
-
-#: Each kind by its own index, which holds no finished run.
-_COUNT = """
-SELECT queue, status, count(*)::int FROM (
-    (SELECT queue, status FROM triggerkit.runs
-     WHERE status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held' LIMIT %(most)s)
-    UNION ALL
-    (SELECT queue, 'held' FROM triggerkit.runs
-     WHERE status = 'queued' AND NOT blocked AND gate = 'held' LIMIT %(most)s)
-    UNION ALL
-    (SELECT queue, status FROM triggerkit.runs
-     WHERE status IN ('delayed', 'retrying') LIMIT %(most)s)
-    UNION ALL
-    (SELECT queue, status FROM triggerkit.runs WHERE status = 'executing' LIMIT %(most)s)) r
-GROUP BY 1, 2 ORDER BY 1, 2
-"""
 
 _LIMITED = """
 SELECT name, paused_at, concurrency, rate_limit, rate_period_s FROM triggerkit.queues
@@ -124,12 +106,6 @@ class QueueInfo:
     workers: int = 0
 
 
-async def count_runs(connection: psycopg.AsyncConnection) -> dict[tuple[str, str], int]:
-    """Return the unfinished runs that wait for no other, by queue and status; `held` ones apart."""
-    cursor = await connection.execute(_COUNT, {"most": MOST_COUNTED})
-    return {(queue, status): count for queue, status, count in await cursor.fetchall()}
-
-
 async def list_queues(connection: psycopg.AsyncConnection) -> list[QueueInfo]:
     """Return the queues, by name."""
     async with connection.cursor(row_factory=class_row(QueueInfo)) as cursor:
@@ -141,7 +117,7 @@ async def list_queues(connection: psycopg.AsyncConnection) -> list[QueueInfo]:
     served = await (await connection.execute(_SERVED)).fetchall()
     for name, workers in served:
         found.setdefault(name, {"name": name})["workers"] = workers
-    for (name, status), count in (await count_runs(connection)).items():
+    for (name, status), count in (await count_unfinished(connection, "queue")).items():
         found.setdefault(name, {"name": name})[status] = count
     return [QueueInfo(**found[name]) for name in sorted(found)]
 

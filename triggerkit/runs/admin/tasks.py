@@ -1,4 +1,4 @@
-"""Counting the unfinished runs of each task."""
+"""The unfinished runs of each task."""
 
 from __future__ import annotations
 
@@ -6,24 +6,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-#: Runs of one kind that are counted.
-MOST_COUNTED = 100_000
-
-#: Each kind by its own index, which holds no finished run.
-_COUNT = """
-SELECT task, status, count(*)::int FROM (
-    (SELECT task, status FROM triggerkit.runs
-     WHERE status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held' LIMIT %(most)s)
-    UNION ALL
-    (SELECT task, 'held' FROM triggerkit.runs
-     WHERE status = 'queued' AND NOT blocked AND gate = 'held' LIMIT %(most)s)
-    UNION ALL
-    (SELECT task, status FROM triggerkit.runs
-     WHERE status IN ('delayed', 'retrying') LIMIT %(most)s)
-    UNION ALL
-    (SELECT task, status FROM triggerkit.runs WHERE status = 'executing' LIMIT %(most)s)) r
-GROUP BY 1, 2
-"""
+from triggerkit.runs.admin.unfinished import count_unfinished
 
 
 @dataclass(slots=True)
@@ -40,8 +23,7 @@ class TaskCounts:
 
 async def count_tasks(connection: psycopg.AsyncConnection) -> dict[str, TaskCounts]:
     """Return the counts by task."""
-    cursor = await connection.execute(_COUNT, {"most": MOST_COUNTED})
     found: dict[str, TaskCounts] = {}
-    for task, status, count in await cursor.fetchall():
+    for (task, status), count in (await count_unfinished(connection, "task")).items():
         setattr(found.setdefault(task, TaskCounts()), status, count)
     return found

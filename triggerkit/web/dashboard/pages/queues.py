@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from triggerkit.runs.admin.queues import MOST_COUNTED, QueueInfo, list_queues
+from triggerkit.runs.admin.queues import QueueInfo, list_queues
 from triggerkit.runs.admin.rolled import Activity, read_activity
+from triggerkit.runs.admin.unfinished import MOST_COUNTED
 from triggerkit.runs.admin.workers import list_workers
 from triggerkit.runs.keeper.rollups import percentile_s
 from triggerkit.web.dashboard.charts import spark
