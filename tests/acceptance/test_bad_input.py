@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import orjson
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests import ROOT
 from tests.acceptance.bad_input import ENDPOINT, LASTING, Case, Command, commands
-from tests.acceptance.project import clean_environment, run_command
+from tests.acceptance.forked_commands import run_cases
+from tests.acceptance.project import run_command
 
 TASKS = """
 from typing import Any
@@ -76,28 +72,12 @@ def settings_of(database_url: str, redis_url: str = "redis://127.0.0.1:1/0") -> 
     }
 
 
-def ran(project: Path, cases: list[Case]) -> list[Answer]:
-    """What each command answers, all run by forks of one process."""
-    given = orjson.dumps({"project": str(project), "cases": [asdict(case) for case in cases]})
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.acceptance.odd_settings_run"],
-        cwd=ROOT,
-        env=clean_environment(),
-        input=given,
-        stdout=subprocess.PIPE,
-        timeout=550,
-        check=True,
-    )
-    answers: list[Answer] = orjson.loads(done.stdout)
-    return answers
-
-
 def judged(
     project: Path, cases: list[Case], problem_of: Callable[[Case, Answer], str | None]
 ) -> None:
     """Run the cases and name those of which there is something wrong."""
     assert cases
-    answers = ran(project, cases)
+    answers = run_cases(project, cases)
     wrong = [
         f"{' '.join(case.arguments)}: {problem} (exit {answer['code']})\n{answer['said']}"
         for case, answer in zip(cases, answers, strict=True)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
-from tests import ROOT
+from tests.acceptance.forked_commands import run_cases
 from tests.acceptance.odd_settings import Case, cases
-from tests.acceptance.project import clean_environment
 
 COUNT = 1000
 
@@ -39,6 +33,7 @@ def test_odd_settings_print_no_part_of_a_password_and_no_traceback(
     seed = int(os.environ.get("TRIGGERKIT_TEST_SEED") or random.randrange(2**32))
     print(f"TRIGGERKIT_TEST_SEED={seed}")
     made = cases(COUNT, seed, database_url)
+    (tmp_path / "tasks.py").write_text(TASK)
     answers = run_cases(tmp_path, made)
     wrong = [
         (found, case, answer)
@@ -60,19 +55,3 @@ def problem_of(case: Case, said: str, code: int) -> str | None:
     if "Traceback" in said:
         return "a traceback"
     return None if code in CODES else f"exit code {code}"
-
-
-def run_cases(folder: Path, made: list[Case]) -> list[dict[str, Any]]:
-    (folder / "tasks.py").write_text(TASK)
-    given = orjson.dumps({"project": str(folder), "cases": [asdict(case) for case in made]})
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.acceptance.odd_settings_run"],
-        cwd=ROOT,
-        env=clean_environment(),
-        input=given,
-        stdout=subprocess.PIPE,
-        timeout=550,
-        check=True,
-    )
-    answers: list[dict[str, Any]] = orjson.loads(ran.stdout)
-    return answers
