@@ -20,7 +20,8 @@ class RowChange(NamedTuple):
     """One row's change, as the log stores it.
 
     `changes` holds the old values of the changed columns of an update: empty when the WAL does not
-    carry them, None when no column changed, and for every other action. `unchanged` names TOASTed
+    carry them, None when no column changed. Of an insert that follows from an update of a row's key
+    it is the key that the row had; None for every other action. `unchanged` names TOASTed
     columns whose value is neither in the WAL nor known otherwise; they are absent from `record`.
     `fault` says why there is no record though there should be one; the key is then known as far as
     it could be read. `is_let_in` is set for an insert that an update became, since the row passes
@@ -32,7 +33,7 @@ class RowChange(NamedTuple):
     action: Action
     key: Key
     record: Record | None
-    changes: Record | None = None
+    changes: Record | Key | None = None
     unchanged: tuple[str, ...] = ()
     fault: str | None = None
     is_let_in: bool = False

@@ -38,7 +38,8 @@ class Project:
     `setup` is a module that `dev` runs (`python -m`) on a database of its own, before it captures.
     `functions` are modules whose functions consumers may name as filters and transforms, beside
     those of `tasks` and `app`.
-    `consumers` and `endpoints` are the file's tables of these names, as they were written.
+    `consumers`, `endpoints` and `events` are the file's tables of these names, as they were
+    written.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Project:
     functions: tuple[str, ...] = ()
     consumers: Mapping[str, Any] = field(default_factory=dict)
     endpoints: Mapping[str, Any] = field(default_factory=dict)
+    events: Mapping[str, Any] = field(default_factory=dict)
 
     def make_importable(self) -> None:
         """Let this process import the project's modules, and consumers name functions of them."""
@@ -73,7 +75,7 @@ class Project:
                 values = tomllib.loads(read_text(path))
             except tomllib.TOMLDecodeError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from None
-        known = {"app", "tasks", "setup", "functions", "consumers", "endpoints"}
+        known = {"app", "tasks", "setup", "functions", "consumers", "endpoints", "events"}
         unknown = sorted(values.keys() - known)
         if unknown:
             raise ConfigurationError(
@@ -96,6 +98,7 @@ class Project:
             tuple(functions),
             _tables(path, values, "consumers"),
             _tables(path, values, "endpoints"),
+            _table(path, values, "events"),
         )
 
 
@@ -110,4 +113,11 @@ def _tables(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
     found = values.get(name, {})
     if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
         raise ConfigurationError(f"{path.name}: {name} must be tables, each [{name}.NAME]")
+    return found
+
+
+def _table(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name, {})
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{path.name}: {name} must be a table, [{name}]")
     return found

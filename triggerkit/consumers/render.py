@@ -92,7 +92,7 @@ class Renderer:
             tail = b"%b%b}}" % (self._constant, annotations.encode())
         return b'{"record":%b,"changes":%b%b%b' % (
             record or b"null",
-            changes or (b"{}" if action == "update" and record else b"null"),
+            b"null" if action != "update" else changes or (b"{}" if record else b"null"),
             metadata.encode(),
             tail,
         )
@@ -166,7 +166,7 @@ class RowRenderer:
                 identity = f'"{key_of_change(lsn, index)}"'
             else:
                 identity = _text(self._keys.of_row(backfill_id, schema, table, key))
-            told = changes or ("{}" if action == "update" and record else "null")
+            told = "null" if action != "update" else changes or ("{}" if record else "null")
             tail = plain_tail
             if unchanged or annotations is not None:
                 names = f',"unchanged":{orjson.dumps(unchanged).decode()}' if unchanged else ""

@@ -28,7 +28,8 @@ LARGEST_BYTES = 64 * 1024 * 1024
 class Entry(NamedTuple):
     """One change in the log. `record` and `changes` are JSON; `key` is a JSON array of text.
 
-    `changes` is None of an update that is known to have changed nothing, as `RowChange` has it.
+    `changes` is None of an update that is known to have changed nothing, and a row's previous key
+    of an insert, as `RowChange` has it.
 
     `consumer_id` and `backfill_id` are set for rows read by a backfill: only that consumer gets
     them. A truncate is of all partitions: it has an echo in each, of `NOBODY`, whose record is the

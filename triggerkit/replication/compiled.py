@@ -171,7 +171,8 @@ class CompiledRelation:
             for was, value in zip(old, message.new, strict=True)
         ]
         if any(old[at] != new[at] for at in self._key_at):
-            return [self._delete(row), self._change("insert", new)]
+            deleted = self._delete(row)
+            return [deleted, self._change("insert", new)._replace(changes=deleted.key)]
         changed = [is_whole and was != value for was, value in zip(old, new, strict=True)]
         if is_whole and not any(changed):
             return [self._change("update", new)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from triggerkit.consumers.declare.declaration import Declarations, read_file
+from triggerkit.events.declaration import read_events
 from triggerkit.project import Project
 from triggerkit.runs.declared import DeclaredRuns
 from triggerkit.settings import own_environment, running_environment
@@ -20,8 +21,8 @@ def load_declarations(project: Project) -> Declarations:
 
 
 def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]:
-    """Return the consumers of the project's tasks and of its triggerkit.toml, and its endpoints;
-    and the limits of its queues and the schedules of its tasks.
+    """Return the consumers of the project's tasks and of its triggerkit.toml, its endpoints and its
+    events; and the limits of its queues and the schedules of its tasks.
 
     Raises:
         ConfigurationError: a task cannot be imported, or the file says something wrong.
@@ -30,5 +31,6 @@ def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]
     of_file, endpoints = read_file(project.endpoints, project.consumers, environment)
     tasks = load_tasks(project)
     check_direct(of_file, tasks)
-    declarations = Declarations([*declared_consumers(tasks), *of_file], endpoints)
+    events = read_events(project.events)
+    declarations = Declarations([*declared_consumers(tasks), *of_file], endpoints, events)
     return declarations, declared_runs(tasks)

@@ -90,7 +90,8 @@ def test_unchanged_toast_is_absent_and_named() -> None:
 def test_a_new_key_is_a_delete_and_an_insert() -> None:
     delete, insert = play("update key")
     assert delete == RowChange("public", "posts", "delete", ("1",), {"id": 1})
-    assert (insert.action, insert.key, insert.changes) == ("insert", ("5",), None)
+    # What the key was is kept with the insert.
+    assert (insert.action, insert.key, insert.changes) == ("insert", ("5",), ("1",))
     assert insert.record is not None
     assert insert.record["title"] == "moved"
 
@@ -136,7 +137,7 @@ def test_under_full_a_new_key_is_a_delete_of_the_old_row_and_an_insert() -> None
     delete, insert = play("full update key")
     row = {"title": None, "body": "z" * 2100, "score": 2, "updated_at": MOMENT}
     assert delete == RowChange("public", "whole", "delete", ("1",), {"id": 1, **row})
-    assert insert == RowChange("public", "whole", "insert", ("6",), {"id": 6, **row})
+    assert insert == RowChange("public", "whole", "insert", ("6",), {"id": 6, **row}, ("1",))
 
 
 def test_under_full_a_delete_has_the_old_row() -> None:

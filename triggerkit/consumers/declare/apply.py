@@ -1,4 +1,5 @@
-"""Makes what a project declares so: publication, slot, endpoints, consumers, cursors, backfills."""
+"""Makes what a project declares so: publication, slot, endpoints, topics, consumers, cursors,
+backfills."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.preparations import Preparation, prepare
 from triggerkit.consumers.declare.slot import ensure_capture_slot
+from triggerkit.consumers.declare.topics import plan_topics
 from triggerkit.consumers.source.database import (
     OWN_NAMES,
     CaptureNames,
@@ -42,9 +44,15 @@ async def plan(
     database = await known_database(source, state, [c.name for c in declarations.consumers])
     stored = [] if database is None else await stored_consumers(state, database.id)
     publication = names.publication or (database.publication_name if database else PUBLICATION)
+    topics = await plan_topics(source, state, database, declarations.events, publication)
     planned = await make_plan(source, stored, declarations.consumers, publication)
     endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
-    planned.preparations = await prepare(source, state, database, declarations, names, endpoints)
+    planned.topics = topics
+    planned.warnings += topics.warnings
+    planned.preparations = [
+        *await prepare(source, state, database, declarations, names, endpoints, topics.tables),
+        *topics.preparations(),
+    ]
     return planned
 
 
@@ -75,9 +83,11 @@ async def apply(
         source, state, names, [c.name for c in declarations.consumers], may_lose=may_lose
     )
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
+    tables += planned.topics.tables
     done = [step.done for step in planned.preparations if _is_told(step, declarations)]
     done += await follow(source, state, database, tables)
     done += await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
+    done += await planned.topics.make(state, database.id)
     done += await endpoints.declare(declarations.endpoints)
     for consumer in declarations.consumers:
         # The address of our own routes may have changed, whatever else did not.

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, suggested
+from triggerkit.events.declaration import DeclaredEvents
 
 #: Who declared a consumer or an endpoint; `api` is the commands' and the management API's.
 Manager = Literal["code", "file", "api"]
@@ -51,6 +52,7 @@ class Declarations:
 
     consumers: Sequence[Declared] = ()
     endpoints: Sequence[DeclaredEndpoint] = ()
+    events: DeclaredEvents | None = None
 
     def __post_init__(self) -> None:
         seen: dict[str, Declared] = {}

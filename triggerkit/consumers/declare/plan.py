@@ -11,6 +11,7 @@ import psycopg
 from triggerkit.consumers.declare.declaration import Declared, Manager
 from triggerkit.consumers.declare.preparations import Preparation
 from triggerkit.consumers.declare.resolve import resolve
+from triggerkit.consumers.declare.topics import TopicSteps
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError
 
@@ -69,6 +70,7 @@ class Plan:
     preparations: list[Preparation] = field(default_factory=list)
     steps: list[PlanStep] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    topics: TopicSteps = field(default_factory=TopicSteps)
 
     @property
     def losing(self) -> list[PlanStep | Preparation]:

@@ -1,4 +1,4 @@
-"""What `apply` makes beside the consumers: schema, publication, slot and endpoints."""
+"""What `apply` makes beside the consumers: schema, publication, slot, endpoints and topics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triggerkit.replication.slot_state import read_slot
 from triggerkit.state.migrate import applied_version, migrations
 
 Verb = Literal["create", "change", "delete", "replace", "upgrade"]
-Kind = Literal["schema", "publication", "slot", "endpoint"]
+Kind = Literal["schema", "publication", "slot", "endpoint", "topic"]
 
 _PUBLICATION = "SELECT puballtables FROM pg_publication WHERE pubname = %s"
 
@@ -61,8 +61,12 @@ async def prepare(
     declarations: Declarations,
     names: CaptureNames,
     endpoints: EndpointSteps,
+    also: Sequence[tuple[str, str]] = (),
 ) -> list[Preparation]:
-    """Return what `apply` will make before the consumers, in its order; change nothing."""
+    """Return what `apply` will make before the consumers, in its order; change nothing.
+
+    The tables `also` are published beside those of the consumers.
+    """
     publication, slot = names.for_database(await identify(source))
     if database is not None:
         publication = names.publication or database.publication_name
@@ -71,7 +75,7 @@ async def prepare(
     has_state = await applied_version(state) > 0
     return [
         *[found async for found in _of_schema(state)],
-        *[found async for found in _of_publication(source, publication, tables)],
+        *[found async for found in _of_publication(source, publication, [*tables, *also])],
         *[found async for found in _of_slot(source, slot, database)],
         *(await of_endpoints(endpoints, declarations, has_state=has_state)),
     ]

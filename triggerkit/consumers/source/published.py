@@ -28,9 +28,12 @@ from triggerkit.replication.publication.membership import (
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('triggerkit.published'), %s)"
 
 _FOLLOWED = """
-SELECT DISTINCT t.name FROM triggerkit.consumers c
+SELECT t.name FROM triggerkit.consumers c
 CROSS JOIN LATERAL jsonb_array_elements_text(c.definition -> 'tables') t (name)
-WHERE c.database_id = %s
+WHERE c.database_id = %(database)s
+UNION
+SELECT triggerkit.table_text(schema_name, table_name) FROM triggerkit.topics
+WHERE enabled AND database_id = %(database)s
 """
 
 _KNOWN = """
@@ -213,8 +216,8 @@ async def _keep(
 
 
 async def followed_names(state: psycopg.AsyncConnection, database_id: int) -> list[TableName]:
-    """Return the tables that the database's consumers follow, each once."""
-    cursor = await state.execute(_FOLLOWED, [database_id])
+    """Return the tables that the database's consumers follow, or that have a topic, each once."""
+    cursor = await state.execute(_FOLLOWED, {"database": database_id})
     return [TableName.parse(name) for (name,) in await cursor.fetchall()]
 
 

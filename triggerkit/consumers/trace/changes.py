@@ -169,10 +169,16 @@ async def trace(
         committed_at=times[0],
         captured_at=times[1],
         record=None if entry.record is None else show_object(entry.record),
-        changes=None if entry.changes is None else show_object(entry.changes),
+        changes=_old_values(entry),
         fault=entry.fault,
         consumers=ways,
     )
+
+
+def _old_values(entry: Entry) -> dict[str, Any] | None:
+    if entry.action != "update" or entry.changes is None:
+        return None
+    return show_object(entry.changes)
 
 
 async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> tuple[int, int, str]:

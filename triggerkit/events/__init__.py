@@ -1,0 +1,1 @@
+"""Events: each change as one JSON object on its table's topic, for clients that others wrote."""
