@@ -19,11 +19,19 @@ from triggerkit.lsn import Lsn
 #: estimated by its positions, so that the answer takes as long for a thousand as for ten million.
 COUNTED = 4000
 
+#: Entries that are counted for all cursors together, so that it takes as long for thousands of
+#: consumers that are far behind; but so many for each.
+COUNTED_TOGETHER = 500_000
+LEAST_COUNTED = 5
+
 #: Parked messages that are counted at most, of each state.
 PARKED_COUNTED = 100_000
 
 #: `k.partition` is -1 where one cursor stands for all partitions.
 _LAG = """
+WITH room AS MATERIALIZED (
+    SELECT greatest(%(least)s, least(%(counted)s, %(together)s / greatest(1, count(*)))) AS entries
+    FROM triggerkit.cursors)
 SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS task,
     ARRAY(SELECT jsonb_array_elements_text(c.definition -> 'tables')) AS tables,
     ARRAY(SELECT concat_ws(' ', f ->> 'column', f ->> 'operator', f ->> 'value')
@@ -43,22 +51,23 @@ SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS t
            WHERE n.consumer_id = c.id AND n.schema_name = b.schema_name
              AND n.table_name = b.table_name AND n.id > b.id)
      ORDER BY b.id) AS failed_backfills,
-    (SELECT min(d.sent_at) FROM triggerkit.cursors k JOIN triggerkit.deliveries d
-        ON d.consumer_id = c.id AND d.partition = k.partition AND d.last_position = k.batch_last
-        AND d.batch_id = k.batch_id
-     WHERE k.consumer_id = c.id AND k.batch_id IS NOT NULL
-       AND (d.status IS NULL OR d.status NOT BETWEEN 200 AND 299)) AS failing_since
+    (SELECT min(f.since) FROM triggerkit.cursors k CROSS JOIN LATERAL (
+        SELECT min(d.sent_at) AS since FROM triggerkit.deliveries d
+        WHERE d.consumer_id = c.id AND d.partition = k.partition
+          AND d.last_position = k.batch_last AND d.batch_id = k.batch_id
+          AND (d.status IS NULL OR d.status NOT BETWEEN 200 AND 299)) f
+     WHERE k.consumer_id = c.id AND k.batch_id IS NOT NULL) AS failing_since
 FROM triggerkit.consumers c
 JOIN triggerkit.databases d ON d.id = c.database_id
 LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
 CROSS JOIN LATERAL (
-    SELECT min(s.oldest) AS oldest, sum(s.wanted + CASE WHEN s.seen < %(counted)s THEN 0 ELSE
+    SELECT min(s.oldest) AS oldest, sum(s.wanted + CASE WHEN s.seen < s.most THEN 0 ELSE
         greatest(0, d.next_position - 1 - s.last) / %(partitions)s::numeric * s.wanted / s.seen
         END) AS messages
     FROM triggerkit.cursors k
     JOIN generate_series(0, %(partitions)s - 1) n (partition) ON k.partition IN (n.partition, -1)
     CROSS JOIN LATERAL (
-        SELECT count(*) AS seen, max(x.position) AS last,
+        SELECT count(*) AS seen, max(x.position) AS last, (SELECT entries FROM room) AS most,
             count(*) FILTER (WHERE x.wanted) AS wanted,
             min(x.captured_at) FILTER (WHERE x.wanted) AS oldest
         FROM (
@@ -68,7 +77,7 @@ CROSS JOIN LATERAL (
             FROM triggerkit.events v
             WHERE v.database_id = c.database_id AND v.partition = n.partition
               AND v.position > k.position
-            ORDER BY v.position LIMIT %(counted)s) x) s
+            ORDER BY v.position LIMIT (SELECT entries FROM room)) x) s
     WHERE k.consumer_id = c.id) l
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'failing') AS failing,
@@ -102,10 +111,10 @@ class ConsumerHealth:
     """A consumer's state, lag and problems.
 
     `lag_messages` counts what its cursors have not passed yet, its filters left aside: exactly up
-    to `COUNTED` entries of each partition, by estimate beyond; what was passed over since it is
-    not wanted may count for a minute. `lag_seconds` is the age of the oldest counted. `parked` is
-    the sum of its states, each counted up to `PARKED_COUNTED`. Ready within a second, however
-    far behind the consumers are.
+    to `COUNTED` entries of each partition, or fewer among very many consumers, by estimate beyond;
+    what was passed over since it is not wanted may count for a minute. `lag_seconds` is the age of
+    the oldest counted. `parked` is the sum of its states, each counted up to `PARKED_COUNTED`.
+    Ready within a second, however far behind the consumers are.
     """
 
     id: int
@@ -142,7 +151,13 @@ async def consumer_health(
     connection: psycopg.AsyncConnection, outlooks: Sequence[Outlook] = ()
 ) -> list[ConsumerHealth]:
     """Return all consumers, by name; with `outlooks` also who is about to lose messages."""
-    parameters = {"counted": COUNTED, "partitions": PARTITIONS, "parked": PARKED_COUNTED}
+    parameters = {
+        "counted": COUNTED,
+        "together": COUNTED_TOGETHER,
+        "least": LEAST_COUNTED,
+        "partitions": PARTITIONS,
+        "parked": PARKED_COUNTED,
+    }
     async with connection.cursor(row_factory=class_row(ConsumerHealth)) as cursor:
         await cursor.execute(_LAG, parameters)
         found = await cursor.fetchall()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -16,12 +16,12 @@ from triggerkit.consumers.filters.comparison import (
     comparison_of,
 )
 from triggerkit.consumers.filters.filter import ORDERING, Filter
-from triggerkit.replication.publication.columns import published_columns
 
-#: A table's columns: name, type as written, the built-in type that it is made of (NULL for others),
-#: that one's name to cast to, how its text is ordered, whether an index begins with it.
+#: The columns of tables: table, name, type as written, the built-in type that it is made of (NULL
+#: for others), that one's name to cast to, how its text is ordered, whether an index begins with
+#: it.
 _COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
     CASE WHEN t.typtype = 'e' THEN 'enum'
         WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text END,
     format_type(t.oid, -1),
@@ -34,8 +34,10 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
         THEN 'code point' END,
     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum
             AND i.indisvalid AND i.indpred IS NULL)
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM unnest(%s::text[], %s::text[]) w (schema, name)
+JOIN pg_namespace n ON n.nspname = w.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 CROSS JOIN LATERAL (
     WITH RECURSIVE made_of AS (
         SELECT * FROM pg_type WHERE oid = a.atttypid
@@ -44,8 +46,6 @@ CROSS JOIN LATERAL (
     SELECT * FROM made_of WHERE typtype <> 'd') t
 JOIN pg_database d ON d.datname = current_database()
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
-WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
-  AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
 
@@ -95,19 +95,30 @@ class FollowedColumn:
 _SCALE = re.compile(r"^.*?(?=,|$)")
 
 
+#: The columns of tables, by name; none of a table that there is not.
+Followed = Mapping[TableName, Mapping[str, FollowedColumn]]
+
+
 async def read_followed(
-    source: psycopg.AsyncConnection, table: TableName
-) -> dict[str, FollowedColumn]:
-    """Return the columns of a table by name; none when there is no such table."""
-    cursor = await source.execute(_COLUMNS, table)
-    return {row[0]: FollowedColumn(*row) for row in await cursor.fetchall()}
+    source: psycopg.AsyncConnection, tables: Iterable[TableName]
+) -> dict[TableName, dict[str, FollowedColumn]]:
+    """Return the columns of those of the tables that there are."""
+    names = list(set(tables))
+    found: dict[TableName, dict[str, FollowedColumn]] = {}
+    if names:
+        listed = [[schema for schema, _ in names], [name for _, name in names]]
+        cursor = await source.execute(_COLUMNS, listed)
+        for schema, table, name, *facts in await cursor.fetchall():
+            column = FollowedColumn(name, *facts)
+            found.setdefault(TableName(schema, table), {})[name] = column
+    return found
 
 
-async def retyped(source: psycopg.AsyncConnection, definition: ConsumerDefinition) -> Sequence[str]:
+def retyped(followed: Followed, definition: ConsumerDefinition) -> Sequence[str]:
     """Return what became of columns whose type is not the one that a filter compares any more."""
     found = []
     for table in definition.table_names:
-        columns = await read_followed(source, table) if definition.filters else {}
+        columns = followed.get(table, {})
         for filter_ in definition.filters:
             column = columns.get(filter_.column)
             if column is None or filter_.type is None:
@@ -127,9 +138,7 @@ def _is_compared_alike(comparison: Comparison | None, filter_: Filter) -> bool:
     return comparison.is_ordered or filter_.operator not in ORDERING
 
 
-def apart(
-    columns: Mapping[TableName, Mapping[str, FollowedColumn]], names: Sequence[str]
-) -> list[str]:
+def apart(columns: Followed, names: Sequence[str]) -> list[str]:
     """Return which of the columns `names` have values that read otherwise in some of the tables."""
     found = []
     for name in names:
@@ -146,22 +155,17 @@ def apart(
     return found
 
 
-async def apart_groups(
-    source: psycopg.AsyncConnection, definition: ConsumerDefinition
-) -> Sequence[str]:
+def apart_groups(followed: Followed, definition: ConsumerDefinition) -> Sequence[str]:
     """Return which columns that a definition groups by read otherwise in some of its tables."""
-    names, tables = definition.group_by or (), definition.table_names
-    if not names or len(tables) < 2:
-        return ()
-    return apart({table: await read_followed(source, table) for table in tables}, names)
+    tables = definition.table_names
+    return apart({table: followed.get(table, {}) for table in tables}, definition.group_by or ())
 
 
-async def gone(
-    source: psycopg.AsyncConnection, publication: str, definition: ConsumerDefinition
+def gone(
+    published: Mapping[tuple[str, str], Collection[str]], definition: ConsumerDefinition
 ) -> Sequence[str]:
     """Return which columns that a definition names messages do not have any more, and what follows
-    from it."""
-    published = await published_columns(source, publication, definition.table_names)
+    from it; `published` has those that they have, of each table."""
     named = (
         ("when_changed", definition.when_changed or (), "every update is delivered"),
         ("group_by", definition.group_by or (), "messages are parked"),

@@ -72,8 +72,9 @@ class _Checker:
         self._published = await published_columns(
             self._source, self._publication, definition.table_names
         )
+        followed = await read_followed(self._source, definition.table_names)
         for index, table in enumerate(definition.table_names):
-            await self._read_table(table, f"tables.{index}")
+            await self._read_table(table, followed.get(table), f"tables.{index}")
         resolved = Resolved(definition)
         self._functions()
         if definition.is_direct and definition.task is None:
@@ -91,7 +92,9 @@ class _Checker:
         )
         return resolved
 
-    async def _read_table(self, table: TableName, path: str) -> None:
+    async def _read_table(
+        self, table: TableName, columns: dict[str, FollowedColumn] | None, path: str
+    ) -> None:
         if table.schema == OWN_SCHEMA:
             self._problem(
                 path,
@@ -99,7 +102,6 @@ class _Checker:
                 "next; name a table of the application",
             )
             return
-        columns = await read_followed(self._source, table)
         if columns:
             self._tables[table] = columns
         else:
