@@ -20,6 +20,7 @@ from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import FINAL, NewRun, RunOptions, RunRef, Status, first_run_id_at
 from triggerkit.state.audit import note
+from triggerkit.tasks.payload.encode import encode
 from triggerkit.tasks.payload.payload_type import read_envelopes
 from triggerkit.tasks.task import Task
 
@@ -50,6 +51,17 @@ class Replayed:
     refused: int = 0
     refusal: str | None = None
     next: str | None = None
+    looked: int = 0
+
+    def and_then(self, part: Replayed) -> Replayed:
+        """Return the counts of both, as far as the later one came."""
+        return Replayed(
+            self.runs + part.runs,
+            self.refused + part.refused,
+            self.refusal or part.refusal,
+            part.next,
+            self.looked + part.looked,
+        )
 
 
 class _Old(NamedTuple):
@@ -119,41 +131,64 @@ class Replayer:
         Raises:
             TriggerkitError: the runs are not found in time.
         """
-        after, before = _bounds(cursor)
-        statuses = tuple(s for s in wanted.statuses or FINISHED if s in FINAL)
-        total, looked = Replayed(), 0
+        total, looked = Replayed(next=cursor), 0
         try:
-            while statuses and (most is None or looked < most):
+            while most is None or looked < most:
                 limit = CHUNK if most is None else min(CHUNK, most - looked)
-                async with self.client.pool.connection() as state:
-                    finished = replace(wanted, statuses=statuses)
-                    ids = await oldest_ids(state, finished, limit=limit, after=after, before=before)
-                total = await self._replay_part(ids, current, total)
-                looked += len(ids)
-                progress(len(ids))
-                if len(ids) < limit:
-                    return replace(total, next=None)
-                after = ids[-1]
-                total = replace(total, next=f"{after}/{before}")
+                part = await self.replay_next(
+                    wanted, limit=limit, cursor=total.next, current=current
+                )
+                looked += part.looked
+                progress(part.looked)
+                total = total.and_then(part)
+                if total.next is None:
+                    break
         finally:
             detail = {"filter": wanted.as_json(), "runs": total.runs}
             async with self.client.pool.connection() as state:
                 await note(state, self.actor, "replay runs", "runs", detail)
         return total
 
+    async def replay_next(
+        self,
+        wanted: RunFilter,
+        *,
+        limit: int,
+        cursor: str | None,
+        current: psycopg.AsyncConnection | None = None,
+        mark: str | None = None,
+    ) -> Replayed:
+        """Make new runs of the oldest finished ones that fit, at most `limit`, from `cursor` on;
+        without a line in the audit. With a `mark` the new runs have it as a tag, and a run of which
+        it made one before is not replayed again.
+
+        Raises:
+            TriggerkitError: the runs are not found in time.
+        """
+        after, before = _bounds(cursor)
+        finished = finished_of(wanted)
+        if not finished.statuses:
+            return Replayed()
+        async with self.client.pool.connection() as state:
+            ids = await oldest_ids(state, finished, limit=limit, after=after, before=before)
+        part = await self._replay_part(ids, current, mark)
+        return replace(part, next=f"{ids[-1]}/{before}" if len(ids) == limit else None)
+
     async def _replay_part(
-        self, ids: Sequence[str], current: psycopg.AsyncConnection | None, total: Replayed
+        self, ids: Sequence[str], current: psycopg.AsyncConnection | None, mark: str | None
     ) -> Replayed:
         made: list[NewRun] = []
+        refusals: list[str] = []
         async with self.client.pool.connection() as state:
             for old in await _old(state, ids):
                 try:
-                    made.append(await self._new(state, old, None, current))
+                    new = await self._new(state, old, None, current)
                 except (InvalidPayload, PreflightFailed, TriggerkitError) as error:
-                    refusal = total.refusal or f"{old.id}: {error}"
-                    total = replace(total, refused=total.refused + 1, refusal=refusal)
+                    refusals.append(f"{old.id}: {error}")
+                else:
+                    made.append(new if mark is None else _marked(new, old.id, mark))
         await self.client.accept(made)
-        return replace(total, runs=total.runs + len(made))
+        return Replayed(len(made), len(refusals), next(iter(refusals), None), looked=len(ids))
 
     async def _new(
         self,
@@ -164,7 +199,7 @@ class Replayer:
     ) -> NewRun:
         payload = old.payload.encode()
         if edited is not None:
-            payload = orjson.dumps(edited.payload)
+            payload = encode(edited.payload)
         elif current is not None:
             payload = await _of_now(state, current, old)
         is_own = edited is None and current is None
@@ -196,6 +231,20 @@ class Replayer:
         if not is_own:
             _check(task, payload)
         return task.run_of(payload, items)
+
+
+def finished_of(wanted: RunFilter) -> RunFilter:
+    """Return the filter of those that can be replayed; without a status where none can."""
+    return replace(wanted, statuses=tuple(s for s in wanted.statuses or FINISHED if s in FINAL))
+
+
+def _marked(new: NewRun, old_id: str, mark: str) -> NewRun:
+    options = new.options or RunOptions()
+    return replace(
+        new,
+        idempotency_key=f"{mark}:{old_id}",
+        options=replace(options, tags=(*(t for t in options.tags or () if t != mark), mark)),
+    )
 
 
 def _kept_keys(old: _Old) -> dict[str, str] | None:

@@ -22,6 +22,7 @@ from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import Api
 from triggerkit.web.api.operation import DatabaseHealthOf
 from triggerkit.web.api.pull import PullApi
+from triggerkit.web.bulk.worker import BulkWorker
 from triggerkit.web.dashboard.page import Looks
 from triggerkit.web.dashboard.site import PREFIX, Dashboard
 from triggerkit.web.lifespan import lifespan_of
@@ -45,6 +46,7 @@ class Application:
         self._client: Client | None = None
         self._pull = PullApi()
         known = list(tasks)
+        self._bulks = BulkWorker(known)
         self._dashboard = Dashboard(known, looks, database_health)
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
@@ -75,6 +77,7 @@ class Application:
         async with AsyncExitStack() as stack:
             self._client = await Client.open(self._settings)
             stack.push_async_callback(self._client.close)
+            await stack.enter_async_context(self._bulks.working(self._client))
             stack.push_async_callback(self._pull.close)
             stack.push_async_callback(self._dashboard.close)
             state: dict[str, Any] = {}

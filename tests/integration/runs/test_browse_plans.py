@@ -89,7 +89,7 @@ def test_what_is_shown_with_runs(state: RunState) -> None:
     ids = [f"run_{n:026}" for n in range(40, 60)]
     assert rows_read(state, browse._SEVERAL, [ids]) <= ENOUGH
     assert rows_read(state, browse._ATTEMPTS, {"id": ids[0]}) <= ENOUGH
-    assert rows_read(state, browse._CHILDREN, [ids[0], 100]) <= ENOUGH
+    assert rows_read(state, browse._FOLLOWING, {"id": ids[0], "most": 100}) <= ENOUGH
     assert rows_read(state, reasons._QUEUES, [["default"]]) <= ENOUGH
     assert rows_read(state, reasons._WORKERS, None) <= ENOUGH
     assert rows_read(state, reasons._HOLDERS, [["work"], ["hot"]]) <= ENOUGH

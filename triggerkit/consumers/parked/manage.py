@@ -6,6 +6,7 @@ runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,21 +55,22 @@ ORDER BY d.sent_at
 #: What was given up without an attempt lacks what would be sent; what is leased is being tried;
 #: what is superseded is older than the truncate that was delivered after it; what came after a
 #: truncate went on without it.
-_RETRY = """
+RETRY = """
 UPDATE triggerkit.parked SET state = 'failing', failures = 0, due_at = clock_timestamp(),
     lease_id = NULL
 WHERE consumer_id = %(consumer_id)s AND state NOT IN ('waiting', 'superseded')
-  AND (%(position)s::bigint IS NULL OR position = %(position)s)
+  AND (%(positions)s::bigint[] IS NULL OR position = ANY (%(positions)s))
   AND (%(state)s::text IS NULL OR state = %(state)s)
   AND (state = 'failing' OR attempts > 0)
   AND NOT starts_with(body, %(truncate)s)
   AND (lease_id IS NULL OR due_at <= clock_timestamp())
+RETURNING position
 """
 
-_DISCARD = """
+DISCARD = """
 DELETE FROM triggerkit.parked
 WHERE consumer_id = %(consumer_id)s
-  AND (%(position)s::bigint IS NULL OR position = %(position)s)
+  AND (%(positions)s::bigint[] IS NULL OR position = ANY (%(positions)s))
   AND (%(state)s::text IS NULL OR state = %(state)s)
 RETURNING key
 """
@@ -180,10 +182,10 @@ async def retry_parked(
         NotRetryable: the one message waits behind another, or lacks what would be sent.
     """
     async with connection.transaction():
-        parameters = await _locked(connection, consumer, position, state)
-        cursor = await connection.execute(_RETRY, parameters)
+        parameters = await locked(connection, consumer, position, state)
+        cursor = await connection.execute(RETRY, parameters)
         if position is not None and cursor.rowcount == 0:
-            raise await _why_not(connection, consumer, position)
+            raise await why_not(connection, consumer, position)
         await _note(connection, actor, "retry", consumer, parameters, cursor.rowcount)
         return cursor.rowcount
 
@@ -204,8 +206,8 @@ async def discard_parked(
         UnknownConsumer, UnknownMessage: there is no such consumer or message.
     """
     async with connection.transaction():
-        parameters = await _locked(connection, consumer, position, state)
-        cursor = await connection.execute(_DISCARD, parameters)
+        parameters = await locked(connection, consumer, position, state)
+        cursor = await connection.execute(DISCARD, parameters)
         keys = {key for (key,) in await cursor.fetchall()}
         if position is not None and not keys:
             raise _unknown(consumer, position)
@@ -214,11 +216,12 @@ async def discard_parked(
         return cursor.rowcount
 
 
-async def _locked(
+async def locked(
     connection: psycopg.AsyncConnection,
     consumer: str,
     position: int | None,
     state: ParkedState | None,
+    positions: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Lock the consumer's cursors and return the parked messages that are meant: nothing is parked
     or taken meanwhile."""
@@ -230,12 +233,21 @@ async def _locked(
         cursor = await connection.execute("SELECT name FROM triggerkit.consumers ORDER BY 1")
         raise UnknownConsumer(consumer, [known for (known,) in await cursor.fetchall()])
     await connection.execute(LOCK_CURSORS, [row[0]])
-    return {"consumer_id": row[0], "position": position, "state": state, "truncate": TRUNCATE}
+    if position is not None:
+        positions = [position]
+    return {
+        "consumer_id": row[0],
+        "position": position,
+        "positions": None if positions is None else list(positions),
+        "state": state,
+        "truncate": TRUNCATE,
+    }
 
 
-async def _why_not(
+async def why_not(
     connection: psycopg.AsyncConnection, consumer: str, position: int
 ) -> TriggerkitError:
+    """Return why a message is not tried now."""
     try:
         found, _ = await show_parked(connection, consumer, position)
     except UnknownMessage as error:

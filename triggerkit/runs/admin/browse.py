@@ -57,8 +57,12 @@ SELECT id, attempt, kind, span_id, parent, name, level, attributes, error, start
 FROM triggerkit.spans WHERE run_id = %s AND id > %s ORDER BY id LIMIT %s
 """
 
-_CHILDREN = """
-SELECT id, task, status FROM triggerkit.runs WHERE parent_id = %s ORDER BY id LIMIT %s
+#: Those that a run triggered, and those that replay it.
+_FOLLOWING = """
+(SELECT id, task, status, false AS replays FROM triggerkit.runs WHERE parent_id = %(id)s
+    ORDER BY id LIMIT %(most)s)
+UNION ALL
+(SELECT id, task, status, true FROM triggerkit.runs WHERE replay_of = %(id)s LIMIT %(most)s)
 """
 
 
@@ -116,15 +120,18 @@ async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str
         if row is None:
             return None
         attempts = await (await cursor.execute(_ATTEMPTS, {"id": run_id})).fetchall()
-        await cursor.execute(_CHILDREN, [run_id, MOST_CHILDREN])
-        children = await cursor.fetchall()
+        await cursor.execute(_FOLLOWING, {"id": run_id, "most": MOST_CHILDREN})
+        following = await cursor.fetchall()
     facts = await facts_about(connection, [row])
     for name in ("payload", "output"):
         row[name] = None if row[name] is None else show_value(row[name].encode(), PAYLOAD_LEVELS)
+    replays = [run for run in following if run["replays"]]
+    replays.sort(key=lambda run: str(run["id"]), reverse=True)
     return {
         **_shown(row, facts.reason(row)),
         "attempts": attempts,
-        "children": children,
+        "children": [run for run in following if not run.pop("replays")],
+        "replays": replays,
         "spans": await spans_of(connection, run_id),
     }
 

@@ -145,31 +145,47 @@ async def cancel_runs(
     Raises:
         TriggerkitError: the runs are not found in time.
     """
-    statuses = tuple(s for s in wanted.statuses or UNFINISHED if s in UNFINISHED)
     total = Cancellation(next=after)
-    if not statuses:
+    if not unfinished_of(wanted).statuses:
         return total
-    unfinished = replace(wanted, statuses=statuses)
-    async with client.pool.connection() as connection:
-        done = 0
-        try:
-            while most is None or done < most:
-                limit = CHUNK if most is None else min(CHUNK, most - done)
-                ids = await newest_ids(connection, unfinished, limit=limit, before=total.next)
-                part = await _cancel(client, connection, ids)
-                done += len(ids)
-                total = Cancellation(
-                    total.canceled + part.canceled,
-                    total.asked + part.asked,
-                    ids[-1] if len(ids) == limit else None,
-                )
-                progress(len(ids))
-                if total.next is None:
-                    break
-        finally:
-            detail = {"filter": wanted.as_json(), "runs": total.canceled + total.asked}
+    done = 0
+    try:
+        while most is None or done < most:
+            limit = CHUNK if most is None else min(CHUNK, most - done)
+            part, looked = await cancel_next(client, wanted, limit=limit, before=total.next)
+            done += looked
+            total = Cancellation(
+                total.canceled + part.canceled, total.asked + part.asked, part.next
+            )
+            progress(looked)
+            if total.next is None:
+                break
+    finally:
+        detail = {"filter": wanted.as_json(), "runs": total.canceled + total.asked}
+        async with client.pool.connection() as connection:
             await note(connection, actor, "cancel runs", "runs", detail)
     return total
+
+
+def unfinished_of(wanted: RunFilter) -> RunFilter:
+    """Return the filter of those that can be canceled; without a status where none can."""
+    statuses = tuple(s for s in wanted.statuses or UNFINISHED if s in UNFINISHED)
+    return replace(wanted, statuses=statuses)
+
+
+async def cancel_next(
+    client: Client, wanted: RunFilter, *, limit: int, before: str | None
+) -> tuple[Cancellation, int]:
+    """Cancel the newest unfinished runs that fit and are before `before`, and return how many were
+    looked at; without a line in the audit. What was canceled is not found again.
+
+    Raises:
+        TriggerkitError: the runs are not found in time.
+    """
+    async with client.pool.connection() as connection:
+        ids = await newest_ids(connection, unfinished_of(wanted), limit=limit, before=before)
+        part = await _cancel(client, connection, ids)
+    return replace(part, next=ids[-1] if len(ids) == limit else None), len(ids)
 
 
 class _Canceled(NamedTuple):

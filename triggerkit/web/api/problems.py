@@ -43,6 +43,7 @@ from triggerkit.errors import (
 )
 from triggerkit.state.faults import blames_values, is_away, is_read_only
 from triggerkit.tasks.receive.body import BodyRefused
+from triggerkit.web.bulk.store import UnknownBulk
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class NotFound(TriggerkitError):
 #: The first class that fits gives the status.
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
+    (UnknownBulk, 404),
     (UnknownConsumer, 404),
     (UnknownEndpoint, 404),
     (UnknownMessage, 404),

@@ -95,7 +95,7 @@ class RunSpan(BaseModel):
 
 
 class RunChild(BaseModel):
-    """A run that this one triggered."""
+    """A run that this one triggered, or that replays it."""
 
     id: str
     task: str
@@ -103,13 +103,15 @@ class RunChild(BaseModel):
 
 
 class Run(RunSummary):
-    """A run whole, with its attempts, what it said, and the runs that it triggered."""
+    """A run whole, with its attempts, what it said, and the runs that it triggered. `replays` are
+    the runs that were made of it, the newest first."""
 
     payload: Any
     output: Any
     attempts: list[RunAttempt]
     spans: list[RunSpan]
     children: list[RunChild]
+    replays: list[RunChild]
 
 
 class Wanted(Given):

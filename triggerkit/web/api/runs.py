@@ -162,7 +162,7 @@ async def replay_several(call: Call, body: SeveralReplayed) -> ReplayedRuns:
             most=body.limit,
             cursor=body.cursor,
         )
-    return ReplayedRuns(**asdict(done))
+    return ReplayedRuns(runs=done.runs, refused=done.refused, refusal=done.refusal, next=done.next)
 
 
 async def list_errors(call: Call, query: ErrorFilter) -> Page[RunErrors]:

@@ -21,7 +21,7 @@ from triggerkit.web.dashboard.session import COOKIE, Session, Sessions
 ACTOR = "dashboard"
 
 #: Largest form, and the seconds in which it has come.
-MAX_FORM_BYTES = 64 * 1024
+MAX_FORM_BYTES = 256 * 1024
 FORM_S = 10.0
 
 #: Reads what `triggerkit status` knows. It is given from above, since it looks by the checks of the

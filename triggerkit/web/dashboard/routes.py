@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from triggerkit.web.dashboard.actions import bulks as to_many
 from triggerkit.web.dashboard.actions import consumers as to_consumers
 from triggerkit.web.dashboard.actions import endpoints as to_endpoints
 from triggerkit.web.dashboard.actions import messages as to_messages
 from triggerkit.web.dashboard.actions import queues as to_queues
+from triggerkit.web.dashboard.actions import runs as to_runs
 from triggerkit.web.dashboard.actions import tasks as to_tasks
 from triggerkit.web.dashboard.login import Login, leave
 from triggerkit.web.dashboard.page import Route
@@ -53,7 +55,9 @@ ACTIONS: Final = (
     to_endpoints,
     to_messages,
     to_queues,
+    to_runs,
     to_tasks,
+    to_many,
 )
 
 

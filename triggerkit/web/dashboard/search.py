@@ -71,7 +71,7 @@ class Search:
         by which other pages link here. `known` are values to be suggested; a word without a
         qualifier is of `free`."""
         names = [qualifier.name for qualifier in qualifiers]
-        given, problem = _read(asked.query.get(FILTER, ""), names, free)
+        given, problem = read_filter(asked.query.get(FILTER, ""), names, free)
         for name, value in asked.query.items():
             if name in names and name not in given:
                 given[name] = value
@@ -126,7 +126,29 @@ def moment_of(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _read(text: str, names: Sequence[str], free: str | None) -> tuple[dict[str, str], str | None]:
+def ahead_of(text: str) -> datetime:
+    """Return a moment that is given as `now`, how far from now it is (`1h`), or in ISO 8601.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text == "now":
+        return datetime.now(UTC)
+    try:
+        return datetime.now(UTC) + timedelta(seconds=SECONDS.read(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write now, how long from now (30m, 2h), or a time in UTC") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def read_filter(
+    text: str, names: Sequence[str], free: str | None = None
+) -> tuple[dict[str, str], str | None]:
+    """Return the values of a filter's text by qualifier, and what is wrong with it."""
     given: dict[str, str] = {}
     problem = None
     for word in words_of(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from urllib.parse import urlencode
 
@@ -158,3 +159,78 @@ def test_runs_are_found_by_the_key_of_their_row_as_it_is_shown(
         assert f"{table} {shown}" in visitor.get("/runs").text
         asked = urlencode({"filter": f"table:{table} key:'{shown}'"})
         assert re.findall(r"run_\w{26}(?=</a>)", visitor.get(f"/runs?{asked}").html) == [ref.id]
+
+
+def test_a_run_is_replayed_with_a_payload_that_was_edited_and_checked(
+    state: RunState, visitor: Visitor
+) -> None:
+    [first] = state.accept(new_run(payload=b'{"n":7}'))
+    at = f"/runs/{first.id}/replay"
+    page = visitor.get(at)
+    assert '"n": 7' in page.text
+    assert at in visitor.get(f"/runs/{first.id}").html
+    form = {"csrf": page.csrf, "with": "edited"}
+    for wrong, said in (
+        ('{"n": "<b>no"}', "n: Input should be a valid integer"),
+        ('{"n": 8', "the payload: is no JSON: Expecting ',' delimiter at line 1, column 8"),
+        ('{"n": NaN}', "NaN is no number of JSON"),
+        ("[" * 20_000, "the payload: is no JSON"),
+    ):
+        refused = visitor.submit(at, {**form, "payload": wrong})
+        assert refused.status == 422
+        assert said in refused.text
+        # What was typed stays.
+        assert html.escape(wrong[:50], quote=False) in refused.html.replace("&#34;", '"')
+        assert "<b>no" not in refused.html
+    new = visitor.follow(visitor.submit(at, {**form, "payload": '{"n": 8}'}))
+    assert '"n": 8' in new.text
+    assert f"replay of {first.id}" in new.text
+    [made] = state.rows("SELECT id FROM triggerkit.runs WHERE replay_of = %s", first.id)
+    old = visitor.get(f"/runs/{first.id}")
+    assert "Its replays" in old.text
+    assert f"/dashboard/runs/{made}" in old.links
+    assert state.rows("SELECT detail FROM triggerkit.audit WHERE action = 'replay run'") == [
+        {"run": made, "payload": "edited"}
+    ]
+    for value in ("12345678901234567890123", "9007199254740993"):
+        exact = visitor.submit(at, {**form, "payload": f'{{"n": {value}}}'})
+        assert (value in visitor.follow(exact).text) if exact.status == 303 else exact.status == 422
+
+
+def test_a_run_that_waits_is_rescheduled_and_started_now(state: RunState, visitor: Visitor) -> None:
+    [waiting] = state.accept(new_run(delay_s=3600))
+    at = f"/runs/{waiting.id}"
+    page = visitor.get(at)
+    assert f'action="/dashboard{at}/reschedule"' in page.html
+    form = {"csrf": page.csrf}
+    due = (
+        "SELECT round(extract(epoch FROM scheduled_at - clock_timestamp()) / 60) "
+        "FROM triggerkit.runs"
+    )
+    visitor.follow(visitor.submit(f"{at}/reschedule", {**form, "when": "2h"}))
+    assert state.rows(due) == [120]
+    later = visitor.submit(f"{at}/reschedule", {**form, "when": "2999-01-01T00:00:00Z"})
+    assert "in " in visitor.follow(later).text
+    for wrong in ("", "soon", "2026-99-99"):
+        refused = visitor.submit(f"{at}/reschedule", {**form, "when": wrong})
+        assert (refused.status, "when" in refused.text) == (422, True)
+    visitor.follow(visitor.submit(f"{at}/reschedule", {**form, "when": "now"}))
+    assert state.rows(due) == [0]
+    state.accept(new_run())
+    visitor.follow(visitor.act(f"{at}/cancel"))
+    ended = visitor.submit(f"{at}/reschedule", {**form, "when": "now"})
+    assert (ended.status, "only a run that waits" in ended.text) == (409, True)
+    assert "/reschedule" not in visitor.get(at).html
+    assert visitor.submit("/runs/run_x/reschedule", {**form, "when": "now"}).status == 404
+    actions = state.rows("SELECT action FROM triggerkit.audit WHERE action = 'reschedule run'")
+    assert actions == ["reschedule run"] * 3
+
+
+def test_a_run_is_replayed_with_its_row_as_it_is_now(state: RunState) -> None:
+    with followed(state) as visitor:
+        old, _ = state.rows("SELECT id FROM triggerkit.runs ORDER BY id")
+        state.connection.execute("UPDATE public.items SET text = 'three'")
+        csrf = visitor.get(f"/runs/{old}/replay").csrf
+        form = {"csrf": csrf, "with": "current"}
+        new = visitor.follow(visitor.submit(f"/runs/{old}/replay", form))
+        assert '"text": "three"' in new.text

@@ -9,6 +9,7 @@ from triggerkit.consumers.parked.states import PARKED_STATES
 from triggerkit.errors import UnknownConsumer
 from triggerkit.web.api.messages import ParkedFilter, list_messages, show_message
 from triggerkit.web.api.problems import NotFound
+from triggerkit.web.bulk.verbs import verbs_of_messages
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 from triggerkit.web.dashboard.search import Qualifier, Search
 
@@ -44,6 +45,7 @@ async def show_messages(asked: Asked) -> Answer:
     values = {
         "messages": messages,
         "search": search,
+        "verbs": verbs_of_messages(),
         "problem": problem,
         "first": asked.link("messages", **search.query) if "cursor" in asked.query else None,
         "next": asked.link("messages", **search.query, cursor=following) if following else None,

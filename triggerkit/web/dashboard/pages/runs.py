@@ -14,15 +14,14 @@ from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.runs.admin.browse import count_of, list_runs
-from triggerkit.runs.admin.control import cancel_run
 from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
-from triggerkit.tasks.replay import Replayer
-from triggerkit.web.api.run_models import Run, RunSummary, WantedPage
+from triggerkit.web.api.run_models import Run, RunSummary, Wanted, WantedPage
 from triggerkit.web.api.runs import list_all_runs, show_one_run
+from triggerkit.web.bulk.verbs import verbs_of_runs
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values
-from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
+from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 from triggerkit.web.dashboard.search import PAGING, Qualifier, Search, moment_of
 from triggerkit.web.dashboard.waterfall import draw, joined
 
@@ -45,6 +44,12 @@ QUALIFIERS = (
 MOST_COUNTED = 10_000
 COUNT_MS = 300
 
+#: Runs that are counted when it is asked for, and the milliseconds that it may take.
+MOST_EXACT = 100_000_000
+EXACT_MS = 10_000
+
+_counting = asyncio.Semaphore(1)
+
 #: Runs on a page, and other runs of a row; and the seconds in which these are found.
 PAGE_RUNS = 50
 MOST_OTHERS = 10
@@ -63,11 +68,9 @@ async def show_runs(asked: Asked) -> Answer:
     problem, runs, following, count = search.problem, list[RunSummary](), None, ""
     if problem is None:
         try:
-            wanted = WantedPage.model_validate({**wanted.model_dump(), **_fields(search.given)})
-        except ValidationError as error:
-            problem = "; ".join(f"{one['loc'][0]}: it has no such value" for one in error.errors())
-        except ConfigurationError as error:
-            problem = str(error)
+            wanted = WantedPage.model_validate({**wanted.model_dump(), **fields_of(search.given)})
+        except (ValidationError, ConfigurationError) as error:
+            problem = problem_of(error)
         else:
             found = await list_all_runs(asked.call, wanted)
             runs, following = found.data, found.next
@@ -75,12 +78,30 @@ async def show_runs(asked: Asked) -> Answer:
     values = {
         "runs": runs,
         "count": count,
+        "count_link": asked.link("runs", "count", **search.query) if count.endswith("+") else None,
         "search": search,
+        "verbs": verbs_of_runs(search.given),
         "problem": problem,
         "first": asked.link("runs", **search.query) if wanted.cursor else None,
         "next": asked.link("runs", **search.query, cursor=following) if following else None,
     }
     return Shown("runs.html", "Runs", values, 200 if problem is None else 422)
+
+
+async def show_count(asked: Asked) -> Answer:
+    """Say how many runs fit, exactly: it may take longer than a list may."""
+    search = Search.of(asked, QUALIFIERS, free="text")
+    problem, count = search.problem, None
+    if problem is None:
+        try:
+            wanted = wanted_runs(search.given)
+            # One at a time: counts hold up neither pages nor each other.
+            async with _counting, asked.call.state() as state:
+                count = await count_of(state, wanted, MOST_EXACT, within_ms=EXACT_MS)
+        except TriggerkitError as error:
+            problem = str(error)
+    values = {"count": count, "problem": problem, "search": search}
+    return Shown("runs_count.html", "Runs counted", values, 200 if problem is None else 422, False)
 
 
 async def show_run(asked: Asked) -> Answer:
@@ -111,20 +132,26 @@ async def show_run(asked: Asked) -> Answer:
     return Shown("run.html", f"{run.task} {run.id}", values)
 
 
-async def replay_run(asked: Asked) -> Answer:
-    """Make a new run with the same payload, and show it."""
-    tasks = {task.name: task for task in asked.call.tasks}
-    handle = await Replayer(asked.call.client, tasks, ACTOR).replay(asked.path("id"))
-    return Moved(asked.link("runs", handle.id))
+def wanted_runs(given: Mapping[str, str]) -> RunFilter:
+    """Return the runs that qualifiers say.
+
+    Raises:
+        ConfigurationError: one has a value that it cannot have.
+    """
+    try:
+        return Wanted.model_validate(fields_of(given)).filter()
+    except ValidationError as error:
+        raise ConfigurationError(problem_of(error)) from None
 
 
-async def stop_run(asked: Asked) -> Answer:
-    """Cancel a run that has not ended."""
-    await cancel_run(asked.call.client, asked.path("id"), ACTOR)
-    return Moved(asked.link("runs", asked.path("id")))
+def problem_of(error: ValidationError | ConfigurationError) -> str:
+    """Return what is wrong with a filter."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
+    return "; ".join(f"{one['loc'][0]}: it has no such value" for one in error.errors())
 
 
-def _fields(given: Mapping[str, str]) -> dict[str, Any]:
+def fields_of(given: Mapping[str, str]) -> dict[str, Any]:
     """Return the qualifiers as a query of the API names them."""
     fields: dict[str, Any] = dict(given)
     for name in ("since", "until"):
@@ -184,7 +211,6 @@ async def _others(asked: Asked, run: Run) -> list[dict[str, Any]] | None:
 
 ROUTES = (
     Route("/runs", show_runs),
+    Route("/runs/count", show_count),
     Route("/runs/{id}", show_run),
-    Route("/runs/{id}/replay", post=replay_run),
-    Route("/runs/{id}/cancel", post=stop_run),
 )

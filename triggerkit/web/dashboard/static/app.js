@@ -1,6 +1,7 @@
 // What pages gain by JavaScript. All of them can be read and used without it.
 import { charts } from "./charts.js";
 import { copyButtons } from "./copy.js";
+import { counts } from "./counts.js";
 import { completions } from "./filter.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
@@ -10,6 +11,7 @@ function dress() {
   times();
   copyButtons();
   charts();
+  counts();
 }
 
 dress();

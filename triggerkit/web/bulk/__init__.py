@@ -1,0 +1,1 @@
+"""One action on all runs or parked messages that fit a filter, done in the background."""
