@@ -10,7 +10,7 @@
     │   ├── WouldLose
     │   └── CannotDecrypt
     ├── UnknownConsumer             no consumer has this name                    (exit 1)
-    ├── NameTaken                   a consumer of this name exists already       (exit 1)
+    ├── NameTaken                   something of this name exists already        (exit 1)
     ├── UnknownEndpoint             no endpoint has this name                    (exit 1)
     ├── EndpointConflict            an endpoint cannot be changed as it is       (exit 1)
     ├── UnknownMessage              no such message is parked                    (exit 1)
@@ -33,6 +33,7 @@
     ├── NotDrained                  a test's runs in memory never end
     ├── UnknownQueue                no queue has this name                       (exit 1)
     ├── UnknownSchedule             no schedule has this name                    (exit 1)
+    ├── UnknownEventUser            no user of the events has this name          (exit 1)
     └── TaskError                   raised by tasks to control their retry
         ├── AbortRun
         └── RetryAfter
@@ -84,7 +85,7 @@ class UnknownConsumer(TriggerkitError):
 
 
 class NameTaken(TriggerkitError):
-    """A consumer of this name exists already; choose another name."""
+    """Something of this name exists already; choose another name."""
 
 
 class TaskImportError(ConfigurationError):
@@ -225,6 +226,14 @@ class UnknownQueue(TriggerkitError):
 
 class UnknownSchedule(TriggerkitError):
     """No schedule has this name; `triggerkit schedules list` lists the schedules."""
+
+
+class UnknownEventUser(TriggerkitError):
+    """No user of the events has this name; `triggerkit events users list` lists the users."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(unknown_name("user", name, known))
+        self.name = name
 
 
 class TaskError(TriggerkitError):

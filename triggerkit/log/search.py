@@ -1,4 +1,4 @@
-"""Search the log backwards for the changes of one row, and find the entry of a commit.
+"""Search the log: for the changes of one row, the entry of a commit, the first since a time.
 
 No index of the log has keys: the entries of the key's partition are looked through, the newest
 first, until there are enough or the time is over.
@@ -7,6 +7,7 @@ first, until there are enough or the time is over.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from time import monotonic
 
 import psycopg
@@ -21,6 +22,9 @@ MORE_S = 0.15
 #: Positions that are looked through at first, and how long one look should take.
 FIRST_POSITIONS = 16_384
 LOOK_S = 0.1
+
+#: Transactions take their commit time shortly before they are in the order of the log.
+CLOCK_SLACK = timedelta(seconds=1)
 
 _BOUNDS = "SELECT retained_from, next_position FROM triggerkit.databases WHERE id = %s"
 
@@ -43,9 +47,9 @@ ORDER BY position DESC LIMIT %(limit)s
 
 #: The first entry at or after a position, by one look into each partition's index.
 _FIRST_FROM = """
-SELECT e.position, e.commit_lsn, e.commit_idx
+SELECT e.position, e.commit_lsn, e.commit_idx, e.commit_at
 FROM generate_series(0, %s) p CROSS JOIN LATERAL (
-    SELECT position, commit_lsn, commit_idx FROM triggerkit.events
+    SELECT position, commit_lsn, commit_idx, commit_at FROM triggerkit.events
     WHERE database_id = %s AND partition = p AND position >= %s ORDER BY position LIMIT 1) e
 ORDER BY e.position LIMIT 1
 """
@@ -120,17 +124,32 @@ async def position_of_commit(
     while low < high:
         middle = (low + high) // 2
         found = await _first_from(connection, database_id, middle)
-        if found is None or (found[1], found[2]) >= (commit_lsn, commit_idx):
+        if found is None or found[1:3] >= (commit_lsn, commit_idx):
             high = middle
         else:
             low = found[0] + 1
     found = await _first_from(connection, database_id, low)
-    return found[0] if found is not None and found[1:] == (commit_lsn, commit_idx) else None
+    return found[0] if found is not None and found[1:3] == (commit_lsn, commit_idx) else None
+
+
+async def first_since(
+    connection: psycopg.AsyncConnection, database_id: int, at: datetime, low: int, high: int
+) -> int:
+    """Return the first position from `low` to before `high` whose transaction was committed at or
+    after `at`, found by halving; `high` without one."""
+    while low < high:
+        middle = (low + high) // 2
+        found = await _first_from(connection, database_id, middle)
+        if found is None or found[3] >= at:
+            high = middle
+        else:
+            low = found[0] + 1
+    return low
 
 
 async def _first_from(
     connection: psycopg.AsyncConnection, database_id: int, position: int
-) -> tuple[int, int, int] | None:
+) -> tuple[int, int, int, datetime] | None:
     cursor = await connection.execute(_FIRST_FROM, [PARTITIONS - 1, database_id, position])
     return await cursor.fetchone()
 

@@ -25,6 +25,7 @@ from triggerkit.web.api.pull import PullApi
 from triggerkit.web.bulk.worker import BulkWorker
 from triggerkit.web.dashboard.page import Looks
 from triggerkit.web.dashboard.site import PREFIX, Dashboard
+from triggerkit.web.kafka.site import KafkaApi
 from triggerkit.web.lifespan import lifespan_of
 from triggerkit.web.metrics import Metrics
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
@@ -45,6 +46,7 @@ class Application:
         self._user_app = user_app
         self._client: Client | None = None
         self._pull = PullApi()
+        self._kafka = KafkaApi()
         known = list(tasks)
         self._bulks = BulkWorker(known)
         self._dashboard = Dashboard(known, looks, database_health)
@@ -54,6 +56,7 @@ class Application:
             Route("/metrics", Metrics(settings).answer),
             *(webhook(task.path, task=task) for task in known if task.has_route),
             Api(known, self._pull.routes, database_health),
+            *self._kafka.routes,
             Route(PREFIX, _to_dashboard),
             self._dashboard,
         ]
@@ -70,6 +73,7 @@ class Application:
     def stop_waiting(self) -> None:
         """Answer the requests that wait for something, as the process is about to end."""
         self._pull.stop_waiting()
+        self._kafka.stop_waiting()
         self._dashboard.stop_waiting()
 
     @asynccontextmanager
@@ -79,6 +83,7 @@ class Application:
             stack.push_async_callback(self._client.close)
             await stack.enter_async_context(self._bulks.working(self._client))
             stack.push_async_callback(self._pull.close)
+            stack.push_async_callback(self._kafka.close)
             stack.push_async_callback(self._dashboard.close)
             state: dict[str, Any] = {}
             if self._user_app is not None:

@@ -13,14 +13,17 @@ from triggerkit.tasks.receive.body import MAX_BODY_BYTES, BodyRefused
 READ_TIMEOUT_S = 30.0
 
 
-async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Return the body: UTF-8, and said to be JSON.
+async def read_body(
+    request: Request, max_bytes: int = MAX_BODY_BYTES, *, of_any_type: bool = False
+) -> bytes:
+    """Return the body: UTF-8, and said to be JSON unless it may be `of_any_type`.
 
     Raises:
         Refused: 400 cut short, 408 too slow, 413 too large, 415 not JSON or an unknown encoding.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    if not is_json and not of_any_type:
         raise BodyRefused(415, "the content type must be application/json")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import psycopg
 
@@ -12,23 +12,13 @@ from triggerkit.consumers.cursors.store import LOCK_CURSORS
 from triggerkit.consumers.definition import BEGINNING
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import PARTITIONS
-
-#: Transactions take their commit time shortly before they are in the order of the log.
-CLOCK_SLACK = timedelta(seconds=1)
+from triggerkit.log.search import CLOCK_SLACK, first_since
 
 #: Holds the row, so that retention drops nothing of the log until the cursors were moved.
 _LOG = """
 SELECT d.id, d.retained_from, d.next_position
 FROM triggerkit.databases d JOIN triggerkit.consumers c ON c.database_id = d.id WHERE c.id = %s
 FOR SHARE OF d
-"""
-
-#: The first entry at or after a position: one look into each partition's index.
-_FIRST_FROM = """
-SELECT e.position, e.commit_at FROM generate_series(0, %s) p CROSS JOIN LATERAL (
-    SELECT position, commit_at FROM triggerkit.events
-    WHERE database_id = %s AND partition = p AND position >= %s ORDER BY position LIMIT 1) e
-ORDER BY e.position LIMIT 1
 """
 
 #: The first entry from a position on that was committed at or after a time.
@@ -105,7 +95,7 @@ async def _position(
             raise ConfigurationError(f"the log ends at position {next_position - 1}")
         return position
     at = _time(str(to))
-    about = await _first_since(state, database_id, at - CLOCK_SLACK, retained_from, next_position)
+    about = await first_since(state, database_id, at - CLOCK_SLACK, retained_from, next_position)
     cursor = await state.execute(_FIRST_COMMITTED, [PARTITIONS - 1, database_id, about, at])
     row = await cursor.fetchone()
     return next_position if row is None or row[0] is None else int(row[0])
@@ -120,19 +110,3 @@ def _time(text: str) -> datetime:
             "2026-11-22T08:00:00+00:00"
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-async def _first_since(
-    state: psycopg.AsyncConnection, database_id: int, at: datetime, low: int, high: int
-) -> int:
-    """Return the first position whose transaction was committed at or after `at`, found by
-    halving."""
-    while low < high:
-        middle = (low + high) // 2
-        cursor = await state.execute(_FIRST_FROM, [PARTITIONS - 1, database_id, middle])
-        row = await cursor.fetchone()
-        if row is None or row[1] >= at:
-            high = middle
-        else:
-            low = row[0] + 1
-    return low

@@ -1,7 +1,7 @@
 """Tell receives that wait for messages that the log moved: the stream notifies, they wake up.
 
 It is a notification of Postgres, on the channel `triggerkit_log`: "database 1" when its log moved,
-"consumer 1" when somebody let go of what others may have.
+"consumer 1" when somebody let go of what others may have, "group 1" likewise for the events.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ logger = logging.getLogger(__name__)
 #: Seconds between two notifications at least: who was woken once sees all that came meanwhile.
 PAUSE_S = 0.01
 
-_IS_ANY_PULLED = f"""
+_IS_ANY_READ = f"""
 SELECT EXISTS (SELECT FROM triggerkit.consumers c
-               WHERE c.database_id = %s AND {IS_PULLED} AND c.state = 'active')
+               WHERE c.database_id = %(database)s AND {IS_PULLED} AND c.state = 'active')
+    OR EXISTS (SELECT FROM triggerkit.topics t WHERE t.database_id = %(database)s AND t.enabled)
 """  # noqa: S608 - of constants
 
 _NOTIFY = f"SELECT pg_notify('{LOG}', 'database ' || %s)"
 
 
 class Notifier:
-    """Notify when the log of one database moves, as long as it has a consumer that is pulled."""
+    """Notify when the log of one database moves, as long as it has a consumer that is pulled or
+    topics."""
 
     def __init__(
         self,
@@ -55,9 +57,9 @@ class Notifier:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def refresh(self) -> None:
-        """Begin when the first consumer is pulled, stop when none is any more."""
+        """Begin when the first consumer is pulled or topic declared, stop when none is any more."""
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_IS_ANY_PULLED, [self._database_id])
+            cursor = await connection.execute(_IS_ANY_READ, {"database": self._database_id})
             is_any = await cursor.fetchone() == (True,)
         if is_any and not self._tasks:
             watches = [partial(self._watch, partition) for partition in range(PARTITIONS)]

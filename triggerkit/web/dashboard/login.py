@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from triggerkit.state.audit import note
-from triggerkit.web.dashboard.guard import Throttle, is_ahead
+from triggerkit.web.dashboard.guard import is_ahead
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Shown
 from triggerkit.web.dashboard.session import LINK_S, LOGIN
+from triggerkit.web.throttle import Throttle
 
 #: One use of a link at a time, so that two at once are not both the first.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"

@@ -18,10 +18,10 @@ from tests.integration.web.dashboard.visitor import Visitor, application, dashbo
 from triggerkit.runs.run import RunOptions
 from triggerkit.settings import Settings
 from triggerkit.web.dashboard.files import FILES, VERSION
-from triggerkit.web.dashboard.guard import MOST_WRONG
 from triggerkit.web.dashboard.render import NAVIGATION
 from triggerkit.web.dashboard.routes import routes
 from triggerkit.web.dashboard.session import Sessions, login_link
+from triggerkit.web.throttle import MOST_WRONG
 
 
 def paths() -> list[tuple[str, bool, bool]]:
