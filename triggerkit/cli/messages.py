@@ -13,10 +13,12 @@ import psycopg
 import typer
 from rich.table import Table
 
+from triggerkit.cli.known_names import warn_of_unknown_consumer
 from triggerkit.cli.options import Json
 from triggerkit.consumers.parked.manage import (
     DeliveryAttempt,
     Parked,
+    ParkedPage,
     discard_parked,
     list_parked,
     retry_parked,
@@ -58,11 +60,16 @@ def list_messages(
     json: Json = False,
 ) -> None:
     """List parked messages."""
-    page = _connected(
-        lambda connection: list_parked(
+
+    async def work(connection: psycopg.AsyncConnection) -> ParkedPage:
+        found = await list_parked(
             connection, consumer=consumer, state=state, after=after, limit=limit
         )
-    )
+        if not found.messages:
+            await warn_of_unknown_consumer(connection, consumer)
+        return found
+
+    page = _connected(work)
     if json:
         print(orjson.dumps({"data": page.messages, "next": page.next}).decode())
         return

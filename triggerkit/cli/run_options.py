@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from triggerkit.errors import ConfigurationError
+from triggerkit.consumers.definition import TableName
+from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
 
@@ -62,7 +63,7 @@ def _fields(
         statuses=_statuses(status),
         tag=tag,
         consumer=consumer,
-        table=table,
+        table=None if table is None else str(TableName.parse(table)),
         key=key,
         since=moment(since, "--since"),
         until=moment(until, "--until"),
@@ -77,8 +78,9 @@ def _statuses(given: list[str] | None) -> Any:
     wanted = tuple(",".join(given or ()).split(",")) if given else ()
     for status in wanted:
         if status not in _STATUSES:
+            meant = suggested(status, _STATUSES) or ";"
             raise ConfigurationError(
-                f"--status {status}: unknown status; must be one of {', '.join(_STATUSES)}"
+                f"--status {status}: unknown status{meant} must be one of {', '.join(_STATUSES)}"
             )
     return wanted
 

@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any
 
+import psycopg
 import typer
 
+from triggerkit.cli.known_names import warn_of_unknown
 from triggerkit.cli.options import Json, Tasks
 from triggerkit.cli.run_client import (
     actor,
@@ -26,7 +28,7 @@ from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.project import Project
 from triggerkit.runs.admin.browse import MAX_LIMIT, count_of, list_runs, show_run
 from triggerkit.runs.admin.control import UNFINISHED, Cancellation, cancel_run, cancel_runs
-from triggerkit.runs.admin.error_groups import group_errors
+from triggerkit.runs.admin.error_groups import ErrorGroup, group_errors
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
 from triggerkit.runs.run import Status
@@ -62,7 +64,14 @@ def list_command(
     json: Json = False,
 ) -> None:
     """List runs, newest first, and why waiting runs wait."""
-    found, following = with_state(lambda state: list_runs(state, wanted, limit=limit, after=after))
+
+    async def work(state: psycopg.AsyncConnection) -> tuple[list[dict[str, Any]], str | None]:
+        listed = await list_runs(state, wanted, limit=limit, after=after)
+        if not listed[0]:
+            await warn_of_unknown(state, wanted)
+        return listed
+
+    found, following = with_state(work)
     if json:
         print_json(found)
         return
@@ -160,7 +169,14 @@ def errors(
 ) -> None:
     """Group the errors of runs that ended without success, by type and place."""
     first = moment(since, "--since")
-    found = with_state(lambda state: group_errors(state, since=first, task=task))
+
+    async def work(state: psycopg.AsyncConnection) -> list[ErrorGroup]:
+        groups = await group_errors(state, since=first, task=task)
+        if not groups:
+            await warn_of_unknown(state, RunFilter(task=task))
+        return groups
+
+    found = with_state(work)
     if json:
         print_json(found)
         return
@@ -187,7 +203,14 @@ def _count_agreed(verb: str, wanted: RunFilter, possible: tuple[Status, ...], ye
     if not statuses:
         raise ConfigurationError(f"{verb.lower()} is for runs that are {', '.join(possible)}")
     meant = RunFilter(**{**_filter_values(wanted), "statuses": statuses})
-    count = with_state(lambda state: count_of(state, meant, MOST_COUNTED))
+
+    async def work(state: psycopg.AsyncConnection) -> int:
+        counted = await count_of(state, meant, MOST_COUNTED)
+        if not counted:
+            await warn_of_unknown(state, wanted)
+        return counted
+
+    count = with_state(work)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError(f"to {verb.lower()} {count:,} runs, confirm with --yes")

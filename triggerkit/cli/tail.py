@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
+from triggerkit.cli.known_names import warn_of_unknown
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import console, print_json, with_state
 from triggerkit.cli.run_view import line_of, row_of, took
+from triggerkit.runs.admin.browse import list_runs
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.follow import Follower, RunFollower
 from triggerkit.runs.run import FINAL
@@ -34,6 +36,8 @@ def tail(
 
 
 async def _follow(state: psycopg.AsyncConnection, wanted: RunFilter, json: bool) -> None:
+    if not (await list_runs(state, wanted, limit=1))[0]:
+        await warn_of_unknown(state, wanted)
     follower = Follower(state, wanted)
     await follower.begin()
     while True:

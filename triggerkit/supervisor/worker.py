@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from triggerkit import lifeline
-from triggerkit.errors import ConfigurationError
+from triggerkit.errors import ConfigurationError, unknown_name
 from triggerkit.project import Project
 from triggerkit.runs.client import installation
 from triggerkit.runs.declared import DeclaredRuns, RunStep, plan_runs
@@ -276,6 +276,10 @@ def run_child(settings: Settings, project: Project, sizes: Sizes) -> None:
             raise ConfigurationError(missing)
         # `dev` loads the first one once it is saved.
         logger.warning(missing)
+    queues = sorted({task.queue for task in tasks.values()})
+    for queue in sizes.queues or ():
+        if queue not in queues:
+            logger.warning("--queue: %s", unknown_name("queue", queue, queues))
     stop_on_signals(stop, begun)
     if not wait_to_go():
         return

@@ -220,12 +220,8 @@ class Why:
     async def _followers(
         self, database: Database, table: TableName, name: str | None
     ) -> list[Consumer]:
-        known = await CursorStore(self._states, database.id).consumers()
-        return [
-            consumer
-            for consumer in known
-            if str(table) in consumer.definition.tables and name in (None, consumer.name)
-        ]
+        known = await CursorStore(self._states, database.id).consumers(name)
+        return [consumer for consumer in known if str(table) in consumer.definition.tables]
 
     def _unfollowed(self, subject: Subject, table: TableName) -> Answer:
         """Answer that no consumer follows the table, though code may declare one."""

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -49,6 +50,30 @@ TYPED = [
     (["verify", "ship_ordr"], "ship_order"),
     (["queues", "resume", "leters"], "letters"),
     (["schedules", "pause", "send_leter"], "send_letter"),
+    (["why", "public.orders", "1", "--consumer", "ship_ordre"], "ship_order"),
+    (["trace", "1", "--consumer", "ship_ordre"], "ship_order"),
+    (["runs", "list", "--status", "complete"], "completed"),
+]
+
+#: Filters that find nothing, since nothing has their name.
+FILTERED = [
+    (["runs", "list", "--task", "send_lettre"], "send_letter"),
+    (["runs", "list", "--queue", "leters", "--json"], "letters"),
+    (["runs", "list", "--consumer", "ship_ordre"], "ship_order"),
+    (["runs", "list", "--table", "ordesr"], "public.orders"),
+    (["runs", "list", "--schedule", "send_leter"], "send_letter"),
+    (["runs", "cancel", "--task", "send_lettre", "--yes"], "send_letter"),
+    (["runs", "replay", "--queue", "leters", "--yes"], "letters"),
+    (["runs", "errors", "--task", "send_lettre"], "send_letter"),
+    (["messages", "list", "--consumer", "ship_ordre"], "ship_order"),
+]
+
+#: Filters that find nothing either, by names that there are.
+EMPTY = [
+    ["runs", "list", "--task", "send_letter", "--queue", "letters", "--schedule", "send_letter"],
+    ["runs", "list", "--consumer", "ship_order", "--table", "orders"],
+    ["runs", "errors", "--task", "send_letter"],
+    ["messages", "list", "--consumer", "ship_order"],
 ]
 
 
@@ -83,6 +108,28 @@ def test_the_name_that_was_meant_is_asked_for(project: Path) -> None:
         if f"did you mean {meant}?" not in said:
             missed.append((words, said))
     assert not missed
+
+
+def test_a_filter_by_a_name_that_nothing_has_is_told_beside_the_empty_list(project: Path) -> None:
+    missed = []
+    for words, meant in FILTERED:
+        done = CliRunner().invoke(application(words[0]), words)
+        if done.exception or f"; did you mean {meant}?" not in done.stderr or "warn" in done.stdout:
+            missed.append((words, done.output, done.exception))
+    assert not missed
+    for words in EMPTY:
+        done = CliRunner().invoke(application(words[0]), words)
+        assert (done.exception, done.stderr) == (None, ""), words
+
+
+def test_a_task_that_only_has_runs_any_more_is_known(project: Path, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO triggerkit.runs (id, task, queue, status, payload, max_attempts) "
+            "VALUES ('run_1', 'older_task', 'older', 'completed', '{}', 1)"
+        )
+    words = ["runs", "list", "--task", "older_task", "--status", "failed"]
+    assert CliRunner().invoke(application("runs"), words).stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMo
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
 from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
+from triggerkit.errors import UnknownConsumer
 from triggerkit.state.channels import notify_consumers
 
 _CONSUMERS = f"""
@@ -108,8 +109,21 @@ class CursorStore:
         self._database_id = database_id
         self.parked = ParkedStore(pool)
 
-    async def consumers(self) -> list[Consumer]:
-        """Return all consumers of the database."""
+    async def consumers(self, name: str | None = None) -> list[Consumer]:
+        """Return all consumers of the database, or the one that is named.
+
+        Raises:
+            UnknownConsumer: none is named so.
+        """
+        found = await self._all()
+        if name is None:
+            return found
+        named = [consumer for consumer in found if consumer.name == name]
+        if not named:
+            raise UnknownConsumer(name, sorted(consumer.name for consumer in found))
+        return named
+
+    async def _all(self) -> list[Consumer]:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_SPANS, [self._database_id])
             spans: dict[int, list[BackfillSpan]] = {}

@@ -134,9 +134,10 @@ async def trace(
 
     Raises:
         TriggerkitError: the log has no such position, or not any more.
+        UnknownConsumer: none is named so.
     """
+    known = await CursorStore(states, database_id).consumers(consumer)
     entry = await _entry(states, database_id, position)
-    store = CursorStore(states, database_id)
     async with states.connection() as connection:
         cursor = await connection.execute(_LOG, [database_id])
         database = await cursor.fetchone()
@@ -144,11 +145,7 @@ async def trace(
         times = await cursor.fetchone()
     assert database is not None
     assert times is not None
-    followers = [
-        found
-        for found in await store.consumers()
-        if (found.name == consumer if consumer is not None else follows(found, entry))
-    ]
+    followers = [found for found in known if consumer is not None or follows(found, entry)]
     # Functions may take long: no connection is held meanwhile.
     reasons = await asyncio.gather(*(why_not(found, entry) for found in followers))
     async with states.connection() as connection:
