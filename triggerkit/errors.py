@@ -95,6 +95,11 @@ class TaskImportError(ConfigurationError):
 class InvalidEndpoint(ConfigurationError):
     """The endpoint's URL, headers or secret are invalid; correct what the message names."""
 
+    def __init__(self, message: str | None = None, field: str | None = None) -> None:
+        """`field` is the one that is wrong, such as `url`, where a single one is."""
+        super().__init__(message)
+        self.field = field
+
 
 class DeclaredElsewhere(ConfigurationError):
     """It is declared in code or in triggerkit.toml; change it there and run: triggerkit apply"""

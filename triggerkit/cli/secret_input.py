@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from triggerkit.consumers.endpoints.model import Endpoint
+from triggerkit.consumers.endpoints.signing import OF_KNOWN, OF_NEW, signed
 from triggerkit.errors import InvalidEndpoint
-from triggerkit.signature import new_secret
 
 #: Where a value is read from instead: an optional first word such as `Bearer`, then the place.
 _PLACE = re.compile(r"(?P<first>\S+ +)?(?:env:(?P<name>\w+)|@(?P<path>.+))")
@@ -39,16 +39,8 @@ def signing_given(text: str, before: Endpoint | None) -> str | None:
     Raises:
         InvalidEndpoint: the secret cannot be read.
     """
-    secrets = before.signing_secrets if before else ()
-    if text == "generate":
-        return new_secret()
-    if before is not None and text == "rotate":
-        return ",".join((new_secret(), *secrets[:1]))
-    if before is not None and text == "retire":
-        return ",".join(secrets[:1]) or None
-    if before is not None and text == "none":
-        return None
-    return _value(text, "the signing secret")
+    words = OF_NEW if before is None else OF_KNOWN
+    return signed(text, before) if text in words else _value(text, "the signing secret")
 
 
 def _value(text: str, what: str) -> str:

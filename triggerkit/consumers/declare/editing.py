@@ -74,6 +74,16 @@ class Editor:
         await self._consumers.create(database.id, declared, endpoint_id)
         return warnings
 
+    async def resolved(self, name: str, values: dict[str, Any]) -> ConsumerDefinition:
+        """Return the definition that `create` would make, held against the source; nothing is made.
+
+        Raises:
+            ConfigurationError: a field does not fit; the message has its path.
+            PreflightFailed: the source cannot be captured from.
+        """
+        declared, _ = await self._captured(name, ConsumerDefinition.parse(values, name))
+        return declared.definition
+
     async def edit(self, name: str, values: dict[str, Any], *, may_lose: bool) -> list[str]:
         """Set the fields `values` of a consumer; the others stay. Returns warnings.
 

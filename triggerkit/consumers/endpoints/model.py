@@ -120,28 +120,34 @@ def validate(endpoint: Endpoint) -> None:
     if not _NAME.fullmatch(endpoint.name):
         raise InvalidEndpoint(
             "an endpoint's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a "
-            "letter or digit"
+            "letter or digit",
+            "name",
         )
     names = [name.lower() for name in endpoint.headers]
     for name, value in endpoint.headers.items():
         _validate_header(name, value)
         if names.count(name.lower()) > 1:
-            raise InvalidEndpoint(f"the header {name} is given twice")
+            raise InvalidEndpoint(f"the header {name} is given twice", "headers")
     if sum(len(n) + len(v) for n, v in endpoint.headers.items()) > MAX_HEADER_CHARS:
-        raise InvalidEndpoint(f"the headers have more than {MAX_HEADER_CHARS} characters")
+        raise InvalidEndpoint(
+            f"the headers have more than {MAX_HEADER_CHARS} characters", "headers"
+        )
     try:
         for secret in endpoint.signing_secrets:
             read_secret(secret)
     except ConfigurationError as error:
-        raise InvalidEndpoint(str(error)) from None
+        raise InvalidEndpoint(str(error), "signing_secret") from None
 
 
 def _validate_header(name: str, value: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
-        raise InvalidEndpoint(f"{name!r} is not a valid header name; use letters, digits and '-'")
+        raise InvalidEndpoint(
+            f"{name!r} is not a valid header name; use letters, digits and '-'", "headers"
+        )
     if name.lower() in FRAMING:
-        raise InvalidEndpoint(f"the header {name} is set by the sender; leave it out")
+        raise InvalidEndpoint(f"the header {name} is set by the sender; leave it out", "headers")
     if not _HEADER_VALUE.fullmatch(value):
         raise InvalidEndpoint(
-            f"the header {name} has an empty value, a line break, or characters beyond ASCII"
+            f"the header {name} has an empty value, a line break, or characters beyond ASCII",
+            "headers",
         )

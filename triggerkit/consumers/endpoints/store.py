@@ -213,11 +213,7 @@ class EndpointStore:
         """Return the endpoint, locked, if it is not declared elsewhere: there it would come
         back."""
         found = await self._locked(name)
-        if found.managed_by != "api":
-            where = "by on= in code" if found.managed_by == "code" else "in triggerkit.toml"
-            raise EndpointConflict(
-                f"endpoint {name!r} is declared {where}; change it there, then: triggerkit apply"
-            )
+        only_api(name, found.managed_by)
         return found
 
     async def _unknown(self, name: str) -> UnknownEndpoint:
@@ -233,6 +229,19 @@ class EndpointStore:
         """Note the change, and have the stream take it in once it is committed."""
         await note(self._connection, self._actor, f"endpoint.{action}", name, detail)
         await notify_consumers(self._connection)
+
+
+def only_api(name: str, managed_by: str) -> None:
+    """Refuse to change what is declared elsewhere: there it would come back.
+
+    Raises:
+        EndpointConflict: it is declared in code or in a file.
+    """
+    if managed_by != "api":
+        where = "by on= in code" if managed_by == "code" else "in triggerkit.toml"
+        raise EndpointConflict(
+            f"endpoint {name!r} is declared {where}; change it there, then: triggerkit apply"
+        )
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:

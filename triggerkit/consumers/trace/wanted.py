@@ -26,24 +26,34 @@ def follows(consumer: Consumer, entry: Entry) -> bool:
 async def why_not(consumer: Consumer, entry: Entry) -> tuple[UnwantedBy, str] | None:
     """Return why the consumer, as it is defined now, does not get `entry`, and by what; None if it
     does."""
-    definition = consumer.definition
     if not follows(consumer, entry):
         return "tables", f"it does not follow {table_text(entry.schema, entry.table)}"
     if not consumer.wants(entry):
-        if definition.actions is not None and entry.action not in definition.actions:
-            listed = ", ".join(definition.actions)
-            return "actions", f"{entry.action} is not among its actions ({listed})"
-        listed = ", ".join(definition.when_changed or ())
-        return "when_changed", f"none of its columns when_changed changed ({listed})"
+        return unwanted(consumer, entry)
     try:
         verdict = await _verdict(consumer, entry)
     except ConfigurationError:
         # A function that only the stream can load: what was delivered tells more.
         return None
-    if not verdict.is_wanted:
-        by = [*map(_filter_text, definition.filters), *filter(None, [definition.filter])]
-        return "filter", f"filtered by {'; '.join(by)}"
-    return None
+    return None if verdict.is_wanted else ("filter", filtered_by(consumer))
+
+
+def unwanted(consumer: Consumer, entry: Entry) -> tuple[UnwantedBy, str]:
+    """Return why the consumer does not want `entry`, of a table that it follows, its filters left
+    aside."""
+    definition = consumer.definition
+    if definition.actions is not None and entry.action not in definition.actions:
+        listed = ", ".join(definition.actions)
+        return "actions", f"{entry.action} is not among its actions ({listed})"
+    listed = ", ".join(definition.when_changed or ())
+    return "when_changed", f"none of its columns when_changed changed ({listed})"
+
+
+def filtered_by(consumer: Consumer) -> str:
+    """Return what the consumer's filters are, as the reason for not getting a change."""
+    definition = consumer.definition
+    by = [*map(_filter_text, definition.filters), *filter(None, [definition.filter])]
+    return f"filtered by {'; '.join(by)}"
 
 
 async def _verdict(consumer: Consumer, entry: Entry) -> Verdict:

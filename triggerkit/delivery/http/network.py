@@ -171,4 +171,4 @@ async def check_url(url: str, allowed: tuple[Network, ...]) -> None:
     except CannotReach as error:
         # The host is then most likely the beginning of a password.
         why = "its host has no public address, and an @ follows" if has_stray_at(url) else error
-        raise InvalidEndpoint(f"cannot push to the URL: {why}") from None
+        raise InvalidEndpoint(f"cannot push to the URL: {why}", "url") from None

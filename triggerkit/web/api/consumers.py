@@ -121,7 +121,7 @@ async def create_consumer(call: Call, body: NewConsumer) -> ChangedConsumer:
     looked up in the source database: what is not there is a 422."""
     values = body.model_dump(mode="json", exclude={"name"}, exclude_unset=True)
     async with call.source() as source, call.state() as state:
-        warnings = await _editor(call, source, state).create(body.name, values)
+        warnings = await editor_of(call, source, state).create(body.name, values)
         return await _changed(state, body.name, warnings)
 
 
@@ -146,7 +146,7 @@ async def edit_consumer(call: Call, name: str, body: EditConsumer) -> ChangedCon
     changed there."""
     values = body.model_dump(mode="json", exclude={"may_lose"}, exclude_unset=True)
     async with call.source() as source, call.state() as state:
-        editor = _editor(call, source, state)
+        editor = editor_of(call, source, state)
         warnings = await editor.edit(name, values, may_lose=body.may_lose)
         return await _changed(state, name, warnings)
 
@@ -203,7 +203,13 @@ async def _healths(call: Call, state: psycopg.AsyncConnection) -> list[ConsumerH
     return await consumer_health(state, [await outlook(state, id_, call.policy) for id_ in ids])
 
 
-def _editor(call: Call, source: psycopg.AsyncConnection, state: psycopg.AsyncConnection) -> Editor:
+def editor_of(
+    call: Call,
+    source: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    actor: str = ACTOR,
+) -> Editor:
+    """Return what makes and edits consumers, on behalf of `actor`."""
     settings = call.settings
     names = CaptureNames.of(settings)
     tasks = {task.name: task for task in call.tasks}
@@ -212,7 +218,7 @@ def _editor(call: Call, source: psycopg.AsyncConnection, state: psycopg.AsyncCon
         state,
         call.keyring,
         settings.public_url,
-        ACTOR,
+        actor,
         names,
         lambda declared: check_direct([declared], tasks),
     )

@@ -72,20 +72,21 @@ async def show_endpoint(call: Call, name: str) -> EndpointInfo:
 async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointInfo:
     """Change an endpoint; what is not given stays. One that is declared in code or in
     triggerkit.toml is changed there."""
-
-    def change(before: Endpoint) -> Endpoint:
-        names = {n.lower() for n in body.headers}
-        kept = {n: v for n, v in before.headers.items() if n.lower() not in names}
-        new = {n: v.get_secret_value() for n, v in body.headers.items() if v is not None}
-        is_signing = "signing_secret" in body.model_fields_set
-        secret = _plain(body.signing_secret) if is_signing else before.signing_secret
-        url = before.url if body.url is None else body.url
-        return replace(before, url=url, headers={**kept, **new}, signing_secret=secret)
-
     async with call.state() as state:
         store = store_of(call, state)
-        await store.edit(name, change)
+        await store.edit(name, lambda before: edited(before, body))
         return await store.show(name)
+
+
+def edited(before: Endpoint, body: EditEndpoint) -> Endpoint:
+    """Return an endpoint with the changes of `body`."""
+    names = {n.lower() for n in body.headers}
+    kept = {n: v for n, v in before.headers.items() if n.lower() not in names}
+    new = {n: v.get_secret_value() for n, v in body.headers.items() if v is not None}
+    is_signing = "signing_secret" in body.model_fields_set
+    secret = _plain(body.signing_secret) if is_signing else before.signing_secret
+    url = before.url if body.url is None else body.url
+    return replace(before, url=url, headers={**kept, **new}, signing_secret=secret)
 
 
 async def delete_endpoint(call: Call, name: str) -> None:

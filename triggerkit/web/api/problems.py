@@ -26,6 +26,7 @@ from triggerkit.errors import (
     DeclaredElsewhere,
     EndpointConflict,
     FieldProblem,
+    InvalidEndpoint,
     InvalidPayload,
     NameTaken,
     NotDurable,
@@ -138,15 +139,23 @@ def _details(error: Exception) -> list[dict[str, object]]:
     if isinstance(error, InvalidPayload):
         found = error.problems[:MAX_PROBLEMS]
         return [{"loc": ["payload", *problem.loc], "msg": problem.msg} for problem in found]
+    if isinstance(error, InvalidEndpoint) and error.field is not None:
+        return [{"loc": [error.field], "msg": str(error)}]
     return problems_of(str(error))
 
 
-def problems_of(message: str) -> list[dict[str, object]]:
+def status_of(error: TriggerkitError) -> int:
+    """Return the status of an answer that tells of `error`."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 409)
+
+
+def problems_of(message: str, where: str | None = None) -> list[dict[str, object]]:
     """Return the fields that an error of a definition names, a line each: `name field.0: what is
-    so`."""
+    so`. `where` is the name, which may be any text where a person typed it."""
+    named = r"\S+" if where is None else re.escape(where)
     found: list[dict[str, object]] = []
     for line in message.splitlines():
-        match = re.match(r"\S+ ([a-z_]+(?:\.\w+)*): (.+)", line)
+        match = re.match(rf"{named} ([a-z_]+(?:\.\w+)*): (.+)", line)
         if match is not None:
             parts: Sequence[str | int] = [
                 int(part) if part.isdigit() else part for part in match[1].split(".")

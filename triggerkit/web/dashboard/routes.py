@@ -11,6 +11,8 @@ from triggerkit.web.dashboard.actions import messages as to_messages
 from triggerkit.web.dashboard.actions import queues as to_queues
 from triggerkit.web.dashboard.actions import runs as to_runs
 from triggerkit.web.dashboard.actions import tasks as to_tasks
+from triggerkit.web.dashboard.forms import consumers as of_consumers
+from triggerkit.web.dashboard.forms import endpoints as of_endpoints
 from triggerkit.web.dashboard.login import Login, leave
 from triggerkit.web.dashboard.page import Route
 from triggerkit.web.dashboard.pages import (
@@ -60,6 +62,12 @@ ACTIONS: Final = (
     to_many,
 )
 
+#: Every module of forms by which something is made and changed.
+FORMS: Final = (
+    of_consumers,
+    of_endpoints,
+)
+
 
 def routes() -> tuple[Route, ...]:
     """Return the routes; their login counts wrong keys anew."""
@@ -67,5 +75,5 @@ def routes() -> tuple[Route, ...]:
     return (
         Route(LOGIN, login.show, login.enter, is_open=True),
         Route("/logout", post=leave, is_of_readers=True),
-        *(route for module in (*PAGES, *ACTIONS) for route in module.ROUTES),
+        *(route for module in (*PAGES, *ACTIONS, *FORMS) for route in module.ROUTES),
     )

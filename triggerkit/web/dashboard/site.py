@@ -27,7 +27,7 @@ from triggerkit.state.faults import is_away
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call, DatabaseHealthOf
-from triggerkit.web.api.problems import STATUSES
+from triggerkit.web.api.problems import status_of
 from triggerkit.web.dashboard.files import FILES, VERSION
 from triggerkit.web.dashboard.guard import HEADERS, is_own_host, is_own_origin, is_secure
 from triggerkit.web.dashboard.live import Live
@@ -205,8 +205,7 @@ def _failed(asked: Asked, error: Exception) -> Response:
     if isinstance(error, TimeoutError):
         return _refusal(asked, 503, _COSTLY)
     if isinstance(error, TriggerkitError):
-        status = next((code for kind, code in STATUSES if isinstance(error, kind)), 409)
-        return _refusal(asked, status, str(error))
+        return _refusal(asked, status_of(error), str(error))
     if isinstance(error, psycopg.DataError):
         return _refusal(asked, 422, "What is asked for cannot be looked up: it has a wrong value.")
     frames = "".join(traceback.format_tb(error.__traceback__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from triggerkit.web.api.backfills import Which, list_backfills
 from triggerkit.web.api.consumers import list_consumers, show_consumer, show_health
 from triggerkit.web.api.messages import ParkedFilter, list_messages
+from triggerkit.web.dashboard.forms.declared import declared_at
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 #: Parked messages on a page.
@@ -28,6 +29,7 @@ async def show_one_consumer(asked: Asked) -> Answer:
         "consumer": consumer,
         "health": await show_health(asked.call, name),
         "definition": {k: v for k, v in consumer.definition.as_json().items() if v is not None},
+        "declared_at": declared_at(asked.call.tasks, consumer.managed_by, "consumers", name),
         "backfills": [one for one in reversed(backfills.data) if one.consumer == name],
         "parked": parked.data,
         "next": asked.link("consumers", name, cursor=parked.next) if parked.next else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from triggerkit.consumers.trace.answers import last_answers
 from triggerkit.web.api.endpoints import list_endpoints
 from triggerkit.web.api.endpoints import show_endpoint as find_endpoint
+from triggerkit.web.dashboard.forms.declared import declared_at
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 #: Answers that the page of one endpoint shows.
@@ -26,7 +27,8 @@ async def show_endpoint(asked: Asked) -> Answer:
     endpoint = await find_endpoint(asked.call, name)
     async with asked.call.state() as state:
         answers = (await last_answers(state, name, limit=PAGE_ANSWERS)).get(name, [])
-    values = {"endpoint": endpoint, "answers": answers}
+    declared = declared_at(asked.call.tasks, endpoint.managed_by, "endpoints", name)
+    values = {"endpoint": endpoint, "answers": answers, "declared_at": declared}
     return Shown("endpoint.html", f"Endpoint {name}", values)
 
 

@@ -1,0 +1,1 @@
+"""Forms by which endpoints and consumers are made, changed and deleted."""
