@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import lru_cache
 from typing import Any
 
 from triggerkit.errors import text_of
 from triggerkit.runs.run import ClaimedRun
 
 try:
-    from opentelemetry import trace
+    from opentelemetry import context, trace
     from opentelemetry.trace import Status, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # pragma: no cover - the packages are an extra
@@ -45,14 +46,15 @@ def otel_span(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
             raise
 
 
-@contextmanager
-def otel_attempt(run: ClaimedRun) -> Iterator[None]:
-    """Yield the span of an attempt, in the trace that the run's request came with."""
-    if _tracer is None or (run.traceparent is None and not _is_set_up()):
-        yield
-        return
-    carrier = {} if run.traceparent is None else {"traceparent": run.traceparent}
-    parent = TraceContextTextMapPropagator().extract(carrier)
+def otel_attempt(run: ClaimedRun) -> AbstractContextManager[object]:
+    """Return what holds the span of an attempt, in the trace that the run's request came with.
+
+    Where the project exports none, only that trace is passed on to what the attempt triggers.
+    """
+    if _tracer is None:
+        return _NOTHING
+    if not _is_set_up():
+        return _NOTHING if run.traceparent is None else _Within(run.traceparent)
     facts: dict[str, Any] = {
         "messaging.operation.type": "process",
         "messaging.destination.name": run.queue,
@@ -60,10 +62,39 @@ def otel_attempt(run: ClaimedRun) -> Iterator[None]:
         "triggerkit.task": run.task,
         "triggerkit.attempt": run.attempt,
     }
-    with _tracer.start_as_current_span(
-        f"run {run.task}", context=parent, kind=trace.SpanKind.CONSUMER, attributes=facts
-    ):
-        yield
+    return _tracer.start_as_current_span(
+        f"run {run.task}",
+        context=_remote(run.traceparent),
+        kind=trace.SpanKind.CONSUMER,
+        attributes=facts,
+    )
+
+
+_NOTHING = nullcontext()
+
+
+class _Within:
+    """Makes a request's trace the current one. The library's own way, by a span that nobody gets,
+    was a quarter of executing a run that does nothing."""
+
+    __slots__ = ("_token", "_traceparent")
+
+    def __init__(self, traceparent: str) -> None:
+        self._traceparent = traceparent
+
+    def __enter__(self) -> None:
+        remote = trace.get_current_span(_remote(self._traceparent))
+        self._token = context.attach(trace.set_span_in_context(remote))
+
+    def __exit__(self, *_: object) -> None:
+        context.detach(self._token)
+
+
+@lru_cache(maxsize=64)
+def _remote(traceparent: str | None) -> Any:
+    """Return the context of a request's trace: all runs of a push have the same."""
+    carrier = {} if traceparent is None else {"traceparent": traceparent}
+    return TraceContextTextMapPropagator().extract(carrier)
 
 
 def _is_set_up() -> bool:

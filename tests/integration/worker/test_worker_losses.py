@@ -95,9 +95,13 @@ def test_what_was_taken_when_redis_failed_is_still_queued_and_the_next_take_is_w
     state: RunState, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_all_there_is(monkeypatch)
-    user, password = "without_zpopmin", "for-the-tests-only"
+    user, password = "that_removes_none", "for-the-tests-only"
     state.redis.acl_setuser(
-        user, enabled=True, passwords=[f"+{password}"], keys=["*"], commands=["+@all", "-zpopmin"]
+        user,
+        enabled=True,
+        passwords=[f"+{password}"],
+        keys=["*"],
+        commands=["+@all", "-zremrangebyrank"],
     )
     socket = state.redis.connection_pool.connection_kwargs["path"]
     limited = RedisTransport(f"unix://{user}:{password}@{socket}", state.namespace)
@@ -106,7 +110,7 @@ def test_what_was_taken_when_redis_failed_is_still_queued_and_the_next_take_is_w
     with state.claims() as claims:
         fetcher = Fetcher(limited.source([TASK]), lambda: claims, Slots(SLOTS))
         assert [fetcher.claim() for _ in range(3)] == [[]] * 3
-        state.redis.acl_setuser(user, commands=["+zpopmin"])
+        state.redis.acl_setuser(user, commands=["+zremrangebyrank"])
         given = fetcher.claim()
     assert [run.id for run in given] == [run.id for run in runs[3 : 3 + SLOTS]]
     assert state.pushed() == [run.id for run in runs[3 + SLOTS :]]
