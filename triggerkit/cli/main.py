@@ -57,6 +57,7 @@ MODULES: Final = {
     "endpoints": "endpoints",
     "models": "models",
     "backfill": "backfill",
+    "events": "events",
     "psql": "psql",
     "completion": "completion",
 }

@@ -10,6 +10,7 @@ from triggerkit.web.api import (
     consumers,
     databases,
     endpoints,
+    events,
     messages,
     pulling,
     running,
@@ -100,6 +101,11 @@ OPERATIONS: Final = (
     Operation("GET", "/workers", running.list_all_workers, "List the workers"),
     Operation("GET", "/traces/{position}", traces.show_trace, "Show the way of a change"),
     Operation("GET", "/why", why.show_why, "Say why a row has no effect", errors=(404, 409)),
+    Operation("GET", "/events/users", events.list_event_users, "List the users of the events"),
+    Operation("POST", "/events/users", events.add_event_user, "Add a user of the events", 201,
+              (409,)),
+    Operation("DELETE", "/events/users/{name}", events.remove_event_user,
+              "Remove a user of the events", 204),
     Operation("GET", "/audit", audit.list_changes, "List what was changed"),
 )
 # fmt: on

@@ -10,7 +10,6 @@ from psycopg_pool import PoolTimeout
 from starlette.responses import Response
 
 from triggerkit.errors import CannotConnect, TriggerkitError
-from triggerkit.events.event import Event
 from triggerkit.events.groups.group import Group
 from triggerkit.events.groups.service import NoOffset, NotOwned, Superseded, UnknownInstance
 from triggerkit.events.topic_log import OffsetOutOfRange, UnknownTopic
@@ -36,19 +35,6 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 #: What is answered where there is nothing to tell.
 SUCCESS = {"result": "Success", "status": 200}
-
-
-def message(event: Event) -> dict[str, Any]:
-    """Return an event as a message of the API."""
-    return {
-        "topic": event.topic,
-        "partition": event.partition,
-        "offset": event.offset,
-        "timestamp": event.timestamp,
-        "key": event.key,
-        "value": event.value.decode(),
-        "headers": [{"key": key, "value": value} for key, value in event.headers],
-    }
 
 
 def instances(group: Group) -> list[dict[str, Any]]:

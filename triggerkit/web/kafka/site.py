@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from triggerkit.consumers.pull.consumers import in_order
+from triggerkit.events.event import message
 from triggerkit.events.groups.service import Groups
 from triggerkit.events.topic_log import TopicLog, TopicPartition
 from triggerkit.runs.client import Client
@@ -28,7 +29,6 @@ from triggerkit.web.kafka.answers import (
     answer,
     answer_to,
     instances,
-    message,
     not_allowed,
     refused,
 )

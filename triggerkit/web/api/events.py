@@ -1,0 +1,48 @@
+"""The users of the events through the API; no answer but the first has a password."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import SecretStr
+
+from triggerkit.events.users import EventUser, add_user, list_users, new_password, remove_user
+from triggerkit.web.api.operation import ACTOR, Call, Given, Page
+
+
+class NewUser(Given):
+    """A user to be made; without a password one is made for it."""
+
+    name: str
+    password: SecretStr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUser:
+    """A user that was made. `password` is the one that was made for it, shown this once."""
+
+    name: str
+    created_at: datetime
+    password: str | None
+
+
+async def list_event_users(call: Call) -> Page[EventUser]:
+    """Return the users who may read the events, by name."""
+    async with call.state() as state:
+        return Page(data=await list_users(state))
+
+
+async def add_event_user(call: Call, body: NewUser) -> MadeUser:
+    """Make a user, who reads the events by HTTP Basic with its name and password."""
+    made = new_password() if body.password is None else None
+    password = made or (body.password.get_secret_value() if body.password else "")
+    async with call.state() as state:
+        user = await add_user(state, body.name, password, ACTOR)
+    return MadeUser(user.name, user.created_at, made)
+
+
+async def remove_event_user(call: Call, name: str) -> None:
+    """Remove a user: its requests are refused from now on."""
+    async with call.state() as state:
+        await remove_user(state, name, ACTOR)
