@@ -30,6 +30,7 @@
     ├── InvalidOutput               an output that does not fit its task's type
     ├── UnknownRun                  no run has this id                           (exit 1)
     ├── HasEnded                    the run has ended already                    (exit 1)
+    ├── UnknownRow                  a table has no such row                      (exit 1)
     ├── NotDrained                  a test's runs in memory never end
     ├── UnknownQueue                no queue has this name                       (exit 1)
     ├── UnknownSchedule             no schedule has this name                    (exit 1)
@@ -219,6 +220,10 @@ class UnknownRun(TriggerkitError):
 
 class HasEnded(TriggerkitError):
     """The run has ended already."""
+
+
+class UnknownRow(TriggerkitError):
+    """The table has no row of this key."""
 
 
 class NotDrained(TriggerkitError):

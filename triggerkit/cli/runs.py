@@ -1,4 +1,4 @@
-"""`runs`: list, show, tail, cancel, replay, errors."""
+"""`runs`: list, show, tail, cancel, replay, reschedule, errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ from triggerkit.cli.run_client import (
 from triggerkit.cli.run_options import filtered, moment
 from triggerkit.cli.run_view import print_run, print_runs, when
 from triggerkit.cli.tail import tail
+from triggerkit.configuration.moments import moment_ahead, seconds_until
 from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.project import Project
 from triggerkit.runs.admin.browse import MAX_LIMIT, count_of, list_runs, show_run
-from triggerkit.runs.admin.control import UNFINISHED, Cancellation, cancel_run, cancel_runs
+from triggerkit.runs.admin.control import (
+    UNFINISHED,
+    Cancellation,
+    cancel_run,
+    cancel_runs,
+    reschedule_run,
+)
 from triggerkit.runs.admin.error_groups import ErrorGroup, group_errors
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.client import Client
@@ -47,12 +54,13 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 def register(app: typer.Typer) -> None:
     """Add the group to `app`."""
-    group = typer.Typer(help="Inspect, cancel and replay runs.", no_args_is_help=True)
+    group = typer.Typer(help="Inspect, cancel, replay and reschedule runs.", no_args_is_help=True)
     group.command("list")(filtered(list_command))
     group.command()(show)
     group.command()(filtered(tail))
     group.command()(filtered(cancel))
     group.command()(filtered(replay))
+    group.command()(reschedule)
     group.command()(errors)
     app.add_typer(group, name="runs")
 
@@ -158,6 +166,21 @@ def replay(
     if isinstance(done, Replayed) and done.refused:
         console.print(f"not replayed: {done.refused:,}; the first: {done.refusal}", markup=False)
         raise typer.Exit(1)
+
+
+def reschedule(
+    run_id: Annotated[str, typer.Argument(help="run_…")],
+    when: Annotated[str, typer.Argument(help="now, 30m, 2h, 7d, or 2026-01-31T12:00:00Z")],
+) -> None:
+    """Have a run that waits start, or be tried again, at another time."""
+    try:
+        moment_ = moment_ahead(when)
+    except ValueError as error:
+        raise ConfigurationError(f"{when!r} is no time: {error}") from None
+    delay_s = seconds_until(moment_)
+    with_client(partial(reschedule_run, run_id=run_id, delay_s=delay_s, actor=actor()))
+    told = "starts now" if delay_s == 0 else f"starts {moment_:%Y-%m-%d %H:%M:%S %Z}"
+    console.print(f"{run_id}: {told}, if its queue has room", markup=False)
 
 
 def errors(

@@ -168,6 +168,17 @@ def test_runs_are_canceled_and_replayed_by_command(state: RunState, command: Com
     assert actors == {"cli"}
 
 
+def test_a_run_is_rescheduled_by_command(state: RunState, command: Command) -> None:
+    [run] = (h.id for h in state.accept(new_run(delay_s=60)))
+    due = "SELECT round(extract(epoch FROM scheduled_at - now()) / 3600) FROM triggerkit.runs"
+    assert f"{run}: starts 2" in done(command("runs", "reschedule", run, "2h"))
+    assert state.rows(due) == [2]
+    assert f"{run}: starts now" in done(command("runs", "reschedule", run, "now"))
+    assert state.rows(due) == [0]
+    assert "how long from now" in str(command("runs", "reschedule", run, "soon").exception)
+    assert "run_x" in str(command("runs", "reschedule", "run_x", "now").exception)
+
+
 def test_queues_are_listed_paused_limited_and_resumed_by_command(
     state: RunState, command: Command
 ) -> None:

@@ -10,16 +10,21 @@ from typing import Annotated, Any
 import psycopg
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
+from triggerkit.configuration.moments import seconds_until
 from triggerkit.errors import UnknownRun
-from triggerkit.runs.admin.browse import list_runs, show_run
-from triggerkit.runs.admin.control import cancel_run, cancel_runs
+from triggerkit.runs.admin.browse import list_runs, show_run, summaries_of
+from triggerkit.runs.admin.control import cancel_run, cancel_runs, reschedule_run
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.tasks.replay import Edited, Replayer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.run_models import Run, RunSummary, Text, Wanted, WantedPage
+from triggerkit.web.api.triggers import Moment
 
 #: Most runs that one request cancels or replays.
 MOST_AT_ONCE = 10_000
+
+#: Longest delay that is set by hand: a hundred years.
+MOST_DELAY_S = 100 * 366 * 86_400
 
 
 class TaskInfo(BaseModel):
@@ -45,6 +50,12 @@ class ReplayOf(Given):
         if self.current and "payload" in self.model_fields_set:
             raise ValueError("payload and current cannot be combined")
         return self
+
+
+class Rescheduled(Given):
+    """When a run starts: so many seconds from now (0 is now), or at a time."""
+
+    delay: Annotated[float, Field(ge=0, le=MOST_DELAY_S, allow_inf_nan=False)] | Moment
 
 
 class RunHandle(BaseModel):
@@ -136,6 +147,17 @@ async def cancel_one_run(call: Call, id: str) -> CanceledRuns:  # noqa: A002
     """Cancel a run: one that waits at once; one that executes is stopped by its worker, within a
     second or so. One that has ended is a 409."""
     return CanceledRuns(**asdict(await cancel_run(call.client, id, ACTOR)))
+
+
+async def reschedule_one_run(call: Call, id: str, body: Rescheduled) -> RunSummary:  # noqa: A002
+    """Have a run that waits start, or be tried again, at another time. One that executes or has
+    ended is a 409."""
+    delay = body.delay
+    delay_s = delay if isinstance(delay, float) else seconds_until(delay)
+    await reschedule_run(call.client, id, delay_s, ACTOR)
+    async with call.state() as state:
+        [found] = await summaries_of(state, [id])
+    return RunSummary.model_validate(found)
 
 
 async def replay_one_run(call: Call, id: str, body: ReplayOf) -> RunHandle:  # noqa: A002

@@ -85,6 +85,8 @@ OPERATIONS: Final = (
     Operation("GET", "/runs/{id}", runs.show_one_run, "Show a run"),
     Operation("POST", "/runs/{id}/cancel", runs.cancel_one_run, "Cancel a run", errors=(409,)),
     Operation("POST", "/runs/{id}/replay", runs.replay_one_run, "Replay a run", 201, (409,)),
+    Operation("POST", "/runs/{id}/reschedule", runs.reschedule_one_run, "Reschedule a run",
+              errors=(409,)),
     Operation("GET", "/errors", runs.list_errors, "List the errors of runs, grouped"),
     Operation("GET", "/queues", running.list_all_queues, "List the queues"),
     Operation("GET", "/queues/{name}", running.show_queue, "Show a queue"),

@@ -23,6 +23,9 @@ MOST_ITEMS = 1000
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+#: A time as text: a number would be one since 1970, and -1 no wrong delay.
+Moment = Annotated[AwareDatetime, Field(strict=True)]
+
 Key = Annotated[str, Field(min_length=1)]
 
 
@@ -37,7 +40,7 @@ class DebounceOptions(Given):
 class Options(Given):
     """The options of a trigger, as in Python; times are in seconds, `delay` may be a moment."""
 
-    delay: Seconds | AwareDatetime | None = None
+    delay: Seconds | Moment | None = None
     ttl: Seconds | None = None
     queue: str | None = None
     max_attempts: int | None = None

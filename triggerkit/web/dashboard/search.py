@@ -126,25 +126,6 @@ def moment_of(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def ahead_of(text: str) -> datetime:
-    """Return a moment that is given as `now`, how far from now it is (`1h`), or in ISO 8601.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    if text == "now":
-        return datetime.now(UTC)
-    try:
-        return datetime.now(UTC) + timedelta(seconds=SECONDS.read(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("write now, how long from now (30m, 2h), or a time in UTC") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 def read_filter(
     text: str, names: Sequence[str], free: str | None = None
 ) -> tuple[dict[str, str], str | None]:

@@ -121,6 +121,21 @@ def test_runs_are_canceled_and_replayed(state: RunState, site: ApiSite) -> None:
     assert {change["actor"] for change in site.get("/audit")["data"]} == {"api"}
 
 
+def test_a_run_that_waits_is_rescheduled(state: RunState, site: ApiSite) -> None:
+    [run] = (h.id for h in state.accept(new_run(delay_s=3600)))
+    at = f"/runs/{run}/reschedule"
+    assert site.done("POST", at, {"delay": 0})["status"] == "delayed"
+    found = site.done("POST", at, {"delay": "2999-01-01T00:00:00Z"})
+    assert found["scheduled_at"].startswith("2998-12-31T23:59:5") or found[
+        "scheduled_at"
+    ].startswith("2999-01-01T00:00:0")
+    for wrong in ({}, {"delay": -1}, {"delay": 1e12}, {"delay": "soon"}):
+        assert site.call("POST", at, wrong).status == 422, wrong
+    assert site.call("POST", "/runs/run_x/reschedule", {"delay": 1}).status == 404
+    site.done("POST", f"/runs/{run}/cancel")
+    assert site.call("POST", at, {"delay": 1}).status == 409
+
+
 def test_queues_are_limited_paused_and_resumed(state: RunState, site: ApiSite) -> None:
     state.accept(new_run())
     found = site.done("PATCH", "/queues/default", {"concurrency": 5, "rate": "100/15s"})

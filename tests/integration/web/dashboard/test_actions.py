@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from tests.integration.run_state import RunState
+from tests.integration.web.dashboard.followed import followed
 from tests.integration.web.dashboard.test_pages import make_consumer, park, posts
 from tests.integration.web.dashboard.visitor import Visitor
 
@@ -35,6 +37,39 @@ def test_a_task_is_started_with_a_payload_that_fits(state: RunState, visitor: Vi
     assert visitor.submit("/tasks/other/start", form).status == 404
     assert state.statuses() == ["queued"]
     assert audited(state)[-1] == "dashboard: trigger"
+
+
+def test_a_task_is_tested_and_what_is_wrong_is_said_beside_what_was_typed(
+    state: RunState, visitor: Visitor
+) -> None:
+    page = visitor.get("/tasks/work/test")
+    form = {"csrf": page.csrf, "payload": '{"n": "three"}'}
+    refused = visitor.submit("/tasks/work/start", form)
+    assert refused.status == 422
+    assert "n: Input should be a valid integer" in refused.text
+    assert '{"n": "three"}' in refused.text
+    assert "/tasks/work/test" in visitor.get("/tasks/work").html
+    visitor.get("/tasks/other/test", 404)
+
+
+def test_a_task_is_tested_with_a_real_row(state: RunState) -> None:
+    with followed(state) as visitor:
+        state.connection.execute("INSERT INTO public.items VALUES (2, '<b>two</b>')")
+        newest = visitor.get("/tasks/tell/test?table=public.items")
+        assert "&lt;b&gt;two&lt;/b&gt;" in newest.html
+        page = visitor.get("/tasks/tell/test?table=items&key=1")
+        text = re.search(r"<textarea[^>]*>(.*?)</textarea>", page.html, re.S)
+        assert text is not None
+        payload = html.unescape(text[1])
+        started = visitor.submit("/tasks/tell/start", {"csrf": page.csrf, "payload": payload})
+        assert '"id": 1' in visitor.follow(started).text
+        for query, said in (
+            ("table=items&key=77", "has no row 77"),
+            ("table=items&key=x", "does not fit the type"),
+            ("table=nothing", "does not exist"),
+            ("table=a.b.c.", "is not a table"),
+        ):
+            assert said in visitor.get(f"/tasks/tell/test?{query}", 422).text
 
 
 def test_a_consumer_is_paused_resumed_and_replayed(state: RunState, visitor: Visitor) -> None:

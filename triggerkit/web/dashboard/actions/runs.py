@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import Any
 
+from triggerkit.configuration.moments import moment_ahead, seconds_until
 from triggerkit.errors import ConfigurationError, InvalidPayload
 from triggerkit.runs.admin.control import cancel_run, reschedule_run
 from triggerkit.tasks.replay import Edited, Replayer
@@ -17,7 +17,6 @@ from triggerkit.web.dashboard.actions.payload_form import (
     typed_payload,
 )
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
-from triggerkit.web.dashboard.search import ahead_of
 
 
 async def ask_replay(asked: Asked) -> Answer:
@@ -57,13 +56,10 @@ async def cancel(asked: Asked) -> Answer:
 async def reschedule(asked: Asked) -> Answer:
     """Have a run that waits start at another time, or now."""
     when = asked.form.get("when", "").strip()
-    if not when:
-        raise ConfigurationError("when? Write now, how long from now (30m, 2h), or a time")
     try:
-        moment = ahead_of(when)
+        delay_s = seconds_until(moment_ahead(when))
     except ValueError as error:
         raise ConfigurationError(f"when: {error}") from None
-    delay_s = max(0.0, (moment - datetime.now(UTC)).total_seconds())
     await reschedule_run(asked.call.client, asked.path("id"), delay_s, ACTOR)
     return Moved(asked.link("runs", asked.path("id")))
 

@@ -1,0 +1,34 @@
+"""Read moments that are still to come, as people write them: `now`, `30m`, a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from triggerkit.configuration.quantities import SECONDS
+
+HOW = "write now, how long from now (30m, 2h, 7d), or a time such as 2026-01-31T12:00:00Z"
+
+
+def moment_ahead(text: str) -> datetime:
+    """Return a moment that is given as `now`, by how far it is from now, or in ISO 8601, of UTC
+    unless it says otherwise.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text == "now":
+        return datetime.now(UTC)
+    try:
+        return datetime.now(UTC) + timedelta(seconds=SECONDS.read(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(HOW) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def seconds_until(moment: datetime) -> float:
+    """Return the seconds until a moment; none until one that is past."""
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
