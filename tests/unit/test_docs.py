@@ -96,7 +96,7 @@ def parse(cli: TyperGroup, arguments: list[str]) -> None:
         UsageError: there is no such command, option or value.
     """
     known = dict(leaf_commands(cli))
-    words = 2 if " ".join(arguments[:2]) in known else 1
+    words = next((n for n in (3, 2) if " ".join(arguments[:n]) in known), 1)
     name = " ".join(arguments[:words])
     if name not in known:
         raise BadParameter(f"there is no command {name!r}")
