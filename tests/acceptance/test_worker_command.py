@@ -179,3 +179,8 @@ def test_a_process_that_dies_is_replaced_and_its_runs_go_to_the_others(
         state.wait_for_status("completed", later.id)
         command.send_signal(signal.SIGTERM)
         assert command.wait(20) == 0, said(tmp_path)
+
+
+def test_a_queue_that_no_task_has_is_told(tmp_path: Path, settings: Settings) -> None:
+    with worker(tmp_path, settings, "--queue", "defult"):
+        assert "no queue is named 'defult'; did you mean default?" in said(tmp_path)

@@ -27,6 +27,7 @@ from triggerkit.runs.declared import DeclaredRuns, RunStep, apply_runs, plan_run
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
+from triggerkit.state.pooler import require_own_session
 from triggerkit.supervisor.declarations import load_all_declarations
 from triggerkit.terminal.console import TerminalConsole
 
@@ -107,6 +108,7 @@ async def _apply(
         await connect(settings.source_dsn, "triggerkit apply") as source,
         await connect(settings.state_dsn, "triggerkit apply") as state,
     ):
+        await require_own_session(state, settings.state_dsn)
         migrated = [f"applied migration {m.version}: {m.name}" for m in await migrate(state)]
         done = await apply_declarations(
             source,

@@ -16,6 +16,7 @@ from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate, script
+from triggerkit.state.pooler import require_own_session
 from triggerkit.supervisor.checks import Check, run_checks
 from triggerkit.supervisor.checks.models import models_of
 from triggerkit.supervisor.declarations import load_declarations
@@ -80,6 +81,7 @@ def upgrade() -> None:
 
     async def connected() -> list[str]:
         async with await connect(settings.state_dsn, "triggerkit upgrade") as state:
+            await require_own_session(state, settings.state_dsn)
             return [f"applied migration {m.version}: {m.name}" for m in await migrate(state)]
 
     for line in asyncio.run(connected()) or ["the schema triggerkit is up to date"]:

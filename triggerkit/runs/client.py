@@ -18,6 +18,7 @@ from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.runs.transport.open import open_async_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.state.pooler import require_own_session
 
 
 @dataclass(slots=True)
@@ -62,8 +63,13 @@ class Client:
 
 
 async def installation(settings: Settings) -> str:
-    """Return the id of this installation: its keys in Redis carry it."""
+    """Return the id of this installation: its keys in Redis carry it.
+
+    Raises:
+        PreflightFailed: a pooler shares the sessions of the state, or the schema is not there.
+    """
     async with await connect(settings.state_dsn, "triggerkit") as connection:
+        await require_own_session(connection, settings.state_dsn)
         cursor = await connection.execute("SELECT to_regclass('triggerkit.installation')::text")
         row = await cursor.fetchone()
         if row is None or row[0] is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
@@ -57,6 +57,12 @@ KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 #: What libpq repeats of a parameter that it cannot use.
 _REPEATED = re.compile(r'^(invalid [^"]*)"[^"]*"?')
 
+#: A setting in `options`, as libpq has them; poolers drop those, or refuse the connection for them.
+_OPTION = re.compile(r"-c\s*([a-z_]+)=(\S*)")
+
+#: What poolers answer that do not pass a parameter on.
+_REFUSED = "unsupported startup parameter"
+
 #: Seconds to wait for a server to answer.
 CONNECT_TIMEOUT_S = 10
 
@@ -82,19 +88,55 @@ def session_of(server_version: int) -> dict[str, str]:
 
 
 def _pins(server_version: int) -> bytes:
-    """Return the statement that pins a session.
+    """Return the statement that pins a session, and answers which process serves it.
 
     Set afterwards, not when connecting: what the environment (PGTZ, PGDATESTYLE) or a pooler says
     would win over that.
     """
     pins = session_of(server_version).items()
     settings = [f"set_config('{name}', '{value}', false)" for name, value in pins]
-    return f"SELECT {', '.join(settings)}, {_DURABLE}".encode()
+    return f"SELECT pg_backend_pid(), {', '.join(settings)}, {_DURABLE}".encode()
 
 
-async def _pin(connection: psycopg.AsyncConnection) -> None:
-    adapt(connection)
-    await connection.execute(_pins(connection.info.server_version))
+def _asked_for(options: str | None, server_version: int) -> list[list[str]]:
+    """Return the names and the values of what `options` sets besides the pins."""
+    pins = session_of(server_version)
+    asked = [pair for pair in _OPTION.findall(options or "") if pair[0] not in pins]
+    return [[name for name, _ in asked], [value for _, value in asked]]
+
+
+#: A pooler that drops `options` instead of refusing them says nothing of it.
+_SET_LATER = (
+    "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) o (name, value)"
+)
+
+
+class PinnedConnection(psycopg.AsyncConnection):
+    """A connection whose session is pinned once it is open, also where a pooler is in between."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **parameters: Any) -> Self:
+        """Connect by `pinned` parameters."""
+        options = parameters.get("options")
+        try:
+            connection = await super().connect(conninfo, **parameters)
+        except psycopg.OperationalError as error:
+            if _REFUSED not in str(error) or "replication" in parameters:
+                raise
+            connection = await super().connect(conninfo, **{**parameters, "options": None})
+        try:
+            await connection._pin(options)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _pin(self, options: str | None) -> None:
+        adapt(self)
+        version = self.info.server_version
+        row = await (await self.execute(_pins(version))).fetchone()
+        if row is not None and row[0] != self.info.backend_pid:
+            await self.execute(_SET_LATER, _asked_for(options, version))
 
 
 async def connect(
@@ -110,13 +152,7 @@ async def connect(
     if replication:
         parameters["replication"] = "database"
     try:
-        connection = await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
-        try:
-            await _pin(connection)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
+        return await PinnedConnection.connect(**parameters, autocommit=True)
     except psycopg.OperationalError as error:
         said = _first_line(error)
         raise CannotConnect(
@@ -126,7 +162,7 @@ async def connect(
 
 def _remedy(said: str) -> str:
     # PgBouncer, and those that speak as it does, of what they do not pass on.
-    if "unsupported startup parameter" in said:
+    if _REFUSED in said:
         return "a pooler answers there; set the URL to the server's own address and port"
     return "check that the server runs and that the URL's host, user and password are correct"
 
@@ -138,10 +174,19 @@ def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:
     Raises:
         psycopg.OperationalError: the server does not answer or refuses.
     """
-    connection = psycopg.connect(**parameters, autocommit=True)
+    options = parameters.get("options")
+    try:
+        connection = psycopg.connect(**parameters, autocommit=True)
+    except psycopg.OperationalError as error:
+        if _REFUSED not in str(error):
+            raise
+        connection = psycopg.connect(**{**parameters, "options": None}, autocommit=True)
     adapt(connection)
     try:
-        connection.execute(_pins(connection.info.server_version))
+        version = connection.info.server_version
+        row = connection.execute(_pins(version)).fetchone()
+        if row is not None and row[0] != connection.info.backend_pid:
+            connection.execute(_SET_LATER, _asked_for(options, version))
     except BaseException:
         connection.close()
         raise
@@ -171,11 +216,11 @@ def pool(dsn: str, application_name: str, *, size: int, statement_s: float | Non
     with `statement_s` a statement that takes longer is ended."""
 
     async def configure(connection: psycopg.AsyncConnection) -> None:
-        await _pin(connection)
         if statement_s is not None:
             await connection.execute(f"SET statement_timeout = {int(statement_s * 1000)}")
 
     return Pool(
+        connection_class=PinnedConnection,
         kwargs={**pinned(dsn, application_name), "autocommit": True},
         configure=configure,
         min_size=1,

@@ -35,6 +35,7 @@ from triggerkit.replication.capture import Capture
 from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
+from triggerkit.state.pooler import require_own_session
 from triggerkit.state.recovery import Recovery
 from triggerkit.supervisor.logs import is_child
 from triggerkit.supervisor.streaming.confirmed import Confirmed
@@ -214,6 +215,7 @@ async def applied_database(settings: Settings) -> Database:
         await connect(settings.source_dsn, "triggerkit stream") as source,
         await connect(settings.state_dsn, "triggerkit stream") as state,
     ):
+        await require_own_session(state, settings.state_dsn)
         await state.execute(f"LISTEN {CONSUMERS}")
         database = await find_database(source, state)
         if database is None:

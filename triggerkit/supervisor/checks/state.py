@@ -13,6 +13,7 @@ from triggerkit.errors import CannotConnect
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import SCHEMA, applied_version, migrations
+from triggerkit.state.pooler import pooler_problem
 from triggerkit.supervisor.checks.check import Check, quoted
 from triggerkit.supervisor.checks.columns import check_columns
 from triggerkit.supervisor.checks.session import check_session
@@ -43,9 +44,15 @@ async def check_state(settings: Settings, source: psycopg.AsyncConnection) -> li
         await stack.enter_async_context(state)
         return [
             Check(name, True, shown_database(settings.state_dsn)),
+            *await _pooler(state, settings),
             await check_session(state, "session of the state"),
             *await _state(state, source),
         ]
+
+
+async def _pooler(state: psycopg.AsyncConnection, settings: Settings) -> list[Check]:
+    problem = await pooler_problem(state, settings.state_dsn)
+    return [] if problem is None else [Check("pooler of the state", False, *problem)]
 
 
 async def _state(state: psycopg.AsyncConnection, source: psycopg.AsyncConnection) -> list[Check]:
