@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate --python-version 3.11
 
-.PHONY: dev test versions faults screenshots soak check docs format lock bench guard clean
+.PHONY: dev test kafka versions faults screenshots soak check docs format lock bench guard clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -16,6 +16,13 @@ dev: .venv/.installed
 ## test: all tests but the kills and faults
 test: .venv/.installed-dev
 	@$(BIN)/pytest -n 3 --dist loadfile --ignore tests/faults
+
+## kafka: the broker of the tests of events, fetched by Maven
+kafka: .cache/kafka/.fetched
+
+.cache/kafka/.fetched: .ci/kafka/pom.xml
+	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
+	@touch $@
 
 ## versions: capture from every Postgres from 12 to 18, fetched by npm where it is not embedded
 versions: .venv/.installed-dev

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 
+from tests.kafka import KafkaServer, running_kafka
 from tests.rabbitmq import RabbitmqServer, running_rabbitmq
 from tests.servers import Servers
 from triggerkit.embedded.folders import RELOCATED
@@ -94,6 +95,12 @@ def redis_url(servers: Servers) -> str:
 def rabbitmq_server() -> Iterator[RabbitmqServer]:
     """A real RabbitMQ; its queues carry the installation's id, so that tests do not meet."""
     yield from running_rabbitmq()
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[KafkaServer]:
+    """A real Kafka; topics carry their database's name, so that tests do not meet."""
+    yield from running_kafka()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ Point = Literal[
     "post-before",
     "post-after",
     "delivered-before-cursor",
+    "produced-before-cursor",
     "chunk-read",
     "chunk-marked",
     "chunk-stored",

@@ -6,12 +6,10 @@ the same folder (its `.triggerkit/dev.json`), else it has the default given here
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping
 from datetime import timedelta
 from io import StringIO
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretBytes,
     SecretStr,
     ValidationError,
@@ -28,12 +27,14 @@ from pydantic import (
 )
 
 from triggerkit.configuration.addresses import (
+    host_in_url,
     http_problem,
     is_host,
     read_database_url,
     read_server_url,
 )
 from triggerkit.configuration.quantities import BYTES, SECONDS
+from triggerkit.configuration.secret_text import key_bytes, split_secrets
 from triggerkit.errors import ConfigurationError
 from triggerkit.signature import read_secret
 from triggerkit.textfile import read_text
@@ -52,6 +53,9 @@ LONGEST_KEPT_S = 36_500 * 86_400
 
 #: The largest log: what a bigint counts.
 LARGEST_LOG_BYTES = 10**18
+
+#: What the settings of Kafka's client begin with: a property's name follows, as `SASL_USERNAME`.
+KAFKA = "KAFKA_"
 
 
 class Settings(BaseModel):
@@ -85,11 +89,20 @@ class Settings(BaseModel):
     embedding_model: str = "text-embedding-3-small"
     embedding_dimensions: int = Field(default=1536, ge=1, le=16000)
     embedding_requests: int = Field(default=8, ge=1, le=1000)
+    kafka_bootstrap_servers: str | None = None
+    kafka_security_protocol: str | None = None
+    kafka_ssl_ca_location: str | None = None
+    kafka_sasl_mechanism: str | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_compression_type: str = "lz4"
+    #: Other properties of Kafka's client, by their names in the environment.
+    _kafka_others: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
 
     @field_validator("triggerkit_webhook_secret")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        for secret in _split(value):
+        for secret in split_secrets(value):
             if len(secret) < MIN_SECRET_CHARS:
                 raise ValueError(
                     f"each secret needs at least {MIN_SECRET_CHARS} characters; "
@@ -100,7 +113,7 @@ class Settings(BaseModel):
     @field_validator("triggerkit_webhook_signing_secret")
     @classmethod
     def _signing(cls, value: SecretStr | None) -> SecretStr | None:
-        for secret in _split(value):
+        for secret in split_secrets(value):
             try:
                 read_secret(secret)
             except ConfigurationError as error:
@@ -110,8 +123,8 @@ class Settings(BaseModel):
     @field_validator("triggerkit_encryption_key")
     @classmethod
     def _right_size(cls, value: SecretStr | None) -> SecretStr | None:
-        for key in _split(value):
-            if len(_key_bytes(key)) != ENCRYPTION_KEY_BYTES:
+        for key in split_secrets(value):
+            if len(key_bytes(key)) != ENCRYPTION_KEY_BYTES:
                 raise ValueError(
                     f"each key is the base64 of {ENCRYPTION_KEY_BYTES} bytes; make one with: "
                     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -171,13 +184,19 @@ class Settings(BaseModel):
         if is_service_link(known["triggerkit_port"] or ""):
             known["triggerkit_port"] = None
         try:
-            return cls.model_validate({name: v for name, v in known.items() if v})
+            settings = cls.model_validate({name: v for name, v in known.items() if v})
         except ValidationError as error:
             lines = [
                 f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"
                 for e in error.errors()
             ]
             raise ConfigurationError("; ".join(lines)) from None
+        settings._kafka_others.update(
+            (name, SecretStr(value))
+            for name, value in environment.items()
+            if name.startswith(KAFKA) and name.lower() not in cls.model_fields and value
+        )
+        return settings
 
     def environment(self) -> dict[str, str]:
         """Return the settings as environment variables for a child process, secrets in the
@@ -189,7 +208,18 @@ class Settings(BaseModel):
                 value = value.get_secret_value()
             if value is not None:
                 values[name.upper()] = str(value)
+        for name, secret in self._kafka_others.items():
+            values[name] = secret.get_secret_value()
         return values
+
+    @property
+    def kafka(self) -> dict[str, SecretStr]:
+        """The settings of Kafka's client, by their names in the environment; empty without
+        bootstrap servers."""
+        if self.kafka_bootstrap_servers is None:
+            return {}
+        own = self.environment().items()
+        return {name: SecretStr(value) for name, value in own if name.startswith(KAFKA)}
 
     @property
     def source_dsn(self) -> str:
@@ -235,7 +265,7 @@ class Settings(BaseModel):
             ConfigurationError: none is set.
         """
         self._required("triggerkit_webhook_secret", "a secret of 24 characters or more")
-        return _split(self.triggerkit_webhook_secret)
+        return split_secrets(self.triggerkit_webhook_secret)
 
     @property
     def webhook_signing_secrets(self) -> list[str]:
@@ -243,12 +273,14 @@ class Settings(BaseModel):
 
         Empty when none is set.
         """
-        return _split(self.triggerkit_webhook_signing_secret)
+        return split_secrets(self.triggerkit_webhook_signing_secret)
 
     @property
     def encryption_keys(self) -> list[SecretBytes]:
         """The keys of what is encrypted at rest; the first one encrypts. Empty when none is set."""
-        return [SecretBytes(_key_bytes(key)) for key in _split(self.triggerkit_encryption_key)]
+        return [
+            SecretBytes(key_bytes(key)) for key in split_secrets(self.triggerkit_encryption_key)
+        ]
 
     @property
     def log_keep(self) -> timedelta:
@@ -270,7 +302,7 @@ class Settings(BaseModel):
         """Base URL under which `serve` is reached by deliveries to our own routes."""
         if self.triggerkit_public_url:
             return self.triggerkit_public_url.rstrip("/")
-        return f"http://{_host_in_url(self.triggerkit_host)}:{self.triggerkit_port}"
+        return f"http://{host_in_url(self.triggerkit_host)}:{self.triggerkit_port}"
 
     def _required(self, name: str, example: str) -> str:
         value: SecretStr | None = getattr(self, name)
@@ -286,35 +318,6 @@ def is_service_link(port: str) -> bool:
     """Tell whether it is what Kubernetes puts into the environment for a service of that name, such
     as `tcp://10.0.0.1:8000`: no setting of ours."""
     return port.startswith(("tcp://", "udp://", "sctp://"))
-
-
-def _host_in_url(host: str) -> str:
-    """Return the host by which this machine reaches what listens on `host`."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if address.is_unspecified:
-        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
-    return str(address) if address.version == 4 else f"[{address}]"
-
-
-def _split(value: SecretStr | None) -> list[str]:
-    if value is None:
-        return []
-    return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
-
-
-def _key_bytes(text: str) -> bytes:
-    """Return what `text` is the base64 of, in either alphabet, padded or not; nothing if it is
-    none."""
-    try:
-        plain = text.rstrip("=").replace("+", "-").replace("/", "_")
-        key = base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
-    except ValueError:
-        return b""
-    # The decoder skips characters that are not of the alphabet.
-    return key if base64.urlsafe_b64encode(key).rstrip(b"=") == plain.encode() else b""
 
 
 def own_environment(folder: Path) -> dict[str, str]:

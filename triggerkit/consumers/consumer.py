@@ -67,7 +67,7 @@ class Consumer:
     @property
     def is_pulled(self) -> bool:
         """Return whether somebody has to ask for its messages."""
-        return self.target is None and not self.definition.is_direct
+        return self.target is None and not self.definition.has_own_way
 
     def wants(self, entry: Entry) -> bool:
         """Return whether `entry` is for this consumer, its filters left aside."""

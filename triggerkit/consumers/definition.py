@@ -27,6 +27,8 @@ from triggerkit.log.entry import PARTITIONS
 
 Kind = Literal["rows", "changes"]
 Via = Literal["webhook", "direct"]
+#: Beside what may be declared: the consumer of `[events]` that writes into Kafka.
+Way = Literal["webhook", "direct", "kafka"]
 ActionName = Literal["insert", "update", "delete", "read", "truncate"]
 
 #: Largest number of messages in one push.
@@ -36,7 +38,10 @@ MAX_BATCH_SIZE = 1000
 _OF_PUSHES = ("endpoint", "timeout_s")
 
 #: Of a row `c` of consumers: somebody has to ask for its messages.
-IS_PULLED = "(c.endpoint_id IS NULL AND c.definition ->> 'via' IS DISTINCT FROM 'direct')"
+IS_PULLED = (
+    "(c.endpoint_id IS NULL AND coalesce(c.definition ->> 'via', 'webhook') NOT IN "
+    "('direct', 'kafka'))"
+)
 
 #: The words that `start` knows; everything else is a value of the sort column.
 BEGINNING = "beginning"
@@ -107,7 +112,7 @@ class ConsumerDefinition(BaseModel):
     endpoint: str | None = None
     #: How a task of this installation gets its messages: by a push to its "webhook" route, or
     #: "direct": the stream makes the runs, in the transaction that moves the cursor.
-    via: Via = "webhook"
+    via: Way = "webhook"
     #: The task that gets them directly; a consumer that a task declares is its own.
     task: str | None = None
     #: Whether it is paused; None leaves that to commands.
@@ -152,7 +157,7 @@ class ConsumerDefinition(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """Return the definition as it is stored."""
-        return self.model_dump(mode="json", exclude=set(_OF_PUSHES) if self.is_direct else None)
+        return self.model_dump(mode="json", exclude=set(_OF_PUSHES) if self.has_own_way else None)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -166,6 +171,11 @@ class ConsumerDefinition(BaseModel):
         Raises:
             ConfigurationError: a field is unknown or does not fit; the message has its path.
         """
+        if values.get("via") == "kafka":
+            raise ConfigurationError(
+                f"{where} via: 'kafka' is not declared by a consumer; name the tables in [events] "
+                "of triggerkit.toml"
+            )
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -175,6 +185,16 @@ class ConsumerDefinition(BaseModel):
     def is_direct(self) -> bool:
         """Whether the stream makes the runs of its messages itself."""
         return self.via == "direct"
+
+    @property
+    def is_kafka(self) -> bool:
+        """Whether the stream writes its messages into Kafka, as events."""
+        return self.via == "kafka"
+
+    @property
+    def has_own_way(self) -> bool:
+        """Whether the stream itself brings its messages where they go, without an endpoint."""
+        return self.via != "webhook"
 
     @property
     def table_names(self) -> tuple[TableName, ...]:

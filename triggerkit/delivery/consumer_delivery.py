@@ -14,15 +14,18 @@ from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
 from triggerkit.consumers.selection import WANTED, Selection
+from triggerkit.delivery.batch import Batch
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.isolation import Health
+from triggerkit.delivery.kafka.way import LONGEST_PAUSE_S, KafkaWay
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.delivery.slots import PushSlots
 from triggerkit.delivery.turns import Turns
+from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
-from triggerkit.runs.run import NewRun
+from triggerkit.state.backoff import backoff_s
 
 #: Tells of each push that was taken; those that were not are told with what comes next.
 pushes = logging.getLogger("triggerkit.pushes")
@@ -93,6 +96,7 @@ class ConsumerDelivery:
         pusher: Pusher,
         credentials_for: CredentialsFor,
         direct: DirectWay,
+        kafka: KafkaWay | None = None,
     ) -> None:
         self.consumer = consumer
         self.selection = Selection(consumer)
@@ -114,17 +118,18 @@ class ConsumerDelivery:
         self._pusher = pusher
         self._credentials_for = credentials_for
         self._direct = direct
+        self._kafka = kafka
         self._changed = asyncio.Event()
 
     @property
     def needs_code(self) -> bool:
         """Whether it needs code of the project: functions, or a task."""
-        return self.selection.leaves_calls or self.is_direct
+        return self.selection.leaves_calls or self.has_own_way
 
     @property
-    def is_direct(self) -> bool:
-        """Whether its messages become runs without a push."""
-        return self.consumer.definition.is_direct
+    def has_own_way(self) -> bool:
+        """Whether its messages go without a push: they become runs, or events in Kafka."""
+        return self.consumer.definition.has_own_way
 
     async def start(self) -> None:
         """Load the code that the consumer needs, if any.
@@ -132,8 +137,10 @@ class ConsumerDelivery:
         Raises:
             ConfigurationError: it cannot be.
         """
-        if self.is_direct:
+        if self.consumer.definition.is_direct:
             await self._direct.require(self._task)
+        if self.consumer.definition.is_kafka:
+            await self._into_kafka.require()
         if self.selection.leaves_calls:
             await self.functions.start()
 
@@ -200,14 +207,32 @@ class ConsumerDelivery:
         # What is being sent at this moment was sent before.
         await self.barrier.until(lambda: self.retried_keys.isdisjoint(keys))
 
-    async def push(self, body: bytes, batch_id: str, attempt: int, items: int = 1) -> Answer:
-        """Make one attempt at the endpoint as it is now; the caller holds a slot. Directly, it is
-        only read: its runs are made when it is recorded. `items` are in the body.
+    @property
+    def _into_kafka(self) -> KafkaWay:
+        if self._kafka is None:
+            raise ConfigurationError("this process does not write into Kafka")
+        return self._kafka
+
+    async def push(self, batch: Batch, body: bytes, attempt: int) -> Answer:
+        """Make one attempt at the endpoint as it is now; the caller holds a slot. By an own way, it
+        is only read: its runs are made, or its events written, when it is recorded.
 
         Raises:
             ConfigurationError: the project's tasks had to be loaded anew, and cannot be any more.
         """
-        if self.is_direct:
+        if self.consumer.definition.is_kafka:
+            return await self._into_kafka.take(batch.entries)
+        return await self._push(body, batch.id, attempt, len(batch.entries))
+
+    async def push_parked(self, head: Head, message: bytes, body: bytes, batch_id: str) -> Answer:
+        """Make one attempt as `push` does, with a parked message alone: `body` is sent of it."""
+        if self.consumer.definition.is_kafka:
+            entry = await self._into_kafka.entry_of(self.reader, head, message)
+            return await self._into_kafka.take([entry])
+        return await self._push(body, batch_id, head.attempts, 1)
+
+    async def _push(self, body: bytes, batch_id: str, attempt: int, items: int) -> Answer:
+        if self.consumer.definition.is_direct:
             return await self._direct.code.read(self._task, body, batch_id)
         target = self.consumer.target
         assert target is not None
@@ -230,30 +255,43 @@ class ConsumerDelivery:
         self,
         cursor: Cursor,
         outcome: AttemptOutcome,
+        answer: Answer,
         parked: Sequence[ParkedMessage] = (),
-        runs: Sequence[NewRun] = (),
     ) -> Cursor:
-        """Note an attempt's outcome, what is parked, the cursor's move, and make `runs`: all at
-        once.
+        """Note an attempt's outcome, what is parked, the cursor's move, and make the runs of
+        `answer`: all at once; or write its events before.
 
         Raises:
             CursorMoved: the cursor is another by now; nothing of this was done.
-            NotMade: the runs could not be made; nothing of this was done.
+            NotMade: the runs could not be made, or the events not written; nothing was noted.
         """
-        if runs:
-            return await self._direct.move(self.consumer, cursor, outcome, runs, parked)
+        if answer.runs:
+            return await self._direct.move(self.consumer, cursor, outcome, answer.runs, parked)
+        if answer.events:
+            return await self._into_kafka.move(
+                self.store, self.consumer, cursor, outcome, answer.events, parked
+            )
         return await self.store.record_attempt(self.consumer, cursor, outcome, parked)
 
-    async def record_retry(self, head: Head, tried: Tried, runs: Sequence[NewRun] = ()) -> bool:
-        """Note the outcome of a retry, and make `runs`, all at once; whether the key still has a
-        message in the way of its later ones.
+    async def record_retry(self, head: Head, tried: Tried, answer: Answer | None = None) -> bool:
+        """Note the outcome of a retry, and make the runs of `answer`, all at once, or write its
+        events before; whether the key still has a message in the way of its later ones.
 
         Raises:
-            NotMade: the runs could not be made; nothing of this was done.
+            NotMade: the runs could not be made, or the events not written; nothing was noted.
         """
-        if runs:
-            return await self._direct.finish(self.consumer, head, tried, runs)
+        if answer is not None and answer.runs:
+            return await self._direct.finish(self.consumer, head, tried, answer.runs)
+        if answer is not None and answer.events:
+            return await self._into_kafka.finish(
+                self.store, self.consumer, head, tried, answer.events
+            )
         return (await self.store.parked.record_retry(self.consumer.id, head, tried)).has_more
+
+    def wait_s(self, attempt: int, answer: Answer, *, is_repeated: bool) -> float:
+        """Return the seconds before a batch is sent again, after `attempt`."""
+        wait_s = backoff_s(attempt, answer.retry_after_s, is_repeated=is_repeated)
+        return min(wait_s, LONGEST_PAUSE_S) if self.consumer.definition.is_kafka else wait_s
 
     async def back_off(self, seconds: float) -> None:
         """Wait so long, or until the endpoint or the definition is another."""

@@ -20,8 +20,6 @@ from triggerkit.delivery.push import GONE, Answer, of_batch
 from triggerkit.failpoints import reach
 from triggerkit.log.buffered import READ_LIMIT, BufferedReader
 from triggerkit.log.entry import Entry
-from triggerkit.runs.run import NewRun
-from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +250,7 @@ class Lane:
     async def _back_off(self, answer: Answer) -> None:
         is_repeated = self.cursor.attempt > 1 and answer.status == self._last_status
         self._last_status = answer.status
-        wait_s = backoff_s(self.cursor.attempt, answer.retry_after_s, is_repeated=is_repeated)
+        wait_s = self._delivery.wait_s(self.cursor.attempt, answer, is_repeated=is_repeated)
         told = (self.consumer.name, answer.error, self.cursor.attempt + 1, wait_s)
         logger.warning("delivery of %s: %s; attempt %d in %.1f s", *told)
         await self._delivery.back_off(wait_s)
@@ -266,19 +264,19 @@ class Lane:
             body = self._body(batch)
             batch.id = batch.id or new_id(body)
             # What is made with the cursor's move has no unknown outcome: only a failure is noted.
-            if not self._delivery.is_direct or self.cursor.batch_id is not None:
+            if not self._delivery.has_own_way or self.cursor.batch_id is not None:
                 await self._begin(batch)
-            sent_at, items = datetime.now(UTC), len(batch.entries)
+            sent_at = datetime.now(UTC)
             self._suspicion.sending()
             reach("post-before")
-            answer = await self._delivery.push(body, batch.id, self.cursor.attempt, items)
+            answer = await self._delivery.push(batch, body, self.cursor.attempt)
             if answer.failed:
                 answer = of_batch(answer, parking.keys_of(self.consumer, batch))
                 definition, sent = self.consumer.definition, self.cursor.attempt
                 answer = parking.in_its_place(definition, batch, answer, sent)
             if answer.verdict != "delivered" and self.cursor.batch_id is None:
                 await self._begin(batch)
-        if not self._delivery.is_direct:  # else it is stored by the record
+        if not self._delivery.has_own_way:  # else it is stored by the record
             self._give_turn_back()
         reach("post-after")
         return sent_at, answer
@@ -332,9 +330,9 @@ class Lane:
         if move_to == batch.last:
             parked = parking.of_batch(self.consumer, self.cursor.partition, batch, answer, refused)
         if parked:
-            await self._park(outcome, parked, answer.runs)
+            await self._park(outcome, parked, answer)
         else:
-            self.cursor = await self._delivery.record(self.cursor, outcome, runs=answer.runs)
+            self.cursor = await self._delivery.record(self.cursor, outcome, answer)
         if move_to is None:
             return
         self._let_go()
@@ -342,9 +340,9 @@ class Lane:
             await self._store.save_error(self.consumer.id, None)
 
     async def _park(
-        self, outcome: AttemptOutcome, parked: list[ParkedMessage], runs: Sequence[NewRun] = ()
+        self, outcome: AttemptOutcome, parked: list[ParkedMessage], answer: Answer
     ) -> None:
         async with self._delivery.parking:
-            self.cursor = await self._delivery.record(self.cursor, outcome, parked, runs)
+            self.cursor = await self._delivery.record(self.cursor, outcome, answer, parked)
             self._delivery.parked_keys.update(m.key for m in parked if m.state != "dead")
         self._delivery.retry.set()

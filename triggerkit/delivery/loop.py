@@ -14,6 +14,7 @@ from triggerkit.consumers.cursors.store import UNLOADABLE, CursorStore
 from triggerkit.consumers.retention import CursorProgress
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery, CredentialsFor
 from triggerkit.delivery.direct.way import DirectWay
+from triggerkit.delivery.kafka.way import KafkaWay
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
@@ -55,12 +56,14 @@ class DeliveryLoop:
         credentials_for: CredentialsFor,
         direct: DirectWay,
         group: asyncio.TaskGroup,
+        kafka: KafkaWay | None = None,
     ) -> None:
         self._reader = reader
         self._store = store
         self._pusher = pusher
         self._credentials_for = credentials_for
         self._direct = direct
+        self._kafka = kafka
         self._group = group
         self._running: dict[int, _Running] = {}
         #: Consumers that cannot run, and why.
@@ -125,6 +128,7 @@ class DeliveryLoop:
             self._pusher,
             self._credentials_for,
             self._direct,
+            self._kafka,
         )
         try:
             if delivery.needs_code:
@@ -190,4 +194,4 @@ class DeliveryLoop:
 
 def _needs_code(consumer: Consumer) -> bool:
     wanted = consumer.definition
-    return wanted.is_direct or bool(wanted.filter or wanted.transform)
+    return wanted.has_own_way or bool(wanted.filter or wanted.transform)

@@ -20,7 +20,6 @@ from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parking import state_after
 from triggerkit.delivery.push import GONE, Answer, of_batch
-from triggerkit.runs.run import NewRun
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
@@ -149,7 +148,8 @@ class Retries:
         health.sent += 1
         number = health.sent
         sent_at = datetime.now(UTC)
-        answer = of_batch(await self._delivery.push(pushed, batch_id, head.attempts), [identity])
+        answer = await self._delivery.push_parked(head, body, pushed, batch_id)
+        answer = of_batch(answer, [identity])
         if answer.failed:
             named = answer.failed[0]
             wait_s = named.retry_after_s
@@ -163,7 +163,7 @@ class Retries:
 
     async def _sent(self, head: Head, sent: _Sent) -> None:
         try:
-            await self._record(head, self._tried(head, sent), sent.answer.runs)
+            await self._record(head, self._tried(head, sent), sent.answer)
         except NotMade as not_made:
             answer = not_made.answer
             is_blamed = answer.verdict == "content_refused"
@@ -203,11 +203,11 @@ class Retries:
         wait_s = backoff_s(head.attempts, asked_s, is_repeated=head.status == status)
         return Tried(state, failures, reason, wait_s)
 
-    async def _record(self, head: Head, tried: Tried, runs: Sequence[NewRun] = ()) -> None:
+    async def _record(self, head: Head, tried: Tried, answer: Answer | None = None) -> None:
         if tried.state is not None:
             _tell(self._consumer, head, tried.state, tried)
         async with self._delivery.parking:
-            if not await self._delivery.record_retry(head, tried, runs):
+            if not await self._delivery.record_retry(head, tried, answer):
                 self._delivery.parked_keys.discard(head.key)
 
     async def _release(self, key: str) -> None:

@@ -19,6 +19,7 @@ from triggerkit.delivery.http.client import HttpClient
 from triggerkit.delivery.http.connection import HttpError
 from triggerkit.delivery.http.network import Network, checked
 from triggerkit.errors import ConfigurationError
+from triggerkit.events.event import Event
 from triggerkit.runs.run import NewRun
 from triggerkit.signature import sign
 
@@ -56,6 +57,8 @@ class Answer:
     is_unreadable: bool = False
     #: The runs that the direct way has still to make of what it took.
     runs: tuple[NewRun, ...] = ()
+    #: The events that the way into Kafka has still to write of what it took.
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

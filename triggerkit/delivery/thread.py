@@ -15,6 +15,7 @@ from triggerkit.consumers.pull.notifier import Notifier
 from triggerkit.consumers.retention import CursorProgress
 from triggerkit.delivery.consumer_delivery import CredentialsFor
 from triggerkit.delivery.direct.way import DirectWay
+from triggerkit.delivery.kafka.way import KafkaWay
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
 from triggerkit.log.entry import Entry
@@ -38,14 +39,16 @@ class DeliveryThread:
         credentials_for: CredentialsFor,
         direct: Callable[[AsyncConnectionPool], DirectWay],
         head: int,
+        kafka: Callable[[AsyncConnectionPool], KafkaWay] | None = None,
     ) -> None:
-        """`states`, `pusher` and `direct` are made in the thread; `head` is the log's last
+        """`states`, `pusher`, `direct` and `kafka` are made in the thread; `head` is the log's last
         position."""
         self._states = states
         self._database_id = database_id
         self._pusher = pusher
         self._credentials_for = credentials_for
         self._direct = direct
+        self._kafka = kafka
         #: The last position in the log.
         self.head = head
         self._capture = asyncio.get_running_loop()
@@ -148,11 +151,14 @@ class DeliveryThread:
             store = CursorStore(states, self._database_id)
             self._reader = LogReader(states, self._database_id, self.head)
             direct = self._direct(states)
+            kafka = None if self._kafka is None else self._kafka(states)
             self._deliveries = DeliveryLoop(
-                self._reader, store, pusher, self._credentials_for, direct, group
+                self._reader, store, pusher, self._credentials_for, direct, group, kafka
             )
             # Behind the group: no lane calls code of the project any more.
             at_end.push_async_callback(direct.close)
+            if kafka is not None:
+                at_end.push_async_callback(kafka.close)
             at_end.push_async_callback(self._deliveries.end)
             self._notifier = Notifier(self._reader, states, self._database_id, group)
             self._capture.call_soon_threadsafe(self._begun.set)

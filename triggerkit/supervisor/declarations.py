@@ -32,5 +32,10 @@ def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]
     tasks = load_tasks(project)
     check_direct(of_file, tasks)
     events = read_events(project.events)
-    declarations = Declarations([*declared_consumers(tasks), *of_file], endpoints, events)
+    declarations = Declarations(
+        [*declared_consumers(tasks), *of_file],
+        endpoints,
+        events,
+        has_kafka=bool(environment.get("KAFKA_BOOTSTRAP_SERVERS")),
+    )
     return declarations, declared_runs(tasks)

@@ -25,6 +25,7 @@ from triggerkit.delivery.consumer_delivery import pushes
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.http.network import reachable
+from triggerkit.delivery.kafka.way import KafkaWay
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.thread import DeliveryThread
 from triggerkit.encryption import Keyring
@@ -95,6 +96,7 @@ class Stream:
                 self._credentials,
                 self._direct,
                 writer.next_position - 1,
+                self._kafka,
             )
             async with asyncio.TaskGroup() as group, deliveries.running(group):
                 group.create_task(self._follow_state(deliveries, group), name="follow state")
@@ -176,6 +178,9 @@ class Stream:
 
     def _direct(self, states: AsyncConnectionPool) -> DirectWay:
         return DirectWay(self._settings, self._project, states)
+
+    def _kafka(self, states: AsyncConnectionPool) -> KafkaWay:
+        return KafkaWay(self._settings, states, self._database.id)
 
     def _credentials(self, consumer: Consumer) -> Credentials:
         if consumer.target is None:

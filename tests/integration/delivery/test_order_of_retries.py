@@ -23,7 +23,7 @@ from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
-from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.push import Answer, Pusher
 from triggerkit.log.reader import LogReader
 from triggerkit.project import Project
 from triggerkit.settings import Settings
@@ -104,7 +104,10 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             )
             lane = Lane(delivery, (await store.load(consumer))[0])
             retries = Retries(delivery, [lane])
-            await lane._park(noted(1), [ParkedMessage(0, 1, "K", b"{}", "refused", "failing")])
+            taken = Answer("delivered", 200)
+            await lane._park(
+                noted(1), [ParkedMessage(0, 1, "K", b"{}", "refused", "failing")], taken
+            )
             [head] = await store.parked.due(consumer.id, 5, ())
             removed, go_on = asyncio.Event(), asyncio.Event()
             record_retry = store.parked.record_retry
@@ -119,7 +122,7 @@ def test_a_key_is_not_let_go_while_its_lane_parks_another_message_of_it(
             letting_go = asyncio.create_task(retries._record(head, Tried(None, 1)))
             await removed.wait()
             parking = asyncio.create_task(
-                lane._park(noted(2), [ParkedMessage(0, 2, "K", b"{}", "waits")])
+                lane._park(noted(2), [ParkedMessage(0, 2, "K", b"{}", "waits")], taken)
             )
             # Long enough for the lane to be done, were it not held.
             await asyncio.wait([parking], timeout=0.5)

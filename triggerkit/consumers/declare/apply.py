@@ -14,7 +14,7 @@ from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.preparations import Preparation, prepare
 from triggerkit.consumers.declare.slot import ensure_capture_slot
-from triggerkit.consumers.declare.topics import plan_topics
+from triggerkit.consumers.declare.topics import plan_topics, with_kafka
 from triggerkit.consumers.source.database import (
     OWN_NAMES,
     CaptureNames,
@@ -45,6 +45,7 @@ async def plan(
     stored = [] if database is None else await stored_consumers(state, database.id)
     publication = names.publication or (database.publication_name if database else PUBLICATION)
     topics = await plan_topics(source, state, database, declarations.events, publication)
+    declarations = with_kafka(declarations, topics)
     planned = await make_plan(source, stored, declarations.consumers, publication)
     endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
     planned.topics = topics
@@ -78,6 +79,7 @@ async def apply(
     declarations = declared if isinstance(declared, Declarations) else Declarations(declared)
     await require_logical(source)
     planned = await plan(source, state, declarations, names, public_url=public_url, keyring=keyring)
+    declarations = with_kafka(declarations, planned.topics)
     endpoints = EndpointSteps(state, keyring or Keyring([]), public_url)
     database, identity = await ensure_database(
         source, state, names, [c.name for c in declarations.consumers], may_lose=may_lose

@@ -53,6 +53,8 @@ class Declarations:
     consumers: Sequence[Declared] = ()
     endpoints: Sequence[DeclaredEndpoint] = ()
     events: DeclaredEvents | None = None
+    #: Whether events are written into Kafka.
+    has_kafka: bool = False
 
     def __post_init__(self) -> None:
         seen: dict[str, Declared] = {}

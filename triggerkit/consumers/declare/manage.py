@@ -149,7 +149,7 @@ class Consumers:
                 ],
             )
             await self._state.execute(LOCK_CURSORS, [stored.id])
-            is_pulled = endpoint_id is None and not after.is_direct
+            is_pulled = endpoint_id is None and not after.has_own_way
             if is_pulled != stored.is_pulled:
                 await self._state.execute(_END_BATCHES, [stored.id])
             await self._state.execute(_DELETE_UNUSED, [stored.endpoint])

@@ -42,7 +42,7 @@ class Stored:
     @property
     def is_pulled(self) -> bool:
         """Return whether somebody has to ask for its messages."""
-        return self.endpoint is None and not self.definition.is_direct
+        return self.endpoint is None and not self.definition.has_own_way
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from typing import Final
 import psycopg
 
 from triggerkit.configuration.table_name import TableName, table_text
+from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.preparations import Preparation
+from triggerkit.consumers.definition import MAX_BATCH_SIZE, ConsumerDefinition
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.declaration import DeclaredEvents
@@ -19,6 +21,9 @@ from triggerkit.replication.slot import identify
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.replication.wal_marker import OWN_SCHEMA
 from triggerkit.state.migrate import applied_version
+
+#: The consumer that writes events into Kafka.
+KAFKA_CONSUMER: Final = "kafka"
 
 #: The migration that makes the table of topics.
 _SINCE: Final = 23
@@ -105,6 +110,23 @@ async def plan_topics(
     if has_topics and database is not None:
         await require_free(state, wanted, database.id)
     return TopicSteps(wanted, known, warnings)
+
+
+def with_kafka(declarations: Declarations, topics: TopicSteps) -> Declarations:
+    """Return the declarations with the consumer that writes events into Kafka, if they are."""
+    if declarations.events is None or not declarations.has_kafka or not topics.wanted:
+        return declarations
+    definition = ConsumerDefinition(
+        name=KAFKA_CONSUMER,
+        tables=tuple(map(str, topics.tables)),
+        via="kafka",
+        batch_size=MAX_BATCH_SIZE,
+        # What a topic does not take now, it does not take a second later.
+        max_attempts=1,
+        on_exhausted=declarations.events.too_large,
+    )
+    declared = Declared(KAFKA_CONSUMER, definition, managed_by="file")
+    return replace(declarations, consumers=[*declarations.consumers, declared])
 
 
 async def _tables(

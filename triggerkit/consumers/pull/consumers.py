@@ -152,6 +152,8 @@ def _consumer(found: Found, past_slots: tuple[PastSlot, ...]) -> Consumer:
     known = ConsumerDefinition.from_json(orjson.loads(definition))
     if known.is_direct:
         raise NotPulled(f"consumer {name} makes runs directly; only one without a task is pulled")
+    if known.is_kafka:
+        raise NotPulled(f"consumer {name} writes events into Kafka; read its topics instead")
     if not is_pulled:
         raise NotPulled(f"consumer {name} is pushed to an endpoint; only one without can be pulled")
     return Consumer(

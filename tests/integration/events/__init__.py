@@ -1,0 +1,1 @@
+"""Tests of events with a real Postgres and a real Kafka."""

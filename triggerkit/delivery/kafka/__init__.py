@@ -1,0 +1,1 @@
+"""Deliver events into Kafka: the cursor moves once the broker has them."""

@@ -1,0 +1,221 @@
+"""The way into Kafka: the cursor moves past a batch once the broker has its events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Collection, Sequence
+from typing import Final, TypeVar
+
+import orjson
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
+from triggerkit.consumers.cursors.store import CursorStore
+from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
+from triggerkit.delivery.direct.way import END_S, NotMade
+from triggerkit.delivery.push import Answer
+from triggerkit.errors import ConfigurationError
+from triggerkit.events.event import Event, EventRenderer
+from triggerkit.events.kafka.broker import Broker
+from triggerkit.events.kafka.faults import TOO_LARGE, KafkaFault, said
+from triggerkit.events.kafka.producer import EventProducer
+from triggerkit.events.kafka.record import Record, records_of
+from triggerkit.events.old_rows import lacks_row, old_rows
+from triggerkit.events.topics import Topic, topics
+from triggerkit.failpoints import reach
+from triggerkit.log.entry import Entry
+from triggerkit.log.json_object import split_object
+from triggerkit.log.reader import LogReader
+from triggerkit.settings import Settings
+
+#: Seconds that one attempt waits for the broker: the first tells soon, and later ones, for which
+#: the client has the same records still, are not many.
+FIRST_WAIT_S: Final = 5.0
+LONGEST_WAIT_S: Final = 30.0
+
+#: Seconds between two attempts at most: what was mended is found by then.
+LONGEST_PAUSE_S: Final = 5.0
+
+T = TypeVar("T")
+
+
+class KafkaWay:
+    """Writes the events of one database. What it needs is opened when its consumer starts."""
+
+    def __init__(self, settings: Settings, states: AsyncConnectionPool, database_id: int) -> None:
+        self._settings = settings.kafka
+        self._states = states
+        self._database_id = database_id
+        self._topics: dict[tuple[str, str], Topic] = {}
+        self._renderer = EventRenderer(())
+        self._tombstoned: frozenset[str] = frozenset()
+        self._producer: EventProducer | None = None
+        self._broker: Broker | None = None
+
+    async def require(self) -> None:
+        """Make the clients; whether the broker is reached is seen by the first batch.
+
+        Raises:
+            ConfigurationError: bootstrap servers are not set, or a setting is wrong.
+        """
+        if not self._settings:
+            raise ConfigurationError(
+                "KAFKA_BOOTSTRAP_SERVERS is not set for the stream; set it as it was for `apply`, "
+                "or run `triggerkit apply` without it"
+            )
+        await self._read_topics()
+        if self._producer is None:
+            broker, producer = Broker(self._settings), EventProducer(self._settings)
+            producer.open()
+            self._broker, self._producer = broker, producer
+
+    async def take(self, entries: Sequence[Entry]) -> Answer:
+        """Make the events of a batch: the answer has them, of which nothing is written yet.
+
+        A batch with a message that its topic does not take is refused as a whole.
+        """
+        assert self._broker is not None
+        if any((entry.schema, entry.table) not in self._topics for entry in entries):
+            await self._read_topics()
+        entries = [entry for entry in entries if (entry.schema, entry.table) in self._topics]
+        used = {self._topics[entry.schema, entry.table] for entry in entries}
+        try:
+            there = await self._broker.require(used)
+        except KafkaFault as fault:
+            return Answer("endpoint_failed", None, str(fault))
+        events = await self._events(entries)
+        for record in records_of(events):
+            limit = there[record.topic].max_message_bytes
+            if record.size_bytes > limit:
+                detail = f"{record.size_bytes:,} bytes, and the limit is {limit:,}"
+                return Answer("content_refused", 413, said(TOO_LARGE, detail, record.topic))
+        return Answer("delivered", 200, events=tuple(events))
+
+    async def move(
+        self,
+        store: CursorStore,
+        consumer: Consumer,
+        cursor: Cursor,
+        outcome: AttemptOutcome,
+        events: Sequence[Event],
+        parked: Sequence[ParkedMessage],
+    ) -> Cursor:
+        """Write `events`, and move the cursor past them once the broker has them all.
+
+        Raises:
+            CursorMoved: the cursor is another by now; the events were written all the same.
+            NotMade: the broker does not have them all; those it has are not written again.
+        """
+
+        async def move() -> Cursor:
+            line = (consumer.id, consumer.replay_epoch, cursor.partition)
+            await self._write(line, events, outcome.attempt)
+            reach("produced-before-cursor")
+            return await store.record_attempt(consumer, cursor, outcome, parked)
+
+        return await _to_its_end(move())
+
+    async def finish(
+        self,
+        store: CursorStore,
+        consumer: Consumer,
+        head: Head,
+        tried: Tried,
+        events: Sequence[Event],
+    ) -> bool:
+        """Write the event of a parked message and be done with the message. Returns whether its
+        key still has one in the way.
+
+        Raises:
+            NotMade: the broker does not have it.
+        """
+
+        async def finish() -> bool:
+            line = (consumer.id, consumer.replay_epoch, "parked", head.key)
+            await self._write(line, events, head.attempts)
+            return (await store.parked.record_retry(consumer.id, head, tried)).has_more
+
+        return await _to_its_end(finish())
+
+    async def entry_of(self, reader: LogReader, head: Head, message: bytes) -> Entry:
+        """Return the entry of a parked message: of the log, or as much of it as its message has."""
+        stored = await reader.read_stored(head.partition, head.position - 1, head.position, 1)
+        return stored[0] if stored else _entry_in(message, head)
+
+    async def close(self) -> None:
+        """Let go of the clients; what the broker does not have yet is written after the next
+        start."""
+        if self._producer is not None:
+            await self._producer.close()
+
+    async def _events(self, entries: Sequence[Entry]) -> list[Event]:
+        wanted = {e.position for e in entries if lacks_row(e, self._topics[e.schema, e.table])}
+        old = await self._old_rows(entries, wanted) if wanted else {}
+        event = self._renderer.event
+        return [event(entry, old.get(entry.position)) for entry in entries]
+
+    async def _old_rows(
+        self, entries: Sequence[Entry], wanted: Collection[int]
+    ) -> dict[int, bytes]:
+        async with self._states.connection() as connection:
+            return await old_rows(connection, self._database_id, entries, wanted)
+
+    async def _write(self, line: tuple[object, ...], events: Sequence[Event], attempt: int) -> None:
+        assert self._producer is not None
+        records: list[Record] = list(records_of(events, self._tombstoned))
+        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(attempt - 1, 10))
+        try:
+            await self._producer.send(line, records, wait_s)
+        except KafkaFault as fault:
+            if self._broker is not None:
+                # It may have been deleted, or be another by now.
+                self._broker.forget({event.topic for event in events})
+            answer = Answer("endpoint_failed", None, str(fault))
+            if TOO_LARGE in str(fault):
+                answer = Answer("content_refused", 413, str(fault))
+            raise NotMade(answer) from fault
+
+    async def _read_topics(self) -> None:
+        async with self._states.connection() as connection:
+            found = await topics(connection, self._database_id)
+        self._topics = {(topic.schema, topic.table): topic for topic in found}
+        self._renderer = EventRenderer(found)
+        self._tombstoned = frozenset(topic.name for topic in found if topic.tombstones)
+
+
+async def _to_its_end(work: Awaitable[T]) -> T:
+    """Return what `work` does; where its caller is canceled, it is waited for a while."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # What the broker has, and no cursor is past, would be written twice.
+        await asyncio.wait({task}, timeout=END_S)
+        if not task.cancel() and not task.cancelled():
+            # Whatever it was, nobody asks any more.
+            task.exception()
+        raise
+
+
+def _entry_in(message: bytes, head: Head) -> Entry:
+    """Return what a parked message tells of its entry, which the log does not have any more."""
+    members = split_object(message)
+    metadata = split_object(members["metadata"])
+    record, changes = members["record"], members["changes"]
+    unchanged = metadata.get("unchanged")
+    return Entry(
+        position=head.position,
+        partition=head.partition,
+        schema=orjson.loads(metadata["table_schema"]),
+        table=orjson.loads(metadata["table_name"]),
+        key=metadata["record_pks"].decode(),
+        action=orjson.loads(members["action"]),
+        commit_lsn=orjson.loads(metadata["commit_lsn"]),
+        commit_idx=orjson.loads(metadata["commit_idx"]),
+        commit_at=orjson.loads(metadata["commit_timestamp"]),
+        xid=orjson.loads(metadata["xid"]),
+        record=None if record == b"null" else record,
+        changes=None if changes == b"null" else changes,
+        unchanged=() if unchanged is None else tuple(orjson.loads(unchanged)),
+    )

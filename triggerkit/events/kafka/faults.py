@@ -1,0 +1,104 @@
+"""What Kafka fails with, in words, and what mends it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from triggerkit.errors import TriggerkitError
+
+#: What begins a message of the client: a thread, a broker and the state of its connection.
+_NOISE: Final = re.compile(
+    r"\[thrd:[^\]]*\]: |(?:sasl_)?(?:plaintext|ssl)://|\(after \d+ms in state \w+[^)]*\)"
+)
+
+#: The most of a message of the client that is shown.
+_LONGEST: Final = 300
+
+#: The fault of one message, not of the broker.
+TOO_LARGE: Final = "the message is larger than the topic takes"
+
+#: How causes begin, by the names of the client's codes. The remedies belong to the same words.
+_CAUSES: Final = {
+    "_TRANSPORT": "the broker is not reached",
+    "_ALL_BROKERS_DOWN": "the broker is not reached",
+    "_RESOLVE": "the broker's name is not found",
+    "_TIMED_OUT": "the broker does not answer",
+    "REQUEST_TIMED_OUT": "the broker does not answer",
+    "_AUTHENTICATION": "the broker refuses the credentials",
+    "SASL_AUTHENTICATION_FAILED": "the broker refuses the credentials",
+    "_SSL": "TLS fails",
+    "UNKNOWN_TOPIC_OR_PART": "the topic does not exist",
+    "_UNKNOWN_TOPIC": "the topic does not exist",
+    "_UNKNOWN_PARTITION": "the topic does not exist",
+    "TOPIC_AUTHORIZATION_FAILED": "the topic may not be written",
+    "CLUSTER_AUTHORIZATION_FAILED": "the cluster does not allow it",
+    "MSG_SIZE_TOO_LARGE": TOO_LARGE,
+    "NOT_ENOUGH_REPLICAS": "the topic has too few replicas in sync",
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND": "the topic has too few replicas in sync",
+}
+
+_REMEDIES: Final = {
+    "the broker is not reached": "start the broker, or correct KAFKA_BOOTSTRAP_SERVERS",
+    "the broker's name is not found": "correct KAFKA_BOOTSTRAP_SERVERS",
+    "the broker does not answer": "see that it runs, and that KAFKA_SECURITY_PROTOCOL is its own",
+    "the broker refuses the credentials": (
+        "correct KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
+    ),
+    "TLS fails": "set KAFKA_SSL_CA_LOCATION to the certificates of who signed the broker's",
+    "the topic does not exist": (
+        "kafka-topics.sh --create --topic {topic} --partitions {partitions}"
+    ),
+    "the topic may not be written": (
+        "kafka-acls.sh --add --allow-principal User:NAME --operation Write --operation Describe "
+        "--topic {topic}"
+    ),
+    "the cluster does not allow it": (
+        "kafka-acls.sh --add --allow-principal User:NAME --operation IdempotentWrite --cluster"
+    ),
+    TOO_LARGE: ("kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes=BYTES"),
+    "the topic has too few replicas in sync": "start the brokers that are missing",
+}
+
+_TOPIC: Final = re.compile(r"\btopic ([A-Za-z0-9._-]+)(?: of (\d+) partitions?)?")
+
+
+class KafkaFault(TriggerkitError):
+    """Kafka does not take the events now; what it says why."""
+
+
+def fault_of(error: Any, topic: str | None = None, partitions: int | None = None) -> KafkaFault:
+    """Return what the client's `error` says, of `topic` where it is one's."""
+    code = str(error.name())
+    cause = _CAUSES.get(code, code)
+    return KafkaFault(said(cause, _detail(error.str()), topic, partitions))
+
+
+def said(
+    cause: str, detail: str = "", topic: str | None = None, partitions: int | None = None
+) -> str:
+    """Return a fault in a line, from which `remedy_of` knows what mends it."""
+    where = "" if topic is None else f" (topic {topic}{_of(partitions)})"
+    return f"Kafka: {cause}{where}{f': {detail}' if detail else ''}"
+
+
+def remedy_of(fault: str) -> str | None:
+    """Return what mends a fault as `said` wrote it; None of another one."""
+    cause = fault.removeprefix("Kafka: ")
+    if cause == fault:
+        return None
+    for begin, remedy in _REMEDIES.items():
+        if cause.startswith(begin):
+            found = _TOPIC.search(cause)
+            topic, partitions = (found[1], found[2]) if found else ("TOPIC", None)
+            return remedy.format(topic=topic, partitions=partitions or 8)
+    return "mend what it names: the events are written as soon as they can be"
+
+
+def _of(partitions: int | None) -> str:
+    return "" if partitions is None else f" of {partitions} partitions"
+
+
+def _detail(text: str) -> str:
+    line = _NOISE.sub("", text).strip().rstrip(":").partition("\n")[0]
+    return " ".join(line.split())[:_LONGEST]

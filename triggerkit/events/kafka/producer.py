@@ -1,0 +1,227 @@
+"""A producer that keeps the order of each key, whatever fails, in a thread that Kafka calls.
+
+What was handed over stays with the client until the broker has it: an outage is waited through, and
+nothing is handed over a second time meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from triggerkit.errors import ConfigurationError
+from triggerkit.events.kafka.client import confluent, producer_properties
+from triggerkit.events.kafka.faults import KafkaFault, fault_of, said
+from triggerkit.events.kafka.record import Record
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks of the thread at whether it is to end.
+_POLL_S: Final = 0.1
+
+#: Seconds until there is room again in the client's queue.
+_FULL_S: Final = 0.02
+
+#: Records that are handed over before others have a turn.
+_TOGETHER: Final = 200
+
+#: Seconds that an end waits for the client to let go of what it has.
+_END_S: Final = 1.0
+
+
+class Line:
+    """The records of one partition of the log on their way: those before are settled first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._flying = 0
+        #: Set while nothing is under way.
+        self.is_settled = asyncio.Event()
+        self.is_settled.set()
+        #: What the broker has of the batch that is not over yet, by offset and whether it has a
+        #: value.
+        self.taken: set[tuple[int, bool]] = set()
+        self.errors: list[tuple[Any, Record]] = []
+
+    def handing_over(self) -> None:
+        """Count a record that is about to be handed over."""
+        with self._lock:
+            self._flying += 1
+        self.is_settled.clear()
+
+    def took_back(self) -> None:
+        """Note that the client did not take it."""
+        self._one_less()
+
+    def answered(self, record: Record, error: Any, _: Any) -> None:
+        """Note what became of a record; called by the thread."""
+        if error is None:
+            self.taken.add((record.offset, record.value is not None))
+        else:
+            self.errors.append((error, record))
+        self._one_less()
+
+    def left_of(self, records: Sequence[Record]) -> list[Record]:
+        """Return what of `records` is still to be sent: of each key all from the first on that the
+        broker does not have, since it would come after later ones otherwise."""
+        left: list[Record] = []
+        open_keys: set[tuple[str, str | None]] = set()
+        for record in records:
+            is_taken = (record.offset, record.value is not None) in self.taken
+            if not is_taken or record.order_key in open_keys:
+                open_keys.add(record.order_key)
+                left.append(record)
+        return left
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._flying -= 1
+            if self._flying:
+                return
+        with suppress(RuntimeError):
+            # The loop may be closed: nobody waits any more.
+            self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        if not self._flying:
+            self.is_settled.set()
+
+
+class _Client:
+    """Kafka's own producer, and the thread that it calls."""
+
+    def __init__(self, properties: Mapping[str, str]) -> None:
+        module = confluent()
+        self.last_error: Any = None
+        #: Whether it can be used no more.
+        self.is_broken = False
+        self._is_ending = False
+        try:
+            self._producer: Any = module.Producer({**properties, "error_cb": self._failed})
+        except module.KafkaException as error:
+            problem = error.args[0].str()
+            raise ConfigurationError(f"Kafka's client refuses a setting: {problem}") from None
+        self._refusal: type[Exception] = module.KafkaException
+        self._thread = threading.Thread(target=self._poll, name="kafka", daemon=True)
+        self._thread.start()
+
+    def takes(self, line: Line, record: Record) -> bool:
+        """Hand a record over; False when there is no room for it."""
+        line.handing_over()
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                on_delivery=partial(line.answered, record),
+                timestamp=record.timestamp,
+                headers=list(record.headers),
+            )
+        except BufferError:
+            line.took_back()
+            return False
+        except self._refusal as error:
+            self._failed(error.args[0])
+            line.answered(record, error.args[0], None)
+        return True
+
+    def end(self) -> None:
+        """Drop what the broker does not have yet, and let go of everything."""
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._producer.flush(_END_S)
+        self._is_ending = True
+        self._thread.join()
+
+    def _poll(self) -> None:
+        while not self._is_ending:
+            self._producer.poll(_POLL_S)
+
+    def _failed(self, error: Any) -> None:
+        if error.fatal() and not self.is_broken:
+            logger.warning("Kafka's client has to be made anew: %s", error.str())
+            self.is_broken = True
+        self.last_error = error
+
+
+class EventProducer:
+    """Hands records over to Kafka's client and waits for the broker. Used in one event loop."""
+
+    def __init__(self, settings: Mapping[str, SecretStr]) -> None:
+        self._properties = producer_properties(settings)
+        self._lines: dict[Hashable, Line] = {}
+        self._client: _Client | None = None
+
+    def open(self) -> _Client:
+        """Make the client, unless there is one; it connects by itself.
+
+        Raises:
+            ConfigurationError: a property is wrong, or the client is not installed.
+        """
+        if self._client is None:
+            self._client = _Client(self._properties)
+        return self._client
+
+    async def send(self, line_name: Hashable, records: Sequence[Record], wait_s: float) -> None:
+        """Return once the broker has all of `records`, in the order of each key.
+
+        Called again with the same records after a fault, it goes on where it was.
+
+        Raises:
+            KafkaFault: it has not, after `wait_s` or because it refuses some.
+        """
+        line = self._lines.setdefault(line_name, Line(asyncio.get_running_loop()))
+        deadline = asyncio.get_running_loop().time() + wait_s
+        await self._settle(line, deadline)
+        line.errors.clear()
+        if self._client is not None and self._client.is_broken:
+            await self.close()
+        await self._hand_over(line, line.left_of(records), deadline)
+        await self._settle(line, deadline)
+        if line.errors:
+            error, record = line.errors[0]
+            raise fault_of(error, record.topic)
+        if line.left_of(records):
+            raise KafkaFault(said("the broker does not answer"))
+        line.taken.clear()
+        if self._client is not None:
+            self._client.last_error = None
+
+    async def until_settled(self, line_name: Hashable) -> None:
+        """Return once nothing of a line is under way."""
+        line = self._lines.get(line_name)
+        if line is not None:
+            await line.is_settled.wait()
+
+    async def close(self) -> None:
+        """End the client; what the broker does not have yet is dropped."""
+        client, self._client = self._client, None
+        if client is not None:
+            await asyncio.to_thread(client.end)
+
+    async def _settle(self, line: Line, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await line.is_settled.wait()
+        except TimeoutError:
+            error = None if self._client is None else self._client.last_error
+            raise (
+                KafkaFault(said("the broker does not answer")) if error is None else fault_of(error)
+            ) from None
+
+    async def _hand_over(self, line: Line, records: Sequence[Record], deadline: float) -> None:
+        client, now = self.open(), asyncio.get_running_loop().time
+        for number, record in enumerate(records):
+            while not client.takes(line, record):
+                if now() > deadline:
+                    return
+                await asyncio.sleep(_FULL_S)
+            if number % _TOGETHER == _TOGETHER - 1:
+                await asyncio.sleep(0)
