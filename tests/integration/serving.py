@@ -69,10 +69,10 @@ class Site:
 
 
 @contextmanager
-def serving(application: Any) -> Iterator[Site]:
+def serving(application: Any, config: uvicorn.Config | None = None) -> Iterator[Site]:
     """Serve `application` as `triggerkit serve` does, on a free port."""
     listener = listen("127.0.0.1", 0)
-    config = uvicorn.Config(
+    config = config or uvicorn.Config(
         application, loop="uvloop", http=BoundedProtocol, lifespan="on", log_config=None
     )
     server = uvicorn.Server(config)

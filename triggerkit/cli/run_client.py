@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.log.json_object import read_exactly
 from triggerkit.runs.client import Client
 from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
@@ -78,8 +79,8 @@ def json_given(text: str, option: str) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{source} cannot be read: {error}") from error
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return read_exactly(text.encode())
+    except ValueError as error:
         raise ConfigurationError(f"{source} is not JSON: {error}") from error
 
 

@@ -56,7 +56,8 @@ def _table(text: str) -> str:
 
 
 def _name(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", text):
+    # Browsers and clients go up by . and .. in a path.
+    if text is not None and not re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9_.-]{1,80}", text):
         raise ValueError(f"{text!r} is not a valid consumer name; use only letters, digits, _ . -")
     return text
 

@@ -156,7 +156,7 @@ class TopicLog:
         bounds = self.bounds_of(*key)
         # Transactions take their time shortly before they are in the order of the log.
         about = await first_since(
-            connection, topic.database_id, at - CLOCK_SLACK, bounds.first, bounds.end
+            connection, topic.database_id, at, bounds.first, bounds.end, CLOCK_SLACK
         )
         while about < bounds.end:
             read = await self.read(connection, {key: about})

@@ -7,6 +7,7 @@ a thousand nested arrays. Such a value keeps nobody from the others beside it.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ import orjson
 
 #: Text, and what structures an object around it.
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]', re.DOTALL)
+
+#: As many digits as a 64-bit integer may not have.
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 #: Nested lists and objects of a value that is shown.
 MOST_NESTED: Final = 100
@@ -50,15 +54,16 @@ def split_object(text: bytes) -> dict[str, bytes]:
 
 
 def show_object(text: bytes, levels: int = 1) -> dict[str, Any]:
-    """Return an object to be looked at: what cannot be read, or is nested too deep to be written
-    again, is its JSON text. `levels` is how deep such a value is looked for."""
+    """Return an object to be looked at: what cannot be read, would be rounded, or is nested too
+    deep to be written again, is its JSON text. `levels` is how deep such a value is looked for."""
     return {name: show_value(value, levels) for name, value in split_object(text).items()}
 
 
 def show_value(text: bytes, levels: int = 1) -> Any:
     """Return any value to be looked at, as `show_object` has the members of an object."""
     read = _read(text)
-    if not isinstance(read, Unreadable) and not _is_deeper(read, MOST_NESTED):
+    is_readable = not isinstance(read, Unreadable) and not _is_deeper(read, MOST_NESTED)
+    if is_readable and _is_exact(text):
         return read
     if levels > 1 and text[:1] == b"{":
         return show_object(text, levels - 1)
@@ -75,11 +80,39 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
+def read_exactly(text: bytes) -> Any:
+    """Return what JSON text is, with every integer as it is written.
+
+    Raises:
+        ValueError: it is no JSON, or has what no parser takes.
+    """
+    read = orjson.loads(text)
+    # Integers beyond 64 bits are rounded by it.
+    return json.loads(text) if _LONG_NUMBER.search(text) else read
+
+
 def _read(value: bytes) -> Any:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         return Unreadable(value)
+
+
+def _is_exact(text: bytes) -> bool:
+    """Return whether no integer of readable JSON is rounded where it is read."""
+    if not _LONG_NUMBER.search(text):
+        return True
+    try:
+        json.loads(text, parse_int=_within_64_bits)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _within_64_bits(digits: str) -> int:
+    if not -(2**63) <= (number := int(digits)) < 2**64:
+        raise ValueError
+    return number
 
 
 def _split(text: bytes) -> dict[str, bytes]:

@@ -133,14 +133,20 @@ async def position_of_commit(
 
 
 async def first_since(
-    connection: psycopg.AsyncConnection, database_id: int, at: datetime, low: int, high: int
+    connection: psycopg.AsyncConnection,
+    database_id: int,
+    at: datetime,
+    low: int,
+    high: int,
+    slack: timedelta = timedelta(0),
 ) -> int:
     """Return the first position from `low` to before `high` whose transaction was committed at or
-    after `at`, found by halving; `high` without one."""
+    after `at`, or no more than `slack` before it, found by halving; `high` without one."""
     while low < high:
         middle = (low + high) // 2
         found = await _first_from(connection, database_id, middle)
-        if found is None or found[3] >= at:
+        # Nothing is taken from `at`, which may be the first moment there is.
+        if found is None or found[3] + slack >= at:
             high = middle
         else:
             low = found[0] + 1

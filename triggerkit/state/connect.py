@@ -211,9 +211,17 @@ class Pool(AsyncConnectionPool):
         return connection
 
 
-def pool(dsn: str, application_name: str, *, size: int, statement_s: float | None = None) -> Pool:
+def pool(
+    dsn: str,
+    application_name: str,
+    *,
+    size: int,
+    statement_s: float | None = None,
+    wait_s: float = 30.0,
+) -> Pool:
     """Return a pool of at most `size` pinned autocommit connections, to be opened by the caller;
-    with `statement_s` a statement that takes longer is ended."""
+    with `statement_s` a statement that takes longer is ended. One waits `wait_s` for a connection,
+    where one does not say how long."""
 
     async def configure(connection: psycopg.AsyncConnection) -> None:
         if statement_s is not None:
@@ -225,6 +233,7 @@ def pool(dsn: str, application_name: str, *, size: int, statement_s: float | Non
         configure=configure,
         min_size=1,
         max_size=size,
+        timeout=wait_s,
         open=False,
         name=application_name,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 
@@ -79,6 +79,22 @@ def looks_by(declared: Callable[[], Sequence[Declared]]) -> Looks:
     return Looks(read_overview, checks)
 
 
+def server_config(application: Any, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn serves the application."""
+    return uvicorn.Config(
+        application,
+        loop="uvloop",
+        http=BoundedProtocol,
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        # Without a proxy, whoever asks could name any address as their own.
+        proxy_headers=settings.triggerkit_public_url is not None,
+        timeout_graceful_shutdown=5,
+    )
+
+
 async def run_serve(
     settings: Settings, project: Project, listener: socket.socket, ready: Callable[[], None]
 ) -> None:
@@ -98,16 +114,7 @@ async def run_serve(
     keep_own_loggers()
     looks = looks_by(lambda: load_declarations(project).consumers)
     application = Application(settings, tasks.values(), app, database_health, looks)
-    config = uvicorn.Config(
-        cast("Any", application),
-        loop="uvloop",
-        http=BoundedProtocol,
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
+    config = server_config(application, settings)
     # Known before the application starts, whose own errors are told as a traceback.
     await installation(settings)
     watch_connections(settings)

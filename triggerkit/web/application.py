@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -44,6 +44,7 @@ class Application:
     ) -> None:
         self._settings = settings
         self._user_app = user_app
+        self._prefix = unquote(urlsplit(settings.public_url).path).rstrip("/")
         self._client: Client | None = None
         self._pull = PullApi()
         self._kafka = KafkaApi()
@@ -67,6 +68,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, with the open client in its scope."""
         if scope["type"] != "lifespan":
+            scope = _placed(scope, self._prefix)
             scope[CLIENT_SCOPE_KEY] = self._client
         await self._app(scope, receive, send)
 
@@ -119,3 +121,14 @@ async def _healthz(request: Request) -> Response:  # noqa: ARG001
 
 async def _to_dashboard(request: Request) -> Response:
     return RedirectResponse(f"{quote(request.scope.get('root_path', ''))}{PREFIX}/", 307)
+
+
+def _placed(scope: Scope, prefix: str) -> Scope:
+    """Return a request for the dashboard as one below the path of the public URL, whether a proxy
+    left that in or cut it off."""
+    path = scope["path"]
+    below = path.removeprefix(prefix) if path.startswith(f"{prefix}{PREFIX}") else path
+    is_ours = below == PREFIX or below.startswith(f"{PREFIX}/")
+    if not prefix or not is_ours or scope.get("root_path"):
+        return scope
+    return {**scope, "root_path": prefix, "path": f"{prefix}{below}"}

@@ -65,4 +65,10 @@ def test_a_payload_of_several_messages_is_shown_to_the_value_that_cannot_be_read
     shown = {"record": {"id": 7, "a": "1e400"}, "metadata": {"n": 1}}
     assert show_value(payload, PAYLOAD_LEVELS) == {"data": [shown, {"record": None}]}
     assert show_value(b"1e400", PAYLOAD_LEVELS) == "1e400"
+    assert show_value(b'{"a":18446744073709551616,"b":[-9223372036854775809,1]}', 3) == {
+        "a": "18446744073709551616",
+        "b": ["-9223372036854775809", 1],
+    }
+    exact = b'{"a":18446744073709551615,"b":-9223372036854775808,"c":0.12345678901234567890}'
+    assert show_value(exact, 3) == orjson.loads(exact)
     assert show_value(b"[1,1e400]", PAYLOAD_LEVELS) == [1, "1e400"]

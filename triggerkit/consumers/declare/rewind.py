@@ -95,7 +95,7 @@ async def _position(
             raise ConfigurationError(f"the log ends at position {next_position - 1}")
         return position
     at = _time(str(to))
-    about = await first_since(state, database_id, at - CLOCK_SLACK, retained_from, next_position)
+    about = await first_since(state, database_id, at, retained_from, next_position, CLOCK_SLACK)
     cursor = await state.execute(_FIRST_COMMITTED, [PARTITIONS - 1, database_id, about, at])
     row = await cursor.fetchone()
     return next_position if row is None or row[0] is None else int(row[0])

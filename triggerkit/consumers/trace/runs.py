@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-#: Spans and lines of one run that are shown.
+#: Spans and lines of one run that are shown: spans first, and the last lines.
 MOST_SPANS = 500
 
 #: By the index of idempotency keys, which begins with the task: each task there is, one look.
@@ -32,7 +32,8 @@ SELECT r.id, r.task, r.queue, r.status, r.items, r.created_at,
            UNION ALL SELECT r.attempt, r.status, r.started_at, r.finished_at, r.worker, NULL
            WHERE r.status IN ('completed', 'executing')) a), '[]') AS attempts,
     coalesce((SELECT jsonb_agg(to_jsonb(s) - 'run_id' ORDER BY s.id)
-     FROM (SELECT * FROM triggerkit.spans WHERE run_id = r.id ORDER BY id LIMIT %s) s), '[]')
+     FROM (SELECT * FROM triggerkit.spans WHERE run_id = r.id
+           ORDER BY kind = 'span' DESC, id DESC LIMIT %s) s), '[]')
         AS spans
 FROM triggerkit.runs r WHERE r.id = ANY (ARRAY(
     SELECT k.id FROM tasks t JOIN triggerkit.runs k

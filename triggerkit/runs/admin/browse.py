@@ -13,7 +13,7 @@ from triggerkit.log.json_object import PAYLOAD_LEVELS, show_value
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.reasons import Reason, facts_about
 
-#: Most runs in one page, and most spans and lines, and children, shown with a run.
+#: Most runs in one page, and most spans and lines, the last ones, and children, shown with a run.
 MAX_LIMIT = 1000
 MOST_SPANS = 5_000
 MOST_CHILDREN = 100
@@ -55,6 +55,14 @@ ORDER BY attempt
 _SPANS = """
 SELECT id, attempt, kind, span_id, parent, name, level, attributes, error, started_at, ended_at
 FROM triggerkit.spans WHERE run_id = %s AND id > %s ORDER BY id LIMIT %s
+"""
+
+#: Of a run that says more than that: all that a waterfall is made of, and the last lines.
+_LAST_SPANS = """
+SELECT * FROM (
+    SELECT id, attempt, kind, span_id, parent, name, level, attributes, error, started_at, ended_at
+    FROM triggerkit.spans WHERE run_id = %s ORDER BY kind = 'span' DESC, id DESC LIMIT %s) s
+ORDER BY id
 """
 
 #: Those that a run triggered, and those that replay it.
@@ -122,6 +130,8 @@ async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str
         attempts = await (await cursor.execute(_ATTEMPTS, {"id": run_id})).fetchall()
         await cursor.execute(_FOLLOWING, {"id": run_id, "most": MOST_CHILDREN})
         following = await cursor.fetchall()
+        await cursor.execute(_LAST_SPANS, [run_id, MOST_SPANS])
+        spans = await cursor.fetchall()
     facts = await facts_about(connection, [row])
     for name in ("payload", "output"):
         row[name] = None if row[name] is None else show_value(row[name].encode(), PAYLOAD_LEVELS)
@@ -132,7 +142,7 @@ async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str
         "attempts": attempts,
         "children": [run for run in following if not run.pop("replays")],
         "replays": replays,
-        "spans": await spans_of(connection, run_id),
+        "spans": spans,
     }
 
 

@@ -26,8 +26,17 @@ from triggerkit.web.auth import has_bearer, unauthorized
 from triggerkit.web.body import read_body
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
-#: The fields of an answer that have what rows and tasks hold.
-VALUES = frozenset({"payload", "output", "spans", "body", "record", "changes"})
+#: The fields of an answer, however deep in it, that have what rows and tasks hold, and what stands
+#: there where that is hidden.
+HIDDEN: Final[dict[str, object]] = {
+    "payload": None,
+    "output": None,
+    "metadata": {},
+    "spans": [],
+    "body": None,
+    "record": None,
+    "changes": None,
+}
 
 #: Largest body of a request.
 MAX_BODY_BYTES = 1024 * 1024
@@ -115,6 +124,7 @@ class _Path:
             return response
         try:
             hides = role == "reader" and client.settings.triggerkit_hide_values
+            hides = hides and operation.handle is not openapi
             return await _performed(operation, request, Call(client, *self._known), hides=hides)
         except Exception as error:
             return answer_to(error, operation.name)
@@ -145,15 +155,19 @@ async def _performed(
     if operation.status == 204:
         return Response(status_code=204, headers=HEADERS)
     content = shown(operation.answer, found)
-    if hides and isinstance(content, dict):
-        content = {name: _without(name, part) for name, part in content.items()}
-    return answer(operation.status, content)
+    return answer(operation.status, _without_values(content) if hides else content)
 
 
-def _without(name: str, part: Any) -> Any:
-    if name not in VALUES:
-        return part
-    return [] if isinstance(part, list) else None
+def _without_values(part: Any) -> Any:
+    """Return a part of an answer with nothing in the fields that have values."""
+    if isinstance(part, list):
+        return [_without_values(one) for one in part]
+    if isinstance(part, dict):
+        return {
+            name: HIDDEN[name] if name in HIDDEN else _without_values(one)
+            for name, one in part.items()
+        }
+    return part
 
 
 def _query(operation: Operation, request: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -19,6 +20,10 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+
+
+#: An address in brackets, an address of the sixth version, or a name; and a port.
+_HOST = re.compile(r"(?:\[([0-9a-f:.%\w]+)\]|([^\s:/?#@\[\]]*))(?::\d*)?|([0-9a-f:.]+)")
 
 
 def is_own_host(request: Request, settings: Settings) -> bool:
@@ -66,11 +71,9 @@ def is_secure(request: Request, settings: Settings) -> bool:
 
 
 def _name(host: str) -> str:
-    """Return a host without its port and brackets."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name if name.count(":") > 1 else name.partition(":")[0]
+    """Return a host without its port and brackets; nothing of what is no host and port."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return "" if found is None else found[1] or found[2] or found[3] or ""
 
 
 def _host_of(url: str) -> str:

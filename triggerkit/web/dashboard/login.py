@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from triggerkit.state.audit import note
 from triggerkit.web.dashboard.guard import is_ahead
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Shown
@@ -90,5 +92,8 @@ def _form(asked: Asked, problem: str | None = None, status: int = 200) -> Shown:
 
 def _next(path: str | None) -> str:
     """Return where to go then: only what is below the dashboard."""
-    is_ours = path is not None and path.startswith("/") and path.isprintable() and path.isascii()
-    return path if is_ours and path is not None else "/"
+    if path is None or not (path.startswith("/") and path.isprintable() and path.isascii()):
+        return "/"
+    # Browsers go up by dots, also by those that are written as codes, and take \ for a /.
+    steps = re.split(r"[/\\]|%2f|%5c", path.partition("?")[0].lower().replace("%2e", "."))
+    return "/" if {".", ".."} & set(steps) else path

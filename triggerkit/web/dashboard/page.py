@@ -15,7 +15,7 @@ from triggerkit.settings import Settings
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call
-from triggerkit.web.dashboard.session import COOKIE, Session, Sessions
+from triggerkit.web.dashboard.session import Session, Sessions
 
 #: Who the audit says it was.
 ACTOR = "dashboard"
@@ -74,8 +74,7 @@ class Asked:
     @property
     def has_ended(self) -> bool:
         """Return whether the session is over by now, as of a page that is open for long."""
-        cookie = self.request.cookies.get(COOKIE, "")
-        return self.sessions is None or self.sessions.read(cookie) is None
+        return self.sessions is None or self.sessions.of_browser(self.request.cookies) is None
 
     def path(self, name: str) -> str:
         """Return a parameter of the path."""

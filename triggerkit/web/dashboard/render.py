@@ -20,6 +20,7 @@ from triggerkit.web.dashboard.values import (
     pretty,
     row_of,
     row_text,
+    short,
     short_place,
     size,
     span,
@@ -63,6 +64,7 @@ _TEMPLATES.filters.update(
     pretty=pretty,
     row_of=row_of,
     row_text=row_text,
+    short=short,
     short_place=short_place,
     span=span,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_urlsafe
 from typing import Self
@@ -21,7 +22,7 @@ from triggerkit.settings import Settings
 SESSION_S = 12 * 3600
 LINK_S = 3600
 
-#: The cookie's name, and the path of the login page below the dashboard.
+#: What the cookie's name begins with, and the path of the login page below the dashboard.
 COOKIE = "triggerkit_session"
 LOGIN = "/login"
 
@@ -53,6 +54,12 @@ class Sessions:
         keys = settings.triggerkit_secret_key, settings.triggerkit_read_key
         return None if keys == (None, None) else cls(*keys)
 
+    @property
+    def cookie(self) -> str:
+        """The cookie's name. A browser gives a host's cookies to all of its ports: another project
+        that is served there has another one."""
+        return f"{COOKIE}_{self._mac('cookie', '')[:12]}"
+
     def enter(self, given: str) -> str | None:
         """Return the cookie of a new session, as the key that is given opens one; None where it is
         neither. Digests are compared, in constant time."""
@@ -63,6 +70,10 @@ class Sessions:
     def begin(self) -> str:
         """Return the cookie of a new session that may change things."""
         return self._signed("session", SESSION_S)
+
+    def of_browser(self, cookies: Mapping[str, str]) -> Session | None:
+        """Return the session of a browser, by all its cookies; None where it has none."""
+        return self.read(cookies.get(self.cookie, ""))
 
     def read(self, cookie: str) -> Session | None:
         """Return the session of a cookie; None where it is not ours, or has ended."""

@@ -26,7 +26,7 @@ from triggerkit.state.connect import pool
 from triggerkit.state.faults import is_away
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
-from triggerkit.web.api.operation import Call, DatabaseHealthOf
+from triggerkit.web.api.operation import POOL_TIMEOUT_S, Call, DatabaseHealthOf
 from triggerkit.web.api.problems import status_of
 from triggerkit.web.dashboard.files import FILES, VERSION
 from triggerkit.web.dashboard.guard import HEADERS, is_own_host, is_own_origin, is_secure
@@ -42,7 +42,7 @@ from triggerkit.web.dashboard.page import (
 )
 from triggerkit.web.dashboard.render import render
 from triggerkit.web.dashboard.routes import routes
-from triggerkit.web.dashboard.session import COOKIE, LOGIN, SESSION_S, Sessions, is_same
+from triggerkit.web.dashboard.session import LOGIN, SESSION_S, Sessions, is_same
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
 logger = logging.getLogger(__name__)
@@ -97,11 +97,17 @@ class Dashboard(Mount):
         client: Client = request.scope[CLIENT_SCOPE_KEY]
         if self._pool is None:
             dsn = by_index(client.settings.state_dsn)
-            self._pool = pool(dsn, "triggerkit dashboard", size=POOL_SIZE, statement_s=PAGE_S)
+            self._pool = pool(
+                dsn,
+                "triggerkit dashboard",
+                size=POOL_SIZE,
+                statement_s=PAGE_S,
+                wait_s=POOL_TIMEOUT_S,
+            )
             await self._pool.open()
         call = Call(replace(client, pool=self._pool), self._tasks, self._database_health)
         sessions = Sessions.of(client.settings)
-        session = None if sessions is None else sessions.read(request.cookies.get(COOKIE, ""))
+        session = None if sessions is None else sessions.of_browser(request.cookies)
         base = quote(request.scope.get("root_path", ""))
         return Asked(request, call, base, sessions, session, self._looks)
 
@@ -172,9 +178,9 @@ def _response(asked: Asked, found: Answer) -> Response:
     if isinstance(found, Shown):
         return HTMLResponse(render(asked, found), found.status)
     response = RedirectResponse(found.to, 303)
-    if found.cookie is not None:
+    if found.cookie is not None and asked.sessions is not None:
         response.set_cookie(
-            COOKIE,
+            asked.sessions.cookie,
             found.cookie,
             max_age=SESSION_S if found.cookie else 0,
             path=asked.base,

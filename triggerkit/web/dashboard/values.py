@@ -17,6 +17,9 @@ from triggerkit.why.row_text import read_row
 LEAST_VECTOR = 17
 TEXT_CHARS = 2_000
 
+#: Characters of a name or a key in a list.
+NAME_CHARS = 200
+
 #: Characters of a whole payload or output that a page shows, and levels it is shown to.
 WHOLE_CHARS = 20_000
 MOST_LEVELS = 20
@@ -102,6 +105,11 @@ def size(count: int) -> str:
 def counted(count: int, most: int) -> str:
     """Return a count that ends at `most`."""
     return f"{count:,}" if count < most else f"{most:,}+"
+
+
+def short(text: str) -> str:
+    """Return a name or a key as a list shows it: cut where it is long."""
+    return text if len(text) <= NAME_CHARS else f"{text[:NAME_CHARS]}…"
 
 
 def short_place(place: str) -> str:

@@ -116,7 +116,7 @@ def test_what_only_looks_changes_nothing(state: RunState, visitor: Visitor) -> N
 @pytest.mark.parametrize("cookie", ["x", "1.2.3", "9999999999.abc." + "0" * 64, "é.é.é", "..", ""])
 def test_a_forged_cookie_is_no_session(settings: Settings, cookie: str) -> None:
     with dashboard(settings) as visitor:
-        visitor.cookie = f"triggerkit_session={cookie}"
+        visitor.cookie = f"{Sessions(SecretStr(KEY)).cookie}={cookie}"
         visitor.get("/", 303)
 
 

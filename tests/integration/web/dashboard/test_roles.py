@@ -104,6 +104,33 @@ def test_values_are_hidden_from_everybody_where_the_setting_says_so(state: RunSt
         assert page_says_hidden(visitor, f"/runs/{run}")
 
 
+def test_the_read_key_sees_no_value_in_any_answer_where_they_are_hidden(state: RunState) -> None:
+    given = {"TRIGGERKIT_HIDE_VALUES": "true", "TRIGGERKIT_READ_KEY": READ_KEY}
+    hiding = RunState(
+        Settings.parse({**state.settings.environment(), **given}),
+        state.connection,
+        state.redis,
+        state.namespace,
+    )
+    with followed(hiding) as visitor:
+        [*_, run] = state.rows("SELECT id FROM triggerkit.runs ORDER BY id")
+        [*_, position] = state.rows("SELECT position FROM triggerkit.events ORDER BY position")
+        ids = {"{id}": run, "{position}": str(position), "{name}": "tell", "{consumer}": "tell"}
+        bearer = {"authorization": f"Bearer {READ_KEY}"}
+        owner = {"authorization": f"Bearer {KEY}"}
+        seen_by_owner = ""
+        for operation in OPERATIONS:
+            if operation.method == "GET":
+                path = re.sub(r"\{\w+\}", lambda found: ids[found[0]], operation.path)
+                path = f"/api/v1{path}" + ("?run=" + run if path == "/why" else "")
+                answer = visitor.request("GET", path, **bearer).html
+                assert not [v for v in ("hello", '"two"', '"one"', '"done"') if v in answer], path
+                seen_by_owner += visitor.request("GET", path, **owner).html
+        assert all(v in seen_by_owner for v in ("hello", '"two"', '"one"', '"done"'))
+        described = visitor.request("GET", "/api/v1/openapi.json", **bearer).html
+        assert described == visitor.request("GET", "/api/v1/openapi.json", **owner).html
+
+
 def page_says_hidden(visitor: Visitor, path: str) -> bool:
     """Whether payload, output and log are said to be hidden."""
     return visitor.get(path).text.count("TRIGGERKIT_HIDE_VALUES is set") == 3

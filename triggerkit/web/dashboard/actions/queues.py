@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from triggerkit.runs.admin.queues import pause_queue, resume_queue
 from triggerkit.runs.admin.schedules import pause_schedule, resume_schedule, run_schedule
+from triggerkit.tasks.queue import Queue
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route
 
 
 async def pause(asked: Asked) -> Answer:
     """Start no more runs of a queue."""
-    await pause_queue(asked.call.client, asked.path("name"), ACTOR)
+    await pause_queue(asked.call.client, Queue(asked.path("name")).name, ACTOR)
     return Moved(asked.link("queues"))
 
 

@@ -38,4 +38,4 @@ async def checked(asked: Asked) -> tuple[Sequence[Any], str | None]:
         return (), str(error)
 
 
-ROUTES = (Route("/databases", show_databases), Route("/databases/{name}", show_one_database))
+ROUTES = (Route("/databases", show_databases), Route("/databases/{name:path}", show_one_database))

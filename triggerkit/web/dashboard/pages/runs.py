@@ -13,16 +13,17 @@ from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.errors import ConfigurationError, TriggerkitError
-from triggerkit.runs.admin.browse import count_of, list_runs
+from triggerkit.runs.admin.browse import MOST_SPANS, count_of, list_runs
 from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
-from triggerkit.web.api.run_models import Run, RunSummary, Wanted, WantedPage
+from triggerkit.web.api.run_models import Run, RunSpan, RunSummary, Wanted, WantedPage
 from triggerkit.web.api.runs import list_all_runs, show_one_run
 from triggerkit.web.bulk.verbs import verbs_of_runs
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 from triggerkit.web.dashboard.search import PAGING, Qualifier, Search, moment_of
+from triggerkit.web.dashboard.values import TEXT_CHARS
 from triggerkit.web.dashboard.waterfall import draw, joined
 
 QUALIFIERS = (
@@ -55,8 +56,11 @@ PAGE_RUNS = 50
 MOST_OTHERS = 10
 OTHERS_S = 1.0
 
-#: Lines of a log that a page shows, the last ones.
+#: Lines of a log that a page shows, the last ones, their characters together, and attempts that
+#: failed, with their errors.
 MOST_LINES = 1_000
+MOST_LINE_CHARS = 200_000
+MOST_FAILURES = 10
 
 
 async def show_runs(asked: Asked) -> Answer:
@@ -110,6 +114,8 @@ async def show_run(asked: Asked) -> Answer:
     change, gone = await _change(asked, run)
     bars = _bars(run) if change is None else joined(change)
     lines = [entry for entry in run.spans if entry.kind == "log"]
+    failures = [one for one in reversed(run.attempts) if one.error is not None]
+    shown = _last(lines)
     others = await _others(asked, run)
     values = {
         "run": run,
@@ -120,12 +126,13 @@ async def show_run(asked: Asked) -> Answer:
         "knows_old": change is None or knows_old_values(change),
         "gone": gone,
         "failures": [
-            (attempt, own_places(attempt.error.traceback))
-            for attempt in reversed(run.attempts)
-            if attempt.error is not None
+            (attempt, own_places(attempt.error.traceback if attempt.error else ""))
+            for attempt in failures[:MOST_FAILURES]
         ],
-        "lines": lines[-MOST_LINES:],
-        "lines_left_out": max(0, len(lines) - MOST_LINES),
+        "failures_left_out": max(0, len(failures) - MOST_FAILURES),
+        "lines": shown,
+        "lines_left_out": len(lines) - len(shown),
+        "more_lines": len(run.spans) >= MOST_SPANS,
         "others": others,
         "key": (run.source or {}).get("key"),
     }
@@ -149,6 +156,15 @@ def problem_of(error: ValidationError | ConfigurationError) -> str:
     if isinstance(error, ConfigurationError):
         return str(error)
     return "; ".join(f"{one['loc'][0]}: it has no such value" for one in error.errors())
+
+
+def _last(lines: Sequence[RunSpan]) -> Sequence[RunSpan]:
+    """Return the last lines, as many as a page has room for; one is cut where it is long."""
+    left, first = MOST_LINE_CHARS, len(lines)
+    while first > max(0, len(lines) - MOST_LINES) and left > 0:
+        first -= 1
+        left -= min(len(lines[first].name), TEXT_CHARS)
+    return lines[first:]
 
 
 def fields_of(given: Mapping[str, str]) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import orjson
 
 from triggerkit.runs.admin.browse import list_runs
 from triggerkit.runs.admin.error_groups import group_errors
@@ -107,7 +106,7 @@ async def _payload(asked: Asked, run_id: str) -> str:
     if asked.call.settings.triggerkit_hide_values:
         return ""
     payload = (await show_one_run(asked.call, run_id)).payload
-    text = orjson.dumps(payload, option=orjson.OPT_INDENT_2).decode()
+    text = json.dumps(payload, indent=2, ensure_ascii=False)
     return text if len(text) <= MOST_EDITED else ""
 
 

@@ -2,10 +2,17 @@
 
 const LEAST_MS = 1000;
 
+// What failed is tried again after so long.
+const AGAIN_MS = 5000;
+
+const FULL = "Too many pages are open for this one to be live: load it again to see what is new.";
+
 let busy = false;
 let again = false;
 let last = 0;
 let timer = 0;
+let isFull = false;
+let isOver = false;
 
 function say(text, action) {
   const said = document.getElementById("said");
@@ -63,27 +70,34 @@ async function load(dress, asked = false) {
   }
   busy = true;
   again = false;
+  let failed = false;
   const started = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(20000) });
     if (answer.redirected && new URL(answer.url).pathname.endsWith("/login")) { ended(); return; }
-    if (answer.status === 503) { away(); return; }
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.getElementById("main");
     const said = document.getElementById("said");
     if (fresh && answer.ok) {
       fresh.querySelector("#said")?.replaceWith(said.cloneNode(true));
       become(main, document.adoptNode(fresh));
-      say();
+      say(isFull ? FULL : "");
       dress();
+    } else if (fresh && answer.status < 500) {
+      // What it is of may have been deleted.
+      say(`The page shows what was so before. Now: ${fresh.querySelector(".alert")?.textContent ?? answer.status}`);
+    } else {
+      failed = true;
     }
   } catch {
-    away();
+    failed = true;
   } finally {
     busy = false;
     last = Date.now();
+    if (failed) away();
     // Where the page is slow to make, it is asked for less often.
-    if (again) soon(dress, Math.max(LEAST_MS, 10 * (last - started)));
+    const wait = Math.max(failed ? AGAIN_MS : LEAST_MS, 10 * (last - started));
+    if (again || failed) soon(dress, wait);
   }
 }
 
@@ -97,6 +111,7 @@ function away() {
 }
 
 function ended() {
+  isOver = true;
   const link = document.createElement("a");
   link.href = location.href;
   link.textContent = "Log in again";
@@ -110,15 +125,34 @@ export function live(dress) {
   const url = document.getElementById("main")?.dataset.live;
   if (!url) return;
   let missed = false;
+  let waiting = 0;
 
   function listen() {
+    clearTimeout(waiting);
+    if (isOver || document.hidden) return;
+    source?.close();
     source = new EventSource(url);
     source.addEventListener("changed", () => soon(dress, Math.max(50, LEAST_MS - (Date.now() - last))));
     source.addEventListener("away", away);
     source.addEventListener("ended", ended);
-    source.addEventListener("full", () => say("Too many pages are open for this one to be live: load it again to see what is new."));
-    source.addEventListener("error", () => { missed = true; away(); });
-    source.addEventListener("open", () => { if (missed) { missed = false; load(dress); } });
+    source.addEventListener("full", () => { isFull = true; say(FULL); });
+    source.addEventListener("error", lost);
+    source.addEventListener("open", () => {
+      isFull = false;
+      if (missed) { missed = false; load(dress); }
+    });
+  }
+
+  function lost() {
+    missed = true;
+    if (isOver || isFull) return;
+    away();
+    // The browser tries again by itself, unless something answered that is no stream: a proxy for
+    // a server that is away, or the login.
+    if (source.readyState !== EventSource.CLOSED) return;
+    load(dress);
+    clearTimeout(waiting);
+    waiting = setTimeout(listen, AGAIN_MS);
   }
 
   // Browsers have few connections to a server: a page that nobody sees keeps none.
@@ -127,5 +161,5 @@ export function live(dress) {
     else listen();
   });
   addEventListener("pagehide", () => source?.close());
-  if (!document.hidden) listen();
+  listen();
 }
