@@ -18,6 +18,7 @@ from bench.figures import Report, Scale, shown
 from bench.machine import load_average, machine, versions
 from bench.targets import (
     backfill,
+    dashboard,
     growth,
     latency,
     memory,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T5": source.run,
     "T6": memory.run,
     "T7": startup.run,
+    "T8": dashboard.run,
     "T9": growth.run,
     "T10": waste.run,
     "pull": pull.run,
