@@ -250,7 +250,7 @@ def seed(connection: Connection, dsn: str, sizes: Sizes) -> None:
     connection.execute(_PARKED, [sizes.parked])
     count = {"count": max(1_000, sizes.entries // 20)}
     connection.execute(_DELIVERIES, count)
-    for step_s, kept_s in ((60, 26 * 3600), (900, SPAN_S)):
+    for step_s, kept_s in ((60, 26 * 3600), (900, SPAN_S), (3600, SPAN_S)):
         connection.execute(_ROLLUPS, {"step_s": step_s, "kept_s": kept_s})
     for statement in _MINUTES:
         connection.execute(statement, {"minutes": SPAN_S // 60})

@@ -31,7 +31,7 @@ SETTLING_S = 3.0
 #: sets what holds in them is none.
 _QUERY = re.compile(
     r"^\[triggerkit (?:dashboard|status|check|api)[^\]]*\] LOG:  "
-    r"(?:statement|execute [^:]*): *(?!BEGIN|COMMIT|ROLLBACK|SET |SAVEPOINT|RELEASE)(.*)",
+    r"(?:statement|execute [^:]*): (?!BEGIN|COMMIT|ROLLBACK|SET |SAVEPOINT|RELEASE)(.*)",
     re.MULTILINE,
 )
 
@@ -118,8 +118,8 @@ def paths(connection: Connection, reader: Reader) -> list[str]:
         f"/runs?{urlencode({'filter': 'status:failed', 'cursor': middle})}",
         f"/runs?{urlencode({'filter': 'table:things_3', 'cursor': middle})}",
         f"/runs/{newest}", f"/runs/{failed}",
-        "/tasks", f"/tasks?cursor={'task_300'}", "/tasks/task_003", "/tasks/task_003?window=24h",
-        "/queues", "/queues?cursor=queue_099",
+        "/tasks", "/tasks?cursor=task_050", "/tasks/task_003", "/tasks/task_003?window=24h",
+        "/queues", "/queues?cursor=queue_019",
         "/errors", *(f"/errors?{urlencode({'filter': text})}" for text in
                      ("task:task_003", "since:1h", "since:7d", "task:none")),
         "/schedules",

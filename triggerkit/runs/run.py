@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from secrets import randbits
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
@@ -47,6 +47,14 @@ def _encoded(value: int) -> str:
 def first_run_id_at(seconds: float) -> str:
     """Return the least id that a run made at `seconds` since 1970 can have."""
     return _encoded(int(seconds * 1000) << 80)
+
+
+def accepted_at(run_id: str) -> datetime:
+    """Return when the run of an id was accepted."""
+    milliseconds = 0
+    for char in run_id[4:14]:
+        milliseconds = milliseconds << 5 | _ALPHABET.index(char)
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def is_run_id(text: str) -> bool:

@@ -6,12 +6,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 #: Reading a table through is never right here, nor is sorting all that waits to take the first of
 #: it; what is joined with given values is looked up by its index for each of them; and an array's
-#: length tells the planner nothing that is worth planning each statement anew.
+#: length tells the planner nothing that is worth planning each statement anew. No plan is worth
+#: being compiled, which takes longer than to follow it.
 _SETTINGS = {
     "enable_seqscan": "off",
     "enable_sort": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "jit": "off",
     "plan_cache_mode": "force_generic_plan",
 }
 

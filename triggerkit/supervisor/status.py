@@ -96,7 +96,8 @@ async def read_overview(
     """Return what the status of a `serve` that answers is, without a look at heartbeats: a worker
     that is silent loses its lease within seconds."""
     workers = await list_workers(states, 0)
-    health = await read_health(settings, workers)
+    async with states.connection() as state:
+        health = await _health(settings, state, workers)
     processes = processes_of(health["databases"], workers, serves=True)
     declares = any(task.on is not None for task in tasks)
     lacking = list(missing(health, processes, settings.public_url, declares=declares))
@@ -108,9 +109,14 @@ async def read_health(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the health of databases, consumers and runs, and the tasks that wait; a source that
     does not answer is a problem of it."""
+    async with await connect(settings.state_dsn, "triggerkit status") as state:
+        return await _health(settings, state, workers)
+
+
+async def _health(
+    settings: Settings, state: psycopg.AsyncConnection, workers: Sequence[WorkerInfo]
+) -> dict[str, list[dict[str, Any]]]:
     async with AsyncExitStack() as stack:
-        state = await connect(settings.state_dsn, "triggerkit status")
-        await stack.enter_async_context(state)
         source: psycopg.AsyncConnection | None = state
         unreachable: list[Problem] = []
         if settings.state_dsn != settings.source_dsn:

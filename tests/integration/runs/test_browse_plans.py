@@ -14,6 +14,7 @@ from triggerkit.errors import TriggerkitError
 from triggerkit.runs.admin import browse, control, queues, reasons, unfinished, workers
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
+from triggerkit.runs.session import by_index
 from triggerkit.settings import Settings
 
 #: Nearly all completed; 10 in each other status among the oldest, and a long tail behind one key.
@@ -61,6 +62,12 @@ def looked_at(node: dict[str, Any]) -> Iterator[int]:
     yield int((node["Actual Rows"] + removed) * node["Actual Loops"])
     for child in node.get("Plans", []):
         yield from looked_at(child)
+
+
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", []):
+        yield from nodes(child)
 
 
 def page(state: RunState, *statuses: Status, after: str = "run_~") -> int:
@@ -119,3 +126,86 @@ def test_a_look_that_takes_too_long_says_how_to_narrow_it(
 
     with pytest.raises(TriggerkitError, match="narrow it"):
         asyncio.run(looked())
+
+
+#: A filter of each field, which fits few of the runs or none.
+FILTERS = (
+    RunFilter(task="none"),
+    RunFilter(task="none", statuses=("completed",)),
+    RunFilter(queue="none", statuses=("failed", "crashed")),
+    RunFilter(tag="none"),
+    RunFilter(consumer="none"),
+    RunFilter(table="public.posts"),
+    RunFilter(table="public.posts", key="17"),
+    RunFilter(error="none"),
+    RunFilter(schedule="none"),
+    RunFilter(batch="none"),
+    RunFilter(text="none"),
+)
+
+
+def found(state: RunState, wanted: RunFilter, **given: Any) -> browse.FoundRuns:
+    async def look() -> browse.FoundRuns:
+        dsn = by_index(state.settings.state_dsn)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            return await browse.search_runs(connection, wanted, **given)
+
+    return asyncio.run(look())
+
+
+def test_a_search_that_takes_long_says_how_far_it_looked_and_goes_on_from_there(
+    state: RunState,
+) -> None:
+    oldest = [f"run_{n:026}" for n in (1, 200, 15_000)]
+    state.connection.execute(
+        "UPDATE triggerkit.runs SET task = 'rare' WHERE id = ANY (%s)", [oldest]
+    )
+    part = found(state, RunFilter(task="rare"), limit=2, within_ms=0)
+    assert part.back_to is not None
+    parts, ids = 0, [run["id"] for run in part.runs]
+    while part.after is not None:
+        part = found(state, RunFilter(task="rare"), limit=2, after=part.after, within_ms=1)
+        ids += [run["id"] for run in part.runs]
+        parts += 1
+    assert parts > 1
+    assert ids == sorted(oldest, reverse=True)
+    assert part.back_to is None
+
+
+def test_a_search_in_time_is_as_a_list(state: RunState) -> None:
+    for wanted in (RunFilter(), RunFilter(statuses=("failed", "crashed")), RunFilter(task="work")):
+        part = found(state, wanted, limit=5, within_ms=10_000)
+        rest = found(state, wanted, limit=5, within_ms=10_000, after=part.after)
+        ids = [run["id"] for run in (*part.runs, *rest.runs)]
+        query, given = wanted.ids("true", 10)
+        listed = state.connection.execute(query.encode(), given).fetchall()
+        assert ids == [run_id for (run_id,) in listed]
+        assert part.back_to is None
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: "-".join(wanted.as_json()))
+def test_a_search_goes_through_an_index_in_its_order(state: RunState, wanted: RunFilter) -> None:
+    query, given = wanted.looked_through("r.id < %(after)s", 51)
+    dsn = by_index(state.settings.state_dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        explain = f"EXPLAIN (FORMAT JSON) {query}".encode()
+        row = connection.execute(explain, {**given, "after": "run_~", "ms": 50}).fetchone()
+    assert row is not None
+    for node in nodes(row[0][0]["Plan"]):
+        assert node["Node Type"] not in ("Seq Scan", "Bitmap Heap Scan"), node
+        if node["Node Type"] == "Sort":
+            # Of what was found, not of what was looked through.
+            assert node["Plans"][0]["Node Type"] in ("Append", "Limit", "Subquery Scan"), node
+
+
+def test_counting_ends_in_time_and_says_whether_these_are_all(state: RunState) -> None:
+    async def count(wanted: RunFilter, most: int, within_ms: int) -> tuple[int, bool]:
+        dsn = by_index(state.settings.state_dsn)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            return await browse.count_soon(connection, wanted, most, within_ms=within_ms)
+
+    assert asyncio.run(count(RunFilter(task="none"), 100, 0)) == (0, False)
+    assert asyncio.run(count(RunFilter(task="none"), 100, 10_000)) == (0, True)
+    assert asyncio.run(count(RunFilter(), 100, 10_000)) == (100, False)
+    assert asyncio.run(count(RunFilter(statuses=("queued",)), 100, 10_000)) == (30, True)
+    assert asyncio.run(count(RunFilter(statuses=("failed",)), 100, 10_000))[1]

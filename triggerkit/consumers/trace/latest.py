@@ -12,11 +12,10 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.configuration.table_name import TableName
-from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import NOBODY, PARTITIONS, partition_of
 
-#: Milliseconds that a look through the log may take.
-LOOK_MS = 5_000
+#: Positions that are looked through at once, in all partitions of the log or in one of them.
+LOOKED_THROUGH = 25_000
 
 _LIST = """
 SELECT e.position, e.partition, e.table_name, e.key, e.action, e.commit_at, e.captured_at,
@@ -27,6 +26,7 @@ FROM unnest(%(partitions)s::int[]) p CROSS JOIN LATERAL (
         v.fault
     FROM triggerkit.events v
     WHERE v.database_id = %(database)s AND v.partition = p AND v.position < %(before)s
+      AND v.position >= %(least)s
       AND v.consumer_id IS DISTINCT FROM %(nobody)s
       AND (%(schema)s::text IS NULL OR v.schema_name = %(schema)s)
       AND (%(table)s::text IS NULL OR v.table_name = %(table)s)
@@ -35,6 +35,16 @@ FROM unnest(%(partitions)s::int[]) p CROSS JOIN LATERAL (
       AND (%(since)s::timestamptz IS NULL OR v.captured_at >= %(since)s)
     ORDER BY v.position DESC LIMIT %(limit)s) e
 ORDER BY e.position DESC LIMIT %(limit)s
+"""
+
+#: When the first of what was looked through came into the log, and whether there is more before it.
+_BEGINNING = """
+SELECT min(e.captured_at), %(least)s > d.retained_from
+FROM triggerkit.databases d CROSS JOIN unnest(%(partitions)s::int[]) p LEFT JOIN LATERAL (
+    SELECT v.captured_at FROM triggerkit.events v
+    WHERE v.database_id = d.id AND v.partition = p AND v.position >= %(least)s
+    ORDER BY v.position LIMIT 1) e ON true
+WHERE d.id = %(database)s GROUP BY d.id
 """
 
 _FOLLOWERS = """
@@ -116,41 +126,45 @@ class _Follower:
         return Standing(self.name, "waiting" if self.state == "active" else self.state)
 
 
+@dataclass(frozen=True, slots=True)
+class FoundChanges:
+    """A part of a list. `before` asks for what follows. With `back_to` it was looked no farther,
+    since it takes long: what fits may come before that."""
+
+    changes: Sequence[LoggedChange] = ()
+    before: int | None = None
+    back_to: datetime | None = None
+
+
 async def latest_changes(
     connection: psycopg.AsyncConnection,
     database_id: int,
+    end: int,
     wanted: Wanted,
     *,
-    before: int | None = None,
     limit: int = 50,
-) -> tuple[list[LoggedChange], int | None]:
-    """Return the newest changes that fit, and what `before` is for more.
-
-    Raises:
-        TriggerkitError: they are not found in time.
-    """
+) -> FoundChanges:
+    """Return the newest changes that fit, of those before the position `end`."""
+    given = _where(wanted)
+    # A row's changes are in one partition, which has as many in more positions.
+    looked = LOOKED_THROUGH * PARTITIONS // len(given["partitions"])
     parameters = {
-        **_where(wanted),
+        **given,
         "database": database_id,
-        "before": before if before is not None else 2**63 - 1,
+        "before": end,
+        "least": end - looked,
         "nobody": NOBODY,
         "limit": limit + 1,
     }
-    try:
-        async with (
-            connection.transaction(),
-            connection.cursor(row_factory=class_row(LoggedChange)) as cursor,
-        ):
-            await cursor.execute(f"SET LOCAL statement_timeout = {LOOK_MS}")
-            found = await (await cursor.execute(_LIST, parameters)).fetchall()
-    except psycopg.errors.QueryCanceled:
-        raise TriggerkitError(
-            f"the search through the log took more than {LOOK_MS // 1000} s; narrow it with a "
-            "table and key"
-        ) from None
-    more = found[limit - 1].position if len(found) > limit else None
+    async with connection.cursor(row_factory=class_row(LoggedChange)) as cursor:
+        found = await (await cursor.execute(_LIST, parameters)).fetchall()
     await _stand(connection, database_id, found[:limit])
-    return found[:limit], more
+    if len(found) > limit:
+        return FoundChanges(found[:limit], found[limit - 1].position)
+    row = await (await connection.execute(_BEGINNING, parameters)).fetchone()
+    if row is None or not row[1] or (wanted.since and row[0] and row[0] < wanted.since):
+        return FoundChanges(found)
+    return FoundChanges(found, end - looked, row[0])
 
 
 async def _stand(

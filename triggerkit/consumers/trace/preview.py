@@ -15,13 +15,15 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.consumers.selection import Selection, Verdict
 from triggerkit.consumers.source.database import Database
-from triggerkit.consumers.trace.latest import LOOK_MS
 from triggerkit.consumers.trace.wanted import filtered_by, unwanted
 from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, entry_of
 from triggerkit.log.reader import STORED, entry_of_row
 from triggerkit.lsn import Lsn
 from triggerkit.replication.slot import PUBLICATION
+
+#: Milliseconds that a look through the log may take.
+LOOK_MS = 5_000
 
 #: Messages that are tried at most, and bytes of records.
 MOST_TRIED = 200

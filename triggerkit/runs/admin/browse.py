@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -12,6 +16,7 @@ from triggerkit.errors import TriggerkitError
 from triggerkit.log.json_object import PAYLOAD_LEVELS, show_value
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.reasons import Reason, facts_about
+from triggerkit.runs.run import accepted_at
 
 #: Most runs in one page, and most spans and lines, the last ones, and children, shown with a run.
 MAX_LIMIT = 1000
@@ -97,6 +102,55 @@ async def list_runs(
     more = rows[limit - 1]["id"] if len(rows) > limit else None
     facts = await facts_about(connection, rows)
     return [_shown(row, facts.reason(row)) for row in rows[:limit]], more
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRuns:
+    """A part of a list. `after` asks for what follows. With `back_to` it was looked no farther,
+    since it takes long: what fits may come after that."""
+
+    runs: Sequence[dict[str, Any]] = ()
+    after: str | None = None
+    back_to: datetime | None = None
+
+
+async def search_runs(
+    connection: psycopg.AsyncConnection,
+    wanted: RunFilter,
+    *,
+    limit: int,
+    after: str | None = None,
+    within_ms: int,
+) -> FoundRuns:
+    """Return the newest runs that fit, as `list_runs` does, of those that can be looked through in
+    time."""
+    if not wanted.is_in_order:
+        runs, following = await list_runs(connection, wanted, limit=limit, after=after)
+        return FoundRuns(runs, following)
+    query, parameters = wanted.looked_through("r.id < %(after)s", limit + 1)
+    bounds = {"after": _BEYOND if after is None else after, "ms": within_ms}
+    rows = await (await connection.execute(query, {**parameters, **bounds})).fetchall()
+    ids = list(takewhile(lambda row: row[1], rows))
+    is_late = len(ids) < len(rows)
+    shown = [run_id for run_id, _ in ids[:limit]]
+    runs = sorted(await summaries_of(connection, shown), key=itemgetter("id"), reverse=True)
+    if is_late:
+        last = rows[len(ids)][0]
+        return FoundRuns(runs, last, accepted_at(last))
+    return FoundRuns(runs, shown[-1] if len(ids) > limit else None)
+
+
+async def count_soon(
+    connection: psycopg.AsyncConnection, wanted: RunFilter, most: int, *, within_ms: int
+) -> tuple[int, bool]:
+    """Count the runs that fit, no more than `most`, as far as that can be done in time; also say
+    whether these are all."""
+    query, parameters = wanted.looked_through("true", most + 1, in_order=False)
+    counted = f"SELECT count(*) FILTER (WHERE fits), bool_and(fits) FROM ({query}) c"  # noqa: S608
+    cursor = await connection.execute(counted, {**parameters, "ms": within_ms})
+    row = await cursor.fetchone()
+    assert row is not None
+    return min(row[0], most), row[0] <= most and row[1] is not False
 
 
 async def summaries_of(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import psycopg
 
 from triggerkit.runs.run import first_run_id_at
 
-#: Runs looked at, the newest of each status; and characters of a traceback's end.
-MOST_RUNS = 5_000
+#: Milliseconds in which the runs of one task are sought among others.
+LOOK_MS = 40
+
+#: Runs looked at, the newest of each status; tracebacks that are read of them; and characters of
+#: their ends.
+MOST_RUNS = 1_500
+MOST_TRACEBACKS = 1_000
 TRACEBACK_CHARS = 4_000
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>.+)$', re.M)
@@ -19,13 +26,56 @@ _FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<f
 #: What is in files of these is not the project's own.
 _FOREIGN = re.compile(r"site-packages/|dist-packages/|/lib/python\d|^<frozen ")
 
-_LOOK = " UNION ALL ".join(
-    f"""(SELECT id, task, status, finished_at, error ->> 'type', error ->> 'message',
-        right(error ->> 'traceback', {TRACEBACK_CHARS})
-    FROM triggerkit.runs WHERE status = '{status}' AND id >= %(since)s AND error IS NOT NULL
-        AND (%(task)s::text IS NULL OR task = %(task)s) ORDER BY id DESC LIMIT {MOST_RUNS})"""  # noqa: S608
-    for status in ("failed", "crashed", "timed_out")
+#: Of `runs`, those of one traceback, whose last line has the message, which differs. The whole
+#: error is unpacked once for each run.
+GROUP = """
+SELECT g.task, g.type, g.status = 'retrying', count(*)::int, min(g.at), max(g.at), min(g.next_at),
+    (array_agg(g.id ORDER BY g.at DESC))[1]
+FROM (
+    SELECT f.id, f.task, f.status, f.at, f.next_at, coalesce(e.type, '') AS type,
+        md5(left(e.traceback, -2 - length(coalesce(e.message, '')))) AS frames
+    FROM ({runs}) f
+    CROSS JOIN LATERAL jsonb_to_record(f.error) e (type text, message text, traceback text)
+    WHERE {those}) g
+GROUP BY g.task, g.type, g.status = 'retrying', g.frames
+ORDER BY max(g.at) DESC LIMIT {most}
+"""
+
+#: Where those of one task are sought for long, what comes next is taken, and left out then.
+_LOOK = GROUP.format(
+    most=MOST_TRACEBACKS,
+    those="%(task)s::text IS NULL OR f.task = %(task)s",
+    runs=" UNION ALL ".join(
+        f"""(SELECT id, task, status, finished_at AS at, NULL::timestamptz AS next_at, error
+        FROM triggerkit.runs WHERE status = '{status}' AND id >= %(since)s AND error IS NOT NULL
+        AND (%(task)s::text IS NULL OR task = %(task)s
+            OR clock_timestamp() > statement_timestamp() + interval '{LOOK_MS} ms')
+        ORDER BY id DESC LIMIT {MOST_RUNS})"""  # noqa: S608
+        for status in ("failed", "crashed", "timed_out")
+    ),
 )
+
+_ERRORS = f"""
+SELECT r.id, coalesce(e.message, ''), right(e.traceback, {TRACEBACK_CHARS}) FROM triggerkit.runs r
+CROSS JOIN LATERAL jsonb_to_record(r.error) e (message text, traceback text) WHERE r.id = ANY (%s)
+"""  # noqa: S608 - of constants
+
+
+@dataclass(frozen=True, slots=True)
+class SameErrors:
+    """Runs of one task whose tracebacks are the same; `message` and `run` are the last one's. Those
+    that are tried again are apart from those that ended."""
+
+    task: str
+    type: str
+    place: str | None
+    is_retrying: bool
+    count: int
+    first_at: datetime
+    last_at: datetime
+    next_at: datetime | None
+    run: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -48,22 +98,40 @@ async def group_errors(
     connection: psycopg.AsyncConnection, *, since: datetime | None = None, task: str | None = None
 ) -> list[ErrorGroup]:
     """Return the groups, those with most runs first; of runs accepted after `since`, the newest
-    5,000 of each status."""
+    1,500 of each status, as far back as those of a task are found at once."""
     first = first_run_id_at(0.0 if since is None else since.timestamp())
-    cursor = await connection.execute(_LOOK, {"since": first, "task": task})
     groups: dict[tuple[str, str | None], ErrorGroup] = {}
-    for run_id, of_task, _, at, kind, message, traceback in await cursor.fetchall():
-        place = place_of(traceback or "")
-        known = groups.get((kind, place))
+    for one in await same_errors(connection, _LOOK, {"since": first, "task": task}):
+        known = groups.get((one.type, one.place))
         if known is None:
-            known = ErrorGroup(kind, place, message or "", 0, at, at, run_id)
-            groups[kind, place] = known
-        known.count += 1
-        known.first_at = min(known.first_at, at)
-        if at > known.last_at:
-            known.last_at, known.run_id, known.message = at, run_id, message or ""
-        known.tasks = sorted({*known.tasks, of_task})
+            known = ErrorGroup(
+                one.type, one.place, one.message, 0, one.first_at, one.last_at, one.run
+            )
+            groups[one.type, one.place] = known
+        known.count += one.count
+        known.first_at = min(known.first_at, one.first_at)
+        if one.last_at > known.last_at:
+            known.last_at, known.run_id, known.message = one.last_at, one.run, one.message
+        known.tasks = sorted({*known.tasks, one.task})
     return sorted(groups.values(), key=lambda group: (-group.count, group.type, group.place or ""))
+
+
+async def same_errors(
+    connection: psycopg.AsyncConnection, query: str, parameters: Mapping[str, Any]
+) -> list[SameErrors]:
+    """Return what a query of `GROUP` finds, with their places."""
+    rows = await (await connection.execute(query, parameters)).fetchall()
+    if not rows:
+        return []
+    cursor = await connection.execute(_ERRORS, [[row[-1] for row in rows]])
+    errors = {run_id: rest for run_id, *rest in await cursor.fetchall()}
+    found = []
+    for task, kind, is_retrying, count, first_at, last_at, next_at, run_id in rows:
+        message, traceback = errors.get(run_id, ("", ""))
+        place = place_of(traceback or "")
+        times = first_at, last_at, next_at
+        found.append(SameErrors(task, kind, place, is_retrying, count, *times, run_id, message))
+    return found
 
 
 def place_of(traceback: str) -> str | None:

@@ -46,6 +46,14 @@ _CONDITIONS: Final = {
     "until": "r.id < %(until)s",
 }
 
+#: Fields that bound the ids, which are in the order of time.
+_BOUNDS: Final = ("since", "until")
+
+#: Statuses of which no index is in the order of ids.
+_SORTED: Final = frozenset({"queued", "delayed", "retrying", "executing"})
+
+_IS_LATE: Final = "clock_timestamp() > statement_timestamp() + %(ms)s * interval '1 ms'"
+
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
@@ -102,6 +110,37 @@ class RunFilter:
         together = " UNION ALL ".join(parts)
         return f"SELECT id FROM ({together}) f ORDER BY id {order} LIMIT {limit}", parameters  # noqa: S608
 
+    @property
+    def is_in_order(self) -> bool:
+        """Return whether an index has what is looked through in the order of ids: the unfinished
+        runs, which are few, are sorted instead."""
+        return not set(self.statuses) & _SORTED
+
+    def looked_through(
+        self, bound: str, limit: int, *, in_order: bool = True
+    ) -> tuple[str, dict[str, Any]]:
+        """Return a query for `id` and `fits` of the newest runs that fit, or else of any, and its
+        parameters, to which `ms` is added.
+
+        Milliseconds after it began, it takes whatever comes next, until there are `limit`: the
+        first that does not fit is how far it was looked.
+        """
+        conditions, parameters = self._conditions(bounds=False)
+        bounds = [
+            bound,
+            *(_CONDITIONS[name] for name in _BOUNDS if getattr(self, name) is not None),
+        ]
+        fits = f"coalesce({' AND '.join(conditions) or 'true'}, false)"
+        order = "ORDER BY id DESC " if in_order else ""
+        parts = [
+            f"(SELECT r.id, {fits} AS fits FROM triggerkit.runs r "  # noqa: S608 - of constants
+            f"WHERE {' AND '.join([branch, *bounds])} AND ({fits} OR {_IS_LATE}) "
+            f"{order}LIMIT {limit})"
+            for branch in self._branches()
+        ]
+        together = " UNION ALL ".join(parts)
+        return f"SELECT id, fits FROM ({together}) f {order}LIMIT {limit}", parameters  # noqa: S608
+
     def _rows_meant(self) -> list[str]:
         """Return the rows that a key can be of: a comma stands between two values, or in one."""
         if self.key is None or self.table is None or ":[" in self.key:
@@ -114,7 +153,7 @@ class RunFilter:
         wanted = dict.fromkeys(self.statuses)
         return tuple(b for status in wanted for b in _BRANCHES[status]) or ("true",)
 
-    def _conditions(self) -> tuple[list[str], dict[str, Any]]:
+    def _conditions(self, *, bounds: bool = True) -> tuple[list[str], dict[str, Any]]:
         values = self.as_json()
         values.pop("statuses", None)
         for name in ("since", "until"):
@@ -122,4 +161,5 @@ class RunFilter:
                 values[name] = first_run_id_at(moment.timestamp())
         if self.key is not None:
             values["key"] = self._rows_meant()
-        return [_CONDITIONS[name] for name in values], values
+        asked = [name for name in values if bounds or name not in _BOUNDS]
+        return [_CONDITIONS[name] for name in asked], values

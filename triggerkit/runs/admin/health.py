@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 
-from triggerkit.runs.admin.error_groups import place_of
+from triggerkit.runs.admin.error_groups import GROUP, MOST_TRACEBACKS, SameErrors, same_errors
 from triggerkit.runs.admin.queues import QueueInfo, list_queues
 from triggerkit.runs.keys import READY
 from triggerkit.runs.run import first_run_id_at
 
 #: Runs that are looked at of each status, the newest ones, and for how many hours back.
-MOST_RUNS = 2_000
+MOST_RUNS = 1_000
 HOURS = 24
 
-#: Characters of a traceback's end, and of an error's message.
-TRACEBACK_CHARS = 4_000
+#: Characters of an error's message.
 MESSAGE_CHARS = 200
 
 #: What failed and was not replayed since, and what is tried again after an error. What waits for
 #: an API of its own accord is told elsewhere.
-_FAILING = " UNION ALL ".join(
-    f"""(SELECT r.id, r.task, r.status, r.scheduled_at, coalesce(r.finished_at, r.started_at),
-        r.error ->> 'type', left(split_part(r.error ->> 'message', E'\\n', 1), {MESSAGE_CHARS}),
-        right(r.error ->> 'traceback', {TRACEBACK_CHARS})
+_FAILING = GROUP.format(
+    most=MOST_TRACEBACKS,
+    those="true",
+    runs=" UNION ALL ".join(
+        f"""(SELECT r.id, r.task, r.status, coalesce(r.finished_at, r.started_at) AS at,
+        r.scheduled_at AS next_at, r.error
     FROM triggerkit.runs r WHERE r.status = '{status}' AND r.id >= %(since)s
         AND r.error IS NOT NULL AND {but} ORDER BY r.id DESC LIMIT {MOST_RUNS})"""  # noqa: S608
-    for status, but in (
-        *(
-            (ended, "NOT EXISTS (SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id)")
-            for ended in ("failed", "crashed", "timed_out")
-        ),
-        ("retrying", "r.waits = 0"),
-    )
+        for status, but in (
+            *(
+                (ended, "NOT EXISTS (SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id)")
+                for ended in ("failed", "crashed", "timed_out")
+            ),
+            ("retrying", "r.waits = 0"),
+        )
+    ),
 )
 
 #: The tasks that have ready runs, and since when: by steps through the index.
@@ -124,36 +127,27 @@ async def run_health(connection: psycopg.AsyncConnection) -> RunHealth:
 
 
 async def _failing(connection: psycopg.AsyncConnection) -> list[FailingTask]:
-    row = await (await connection.execute("SELECT extract(epoch FROM now())::float")).fetchone()
-    assert row is not None
-    since = first_run_id_at(row[0] - HOURS * 3600)
-    cursor = await connection.execute(_FAILING, {"since": since})
-    groups: dict[tuple[str, str, str | None], list[tuple[str, str, datetime | None, datetime, str]]]
-    groups = {}
-    for run_id, task, status, next_at, at, kind, message, traceback in await cursor.fetchall():
-        key = task, kind, place_of(traceback or "")
-        groups.setdefault(key, []).append((run_id, status, next_at, at, message or ""))
-    found = [_group(*key, rows) for key, rows in groups.items()]
+    since = first_run_id_at(time.time() - HOURS * 3600)
+    groups: dict[tuple[str, str, str | None], list[SameErrors]] = {}
+    for one in await same_errors(connection, _FAILING, {"since": since}):
+        groups.setdefault((one.task, one.type, one.place), []).append(one)
+    found = [_group(*key, errors) for key, errors in groups.items()]
     return sorted(found, key=lambda group: group.last_at, reverse=True)
 
 
-def _group(
-    task: str,
-    kind: str,
-    place: str | None,
-    rows: list[tuple[str, str, datetime | None, datetime, str]],
-) -> FailingTask:
-    run_id, _, _, last_at, message = max(rows, key=lambda row: row[3])
-    retrying = [row for row in rows if row[1] == "retrying"]
+def _group(task: str, kind: str, place: str | None, errors: list[SameErrors]) -> FailingTask:
+    last = max(errors, key=lambda one: one.last_at)
+    message = last.message.partition("\n")[0][:MESSAGE_CHARS]
+    retrying = [one for one in errors if one.is_retrying]
     return FailingTask(
         task=task,
         type=kind,
         error=f"{kind}: {message}" if message else kind,
         place=place,
-        run=run_id,
-        failed=len(rows) - len(retrying),
-        retrying=len(retrying),
-        since=min(row[3] for row in rows),
-        last_at=last_at,
-        next_at=min((row[2] for row in retrying if row[2] is not None), default=None),
+        run=last.run,
+        failed=sum(one.count for one in errors if not one.is_retrying),
+        retrying=sum(one.count for one in retrying),
+        since=min(one.first_at for one in errors),
+        last_at=last.last_at,
+        next_at=min((one.next_at for one in retrying if one.next_at is not None), default=None),
     )

@@ -8,15 +8,12 @@ from datetime import datetime
 
 import psycopg
 
-from triggerkit.runs.keeper.rollups import QUARTER_S, Step, floor_to, step_of
+from triggerkit.runs.keeper.rollups import HOUR_S, Step, floor_to, step_of
 
 _READ = """
 SELECT at, task, accepted, completed, failed, open, latencies, waits FROM triggerkit.run_rollups
 WHERE step_s = %s AND task = ANY (%s) AND at >= %s ORDER BY at
 """
-
-#: Seconds of a bar of a task's activity.
-HOUR_S = 3600
 
 
 @dataclass(slots=True)
@@ -29,9 +26,7 @@ class Activity:
     def add(self, at: datetime, step: Step) -> None:
         """Take a step in."""
         self.total.add(step)
-        hour = floor_to(at, HOUR_S)
-        accepted, failed = self.hours.get(hour, (0, 0))
-        self.hours[hour] = accepted + step.accepted, failed + step.failed
+        self.hours[at] = step.accepted, step.failed
 
 
 async def read_steps(
@@ -45,8 +40,8 @@ async def read_steps(
 async def read_activity(
     connection: psycopg.AsyncConnection, tasks: Sequence[str], since: datetime
 ) -> dict[str, Activity]:
-    """Return how the runs of tasks went that were accepted since then."""
-    cursor = await connection.execute(_READ, [QUARTER_S, list(tasks), since])
+    """Return how the runs of tasks went that were accepted since the hour of then."""
+    cursor = await connection.execute(_READ, [HOUR_S, list(tasks), floor_to(since, HOUR_S)])
     found: dict[str, Activity] = {task: Activity() for task in tasks}
     for at, task, *values in await cursor.fetchall():
         found[task].add(at, step_of(values))

@@ -71,8 +71,10 @@ async def waiting_tasks(connection: psycopg.AsyncConnection) -> list[WaitingTask
             )
     cursor = await connection.execute(_WAITING, [MANY_WAITS, MOST_RUNS])
     rows = [row for row in await cursor.fetchall() if row[0] not in breakers]
-    named = await connection.execute(_ERRORS, [[row[3] for row in rows]])
-    errors: dict[str, str] = dict(await named.fetchall())
+    errors: dict[str, str] = {}
+    if rows:
+        named = await connection.execute(_ERRORS, [[row[3] for row in rows]])
+        errors = dict(await named.fetchall())
     found += [
         WaitingTask(task, since, next_at, count, errors.get(run_id, ""), run_id, waits)
         for task, count, waits, run_id, since, next_at in rows

@@ -50,7 +50,8 @@ async def list_workers(states: AsyncConnectionPool, watch_s: float = 2.5) -> lis
     A heartbeat comes each second. No wall clock decides who is alive: one that is silent loses its
     lease after 8 seconds.
     """
-    before, started = await _heartbeats(states), monotonic()
+    before = await _heartbeats(states) if watch_s > 0 else {}
+    started = monotonic()
     silent = set(before)
     while silent and (left_s := started + watch_s - monotonic()) > 0:
         await asyncio.sleep(min(LOOK_S, left_s))

@@ -19,8 +19,12 @@ from psycopg.types.json import Jsonb
 from triggerkit.runs.run import first_run_id_at
 
 #: Seconds of the steps, and for how long each is kept.
-MINUTE_S, QUARTER_S = 60, 900
-KEPT = {MINUTE_S: timedelta(hours=26), QUARTER_S: timedelta(days=7)}
+MINUTE_S, QUARTER_S, HOUR_S = 60, 900, 3600
+KEPT = {
+    MINUTE_S: timedelta(hours=26),
+    QUARTER_S: timedelta(days=7),
+    HOUR_S: timedelta(days=7),
+}
 
 #: The name that stands for all tasks.
 ALL = ""
@@ -80,9 +84,16 @@ ON CONFLICT (step_s, task, at) DO UPDATE SET accepted = excluded.accepted,
     latencies = excluded.latencies, waits = excluded.waits, rolled_at = excluded.rolled_at
 """
 
-_MINUTES = """
+_PARTS = """
 SELECT task, accepted, completed, failed, open, latencies, waits FROM triggerkit.run_rollups
-WHERE step_s = 60 AND at >= %s AND at < %s
+WHERE step_s = %s AND at >= %s AND at < %s
+"""
+
+#: The hours of a time that has quarters alone, as an earlier version made them.
+_UNMADE = """
+SELECT DISTINCT to_timestamp(floor(extract(epoch FROM q.at) / 3600) * 3600)
+FROM triggerkit.run_rollups q WHERE q.step_s = 900 AND q.task = '' AND q.at > %s
+  AND NOT EXISTS (SELECT FROM triggerkit.run_rollups WHERE step_s = 3600)
 """
 
 _FORGET = "DELETE FROM triggerkit.run_rollups WHERE step_s = %s AND at < %s"
@@ -147,8 +158,10 @@ def roll_up(
             break
         _store(connection, MINUTE_S, minute, _minute(connection, minute))
         done.append(minute)
-    for quarter in sorted({floor_to(minute, QUARTER_S) for minute in done}):
-        _store(connection, QUARTER_S, quarter, _quarter(connection, quarter))
+    unmade = [hour for (hour,) in connection.execute(_UNMADE, [since]).fetchall()]
+    for step_s, part_s, also in ((QUARTER_S, MINUTE_S, ()), (HOUR_S, QUARTER_S, unmade)):
+        for at in sorted({*(floor_to(minute, step_s) for minute in done), *also}):
+            _store(connection, step_s, at, _sum(connection, at, step_s, part_s))
     for step_s, kept in KEPT.items():
         connection.execute(_FORGET, [step_s, now - kept])
     return done
@@ -172,10 +185,10 @@ def _minute(connection: psycopg.Connection, minute: datetime) -> dict[str, Step]
     return steps
 
 
-def _quarter(connection: psycopg.Connection, quarter: datetime) -> dict[str, Step]:
-    end = quarter + timedelta(seconds=QUARTER_S)
+def _sum(connection: psycopg.Connection, at: datetime, step_s: int, part_s: int) -> dict[str, Step]:
+    end = at + timedelta(seconds=step_s)
     steps: dict[str, Step] = {}
-    for task, *values in connection.execute(_MINUTES, [quarter, end]).fetchall():
+    for task, *values in connection.execute(_PARTS, [part_s, at, end]).fetchall():
         if task != ALL:
             steps.setdefault(task, Step()).add(step_of(values))
     return steps

@@ -180,7 +180,7 @@ def test_charts_show_how_runs_went_and_need_no_script(state: RunState, visitor: 
         "to_timestamp(floor(extract(epoch FROM now()) / step) * step) "
         "- make_interval(secs => step * 2), 120, 90, 30, 0, '{\"31\": 90}', "
         "'{\"10\": 120}' "
-        "FROM unnest(ARRAY[60, 900]) step, unnest(ARRAY['', 'work']) task"
+        "FROM unnest(ARRAY[60, 900, 3600]) step, unnest(ARRAY['', 'work']) task"
     )
     for path in ("/", "/?window=24h", "/tasks/work"):
         page = visitor.get(path)

@@ -16,7 +16,7 @@ from triggerkit.web.dashboard.charts import spark
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 #: Queues on a page, and what their activity is shown of.
-PAGE_QUEUES = 100
+PAGE_QUEUES = 50
 DAY = timedelta(hours=24)
 
 
@@ -40,9 +40,12 @@ async def show_queues(asked: Asked) -> Answer:
     tasks = {task.name: task.queue for task in asked.call.tasks}
     async with asked.call.state() as state:
         queues = await list_queues(state)
+        after = asked.query.get("cursor", "")
+        page = [queue for queue in queues if queue.name > after][:PAGE_QUEUES]
+        shown = {queue.name for queue in page}
+        tasks = {name: queue for name, queue in tasks.items() if queue in shown}
         of_tasks = await read_activity(state, sorted(tasks), now - DAY)
     workers = await list_workers(asked.call.client.pool, 0)
-    page = [queue for queue in queues if queue.name > asked.query.get("cursor", "")][:PAGE_QUEUES]
     rows = []
     for queue in page:
         activity = joined(of_tasks[name] for name, of in tasks.items() if of == queue.name)

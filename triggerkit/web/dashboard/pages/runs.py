@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -13,12 +14,21 @@ from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.errors import ConfigurationError, TriggerkitError
+<<<<<<< HEAD
 from triggerkit.runs.admin.browse import MOST_SPANS, count_of, list_runs
 from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
 from triggerkit.web.api.run_models import Run, RunSpan, RunSummary, Wanted, WantedPage
 from triggerkit.web.api.runs import list_all_runs, show_one_run
+=======
+from triggerkit.runs.admin.browse import FoundRuns, count_of, count_soon, search_runs
+from triggerkit.runs.admin.error_groups import own_places
+from triggerkit.runs.admin.filter import RunFilter
+from triggerkit.runs.run import FINAL, Status
+from triggerkit.web.api.run_models import Run, Wanted, WantedPage
+from triggerkit.web.api.runs import show_one_run
+>>>>>>> 28461be (Dashboard: searches through runs and the log end in time and say how far they looked; activity by hours; errors grouped by Postgres)
 from triggerkit.web.bulk.verbs import verbs_of_runs
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
@@ -41,9 +51,10 @@ QUALIFIERS = (
     Qualifier("batch", "run_…"),
 )
 
-#: Runs that are counted, and the milliseconds that it may take.
+#: Runs that are counted, and the milliseconds after which no more are counted, and looked through.
 MOST_COUNTED = 10_000
-COUNT_MS = 300
+COUNT_MS = 25
+LOOK_MS = 50
 
 #: Runs that are counted when it is asked for, and the milliseconds that it may take.
 MOST_EXACT = 100_000_000
@@ -51,10 +62,9 @@ EXACT_MS = 10_000
 
 _counting = asyncio.Semaphore(1)
 
-#: Runs on a page, and other runs of a row; and the seconds in which these are found.
+#: Runs on a page, and other runs of a row.
 PAGE_RUNS = 50
 MOST_OTHERS = 10
-OTHERS_S = 1.0
 
 #: Lines of a log that a page shows, the last ones, their characters together, and attempts that
 #: failed, with their errors.
@@ -69,25 +79,24 @@ async def show_runs(asked: Asked) -> Answer:
     search = Search.of(asked, QUALIFIERS, known, free="text")
     paging = {name: asked.query[name] for name in PAGING if name in asked.query}
     wanted = WantedPage.model_validate({"limit": PAGE_RUNS, **paging})
-    problem, runs, following, count = search.problem, list[RunSummary](), None, ""
+    problem, found, count = search.problem, FoundRuns(), ""
     if problem is None:
         try:
             wanted = WantedPage.model_validate({**wanted.model_dump(), **fields_of(search.given)})
         except (ValidationError, ConfigurationError) as error:
             problem = problem_of(error)
         else:
-            found = await list_all_runs(asked.call, wanted)
-            runs, following = found.data, found.next
-            count = await _count(asked, wanted)
+            found, count = await _found(asked, wanted)
     values = {
-        "runs": runs,
+        "runs": found.runs,
+        "back_to": found.back_to,
         "count": count,
         "count_link": asked.link("runs", "count", **search.query) if count.endswith("+") else None,
         "search": search,
         "verbs": verbs_of_runs(search.given),
         "problem": problem,
         "first": asked.link("runs", **search.query) if wanted.cursor else None,
-        "next": asked.link("runs", **search.query, cursor=following) if following else None,
+        "next": asked.link("runs", **search.query, cursor=found.after) if found.after else None,
     }
     return Shown("runs.html", "Runs", values, 200 if problem is None else 422)
 
@@ -183,14 +192,17 @@ def fields_of(given: Mapping[str, str]) -> dict[str, Any]:
     return fields
 
 
-async def _count(asked: Asked, wanted: WantedPage) -> str:
-    """Return how many runs fit, as far as they can be counted at once."""
+async def _found(asked: Asked, wanted: WantedPage) -> tuple[FoundRuns, str]:
+    """Return a part of the list, and how many runs fit, as far as they can be counted at once."""
+    meant = wanted.filter()
     async with asked.call.state() as state:
-        try:
-            count = await count_of(state, wanted.filter(), MOST_COUNTED + 1, within_ms=COUNT_MS)
-        except TriggerkitError:
-            return ""
-    return f"{count:,}" if count <= MOST_COUNTED else f"{MOST_COUNTED:,}+"
+        found = await search_runs(
+            state, meant, limit=wanted.limit, after=wanted.cursor, within_ms=LOOK_MS
+        )
+        if wanted.cursor is None and found.after is None:
+            return found, f"{len(found.runs):,}"
+        count, are_all = await count_soon(state, meant, MOST_COUNTED, within_ms=COUNT_MS)
+    return found, f"{count:,}" if are_all else f"{max(count, len(found.runs)):,}+"
 
 
 async def _change(asked: Asked, run: Run) -> tuple[Trace | None, str | None]:
@@ -212,17 +224,17 @@ def _bars(run: Run) -> Sequence[Bar]:
     return [accepted, *steps_of_run(RunWay(**dumped))]
 
 
-async def _others(asked: Asked, run: Run) -> list[dict[str, Any]] | None:
-    """Return other runs of the same row, newest first; None where they take too long to find."""
+async def _others(asked: Asked, run: Run) -> FoundRuns:
+    """Return other runs of the same row, newest first, as far as they are found at once."""
     key = (run.source or {}).get("key")
     if key is None:
-        return []
-    try:
-        async with asyncio.timeout(OTHERS_S), asked.call.state() as state:
-            found, _ = await list_runs(state, RunFilter(key=key), limit=MOST_OTHERS + 1)
-    except TimeoutError:
-        return None
-    return [other for other in found if other["id"] != run.id][:MOST_OTHERS]
+        return FoundRuns()
+    async with asked.call.state() as state:
+        found = await search_runs(
+            state, RunFilter(key=key), limit=MOST_OTHERS + 1, within_ms=LOOK_MS
+        )
+    others = [other for other in found.runs if other["id"] != run.id]
+    return replace(found, runs=others[:MOST_OTHERS])
 
 
 ROUTES = (

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+<<<<<<< HEAD
 from triggerkit.runs.admin.browse import list_runs
+=======
+import orjson
+
+from triggerkit.runs.admin.browse import search_runs
+>>>>>>> 28461be (Dashboard: searches through runs and the log end in time and say how far they looked; activity by hours; errors grouped by Postgres)
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.rolled import read_activity
@@ -21,8 +27,11 @@ from triggerkit.web.dashboard.charts import WINDOWS, charts_of, spark, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 #: Tasks on a page, and runs on a task's own.
-PAGE_TASKS = 100
+PAGE_TASKS = 50
 PAGE_RUNS = 20
+
+#: Milliseconds in which the runs of a task are sought among others.
+LOOK_MS = 40
 
 #: Characters of a payload that is put up for editing.
 MOST_EDITED = 20_000
@@ -79,17 +88,19 @@ async def show_task(asked: Asked) -> Answer:
     name = asked.path("name")
     task = next((task for task in asked.call.tasks if task.name == name), None)
     async with asked.call.state() as state:
-        runs, _ = await list_runs(state, RunFilter(task=name), limit=PAGE_RUNS)
-        if task is None and not runs:
+        found = await search_runs(state, RunFilter(task=name), limit=PAGE_RUNS, within_ms=LOOK_MS)
+        runs = found.runs
+        counts = (await count_tasks(state)).get(name, TaskCounts())
+        if task is None and not runs and counts == TaskCounts() and found.back_to is None:
             known = ", ".join(sorted(task.name for task in asked.call.tasks)) or "none"
             raise NotFound(f"no task is named {name!r}; known tasks: {known}")
-        counts = (await count_tasks(state)).get(name, TaskCounts())
         errors = await group_errors(state, task=name)
     window = window_of(asked)
     values = {
         "name": name,
         "task": task,
         "runs": runs,
+        "back_to": found.back_to,
         "counts": counts,
         "errors": errors[:10],
         "example": await _payload(asked, runs[0]["id"]) if task and runs else "",

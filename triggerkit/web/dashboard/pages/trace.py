@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from triggerkit.consumers.trace.latest import LoggedChange, Wanted, latest_changes
+from triggerkit.consumers.trace.latest import FoundChanges, Wanted, latest_changes
 from triggerkit.errors import TriggerkitError
 from triggerkit.web.api.databases import list_databases
 from triggerkit.web.api.problems import NotFound
@@ -33,20 +32,20 @@ async def show_changes(asked: Asked) -> Answer:
     tables = sorted({table for task in asked.call.tasks if task.on for table in task.on.tables})
     several = databases if len(databases) > 1 else []
     search = Search.of(asked, QUALIFIERS, {"table": tables, "database": several})
-    problem, following = search.problem, None
-    changes: Sequence[LoggedChange] = ()
+    problem, found = search.problem, FoundChanges()
     if problem is None and databases:
         try:
-            changes, following = await _found(asked, search)
+            found = await _found(asked, search)
         except (TriggerkitError, ValueError) as error:
             problem = str(error)
     values = {
-        "changes": changes,
+        "changes": found.changes,
+        "back_to": found.back_to,
         "search": search,
         "problem": problem,
         "is_captured": bool(databases),
         "first": asked.link("trace", **search.query) if "cursor" in asked.query else None,
-        "next": asked.link("trace", **search.query, cursor=following) if following else None,
+        "next": asked.link("trace", **search.query, cursor=found.before) if found.before else None,
     }
     return Shown("changes.html", "Trace", values, 200 if problem is None else 422)
 
@@ -64,7 +63,7 @@ async def show_change(asked: Asked) -> Answer:
     return Shown("change.html", f"{change.action} of {change.table}", values)
 
 
-async def _found(asked: Asked, search: Search) -> tuple[Sequence[LoggedChange], int | None]:
+async def _found(asked: Asked, search: Search) -> FoundChanges:
     given = search.given
     if "key" in given and "table" not in given:
         raise NotFound("key: needs table: too, such as table:posts key:17")
@@ -76,20 +75,15 @@ async def _found(asked: Asked, search: Search) -> tuple[Sequence[LoggedChange], 
     )
     async with asked.call.state() as state:
         cursor = await state.execute(
-            "SELECT id FROM triggerkit.databases WHERE %(name)s::text IS NULL OR name = %(name)s "
-            "ORDER BY id LIMIT 1",
+            "SELECT id, next_position FROM triggerkit.databases "
+            "WHERE %(name)s::text IS NULL OR name = %(name)s ORDER BY id LIMIT 1",
             {"name": given.get("database")},
         )
         row = await cursor.fetchone()
         if row is None:
             raise NotFound("database: none of this name is captured")
-        return await latest_changes(
-            state,
-            row[0],
-            wanted,
-            before=int(before) if before else None,
-            limit=PAGE_CHANGES,
-        )
+        end = min(int(before), row[1]) if before else row[1]
+        return await latest_changes(state, row[0], end, wanted, limit=PAGE_CHANGES)
 
 
 ROUTES = (Route("/trace", show_changes), Route("/trace/{position}", show_change))
