@@ -14,21 +14,18 @@ from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.errors import ConfigurationError, TriggerkitError
-<<<<<<< HEAD
-from triggerkit.runs.admin.browse import MOST_SPANS, count_of, list_runs
+from triggerkit.runs.admin.browse import (
+    MOST_SPANS,
+    FoundRuns,
+    count_of,
+    count_soon,
+    search_runs,
+)
 from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
-from triggerkit.web.api.run_models import Run, RunSpan, RunSummary, Wanted, WantedPage
-from triggerkit.web.api.runs import list_all_runs, show_one_run
-=======
-from triggerkit.runs.admin.browse import FoundRuns, count_of, count_soon, search_runs
-from triggerkit.runs.admin.error_groups import own_places
-from triggerkit.runs.admin.filter import RunFilter
-from triggerkit.runs.run import FINAL, Status
-from triggerkit.web.api.run_models import Run, Wanted, WantedPage
+from triggerkit.web.api.run_models import Run, RunSpan, Wanted, WantedPage
 from triggerkit.web.api.runs import show_one_run
->>>>>>> 28461be (Dashboard: searches through runs and the log end in time and say how far they looked; activity by hours; errors grouped by Postgres)
 from triggerkit.web.bulk.verbs import verbs_of_runs
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-<<<<<<< HEAD
-from triggerkit.runs.admin.browse import list_runs
-=======
-import orjson
-
 from triggerkit.runs.admin.browse import search_runs
->>>>>>> 28461be (Dashboard: searches through runs and the log end in time and say how far they looked; activity by hours; errors grouped by Postgres)
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.rolled import read_activity
