@@ -155,4 +155,5 @@ async def read_form(request: Request) -> dict[str, str]:
         fields = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):
         raise BodyRefused(400, "the form is not UTF-8") from None
-    return {name: values[-1] for name, values in fields.items()}
+    # Browsers end the lines of what is typed by both.
+    return {name: values[-1].replace("\r\n", "\n") for name, values in fields.items()}

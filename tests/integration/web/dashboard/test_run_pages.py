@@ -197,6 +197,20 @@ def test_a_run_is_replayed_with_a_payload_that_was_edited_and_checked(
         assert (value in visitor.follow(exact).text) if exact.status == 303 else exact.status == 422
 
 
+def test_a_payload_goes_through_its_form_as_it_is(state: RunState, visitor: Visitor) -> None:
+    given = '{"t":"\\u202e\\u0007\\u009b\\\\ \\r\\n é 😀 </textarea><b>","u":12345678901234567890}'
+    [run] = state.accept(new_run(task="other", payload=given.encode()))
+    page = visitor.get(f"/runs/{run.id}/replay")
+    box = re.search(r"<textarea[^>]*>(.*?)</textarea>", page.html, re.S)
+    assert box is not None
+    # As a browser sends it.
+    typed = html.unescape(box[1]).replace("\n", "\r\n")
+    form = {"csrf": page.csrf, "with": "edited", "payload": typed}
+    visitor.follow(visitor.submit(f"/runs/{run.id}/replay", form))
+    [new] = state.rows("SELECT payload FROM triggerkit.runs WHERE replay_of IS NOT NULL")
+    assert orjson.loads(new) == orjson.loads(given)
+
+
 def test_a_run_that_waits_is_rescheduled_and_started_now(state: RunState, visitor: Visitor) -> None:
     [waiting] = state.accept(new_run(delay_s=3600))
     at = f"/runs/{waiting.id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +13,21 @@ from triggerkit.web.dashboard.page import Asked
 #: Characters of a payload that is put up for editing.
 MOST_EDITED = 20_000
 
+_HIDDEN = re.compile(r"[^ -~]")
+
 
 def edited_text(asked: Asked, payload: Any) -> str | None:
     """Return a payload as text to edit; None when it is too large for that, or not to be seen."""
     if asked.call.settings.triggerkit_hide_values:
         return None
     text = json.dumps(payload, indent=2, ensure_ascii=False, default=str)
+    text = "\n".join(_HIDDEN.sub(_escaped, line) for line in text.split("\n"))
     return text if len(text) <= MOST_EDITED else None
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Return what cannot be seen as JSON writes it in ASCII."""
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def typed_payload(asked: Asked) -> Any:
