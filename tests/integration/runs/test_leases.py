@@ -172,6 +172,48 @@ def test_a_heartbeat_that_fails_forgets_nothing_of_the_others(
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(WorkerHeartbeat, "beat", failing)
+            # The keeper's looks would beat in its place.
+            patch.setattr(WorkerHeartbeat, "along", lambda _: [])
             state.wait_for(lambda: state.pushed() == [handle.id], 20)
     assert time.monotonic() - began < 10
     assert "a heartbeat failed" in caplog.text
+
+
+def test_while_a_keeper_leads_its_looks_beat_and_its_heartbeat_asks_nothing(
+    state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own: list[None] = []
+    beat = WorkerHeartbeat.beat
+
+    def counted(heartbeat: WorkerHeartbeat, connection: psycopg.Connection) -> bool:
+        own.append(None)
+        return beat(heartbeat, connection)
+
+    monkeypatch.setattr(WorkerHeartbeat, "beat", counted)
+    with keeping(state):
+        beats_go_on(state)
+        before = len(own)
+        beats_go_on(state)
+        beats_go_on(state)
+        # A look may be late on a busy machine, and the heartbeat makes up for it.
+        assert len(own) - before <= 3
+
+
+def test_a_look_that_is_held_up_costs_no_lease(state: RunState) -> None:
+    with keeping(state), other_connection(state) as other:
+        executing = execute_here(state)
+        other.execute("LOCK TABLE triggerkit.schedules IN ACCESS EXCLUSIVE MODE")
+        state.wait_for(lambda: state.rows(WAITING))
+        beats_go_on(state)
+        assert state.run(executing)["status"] == "executing"
+        other.rollback()
+        [delayed] = state.accept(new_run(delay_s=0.01))
+        state.wait_for(lambda: state.pushed() == [delayed.id])
+
+
+def test_a_workers_row_that_somebody_locks_holds_up_no_look(state: RunState) -> None:
+    with keeping(state, lease_s=30.0), other_connection(state) as other:
+        other.execute("SELECT FROM triggerkit.workers FOR UPDATE")
+        for _ in range(3):
+            [delayed] = state.accept(new_run(delay_s=0.01))
+            state.wait_for(lambda delayed=delayed: delayed.id in state.pushed())  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """The heartbeat: holds the leases of a worker's processes, and tries to lead.
 
-It has a thread and a connection of its own: nothing else that a keeper does can cost a lease.
+It has a thread and a connection of its own: nothing else that a keeper does can cost a lease. While
+the keeper leads, its looks beat as well, and the heartbeat sends what a look did not.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ KEEPER_LOCK = 0x74726B_02
 #: Seconds between two heartbeats.
 TICK_S = 1.0
 
+#: Seconds after a beat at which a look of the keeper's beats again, and, while it leads, at which
+#: the heartbeat does since no look has.
+ALONG_S = 0.5
+OVERDUE_S = 1.25
+
+#: What is to be canceled of what the processes execute.
+CANCELED = """
+(SELECT coalesce(jsonb_object_agg(id, worker), '{}') FROM triggerkit.runs
+ WHERE status = 'executing' AND worker = ANY (%(ids)s) AND cancel_requested_at IS NOT NULL)
+"""
+
 #: Beats, tells what is to be canceled, and whether this keeper leads.
 _BEAT = f"""
 WITH beat AS (
@@ -43,10 +55,7 @@ WITH beat AS (
         AS m (id, pid, started, queues, slots, async_slots)
     ON CONFLICT (id) DO UPDATE SET beat = workers.beat + 1, backend = excluded.backend,
         stopping = excluded.stopping)
-SELECT
-    (SELECT coalesce(jsonb_object_agg(id, worker), '{{}}') FROM triggerkit.runs
-     WHERE status = 'executing' AND worker = ANY (%(ids)s) AND cancel_requested_at IS NOT NULL)
-        AS canceled,
+SELECT {CANCELED} AS canceled,
     (SELECT coalesce(jsonb_object_agg(id, beat), '{{}}') FROM triggerkit.workers) AS heartbeats,
     %(leads)s OR pg_try_advisory_lock({KEEPER_LOCK}) AS leads
 """  # noqa: S608 - of constants
@@ -82,6 +91,9 @@ class WorkerHeartbeat:
     detector: FailureDetector
     stop: threading.Event
     _leads: bool = field(default=False, init=False)
+    #: When the last beat was answered, and when the last one failed (monotonic seconds).
+    _beaten_at: float = field(default=0.0, init=False)
+    _failed_at: float = field(default=0.0, init=False)
 
     def run(self) -> None:
         """Beat until stopped; connections that break are made again."""
@@ -108,9 +120,9 @@ class WorkerHeartbeat:
         rows = {**self.processes.rows(), "leads": self._leads}
         with connection.cursor(row_factory=class_row(_BeatAnswer)) as cursor:
             [seen] = cursor.execute(_BEAT, rows).fetchall()
+        self._beaten_at = time.monotonic()
         self.processes.hold(rows["ids"])
-        for run_id, worker_id in seen.canceled.items():
-            self.processes.cancel(run_id, worker_id)
+        self._cancel(seen.canceled)
         # Who does not lead watches too, so that who takes over knows what the one before it knew.
         dead = self.detector.dead(seen.heartbeats, time.monotonic())
         if dead and not seen.leads:
@@ -120,6 +132,23 @@ class WorkerHeartbeat:
         if gone:
             self.leadership.wake()
         return seen.leads
+
+    def along(self) -> list[str]:
+        """Return whose beats are to go along with a look of the keeper's: nobody's, while the last
+        ones are recent."""
+        if time.monotonic() < self._beaten_at + ALONG_S:
+            return []
+        ids: list[str] = self.processes.rows()["ids"]
+        return ids
+
+    def went_along(self, canceled: Mapping[str, str]) -> None:
+        """Note that a look has beaten for all processes, and take in what is to be canceled."""
+        self._beaten_at = time.monotonic()
+        self._cancel(canceled)
+
+    def _cancel(self, canceled: Mapping[str, str]) -> None:
+        for run_id, worker_id in canceled.items():
+            self.processes.cancel(run_id, worker_id)
 
     def _keep(self, connection: psycopg.Connection) -> None:
         self._leads = False
@@ -141,16 +170,23 @@ class WorkerHeartbeat:
             if connection.broken:
                 raise
             logger.warning("a heartbeat failed (%s); the next one will follow", error)
+            self._failed_at = time.monotonic()
 
     def _wait(self, connection: psycopg.Connection) -> None:
-        """Wait for the next heartbeat, or until woken; pass on who is to be pushed."""
-        readable, _, _ = select.select(
-            [connection.fileno(), self.processes.fileno()], [], [], TICK_S
-        )
+        """Wait until a heartbeat is due, or until woken; pass on who is to be pushed."""
+        readable: list[int] = []
+        while not readable and (wait_s := self._due_in_s()) > 0:
+            readable, _, _ = select.select(
+                [connection.fileno(), self.processes.fileno()], [], [], wait_s
+            )
         if self.processes.fileno() in readable:
             self.processes.drain()
         if connection.fileno() in readable:
             self.leadership.wake(_named(connection))
+
+    def _due_in_s(self) -> float:
+        due_s = OVERDUE_S if self._leads else TICK_S
+        return max(self._beaten_at + due_s, self._failed_at + TICK_S) - time.monotonic()
 
 
 def _named(connection: psycopg.Connection) -> Sequence[str]:

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.runs.breakers import name_probes
-from triggerkit.runs.keeper.heartbeat import TICK_S, WorkerHeartbeat
+from triggerkit.runs.keeper.heartbeat import CANCELED, TICK_S, WorkerHeartbeat
 from triggerkit.runs.keeper.leadership import Leadership
 from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.local import started
@@ -55,10 +55,12 @@ LEASE_S = 8.0
 #: The shortest time between two looks, in seconds, however much is due.
 SHORTEST_TICK_S = 0.005
 
-#: All there is to look at, in one statement: beside its heartbeat the keeper that leads costs an
-#: idle installation one query a tick. The tasks
-#: are found by steps through the index, however many runs wait of each; and of a gate, whether one
-#: run waits there: by EXISTS all that wait would be read.
+#: All there is to look at, in one statement, and a beat of the workers where one is due: the keeper
+#: that leads costs an idle installation one query a tick. The beats come last and wait for no lock:
+#: a look that takes long holds no worker's row meanwhile, and none holds it up. They change rows
+#: that are there and make none, since a look may end after its worker has left. The tasks are found
+#: by steps through the index, however many runs wait of each; and of a gate, whether one run waits
+#: there: by EXISTS all that wait would be read.
 _LOOK = f"""
 WITH RECURSIVE waiting AS (
     (SELECT r.task, r.rank FROM triggerkit.runs r
@@ -67,6 +69,10 @@ WITH RECURSIVE waiting AS (
     SELECT next.* FROM waiting, LATERAL (
         SELECT r.task, r.rank FROM triggerkit.runs r
         WHERE {READY} AND r.task > waiting.task ORDER BY r.task, r.rank LIMIT 1) AS next),
+beat AS (
+    UPDATE triggerkit.workers SET beat = beat + 1 WHERE id = ANY (ARRAY(
+        SELECT id FROM triggerkit.workers WHERE id = ANY (%(ids)s) FOR UPDATE SKIP LOCKED))
+    RETURNING id),
 gated AS (
     SELECT q.name, CASE WHEN q.rate_limit IS NULL THEN 0 WHEN free.room <= 0 THEN {TICK_S}
         ELSE coalesce((
@@ -99,7 +105,9 @@ SELECT
      FROM triggerkit.breakers WHERE closed_at IS NULL) AS probe_s,
     ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - rank) > {int(STRAY_AFTER_S * 1e6)}
         AND task <> ALL (ARRAY(SELECT task FROM triggerkit.breakers WHERE closed_at IS NULL))
-    ) AS tasks
+    ) AS tasks,
+    {CANCELED} AS canceled,
+    (SELECT count(*) FROM beat) AS beaten
 """  # noqa: S608 - of constants
 
 
@@ -114,6 +122,8 @@ class _Observation(NamedTuple):
     pending: bool
     probe_s: float | None
     tasks: list[str]
+    canceled: Mapping[str, str]
+    beaten: int
 
 
 @dataclass(slots=True)
@@ -179,8 +189,12 @@ class Keeper:
 
     def tick(self, connection: psycopg.Connection, detector: FailureDetector) -> float:
         """Do what is to be done and return the seconds until the next look."""
+        beating = self.heartbeat.along()
+        given = {"home": self.processes.home, "ids": beating}
         with connection.cursor(row_factory=class_row(_Observation)) as cursor:
-            [look] = cursor.execute(_LOOK, {"home": self.processes.home}).fetchall()
+            [look] = cursor.execute(_LOOK, given).fetchall()
+        if beating and look.beaten == len(beating):
+            self.heartbeat.went_along(look.canceled)
         dead = detector.dead(look.heartbeats, time.monotonic())
         dead += [i for i, (pid, at) in look.neighbours.items() if started(pid) != at]
         if dead or look.abandoned:

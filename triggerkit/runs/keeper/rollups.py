@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import psycopg
-from psycopg.types.json import Jsonb
 
 from triggerkit.runs.run import first_run_id_at
 
@@ -78,7 +78,9 @@ LEFT JOIN LATERAL (
 _STORE = """
 INSERT INTO triggerkit.run_rollups (step_s, task, at, accepted, completed, failed, open, latencies,
     waits)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+SELECT %s, s.task, %s, s.accepted, s.completed, s.failed, s.open, s.latencies::jsonb, s.waits::jsonb
+FROM unnest(%s::text[], %s::int[], %s::int[], %s::int[], %s::int[], %s::text[], %s::text[])
+    AS s (task, accepted, completed, failed, open, latencies, waits)
 ON CONFLICT (step_s, task, at) DO UPDATE SET accepted = excluded.accepted,
     completed = excluded.completed, failed = excluded.failed, open = excluded.open,
     latencies = excluded.latencies, waits = excluded.waits, rolled_at = excluded.rolled_at
@@ -200,19 +202,18 @@ def _store(
     total = Step()
     for step in steps.values():
         total.add(step)
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(
-            _STORE,
-            [
-                [step_s, task, at, step.accepted, step.completed, step.failed, step.open]
-                + [Jsonb({str(n): count for n, count in c.items()}) for c in _counters(step)]
-                for task, step in {**steps, ALL: total}.items()
-            ],
-        )
+    rows = [
+        [task, step.accepted, step.completed, step.failed, step.open, *_texts(step)]
+        for task, step in {**steps, ALL: total}.items()
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    connection.execute(_STORE, [step_s, at, *columns])
 
 
-def _counters(step: Step) -> tuple[Counter[int], Counter[int]]:
-    return step.latencies, step.waits
+def _texts(step: Step) -> list[str]:
+    """Return the step's counters as JSON."""
+    counters = (step.latencies, step.waits)
+    return [orjson.dumps(c, option=orjson.OPT_NON_STR_KEYS).decode() for c in counters]
 
 
 def step_of(values: Sequence[object]) -> Step:
