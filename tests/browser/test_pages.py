@@ -11,6 +11,9 @@ from tests.acceptance.running_system import System
 from tests.browser.reader import Reader
 from triggerkit.web.dashboard.routes import routes
 
+#: Pages of one thing, and a form that is filled in.
+ONE = ("/consumers/copy_item", "/endpoints/copy_item", "/new/consumer?table=public.items")
+
 
 def pages() -> list[str]:
     """The paths of all pages that are of nothing in particular."""
@@ -29,7 +32,7 @@ def test_every_page_fits_its_window_and_keeps_nobody_out(
     reader = Reader(context.new_page(), dashboard).log_in()
     [(run,)] = system.execute("SELECT id FROM triggerkit.runs ORDER BY seq LIMIT 1")
     wrong = {}
-    for path in [*pages(), f"/runs/{run}", "/consumers/copy_item", "/why?q=public.items+1"]:
+    for path in [*pages(), f"/runs/{run}", "/why?q=public.items+1", *ONE]:
         reader.open(path)
         found = reader.faults()
         if reader.overflow() > 0:

@@ -111,3 +111,22 @@ def test_an_endpoint_is_deleted_once_no_consumer_uses_it_and_its_name_is_typed(
     assert press(visitor, f"{AT}/delete", page, "", name="local").status == 422
     assert press(visitor, f"{AT}/delete", page, "", name="local_endpoint").status == 303
     assert state.rows("SELECT name FROM triggerkit.endpoints") == []
+
+
+def test_connect_shows_checks_snippets_and_a_line_for_each_key_that_is_not_set(
+    state: RunState, visitor: Visitor
+) -> None:
+    page = visitor.get("/connect")
+    assert "checks that are in order" in page.text
+    assert f"/dashboard{NEW}" in page.links
+    for snippet in (
+        "triggerkit endpoints create my_service",
+        "/api/v1/consumers/posts_pull/receive",
+        "/api/v1/tasks/work/trigger",
+        'echo "TRIGGERKIT_READ_KEY=$(python -c',
+    ):
+        assert snippet in page.text
+    assert 'echo "TRIGGERKIT_SECRET_KEY' not in page.text
+    assert state.settings.triggerkit_secret_key is None or (
+        state.settings.triggerkit_secret_key.get_secret_value() not in page.html
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from triggerkit.consumers.declare.declaration import FILE, Manager
 from triggerkit.tasks.task import Task
+from triggerkit.web.dashboard.values import short_place
 
 
 def declared_at(
@@ -18,5 +19,7 @@ def declared_at(
         return f"in {FILE}, as [{table}.{name}]"
     if managed_by == "code":
         found = next((task for task in tasks if task.name == name), None)
-        return "in code, by a task's on=" + ("" if found is None else f" ({found.place})")
+        return "in code, by a task's on=" + (
+            "" if found is None else f" ({short_place(found.place)})"
+        )
     return None

@@ -13,12 +13,14 @@ async def show_connect(asked: Asked) -> Answer:
     settings = asked.call.settings
     checks, problem = await checked(asked)
     names = CaptureNames.of(settings)
+    followed = [table for task in asked.call.tasks if task.on for table in task.on.tables]
     values = {
         "failed": [check for check in checks if not check.ok],
-        "count": len(checks),
+        "checks": checks,
         "problem": problem,
         "url": settings.public_url,
         "publication": names.publication or "triggerkit",
+        "table": min(followed, default="public.posts"),
         "task": min((task.name for task in asked.call.tasks), default="my_task"),
         "keys": [
             ("TRIGGERKIT_SECRET_KEY", settings.triggerkit_secret_key is not None,
