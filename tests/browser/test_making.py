@@ -53,7 +53,10 @@ def test_the_guides_push_consumer_is_made_by_clicking_and_its_run_completes(
 
     def has_run() -> bool:
         reader.open(f"/trace?table=public.posts&key={post}")
-        page.locator("table.list tbody a").first.click()
+        captured = page.locator("table.list tbody a")
+        if captured.count() == 0:
+            return False
+        captured.first.click()
         return way.count() == 1 and "completed" in way.inner_text()
 
     eventually(has_run, 60, lambda: page.get_by_role("main").inner_text())
