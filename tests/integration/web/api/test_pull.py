@@ -5,11 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +12,8 @@ import psycopg
 import pytest
 
 from tests.integration.consumers.pull.pulling import pulling
-from tests.integration.serving import Site, serving
-from tests.integration.web.api.described import KEY
+from tests.integration.serve_process import serve_process
+from tests.integration.serving import serving
 from tests.integration.web.api.pulled import call, post, pulled_site
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
@@ -104,37 +99,6 @@ def test_consumers_that_are_not_there_or_not_pulled_are_told(keyed: Settings) ->
                 assert "is pushed to an endpoint" in answer.json["error"]
 
     asyncio.run(scenario())
-
-
-@contextmanager
-def serve_process(settings: Settings, folder: Path) -> Iterator[tuple[Site, int]]:
-    """`triggerkit serve` as a process: its site and its id."""
-    (folder / "triggerkit.toml").write_text("tasks = []\n")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
-    assert settings.database_url
-    assert settings.redis_url
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("TRIGGERKIT_")},
-        "DATABASE_URL": settings.database_url.get_secret_value(),
-        "REDIS_URL": settings.redis_url.get_secret_value(),
-        "TRIGGERKIT_WEBHOOK_SECRET": "a webhook secret for the tests only",
-        "TRIGGERKIT_SECRET_KEY": KEY,
-        "TRIGGERKIT_PORT": str(port),
-        "PYTHONUNBUFFERED": "1",
-    }
-    command = [sys.executable, "-m", "triggerkit", "serve"]
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        assert process.stdout
-        assert any(b"ready" in line for line in process.stdout)
-        yield Site(port), process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_what_a_killed_serve_handed_out_comes_again_from_another(
