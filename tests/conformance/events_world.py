@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,15 @@ class EventsWorld:
         path = f"consume/{group}/{instance}/{topic}?timeout={timeout}"
         found: list[dict[str, Any]] = self.done("GET", path, **given)
         return found
+
+    def until_consuming(self) -> None:
+        """Wait for the first instance of a group."""
+        pause = threading.Event()
+        for _ in range(500):
+            if any(group["instances"] for group in self.done("GET", "consumers")):
+                return
+            pause.wait(0.02)
+        raise AssertionError("nobody consumes")
 
     def execute(self, statement: LiteralString) -> None:
         """Run a statement on the state."""

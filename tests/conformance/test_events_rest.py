@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -252,7 +251,7 @@ def test_of_two_that_consume_by_one_name_the_earlier_is_told(world: EventsWorld)
     with ThreadPoolExecutor(2) as threads:
         path = f"consume/g/one/{POSTS}?timeout=20000"
         first = threads.submit(world.call, "GET", path)
-        _until_consuming(world)
+        world.until_consuming()
         second = threads.submit(world.call, "GET", path)
         refused = first.result(15)
         assert refused.status == 409
@@ -264,7 +263,7 @@ def test_of_two_that_consume_by_one_name_the_earlier_is_told(world: EventsWorld)
 def test_a_user_who_is_removed_is_refused_amid_consuming(world: EventsWorld) -> None:
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(world.call, "GET", f"consume/g/one/{POSTS}?timeout=60000")
-        _until_consuming(world)
+        world.until_consuming()
         began = time.monotonic()
         world.execute("DELETE FROM triggerkit.event_users")
         assert waiting.result(15).status == 401
@@ -373,13 +372,3 @@ def _shares(world: EventsWorld) -> dict[str, set[int]]:
         one["name"]: {p for topic in one["topics"] for p in topic["partitions"]}
         for one in group["instances"]
     }
-
-
-def _until_consuming(world: EventsWorld) -> None:
-    done = threading.Event()
-    for _ in range(200):
-        groups = world.done("GET", "consumers")
-        if groups and groups[0]["instances"]:
-            return
-        done.wait(0.02)
-    raise AssertionError("nobody consumes")
