@@ -5,7 +5,7 @@ An offset is a position of the log. A topic has some of them; what is between be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -14,8 +14,10 @@ import psycopg
 
 from triggerkit.errors import TriggerkitError, unknown_name
 from triggerkit.events.event import Event, EventRenderer
+from triggerkit.events.old_rows import lacks_row, old_rows
 from triggerkit.events.topics import LOG_PARTITIONS, Topic, topics
 from triggerkit.log.by_table import Part, read_parts
+from triggerkit.log.entry import Entry
 from triggerkit.log.search import CLOCK_SLACK, first_since
 
 _BOUNDS = "SELECT id, retained_from, next_position FROM triggerkit.databases"
@@ -139,8 +141,28 @@ class TopicLog:
         head = self.bounds[database_id].end
         found = await read_parts(connection, database_id, parts, head, limit)
         renderer = EventRenderer(named.values())
-        events = [renderer.event(entry) for entry in found.entries]
+        old = await self._old_rows(connection, database_id, renderer, found.entries)
+        events = [renderer.event(entry, old.get(entry.position)) for entry in found.entries]
         return Read(events, {key: max(first, found.end) for key, first in wanted.items()})
+
+    async def _old_rows(
+        self,
+        connection: psycopg.AsyncConnection,
+        database_id: int,
+        renderer: EventRenderer,
+        entries: Sequence[Entry],
+    ) -> dict[int, bytes]:
+        """Return the rows before those deletes for which the WAL did not carry them."""
+        lacking: dict[int, set[int]] = {}
+        for entry in entries:
+            topic = renderer.topic_of(entry)
+            if topic is not None and lacks_row(entry, topic):
+                lacking.setdefault(entry.partition, set()).add(entry.position)
+        found: dict[int, bytes] = {}
+        for partition, wanted in lacking.items():
+            some = [entry for entry in entries if entry.partition == partition]
+            found |= await old_rows(connection, database_id, some, wanted)
+        return found
 
     def _by_database(self, wanted: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
         found: dict[int, list[TopicPartition]] = {}
