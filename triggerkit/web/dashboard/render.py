@@ -12,6 +12,7 @@ from triggerkit.web.dashboard.files import VERSION
 from triggerkit.web.dashboard.page import Asked, Shown
 from triggerkit.web.dashboard.values import (
     ago,
+    as_typed,
     counted,
     exact,
     finalized,
@@ -55,6 +56,7 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.filters.update(
     ago=ago,
+    as_typed=as_typed,
     bytes=size,
     counted=counted,
     exact=exact,

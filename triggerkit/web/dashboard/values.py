@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from jinja2.runtime import Undefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from triggerkit.terminal.console import visible
 from triggerkit.why.row_text import read_row
@@ -78,6 +78,11 @@ def finalized(value: Any) -> Any:
     if isinstance(value, Markup | Undefined):
         return value
     return "" if value is None else visible(str(value))
+
+
+def as_typed(value: str) -> Markup:
+    """Return text for a field of a form: escaped, and sent back as it is, whatever it has."""
+    return escape(value)
 
 
 def milliseconds(seconds: float) -> str:

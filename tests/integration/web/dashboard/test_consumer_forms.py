@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from tests.integration.run_state import RunState
 from tests.integration.web.api.described import api
@@ -14,7 +15,7 @@ from tests.integration.web.dashboard.forms import fields_of, press
 from tests.integration.web.dashboard.test_actions import audited
 from tests.integration.web.dashboard.test_pages import HOSTILE, make_consumer, posts
 from tests.integration.web.dashboard.visitor import Seen, Visitor
-from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.definition import ConsumerDefinition, TableName
 
 AT = "/consumers/posts_push_consumer"
 
@@ -180,6 +181,32 @@ def test_what_is_declared_is_only_looked_at_and_where_it_is_is_said(
             refused = visitor.submit(f"{at}/{verb}", {**form, "do": "save"})
             assert (refused.status, "change it there" in refused.text) == (409, True)
     assert len(state.rows("SELECT name FROM triggerkit.consumers")) == 1
+
+
+def test_names_that_cannot_be_seen_are_sent_back_as_they_are(
+    state: RunState, visitor: Visitor
+) -> None:
+    name = HOSTILE[:60]
+    state.connection.execute(
+        sql.SQL("CREATE TABLE public.{} (id bigint PRIMARY KEY, {} text)").format(
+            sql.Identifier(name), sql.Identifier("a\x1b\u202eb")
+        )
+    )
+    first = visitor.get("/new/consumer")
+    table = str(TableName("public", name))
+    page = press(visitor, "/new/consumer", first, "tables", tables__0=table)
+    column = {"filters__0__column": "a\x1b\u202eb", "filters__0__operator": "=="}
+    tried = press(
+        visitor, "/new/consumer", page, "preview", filters__0__value="\x1b\u202e", **column
+    )
+    assert "There is nothing to try it on" in tried.text
+    made = press(visitor, "/new/consumer", tried, "save", name="hostile", delivery="pull")
+    assert made.status == 303, made.text
+    stored = definition(state, "hostile")
+    assert stored["tables"] == [table]
+    assert (stored["filters"][0]["column"], stored["filters"][0]["value"]) == (
+        "a\x1b\u202eb", "\x1b\u202e",
+    )  # fmt: skip
 
 
 def test_a_filter_is_tried_on_the_newest_messages(state: RunState) -> None:

@@ -123,6 +123,7 @@ def test_connect_shows_checks_snippets_and_a_line_for_each_key_that_is_not_set(
         "triggerkit endpoints create my_service",
         "/api/v1/consumers/posts_pull/receive",
         "/api/v1/tasks/work/trigger",
+        "triggerkit events users add reader",
         'echo "TRIGGERKIT_READ_KEY=$(python -c',
     ):
         assert snippet in page.text

@@ -42,8 +42,8 @@ class Typed:
 
     def listed(self, name: str) -> list[str]:
         """Return the values of a list that are not empty."""
-        values = (self.text(f"{name}.{number}") for number in self.numbers(name))
-        return [*dict.fromkeys(value for value in values if value)]
+        values = (self.exact(f"{name}.{number}") for number in self.numbers(name))
+        return [*dict.fromkeys(value for value in values if value.strip())]
 
     def wrong(self, name: str) -> str:
         """Return what is wrong with a field, or with what is below it."""
