@@ -29,7 +29,7 @@ from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.tasks.registry import check_direct, load_tasks
-from triggerkit.terminal.console import TerminalConsole
+from triggerkit.terminal.console import TerminalConsole, counted
 
 console = TerminalConsole(highlight=False, soft_wrap=True)
 
@@ -66,7 +66,7 @@ def list_consumers(json: Json = False) -> None:
         return
     table = Table("consumer", "kind", "state", "lag", "parked", box=None, pad_edge=False)
     for health in found:
-        lag = f"{health.lag_messages:,} messages, {health.lag_seconds:.1f} s"
+        lag = f"{counted(health.lag_messages, 'message')}, {health.lag_seconds:.1f} s"
         table.add_row(health.name, health.kind, health.state, lag, str(health.parked))
     console.print(table)
 
@@ -174,7 +174,8 @@ def replay(
             return rewound.first_position, rewound.entries
 
     first, entries = asyncio.run(connected())
-    console.print(f"replaying {name} from position {first}: {entries:,} entries to the log's end")
+    until = "1 entry" if entries == 1 else f"{entries:,} entries"
+    console.print(f"replaying {name} from position {first}: {until} to the log's end")
 
 
 def accept_gap(

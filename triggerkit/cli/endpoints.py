@@ -64,7 +64,7 @@ def list_command(json: Json = False) -> None:
         return
     table = Table("endpoint", "url", "headers", "signed", "consumers", "state", box=None)
     for e in found:
-        state = f"gone since {e.disabled_at:%Y-%m-%d %H:%M}" if e.disabled_at else "active"
+        state = f"gone since {e.disabled_at:%Y-%m-%d %H:%M} UTC" if e.disabled_at else "active"
         signed = "yes" if e.signing else ""
         headers = ", ".join(e.headers) if e.problem is None else "cannot be decrypted"
         table.add_row(e.name, e.url, headers, signed, ", ".join(e.consumers), state)
@@ -214,7 +214,7 @@ def _print_info(found: EndpointInfo) -> None:
         "name": found.name,
         "url": found.url,
         "managed by": found.managed_by,
-        "gone since": found.disabled_at and f"{found.disabled_at:%Y-%m-%d %H:%M:%S}",
+        "gone since": found.disabled_at and f"{found.disabled_at:%Y-%m-%d %H:%M:%S} UTC",
         "consumers": ", ".join(found.consumers),
         "headers": ", ".join(f"{name} ({mark})" for name, mark in found.headers.items()),
         "signed with": ", ".join(found.signing),

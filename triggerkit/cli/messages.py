@@ -73,7 +73,7 @@ def list_messages(
     if json:
         print(orjson.dumps({"data": page.messages, "next": page.next}).decode())
         return
-    names = ("consumer", "position", "state", "attempts", "due", "key", "reason")
+    names = ("consumer", "position", "state", "attempts", "due (UTC)", "key", "reason")
     table = Table(*names, box=None, pad_edge=False)
     for found in page.messages:
         table.add_row(
@@ -164,4 +164,6 @@ def _actor() -> str:
 def _line(attempt: DeliveryAttempt) -> str:
     answer = attempt.error or f"answered {attempt.status}"
     with_others = f" with {attempt.messages - 1} others" if attempt.messages > 1 else ""
-    return f"{attempt.sent_at:%Y-%m-%d %H:%M:%S} attempt {attempt.attempt}{with_others}: {answer}"
+    return (
+        f"{attempt.sent_at:%Y-%m-%d %H:%M:%S} UTC, attempt {attempt.attempt}{with_others}: {answer}"
+    )

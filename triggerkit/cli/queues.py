@@ -36,6 +36,7 @@ from triggerkit.runs.admin.schedules import (
 )
 from triggerkit.runs.admin.workers import list_workers
 from triggerkit.tasks.queue import Queue
+from triggerkit.terminal.console import counted
 
 QueueName = Annotated[str, typer.Argument(help="The queue's name.")]
 ScheduleName = Annotated[str, typer.Argument(help="The schedule's name.")]
@@ -78,7 +79,7 @@ def queues_pause(queue: QueueName) -> None:
     """Stop starting runs of a queue; executing runs finish."""
     known = [one.name for one in with_state(list_queues)]
     found = with_client(lambda client: pause_queue(client, Queue(queue).name, actor()))
-    console.print(f"paused {queue}: {found.held:,} runs wait in it", markup=False)
+    console.print(f"paused {queue}: {_waiting(found.held)}", markup=False)
     if queue not in known:
         _tell_unused(queue, known)
 
@@ -86,7 +87,8 @@ def queues_pause(queue: QueueName) -> None:
 def queues_resume(queue: QueueName) -> None:
     """Resume a paused queue."""
     found = with_client(lambda client: resume_queue(client, queue, actor()))
-    console.print(f"resumed {queue}: {found.queued + found.held:,} runs wait in it", markup=False)
+    waiting = _waiting(found.queued + found.held)
+    console.print(f"resumed {queue}: {waiting}", markup=False)
 
 
 def queues_limit(
@@ -118,6 +120,10 @@ def queues_limit(
         _tell_unused(queue, queues)
 
 
+def _waiting(count: int) -> str:
+    return f"{counted(count, 'run')} {'waits' if count == 1 else 'wait'} in it"
+
+
 def _tell_unused(queue: str, known: Collection[str]) -> None:
     """Say that a queue may be misspelt: it was set ahead of its first run."""
     meant = suggested(queue, known)
@@ -130,7 +136,7 @@ def schedules_list(json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    names = ("schedule", "task", "cron", "zone", "next", "last", "last run")
+    names = ("schedule", "task", "cron", "zone", "next (UTC)", "last (UTC)", "last run")
     table = Table(*names, box=None, pad_edge=False)
     for schedule in found:
         due = f"{schedule.next_at:%m-%d %H:%M}" if schedule.paused_at is None else "paused"
@@ -167,7 +173,9 @@ def workers_list(json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    table = Table("worker", "alive", "busy", "version", "since", "tasks", box=None, pad_edge=False)
+    table = Table(
+        "worker", "alive", "busy", "version", "since (UTC)", "tasks", box=None, pad_edge=False
+    )
     for worker in found:
         alive = {True: "yes", False: "silent", None: "new"}[worker.alive]
         busy = f"{worker.executing}/{worker.slots + worker.async_slots}"
@@ -185,7 +193,7 @@ def _rate(queue: QueueInfo) -> tuple[int, float] | None:
 
 
 def _limits(queue: QueueInfo) -> str:
-    parts = [f"paused since {when(queue.paused_at)}"] if queue.paused_at is not None else []
+    parts = [f"paused since {when(queue.paused_at)} UTC"] if queue.paused_at is not None else []
     if queue.concurrency is not None:
         parts.append(f"{queue.concurrency} at a time")
     if queue.rate_limit is not None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from triggerkit.consumers.definition import TableName
 from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
@@ -63,7 +62,7 @@ def _fields(
         statuses=_statuses(status),
         tag=tag,
         consumer=consumer,
-        table=None if table is None else str(TableName.parse(table)),
+        table=table,
         key=key,
         since=moment(since, "--since"),
         until=moment(until, "--until"),

@@ -32,7 +32,7 @@ _HEAD = f"{'run':<{RUN_ID_CHARS}} {'status':<9} {'task':<{TASK_CHARS}} {'row':<{
 
 def print_runs(console: TerminalConsole, runs: Sequence[dict[str, Any]]) -> None:
     """Print a line for each run, and one more for the reason why it waits."""
-    console.print(f"{_HEAD} try  created", markup=False)
+    console.print(f"{_HEAD} try  created (UTC)", markup=False)
     for run in runs:
         console.print(
             f"{run['id']} {run['status']:<9} {_cut(run['task'], TASK_CHARS)} "

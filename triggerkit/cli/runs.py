@@ -43,6 +43,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.tasks.registry import load_tasks
 from triggerkit.tasks.replay import FINISHED, Edited, Replayed, Replayer
+from triggerkit.terminal.console import counted
 
 #: Runs that are counted before something is done to them; more are told as so many.
 MOST_COUNTED = 1_000_000
@@ -159,7 +160,7 @@ def replay(
     if json:
         print_json(done)
     elif isinstance(done, Replayed):
-        console.print(f"replayed {done.runs:,} runs")
+        console.print(f"replayed {counted(done.runs, 'run')}")
     else:
         for handle in done:
             console.print(f"{handle['id']} {handle['task']}", markup=False)
@@ -236,8 +237,10 @@ def _count_agreed(verb: str, wanted: RunFilter, possible: tuple[Status, ...], ye
     count = with_state(work)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigurationError(f"to {verb.lower()} {count:,} runs, confirm with --yes")
-        typer.confirm(f"{verb} {count:,} runs?", abort=True)
+            raise ConfigurationError(
+                f"to {verb.lower()} {counted(count, 'run')}, confirm with --yes"
+            )
+        typer.confirm(f"{verb} {counted(count, 'run')}?", abort=True)
     return count
 
 

@@ -85,7 +85,7 @@ def _print(found: Trace) -> None:
     draw(list(steps_of_change(found)))
     for way in found.consumers:
         reason = f": {way.reason}" if way.reason else ""
-        until = f" until {way.lease_until:%H:%M:%S}" if way.lease_until else ""
+        until = f" until {way.lease_until:%H:%M:%S} UTC" if way.lease_until else ""
         console.print(f"{way.consumer}: {way.state}{until}{reason}", markup=False)
     if not found.consumers:
         console.print("no consumer follows this table")

@@ -18,7 +18,7 @@ from triggerkit.settings import Settings
 from triggerkit.supervisor.verify.compare import PROBLEMS, Verifiable, verifiable
 from triggerkit.supervisor.verify.verify import Fixed, Verification, fix, verify
 from triggerkit.tasks.registry import load_tasks
-from triggerkit.terminal.console import TerminalConsole
+from triggerkit.terminal.console import TerminalConsole, counted
 
 #: The exit code when nothing is wrong, and something is still on its way.
 NOT_FINISHED = 5
@@ -106,9 +106,12 @@ def _lines(answer: Verification | Fixed) -> Iterator[str]:
     repair = answer.repair
     if repair.refused:
         refusal = escape(repair.refusal or "")
-        yield f"  {repair.refused:,} rows do not fit the task's type: {refusal}"
+        do = "does" if repair.refused == 1 else "do"
+        rows = counted(repair.refused, "row")
+        yield f"  {rows} {do} not fit the task's type: {refusal}"
     if repair.run_ids:
-        yield f"triggered {len(repair.run_ids):,} runs for {repair.triggered:,} rows"
+        runs, rows = counted(len(repair.run_ids), "run"), counted(repair.triggered, "row")
+        yield f"triggered {runs} for {rows}"
         if not answer.is_over:
             yield "  not all of them have ended yet; is a worker running? Look again later"
         yield from _of_look(answer.after)
@@ -140,9 +143,9 @@ def _of_way(found: Verification) -> Iterator[str]:
     way = found.under_way
     facts = []
     if way.messages:
-        facts.append(f"changes of {way.messages:,} rows to deliver")
+        facts.append(f"changes of {counted(way.messages, 'row')} to deliver")
     if way.runs:
-        facts.append(f"{way.runs:,} unfinished runs")
+        facts.append(counted(way.runs, "unfinished run"))
     if way.backfill:
         facts.append("a backfill")
     if found.parked:

@@ -85,7 +85,7 @@ def _lines(answer: Answer) -> Iterator[str]:
 
 
 def _step(step: Step) -> str:
-    at = " " * 19 if step.at is None else f"{step.at:%Y-%m-%d %H:%M:%S}"
+    at = " " * 23 if step.at is None else f"{step.at:%Y-%m-%d %H:%M:%S} UTC"
     who = "" if step.consumer is None else f"{step.consumer}: "
     what = step.what if step.run is None else f"{step.run} {step.what.removeprefix('run ')}"
     where = ""

@@ -60,7 +60,7 @@ FILTERED = [
     (["runs", "list", "--task", "send_lettre"], "send_letter"),
     (["runs", "list", "--queue", "leters", "--json"], "letters"),
     (["runs", "list", "--consumer", "ship_ordre"], "ship_order"),
-    (["runs", "list", "--table", "ordesr"], "public.orders"),
+    (["runs", "list", "--table", "orders"], "public.orders"),
     (["runs", "list", "--schedule", "send_leter"], "send_letter"),
     (["runs", "cancel", "--task", "send_lettre", "--yes"], "send_letter"),
     (["runs", "replay", "--queue", "leters", "--yes"], "letters"),
@@ -71,7 +71,7 @@ FILTERED = [
 #: Filters that find nothing either, by names that there are.
 EMPTY = [
     ["runs", "list", "--task", "send_letter", "--queue", "letters", "--schedule", "send_letter"],
-    ["runs", "list", "--consumer", "ship_order", "--table", "orders"],
+    ["runs", "list", "--consumer", "ship_order", "--table", "public.orders"],
     ["runs", "errors", "--task", "send_letter"],
     ["messages", "list", "--consumer", "ship_order"],
 ]

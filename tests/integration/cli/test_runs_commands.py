@@ -183,11 +183,13 @@ def test_queues_are_listed_paused_limited_and_resumed_by_command(
     state: RunState, command: Command
 ) -> None:
     state.accept(new_run())
-    assert "paused default: 1 runs wait" in done(command("queues", "pause", "default"))
+    assert "paused default: 1 run waits in it" in done(command("queues", "pause", "default"))
     assert "paused since" in done(command("queues", "list"))
-    assert "default: paused since" in done(command("queues", "limit", "default", "--rate", "9/m"))
+    limited = done(command("queues", "limit", "default", "--rate", "9/m"))
+    assert "default: paused since" in limited
+    assert " UTC, 9 in 60 s" in limited
     done(command("queues", "limit", "default", "--concurrency", "5"))
-    assert "resumed default: 1 runs wait" in done(command("queues", "resume", "default"))
+    assert "resumed default: 1 run waits in it" in done(command("queues", "resume", "default"))
     assert "5 at a time, 9 in 60 s" in done(command("queues", "list"))
     limits = ("--concurrency", "0", "--rate", "none")
     assert "default: no limits" in done(command("queues", "limit", "default", *limits))

@@ -59,10 +59,14 @@ class AddressRefused(CannotReach):
     """The endpoint's host is a private address and not in TRIGGERKIT_ALLOW_NETWORKS."""
 
     def __init__(self, host: str, address: str) -> None:
-        super().__init__(
-            f"{host} is {address}, which is not public; allow it with TRIGGERKIT_ALLOW_NETWORKS"
-        )
+        super().__init__(f"{not_public(host, address)}; allow it with TRIGGERKIT_ALLOW_NETWORKS")
         self.address = address
+
+
+def not_public(host: str, address: str) -> str:
+    """Say that a host's address is none of the internet's."""
+    is_itself = host.strip("[]") == address
+    return f"{host} is not public" if is_itself else f"{host} is {address}, which is not public"
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

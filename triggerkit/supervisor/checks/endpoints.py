@@ -15,6 +15,7 @@ from triggerkit.delivery.http.network import (
     Network,
     checked,
     is_allowed,
+    not_public,
     reachable,
 )
 from triggerkit.delivery.http.resolver import Resolver
@@ -75,7 +76,7 @@ async def _probe(base: str, listed: str) -> _Outcome:
     if refused:
         networks = ",".join(filter(None, (listed, *map(network_of, refused))))
         remedy = f"TRIGGERKIT_ALLOW_NETWORKS={networks}"
-        return _Outcome(False, f"{host} is {refused[0]}, which is not public", remedy)
+        return _Outcome(False, not_public(host, refused[0]), remedy)
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return await _ask(base, allowed)

@@ -127,7 +127,7 @@ class TextConsole:
         self._progress.update(self._bars[name], completed=done, total=total)
         if state != "active":
             self._progress.remove_task(self._bars.pop(name))
-            self.note(f"backfill {name} {_ending(state)}: {done:,} rows")
+            self.note(f"backfill {name} {_ending(state)}: {counted(done, 'row')}")
             if not self._bars:
                 self._progress.stop()
 
@@ -144,10 +144,10 @@ class TextConsole:
         tenth = 10 * done // max(total, 1)
         if state != "active":
             self._told.pop(name, None)
-            self.note(f"backfill {name} {_ending(state)}: {done:,} rows")
+            self.note(f"backfill {name} {_ending(state)}: {counted(done, 'row')}")
         elif self._told.get(name) != tenth:
             self._told[name] = tenth
-            self.note(f"backfill {name}: {done:,} of {total:,} rows")
+            self.note(f"backfill {name}: {done:,} of {counted(total, 'row')}")
 
     def _print_wrapped(self, text: str) -> None:
         """Print a line that goes on in the next where it is wider than the terminal, between words:
