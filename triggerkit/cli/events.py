@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from asyncio import run
 from typing import Annotated
 
 import psycopg
@@ -13,8 +14,10 @@ from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import actor, console, print_json, print_table, with_state
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.event import Event, message
+from triggerkit.events.kafka.users import added_in_kafka, removed_from_kafka
 from triggerkit.events.topic_log import MOST_MESSAGES, TopicLog
 from triggerkit.events.users import add_user, list_users, new_password, remove_user
+from triggerkit.settings import Settings
 
 TopicName = Annotated[str, typer.Argument(help="The topic's name.")]
 UserName = Annotated[str, typer.Argument(help="The user's name.")]
@@ -105,6 +108,7 @@ def users_add(
     if password_stdin and not password:
         raise ConfigurationError("there is no password on standard input")
     with_state(lambda state: add_user(state, name, password, actor()))
+    _tell(run(added_in_kafka(Settings.load().kafka, name, password)))
     if json:
         print_json({"name": name, **({} if password_stdin else {"password": password})})
     elif password_stdin:
@@ -130,4 +134,10 @@ def users_list(json: Json = False) -> None:
 def users_remove(name: UserName) -> None:
     """Remove a user: its requests are refused from now on."""
     with_state(lambda state: remove_user(state, name, actor()))
+    _tell(run(removed_from_kafka(Settings.load().kafka, name)))
     console.print(f"removed {name}", markup=False)
+
+
+def _tell(problem: str | None) -> None:
+    if problem is not None:
+        print(f"warning: {problem}", file=sys.stderr)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
+from triggerkit.events.kafka.users import StillInKafka, added_in_kafka, removed_from_kafka
 from triggerkit.events.users import EventUser, add_user, list_users, new_password, remove_user
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
@@ -20,11 +21,13 @@ class NewUser(Given):
 
 @dataclass(frozen=True, slots=True)
 class MadeUser:
-    """A user that was made. `password` is the one that was made for it, shown this once."""
+    """A user that was made. `password` is the one that was made for it, shown this once; `problem`
+    says why Kafka does not know the user, where there is one."""
 
     name: str
     created_at: datetime
     password: str | None
+    problem: str | None = None
 
 
 async def list_event_users(call: Call) -> Page[EventUser]:
@@ -39,10 +42,15 @@ async def add_event_user(call: Call, body: NewUser) -> MadeUser:
     password = made or (body.password.get_secret_value() if body.password else "")
     async with call.state() as state:
         user = await add_user(state, body.name, password, ACTOR)
-    return MadeUser(user.name, user.created_at, made)
+    problem = await added_in_kafka(call.settings.kafka, user.name, password)
+    return MadeUser(user.name, user.created_at, made, problem)
 
 
 async def remove_event_user(call: Call, name: str) -> None:
-    """Remove a user: its requests are refused from now on."""
+    """Remove a user: its requests are refused from now on. With 409 it is removed here, and Kafka
+    still knows it."""
     async with call.state() as state:
         await remove_user(state, name, ACTOR)
+    problem = await removed_from_kafka(call.settings.kafka, name)
+    if problem is not None:
+        raise StillInKafka(problem)

@@ -107,7 +107,7 @@ OPERATIONS: Final = (
     Operation("POST", "/events/users", events.add_event_user, "Add a user of the events", 201,
               (409,)),
     Operation("DELETE", "/events/users/{name}", events.remove_event_user,
-              "Remove a user of the events", 204),
+              "Remove a user of the events", 204, (409,)),
     Operation("GET", "/audit", audit.list_changes, "List what was changed"),
 )
 # fmt: on

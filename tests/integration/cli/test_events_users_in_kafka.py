@@ -1,0 +1,76 @@
+"""Users of the events who are users of Kafka too, by the same name and password."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner
+
+from tests.kafka import KafkaServer
+from tests.ports import free_port
+from triggerkit.cli.main import application
+from triggerkit.settings import Settings
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The command's environment, without a Kafka."""
+    monkeypatch.setenv("DATABASE_URL", settings.source_dsn)
+    monkeypatch.delenv("TRIGGERKIT_STATE_URL", raising=False)
+    return monkeypatch
+
+
+def run(*arguments: str) -> tuple[str, str]:
+    """Run `events users`; what it prints, and its warnings."""
+    result = CliRunner().invoke(application("events"), ["events", "users", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout, result.stderr
+
+
+def test_a_user_is_made_and_removed_there_too(
+    environment: pytest.MonkeyPatch, kafka_server: KafkaServer
+) -> None:
+    for name, value in kafka_server.settings().items():
+        environment.setenv(name, value)
+    _, warnings = run("add", "alice", "--json")
+    assert warnings == ""
+    assert _mechanisms(kafka_server.admin, "alice") == {"SCRAM_SHA_256", "SCRAM_SHA_512"}
+    assert run("remove", "alice") == ("removed alice\n", "")
+    assert _mechanisms(kafka_server.admin, "alice") == set()
+
+
+def test_where_it_is_not_permitted_the_user_reads_by_rest_alone(
+    environment: pytest.MonkeyPatch, kafka_server: KafkaServer
+) -> None:
+    for name, value in kafka_server.settings_of("guest").items():
+        environment.setenv(name, value)
+    printed, warnings = run("add", "bob", "--json")
+    assert orjson.loads(printed)["password"]
+    assert warnings.startswith("warning: bob reads by REST alone, not from Kafka: Kafka: ")
+    assert "the cluster does not allow it" in warnings
+
+
+def test_without_a_broker_the_user_is_told_and_made_all_the_same(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    printed, warnings = run("add", "carol", "--json")
+    assert orjson.loads(printed)["name"] == "carol"
+    assert "carol reads by REST alone" in warnings
+    assert "the broker" in warnings
+    assert [user["name"] for user in orjson.loads(run("list", "--json")[0])] == ["carol"]
+
+
+def _mechanisms(admin: AdminClient, name: str) -> set[str]:
+    asked: Any = admin.describe_user_scram_credentials([name])
+    try:
+        found = asked[name].result(timeout=10)
+    except KafkaException as error:
+        assert error.args[0].name() == "RESOURCE_NOT_FOUND"  # noqa: PT017
+        return set()
+    return {info.mechanism.name for info in found.scram_credential_infos}
