@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from tests import ROOT
 from tests.ports import free_port
@@ -98,6 +105,19 @@ class KafkaServer:
         """The topics and the number of their partitions."""
         found = self.admin.list_topics(timeout=10).topics
         return {name: len(topic.partitions) for name, topic in found.items()}
+
+    def allow(self, user: str, topic: str) -> None:
+        """Let `user` write to a topic."""
+        admin = self.admin
+        acls = [
+            AclBinding(
+                ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*",
+                operation, AclPermissionType.ALLOW,
+            )
+            for operation in (AclOperation.WRITE, AclOperation.DESCRIBE)
+        ]  # fmt: skip
+        for answer in admin.create_acls(acls).values():
+            answer.result(timeout=20)
 
     def read(self, *topics: str) -> list[Message]:
         """All messages of the topics, those of each partition in order."""

@@ -10,6 +10,7 @@ import psycopg
 import typer
 from rich.table import Table
 
+from triggerkit.cli.events_tail import tail
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import actor, console, print_json, print_table, with_state
 from triggerkit.errors import ConfigurationError
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     events = typer.Typer(help="Read the events, and say who may.", no_args_is_help=True)
     events.command("topics")(topics)
     events.command("fetch")(fetch)
+    events.command("tail")(tail)
     users = typer.Typer(help="Users who read the events by Kafka or REST.", no_args_is_help=True)
     users.command("add")(users_add)
     users.command("list")(users_list)

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.retention import Outlook
+from triggerkit.events.kafka.faults import remedy_of
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.lsn import Lsn
 
@@ -190,6 +191,9 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
         if health.task is not None:
             remedy = "mend what it names: the runs are made as soon as they can be"
             yield Problem("runs_failing", "error", detail, remedy)
+        elif health.via == "kafka":
+            remedy = remedy_of(health.last_error or "") or "triggerkit check"
+            yield Problem("kafka_failing", "error", detail, remedy)
         else:
             test = f"triggerkit endpoints test {health.endpoint}"
             yield Problem(

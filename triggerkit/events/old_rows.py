@@ -42,7 +42,8 @@ async def old_rows(
     wanted: Collection[int],
 ) -> dict[int, bytes]:
     """Return the rows before the deletes at the positions `wanted`, by position: those that are
-    found in `entries`, consecutive ones of one partition, or in the log within `SEARCH_S`."""
+    found in `entries`, all that there are of each of their keys between the first and the last, or
+    in the log within `SEARCH_S` for each partition."""
     found: dict[int, bytes] = {}
     last: dict[tuple[str, str, str], bytes | None] = {}
     sought: list[Entry] = []
@@ -55,8 +56,9 @@ async def old_rows(
             else:
                 found[entry.position] = record
         last[row] = entry.record
-    if sought:
-        found |= await _search(connection, database_id, sought)
+    for partition in {entry.partition for entry in sought}:
+        of_it = [entry for entry in sought if entry.partition == partition]
+        found |= await _search(connection, database_id, of_it)
     return found
 
 

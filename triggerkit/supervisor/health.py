@@ -17,10 +17,9 @@ from triggerkit.replication.publication.tables import SourceTable
 from triggerkit.replication.slot import SourceIdentity, identify
 from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.supervisor.checks.check import Check
-from triggerkit.supervisor.checks.columns import check_columns
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.slot import found_slot
-from triggerkit.supervisor.checks.tables import check_tables
+from triggerkit.supervisor.checks.tables import check_columns, check_tables
 
 #: Bytes of WAL that a slot may keep without a word, where the server has no limit of its own.
 LAG_BYTES = 1_000_000_000

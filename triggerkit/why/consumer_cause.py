@@ -14,6 +14,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.trace.changes import ConsumerTrace, Trace
 from triggerkit.consumers.trace.wanted import UnwantedBy
+from triggerkit.events.kafka.faults import remedy_of
 from triggerkit.why.answer import Cause, Code
 from triggerkit.why.run_cause import when
 
@@ -81,7 +82,9 @@ async def cause_at_consumer(
         at = "" if last is None else f" at {when(last.answered_at)}"
         url = consumer.target.url if consumer.target is not None else None
         whom = "the task's runs, which are not kept any more"
-        if consumer.is_pulled:
+        if consumer.definition.is_kafka:
+            whom = "Kafka, whose broker has its event"
+        elif consumer.is_pulled:
             whom = "a caller that acknowledged it"
         elif url is not None:
             whom = f"{url}, which answered 2xx"
@@ -179,6 +182,9 @@ def _of_waiting(
 
 def _of_endpoint(consumer: Consumer, standing: _Standing, public_url: str) -> Cause:
     """Return what is wrong with the endpoint that the batch under way waits for."""
+    if consumer.definition.is_kafka:
+        detail = f"{consumer.name} cannot write its event: {standing.error}"
+        return Cause("consumer_failing", detail, remedy_of(standing.error or ""))
     if consumer.target is None:
         detail = f"{consumer.name} cannot make its runs: {standing.error}"
         return Cause("consumer_failing", detail, "triggerkit check")

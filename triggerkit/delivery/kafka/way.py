@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 import orjson
@@ -17,7 +17,7 @@ from triggerkit.delivery.direct.way import END_S, NotMade
 from triggerkit.delivery.push import Answer
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.event import Event, EventRenderer
-from triggerkit.events.kafka.broker import Broker
+from triggerkit.events.kafka.broker import Broker, BrokerTopic
 from triggerkit.events.kafka.faults import TOO_LARGE, KafkaFault, said
 from triggerkit.events.kafka.producer import EventProducer
 from triggerkit.events.kafka.record import Record, records_of
@@ -85,11 +85,16 @@ class KafkaWay:
         except KafkaFault as fault:
             return Answer("endpoint_failed", None, str(fault))
         events = await self._events(entries)
-        for record in records_of(events):
-            limit = there[record.topic].max_message_bytes
-            if record.size_bytes > limit:
-                detail = f"{record.size_bytes:,} bytes, and the limit is {limit:,}"
-                return Answer("content_refused", 413, said(TOO_LARGE, detail, record.topic))
+        if _too_large(events, there) is not None:
+            # It may take more by now.
+            self._broker.forget({topic.name for topic in used})
+            try:
+                there = await self._broker.require(used)
+            except KafkaFault as fault:
+                return Answer("endpoint_failed", None, str(fault))
+        refused = _too_large(events, there)
+        if refused is not None:
+            return Answer("content_refused", 413, refused)
         return Answer("delivered", 200, events=tuple(events))
 
     async def move(
@@ -182,6 +187,16 @@ class KafkaWay:
         self._topics = {(topic.schema, topic.table): topic for topic in found}
         self._renderer = EventRenderer(found)
         self._tombstoned = frozenset(topic.name for topic in found if topic.tombstones)
+
+
+def _too_large(events: Sequence[Event], there: Mapping[str, BrokerTopic]) -> str | None:
+    """Return what is to be said of the first event that its topic does not take, if any."""
+    for record in records_of(events):
+        limit = there[record.topic].max_message_bytes
+        if record.size_bytes > limit:
+            detail = f"{record.size_bytes:,} bytes, and the limit is {limit:,}"
+            return said(TOO_LARGE, detail, record.topic)
+    return None
 
 
 async def _to_its_end(work: Awaitable[T]) -> T:

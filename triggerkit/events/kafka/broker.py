@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.kafka.client import admin_properties, confluent
-from triggerkit.events.kafka.faults import KafkaFault, fault_of, said
+from triggerkit.events.kafka.faults import NOT_SEEN, KafkaFault, fault_of, said
 from triggerkit.events.topics import Topic
 
 #: Seconds that one question may take.
@@ -115,7 +115,8 @@ class Broker:
         try:
             listed = self._admin.list_topics(timeout=ASK_S)
         except confluent().KafkaException as error:
-            # Why it is not reached was told beside it.
+            # Why it is not reached is told beside it.
+            self._admin.poll(0.1)
             raise fault_of(self._last_error or error.args[0]) from None
         return {
             name: len(found.partitions)
@@ -158,4 +159,6 @@ class Broker:
                     continue
                 detail = str(error.args[0].str()).partition("\n")[0]
                 cause = "the topic does not exist, and is not made"
+                if "AUTHORIZATION" in error.args[0].name():
+                    cause = NOT_SEEN
                 raise KafkaFault(said(cause, detail, name, partitions[name])) from None

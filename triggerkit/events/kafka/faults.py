@@ -9,7 +9,7 @@ from triggerkit.errors import TriggerkitError
 
 #: What begins a message of the client: a thread, a broker and the state of its connection.
 _NOISE: Final = re.compile(
-    r"\[thrd:[^\]]*\]: |(?:sasl_)?(?:plaintext|ssl)://|\(after \d+ms in state \w+[^)]*\)"
+    r"\[thrd:[^\]]*\]: |(?:sasl_)?(?:plaintext|ssl)://| ?\(after \d+ms in state .*$"
 )
 
 #: The most of a message of the client that is shown.
@@ -17,6 +17,9 @@ _LONGEST: Final = 300
 
 #: The fault of one message, not of the broker.
 TOO_LARGE: Final = "the message is larger than the topic takes"
+
+#: What is there for others may be hidden from one who may not see it.
+NOT_SEEN: Final = "the topic is not seen, and may not be made"
 
 #: How causes begin, by the names of the client's codes. The remedies belong to the same words.
 _CAUSES: Final = {
@@ -49,6 +52,10 @@ _REMEDIES: Final = {
     "the topic does not exist": (
         "kafka-topics.sh --create --topic {topic} --partitions {partitions}"
     ),
+    NOT_SEEN: (
+        "kafka-topics.sh --create --topic {topic} --partitions {partitions}  # and: kafka-acls.sh "
+        "--add --allow-principal User:NAME --operation Write --operation Describe --topic {topic}"
+    ),
     "the topic may not be written": (
         "kafka-acls.sh --add --allow-principal User:NAME --operation Write --operation Describe "
         "--topic {topic}"
@@ -60,7 +67,7 @@ _REMEDIES: Final = {
     "the topic has too few replicas in sync": "start the brokers that are missing",
 }
 
-_TOPIC: Final = re.compile(r"\btopic ([A-Za-z0-9._-]+)(?: of (\d+) partitions?)?")
+_TOPIC: Final = re.compile(r"\(topic ([A-Za-z0-9._-]+)(?: of (\d+) partitions?)?")
 
 
 class KafkaFault(TriggerkitError):

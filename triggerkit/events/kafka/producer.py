@@ -36,6 +36,10 @@ _TOGETHER: Final = 200
 _END_S: Final = 1.0
 
 
+#: The code of everything that a broken client is asked for.
+_FATAL: Final = "_FATAL"
+
+
 class Line:
     """The records of one partition of the log on their way: those before are settled first."""
 
@@ -130,25 +134,33 @@ class _Client:
             return False
         except self._refusal as error:
             self._failed(error.args[0])
-            line.answered(record, error.args[0], None)
+            # Once it is broken, it says no more than that.
+            cause = self.last_error if self.is_broken else error.args[0]
+            line.answered(record, cause or error.args[0], None)
         return True
 
     def end(self) -> None:
         """Drop what the broker does not have yet, and let go of everything."""
-        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-        self._producer.flush(_END_S)
+        with suppress(self._refusal):
+            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+            self._producer.flush(_END_S)
         self._is_ending = True
         self._thread.join()
 
     def _poll(self) -> None:
         while not self._is_ending:
-            self._producer.poll(_POLL_S)
+            try:
+                self._producer.poll(_POLL_S)
+            except self._refusal as error:
+                self._failed(error.args[0])
 
     def _failed(self, error: Any) -> None:
-        if error.fatal() and not self.is_broken:
-            logger.warning("Kafka's client has to be made anew: %s", error.str())
+        is_broken = error.fatal() or error.name() == _FATAL
+        if is_broken and not self.is_broken:
+            logger.warning("Kafka's client is made anew: %s", error.str())
             self.is_broken = True
-        self.last_error = error
+        if error.name() != _FATAL or self.last_error is None:
+            self.last_error = error
 
 
 class EventProducer:

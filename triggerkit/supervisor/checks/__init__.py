@@ -17,6 +17,7 @@ from triggerkit.state.connect import connect
 from triggerkit.supervisor.checks.authorization import check_secrets
 from triggerkit.supervisor.checks.broker import check_broker
 from triggerkit.supervisor.checks.check import Check
+from triggerkit.supervisor.checks.events import check_events
 from triggerkit.supervisor.checks.models import Model, check_models
 from triggerkit.supervisor.checks.provider import check_provider, provider_of
 from triggerkit.supervisor.checks.publication import check_publication
@@ -71,6 +72,7 @@ async def run_checks(
 
         checks += await check_own_routes(settings, declared)
         checks += await check_foreign_endpoints(settings, declared, endpoints)
+        checks += await check_events(settings)
     shown = [check for check in checks if advise or check.required]
     return [replace(check, remedy=None) if check.ok else check for check in shown]
 

@@ -15,8 +15,8 @@ from triggerkit.state.connect import connect
 from triggerkit.state.migrate import SCHEMA, applied_version, migrations
 from triggerkit.state.pooler import pooler_problem
 from triggerkit.supervisor.checks.check import Check, quoted
-from triggerkit.supervisor.checks.columns import check_columns
 from triggerkit.supervisor.checks.session import check_session
+from triggerkit.supervisor.checks.tables import check_columns
 
 _SCHEMA = """
 SELECT current_database(), current_user, has_database_privilege(current_database(), 'CREATE'),
