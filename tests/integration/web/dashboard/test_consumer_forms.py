@@ -103,6 +103,16 @@ def test_every_wrong_field_is_said_beside_it_and_what_was_typed_stays(
     assert state.rows("SELECT name FROM triggerkit.consumers") == []
 
 
+def test_without_a_start_of_its_own_a_consumer_begins_as_its_kind_does(
+    state: RunState, visitor: Visitor
+) -> None:
+    page = prepared(state, visitor)
+    for kind, start in (("rows", "beginning"), ("changes", "end")):
+        made = press(visitor, "/new/consumer", page, "save", name=kind, kind=kind)
+        assert made.status == 303, made.text
+        assert definition(state, kind)["start"] == start
+
+
 def test_a_name_that_is_taken_is_said_beside_the_name(state: RunState, visitor: Visitor) -> None:
     page = prepared(state, visitor)
     with api(state.settings) as site:

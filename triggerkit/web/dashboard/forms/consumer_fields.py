@@ -39,7 +39,7 @@ def new_fields(tables: Sequence[str], endpoint: str = "") -> Typed:
     """Return the form of a consumer that is to be made."""
     fields = fields_of(ConsumerDefinition(kind="rows", tables=("public.any",)), endpoint)
     given = {f"tables.{number}": table for number, table in enumerate(tables)}
-    return Typed({**fields, "tables.0": "", **given, "delivery": "push"})
+    return Typed({**fields, "tables.0": "", **given, "delivery": "push", "start": ""})
 
 
 def fields_of(definition: ConsumerDefinition, endpoint: str | None) -> dict[str, str]:
