@@ -142,6 +142,28 @@ def test_commits_are_by_offset_or_of_what_was_last_consumed(world: EventsWorld) 
     assert world.consume("two", headers=manual) == []
 
 
+def test_an_empty_array_commits_nothing(world: EventsWorld) -> None:
+    world.write([1])
+    manual = {"kafka_enable_auto_commit": "false"}
+    assert len(world.consume(headers=manual)) == 1
+    world.done("POST", "commit/g/one", [])
+    world.done("POST", "delete-consumer/g/one")
+    assert ids(world.consume("two", headers=manual)) == [1]
+
+
+def test_who_goes_on_with_other_topics_has_committed_what_it_leaves(world: EventsWorld) -> None:
+    world.write([1])
+    world.write([2], table="users")
+    assert ids(world.consume()) == [1]
+    assert ids(world.consume(topic=USERS)) == [2]
+    assert world.consume() == []
+
+
+def test_a_topic_that_there_is_not_leaves_no_group_behind(world: EventsWorld) -> None:
+    assert world.call("GET", "consume/g/one/nothing").status == 404
+    assert world.done("GET", "consumers") == []
+
+
 def test_what_is_not_committed_comes_again_to_the_next_instance(world: EventsWorld) -> None:
     world.write([1, 2, 3])
     manual = {"kafka_enable_auto_commit": "false"}

@@ -144,7 +144,8 @@ class Group:
             instance.committed_at = self.now
         for place in self.owned(instance.name):
             place.handed_from = None
-            if is_due or (instance.options.auto_commit and place.next_owner is not None):
+            is_let_go = place.next_owner is not None or place.topic not in instance.topics
+            if is_due or (instance.options.auto_commit and is_let_go):
                 place.commit(place.position)
             if place.next_owner is not None:
                 place.give(place.next_owner)

@@ -80,14 +80,15 @@ class Groups:
         """
         number = await self._server.number()
         if request is None:
+            # Who asks for what there is not leaves no group behind.
+            _require(await TopicLog.look(connection), consuming)
             await make_group(connection, consuming.group)
         async with held_group(connection, consuming.group) as group:
             if group is None:
                 raise Superseded
             # Now that nobody moves the group's places: none is beyond what is seen of the log.
             log = await TopicLog.look(connection)
-            for topic in consuming.topics:
-                log.topic(topic)
+            _require(log, consuming)
             if request is None:
                 instance = await self._enter(connection, group, consuming, number)
             else:
@@ -138,6 +139,24 @@ class Groups:
         handed = {(event.topic, event.partition) for event in events}
         if not moved:
             return not has_left()
+        try:
+            return await self._move(connection, consuming, turn, moved, handed, has_left)
+        except TriggerkitError:
+            raise
+        except BaseException:
+            # Whether it was stored is not known, and it is not answered: as if this process died.
+            await self._server.close()
+            raise
+
+    async def _move(
+        self,
+        connection: psycopg.AsyncConnection,
+        consuming: Consuming,
+        turn: Turn,
+        moved: Mapping[TopicPartition, int],
+        handed: set[TopicPartition],
+        has_left: Callable[[], bool],
+    ) -> bool:
         async with held_group(connection, consuming.group) as group:
             if group is None:
                 raise Superseded
@@ -159,9 +178,9 @@ class Groups:
         connection: psycopg.AsyncConnection,
         group_name: str,
         name: str,
-        offsets: Sequence[tuple[TopicPartition, int]],
+        offsets: Sequence[tuple[TopicPartition, int]] | None,
     ) -> None:
-        """Commit offsets; without any, all that the instance was handed.
+        """Commit offsets; None is all that the instance was handed.
 
         Raises:
             UnknownInstance: the group has no such instance, or not any more.
@@ -171,9 +190,9 @@ class Groups:
             _known(group, group_name, name)
             assert group is not None
             group.instances[name].seen_at = group.now
-            for place in [] if offsets else group.owned(name):
+            for place in group.owned(name) if offsets is None else ():
                 place.commit(place.position)
-            for (topic, partition), offset in offsets:
+            for (topic, partition), offset in offsets or ():
                 place = group.places.get((topic, partition), Place(topic, partition))
                 if place.owner != name:
                     raise NotOwned(
@@ -210,6 +229,11 @@ class Groups:
         for _, group in groups:
             group.expire()
         return groups
+
+
+def _require(log: TopicLog, consuming: Consuming) -> None:
+    for topic in consuming.topics:
+        log.topic(topic)
 
 
 def _known(group: Group | None, group_name: str, name: str) -> None:

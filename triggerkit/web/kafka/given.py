@@ -122,11 +122,11 @@ async def body_of(request: Request, kind: type[BodyT]) -> BodyT:
     return _valid(kind, await _read(request) or b"{}")
 
 
-async def list_of(request: Request, kind: type[BodyT]) -> list[BodyT]:
-    """Return the body of a request: one or an array of them, none when it is empty."""
+async def list_of(request: Request, kind: type[BodyT]) -> list[BodyT] | None:
+    """Return the body of a request: one or an array of them, None when it is empty."""
     raw = (await _read(request)).strip()
     if not raw or raw == b"null":
-        return []
+        return None
     if not raw.startswith(b"["):
         return [_valid(kind, raw)]
     adapter: TypeAdapter[list[BodyT]] = TypeAdapter(list[kind])  # type: ignore[valid-type]

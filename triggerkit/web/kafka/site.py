@@ -55,6 +55,9 @@ PREFIX: Final = "/kafka"
 #: Connections to the state database.
 POOL_SIZE = 8
 
+#: Seconds that a statement takes at most: who holds a group may be stopped amid it.
+STATEMENT_S = 20
+
 #: What is committed where nothing is, as Kafka's protocol has it.
 NOTHING_COMMITTED = -1
 
@@ -149,7 +152,9 @@ class KafkaApi:
             if self._parts is None:
                 client: Client = request.scope[CLIENT_SCOPE_KEY]
                 dsn = client.settings.state_dsn
-                states = pool(in_order(dsn), "triggerkit events", size=POOL_SIZE)
+                states = pool(
+                    in_order(dsn), "triggerkit events", size=POOL_SIZE, statement_s=STATEMENT_S
+                )
                 await states.open()
                 groups = Groups(dsn)
                 reading = Reading(states, dsn, self._waiting, groups)
@@ -173,10 +178,12 @@ async def _consume(call: _Call) -> list[dict[str, Any]]:
 async def _commit(call: _Call) -> dict[str, Any]:
     group, instance = names_of(call.request)
     given = await list_of(call.request, WithOffset)
-    offsets = [((one.topic, one.partition), one.offset) for one in given]
+    offsets = None
+    if given is not None:
+        offsets = [((one.topic, one.partition), one.offset) for one in given]
     async with call.parts.pool.connection() as connection:
         log = await TopicLog.look(connection)
-        for key, _ in offsets:
+        for key, _ in offsets or ():
             log.bounds_of(*key)
         await call.parts.groups.commit(connection, group, instance, offsets)
     return SUCCESS
@@ -204,10 +211,11 @@ async def _keys(call: _Call) -> tuple[list[TopicPartition], TopicLog]:
     given = await list_of(call.request, OfPartition)
     async with call.parts.pool.connection() as connection:
         log = await TopicLog.look(connection)
+    if given is None:
+        return [(name, p) for name, count in log.partitions.items() for p in range(count)], log
     for one in given:
         log.bounds_of(one.topic, one.partition)
-    everyone = [(name, p) for name, count in log.partitions.items() for p in range(count)]
-    return [(one.topic, one.partition) for one in given] or everyone, log
+    return [(one.topic, one.partition) for one in given], log
 
 
 async def _delete(call: _Call) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from triggerkit.web.kafka.basic import Refused
 #: Requests that wait in this process at most.
 MAX_WAITING = 200
 
+#: Seconds that one waits for the connection over which all wait.
+LISTEN_S = 10
+
 #: Seconds after which one that waits looks whether its user and its instance are still there.
 LOOK_S = 3.0
 
@@ -107,8 +110,12 @@ class Waiting:
             stack.enter_context(self._place())
             gone = asyncio.create_task(_disconnect(request))
             stack.callback(gone.cancel)
-            written = await stack.enter_async_context(self._listener.woken_by(databases))
-            changed = await stack.enter_async_context(self._listener.woken_by(groups))
+            try:
+                async with asyncio.timeout(LISTEN_S):
+                    written = await stack.enter_async_context(self._listener.woken_by(databases))
+                    changed = await stack.enter_async_context(self._listener.woken_by(groups))
+            except TimeoutError:
+                raise Refused(503, "the state database does not answer; try again") from None
             gone.add_done_callback(lambda _: changed.set())
             wait = Wait(written, changed, timeout_ms, gone)
             wait.is_stopping = self._is_stopping
