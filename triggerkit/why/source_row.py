@@ -12,6 +12,7 @@ from psycopg import sql
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
+from triggerkit.replication.publication.tables import is_published
 from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.state.faults import is_away
@@ -28,16 +29,6 @@ LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
   AND (k.place IS NULL OR k.place <= i.indnkeyatts)
 ORDER BY k.place
-"""
-
-#: By its root, by one of its partitions, or since all tables are.
-_PUBLISHED = """
-SELECT EXISTS (
-    SELECT FROM pg_publication_tables t WHERE t.pubname = %(publication)s AND (
-        t.schemaname = %(schema)s AND t.tablename = %(table)s
-        OR to_regclass(format('%%I.%%I', t.schemaname, t.tablename)) IN (
-            SELECT i.inhrelid FROM pg_inherits i
-            WHERE i.inhparent = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text)))))
 """
 
 
@@ -75,15 +66,11 @@ async def look_at_row(
     texts, where = list(values), None
     if columns:
         texts, where = await _canonical(source, table, columns, values)
-    cursor = await source.execute(
-        _PUBLISHED,
-        {"publication": database.publication_name, "schema": table.schema, "table": table.name},
-    )
-    published = await cursor.fetchone()
+    name = (table.schema, table.name)
     found = SourceRow(
         orjson.dumps(texts).decode(),
         slot=await read_slot(source, database.slot_name),
-        is_published=published == (True,),
+        is_published=await is_published(source, database.publication_name, name),
     )
     if where is None:
         return found

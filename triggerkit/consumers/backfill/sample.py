@@ -9,11 +9,12 @@ from triggerkit.consumers.backfill.current_rows import Message, current_messages
 from triggerkit.consumers.backfill.table_facts import key_of
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed, UnknownRow
+from triggerkit.replication.publication.tables import is_published
 from triggerkit.values import MalformedValue
 
 #: The database, and the consumer where there is one of this name.
 _WHERE = """
-SELECT d.id, d.name, c.id FROM triggerkit.databases d
+SELECT d.id, d.name, c.id, d.publication_name FROM triggerkit.databases d
 LEFT JOIN triggerkit.consumers c ON c.database_id = d.id AND c.name = %s
 ORDER BY c.id NULLS LAST, d.id LIMIT 1
 """
@@ -36,10 +37,15 @@ async def sample_message(
     columns = await key_of(source, table)
     if not columns:
         raise PreflightFailed(f"table {table} does not exist, or has no primary key")
-    values = await _greatest(source, table, columns) if key is None else _values(key, columns)
     row = await (await state.execute(_WHERE, [consumer])).fetchone()
     if row is None:
         raise PreflightFailed("no database is captured yet; run: triggerkit apply")
+    if not await is_published(source, row[3], (table.schema, table.name)):
+        raise PreflightFailed(
+            f"table {table} is not published, so that no task gets its rows; a task or consumer "
+            "that follows it has it published: triggerkit apply"
+        )
+    values = await _greatest(source, table, columns) if key is None else _values(key, columns)
     metadata = {
         "table_schema": table.schema,
         "table_name": table.name,

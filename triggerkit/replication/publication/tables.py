@@ -17,6 +17,16 @@ from triggerkit.replication.slot import PUBLICATION
 #: table whose replica identity has one which is not published.
 GENERATED_FROM = 180000
 
+#: By its root, by one of its partitions, or since all tables are.
+_PUBLISHED = """
+SELECT EXISTS (
+    SELECT FROM pg_publication_tables t WHERE t.pubname = %(publication)s AND (
+        t.schemaname = %(schema)s AND t.tablename = %(table)s
+        OR to_regclass(format('%%I.%%I', t.schemaname, t.tablename)) IN (
+            SELECT i.inhrelid FROM pg_inherits i
+            WHERE i.inhparent = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text)))))
+"""
+
 #: The tables asked for, with the partitions below them. A deferrable primary key identifies nothing
 #: for the server, nor does the place of an index that was dropped; and where another index takes
 #: the primary key's place, deletes do not carry the key that the existing rows are read by.
@@ -153,6 +163,15 @@ async def read_tables(
         below[relation.root].append(relation)
     tables = (_table(root, found, publishing) for root, found in below.items())
     return {table.name: table for table in tables}
+
+
+async def is_published(
+    connection: psycopg.AsyncConnection, publication: str, table: tuple[str, str]
+) -> bool:
+    """Return whether `publication` has the changes of a table."""
+    parameters = {"publication": publication, "schema": table[0], "table": table[1]}
+    cursor = await connection.execute(_PUBLISHED, parameters)
+    return await cursor.fetchone() == (True,)
 
 
 async def publishes_generated(connection: psycopg.AsyncConnection, publication: str) -> bool:

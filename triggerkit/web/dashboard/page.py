@@ -20,8 +20,9 @@ from triggerkit.web.dashboard.session import Session, Sessions
 #: Who the audit says it was.
 ACTOR = "dashboard"
 
-#: Largest form, and the seconds in which it has come.
+#: Largest form, its most fields, and the seconds in which it has come.
 MAX_FORM_BYTES = 256 * 1024
+MAX_FIELDS = 1_000
 FORM_S = 10.0
 
 #: Reads what `triggerkit status` knows. It is given from above, since it looks by the checks of the
@@ -151,6 +152,8 @@ async def read_form(request: Request) -> dict[str, str]:
                     raise BodyRefused(413, f"the form is larger than {MAX_FORM_BYTES} bytes")
     except TimeoutError:
         raise BodyRefused(408, f"the form took longer than {FORM_S:g} s") from None
+    if body.count(b"&") >= MAX_FIELDS:
+        raise BodyRefused(413, f"the form has more than {MAX_FIELDS} fields")
     try:
         fields = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import psycopg
 import pytest
 
 from tests.integration.away import away
@@ -10,6 +13,8 @@ from tests.integration.serving import serving
 from tests.integration.web.api.described import KEY
 from tests.integration.web.dashboard.test_pages import make_consumer, posts
 from tests.integration.web.dashboard.visitor import Visitor, application, dashboard, keyed
+from tests.integration.worker_thread import Row
+from triggerkit import Change, rows, task
 from triggerkit.settings import Settings
 from triggerkit.supervisor.serve import server_config
 from triggerkit.web.throttle import MOST_WRONG
@@ -149,3 +154,38 @@ def test_no_consumer_has_a_name_that_leads_up(state: RunState, visitor: Visitor,
     given = {"authorization": f"Bearer {KEY}", "content_type": "application/json"}
     refused = visitor.request("POST", "/api/v1/consumers", body, **given)
     assert (refused.status, "not a valid consumer name" in refused.html) == (422, True)
+
+
+def test_a_form_of_too_many_tables_or_fields_holds_nobody_up(
+    state: RunState, visitor: Visitor
+) -> None:
+    posts(state.settings)
+    many = "&".join(f"table=t{number}" for number in range(3000))
+    started = time.process_time()
+    assert visitor.get(f"/new/consumer?{many}").status == 200
+    # The server is of this process, too.
+    assert time.process_time() - started < 3
+    fields = {f"filters.{number}.value": "1" for number in range(3000)}
+    refused = visitor.submit("/new/consumer", {**fields, "csrf": visitor.get("/runs").csrf})
+    assert (refused.status, "more than 1000 fields" in refused.text) == (413, True)
+
+
+@pytest.mark.parametrize(
+    "table", ["public.secrets", "pg_catalog.pg_authid", "triggerkit.endpoints", "triggerkit.runs"]
+)
+def test_a_task_is_tested_with_rows_of_published_tables_alone(state: RunState, table: str) -> None:
+    @task(name="index", on=rows("public.posts"))
+    def index(change: Change[Row]) -> None: ...
+
+    posts(state.settings)
+    make_consumer(state.settings)
+    with psycopg.connect(state.settings.source_dsn, autocommit=True) as source:
+        source.execute("CREATE TABLE public.secrets (id int PRIMARY KEY, text text)")
+        source.execute("INSERT INTO public.secrets VALUES (1, 'hunter2')")
+        source.execute("INSERT INTO public.posts (title) VALUES ('of a post')")
+    with dashboard(state.settings, [index]) as visitor:
+        visitor.log_in()
+        assert "of a post" in visitor.get("/tasks/index/test?table=public.posts").text
+        refused = visitor.get(f"/tasks/index/test?table={table}&key=1", 422)
+        assert "is not published" in refused.text
+        assert "hunter2" not in refused.html

@@ -21,7 +21,8 @@ from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Sh
 async def ask(asked: Asked) -> Answer:
     """Offer a payload to type, or that of a row: the one of a key, or the last one by its key."""
     task = _task(asked)
-    if "table" not in asked.query:
+    may_change = asked.session is not None and asked.session.may_change
+    if "table" not in asked.query or not may_change:
         return _page(asked, task, "")
     try:
         payload = await _of_row(asked, task)
