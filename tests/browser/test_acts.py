@@ -136,3 +136,18 @@ def test_parked_messages_are_retried_by_their_filter(reader: Reader, system: Sys
     reader.page.get_by_role("button", name="Retry").click()
     expect(reader.page.locator("h1 .status")).to_have_text("done", timeout=15_000)
     system.mended(key)
+
+
+def test_a_count_that_ends_at_a_bound_becomes_the_exact_one(reader: Reader, system: System) -> None:
+    system.execute(
+        "INSERT INTO triggerkit.runs (id, task, queue, status, attempt, max_attempts, payload, "
+        "finished_at) SELECT 'run_' || lpad(n::text, 26, '0'), 'counted', 'default', 'completed', "
+        "1, 1, 'null', now() FROM generate_series(1, 10050) n"
+    )
+    try:
+        reader.open("/runs?filter=task:counted")
+        expect(reader.page.locator("h1 .count")).to_have_text("10,050", timeout=15_000)
+        reader.page.locator("h1 .count").click()
+        expect(reader.page.get_by_text("10,050 runs fit task:counted")).to_be_visible()
+    finally:
+        system.execute("DELETE FROM triggerkit.runs WHERE task = 'counted'")
