@@ -1,4 +1,5 @@
-"""Take pictures of the dashboard of the reference project: `make screenshots`, into docs/images/.
+"""Take pictures of the dashboard of the reference project: `make screenshots`, into docs/images/,
+those of README.
 
 With a folder as its argument it takes every page into it, in both themes, small and large.
 """
@@ -23,14 +24,20 @@ THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 #: What happens to a few posts, so that there is something to see.
 CHANGES = (
     "INSERT INTO posts (title) SELECT 'About ' || n FROM generate_series(1, 9) n",
-    "UPDATE posts SET title = title || ', again' WHERE id % 3 = 0",
+    "UPDATE posts SET title = title || ', again' WHERE id % 30 = 0",
     "DELETE FROM posts WHERE id = 7",
+    "UPDATE posts SET title = title || ', explained' WHERE id = 9",
 )
 
 #: Whether each post has its embedding, and no run is under way.
 _IN_STEP = """
 SELECT (SELECT count(*) FROM post_embeddings) = (SELECT count(*) FROM posts)
     AND NOT EXISTS (SELECT FROM triggerkit.runs WHERE status NOT IN ('completed', 'failed'))
+"""
+
+#: The run of the last change.
+_LAST_RUN = """
+SELECT id FROM triggerkit.runs WHERE status = 'completed' AND payload LIKE '%, explained%'
 """
 
 
@@ -46,9 +53,12 @@ def take(folder: Path | None) -> None:
                 wanted |= {_name(path): path for path in pages() if path not in ("/", "/login")}
                 wanted |= {"consumer": "/consumers/create_embedding_for_post"}
                 wanted |= {"why-post": "/why?q=public.posts+3"}
+            if folder is None:
+                _take(browser, project, "light", 1440, wanted, IMAGES, is_whole=False)
+                return
             for theme in THEMES:
-                for width in (1440,) if folder is None else (360, 1440):
-                    _take(browser, project, theme, width, wanted, folder or IMAGES)
+                for width in (360, 1440):
+                    _take(browser, project, theme, width, wanted, folder, is_whole=True)
         finally:
             project.dev.close()
 
@@ -61,8 +71,8 @@ def _fill(project: ReferenceProject) -> str:
             eventually(lambda: connection.execute(_IN_STEP).fetchone() == (True,), 60, "effects")
         counted = "SELECT FROM triggerkit.run_rollups LIMIT 1"
         eventually(lambda: connection.execute(counted).fetchone() is not None, 150, "a minute")
-        newest = "SELECT id FROM triggerkit.runs ORDER BY seq DESC LIMIT 1 OFFSET 1"
-        return str((connection.execute(newest).fetchone() or ("",))[0])
+        eventually(lambda: connection.execute(_LAST_RUN).fetchone() is not None, 60, "its run")
+        return str((connection.execute(_LAST_RUN).fetchone() or ("",))[0])
 
 
 def _take(
@@ -72,15 +82,17 @@ def _take(
     width: int,
     wanted: dict[str, str],
     folder: Path,
+    *,
+    is_whole: bool,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
+    context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": 960})
     reader = Reader(context.new_page(), f"{project.dev.url}/dashboard")
     reader.log_in(project.secret("TRIGGERKIT_SECRET_KEY"))
     for name, path in wanted.items():
         reader.open(path)
         size = "" if width == 1440 else f"-{width}"
-        reader.page.screenshot(path=folder / f"{name}-{theme}{size}.png", full_page=True)
+        reader.page.screenshot(path=folder / f"{name}-{theme}{size}.png", full_page=is_whole)
     context.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import psycopg
-from psycopg_pool import PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -52,13 +52,18 @@ PREFIX: Final = "/dashboard"
 #: Connections that pages read by: a busy dashboard keeps no delivery waiting.
 POOL_SIZE = 3
 
-#: Seconds in which a page is made.
+#: Seconds in which a page is made, and those that one of its statements may take.
 PAGE_S = 15.0
+STATEMENT_S = 10.0
 
 _AWAY = "The database does not answer. Nothing is lost by that: load the page again once it does."
 _COSTLY = (
-    f"This page took longer than {PAGE_S:g} s and was given up: narrow what it looks through, with "
+    "This page took too long and was given up: narrow what it looks through, with "
     "a status, a task, or a time in the URL (since=2026-01-31T12:00:00Z)."
+)
+_BUSY = (
+    "All connections of the dashboard are busy with other pages, which are given up after "
+    f"{PAGE_S:g} s: load the page again."
 )
 
 
@@ -101,7 +106,7 @@ class Dashboard(Mount):
                 dsn,
                 "triggerkit dashboard",
                 size=POOL_SIZE,
-                statement_s=PAGE_S,
+                statement_s=STATEMENT_S,
                 wait_s=POOL_TIMEOUT_S,
             )
             await self._pool.open()
@@ -206,10 +211,12 @@ def _failed(asked: Asked, error: Exception) -> Response:
     if isinstance(error, ValidationError):
         fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()) or "the URL"
         return _refusal(asked, 422, f"What is asked for cannot be read: {fields}.")
+    if isinstance(error, TimeoutError | psycopg.errors.QueryCanceled):
+        return _refusal(asked, 503, _COSTLY)
+    if isinstance(error, PoolTimeout) and _is_lent(asked.call.client.pool):
+        return _refusal(asked, 503, _BUSY)
     if isinstance(error, PoolTimeout | CannotConnect) or is_away(error):
         return _refusal(asked, 503, _AWAY)
-    if isinstance(error, TimeoutError):
-        return _refusal(asked, 503, _COSTLY)
     if isinstance(error, TriggerkitError):
         return _refusal(asked, status_of(error), str(error))
     if isinstance(error, psycopg.DataError):
@@ -218,3 +225,9 @@ def _failed(asked: Asked, error: Exception) -> Response:
     # Without its message, which may have values.
     logger.error("a page failed with %s; please report it\n%s", type(error).__name__, frames)
     return _refusal(asked, 500, "An error that should not happen; the log of serve has it.")
+
+
+def _is_lent(pool: AsyncConnectionPool) -> bool:
+    """Return whether all connections that the pool may have are there, and in use."""
+    stats = pool.get_stats()
+    return stats["pool_size"] == pool.max_size and not stats["pool_available"]
