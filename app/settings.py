@@ -65,9 +65,12 @@ def load_settings() -> Settings:
         problems = {str(e["loc"][0]).upper(): e for e in error.errors()}
         missing = [name for name, e in problems.items() if e["type"] == "missing"]
         if missing:
+            remedy = "start `triggerkit dev` in this folder, or set what is missing"
+            if missing == ["OPENAI_API_KEY"]:
+                # `dev` has one without a key, where its model can be installed.
+                remedy = "up to Python 3.13 `triggerkit dev` brings a model; else set it"
             raise CannotConnect(
-                f"{' and '.join(missing)} not set: start `triggerkit dev` in this folder, or set "
-                "what is missing in the environment or in .env"
+                f"{' and '.join(missing)} not set: {remedy} in the environment or in .env"
             ) from None
         wrong = "; ".join(f"{name}: {e['msg']}" for name, e in problems.items())
         raise ConfigurationError(wrong) from None

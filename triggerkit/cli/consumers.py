@@ -25,6 +25,7 @@ from triggerkit.consumers.health import consumer_health
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, TriggerkitError
+from triggerkit.lsn import Lsn
 from triggerkit.project import Project
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -100,9 +101,12 @@ def show(name: Name, json: Json = False) -> None:
         if value not in (None, [], "") and key != "name":
             console.print(f"{key:<16} {orjson.dumps(value).decode()}", markup=False)
     for gap in found["gaps"]:
-        end = gap["to_lsn"] or "an unknown LSN"
+        start, end = (
+            "an unknown LSN" if lsn is None else Lsn(lsn)
+            for lsn in (gap["from_lsn"], gap["to_lsn"])
+        )
         until = "it goes on" if gap["ended_at"] is None else f"until {end}"
-        what = f"{gap['table'] or 'all tables'}: {gap['cause']} (from {gap['from_lsn']}, {until})"
+        what = f"{gap['table'] or 'all tables'}: {gap['cause']} (from {start}, {until})"
         console.print(f"{'gap':<16} {what}", markup=False)
         console.print(f"{'':<16} mend it with: {gap['remedy']}", markup=False)
     places = ", ".join(f"{c['partition']}: {c['position']}" for c in found["cursors"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -77,7 +78,7 @@ class Report:
         try:
             yield found
         except (OSError, HttpError, TimeoutError) as error:
-            self._add(name, False, str(error) or type(error).__name__, since)
+            self._add(name, False, _said(error), since)
             raise
         except asyncio.CancelledError:
             self._add(name, False, f"not within {TIMEOUT_S:g} s", since)
@@ -124,7 +125,16 @@ async def _bounded(report: Report, work: Awaitable[None], timeout_s: float) -> N
         report.meaning = str(error)
         report.refused = error.address if isinstance(error, AddressRefused) else None
     except OSError as error:
-        report.meaning = f"{report.steps[-1].name} failed: {error}"
+        report.meaning = f"{report.steps[-1].name} failed: {_said(error)}"
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong, without the names that a socket has for it."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: nothing listens there"
+    if isinstance(error, ConnectionError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
 
 
 async def _reach(report: Report, allowed: tuple[Network, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 from tests.acceptance.project import run_command
@@ -31,6 +32,7 @@ def test_a_gap_is_shown_and_accepted(settings: Settings, tmp_path: Path) -> None
     code, shown = run("show", "test")
     assert code == 0
     assert "gap              public.items: the table that was public.items was dropped" in shown
+    assert re.search(r"\(from [0-9A-F]+/[0-9A-F]+, until [0-9A-F]+/[0-9A-F]+\)", shown)
     assert "mend it with: triggerkit backfill start test --table public.items" in shown
     assert run("accept-gap", "test", "--table", "items") == (0, "closed 1 gap of test\n")
     code, shown = run("show", "test")

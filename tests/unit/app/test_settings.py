@@ -57,6 +57,15 @@ def test_the_defaults_are_openais_small_model(monkeypatch: pytest.MonkeyPatch) -
     assert settings.openai_base_url is None
 
 
+def test_a_key_alone_that_is_missing_is_told_with_what_brings_a_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://server/db")
+    with pytest.raises(CannotConnect) as told:
+        load_settings()
+    assert str(told.value).startswith("OPENAI_API_KEY not set: up to Python 3.13 `triggerkit dev`")
+
+
 def test_without_servers_the_command_says_how_to_get_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

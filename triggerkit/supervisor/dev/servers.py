@@ -32,8 +32,10 @@ class EmbeddedServers:
         has_broker = settings.redis_url is not None or settings.triggerkit_broker_url is not None
         self._redis = None if has_broker else EmbeddedRedis(state_dir)
         is_offline = settings.openai_api_key is None and settings.openai_base_url is None
-        is_offline = is_offline and find_spec("wordllama") is not None
-        self.embeddings_listener = listen("127.0.0.1", 0) if is_offline else None
+        has_model = find_spec("wordllama") is not None
+        self.embeddings_listener = listen("127.0.0.1", 0) if is_offline and has_model else None
+        #: Whether a project that makes embeddings, as its client tells, needs a key.
+        self.needs_key = is_offline and not has_model and find_spec("openai") is not None
 
     async def start(self) -> dict[str, str]:
         """Start the servers and return the settings they stand for."""

@@ -108,6 +108,11 @@ class Dev:
                 "  embeddings by a local model, since OPENAI_API_KEY is not set: "
                 f"{self._environment['EMBEDDING_MODEL']}"
             )
+        if servers.needs_key:
+            self._console.note(
+                "  no embeddings: the local model cannot be installed for this Python; a task that "
+                "makes some needs OPENAI_API_KEY, in .env"
+            )
         await self._prepare()
         self._code = await asyncio.to_thread(code_files, self._project.folder)
         fd = listener.fileno()
