@@ -18,7 +18,7 @@ from tests.acceptance.project import clean_environment
 from tests.integration.events.written import Topics, Written, declare_events, with_kafka
 from tests.integration.pipeline import execute
 from tests.kafka import KafkaServer
-from triggerkit.consumers.definition import MAX_BATCH_SIZE
+from triggerkit.consumers.declare.topics import BATCH_SIZE
 from triggerkit.failpoints import VARIABLE
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.settings import Settings
@@ -253,4 +253,4 @@ def test_nothing_is_missing_in_kafka_and_each_key_is_in_order(
     duplicates = check(writer.expected, {table: topics.read(table) for table in TABLES})
     print(f"{writer.count} changes, {duplicates} twice")
     # Only what was in flight when a process died: a batch of each partition.
-    assert duplicates <= 2 * kills * PARTITIONS * MAX_BATCH_SIZE
+    assert duplicates <= 2 * kills * PARTITIONS * BATCH_SIZE

@@ -11,7 +11,7 @@ import psycopg
 from triggerkit.configuration.table_name import TableName, table_text
 from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.preparations import Preparation
-from triggerkit.consumers.definition import MAX_BATCH_SIZE, ConsumerDefinition
+from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.declaration import DeclaredEvents
@@ -24,6 +24,9 @@ from triggerkit.state.migrate import applied_version
 
 #: The consumer that writes events into Kafka.
 KAFKA_CONSUMER: Final = "kafka"
+
+#: Events that a partition has under way at most: as many come twice when the process dies.
+BATCH_SIZE: Final = 500
 
 #: The migration that makes the table of topics.
 _SINCE: Final = 23
@@ -120,7 +123,7 @@ def with_kafka(declarations: Declarations, topics: TopicSteps) -> Declarations:
         name=KAFKA_CONSUMER,
         tables=tuple(map(str, topics.tables)),
         via="kafka",
-        batch_size=MAX_BATCH_SIZE,
+        batch_size=BATCH_SIZE,
         # What a topic does not take now, it does not take a second later.
         max_attempts=1,
         on_exhausted=declarations.events.too_large,
