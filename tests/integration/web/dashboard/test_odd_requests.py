@@ -189,3 +189,11 @@ def test_a_task_is_tested_with_rows_of_published_tables_alone(state: RunState, t
         refused = visitor.get(f"/tasks/index/test?table={table}&key=1", 422)
         assert "is not published" in refused.text
         assert "hunter2" not in refused.html
+
+
+def test_the_overview_says_that_redis_is_away(state: RunState) -> None:
+    with dashboard(state.settings, REDIS_URL="redis://127.0.0.1:1/0") as visitor:
+        page = visitor.log_in().get("/").text
+        assert "Overview not ready" in page
+        assert "transport of runs, redis It does not answer" in page
+        assert "correct REDIS_URL" in page

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 from triggerkit.errors import ConfigurationError
+from triggerkit.runs.client import Client
+from triggerkit.runs.transport.base import TransportAway
 from triggerkit.web.dashboard.charts import WINDOWS, charts_of, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
@@ -34,6 +37,9 @@ _ALONE = ("queues", "schedules")
 #: How bad a problem is, the worst first.
 _SEVERITIES = ("error", "warning", "advice")
 
+#: Seconds in which what carries the ids of runs has answered.
+TRANSPORT_S = 2.0
+
 #: Problems on the page, and tasks that fail and queues: those that fail last and wait most.
 MOST_PROBLEMS = 10
 MOST_FAILING = 15
@@ -46,13 +52,15 @@ async def show_overview(asked: Asked) -> Answer:
         raise ConfigurationError("this process does not know the others; ask `triggerkit serve`")
     call = asked.call
     found = await asked.looks.overview(call.settings, call.client.pool, call.tasks)
-    problems = sorted(_problems(found), key=lambda one: _SEVERITIES.index(one["severity"]))
+    away = await _transport_problem(call.client)
+    every = [*away, *_problems(found)]
+    problems = sorted(every, key=lambda one: _SEVERITIES.index(one["severity"]))
     window = window_of(asked)
     values = {
         "charts": await charts_of(call, window),
         "window": window,
         "windows": list(WINDOWS),
-        "found": found,
+        "found": {**found, "ready": found["ready"] and not away},
         "consumers": found["consumers"],
         "failing": found["failing"][:MOST_FAILING],
         "queues": sorted(found["queues"], key=_waiting, reverse=True)[:MOST_QUEUES],
@@ -60,6 +68,27 @@ async def show_overview(asked: Asked) -> Answer:
         "problems_left_out": max(0, len(problems) - MOST_PROBLEMS),
     }
     return Shown("overview.html", "Overview", values)
+
+
+async def _transport_problem(client: Client) -> list[dict[str, Any]]:
+    """Return that no run can start now, where what carries their ids does not answer."""
+    try:
+        async with asyncio.timeout(TRANSPORT_S):
+            await client.transport.check()
+    except (TransportAway, TimeoutError):
+        is_redis = client.settings.triggerkit_broker_url is None
+        setting = "REDIS_URL" if is_redis else "TRIGGERKIT_BROKER_URL"
+        return [
+            {
+                "severity": "error",
+                "what": "the transport of runs,",
+                "of": client.transport.name,
+                "path": ("databases",),
+                "detail": "It does not answer. Runs are kept, and start once it does.",
+                "remedy": f"start that server, or correct {setting}",
+            }
+        ]
+    return []
 
 
 def _waiting(queue: dict[str, Any]) -> int:
