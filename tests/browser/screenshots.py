@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import psycopg
 from playwright.sync_api import Browser
 
 from tests.acceptance.project import ROOT, ReferenceProject, eventually
@@ -26,8 +28,16 @@ CHANGES = (
     "INSERT INTO posts (title) SELECT 'About ' || n FROM generate_series(1, 9) n",
     "UPDATE posts SET title = title || ', again' WHERE id % 30 = 0",
     "DELETE FROM posts WHERE id = 7",
-    "UPDATE posts SET title = title || ', explained' WHERE id = 9",
 )
+
+#: What happens meanwhile, so that charts have a line, and at last.
+MORE = "UPDATE posts SET title = title || '.' WHERE id % 97 = extract(second FROM now())::int % 97"
+LAST_CHANGE = "UPDATE posts SET title = title || ', explained' WHERE id = 9"
+
+#: Minutes with runs, which the charts draw.
+_DRAWN = """
+SELECT count(*) >= 3 FROM triggerkit.run_rollups WHERE step_s = 60 AND task = '' AND accepted > 0
+"""
 
 #: Whether each post has its embedding, and no run is under way.
 _IN_STEP = """
@@ -69,10 +79,17 @@ def _fill(project: ReferenceProject) -> str:
         for change in CHANGES:
             connection.execute(change)
             eventually(lambda: connection.execute(_IN_STEP).fetchone() == (True,), 60, "effects")
-        counted = "SELECT FROM triggerkit.run_rollups LIMIT 1"
-        eventually(lambda: connection.execute(counted).fetchone() is not None, 150, "a minute")
+        eventually(lambda: _goes_on(connection), 400, "minutes to draw")
+        connection.execute(LAST_CHANGE)
         eventually(lambda: connection.execute(_LAST_RUN).fetchone() is not None, 60, "its run")
         return str((connection.execute(_LAST_RUN).fetchone() or ("",))[0])
+
+
+def _goes_on(connection: psycopg.Connection[Any]) -> bool:
+    connection.execute(MORE)
+    # As seldom as somebody writes.
+    time.sleep(2)
+    return connection.execute(_DRAWN).fetchone() == (True,)
 
 
 def _take(

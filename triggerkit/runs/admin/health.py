@@ -15,7 +15,7 @@ from triggerkit.runs.keys import READY
 from triggerkit.runs.run import first_run_id_at
 
 #: Runs that are looked at of each status, the newest ones, and for how many hours back.
-MOST_RUNS = 1_000
+MOST_RUNS = 500
 HOURS = 24
 
 #: Characters of an error's message.
