@@ -7,7 +7,7 @@ a topic has those of its own table alone, so that there are gaps between them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,8 +62,10 @@ WHERE t.enabled AND t.name = ANY (%s) AND t.database_id <> %s ORDER BY 1
 """
 
 _CARRIES = """
-UPDATE triggerkit.topics SET carries_old_rows = %s
-WHERE database_id = %s AND schema_name = %s AND table_name = %s AND carries_old_rows <> %s
+UPDATE triggerkit.topics t SET carries_old_rows = w.carries
+FROM unnest(%s::text[], %s::text[], %s::bool[]) AS w (schema_name, table_name, carries)
+WHERE t.database_id = %s AND t.schema_name = w.schema_name AND t.table_name = w.table_name
+  AND t.carries_old_rows <> w.carries
 """
 
 
@@ -167,9 +169,8 @@ async def store_topics(
 async def note_old_rows(
     connection: psycopg.AsyncConnection,
     database_id: int,
-    table: tuple[str, str],
-    *,
-    carries: bool,
+    carries: Mapping[tuple[str, str], bool],
 ) -> None:
-    """Note whether the WAL carries the old rows of a table, as it is now."""
-    await connection.execute(_CARRIES, [carries, database_id, *table, carries])
+    """Note of which tables the WAL carries the old rows, as they are now."""
+    schemas, names = [schema for schema, _ in carries], [name for _, name in carries]
+    await connection.execute(_CARRIES, [schemas, names, list(carries.values()), database_id])

@@ -14,7 +14,7 @@ from triggerkit.consumers.declare.declaration import Declarations
 from triggerkit.consumers.declare.plan import Plan
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.declaration import read_events
-from triggerkit.events.topics import topics
+from triggerkit.events.topics import note_old_rows, topics
 from triggerkit.settings import Settings
 
 TABLES = """
@@ -70,6 +70,18 @@ def test_topics_are_planned_and_made_and_their_tables_published(source: Settings
     assert stored(source, published) == [("people",), ("posts",)]
     assert planned(source, **events).preparations == []
     assert applied(source, **events) == []
+
+
+def test_what_the_wal_carries_of_deleted_rows_is_noted_as_it_is_now(source: Settings) -> None:
+    applied(source, tables=["posts", "crm.people"], database="blog")
+
+    async def note(_: Any, state: Any) -> None:
+        ((database_id,),) = stored(source, "SELECT id FROM triggerkit.databases")
+        now = {("public", "posts"): False, ("crm", "people"): True, ("public", "gone"): True}
+        await note_old_rows(state, database_id, now)
+
+    with_databases(source, note)
+    assert [carries for _, _, carries in named(source)] == [True, False]
 
 
 def test_a_topic_that_is_not_declared_any_more_goes_and_comes_back(source: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from time import monotonic
 from typing import Final, TypeVar
 
 import orjson
@@ -37,6 +38,9 @@ LONGEST_WAIT_S: Final = 30.0
 #: Seconds between two attempts at most: what was mended is found by then.
 LONGEST_PAUSE_S: Final = 5.0
 
+#: Seconds that what the state says of the topics holds.
+KNOWN_S: Final = 15.0
+
 T = TypeVar("T")
 
 
@@ -50,6 +54,7 @@ class KafkaWay:
         self._topics: dict[tuple[str, str], Topic] = {}
         self._renderer = EventRenderer(())
         self._tombstoned: frozenset[str] = frozenset()
+        self._read_at = 0.0
         self._producer: EventProducer | None = None
         self._broker: Broker | None = None
 
@@ -76,7 +81,8 @@ class KafkaWay:
         A batch with a message that its topic does not take is refused as a whole.
         """
         assert self._broker is not None
-        if any((entry.schema, entry.table) not in self._topics for entry in entries):
+        is_known = all((entry.schema, entry.table) in self._topics for entry in entries)
+        if not is_known or monotonic() - self._read_at > KNOWN_S:
             await self._read_topics()
         entries = [entry for entry in entries if (entry.schema, entry.table) in self._topics]
         used = {self._topics[entry.schema, entry.table] for entry in entries}
@@ -184,6 +190,7 @@ class KafkaWay:
     async def _read_topics(self) -> None:
         async with self._states.connection() as connection:
             found = await topics(connection, self._database_id)
+        self._read_at = monotonic()
         self._topics = {(topic.schema, topic.table): topic for topic in found}
         self._renderer = EventRenderer(found)
         self._tombstoned = frozenset(topic.name for topic in found if topic.tombstones)

@@ -12,6 +12,7 @@ from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.source.published import followed_names, look
 from triggerkit.errors import CannotConnect
+from triggerkit.events.topics import note_old_rows
 from triggerkit.replication.publication.tables import Fault, read_tables
 from triggerkit.settings import Settings
 from triggerkit.state.channels import notify_consumers
@@ -55,6 +56,9 @@ class Watch:
         for gap in found:
             logger.error("%s", gap)
         tables = await read_tables(source, names, database.publication_name)
+        async with self._states.connection() as state:
+            carries = {name: not table.partial for name, table in tables.items()}
+            await note_old_rows(state, database.id, carries)
         faults = {name: table.fault for name, table in tables.items()}
         for name, fault in faults.items():
             if fault is not None and fault != self._faults.get(name):
