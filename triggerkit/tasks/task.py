@@ -241,9 +241,7 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         it executes at a time."""
         options = None
         if self.ttl_s is not None or self.priority or traceparent is not None:
-            options = RunOptions(
-                ttl_s=self.ttl_s, priority_s=self.priority, traceparent=traceparent
-            )
+            options = _common_options(self.ttl_s, self.priority, traceparent)
         return NewRun(
             task=self.name,
             queue=self.queue,
@@ -325,6 +323,12 @@ class Task(HookDecorators, Generic[T, P, R, O]):
         if isinstance(messages, list) and messages:
             return messages
         raise InvalidPayload([FieldProblem(("data",), "must be a list of at least one message")])
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _common_options(ttl_s: float | None, priority_s: int, traceparent: str | None) -> RunOptions:
+    """Return what all runs of a push have: one for all of them."""
+    return RunOptions(ttl_s=ttl_s, priority_s=priority_s, traceparent=traceparent)
 
 
 def _numbered(run: NewRun, number: int) -> NewRun:

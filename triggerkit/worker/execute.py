@@ -201,7 +201,7 @@ class Executor:
 
     async def _invoke(self, function: Callable[..., Any], *given: Any) -> Any:
         result = function(*given)
-        if inspect.isawaitable(result):
+        if result is not None and inspect.isawaitable(result):
             result = await result if self._task.is_async else self._run_async(awaited(result))
         check_result(result)
         return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -174,11 +176,26 @@ async def admit_on(connection: psycopg.AsyncConnection, queues: Iterable[str]) -
 def _options(run: NewRun) -> str | None:
     if run.options is None and run.full_keys is None:
         return None
-    options = run.options or RunOptions()
-    given = {name: getattr(options, name) for name in RunOptions.__slots__}
-    given["full_keys"] = run.full_keys
+    values = _option_values(run.options or _NO_OPTIONS)
+    if run.full_keys is None and run.options is not None and run.options.metadata is None:
+        # Those of a task's runs are mostly the same.
+        return _options_as_json(values)
+    return _as_json(values, run.full_keys)
+
+
+_NO_OPTIONS = RunOptions()
+
+_option_values = attrgetter(*RunOptions.__slots__)
+
+
+def _as_json(values: tuple[Any, ...], full_keys: dict[str, str] | None = None) -> str:
     # Postgres reads an array from JSON, and the bound of a debounce is a parameter of its own.
+    given = {**dict(zip(RunOptions.__slots__, values, strict=True)), "full_keys": full_keys}
     return orjson.dumps({k: v for k, v in given.items() if v is not None}).decode()
+
+
+# Typed: 1 and 1.0 and true are written differently.
+_options_as_json = lru_cache(maxsize=64, typed=True)(_as_json)
 
 
 def _json(value: dict[str, Any] | None) -> str | None:
