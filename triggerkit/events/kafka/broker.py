@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.kafka.client import admin_properties, confluent
-from triggerkit.events.kafka.faults import NOT_SEEN, KafkaFault, fault_of, said
+from triggerkit.events.kafka.faults import NOT_SEEN, KafkaFault, fault_of, more_telling, said
 from triggerkit.events.topics import Topic
 
 #: Seconds that one question may take.
@@ -86,7 +86,7 @@ class Broker:
             raise ConfigurationError(f"Kafka's client refuses a setting: {problem}") from None
 
     def _failed(self, error: Any) -> None:
-        self._last_error = error
+        self._last_error = more_telling(self._last_error, error)
 
     def _make_and_look(self, topics: Sequence[Topic]) -> dict[str, BrokerTopic]:
         found = self._look(topics)

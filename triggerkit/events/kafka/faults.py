@@ -18,6 +18,9 @@ _LONGEST: Final = 300
 #: The fault of one message, not of the broker.
 TOO_LARGE: Final = "the message is larger than the topic takes"
 
+#: What only says that something was said before.
+_FOLLOWING: Final = ("_ALL_BROKERS_DOWN", "_FATAL")
+
 #: What is there for others may be hidden from one who may not see it.
 NOT_SEEN: Final = "the topic is not seen, and may not be made"
 
@@ -72,6 +75,11 @@ _TOPIC: Final = re.compile(r"\(topic ([A-Za-z0-9._-]+)(?: of (\d+) partitions?)?
 
 class KafkaFault(TriggerkitError):
     """Kafka does not take the events now; what it says why."""
+
+
+def more_telling(before: Any, error: Any) -> Any:
+    """Return which of two errors of the client, one after the other, says more of the cause."""
+    return error if before is None or error.name() not in _FOLLOWING else before
 
 
 def fault_of(error: Any, topic: str | None = None, partitions: int | None = None) -> KafkaFault:

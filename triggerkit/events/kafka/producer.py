@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.kafka.client import confluent, producer_properties
-from triggerkit.events.kafka.faults import KafkaFault, fault_of, said
+from triggerkit.events.kafka.faults import KafkaFault, fault_of, more_telling, said
 from triggerkit.events.kafka.record import Record
 
 logger = logging.getLogger(__name__)
@@ -159,8 +159,7 @@ class _Client:
         if is_broken and not self.is_broken:
             logger.warning("Kafka's client is made anew: %s", error.str())
             self.is_broken = True
-        if error.name() != _FATAL or self.last_error is None:
-            self.last_error = error
+        self.last_error = more_telling(self.last_error, error)
 
 
 class EventProducer:
