@@ -200,15 +200,24 @@ class Pool(AsyncConnectionPool):
     at the moment the wait ends: the task would go on forever.
     """
 
+    #: Connections in use. The pool's own count has those that it tries to make, too.
+    lent = 0
+
     async def getconn(self, timeout: float | None = None) -> psycopg.AsyncConnection:
         """Take a connection out of the pool."""
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
         connection = await super().getconn(timeout)
+        self.lent += 1
         if task is not None and task.cancelling() > before:
             await self.putconn(connection)
             raise asyncio.CancelledError
         return connection
+
+    async def putconn(self, conn: psycopg.AsyncConnection) -> None:
+        """Give a connection back to the pool."""
+        self.lent -= 1
+        await super().putconn(conn)
 
 
 def pool(

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.runs.client import Client
 from triggerkit.runs.session import by_index
-from triggerkit.state.connect import pool
+from triggerkit.state.connect import Pool, pool
 from triggerkit.state.faults import is_away
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
@@ -228,6 +228,5 @@ def _failed(asked: Asked, error: Exception) -> Response:
 
 
 def _is_lent(pool: AsyncConnectionPool) -> bool:
-    """Return whether all connections that the pool may have are there, and in use."""
-    stats = pool.get_stats()
-    return stats["pool_size"] == pool.max_size and not stats["pool_available"]
+    """Return whether all connections that the pool may have are in use."""
+    return isinstance(pool, Pool) and pool.lent >= pool.max_size
