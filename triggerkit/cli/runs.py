@@ -176,9 +176,9 @@ def reschedule(
     """Have a run that waits start, or be tried again, at another time."""
     try:
         moment_ = moment_ahead(when)
+        delay_s = seconds_until(moment_)
     except ValueError as error:
         raise ConfigurationError(f"{when!r} is no time: {error}") from None
-    delay_s = seconds_until(moment_)
     with_client(partial(reschedule_run, run_id=run_id, delay_s=delay_s, actor=actor()))
     told = "starts now" if delay_s == 0 else f"starts {moment_:%Y-%m-%d %H:%M:%S %Z}"
     console.print(f"{run_id}: {told}, if its queue has room", markup=False)

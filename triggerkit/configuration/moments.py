@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from triggerkit.configuration.quantities import SECONDS
 
+#: No moment is later. Behind it are those that Postgres can store and Python cannot read.
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+
 HOW = "write now, how long from now (30m, 2h, 7d), or a time such as 2026-01-31T12:00:00Z"
 
 
@@ -30,5 +33,20 @@ def moment_ahead(text: str) -> datetime:
 
 
 def seconds_until(moment: datetime) -> float:
-    """Return the seconds until a moment; none until one that is past."""
+    """Return the seconds until a moment; none until one that is past.
+
+    Raises:
+        ValueError: it is too far from now.
+    """
+    require_near(moment)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def require_near(moment: datetime) -> None:
+    """Check that a moment, whatever is added to it, can be read where it was stored.
+
+    Raises:
+        ValueError: it is too far from now.
+    """
+    if moment > LATEST:
+        raise ValueError(f"a time is before the year {LATEST.year}")

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
+from triggerkit.configuration.moments import require_near
 from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.door import door
@@ -221,6 +222,10 @@ def _delay_s(delay: float | timedelta | datetime) -> float:
     if isinstance(delay, datetime):
         if delay.tzinfo is None:
             raise ConfigurationError("a time needs a time zone: datetime(…, tzinfo=UTC)")
+        try:
+            require_near(delay)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         return max(0.0, (delay - door().now()).total_seconds())
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if not 0 <= seconds < 10 * 366 * 86400:

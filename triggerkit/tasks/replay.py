@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ FINISHED: Final[tuple[Status, ...]] = tuple(sorted(FINAL))  # type: ignore[arg-t
 
 #: The tasks that are known here, by name.
 Tasks = Mapping[str, Task[Any, Any, Any]]
+
+#: A tag by which a bulk's runs are found. A replay of one of them was not made by that bulk.
+_BULK_TAG = re.compile(r"bulk:\d+")
 
 _OLD = """
 SELECT id, task, queue, max_attempts, payload, items, concurrency_key, item_key, source, priority,
@@ -211,7 +215,7 @@ class Replayer:
             source=old.source,
             options=RunOptions(
                 priority_s=old.priority,
-                tags=tuple(old.tags),
+                tags=tuple(tag for tag in old.tags if not _BULK_TAG.fullmatch(tag)),
                 metadata=old.metadata or None,
                 traceparent=old.traceparent,
                 replay_of=old.id,
@@ -243,7 +247,7 @@ def _marked(new: NewRun, old_id: str, mark: str) -> NewRun:
     return replace(
         new,
         idempotency_key=f"{mark}:{old_id}",
-        options=replace(options, tags=(*(t for t in options.tags or () if t != mark), mark)),
+        options=replace(options, tags=(*(options.tags or ()), mark)),
     )
 
 

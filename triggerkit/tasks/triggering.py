@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 
+from triggerkit.configuration.moments import require_near
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.door import door
 from triggerkit.runs.otel import current_traceparent
@@ -189,6 +190,10 @@ def _delay_s(delay: Seconds | datetime) -> float:
             raise ConfigurationError(
                 "delay= needs a time with a time zone: datetime(…, tzinfo=UTC)"
             )
+        try:
+            require_near(delay)
+        except ValueError as error:
+            raise ConfigurationError(f"delay=: {error}") from None
         return max(0.0, (delay - door().now()).total_seconds())
     return _seconds(delay, "delay")
 

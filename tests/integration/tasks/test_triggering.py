@@ -168,6 +168,12 @@ def test_a_time_in_the_past_is_now_and_one_without_zone_is_refused(triggers: Run
     assert triggers.run(handle.id)["status"] == "queued"
     with pytest.raises(ConfigurationError, match="needs a time with a time zone"):
         process.trigger(Order(number=1), delay=datetime(2020, 1, 1))
+    # With a ttl, or in another zone, it would be stored as one that Python cannot read.
+    late = datetime(9999, 12, 31, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match="before the year 9000"):
+        process.trigger(Order(number=1), delay=late)
+    with pytest.raises(ConfigurationError, match="before the year 9000"):
+        handle.reschedule(late)
 
 
 def test_a_run_that_did_not_start_in_its_ttl_expires_and_frees_its_key(

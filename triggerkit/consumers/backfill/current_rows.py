@@ -17,9 +17,11 @@ from typing import Any, Final
 import psycopg
 
 from triggerkit.consumers.backfill.chunk import ChunkReader
+from triggerkit.consumers.backfill.fault import may_not_read
 from triggerkit.consumers.definition import TableName
-from triggerkit.errors import TriggerkitError
+from triggerkit.errors import TriggerkitError, UnknownRow
 from triggerkit.replication.slot import PUBLICATION
+from triggerkit.values import MalformedValue
 
 #: Seconds that transactions may take which were open when the place was taken.
 VISIBLE_S: Final = 30.0
@@ -49,6 +51,7 @@ async def current_messages(
 
     Raises:
         TriggerkitError: one is of no row, or a transaction has been open for too long.
+        UnknownRow: a key cannot be one of its table.
         PreflightFailed: a table is not there any more.
     """
     place = await visible_place(source)
@@ -67,8 +70,15 @@ async def current_messages(
         await reader.open()
         if any(len(key) != len(reader.key) for key in keys):
             raise TriggerkitError(f"the columns of the primary key of {table} have changed")
-        found |= {(table, key): ("delete", reader.key_record(key)) for key in keys}
-        found |= {(table, row.key): ("read", row.record) for row in await reader.rows_of(keys)}
+        try:
+            found |= {(table, key): ("delete", reader.key_record(key)) for key in keys}
+            found |= {(table, row.key): ("read", row.record) for row in await reader.rows_of(keys)}
+        except (psycopg.DataError, MalformedValue):
+            raise UnknownRow(
+                f"the key does not fit the type of {table}'s {', '.join(reader.key)}"
+            ) from None
+        except psycopg.errors.InsufficientPrivilege:
+            raise may_not_read(table) from None
     return [_message(m, *found[_table(m), _key(m)], place, epochs) for m in messages]
 
 

@@ -11,7 +11,8 @@ from psycopg.errors import (
     UntranslatableCharacter,
 )
 
-from triggerkit.errors import CannotConnect, TriggerkitError
+from triggerkit.configuration.table_name import TableName
+from triggerkit.errors import CannotConnect, PreflightFailed, TriggerkitError
 from triggerkit.state.faults import is_away
 
 
@@ -40,6 +41,14 @@ def fault_of(error: TriggerkitError | psycopg.Error) -> str | None:
     if isinstance(error, InsufficientPrivilege):
         return f"{_primary(error)}; grant the role SELECT on it, then resume the backfill"
     return _primary(error)
+
+
+def may_not_read(table: TableName) -> PreflightFailed:
+    """Return the error of a table whose rows the source's role may not see."""
+    return PreflightFailed(
+        f"the role of DATABASE_URL may not read {table}; let it: "
+        f"GRANT SELECT ON {table} TO the role"
+    )
 
 
 def _primary(error: psycopg.Error) -> str:

@@ -6,11 +6,11 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.consumers.backfill.current_rows import Message, current_messages
+from triggerkit.consumers.backfill.fault import may_not_read
 from triggerkit.consumers.backfill.table_facts import key_of
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed, UnknownRow
 from triggerkit.replication.publication.tables import is_published
-from triggerkit.values import MalformedValue
 
 #: The database, and the consumer where there is one of this name.
 _WHERE = """
@@ -54,12 +54,7 @@ async def sample_message(
         "database": {"id": str(row[0]), "name": row[1]},
         "consumer": {"id": str(row[2] or 0), "name": consumer},
     }
-    try:
-        [message] = await current_messages(source, state, [{"metadata": metadata}])
-    except (psycopg.DataError, MalformedValue):
-        raise UnknownRow(
-            f"the key does not fit the type of {table}'s {', '.join(columns)}"
-        ) from None
+    [message] = await current_messages(source, state, [{"metadata": metadata}])
     if message["action"] == "delete":
         raise UnknownRow(f"{table} has no row {','.join(values)}")
     return message
@@ -82,7 +77,10 @@ async def _greatest(
         sql.Identifier(*table),
         sql.SQL(", ").join(sql.SQL("{} DESC").format(name) for name in names),
     )
-    row = await (await source.execute(query)).fetchone()
+    try:
+        row = await (await source.execute(query)).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        raise may_not_read(table) from None
     if row is None:
         raise UnknownRow(f"{table} has no rows yet")
     return [str(value) for value in row]

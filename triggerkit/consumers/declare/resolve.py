@@ -102,6 +102,13 @@ class _Checker:
                 "next; name a table of the application",
             )
             return
+        if table.schema.startswith("pg_") or table.schema == "information_schema":
+            self._problem(
+                path,
+                f"{table} is of Postgres' own catalog, whose changes it does not publish; name a "
+                "table of the application",
+            )
+            return
         if columns:
             self._tables[table] = columns
         else:

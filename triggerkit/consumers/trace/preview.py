@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,13 +11,14 @@ import psycopg
 
 from triggerkit.change import RowChange, Transaction
 from triggerkit.consumers.backfill.chunk import ChunkReader
+from triggerkit.consumers.backfill.fault import may_not_read
 from triggerkit.consumers.calls.functions import Functions, verdict_of
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.consumers.selection import Selection, Verdict
 from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.trace.wanted import filtered_by, unwanted
-from triggerkit.errors import TriggerkitError
+from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, entry_of
 from triggerkit.log.reader import STORED, entry_of_row
 from triggerkit.lsn import Lsn
@@ -24,6 +26,9 @@ from triggerkit.replication.slot import PUBLICATION
 
 #: Milliseconds that a look through the log may take.
 LOOK_MS = 5_000
+
+#: Seconds that the filter function may take for all messages together.
+CALLS_S = 6.0
 
 #: Messages that are tried at most, and bytes of records.
 MOST_TRIED = 200
@@ -86,7 +91,8 @@ async def preview(
     """Try `definition`, which was held against the source; nothing is made or sent.
 
     Raises:
-        ConfigurationError: its filter function cannot be loaded.
+        ConfigurationError: its filter function cannot be loaded, or takes too long.
+        PreflightFailed: the rows of a table cannot be read.
         TriggerkitError: the messages are not found in time.
     """
     found = [] if database is None else await _changes(state, database.id, definition)
@@ -125,7 +131,10 @@ async def _rows(source: psycopg.AsyncConnection, table: TableName, publication: 
     """Return rows as a backfill would log them for the consumer."""
     reader = ChunkReader(source, table, None, most_rows=MOST_TRIED, publication=publication)
     await reader.open()
-    chunk = await reader.read(None, await reader.last_place(nulls=False), nulls=False)
+    try:
+        chunk = await reader.read(None, await reader.last_place(nulls=False), nulls=False)
+    except psycopg.errors.InsufficientPrivilege:
+        raise may_not_read(table) from None
     read = Transaction(Lsn(0), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", 0)
     changes = (RowChange(*table, "read", row.key, row.record) for row in chunk.rows)
     return [entry_of(0, Pending(read, 0, change, consumer_id=_NONE_YET)) for change in changes]
@@ -152,8 +161,14 @@ async def _called(
     """Return what the filter function says of the entries that are `left` to it."""
     functions = Functions(function, None)
     try:
-        await functions.start()
-        outcomes = await functions.call([selection.message(entries[n]) for n in left])
+        async with asyncio.timeout(CALLS_S):
+            await functions.start()
+            outcomes = await functions.call([selection.message(entries[n]) for n in left])
+    except TimeoutError:
+        raise ConfigurationError(
+            f"it took more than {CALLS_S:g} s over {len(left)} messages, or ended its process "
+            "again and again; without it the other comparisons can be tried"
+        ) from None
     finally:
         await functions.end()
     return {n: verdict_of(outcome) for n, outcome in zip(left, outcomes, strict=True)}

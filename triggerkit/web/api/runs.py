@@ -11,7 +11,7 @@ import psycopg
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from triggerkit.configuration.moments import seconds_until
-from triggerkit.errors import UnknownRun
+from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.runs.admin.browse import list_runs, show_run, summaries_of
 from triggerkit.runs.admin.control import cancel_run, cancel_runs, reschedule_run
 from triggerkit.runs.admin.error_groups import group_errors
@@ -153,7 +153,10 @@ async def reschedule_one_run(call: Call, id: str, body: Rescheduled) -> RunSumma
     """Have a run that waits start, or be tried again, at another time. One that executes or has
     ended is a 409."""
     delay = body.delay
-    delay_s = delay if isinstance(delay, float) else seconds_until(delay)
+    try:
+        delay_s = delay if isinstance(delay, float) else seconds_until(delay)
+    except ValueError as error:
+        raise ConfigurationError(f"delay: {error}") from None
     await reschedule_run(call.client, id, delay_s, ACTOR)
     async with call.state() as state:
         [found] = await summaries_of(state, [id])

@@ -33,9 +33,18 @@ INSERT INTO triggerkit.bulks (action, filter, current, actor, expected)
 VALUES (%s, %s, %s, %s, %s) RETURNING {_COLUMNS}
 """  # noqa: S608 - of constants
 
+#: The same asked for by the same page: a form that was sent twice.
+_SAME = f"""
+SELECT {_COLUMNS} FROM triggerkit.bulks
+WHERE action = %s AND filter = %s AND current = %s AND actor = %s
+  AND created_at > clock_timestamp() - interval '1 minute' ORDER BY id DESC LIMIT 1
+"""  # noqa: S608 - of constants
+
 _FORGET = """
 DELETE FROM triggerkit.bulks WHERE finished_at < clock_timestamp() - %s * interval '1 day'
 """
+
+_ONE_AT_A_TIME = "LOCK TABLE triggerkit.bulks IN SHARE ROW EXCLUSIVE MODE"
 
 _LIST = f"""
 SELECT {_COLUMNS} FROM triggerkit.bulks
@@ -51,6 +60,8 @@ _NEXT = f"""
 SELECT {_COLUMNS} FROM triggerkit.bulks WHERE state = 'active'
 ORDER BY worked_at NULLS FIRST, id LIMIT 1
 """  # noqa: S608 - of constants
+
+_TURN = "UPDATE triggerkit.bulks SET worked_at = clock_timestamp() WHERE id = %s"
 
 _RECORD = f"""
 UPDATE triggerkit.bulks SET looked = looked + %(looked)s, changed = changed + %(changed)s,
@@ -137,9 +148,15 @@ async def make_bulk(
     expected: int | None,
     current: bool = False,
 ) -> Bulk:
-    """Have an action done to all that fit; `serve` takes it up."""
+    """Have an action done to all that fit; `serve` takes it up. A form that is sent twice makes one
+    replay: runs that were made twice cannot be told apart."""
     async with connection.transaction():
+        await connection.execute(_ONE_AT_A_TIME)
         await connection.execute(_FORGET, [KEPT_DAYS])
+        if action == "replay runs":
+            same = await _one(connection, _SAME, [action, Jsonb(dict(wanted)), current, actor])
+            if same is not None:
+                return same
         made = await _one(
             connection, _MAKE, [action, Jsonb(dict(wanted)), current, actor, expected]
         )
@@ -206,6 +223,11 @@ async def is_any_active(connection: psycopg.AsyncConnection) -> bool:
 async def next_bulk(connection: psycopg.AsyncConnection) -> Bulk | None:
     """Return the bulk whose turn it is."""
     return await _one(connection, _NEXT, [])
+
+
+async def take_turn(connection: psycopg.AsyncConnection, bulk: Bulk) -> None:
+    """Note that a bulk is worked on now, so that the others' turns come before its next one."""
+    await connection.execute(_TURN, [bulk.id])
 
 
 async def record_part(connection: psycopg.AsyncConnection, bulk: Bulk, part: Part) -> None:

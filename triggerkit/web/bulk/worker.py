@@ -21,7 +21,14 @@ from triggerkit.state.connect import connect
 from triggerkit.state.faults import is_away
 from triggerkit.tasks.task import Task
 from triggerkit.web.bulk.steps import STEPS
-from triggerkit.web.bulk.store import Bulk, fail_bulk, is_any_active, next_bulk, record_part
+from triggerkit.web.bulk.store import (
+    Bulk,
+    fail_bulk,
+    is_any_active,
+    next_bulk,
+    record_part,
+    take_turn,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +67,9 @@ class BulkWorker:
             except (psycopg.Error, PoolTimeout, TriggerkitError, TransportAway) as error:
                 # The step is done again.
                 logger.warning("bulks wait: %s", type(error).__name__)
+            except Exception as error:
+                # Whoever works on bulks does so for as long as the process runs.
+                logger.exception("bulks wait; please report it", exc_info=_without_message(error))
             await asyncio.sleep(LOOK_S)
 
     async def _work(self, client: Client) -> None:
@@ -71,6 +81,8 @@ class BulkWorker:
                 await self._step(client, state, bulk)
 
     async def _step(self, client: Client, state: psycopg.AsyncConnection, bulk: Bulk) -> None:
+        # Before it is known how the step ends: the others' turns come even if it cannot be done.
+        await take_turn(state, bulk)
         try:
             part = await STEPS[bulk.action](client, self._tasks, bulk)
         except (PoolTimeout, CannotConnect, NotDurable, TransportAway):

@@ -129,7 +129,8 @@ def test_a_run_that_waits_is_rescheduled(state: RunState, site: ApiSite) -> None
     assert found["scheduled_at"].startswith("2998-12-31T23:59:5") or found[
         "scheduled_at"
     ].startswith("2999-01-01T00:00:0")
-    for wrong in ({}, {"delay": -1}, {"delay": 1e12}, {"delay": "soon"}):
+    far = {"delay": "9999-12-31T23:59:59-14:00"}
+    for wrong in ({}, {"delay": -1}, {"delay": 1e12}, {"delay": "soon"}, far):
         assert site.call("POST", at, wrong).status == 422, wrong
     assert site.call("POST", "/runs/run_x/reschedule", {"delay": 1}).status == 404
     site.done("POST", f"/runs/{run}/cancel")

@@ -70,6 +70,7 @@ def test_every_wrong_field_is_said_beside_it_and_what_was_typed_stays(
         ({"name": HOSTILE}, "name", "is not a valid consumer name"),
         ({"tables.0": "public.postz"}, "tables", "did you mean public.posts?"),
         ({"tables.0": '"'}, "tables", "is not a table"),
+        ({"tables.0": "pg_catalog.pg_authid"}, "tables", "is of Postgres&#39; own catalog"),
         ({"sort_by": "updated"}, "sort_by", "did you mean updated_at?"),
         ({"filters.0.column": "titel"}, "filters.0", "did you mean title?"),
         (
@@ -255,3 +256,16 @@ def test_where_the_log_has_nothing_the_rows_are_tried(state: RunState, visitor: 
     assert "23 of 30 rows would be sent" in seen.text
     assert "The first 10 of them are shown." in seen.text
     assert "About 1" in seen.text
+
+
+def test_a_filter_function_that_takes_too_long_is_said_beside_it(
+    state: RunState, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggerkit.consumers.trace.preview.CALLS_S", 1.0)
+    page = prepared(state, visitor)
+    state.connection.execute("INSERT INTO public.posts (title) VALUES ('one')")
+    never = "tests.integration.web.dashboard.wanting:never"
+    seen = press(visitor, "/new/consumer", page, "preview", filter=never)
+    assert seen.status == 422
+    assert 'id="filter-wrong"' in seen.html
+    assert "it took more than 1 s over 1 messages" in seen.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from triggerkit import Change
@@ -10,3 +11,9 @@ from triggerkit import Change
 def nothing(change: Change[Any]) -> bool:
     """Want no message."""
     return False
+
+
+def never(change: Change[Any]) -> bool:
+    """Take longer than anybody waits."""
+    time.sleep(3600)
+    return True

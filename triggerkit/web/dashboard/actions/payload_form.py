@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def typed_payload(asked: Asked) -> Any:
     """
     text = asked.form.get("payload", "").strip() or "null"
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidPayload([FieldProblem((), f"is no JSON: {error.msg} at {where}")]) from None
@@ -55,5 +56,10 @@ def problem_lines(error: InvalidPayload) -> Sequence[str]:
     ]
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name[:30]} is no number of JSON")
