@@ -227,10 +227,12 @@ def pool(
     size: int,
     statement_s: float | None = None,
     wait_s: float = 30.0,
+    is_checked: bool = False,
 ) -> Pool:
     """Return a pool of at most `size` pinned autocommit connections, to be opened by the caller;
     with `statement_s` a statement that takes longer is ended. One waits `wait_s` for a connection,
-    where one does not say how long."""
+    where one does not say how long. One that `is_checked` gives out none that has ended meanwhile,
+    for a round trip each time: it is for those who would not try again by themselves."""
 
     async def configure(connection: psycopg.AsyncConnection) -> None:
         if statement_s is not None:
@@ -240,6 +242,7 @@ def pool(
         connection_class=PinnedConnection,
         kwargs={**pinned(dsn, application_name), "autocommit": True},
         configure=configure,
+        check=Pool.check_connection if is_checked else None,
         min_size=1,
         max_size=size,
         timeout=wait_s,

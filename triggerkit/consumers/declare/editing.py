@@ -71,7 +71,12 @@ class Editor:
         database, identity = await ensure_database(self._source, self._state, self._names)
         warnings += await follow(self._source, self._state, database, definition.table_names)
         await ensure_capture_slot(self._source, self._state, database, identity)
-        await self._consumers.create(database.id, declared, endpoint_id)
+        try:
+            await self._consumers.create(database.id, declared, endpoint_id)
+        except psycopg.errors.UniqueViolation:
+            # Somebody made it after we looked.
+            await self._require_free(name)
+            raise
         return warnings
 
     async def resolved(self, name: str, values: dict[str, Any]) -> ConsumerDefinition:

@@ -108,6 +108,7 @@ class Dashboard(Mount):
                 size=POOL_SIZE,
                 statement_s=STATEMENT_S,
                 wait_s=POOL_TIMEOUT_S,
+                is_checked=True,
             )
             await self._pool.open()
         call = Call(replace(client, pool=self._pool), self._tasks, self._database_health)
@@ -219,6 +220,8 @@ def _failed(asked: Asked, error: Exception) -> Response:
         return _refusal(asked, 503, _AWAY)
     if isinstance(error, TriggerkitError):
         return _refusal(asked, status_of(error), str(error))
+    if isinstance(error, psycopg.IntegrityError | psycopg.errors.DuplicateObject):
+        return _refusal(asked, 409, "Somebody else changed it at the same time: try again.")
     if isinstance(error, psycopg.DataError):
         return _refusal(asked, 422, "What is asked for cannot be looked up: it has a wrong value.")
     frames = "".join(traceback.format_tb(error.__traceback__))

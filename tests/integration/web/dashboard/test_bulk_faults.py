@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from psycopg import sql
@@ -134,3 +135,18 @@ def test_a_table_that_may_not_be_read_is_named_with_what_to_grant(state: RunStat
         form = {"csrf": first.csrf, "with": "current"}
         replayed = visitor.submit(f"/runs/{run.id}/replay", form)
         assert (replayed.status, said in replayed.text) == (409, True)
+
+
+def test_pages_take_no_connection_that_the_database_has_ended(
+    state: RunState, visitor: Visitor
+) -> None:
+    def load() -> list[int]:
+        with ThreadPoolExecutor(6) as threads:
+            return [*threads.map(lambda _: visitor.request("GET", at).status, range(12))]
+
+    at = f"{visitor.base}/runs"
+    own = "FROM pg_stat_activity WHERE application_name = 'triggerkit dashboard'"
+    state.wait_for(lambda: [*load()] and state.rows(f"SELECT count(*) >= 2 {own}")[0])
+    # As after a restart, or a failover in the night.
+    state.connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {own}".encode())
+    assert [visitor.request("GET", at).status for _ in range(4)] == [200] * 4

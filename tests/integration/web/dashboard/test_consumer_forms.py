@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -269,3 +270,18 @@ def test_a_filter_function_that_takes_too_long_is_said_beside_it(
     assert seen.status == 422
     assert 'id="filter-wrong"' in seen.html
     assert "it took more than 1 s over 1 messages" in seen.text
+
+
+def test_of_those_who_make_one_consumer_at_once_one_does_and_the_others_are_told(
+    state: RunState, visitor: Visitor
+) -> None:
+    page = prepared(state, visitor)
+
+    def make(_: int) -> int:
+        given = {"name": "same", "delivery": "pull"}
+        return press(visitor, "/new/consumer", page, "save", **given).status
+
+    with ThreadPoolExecutor(4) as threads:
+        made, *others = sorted(threads.map(make, range(4)))
+    assert (made in (200, 303), others) == (True, [409] * 3)
+    assert audited(state).count("dashboard: create") == 1
