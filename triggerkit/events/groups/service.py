@@ -209,26 +209,27 @@ class Groups:
         places = {} if group is None else group.places
         return [places[key].committed if key in places else None for key in keys]
 
-    async def leave(
-        self, connection: psycopg.AsyncConnection, group_name: str, name: str, log: TopicLog
-    ) -> None:
-        """Remove an instance; the others get its partitions.
-
-        Raises:
-            UnknownInstance: the group has no such instance.
-        """
-        async with held_group(connection, group_name) as group:
-            _known(group, group_name, name)
-            assert group is not None
-            group.leave(name)
-            group.balance(log.partitions)
-
     async def list_groups(self, connection: psycopg.AsyncConnection) -> list[tuple[str, Group]]:
         """Return all groups by name, without the instances that were silent for too long."""
         groups = await read_groups(connection)
         for _, group in groups:
             group.expire()
         return groups
+
+
+async def leave(
+    connection: psycopg.AsyncConnection, group_name: str, name: str, log: TopicLog
+) -> None:
+    """Remove an instance; the others get its partitions.
+
+    Raises:
+        UnknownInstance: the group has no such instance.
+    """
+    async with held_group(connection, group_name) as group:
+        _known(group, group_name, name)
+        assert group is not None
+        group.leave(name)
+        group.balance(log.partitions)
 
 
 def _require(log: TopicLog, consuming: Consuming) -> None:

@@ -41,6 +41,7 @@ NAVIGATION: Final = (
     ("consumers", "Consumers"),
     ("messages", "Messages"),
     ("endpoints", "Endpoints"),
+    ("events", "Events"),
     ("databases", "Databases"),
     ("connect", "Connect"),
     ("audit", "Audit"),

@@ -7,6 +7,7 @@ from typing import Final
 from triggerkit.web.dashboard.actions import bulks as to_many
 from triggerkit.web.dashboard.actions import consumers as to_consumers
 from triggerkit.web.dashboard.actions import endpoints as to_endpoints
+from triggerkit.web.dashboard.actions import events as to_events
 from triggerkit.web.dashboard.actions import messages as to_messages
 from triggerkit.web.dashboard.actions import queues as to_queues
 from triggerkit.web.dashboard.actions import runs as to_runs
@@ -22,6 +23,7 @@ from triggerkit.web.dashboard.pages import (
     databases,
     endpoints,
     errors,
+    events,
     messages,
     overview,
     queues,
@@ -45,6 +47,7 @@ PAGES: Final = (
     consumers,
     messages,
     endpoints,
+    events,
     databases,
     connect,
     audit,
@@ -55,6 +58,7 @@ PAGES: Final = (
 ACTIONS: Final = (
     to_consumers,
     to_endpoints,
+    to_events,
     to_messages,
     to_queues,
     to_runs,

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from triggerkit.consumers.pull.consumers import in_order
 from triggerkit.events.event import message
-from triggerkit.events.groups.service import Groups
+from triggerkit.events.groups.service import Groups, leave
 from triggerkit.events.topic_log import TopicLog, TopicPartition
 from triggerkit.runs.client import Client
 from triggerkit.state.connect import Pool, pool
@@ -222,7 +222,7 @@ async def _delete(call: _Call) -> dict[str, Any]:
     group, instance = names_of(call.request)
     async with call.parts.pool.connection() as connection:
         log = await TopicLog.look(connection)
-        await call.parts.groups.leave(connection, group, instance, log)
+        await leave(connection, group, instance, log)
     return SUCCESS
 
 

@@ -2,10 +2,10 @@
 
 const HELP = [
   ["/", "filter this list, or search"], ["w", "ask why a row has no effect"], ["j k", "next row, row before"],
-  ["Enter", "open the row"], ["g then o r t e c m", "overview, runs, trace, errors, consumers, messages"],
+  ["Enter", "open the row"], ["g then o r t e c m v", "overview, runs, trace, errors, consumers, messages, events"],
   ["?", "this help"], ["Esc", "close, or leave the box"],
 ];
-const PAGES = { o: "", r: "runs", t: "trace", e: "errors", c: "consumers", m: "messages" };
+const PAGES = { o: "", r: "runs", t: "trace", e: "errors", c: "consumers", m: "messages", v: "events" };
 let goes = false;
 
 function rows() {
