@@ -30,7 +30,7 @@ SETTLING_S = 3.0
 #: Statements in the server's log of those who read pages; what begins and ends transactions and
 #: sets what holds in them is none.
 _QUERY = re.compile(
-    r"^\[triggerkit (?:dashboard|status|check|api)[^\]]*\] LOG:  "
+    r"^\[triggerkit (?:dashboard|status|check|api|why)[^\]]*\] LOG:  "
     r"(?:statement|execute [^:]*): (?!BEGIN|COMMIT|ROLLBACK|SET |SAVEPOINT|RELEASE)(.*)",
     re.MULTILINE,
 )

@@ -50,6 +50,15 @@ def test_what_does_not_exist_is_said(reader: Reader) -> None:
     reader.complaints = [c for c in reader.complaints if "404" not in c]
 
 
+@pytest.mark.parametrize("path", ["/databases", "/connect"])
+def test_a_page_loads_the_checks_of_the_database_into_itself(reader: Reader, path: str) -> None:
+    reader.open(path)
+    checks = reader.page.get_by_text("postgres reachable")
+    checks.wait_for(state="attached")
+    assert reader.page.get_by_role("link", name="Run the checks").count() == 0
+    assert reader.page.url.endswith(path)
+
+
 def test_a_run_is_replayed_from_its_page(reader: Reader, system: System) -> None:
     key = system.insert("one")
     system.mended(key)

@@ -9,9 +9,9 @@ from shlex import quote
 from typing import Literal, NamedTuple
 
 import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.configuration.table_name import table_text
+from triggerkit.state.reading import Reads, rows_of
 
 #: By what changes were lost: the slot, the log's limit, a table that was not published for a while,
 #: or one whose rows were given other keys.
@@ -206,13 +206,9 @@ async def accept_gaps(
     return (await state.execute(_ACCEPT, parameters)).rowcount
 
 
-async def open_gaps(
-    state: psycopg.AsyncConnection, consumer_id: int | None = None
-) -> dict[int, list[Gap]]:
+async def open_gaps(state: Reads, consumer_id: int | None = None) -> dict[int, list[Gap]]:
     """Return the gaps that are open, by consumer, the oldest first."""
-    async with state.cursor(row_factory=class_row(_Row)) as cursor:
-        await cursor.execute(_OPEN, {"consumer": consumer_id})
-        rows = await cursor.fetchall()
+    rows = await rows_of(state, _OPEN, {"consumer": consumer_id}, into=_Row)
     found: dict[int, list[Gap]] = {}
     for row in rows:
         gap = Gap(

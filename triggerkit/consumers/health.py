@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
-
-import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.retention import Outlook
 from triggerkit.events.kafka.faults import remedy_of
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.lsn import Lsn
+from triggerkit.state.reading import Reads, rows_of
 
 #: Entries of each partition after a cursor that are counted one by one. What is behind them is
 #: estimated by its positions, so that the answer takes as long for a thousand as for ten million.
@@ -148,10 +147,8 @@ class ConsumerHealth:
     problems: tuple[Problem, ...] = ()
 
 
-async def consumer_health(
-    connection: psycopg.AsyncConnection, outlooks: Sequence[Outlook] = ()
-) -> list[ConsumerHealth]:
-    """Return all consumers, by name; with `outlooks` also who is about to lose messages."""
+async def consumer_health(connection: Reads) -> list[ConsumerHealth]:
+    """Return all consumers, by name."""
     parameters = {
         "counted": COUNTED,
         "together": COUNTED_TOGETHER,
@@ -159,10 +156,9 @@ async def consumer_health(
         "partitions": PARTITIONS,
         "parked": PARKED_COUNTED,
     }
-    async with connection.cursor(row_factory=class_row(ConsumerHealth)) as cursor:
-        await cursor.execute(_LAG, parameters)
-        found = await cursor.fetchall()
-    gaps = await open_gaps(connection)
+    found, gaps = await asyncio.gather(
+        rows_of(connection, _LAG, parameters, into=ConsumerHealth), open_gaps(connection)
+    )
     counted = [
         replace(
             health,
@@ -176,9 +172,16 @@ async def consumer_health(
         )
         for health in found
     ]
+    return [replace(health, problems=tuple(problems_of(health))) for health in counted]
+
+
+def with_losses(
+    healths: Sequence[ConsumerHealth], outlooks: Sequence[Outlook]
+) -> list[ConsumerHealth]:
+    """Return the consumers, also with who is about to lose messages."""
     return [
-        replace(health, problems=(*problems_of(health), *_losses(health, outlooks)))
-        for health in counted
+        replace(health, problems=(*health.problems, *_losses(health, outlooks)))
+        for health in healths
     ]
 
 

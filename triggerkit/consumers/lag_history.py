@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import psycopg
 
 from triggerkit.consumers.health import consumer_health
+from triggerkit.state.reading import Reads, rows_of
 
 #: For how long it is kept.
 KEPT = timedelta(days=7)
@@ -68,17 +69,15 @@ async def note_lag(connection: psycopg.AsyncConnection) -> None:
 
 
 async def read_lag(
-    connection: psycopg.AsyncConnection, step_s: int, since: datetime, consumer: str | None = None
+    connection: Reads, step_s: int, since: datetime, consumer: str | None = None
 ) -> Mapping[datetime, tuple[int, float]]:
     """Return the longest lag of each step, in messages and in seconds."""
     given = {"step_s": step_s, "since": since, "consumer": consumer}
-    cursor = await connection.execute(_READ_LAG, given)
-    return {at: (messages, seconds) for at, messages, seconds in await cursor.fetchall()}
+    found = await rows_of(connection, _READ_LAG, given)
+    return {at: (messages, seconds) for at, messages, seconds in found}
 
 
-async def read_captured(
-    connection: psycopg.AsyncConnection, step_s: int, since: datetime
-) -> Mapping[datetime, int]:
+async def read_captured(connection: Reads, step_s: int, since: datetime) -> Mapping[datetime, int]:
     """Return the changes that came into the log in each step."""
-    cursor = await connection.execute(_READ_CAPTURED, {"step_s": step_s, "since": since})
-    return {at: count or 0 for at, count in await cursor.fetchall()}
+    found = await rows_of(connection, _READ_CAPTURED, {"step_s": step_s, "since": since})
+    return {at: count or 0 for at, count in found}

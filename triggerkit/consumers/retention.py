@@ -6,6 +6,7 @@ has reached its limit: then that consumer has a gap, which is shown until it is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from triggerkit.log.retention import (
     last_captured,
     table_partitions,
 )
+from triggerkit.state.reading import Reads, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ WARN_SHARE = 0.8
 
 #: Rows of `deliveries` deleted by one statement.
 DELETE_ROWS = 10_000
+
+_BOUNDS = "SELECT next_position, retained_from FROM triggerkit.databases WHERE id = %s"
 
 #: What consumers have not got yet of a range of positions. Filters are left aside.
 _NOT_GOT = """
@@ -182,12 +186,12 @@ async def retain(connection: psycopg.AsyncConnection, database_id: int, policy: 
     return dropped
 
 
-async def outlook(connection: psycopg.AsyncConnection, database_id: int, policy: Policy) -> Outlook:
+async def outlook(connection: Reads, database_id: int, policy: Policy) -> Outlook:
     """Return how near the log is to its limit, and whom that is going to cost messages."""
-    head, retained_from = await _bounds(connection, database_id)
-    partitions = [
-        p for p in await table_partitions(connection, database_id) if p.end > retained_from
-    ]
+    (head, retained_from), partitions = await asyncio.gather(
+        _bounds(connection, database_id), table_partitions(connection, database_id)
+    )
+    partitions = [p for p in partitions if p.end > retained_from]
     size_bytes = sum(p.size_bytes for p in partitions)
     if size_bytes < WARN_SHARE * policy.max_bytes or not partitions or partitions[0].end > head:
         return Outlook(size_bytes, policy.max_bytes)
@@ -201,13 +205,9 @@ async def outlook(connection: psycopg.AsyncConnection, database_id: int, policy:
     return Outlook(size_bytes, policy.max_bytes, losers, at)
 
 
-async def _bounds(connection: psycopg.AsyncConnection, database_id: int) -> tuple[int, int]:
-    cursor = await connection.execute(
-        "SELECT next_position, retained_from FROM triggerkit.databases WHERE id = %s",
-        [database_id],
-    )
-    row = await cursor.fetchone()
-    return (1, 1) if row is None else (row[0], row[1])
+async def _bounds(connection: Reads, database_id: int) -> tuple[int, int]:
+    rows = await rows_of(connection, _BOUNDS, [database_id])
+    return (rows[0][0], rows[0][1]) if rows else (1, 1)
 
 
 async def _is_done_with(
@@ -231,12 +231,11 @@ async def _is_anybody_behind(
 
 
 async def _behind(
-    connection: psycopg.AsyncConnection, database_id: int, partition: TablePartition
+    connection: Reads, database_id: int, partition: TablePartition
 ) -> tuple[Loser, ...]:
-    cursor = await connection.execute(_BEHIND, _range(database_id, partition))
+    found = await rows_of(connection, _BEHIND, _range(database_id, partition))
     return tuple(
-        Loser(consumer_id, name, messages, gap)
-        for consumer_id, name, gap, messages in await cursor.fetchall()
+        Loser(consumer_id, name, messages, gap) for consumer_id, name, gap, messages in found
     )
 
 

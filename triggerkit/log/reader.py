@@ -20,6 +20,7 @@ from triggerkit.log.entry import (
     UNCHANGED,
     Entry,
 )
+from triggerkit.state.reading import Reads, rows_of
 from triggerkit.timestamps import iso_utc_of
 
 #: In place of a partition: all of them, in the order of their positions.
@@ -82,6 +83,13 @@ _READ_ALL = _BOUNDED.format(
     ORDER BY position LIMIT %(limit)s
 """  # noqa: S608 - of constants
 )
+
+
+async def stored_entry(reads: Reads, database_id: int, position: int) -> Entry | None:
+    """Return the entry at a position, from Postgres; None when the log has it not."""
+    at = {"database": database_id, "after": position - 1, "until": position, "limit": 1}
+    rows = await rows_of(reads, _READ_ALL, {**at, "most_bytes": READ_BYTES})
+    return entry_of_row(rows[0]) if rows else None
 
 
 class LogReader:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.log.entry import PARTITIONS
+from triggerkit.state.reading import Reads, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +55,11 @@ class TablePartition:
     size_bytes: int
 
 
-async def table_partitions(
-    connection: psycopg.AsyncConnection, database_id: int
-) -> list[TablePartition]:
+async def table_partitions(connection: Reads, database_id: int) -> list[TablePartition]:
     """Return the table partitions of a database's log, oldest first; their sizes include the
     indexes."""
-    cursor = await connection.execute(_PARTITIONS, [str(database_id)])
     found = []
-    for name, bound, size_bytes in await cursor.fetchall():
+    for name, bound, size_bytes in await rows_of(connection, _PARTITIONS, [str(database_id)]):
         # A table that is dropped at this moment has neither a bound nor a size any more.
         match = _BOUND.search(bound or "")
         if match is not None and size_bytes is not None:
@@ -80,7 +78,7 @@ async def last_captured(
 
 
 async def first_captured(
-    connection: psycopg.AsyncConnection, database_id: int, retained_from: int
+    connection: Reads, database_id: int, retained_from: int
 ) -> datetime | None:
     """Return the time when the oldest entry of the log came into it; None when it is empty."""
     return await _time(connection, _FIRST_CAPTURED, [PARTITIONS - 1, database_id, retained_from])
@@ -99,10 +97,7 @@ async def drop(connection: psycopg.AsyncConnection, partition: TablePartition) -
     return True
 
 
-async def _time(
-    connection: psycopg.AsyncConnection, query: str, parameters: list[int]
-) -> datetime | None:
-    cursor = await connection.execute(query, parameters)
-    row = await cursor.fetchone()
-    at: datetime | None = row[0] if row else None
+async def _time(connection: Reads, query: str, parameters: list[int]) -> datetime | None:
+    [row] = await rows_of(connection, query, parameters)
+    at: datetime | None = row[0]
     return at

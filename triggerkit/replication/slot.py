@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.errors import PreflightFailed
+from triggerkit.state.reading import Reads, rows_of
 
 #: The publication's name, unless another is given.
 PUBLICATION = "triggerkit"
@@ -39,15 +40,14 @@ class SourceIdentity:
     timeline: int
 
 
-async def identify(connection: psycopg.AsyncConnection) -> SourceIdentity:
+async def identify(connection: Reads) -> SourceIdentity:
     """Ask the server who it is."""
-    cursor = await connection.execute(
+    [row] = await rows_of(
+        connection,
         "SELECT current_database(), d.oid::bigint, s.system_identifier::text, c.timeline_id "
         "FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d "
-        "WHERE d.datname = current_database()"
+        "WHERE d.datname = current_database()",
     )
-    row = await cursor.fetchone()
-    assert row is not None
     return SourceIdentity(*row)
 
 

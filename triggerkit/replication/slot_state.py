@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psycopg
-from psycopg.rows import class_row
+from triggerkit.state.reading import Reads, rows_of
 
 #: By way of JSON, since which columns there are depends on the server's version.
 _SLOT = """
@@ -48,8 +47,6 @@ class SlotState:
         return None
 
 
-async def read_slot(source: psycopg.AsyncConnection, slot_name: str) -> SlotState | None:
+async def read_slot(source: Reads, slot_name: str) -> SlotState | None:
     """Return the slot, None when there is none of this name."""
-    async with source.cursor(row_factory=class_row(SlotState)) as cursor:
-        await cursor.execute(_SLOT, [slot_name])
-        return await cursor.fetchone()
+    return next(iter(await rows_of(source, _SLOT, [slot_name], into=SlotState)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import psycopg
 
 from triggerkit.configuration.table_name import table_text
 from triggerkit.errors import closest, suggested
+from triggerkit.state.reading import Reads, rows_of
 
 #: The tables of the application, those of this name first. More are not looked through.
 _TABLES = """
@@ -34,13 +36,14 @@ class Missing(NamedTuple):
     meant: str | None
 
 
-async def missing_table(connection: psycopg.AsyncConnection, table: tuple[str, str]) -> Missing:
+async def missing_table(connection: Reads, table: tuple[str, str]) -> Missing:
     """Look for what was meant by the name of a table that is not there."""
-    other = await (await connection.execute(_OTHER, table)).fetchone()
-    if other is not None:
-        return Missing(f"is {other[0]}, which sends no changes; name the tables it reads", None)
     name = table[1].casefold()
-    rows = await (await connection.execute(_TABLES, [name])).fetchall()
+    other, rows = await asyncio.gather(
+        rows_of(connection, _OTHER, table), rows_of(connection, _TABLES, [name])
+    )
+    if other:
+        return Missing(f"is {other[0][0]}, which sends no changes; name the tables it reads", None)
     alike = [row for row in rows if row[1].casefold() == name]
     known = [table_text(*row) for row in alike or rows]
     meant = known[0] if alike else closest(table_text(*table), known)

@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.runs.keys import READY
 from triggerkit.runs.run import Outcome, ReadyRun
 from triggerkit.runs.transitions import admit
+from triggerkit.state.reading import Reads, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -144,11 +144,10 @@ def name_probes(connection: psycopg.Connection) -> list[ReadyRun]:
     return [ReadyRun(*row[:3]) for row in rows if row[3] != "held"] + admit(connection, held)
 
 
-async def open_breakers(connection: psycopg.AsyncConnection) -> dict[str, Breaker]:
+async def open_breakers(connection: Reads) -> dict[str, Breaker]:
     """Return the open breakers by task."""
-    async with connection.cursor(row_factory=class_row(Breaker)) as cursor:
-        await cursor.execute(_OPEN_NOW)
-        return {breaker.task: breaker for breaker in await cursor.fetchall()}
+    found = await rows_of(connection, _OPEN_NOW, into=Breaker)
+    return {breaker.task: breaker for breaker in found}
 
 
 def _is_answer(outcome: Outcome) -> bool:

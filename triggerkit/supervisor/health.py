@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-
-import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition
@@ -16,6 +14,7 @@ from triggerkit.consumers.retention import WARN_SHARE, Outlook, Policy, outlook
 from triggerkit.replication.publication.tables import SourceTable
 from triggerkit.replication.slot import SourceIdentity, identify
 from triggerkit.replication.slot_state import SlotState, read_slot
+from triggerkit.state.reading import Reads, rows_of
 from triggerkit.supervisor.checks.check import Check
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.slot import found_slot
@@ -40,6 +39,8 @@ SELECT id, name, database_oid, slot_name, publication_name, system_identifier, t
     extract(epoch FROM clock_timestamp() - heartbeat_at)::float AS heartbeat_age_s
 FROM triggerkit.databases ORDER BY name
 """
+
+_DEFINITIONS = "SELECT name, definition FROM triggerkit.consumers WHERE database_id = %s"
 
 #: Columns whose large values are stored apart, and left out of updates that do not change them.
 _LARGE_COLUMNS = """
@@ -83,30 +84,51 @@ class CapturedDatabase:
 
 
 async def database_health(
-    state: psycopg.AsyncConnection, source: psycopg.AsyncConnection | None, policy: Policy
+    state: Reads, source: Reads | None, policy: Policy
 ) -> tuple[list[CapturedDatabase], list[Outlook]]:
     """Return all captured databases by name, and how near each one's log is to its limit.
 
     Only the one behind `source` is looked at itself; without `source` none is.
     """
-    async with state.cursor(row_factory=class_row(_Database)) as cursor:
-        await cursor.execute(_DATABASES)
-        databases = await cursor.fetchall()
-    identity = None if source is None else await identify(source)
+    databases, identity = await asyncio.gather(
+        rows_of(state, _DATABASES, into=_Database), _identity(source)
+    )
     asked = None if identity is None else _behind(identity, databases)
-    found, outlooks = [], []
-    for database in databases:
+    found = await asyncio.gather(
+        *(
+            _looked_at(state, source, database, identity if database == asked else None, policy)
+            for database in databases
+        )
+    )
+    return [health for health, _ in found], [ahead for _, ahead in found]
+
+
+async def _identity(source: Reads | None) -> SourceIdentity | None:
+    return None if source is None else await identify(source)
+
+
+async def _looked_at(
+    state: Reads,
+    source: Reads | None,
+    database: _Database,
+    identity: SourceIdentity | None,
+    policy: Policy,
+) -> tuple[CapturedDatabase, Outlook]:
+    """Return the health of one database, by the source too where that has this `identity`."""
+    slot = None
+    of_source: list[Problem] = []
+    if source is None or identity is None:
         ahead = await outlook(state, database.id, policy)
-        outlooks.append(ahead)
-        problems = list(_of_log(ahead))
-        slot = None
-        if source is not None and identity is not None and database == asked:
-            slot = await read_slot(source, database.slot_name)
-            problems += _of_server(database, identity)
-            problems += await _of_slot(source, database, slot)
-            problems += await _of_tables(state, source, database)
-        found.append(_health(database, slot, ahead, problems, can_ask_source=source is not None))
-    return found, outlooks
+    else:
+        ahead, slot, of_tables = await asyncio.gather(
+            outlook(state, database.id, policy),
+            read_slot(source, database.slot_name),
+            _of_tables(state, source, database),
+        )
+        of_slot = _of_slot(database, slot, source.info.server_version)
+        of_source = [*_of_server(database, identity), *of_slot, *of_tables]
+    problems = [*_of_log(ahead), *of_source]
+    return _health(database, slot, ahead, problems, can_ask_source=source is not None), ahead
 
 
 def _behind(identity: SourceIdentity, databases: Sequence[_Database]) -> _Database | None:
@@ -166,9 +188,7 @@ def _of_server(database: _Database, identity: SourceIdentity) -> Iterator[Proble
         yield Problem("timeline_changed", "warning", detail, "triggerkit check")
 
 
-async def _of_slot(
-    source: psycopg.AsyncConnection, database: _Database, slot: SlotState | None
-) -> list[Problem]:
+def _of_slot(database: _Database, slot: SlotState | None, server_version: int) -> list[Problem]:
     if slot is None:
         detail = f"{database.slot_name} is gone; changes since are missing in the log"
         return [Problem("slot_missing", "error", detail, "triggerkit apply")]
@@ -186,7 +206,7 @@ async def _of_slot(
         detail = f"no heartbeat came through the WAL for {database.heartbeat_age_s:.0f} s"
         remedy = "see the log of `triggerkit stream`, and restart it"
         problems.append(Problem("heartbeat_late", "warning", detail, remedy))
-    if source.info.server_version >= FAILOVER_SLOTS and slot.has_standbys and not slot.failover:
+    if server_version >= FAILOVER_SLOTS and slot.has_standbys and not slot.failover:
         remedy = (
             "stop the stream, then in a replication connection (psql "
             f"'dbname={database.name} replication=database'): ALTER_REPLICATION_SLOT "
@@ -210,37 +230,32 @@ def wal_problems(slot: SlotState) -> Iterator[Problem]:
         yield Problem("slot_lag", "warning", detail, remedy)
 
 
-async def _of_tables(
-    state: psycopg.AsyncConnection, source: psycopg.AsyncConnection, database: _Database
-) -> list[Problem]:
-    cursor = await state.execute(
-        "SELECT name, definition FROM triggerkit.consumers WHERE database_id = %s", [database.id]
-    )
+async def _of_tables(state: Reads, source: Reads, database: _Database) -> list[Problem]:
+    publication = database.publication_name
     declared = [
         Declared(name, ConsumerDefinition.from_json(definition), managed_by="api")
-        for name, definition in await cursor.fetchall()
+        for name, definition in await rows_of(state, _DEFINITIONS, [database.id])
     ]
-    of_tables, tables = await check_tables(source, declared, database.publication_name)
-    of_publication = await check_publication(
-        source, database.publication_name, tables, advise=False
+    (of_tables, tables), of_columns = await asyncio.gather(
+        check_tables(source, declared, publication),
+        check_columns(source, publication, [(c.name, c.definition) for c in declared]),
     )
-    of_columns = await check_columns(
-        source, database.publication_name, [(c.name, c.definition) for c in declared]
+    partial = [t for t in tables if t.set_full and t.fault is None]
+    of_publication, of_identities = await asyncio.gather(
+        check_publication(source, publication, tables, advise=False),
+        _of_identities(source, partial),
     )
     checks = [*of_tables, *of_publication, *of_columns]
-    partial = [t for t in tables if t.set_full and t.fault is None]
     return [
         *(_problem(check.name.replace(" ", "_"), check) for check in checks if not check.ok),
-        *await _of_identities(source, partial),
+        *of_identities,
     ]
 
 
-async def _of_identities(
-    source: psycopg.AsyncConnection, tables: Sequence[SourceTable]
-) -> list[Problem]:
+async def _of_identities(source: Reads, tables: Sequence[SourceTable]) -> list[Problem]:
     """Advise to have old values where the WAL does not carry them, but may."""
-    cursor = await source.execute(_LARGE_COLUMNS, [[table.oid for table in tables]])
-    large: dict[int, list[str]] = dict(await cursor.fetchall())
+    oids = [table.oid for table in tables]
+    large: dict[int, list[str]] = dict(await rows_of(source, _LARGE_COLUMNS, [oids]))
     return [_of_identity(table, large.get(table.oid, [])) for table in tables]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic import SecretStr
 
 from triggerkit.configuration.addresses import shown_database, shown_server
-from triggerkit.consumers.health import Problem, consumer_health
+from triggerkit.consumers.health import ConsumerHealth, Problem, consumer_health, with_losses
 from triggerkit.errors import CannotConnect, TriggerkitError
 from triggerkit.project import Project
-from triggerkit.runs.admin.health import run_health
+from triggerkit.runs.admin.health import RunHealth, run_health
 from triggerkit.runs.admin.waiting import WaitingTask, waiting_tasks
-from triggerkit.runs.admin.workers import WorkerInfo, list_workers
+from triggerkit.runs.admin.workers import WorkerInfo, known_workers, list_workers
+from triggerkit.runs.session import by_index
 from triggerkit.settings import STATE_DIR, Settings
 from triggerkit.state.connect import connect, pool
 from triggerkit.state.migrate import schema_problem
-from triggerkit.supervisor.behind import shown_runs
-from triggerkit.supervisor.health import database_health
+from triggerkit.state.reading import Together
+from triggerkit.supervisor.behind import Shown, shown_runs
+from triggerkit.supervisor.health import CapturedDatabase, database_health
 from triggerkit.supervisor.readiness import missing, processes_of, serves
 from triggerkit.supervisor.streaming.retaining import policy_of
 from triggerkit.tasks.registry import load_tasks
@@ -31,6 +34,17 @@ from triggerkit.tasks.task import Task
 
 #: The lists of things that `status` shows, each with its problems.
 SHOWN = ("databases", "consumers", "waiting", "failing", "queues", "workers", "schedules")
+
+
+@dataclass(frozen=True, slots=True)
+class _Health:
+    """What was found of everything; `unreachable` says that the source does not answer."""
+
+    unreachable: Sequence[Problem]
+    databases: Sequence[CapturedDatabase]
+    consumers: Sequence[ConsumerHealth]
+    waiting: Sequence[WaitingTask]
+    runs: RunHealth
 
 
 async def read_status(
@@ -95,9 +109,9 @@ async def read_overview(
 ) -> dict[str, Any]:
     """Return what the status of a `serve` that answers is, without a look at heartbeats: a worker
     that is silent loses its lease within seconds."""
-    workers = await list_workers(states, 0)
-    async with states.connection() as state:
-        health = await _health(settings, state, workers)
+    async with states.connection() as state, Together(state) as reads:
+        workers, found = await asyncio.gather(known_workers(reads), _health(settings, reads))
+    health = _shown_health(found, workers)
     processes = processes_of(health["databases"], workers, serves=True)
     declares = any(task.on is not None for task in tasks)
     lacking = list(missing(health, processes, settings.public_url, declares=declares))
@@ -109,36 +123,44 @@ async def read_health(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the health of databases, consumers and runs, and the tasks that wait; a source that
     does not answer is a problem of it."""
-    async with await connect(settings.state_dsn, "triggerkit status") as state:
-        return await _health(settings, state, workers)
+    dsn = by_index(settings.state_dsn)
+    async with await connect(dsn, "triggerkit status") as state, Together(state) as reads:
+        return _shown_health(await _health(settings, reads), workers)
 
 
-async def _health(
-    settings: Settings, state: psycopg.AsyncConnection, workers: Sequence[WorkerInfo]
-) -> dict[str, list[dict[str, Any]]]:
+async def _health(settings: Settings, state: Together) -> _Health:
     async with AsyncExitStack() as stack:
-        source: psycopg.AsyncConnection | None = state
+        source: Together | None = state
         unreachable: list[Problem] = []
         if settings.state_dsn != settings.source_dsn:
             try:
-                source = await connect(settings.source_dsn, "triggerkit status")
-                await stack.enter_async_context(source)
+                found = await connect(settings.source_dsn, "triggerkit status")
+                await stack.enter_async_context(found)
+                source = await stack.enter_async_context(Together(found))
             except CannotConnect as error:
                 source = None
                 remedy = "start that server, or correct DATABASE_URL"
                 unreachable = [Problem("unreachable", "error", str(error), remedy)]
-        databases, outlooks = await database_health(state, source, policy_of(settings))
-        consumers = await consumer_health(state, outlooks)
-        waiting = await waiting_tasks(state)
-        runs = await run_health(state)
-    shown = [asdict(database) for database in databases]
-    for database in shown:
-        database["problems"] = [*map(asdict, unreachable), *database["problems"]]
+        (databases, outlooks), consumers, waiting, runs = await asyncio.gather(
+            database_health(state, source, policy_of(settings)),
+            consumer_health(state),
+            waiting_tasks(state),
+            run_health(state),
+        )
+    return _Health(unreachable, databases, with_losses(consumers, outlooks), waiting, runs)
+
+
+def _shown_health(health: _Health, workers: Sequence[WorkerInfo]) -> dict[str, list[Shown]]:
+    databases = [asdict(database) for database in health.databases]
+    for database in databases:
+        database["problems"] = [*map(asdict, health.unreachable), *database["problems"]]
     return {
-        "databases": shown,
-        "consumers": [asdict(consumer) for consumer in consumers],
-        "waiting": [{**asdict(task), "problems": [asdict(_problem_of(task))]} for task in waiting],
-        **shown_runs(runs, workers),
+        "databases": databases,
+        "consumers": [asdict(consumer) for consumer in health.consumers],
+        "waiting": [
+            {**asdict(task), "problems": [asdict(_problem_of(task))]} for task in health.waiting
+        ],
+        **shown_runs(health.runs, workers),
     }
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
 import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import BEGINNING, TableName
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.source.database import Database
 from triggerkit.log.search import Searched
+from triggerkit.state.reading import Together, rows_of
 from triggerkit.why.answer import Cause
 from triggerkit.why.consumer_cause import before_consumer
 from triggerkit.why.source_row import SourceRow
@@ -131,10 +132,12 @@ async def capture_of(
     row: SourceRow,
 ) -> Capture:
     """Return how a table is captured for `consumers`, which follow it."""
-    async with state.cursor(row_factory=class_row(_Backfill)) as cursor:
-        await cursor.execute(_BACKFILLS, table)
-        backfills = {found.consumer_id: found for found in await cursor.fetchall()}
-    return Capture(database, table, consumers, row, await open_gaps(state), backfills)
+    async with Together(state) as reads:
+        found, gaps = await asyncio.gather(
+            rows_of(reads, _BACKFILLS, table, into=_Backfill), open_gaps(reads)
+        )
+    backfills = {one.consumer_id: one for one in found}
+    return Capture(database, table, consumers, row, gaps, backfills)
 
 
 def not_captured(capture: Capture, searched: Searched, *, is_sure: bool) -> Iterator[Cause]:

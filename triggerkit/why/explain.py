@@ -17,7 +17,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
-from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
+from triggerkit.consumers.trace.changes import Trace, position_of_run, trace, traces
 from triggerkit.consumers.trace.runs import runs_made
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError, UnknownRun
 from triggerkit.log.search import Searched, position_of_commit, search_row
@@ -246,8 +246,9 @@ class Why:
         self, state: psycopg.AsyncConnection, capture: Capture, searched: Searched
     ) -> _Found:
         found = _Found()
-        for entry in searched.entries:
-            found.traces.append(await trace(self._states, capture.database.id, entry.position))
+        positions = [entry.position for entry in searched.entries]
+        if positions:
+            found.traces = await traces(self._states, capture.database.id, positions)
         for consumer in capture.consumers:
             await self._at(state, consumer, found)
         is_captured = _is_captured(capture.row, searched)

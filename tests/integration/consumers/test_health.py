@@ -19,7 +19,7 @@ from tests.receiver import Receiver
 from triggerkit.cli.main import application
 from triggerkit.consumers import health as health_module
 from triggerkit.consumers.definition import changes
-from triggerkit.consumers.health import ConsumerHealth, Problem, consumer_health
+from triggerkit.consumers.health import ConsumerHealth, Problem, consumer_health, with_losses
 from triggerkit.consumers.retention import Loser, Outlook, Policy
 from triggerkit.log import tables as tables_module
 from triggerkit.log.entry import PARTITIONS
@@ -37,7 +37,7 @@ TABLE = "CREATE TABLE items (id bigint PRIMARY KEY, name text)"
 def of_consumers(url: str, outlook: Outlook | None = None) -> dict[str, ConsumerHealth]:
     async def read() -> list[ConsumerHealth]:
         async with await connect(url, "test") as state:
-            return await consumer_health(state, [outlook] if outlook else [])
+            return with_losses(await consumer_health(state), [outlook] if outlook else [])
 
     return {health.name: health for health in asyncio.run(read())}
 

@@ -10,34 +10,12 @@ from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.consumers.consumer import BackfillSpan, Consumer, PastSlot
+from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
-from triggerkit.consumers.definition import ConsumerDefinition
-from triggerkit.consumers.endpoints.model import COLUMNS, SealedEndpoint
+from triggerkit.consumers.cursors.known import read_consumers
 from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
-from triggerkit.errors import UnknownConsumer
 from triggerkit.state.channels import notify_consumers
-
-_CONSUMERS = f"""
-SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
-       d.slot_epoch, d.system_identifier, {COLUMNS}
-FROM triggerkit.consumers c
-JOIN triggerkit.databases d ON d.id = c.database_id
-LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
-WHERE c.database_id = %s ORDER BY c.id
-"""  # noqa: S608 - of constants
-
-_SPANS = """
-SELECT consumer_id, schema_name, table_name, first_position, last_position
-FROM triggerkit.backfills
-WHERE first_position IS NOT NULL AND consumer_id IN (
-    SELECT id FROM triggerkit.consumers WHERE database_id = %s)
-"""
-
-_PAST_SLOTS = """
-SELECT next_position, epoch, system_identifier FROM triggerkit.past_slots
-WHERE database_id = %s ORDER BY epoch
-"""
+from triggerkit.state.reading import Together
 
 #: `xmin` is the transaction that wrote the row last: any other writer, a rewind above all, is
 #: noticed by it.
@@ -115,43 +93,8 @@ class CursorStore:
         Raises:
             UnknownConsumer: none is named so.
         """
-        found = await self._all()
-        if name is None:
-            return found
-        named = [consumer for consumer in found if consumer.name == name]
-        if not named:
-            raise UnknownConsumer(name, sorted(consumer.name for consumer in found))
-        return named
-
-    async def _all(self) -> list[Consumer]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_SPANS, [self._database_id])
-            spans: dict[int, list[BackfillSpan]] = {}
-            for consumer_id, schema, table, first, last in await cursor.fetchall():
-                span = BackfillSpan((schema, table), first, last)
-                spans.setdefault(consumer_id, []).append(span)
-            past_slots = await read_past_slots(connection, self._database_id)
-            cursor = await connection.execute(_CONSUMERS, [self._database_id])
-            return [
-                Consumer(
-                    id=consumer_id,
-                    name=name,
-                    definition=ConsumerDefinition.from_json(definition),
-                    replay_epoch=replay_epoch,
-                    state=state,
-                    database_id=database_id,
-                    database_name=database_name,
-                    database_epoch=slot_epoch,
-                    system_identifier=system,
-                    target=None if endpoint[0] is None else SealedEndpoint(*endpoint),
-                    spans=tuple(spans.get(consumer_id, ())),
-                    past_slots=past_slots,
-                )
-                for (
-                    consumer_id, name, definition, replay_epoch, state, database_id,
-                    database_name, slot_epoch, system, *endpoint,
-                ) in await cursor.fetchall()
-            ]  # fmt: skip
+        async with self._pool.connection() as connection, Together(connection) as reads:
+            return await read_consumers(reads, self._database_id, name)
 
     async def load(self, consumer: Consumer) -> list[Cursor]:
         """Return the consumer's cursors: one per partition, or one for all.
@@ -276,14 +219,6 @@ class CursorStore:
                 "WHERE id = %s AND starts_with(last_error, %s)",
                 [consumer_id, UNLOADABLE],
             )
-
-
-async def read_past_slots(
-    connection: psycopg.AsyncConnection, database_id: int
-) -> tuple[PastSlot, ...]:
-    """Return the slots of the database that others took the place of, in their order."""
-    cursor = await connection.execute(_PAST_SLOTS, [database_id])
-    return tuple(map(PastSlot._make, await cursor.fetchall()))
 
 
 async def _begin(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | None:

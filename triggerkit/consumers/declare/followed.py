@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import psycopg
-
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.consumers.filters.comparison import (
     BY_CODE_POINT,
@@ -16,6 +14,7 @@ from triggerkit.consumers.filters.comparison import (
     comparison_of,
 )
 from triggerkit.consumers.filters.filter import ORDERING, Filter
+from triggerkit.state.reading import Reads, rows_of
 
 #: The columns of tables: table, name, type as written, the built-in type that it is made of (NULL
 #: for others), that one's name to cast to, how its text is ordered, whether an index begins with
@@ -100,15 +99,14 @@ Followed = Mapping[TableName, Mapping[str, FollowedColumn]]
 
 
 async def read_followed(
-    source: psycopg.AsyncConnection, tables: Iterable[TableName]
+    source: Reads, tables: Iterable[TableName]
 ) -> dict[TableName, dict[str, FollowedColumn]]:
     """Return the columns of those of the tables that there are."""
     names = list(set(tables))
     found: dict[TableName, dict[str, FollowedColumn]] = {}
     if names:
         listed = [[schema for schema, _ in names], [name for _, name in names]]
-        cursor = await source.execute(_COLUMNS, listed)
-        for schema, table, name, *facts in await cursor.fetchall():
+        for schema, table, name, *facts in await rows_of(source, _COLUMNS, listed):
             column = FollowedColumn(name, *facts)
             found.setdefault(TableName(schema, table), {})[name] = column
     return found

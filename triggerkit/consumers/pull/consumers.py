@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from triggerkit.consumers.consumer import ALL_PARTITIONS, BackfillSpan, Consumer, PastSlot
-from triggerkit.consumers.cursors.store import read_past_slots
+from triggerkit.consumers.cursors.known import read_past_slots
 from triggerkit.consumers.definition import IS_PULLED, ConsumerDefinition
 from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.pull.calls import PulledFunctions, names_of

@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-import psycopg
-from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursors.store import CursorStore
+from triggerkit.consumers.cursors.known import read_consumers
 from triggerkit.consumers.parked.manage import DeliveryAttempt
 from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
@@ -23,7 +21,8 @@ from triggerkit.consumers.trace.wanted import UnwantedBy, follows, why_not
 from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import show_object
-from triggerkit.log.reader import ALL_PARTITIONS, LogReader
+from triggerkit.log.reader import stored_entry
+from triggerkit.state.reading import Reads, Together, rows_of
 from triggerkit.state.short_key import short_key
 
 #: Attempts looked through after a position: those that carried it are the first of them.
@@ -119,6 +118,13 @@ class Trace:
     consumers: Sequence[ConsumerTrace]
 
 
+#: The attempts that carried a change, its parked message, and where the consumer's cursor stands.
+_Seen = tuple[Sequence[DeliveryAttempt], TracedParked | None, tuple[Any, ...] | None]
+
+#: A consumer, and why it does not want a change.
+_Follower = tuple[Consumer, tuple[UnwantedBy, str] | None]
+
+
 async def trace(
     states: AsyncConnectionPool,
     database_id: int,
@@ -136,26 +142,61 @@ async def trace(
         TriggerkitError: the log has no such position, or not any more.
         UnknownConsumer: none is named so.
     """
-    known = await CursorStore(states, database_id).consumers(consumer)
-    entry = await _entry(states, database_id, position)
-    async with states.connection() as connection:
-        cursor = await connection.execute(_LOG, [database_id])
-        database = await cursor.fetchone()
-        cursor = await connection.execute(_CAPTURED, [database_id, entry.partition, position])
-        times = await cursor.fetchone()
-    assert database is not None
-    assert times is not None
-    followers = [found for found in known if consumer is not None or follows(found, entry)]
-    # Functions may take long: no connection is held meanwhile.
-    reasons = await asyncio.gather(*(why_not(found, entry) for found in followers))
-    async with states.connection() as connection:
-        ways = [
-            await _way(connection, found, entry, reason, times[1], run_id)
-            for found, reason in zip(followers, reasons, strict=True)
-        ]
+    [found] = await traces(states, database_id, [position], consumer, run_id=run_id)
+    return found
+
+
+async def traces(
+    states: AsyncConnectionPool,
+    database_id: int,
+    positions: Sequence[int],
+    consumer: str | None = None,
+    *,
+    run_id: str | None = None,
+) -> list[Trace]:
+    """Return the ways of several changes, each as `trace` does."""
+    async with states.connection() as connection, Together(connection) as reads:
+        known, log, found = await asyncio.gather(
+            read_consumers(reads, database_id, consumer),
+            rows_of(reads, _LOG, [database_id]),
+            asyncio.gather(*(stored_entry(reads, database_id, at) for at in positions)),
+        )
+    ways = []
+    for position, entry in zip(positions, found, strict=True):
+        if entry is None:
+            raise _no_entry(log, position)
+        followers = [one for one in known if consumer is not None or follows(one, entry)]
+        # Functions may take long: no connection is held meanwhile.
+        reasons = await asyncio.gather(*(why_not(one, entry) for one in followers))
+        ways.append((entry, list(zip(followers, reasons, strict=True))))
+    async with states.connection() as connection, Together(connection) as reads:
+        return await asyncio.gather(
+            *(_trace(reads, log[0][0], database_id, *way, run_id) for way in ways)
+        )
+
+
+async def _trace(
+    reads: Reads,
+    database: str,
+    database_id: int,
+    entry: Entry,
+    followers: Sequence[_Follower],
+    run_id: str | None,
+) -> Trace:
+    place = [database_id, entry.partition, entry.position]
+    [times], seen = await asyncio.gather(
+        rows_of(reads, _CAPTURED, place),
+        asyncio.gather(*(_seen(reads, one, entry) for one, _ in followers)),
+    )
+    ways = await asyncio.gather(
+        *(
+            _way(reads, one, entry, reason, times[1], run_id, at)
+            for (one, reason), at in zip(followers, seen, strict=True)
+        )
+    )
     return Trace(
-        database=database[0],
-        position=position,
+        database=database,
+        position=entry.position,
         partition=entry.partition,
         table=table_text(entry.schema, entry.table),
         key=orjson.loads(entry.key),
@@ -178,21 +219,22 @@ def _old_values(entry: Entry) -> dict[str, Any] | None:
     return show_object(entry.changes)
 
 
-async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> tuple[int, int, str]:
+async def position_of_run(connection: Reads, run_id: str) -> tuple[int, int, str]:
     """Return the database, the position and the consumer that a run came from; of several the
     first.
 
     Raises:
         TriggerkitError: there is no such run, or no change made it.
     """
-    cursor = await connection.execute(
+    rows = await rows_of(
+        connection,
         "SELECT c.database_id, (r.source ->> 'position')::bigint, c.name FROM triggerkit.runs r "
         "LEFT JOIN triggerkit.consumers c ON c.name = r.source ->> 'consumer' WHERE r.id = %s",
         [run_id],
     )
-    row = await cursor.fetchone()
-    if row is None:
+    if not rows:
         raise TriggerkitError(f"no run has the id {run_id!r}; see `triggerkit runs list`")
+    [row] = rows
     if None in row:
         raise TriggerkitError(
             f"{run_id} was not created by a change of an existing consumer; to see it, run: "
@@ -201,57 +243,53 @@ async def position_of_run(connection: psycopg.AsyncConnection, run_id: str) -> t
     return row[0], row[1], row[2]
 
 
-async def _entry(states: AsyncConnectionPool, database_id: int, position: int) -> Entry:
-    reader = LogReader(states, database_id, position)
-    found = await reader.read_stored(ALL_PARTITIONS, position - 1, position, 1)
-    if found:
-        return found[0]
-    async with states.connection() as connection:
-        cursor = await connection.execute(_LOG, [database_id])
-        row = await cursor.fetchone()
-    if row is None:
-        raise TriggerkitError(
+def _no_entry(log: Sequence[tuple[Any, ...]], position: int) -> TriggerkitError:
+    if not log:
+        return TriggerkitError(
             "nothing has been captured yet; create the consumers with: triggerkit apply"
         )
-    _, retained_from, next_position = row
+    [(_, retained_from, next_position)] = log
     if 0 < position < retained_from:
-        raise TriggerkitError(
+        return TriggerkitError(
             f"position {position} was dropped from the log, which begins at {retained_from}; "
             "TRIGGERKIT_LOG_KEEP sets how long it keeps delivered changes"
         )
-    raise TriggerkitError(
+    return TriggerkitError(
         f"the log has no position {position}: it goes from {retained_from} to {next_position - 1}"
     )
 
 
+async def _seen(reads: Reads, consumer: Consumer, entry: Entry) -> _Seen:
+    """Return what there is of a change at a consumer."""
+    place = [consumer.id, entry.partition]
+    around = {"position": entry.position, "near": NEAR_ATTEMPTS}
+    near = {"consumer": consumer.id, "partition": entry.partition, **around}
+    attempts, parked, standing = await asyncio.gather(
+        rows_of(reads, _ATTEMPTS, near, into=DeliveryAttempt),
+        rows_of(reads, _PARKED, [*place, entry.position], into=TracedParked),
+        rows_of(reads, _STANDING, place),
+    )
+    return attempts, next(iter(parked), None), next(iter(standing), None)
+
+
 async def _way(
-    connection: psycopg.AsyncConnection,
+    reads: Reads,
     consumer: Consumer,
     entry: Entry,
     unwanted: tuple[UnwantedBy, str] | None,
     captured_at: datetime,
     run_id: str | None,
+    seen: _Seen,
 ) -> ConsumerTrace:
-    place = [consumer.id, entry.partition]
-    async with connection.cursor(row_factory=class_row(DeliveryAttempt)) as cursor:
-        around = {"position": entry.position, "near": NEAR_ATTEMPTS}
-        await cursor.execute(
-            _ATTEMPTS, {"consumer": consumer.id, "partition": entry.partition, **around}
-        )
-        attempts = await cursor.fetchall()
-    async with connection.cursor(row_factory=class_row(TracedParked)) as cursor:
-        await cursor.execute(_PARKED, [*place, entry.position])
-        parked = await cursor.fetchone()
+    attempts, parked, row = seen
     if unwanted is not None and parked is None:
         # A batch's attempt spans what is between its messages, too.
         by, why_not = unwanted
         return ConsumerTrace(consumer.name, "not wanted", why_not, unwanted=by)
-    standing = await connection.execute(_STANDING, place)
-    row = await standing.fetchone()
     state, reason, lease_until = _state(consumer, entry, row, attempts, captured_at)
     if parked is not None:
         state, reason, lease_until = "parked", f"{parked.state}: {parked.reason}", None
-    runs = await _runs(connection, consumer, entry, attempts, run_id)
+    runs = await _runs(reads, consumer, entry, attempts, run_id)
     return ConsumerTrace(consumer.name, state, reason, lease_until, attempts, parked, runs)
 
 
@@ -284,7 +322,7 @@ def _state(
 
 
 async def _runs(
-    connection: psycopg.AsyncConnection,
+    reads: Reads,
     consumer: Consumer,
     entry: Entry,
     attempts: Sequence[DeliveryAttempt],
@@ -300,4 +338,4 @@ async def _runs(
     replays = range(first, consumer.replay_epoch + 1)
     keys = [short_key(f"{consumer.id}.{number}{tail}") for number in replays]
     keys += dict.fromkeys(attempt.batch_id for attempt in attempts)
-    return await runs_made(connection, keys, [] if run_id is None else [run_id])
+    return await runs_made(reads, keys, [] if run_id is None else [run_id])

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg
-from psycopg.rows import class_row
+from triggerkit.state.reading import Reads, rows_of
 
 #: Spans and lines of one run that are shown: spans first, and the last lines.
 MOST_SPANS = 500
@@ -61,10 +60,9 @@ class TracedRun:
 
 
 async def runs_made(
-    connection: psycopg.AsyncConnection, keys: Sequence[str], run_ids: Sequence[str]
+    connection: Reads, keys: Sequence[str], run_ids: Sequence[str]
 ) -> list[TracedRun]:
     """Return the runs with one of these idempotency keys, of whatever task, and those of these
     ids."""
-    async with connection.cursor(row_factory=class_row(TracedRun)) as cursor:
-        await cursor.execute(_RUNS, [MOST_SPANS, list(keys), list(run_ids)])
-        return await cursor.fetchall()
+    given = [MOST_SPANS, list(keys), list(run_ids)]
+    return await rows_of(connection, _RUNS, given, into=TracedRun)

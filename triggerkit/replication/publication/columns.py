@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-import psycopg
-
 from triggerkit.replication.publication.tables import GENERATED_FROM, publishes_generated
+from triggerkit.state.reading import Reads, rows_of
 
 #: What a column list leaves out is not published. By way of JSON, since older servers have none.
 _COLUMNS = """
@@ -29,7 +28,7 @@ ORDER BY a.attnum
 
 
 async def published_columns(
-    connection: psycopg.AsyncConnection, publication: str, tables: Iterable[tuple[str, str]]
+    connection: Reads, publication: str, tables: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], dict[str, int]]:
     """Return the columns that messages of `tables` have, in order, with their types' OIDs.
 
@@ -43,8 +42,7 @@ async def published_columns(
         "has_generated": await publishes_generated(connection, publication),
         "may_list": connection.info.server_version >= GENERATED_FROM,
     }
-    cursor = await connection.execute(_COLUMNS, parameters)
     found: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-    for schema, name, column, type_oid in await cursor.fetchall():
+    for schema, name, column, type_oid in await rows_of(connection, _COLUMNS, parameters):
         found[schema, name][column] = type_oid
     return found

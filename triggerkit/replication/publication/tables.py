@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
 
 from triggerkit.replication.slot import PUBLICATION
+from triggerkit.state.reading import Reads, rows_of
 
 #: The first version that publishes stored generated columns, and that refuses to update a published
 #: table whose replica identity has one which is not published.
@@ -68,6 +69,10 @@ FROM below b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace n ON n.oid = c.r
 LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
 LEFT JOIN pg_index d ON d.indrelid = c.oid AND d.indisreplident
 ORDER BY n.nspname, c.relname
+"""
+
+_GENERATED = """
+SELECT to_jsonb(p) ->> 'pubgencols', puballtables FROM pg_publication p WHERE pubname = %s
 """
 
 _IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
@@ -144,20 +149,18 @@ class _Publishing:
 
 
 async def read_tables(
-    connection: psycopg.AsyncConnection,
+    connection: Reads,
     names: Iterable[tuple[str, str]],
     publication: str = PUBLICATION,
 ) -> dict[tuple[str, str], SourceTable]:
     """Return those of the tables `names` that there are, as `publication` is to have them."""
     listed = sorted(set(names))
-    async with connection.cursor(row_factory=class_row(_Relation)) as cursor:
-        await cursor.execute(_RELATIONS, [[s for s, _ in listed], [n for _, n in listed]])
-        relations = await cursor.fetchall()
-    publishing = _Publishing(
-        publication,
-        connection.info.server_version,
-        await publishes_generated(connection, publication),
+    wanted = [[schema for schema, _ in listed], [name for _, name in listed]]
+    relations, has_generated = await asyncio.gather(
+        rows_of(connection, _RELATIONS, wanted, into=_Relation),
+        publishes_generated(connection, publication),
     )
+    publishing = _Publishing(publication, connection.info.server_version, has_generated)
     below: defaultdict[int, list[_Relation]] = defaultdict(list)
     for relation in relations:
         below[relation.root].append(relation)
@@ -174,21 +177,16 @@ async def is_published(
     return await cursor.fetchone() == (True,)
 
 
-async def publishes_generated(connection: psycopg.AsyncConnection, publication: str) -> bool:
+async def publishes_generated(connection: Reads, publication: str) -> bool:
     """Return whether `publication` has stored generated columns, as it is or as `apply` makes
     it."""
     if connection.info.server_version < GENERATED_FROM:
         return False
-    cursor = await connection.execute(
-        "SELECT to_jsonb(p) ->> 'pubgencols', puballtables FROM pg_publication p "
-        "WHERE pubname = %s",
-        [publication],
-    )
-    row = await cursor.fetchone()
-    if row is None or row[0] == "s":
+    rows = await rows_of(connection, _GENERATED, [publication])
+    if not rows or rows[0][0] == "s":
         return True
     # Only our own is changed; what others made is used as it is.
-    return publication == PUBLICATION and not row[1]
+    return publication == PUBLICATION and not rows[0][1]
 
 
 def _table(root: int, relations: list[_Relation], publishing: _Publishing) -> SourceTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from triggerkit.log.json_object import PAYLOAD_LEVELS, show_value
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.reasons import Reason, facts_about
 from triggerkit.runs.run import accepted_at
+from triggerkit.state.reading import Reads, rows_of, together
 
 #: Most runs in one page, and most spans and lines, the last ones, and children, shown with a run.
 MAX_LIMIT = 1000
@@ -153,40 +155,37 @@ async def count_soon(
     return min(row[0], most), row[0] <= most and row[1] is not False
 
 
-async def summaries_of(
-    connection: psycopg.AsyncConnection, run_ids: Sequence[str]
-) -> list[dict[str, Any]]:
+async def summaries_of(connection: Reads, run_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return the runs of these ids, as in a list."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_SEVERAL, [list(run_ids)])).fetchall()
+    rows = await rows_of(connection, _SEVERAL, [list(run_ids)], into=dict[str, Any])
     facts = await facts_about(connection, rows)
     return [_shown(row, facts.reason(row)) for row in rows]
 
 
 async def explained(
-    connection: psycopg.AsyncConnection, run_ids: Sequence[str]
+    connection: Reads, run_ids: Sequence[str]
 ) -> list[tuple[dict[str, Any], Reason | None]]:
     """Return the runs of these ids, as in a list, each with why it is not running."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_SEVERAL, [list(run_ids)])).fetchall()
+    rows = await rows_of(connection, _SEVERAL, [list(run_ids)], into=dict[str, Any])
     facts = await facts_about(connection, rows)
     return [(row, facts.explain(row)) for row in rows]
 
 
-async def show_run(connection: psycopg.AsyncConnection, run_id: str) -> dict[str, Any] | None:
+async def show_run(connection: Reads, run_id: str) -> dict[str, Any] | None:
     """Return one run whole, with its attempts, what it said, and the runs that it made; None when
     there is none of this id."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_ONE, [run_id])
-        row = await cursor.fetchone()
-        if row is None:
+    among = {"id": run_id, "most": MOST_CHILDREN}
+    async with together(connection) as reads:
+        found, attempts, following, spans = await asyncio.gather(
+            rows_of(reads, _ONE, [run_id], into=dict[str, Any]),
+            rows_of(reads, _ATTEMPTS, {"id": run_id}, into=dict[str, Any]),
+            rows_of(reads, _FOLLOWING, among, into=dict[str, Any]),
+            rows_of(reads, _LAST_SPANS, [run_id, MOST_SPANS], into=dict[str, Any]),
+        )
+        if not found:
             return None
-        attempts = await (await cursor.execute(_ATTEMPTS, {"id": run_id})).fetchall()
-        await cursor.execute(_FOLLOWING, {"id": run_id, "most": MOST_CHILDREN})
-        following = await cursor.fetchall()
-        await cursor.execute(_LAST_SPANS, [run_id, MOST_SPANS])
-        spans = await cursor.fetchall()
-    facts = await facts_about(connection, [row])
+        [row] = found
+        facts = await facts_about(reads, [row])
     for name in ("payload", "output"):
         row[name] = None if row[name] is None else show_value(row[name].encode(), PAYLOAD_LEVELS)
     replays = [run for run in following if run["replays"]]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
 from triggerkit.runs.run import first_run_id_at
+from triggerkit.state.reading import Reads, rows_of
 
 #: Milliseconds in which the runs of one task are sought among others.
 LOOK_MS = 40
@@ -95,7 +94,7 @@ class ErrorGroup:
 
 
 async def group_errors(
-    connection: psycopg.AsyncConnection, *, since: datetime | None = None, task: str | None = None
+    connection: Reads, *, since: datetime | None = None, task: str | None = None
 ) -> list[ErrorGroup]:
     """Return the groups, those with most runs first; of runs accepted after `since`, the newest
     1,500 of each status, as far back as those of a task are found at once."""
@@ -117,14 +116,14 @@ async def group_errors(
 
 
 async def same_errors(
-    connection: psycopg.AsyncConnection, query: str, parameters: Mapping[str, Any]
+    connection: Reads, query: str, parameters: Mapping[str, Any]
 ) -> list[SameErrors]:
     """Return what a query of `GROUP` finds, with their places."""
-    rows = await (await connection.execute(query, parameters)).fetchall()
+    rows = await rows_of(connection, query, parameters)
     if not rows:
         return []
-    cursor = await connection.execute(_ERRORS, [[row[-1] for row in rows]])
-    errors = {run_id: rest for run_id, *rest in await cursor.fetchall()}
+    last = await rows_of(connection, _ERRORS, [[row[-1] for row in rows]])
+    errors = {run_id: rest for run_id, *rest in last}
     found = []
     for task, kind, is_retrying, count, first_at, last_at, next_at, run_id in rows:
         message, traceback = errors.get(run_id, ("", ""))

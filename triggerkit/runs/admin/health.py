@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import psycopg
-
 from triggerkit.runs.admin.error_groups import GROUP, MOST_TRACEBACKS, SameErrors, same_errors
 from triggerkit.runs.admin.queues import QueueInfo, list_queues
 from triggerkit.runs.keys import READY
 from triggerkit.runs.run import first_run_id_at
+from triggerkit.state.reading import Reads, rows_of
 
 #: Runs that are looked at of each status, the newest ones, and for how many hours back.
 MOST_RUNS = 500
@@ -114,19 +114,23 @@ class RunHealth:
     schedules: Sequence[FailedSchedule]
 
 
-async def run_health(connection: psycopg.AsyncConnection) -> RunHealth:
+async def run_health(connection: Reads) -> RunHealth:
     """Return what is wrong with runs of the last day; a few indexed looks."""
-    ready = await (await connection.execute(_READY_TASKS)).fetchall()
-    schedules = await (await connection.execute(_SCHEDULES)).fetchall()
+    failing, queues, ready, schedules = await asyncio.gather(
+        _failing(connection),
+        list_queues(connection),
+        rows_of(connection, _READY_TASKS),
+        rows_of(connection, _SCHEDULES),
+    )
     return RunHealth(
-        await _failing(connection),
-        await list_queues(connection),
+        failing,
+        queues,
         [StandingTask(*row) for row in ready],
         [FailedSchedule(*row) for row in schedules],
     )
 
 
-async def _failing(connection: psycopg.AsyncConnection) -> list[FailingTask]:
+async def _failing(connection: Reads) -> list[FailingTask]:
     since = first_run_id_at(time.time() - HOURS * 3600)
     groups: dict[tuple[str, str, str | None], list[SameErrors]] = {}
     for one in await same_errors(connection, _FAILING, {"since": since}):

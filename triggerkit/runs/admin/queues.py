@@ -6,12 +6,12 @@ gets its first limit or is paused, those that are ready already are taken back b
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.errors import DeclaredElsewhere, TriggerkitError, UnknownQueue, unknown_name
 from triggerkit.runs.accept.insert import admit_on
@@ -20,6 +20,7 @@ from triggerkit.runs.client import Client
 from triggerkit.runs.keys import READY
 from triggerkit.runs.run import ReadyRun
 from triggerkit.state.audit import note
+from triggerkit.state.reading import Reads, rows_of
 
 #: Most runs changed by one statement.
 CHUNK = 10_000
@@ -106,18 +107,17 @@ class QueueInfo:
     workers: int = 0
 
 
-async def list_queues(connection: psycopg.AsyncConnection) -> list[QueueInfo]:
+async def list_queues(connection: Reads) -> list[QueueInfo]:
     """Return the queues, by name."""
-    async with connection.cursor(row_factory=class_row(QueueInfo)) as cursor:
-        await cursor.execute(_LIMITED)
-        found: dict[str, dict[str, Any]] = {
-            queue.name: {n: getattr(queue, n) for n in QueueInfo.__slots__}
-            for queue in await cursor.fetchall()
-        }
-    served = await (await connection.execute(_SERVED)).fetchall()
+    limited, served, unfinished = await asyncio.gather(
+        rows_of(connection, _LIMITED, into=dict[str, Any]),
+        rows_of(connection, _SERVED),
+        count_unfinished(connection, "queue"),
+    )
+    found: dict[str, dict[str, Any]] = {queue["name"]: queue for queue in limited}
     for name, workers in served:
         found.setdefault(name, {"name": name})["workers"] = workers
-    for (name, status), count in (await count_unfinished(connection, "queue")).items():
+    for (name, status), count in unfinished.items():
         found.setdefault(name, {"name": name})[status] = count
     return [QueueInfo(**found[name]) for name in sorted(found)]
 

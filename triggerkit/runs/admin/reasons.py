@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-import psycopg
-from psycopg.rows import class_row
-
 from triggerkit.runs.breakers import Breaker, open_breakers
+from triggerkit.state.reading import Reads, rows_of, together
 
 #: After so long a free worker has taken a run, unless nothing brings it there.
 GRACE = timedelta(seconds=5)
@@ -256,24 +255,23 @@ def _no_worker(since: str) -> Reason:
     )
 
 
-async def facts_about(connection: psycopg.AsyncConnection, runs: Sequence[Row]) -> Facts:
+async def facts_about(connection: Reads, runs: Sequence[Row]) -> Facts:
     """Return what the reasons of `runs` follow from; nothing is asked when none of them waits."""
     waiting = [run for run in runs if run["status"] in ("queued", "delayed", "retrying")]
     if not waiting:
         return Facts(datetime.max, (), {}, {}, {})
-    row = await (await connection.execute(_NOW)).fetchone()
-    assert row is not None
-    async with connection.cursor(row_factory=class_row(_Worker)) as workers:
-        found = await (await workers.execute(_WORKERS)).fetchall()
-    async with connection.cursor(row_factory=class_row(_Queue)) as queues:
-        await queues.execute(_QUEUES, [list({run["queue"] for run in waiting})])
-        limited = {queue.name: queue for queue in await queues.fetchall()}
+    queues = {run["queue"] for run in waiting}
     keys = {(run["task"], run["concurrency_key"]) for run in waiting if run["blocked"]}
-    holders: dict[tuple[str, str], _Holder] = {}
-    if keys:
-        cursor = await connection.execute(_HOLDERS, [[t for t, _ in keys], [k for _, k in keys]])
-        holders = {(task, key): _Holder(*holder) for task, key, *holder in await cursor.fetchall()}
-    return Facts(row[0], found, limited, holders, await open_breakers(connection))
+    async with together(connection) as reads:
+        [(now,)], workers, limited, held, breakers = await asyncio.gather(
+            rows_of(reads, _NOW),
+            rows_of(reads, _WORKERS, into=_Worker),
+            rows_of(reads, _QUEUES, [list(queues)], into=_Queue),
+            rows_of(reads, _HOLDERS, [[task for task, _ in keys], [key for _, key in keys]]),
+            open_breakers(reads),
+        )
+    holders = {(task, key): _Holder(*holder) for task, key, *holder in held}
+    return Facts(now, workers, {queue.name: queue for queue in limited}, holders, breakers)
 
 
 def _waiting(queue: _Queue) -> str:

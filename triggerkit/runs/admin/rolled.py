@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import psycopg
-
 from triggerkit.runs.keeper.rollups import HOUR_S, Step, floor_to, step_of
+from triggerkit.state.reading import Reads, rows_of
 
 _READ = """
 SELECT at, task, accepted, completed, failed, open, latencies, waits FROM triggerkit.run_rollups
@@ -30,19 +29,19 @@ class Activity:
 
 
 async def read_steps(
-    connection: psycopg.AsyncConnection, step_s: int, task: str, since: datetime
+    connection: Reads, step_s: int, task: str, since: datetime
 ) -> dict[datetime, Step]:
     """Return the steps of a task since then; of all tasks by `ALL`."""
-    cursor = await connection.execute(_READ, [step_s, [task], since])
-    return {at: step_of(values) for at, _, *values in await cursor.fetchall()}
+    found = await rows_of(connection, _READ, [step_s, [task], since])
+    return {at: step_of(values) for at, _, *values in found}
 
 
 async def read_activity(
-    connection: psycopg.AsyncConnection, tasks: Sequence[str], since: datetime
+    connection: Reads, tasks: Sequence[str], since: datetime
 ) -> dict[str, Activity]:
     """Return how the runs of tasks went that were accepted since the hour of then."""
-    cursor = await connection.execute(_READ, [HOUR_S, list(tasks), floor_to(since, HOUR_S)])
+    rows = await rows_of(connection, _READ, [HOUR_S, list(tasks), floor_to(since, HOUR_S)])
     found: dict[str, Activity] = {task: Activity() for task in tasks}
-    for at, task, *values in await cursor.fetchall():
+    for at, task, *values in rows:
         found[task].add(at, step_of(values))
     return found

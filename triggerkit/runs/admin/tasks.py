@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psycopg
-
 from triggerkit.runs.admin.unfinished import count_unfinished
+from triggerkit.state.reading import Reads
 
 
 @dataclass(slots=True)
@@ -21,7 +20,7 @@ class TaskCounts:
     executing: int = 0
 
 
-async def count_tasks(connection: psycopg.AsyncConnection) -> dict[str, TaskCounts]:
+async def count_tasks(connection: Reads) -> dict[str, TaskCounts]:
     """Return the counts by task."""
     found: dict[str, TaskCounts] = {}
     for (task, status), count in (await count_unfinished(connection, "task")).items():

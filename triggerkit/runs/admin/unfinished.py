@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import psycopg
+from triggerkit.state.reading import Reads, rows_of
 
 #: Runs of one kind that are counted.
 MOST_COUNTED = 100_000
@@ -30,10 +30,8 @@ By = Literal["queue", "task"]
 _COUNTS: dict[By, str] = {by: _COUNT.format(by=by) for by in get_args(By)}
 
 
-async def count_unfinished(
-    connection: psycopg.AsyncConnection, by: By
-) -> dict[tuple[str, str], int]:
+async def count_unfinished(connection: Reads, by: By) -> dict[tuple[str, str], int]:
     """Return how many there are by queue or task, and status: each kind up to 100,000; `held` ones,
     which wait for their queue, apart."""
-    cursor = await connection.execute(_COUNTS[by], {"most": MOST_COUNTED})
-    return {(name, status): count for name, status, count in await cursor.fetchall()}
+    found = await rows_of(connection, _COUNTS[by], {"most": MOST_COUNTED})
+    return {(name, status): count for name, status, count in found}

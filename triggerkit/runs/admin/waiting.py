@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-import psycopg
-
 from triggerkit.runs.breakers import open_breakers
+from triggerkit.state.reading import Reads, rows_of
 
 #: Waits of a run after which it is told of: by then it is more than a short limit.
 MANY_WAITS = 10
@@ -16,28 +16,32 @@ MANY_WAITS = 10
 MOST_RUNS = 10_000
 
 _WAITING = """
-SELECT task, count(*)::int, max(waits), min(id), min(created_at), min(scheduled_at) FROM (
-    SELECT task, waits, id, created_at, scheduled_at FROM triggerkit.runs
-    WHERE status = 'retrying' AND waits >= %s LIMIT %s) AS r
-GROUP BY task ORDER BY task
+SELECT w.*, concat_ws(': ', r.error ->> 'type',
+    left(split_part(r.error ->> 'message', E'\\n', 1), 300))
+FROM (
+    SELECT task, count(*)::int, max(waits), min(id) AS id, min(created_at), min(scheduled_at) FROM (
+        SELECT task, waits, id, created_at, scheduled_at FROM triggerkit.runs
+        WHERE status = 'retrying' AND waits >= %s LIMIT %s) AS r
+    GROUP BY task) AS w
+JOIN triggerkit.runs r ON r.id = w.id ORDER BY w.task
 """
 
-_ERRORS = """
-SELECT id, concat_ws(': ', error ->> 'type', left(split_part(error ->> 'message', E'\\n', 1), 300))
-FROM triggerkit.runs WHERE id = ANY (%s)
-"""
-
-#: The runs of a task that are to be done and wait for no other of their key, each kind by its own
-#: index.
-_COUNT = " UNION ALL ".join(
-    f"(SELECT id FROM triggerkit.runs WHERE task = %(task)s AND {kind} LIMIT %(most)s)"  # noqa: S608
-    for kind in (
-        "status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'",
-        "status = 'queued' AND NOT blocked AND gate = 'held'",
-        "status = 'retrying'",
-        "status = 'executing'",
+#: The runs of each task that are to be done and wait for no other of their key, each kind by its
+#: own index.
+_COUNTS = f"""
+SELECT w.task, count(r.id)::int
+FROM unnest(%s::text[]) w (task) CROSS JOIN (SELECT %s::bigint AS most) m LEFT JOIN LATERAL ({
+    " UNION ALL ".join(
+        f"(SELECT id FROM triggerkit.runs WHERE task = w.task AND {kind} LIMIT m.most)"
+        for kind in (
+            "status = 'queued' AND NOT blocked AND gate IS DISTINCT FROM 'held'",
+            "status = 'queued' AND NOT blocked AND gate = 'held'",
+            "status = 'retrying'",
+            "status = 'executing'",
+        )
     )
-)
+}) r ON true GROUP BY w.task
+"""  # noqa: S608 - of constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +60,25 @@ class WaitingTask:
     waits: int = 0
 
 
-async def waiting_tasks(connection: psycopg.AsyncConnection) -> list[WaitingTask]:
+async def waiting_tasks(connection: Reads) -> list[WaitingTask]:
     """Return the tasks that wait, by name; of their runs 10,000 of each status are counted."""
-    breakers = await open_breakers(connection)
+    breakers, waiting = await asyncio.gather(
+        open_breakers(connection), rows_of(connection, _WAITING, [MANY_WAITS, MOST_RUNS])
+    )
     found: list[WaitingTask] = []
-    for breaker in breakers.values():
-        given = {"task": breaker.task, "most": MOST_RUNS}
-        count = await connection.execute(f"SELECT count(*)::int FROM ({_COUNT}) AS r", given)  # noqa: S608
-        [(runs,)] = await count.fetchall()
+    if breakers:
+        counts: dict[str, int] = dict(
+            await rows_of(connection, _COUNTS, [list(breakers), MOST_RUNS])
+        )
         # A task that has nothing to do waits for nothing.
-        if runs:
-            found.append(
-                WaitingTask(breaker.task, breaker.opened_at, breaker.probe_at, runs, breaker.error)
-            )
-    cursor = await connection.execute(_WAITING, [MANY_WAITS, MOST_RUNS])
-    rows = [row for row in await cursor.fetchall() if row[0] not in breakers]
-    errors: dict[str, str] = {}
-    if rows:
-        named = await connection.execute(_ERRORS, [[row[3] for row in rows]])
-        errors = dict(await named.fetchall())
+        found = [
+            WaitingTask(b.task, b.opened_at, b.probe_at, counts[b.task], b.error)
+            for b in breakers.values()
+            if counts[b.task]
+        ]
     found += [
-        WaitingTask(task, since, next_at, count, errors.get(run_id, ""), run_id, waits)
-        for task, count, waits, run_id, since, next_at in rows
+        WaitingTask(task, since, next_at, count, error, run_id, waits)
+        for task, count, waits, run_id, since, next_at, error in waiting
+        if task not in breakers
     ]
     return sorted(found, key=lambda waiting: waiting.task)

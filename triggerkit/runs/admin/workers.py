@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
-from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.state.reading import Reads, rows_of
 
 #: Seconds between two looks at the heartbeats.
 LOOK_S = 0.25
@@ -57,16 +58,18 @@ async def list_workers(states: AsyncConnectionPool, watch_s: float = 2.5) -> lis
         await asyncio.sleep(min(LOOK_S, left_s))
         now = await _heartbeats(states)
         silent = {worker for worker in silent if now.get(worker) == before[worker]}
-    async with (
-        states.connection() as connection,
-        connection.cursor(row_factory=class_row(WorkerInfo)) as cursor,
-    ):
-        found = await (await cursor.execute(_LIST)).fetchall()
+    async with states.connection() as connection:
+        found = await known_workers(connection)
     enough = watch_s >= 2.0
     return [
         replace(worker, alive=_alive(worker.id in before, worker.id in silent, enough))
         for worker in found
     ]
+
+
+async def known_workers(connection: Reads) -> list[WorkerInfo]:
+    """Return the processes that have a lease, without a look at their heartbeats."""
+    return await rows_of(connection, _LIST, into=WorkerInfo)
 
 
 def _alive(was_there: bool, is_silent: bool, enough: bool) -> bool | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-
-import psycopg
-from psycopg.rows import class_row
 
 from triggerkit.configuration.table_name import table_text
 from triggerkit.replication.publication.ensure import create_publication
 from triggerkit.replication.publication.tables import SourceTable
+from triggerkit.state.reading import Reads, Row, rows_of
 from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 #: Every action there is; changes of one that is left out would never be seen.
@@ -69,32 +68,33 @@ class _Publication:
 
 
 async def check_publication(
-    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable], *, advise: bool
+    source: Reads, name: str, tables: Sequence[SourceTable], *, advise: bool
 ) -> list[Check]:
     """Check whether the publication `name` has all of `tables`, or will be made so."""
-    async with source.cursor(row_factory=class_row(_Publication)) as cursor:
-        await cursor.execute(_PUBLICATION, [name])
-        publication = await cursor.fetchone()
-    if publication is None:
+    found, published, limits, others = await asyncio.gather(
+        rows_of(source, _PUBLICATION, [name], into=_Publication),
+        rows_of(source, _PUBLISHED, [name]),
+        _limits(source, name, tables),
+        _others(source, name, tables, advise=advise),
+    )
+    if not found:
         return [await _to_be_made(source, name, tables)]
+    [publication] = found
     return [
-        await _holds(source, publication, tables),
+        _holds(publication, set(published), tables),
         _actions(publication),
         *_partitions(publication, tables),
-        *(await _limits(source, name, tables) if tables else []),
-        *(await _others(source, name, tables) if advise else []),
+        *limits,
+        *others,
     ]
 
 
-async def _to_be_made(
-    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable]
-) -> Check:
-    cursor = await source.execute(_MAY)
-    row = await cursor.fetchone()
-    assert row is not None
-    database, role, may_create = row
-    cursor = await source.execute(_FOREIGN, [[table.oid for table in tables]])
-    oids = {oid for (oid,) in await cursor.fetchall()}
+async def _to_be_made(source: Reads, name: str, tables: Sequence[SourceTable]) -> Check:
+    [may], owned = await asyncio.gather(
+        rows_of(source, _MAY), rows_of(source, _FOREIGN, [[table.oid for table in tables]])
+    )
+    database, role, may_create = may
+    oids = {oid for (oid,) in owned}
     foreign = [table for table in tables if table.oid in oids]
     if foreign:
         statement = create_publication(name, tables, source.info.server_version)
@@ -102,7 +102,7 @@ async def _to_be_made(
             "publication",
             False,
             f"{name} is missing, and {role} does not own {_listed(foreign)}",
-            f"{statement.as_string(source)};  -- as their owner, or a superuser",
+            f"{statement.as_string(None)};  -- as their owner, or a superuser",
         )
     if not may_create:
         return Check(
@@ -115,15 +115,13 @@ async def _to_be_made(
     return Check("publication", True, f"{name} will be made{held} by `triggerkit apply`")
 
 
-async def _holds(
-    source: psycopg.AsyncConnection, publication: _Publication, tables: Sequence[SourceTable]
+def _holds(
+    publication: _Publication, published: Collection[Row], tables: Sequence[SourceTable]
 ) -> Check:
     if publication.all_tables:
         return Check("publication", True, f"{publication.name} has all tables")
     if not tables:
         return Check("publication", True, f"{publication.name} is there")
-    cursor = await source.execute(_PUBLISHED, [publication.name])
-    published = set(await cursor.fetchall())
     # By its partitions only, a partitioned table is in the publication too.
     missing = [
         t
@@ -159,14 +157,11 @@ def _partitions(publication: _Publication, tables: Sequence[SourceTable]) -> Ite
         )
 
 
-async def _limits(
-    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable]
-) -> list[Check]:
+async def _limits(source: Reads, name: str, tables: Sequence[SourceTable]) -> list[Check]:
     """Row filters hide changes, which is wrong; column lists may hide what no task shall see."""
     followed = {table.name for table in tables}
-    cursor = await source.execute(_LIMITS, [name])
     checks = []
-    for schema, table_name, filtered, listed in await cursor.fetchall():
+    for schema, table_name, filtered, listed in await rows_of(source, _LIMITS, [name]):
         if (schema, table_name) not in followed or not (filtered or listed):
             continue
         table, publication = quoted(schema, table_name), quoted(name)
@@ -184,12 +179,14 @@ async def _limits(
 
 
 async def _others(
-    source: psycopg.AsyncConnection, name: str, tables: Sequence[SourceTable]
+    source: Reads, name: str, tables: Sequence[SourceTable], *, advise: bool
 ) -> list[Check]:
     """Tables that nobody follows but the publication hurts: advice, and theirs to mend."""
+    if not advise:
+        return []
     followed = {table.name for table in tables}
-    cursor = await source.execute(_HURT, {"publication": name})
-    hurt = [row for row in await cursor.fetchall() if row[:2] not in followed]
+    found = await rows_of(source, _HURT, {"publication": name})
+    hurt = [row for row in found if row[:2] not in followed]
     if not hurt:
         return []
     detail = (

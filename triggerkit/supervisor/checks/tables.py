@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-
-import psycopg
+from collections.abc import Collection, Iterator, Sequence
 
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.followed import apart_groups, gone, read_followed, retyped
@@ -13,13 +12,16 @@ from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.tables import SourceTable, read_tables
 from triggerkit.replication.unknown_table import missing_table
+from triggerkit.state.reading import Reads, rows_of
 from triggerkit.supervisor.checks.check import Check, quoted
 
 #: `row_security_active` also tells whether policies hide rows from this very role.
 _PRIVILEGES = """
 SELECT n.nspname, c.relname, current_user, has_schema_privilege(n.oid, 'USAGE'),
     has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)
+FROM unnest(%s::text[], %s::text[]) w (schema, name)
+JOIN pg_namespace n ON n.nspname = w.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
 """
 
 #: Of what old rows bring, by the replica identity's kind.
@@ -31,20 +33,24 @@ _OLD_VALUES = {
 
 
 async def check_tables(
-    source: psycopg.AsyncConnection, declared: Sequence[Declared], publication: str
+    source: Reads, declared: Sequence[Declared], publication: str
 ) -> tuple[list[Check], list[SourceTable]]:
     """Return the checks of each followed table, and those tables that exist."""
     followers: defaultdict[TableName, list[Declared]] = defaultdict(list)
     for consumer in declared:
         for name in consumer.definition.table_names:
             followers[name].append(consumer)
-    found = await read_tables(source, followers, publication)
-    privileges = await _privileges(source, found)
+    found, privileges = await asyncio.gather(
+        read_tables(source, followers, publication), _privileges(source, followers)
+    )
+    absent = [name for name in followers if name not in found]
+    missing = await asyncio.gather(*(missing_table(source, name) for name in absent))
+    meanings = dict(zip(absent, missing, strict=True))
     checks: list[Check] = []
     for name in sorted(followers):
         table = found.get(name)
         if table is None:
-            problem, meant = await missing_table(source, name)
+            problem, meant = meanings[name]
             remedy = f"CREATE TABLE {quoted(*name)} (…);  -- or correct the name in on="
             if meant is not None:
                 remedy = f"correct the name in on=: did you mean {meant}?"
@@ -107,12 +113,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 async def _privileges(
-    source: psycopg.AsyncConnection, tables: Mapping[tuple[str, str], SourceTable]
+    source: Reads, names: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Check]:
-    cursor = await source.execute(_PRIVILEGES, [[table.oid for table in tables.values()]])
+    wanted = [[schema for schema, _ in names], [name for _, name in names]]
     return {
         (schema, name): _privilege(TableName(schema, name), *facts)
-        for schema, name, *facts in await cursor.fetchall()
+        for schema, name, *facts in await rows_of(source, _PRIVILEGES, wanted)
     }
 
 
@@ -135,16 +141,17 @@ def _privilege(
 
 
 async def check_columns(
-    source: psycopg.AsyncConnection,
+    source: Reads,
     publication: str,
     definitions: Sequence[tuple[str, ConsumerDefinition]],
 ) -> list[Check]:
     """Return what became of columns that consumers name; nothing where all are as they were."""
     # Each table is read once, however many consumers follow it.
     tables = {table for _, definition in definitions for table in definition.table_names}
-    published = await published_columns(source, publication, tables)
     compared = {t for _, d in definitions if d.filters or d.group_by for t in d.table_names}
-    followed = await read_followed(source, compared)
+    published, followed = await asyncio.gather(
+        published_columns(source, publication, tables), read_followed(source, compared)
+    )
     checks = []
     for name, definition in definitions:
         remedy = "triggerkit apply  # or set the consumer's filters again through the API"

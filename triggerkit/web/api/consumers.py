@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import psycopg
@@ -12,10 +13,11 @@ from triggerkit.consumers.declare.editing import Editor
 from triggerkit.consumers.declare.manage import Consumers, cursors_of
 from triggerkit.consumers.definition import ConsumerDefinition, TableName
 from triggerkit.consumers.gap import Gap, open_gaps
-from triggerkit.consumers.health import ConsumerHealth, consumer_health
-from triggerkit.consumers.retention import outlook
+from triggerkit.consumers.health import ConsumerHealth, consumer_health, with_losses
+from triggerkit.consumers.retention import Outlook, outlook
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.errors import UnknownConsumer
+from triggerkit.state.reading import Reads, Together, rows_of
 from triggerkit.tasks.registry import check_direct
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
@@ -112,8 +114,8 @@ else:
 
 async def list_consumers(call: Call) -> Page[ConsumerHealth]:
     """Return all consumers, by name, with their state and how far behind they are."""
-    async with call.state() as state:
-        return Page(data=await _healths(call, state))
+    async with call.state() as state, Together(state) as reads:
+        return Page(data=await _healths(call, reads))
 
 
 async def create_consumer(call: Call, body: NewConsumer) -> ChangedConsumer:
@@ -133,8 +135,8 @@ async def show_consumer(call: Call, name: str) -> ConsumerInfo:
 
 async def show_health(call: Call, name: str) -> ConsumerHealth:
     """Return the health of one consumer: how far behind it is, and what is wrong with it."""
-    async with call.state() as state:
-        found = {health.name: health for health in await _healths(call, state)}
+    async with call.state() as state, Together(state) as reads:
+        found = {health.name: health for health in await _healths(call, reads)}
     if name not in found:
         raise UnknownConsumer(name, list(found))
     return found[name]
@@ -197,10 +199,14 @@ async def accept_gap(call: Call, name: str, body: AcceptGap) -> ConsumerInfo:
         return ConsumerInfo(**await _shown(state, name))
 
 
-async def _healths(call: Call, state: psycopg.AsyncConnection) -> list[ConsumerHealth]:
-    cursor = await state.execute("SELECT id FROM triggerkit.databases ORDER BY id")
-    ids = [database_id for (database_id,) in await cursor.fetchall()]
-    return await consumer_health(state, [await outlook(state, id_, call.policy) for id_ in ids])
+async def _healths(call: Call, state: Reads) -> list[ConsumerHealth]:
+    healths, outlooks = await asyncio.gather(consumer_health(state), _outlooks(call, state))
+    return with_losses(healths, outlooks)
+
+
+async def _outlooks(call: Call, state: Reads) -> list[Outlook]:
+    databases = await rows_of(state, "SELECT id FROM triggerkit.databases ORDER BY id")
+    return await asyncio.gather(*(outlook(state, row[0], call.policy) for row in databases))
 
 
 def editor_of(

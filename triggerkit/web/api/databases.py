@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from triggerkit.consumers.health import Problem
 from triggerkit.errors import CannotConnect, unknown_name
+from triggerkit.state.reading import Together
 from triggerkit.web.api.operation import Call, Page
 from triggerkit.web.api.problems import NotFound
 
@@ -81,19 +82,28 @@ async def show_database(call: Call, name: str) -> DatabaseInfo:
 async def show_health(call: Call, name: str) -> DatabaseHealth:
     """Return the health of a database's capture, and what is wrong with its server, slot, tables
     and log. Where the source does not answer, what the state knows of it."""
+    named = {database.name: database for database in await show_healths(call)}
+    if name not in named:
+        raise _unknown(name, list(named))
+    return named[name]
+
+
+async def show_healths(call: Call) -> list[DatabaseHealth]:
+    """Return the health of every database, by name."""
     if call.database_health is None:
         raise CannotConnect("this process does not serve databases; ask `triggerkit serve`")
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(call.state())
-        try:
-            source = await stack.enter_async_context(call.source())
-        except CannotConnect:
-            source = None
-        found, _ = await call.database_health(state, source, call.policy)
-    named = {database.name: database for database in found}
-    if name not in named:
-        raise _unknown(name, list(named))
-    return DatabaseHealth.model_validate(named[name])
+        reads = await stack.enter_async_context(Together(state))
+        source: Together | None = reads
+        if call.settings.state_dsn != call.settings.source_dsn:
+            try:
+                other = await stack.enter_async_context(call.source())
+                source = await stack.enter_async_context(Together(other))
+            except CannotConnect:
+                source = None
+        found, _ = await call.database_health(reads, source, call.policy)
+    return [DatabaseHealth.model_validate(database) for database in found]
 
 
 def _unknown(name: str, known: list[str]) -> NotFound:

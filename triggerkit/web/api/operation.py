@@ -17,6 +17,7 @@ from triggerkit.encryption import Keyring
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.state.reading import Reads
 from triggerkit.tasks.task import Task
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
@@ -32,7 +33,7 @@ T = TypeVar("T")
 #: Looks at the captured databases: by the state, by the source or without it, and by the policy of
 #: the log. It is given from above, since it looks by the checks of the processes.
 DatabaseHealthOf = Callable[
-    [psycopg.AsyncConnection, psycopg.AsyncConnection | None, Policy],
+    [Reads, Reads | None, Policy],
     Awaitable[tuple[Sequence[Any], Sequence[Outlook]]],
 ]
 

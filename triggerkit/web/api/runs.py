@@ -15,6 +15,7 @@ from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.runs.admin.browse import list_runs, show_run, summaries_of
 from triggerkit.runs.admin.control import cancel_run, cancel_runs, reschedule_run
 from triggerkit.runs.admin.error_groups import group_errors
+from triggerkit.state.reading import Reads
 from triggerkit.tasks.replay import Edited, Replayer
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 from triggerkit.web.api.run_models import Run, RunSummary, Text, Wanted, WantedPage
@@ -137,7 +138,16 @@ async def list_all_runs(call: Call, query: WantedPage) -> Page[RunSummary]:
 async def show_one_run(call: Call, id: str) -> Run:  # noqa: A002 - the path's name
     """Return one run whole, with its payload, its output, its attempts and what it said."""
     async with call.state() as state:
-        found = await show_run(state, id)
+        return await run_of(state, id)
+
+
+async def run_of(state: Reads, id: str) -> Run:  # noqa: A002
+    """Return one run whole, as it is read of `state`.
+
+    Raises:
+        UnknownRun: there is none of this id.
+    """
+    found = await show_run(state, id)
     if found is None:
         raise UnknownRun(f"no run has the id {id!r}; see GET /api/v1/runs")
     return Run.model_validate(found)

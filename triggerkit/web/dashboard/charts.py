@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from triggerkit.runs.keeper.rollups import (
     floor_to,
     percentile_s,
 )
-from triggerkit.web.api.operation import Call
+from triggerkit.state.reading import Reads, together
 from triggerkit.web.dashboard.page import Asked
 from triggerkit.web.dashboard.values import milliseconds
 
@@ -71,15 +72,15 @@ def window_of(asked: Asked) -> str:
     return window if window in WINDOWS else "1h"
 
 
-async def charts_of(call: Call, window: str, task: str = ALL) -> list[Chart]:
+async def charts_of(state: Reads, window: str, task: str = ALL) -> list[Chart]:
     """Return the charts of a window: of all that goes on, or of one task's runs."""
     duration, step_s = WINDOWS[window]
     now = datetime.now(UTC)
     since = floor_to(now - duration, step_s)
-    async with call.state() as state:
-        steps = await read_steps(state, step_s, task, since)
-        lag = await read_lag(state, step_s, since) if task == ALL else {}
-        captured = await read_captured(state, step_s, since) if task == ALL else {}
+    async with together(state) as reads:
+        steps, (lag, captured) = await asyncio.gather(
+            read_steps(reads, step_s, task, since), _of_log(reads, step_s, since, task)
+        )
     count = int((floor_to(now, step_s) - since).total_seconds()) // step_s
     at = [since + timedelta(seconds=n * step_s) for n in range(count)]
 
@@ -106,6 +107,15 @@ async def charts_of(call: Call, window: str, task: str = ALL) -> list[Chart]:
         worst = {"furthest behind": [lag[m][1] if m in lag else None for m in at]}
         found.insert(2, _chart("Lag of consumers", "s", at, worst, "None was behind"))
     return found
+
+
+async def _of_log(
+    state: Reads, step_s: int, since: datetime, task: str
+) -> tuple[Mapping[datetime, tuple[int, float]], Mapping[datetime, int]]:
+    """Return the lag and the captured changes, which are of no one task."""
+    if task != ALL:
+        return {}, {}
+    return await asyncio.gather(read_lag(state, step_s, since), read_captured(state, step_s, since))
 
 
 def spark(activity: Activity | None, now: datetime) -> Mapping[str, Any] | None:

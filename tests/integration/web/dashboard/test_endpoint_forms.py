@@ -113,11 +113,12 @@ def test_an_endpoint_is_deleted_once_no_consumer_uses_it_and_its_name_is_typed(
     assert state.rows("SELECT name FROM triggerkit.endpoints") == []
 
 
-def test_connect_shows_checks_snippets_and_a_line_for_each_key_that_is_not_set(
+def test_connect_leads_to_checks_and_shows_snippets_and_a_line_for_each_key_that_is_not_set(
     state: RunState, visitor: Visitor
 ) -> None:
     page = visitor.get("/connect")
-    assert "checks that are in order" in page.text
+    assert "/dashboard/checks" in page.links
+    assert "checks that are in order" in visitor.get("/checks").text
     assert f"/dashboard{NEW}" in page.links
     for snippet in (
         "triggerkit endpoints create my_service",

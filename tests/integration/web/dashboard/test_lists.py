@@ -70,10 +70,12 @@ def test_endpoints_show_their_answers_and_databases_their_checks(after_a_change:
     endpoints = after_a_change.get("/endpoints").text
     assert re.search(r"tell .*/api/tell 200 200", endpoints)
     assert "200" in after_a_change.get("/endpoints/tell").text
-    databases = after_a_change.get("/databases").text
-    assert "postgres reachable" in databases
-    assert "wal_level" in databases
-    [link] = [to for to in after_a_change.get("/databases").links if "/databases/" in to]
+    databases = after_a_change.get("/databases")
+    assert "/dashboard/checks" in databases.links
+    checks = after_a_change.get("/checks").text
+    assert "postgres reachable" in checks
+    assert "wal_level" in checks
+    [link] = [to for to in databases.links if "/databases/" in to]
     assert "Publication triggerkit" in after_a_change.request("GET", link).text
 
 

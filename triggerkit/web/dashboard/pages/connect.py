@@ -5,19 +5,14 @@ from __future__ import annotations
 
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
-from triggerkit.web.dashboard.pages.databases import checked
 
 
 async def show_connect(asked: Asked) -> Answer:
-    """Show the snippets with the names that are set, and what is missing; no secret."""
+    """Show the snippets with the names that are set; no secret."""
     settings = asked.call.settings
-    checks, problem = await checked(asked)
     names = CaptureNames.of(settings)
     followed = [table for task in asked.call.tasks if task.on for table in task.on.tables]
     values = {
-        "failed": [check for check in checks if not check.ok],
-        "checks": checks,
-        "problem": problem,
         "url": settings.public_url,
         "publication": names.publication or "triggerkit",
         "table": min(followed, default="public.posts"),

@@ -56,8 +56,10 @@ async def show_overview(asked: Asked) -> Answer:
     every = [*away, *_problems(found)]
     problems = sorted(every, key=lambda one: _SEVERITIES.index(one["severity"]))
     window = window_of(asked)
+    async with call.state() as state:
+        charts = await charts_of(state, window)
     values = {
-        "charts": await charts_of(call, window),
+        "charts": charts,
         "window": window,
         "windows": list(WINDOWS),
         "found": {**found, "ready": found["ready"] and not away},

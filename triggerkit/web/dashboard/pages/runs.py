@@ -24,8 +24,9 @@ from triggerkit.runs.admin.browse import (
 from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
+from triggerkit.state.reading import Reads, Together
 from triggerkit.web.api.run_models import Run, RunSpan, Wanted, WantedPage
-from triggerkit.web.api.runs import show_one_run
+from triggerkit.web.api.runs import run_of
 from triggerkit.web.bulk.verbs import verbs_of_runs
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
@@ -116,8 +117,11 @@ async def show_count(asked: Asked) -> Answer:
 
 async def show_run(asked: Asked) -> Answer:
     """Show one run whole, and the way of the row that caused it."""
-    run = await show_one_run(asked.call, asked.path("id"))
-    change, gone = await _change(asked, run)
+    async with asked.call.state() as state, Together(state) as reads:
+        run, place = await asyncio.gather(
+            run_of(reads, asked.path("id")), _place(reads, asked.path("id"))
+        )
+    change, gone = await _change(asked, run, place)
     bars = _bars(run) if change is None else joined(change)
     lines = [entry for entry in run.spans if entry.kind == "log"]
     failures = [one for one in reversed(run.attempts) if one.error is not None]
@@ -202,14 +206,24 @@ async def _found(asked: Asked, wanted: WantedPage) -> tuple[FoundRuns, str]:
     return found, f"{count:,}" if are_all else f"{max(count, len(found.runs)):,}+"
 
 
-async def _change(asked: Asked, run: Run) -> tuple[Trace | None, str | None]:
+async def _place(state: Reads, run_id: str) -> tuple[int, int, str] | str:
+    """Return where the change is that made a run, or why it is not known."""
+    try:
+        return await position_of_run(state, run_id)
+    except TriggerkitError as error:
+        return str(error)
+
+
+async def _change(
+    asked: Asked, run: Run, place: tuple[int, int, str] | str
+) -> tuple[Trace | None, str | None]:
     """Return the change that made a run; else why it is not shown, where there was one."""
     if (run.source or {}).get("position") is None:
         return None, None
+    if isinstance(place, str):
+        return None, place
     try:
-        async with asked.call.state() as state:
-            database_id, position, consumer = await position_of_run(state, run.id)
-        found = await trace(asked.call.client.pool, database_id, position, consumer, run_id=run.id)
+        found = await trace(asked.call.client.pool, *place, run_id=run.id)
     except TriggerkitError as error:
         return None, str(error)
     return found, None

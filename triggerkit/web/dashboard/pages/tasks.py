@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.rolled import read_activity
 from triggerkit.runs.admin.tasks import TaskCounts, count_tasks
 from triggerkit.runs.keeper.rollups import Step, percentile_s
+from triggerkit.state.reading import Reads, Together
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.problems import NotFound
-from triggerkit.web.api.runs import show_one_run
+from triggerkit.web.api.runs import run_of
 from triggerkit.web.dashboard.charts import WINDOWS, charts_of, spark, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
@@ -84,12 +86,17 @@ async def show_task(asked: Asked) -> Answer:
     async with asked.call.state() as state:
         found = await search_runs(state, RunFilter(task=name), limit=PAGE_RUNS, within_ms=LOOK_MS)
         runs = found.runs
-        counts = (await count_tasks(state)).get(name, TaskCounts())
+        async with Together(state) as reads:
+            of_all, charts, example = await asyncio.gather(
+                count_tasks(reads),
+                charts_of(reads, window_of(asked), name),
+                _payload(asked, reads, runs[0]["id"] if task and runs else None),
+            )
+        counts = of_all.get(name, TaskCounts())
         if task is None and not runs and counts == TaskCounts() and found.back_to is None:
             known = ", ".join(sorted(task.name for task in asked.call.tasks)) or "none"
             raise NotFound(f"no task is named {name!r}; known tasks: {known}")
         errors = await group_errors(state, task=name)
-    window = window_of(asked)
     values = {
         "name": name,
         "task": task,
@@ -97,20 +104,20 @@ async def show_task(asked: Asked) -> Answer:
         "back_to": found.back_to,
         "counts": counts,
         "errors": errors[:10],
-        "example": await _payload(asked, runs[0]["id"]) if task and runs else "",
-        "charts": await charts_of(asked.call, window, name),
-        "window": window,
+        "example": example,
+        "charts": charts,
+        "window": window_of(asked),
         "windows": list(WINDOWS),
     }
     return Shown("task.html", f"Task {name}", values)
 
 
-async def _payload(asked: Asked, run_id: str) -> str:
+async def _payload(asked: Asked, state: Reads, run_id: str | None) -> str:
     """Return the payload of a run, for somebody to edit; nothing when it is too large for that,
     or not to be seen."""
-    if asked.call.settings.triggerkit_hide_values:
+    if run_id is None or asked.call.settings.triggerkit_hide_values:
         return ""
-    payload = (await show_one_run(asked.call, run_id)).payload
+    payload = (await run_of(state, run_id)).payload
     text = json.dumps(payload, indent=2, ensure_ascii=False)
     return text if len(text) <= MOST_EDITED else ""
 

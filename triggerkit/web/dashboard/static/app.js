@@ -1,5 +1,6 @@
 // What pages gain by JavaScript. All of them can be read and used without it.
 import { charts } from "./charts.js";
+import { checks } from "./checks.js";
 import { copyButtons } from "./copy.js";
 import { counts } from "./counts.js";
 import { completions } from "./filter.js";
@@ -16,6 +17,7 @@ function dress() {
 
 dress();
 setInterval(times, 20000);
+checks().then(copyButtons);
 completions();
 keys();
 live(dress);
