@@ -28,10 +28,11 @@ IDLE_S = 15.0
 SETTLING_S = 3.0
 
 #: Statements in the server's log of those who read pages; what begins and ends transactions and
-#: sets what holds in them is none.
+#: sets what holds in them is none, nor the empty one that asks whether a connection is still one.
 _QUERY = re.compile(
     r"^\[triggerkit (?:dashboard|status|check|api|why)[^\]]*\] LOG:  "
-    r"(?:statement|execute [^:]*): (?!BEGIN|COMMIT|ROLLBACK|SET |SAVEPOINT|RELEASE)(.*)",
+    r"(?:statement|execute [^:]*): "
+    r"(?!BEGIN|COMMIT|ROLLBACK|SET |SAVEPOINT|RELEASE|\n\[|\n?\Z)(.*)",
     re.MULTILINE,
 )
 
