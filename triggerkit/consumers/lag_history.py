@@ -33,12 +33,17 @@ _FORGET = (
     "DELETE FROM triggerkit.log_minutes WHERE at < clock_timestamp() - %s::interval",
 )
 
-#: The worst of each step, and of all consumers or one.
+#: The worst of each step, and of all consumers or one. Each minute is of all consumers first: of
+#: their rows there are many, and a step takes longer to compute than a row to read.
 _READ_LAG = """
-SELECT to_timestamp(floor(extract(epoch FROM m.at) / %(step_s)s) * %(step_s)s) AS step,
-    max(m.messages), max(m.seconds)
-FROM triggerkit.lag_minutes m JOIN triggerkit.consumers c ON c.id = m.consumer_id
-WHERE m.at >= %(since)s AND (%(consumer)s::text IS NULL OR c.name = %(consumer)s)
+SELECT to_timestamp(floor(extract(epoch FROM n.at) / %(step_s)s) * %(step_s)s) AS step,
+    max(n.messages), max(n.seconds)
+FROM (
+    SELECT m.at, max(m.messages) AS messages, max(m.seconds) AS seconds
+    FROM triggerkit.lag_minutes m
+    WHERE m.at >= %(since)s AND (%(consumer)s::text IS NULL OR m.consumer_id = (
+        SELECT c.id FROM triggerkit.consumers c WHERE c.name = %(consumer)s))
+    GROUP BY m.at) n
 GROUP BY 1 ORDER BY 1
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +29,12 @@ def shown_runs(health: RunHealth, workers: Sequence[WorkerInfo]) -> dict[str, li
 
 
 def _with(found: Any, problems: Sequence[Problem] | Iterator[Problem]) -> Shown:
-    return {**asdict(found), "problems": [asdict(problem) for problem in problems]}
+    return {**_values(found), "problems": [_values(problem) for problem in problems]}
+
+
+def _values(found: Any) -> Shown:
+    """Return the fields of what has no others within: of hundreds, `asdict` takes milliseconds."""
+    return {name: getattr(found, name) for name in found.__slots__}
 
 
 def _of_failing(task: FailingTask) -> Problem:

@@ -29,7 +29,7 @@ _FOREIGN = re.compile(r"site-packages/|dist-packages/|/lib/python\d|^<frozen ")
 #: error is unpacked once for each run.
 GROUP = """
 SELECT g.task, g.type, g.status = 'retrying', count(*)::int, min(g.at), max(g.at), min(g.next_at),
-    (array_agg(g.id ORDER BY g.at DESC))[1]
+    (array_agg(g.id ORDER BY g.at DESC))[1], g.frames
 FROM (
     SELECT f.id, f.task, f.status, f.at, f.next_at, coalesce(e.type, '') AS type,
         md5(left(e.traceback, -2 - length(coalesce(e.message, '')))) AS frames
@@ -55,7 +55,9 @@ _LOOK = GROUP.format(
 )
 
 _ERRORS = f"""
-SELECT r.id, coalesce(e.message, ''), right(e.traceback, {TRACEBACK_CHARS}) FROM triggerkit.runs r
+SELECT r.id, coalesce(e.message, ''),
+    CASE WHEN r.id = ANY (%s) THEN right(e.traceback, {TRACEBACK_CHARS}) END
+FROM triggerkit.runs r
 CROSS JOIN LATERAL jsonb_to_record(r.error) e (message text, traceback text) WHERE r.id = ANY (%s)
 """  # noqa: S608 - of constants
 
@@ -122,12 +124,15 @@ async def same_errors(
     rows = await rows_of(connection, query, parameters)
     if not rows:
         return []
-    last = await rows_of(connection, _ERRORS, [[row[-1] for row in rows]])
-    errors = {run_id: rest for run_id, *rest in last}
+    # Many tasks fail at the same place: its traceback is read once.
+    of_frames = {frames: run_id for *_, run_id, frames in rows}
+    last = [run_id for *_, run_id, _ in rows]
+    errors = await rows_of(connection, _ERRORS, [list(of_frames.values()), last])
+    messages = {run_id: message for run_id, message, _ in errors}
+    places = {run_id: place_of(traceback) for run_id, _, traceback in errors if traceback}
     found = []
-    for task, kind, is_retrying, count, first_at, last_at, next_at, run_id in rows:
-        message, traceback = errors.get(run_id, ("", ""))
-        place = place_of(traceback or "")
+    for task, kind, is_retrying, count, first_at, last_at, next_at, run_id, frames in rows:
+        message, place = messages.get(run_id, ""), places.get(of_frames[frames])
         times = first_at, last_at, next_at
         found.append(SameErrors(task, kind, place, is_retrying, count, *times, run_id, message))
     return found
@@ -135,9 +140,12 @@ async def same_errors(
 
 def place_of(traceback: str) -> str | None:
     """Return the last frame of the project's own code, else the last one of all."""
-    frames = list(_FRAME.finditer(traceback))
-    own = [frame for frame in frames if not _is_foreign(frame)]
-    last = next(reversed(own or frames), None)
+    last = None
+    for line in reversed(traceback.split("\n")):
+        frame = _FRAME.match(line)
+        if frame is not None and not _is_foreign(frame):
+            return _place(frame)
+        last = last or frame
     return None if last is None else _place(last)
 
 
