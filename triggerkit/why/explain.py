@@ -17,12 +17,11 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
-from triggerkit.consumers.trace.changes import Trace, position_of_run, trace, traces
+from triggerkit.consumers.trace.changes import Trace, trace, traces
 from triggerkit.consumers.trace.runs import runs_made
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError, UnknownRun
 from triggerkit.log.search import Searched, position_of_commit, search_row
 from triggerkit.message import row_key
-from triggerkit.runs.admin.browse import explained
 from triggerkit.runs.admin.workers import list_workers
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -34,7 +33,7 @@ from triggerkit.why.capture_cause import Capture, capture_of, not_captured, not_
 from triggerkit.why.consumer_cause import cause_at_consumer
 from triggerkit.why.effect import Causes, Effect, conclusion
 from triggerkit.why.row_text import read_row
-from triggerkit.why.run_cause import Explained, cause_of_run, runs_of_row, tasks_of
+from triggerkit.why.run_cause import Explained, cause_of_run, origin_of_run, runs_of_row, tasks_of
 from triggerkit.why.source_row import SourceRow, look_at_row, unread
 from triggerkit.why.steps import steps_of
 
@@ -140,22 +139,16 @@ class Why:
         """
         async with AsyncExitStack() as stack:
             state = await self._state(stack)
-            known = await explained(state, [run_id])
-            if not known:
-                raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
-            run, _ = known[0]
-            origin = run["source"] or {}
+            task, origin, place = await origin_of_run(state, run_id)
             key = origin.get("key")
-            runs = await runs_of_row(state, {run_id: run["task"]}, key)
+            runs = await runs_of_row(state, {run_id: task}, key)
             cause = await self._alive(await cause_of_run(state, runs[0]))
         _, values = read_row(key or "") or (None, None)
         subject = Subject(origin.get("table"), values, origin.get("position"), run_id)
         traces = []
-        if subject.position is not None and origin.get("consumer") is not None:
+        if subject.position is not None and place is not None:
             # What retention dropped is not known any more; the run says enough.
             with suppress(TriggerkitError):
-                async with self._states.connection() as state:
-                    place = await position_of_run(state, run_id)
                 traces.append(await trace(self._states, *place, run_id=run_id))
         return _answer(subject, cause, steps_of(traces, runs), None)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, cast
 
 import psycopg
 
+from triggerkit.consumers.trace.changes import position_of_run
+from triggerkit.errors import TriggerkitError, UnknownRun
 from triggerkit.runs.admin.browse import explained
 from triggerkit.runs.admin.error_groups import place_of
 from triggerkit.runs.admin.reasons import Reason
+from triggerkit.state.reading import Reads, Together, rows_of
 from triggerkit.state.short_key import short_key
 from triggerkit.why.answer import Cause, Code
 
@@ -41,6 +46,8 @@ UNION ALL
  ORDER BY r.id DESC LIMIT %(most)s)
 """
 
+_RUN = "SELECT task, source FROM triggerkit.runs WHERE id = %s"
+
 _REPLAYS = """
 WITH RECURSIVE replays (id) AS (
     SELECT unnest(%s::text[]) COLLATE "C"
@@ -51,6 +58,28 @@ SELECT id FROM replays ORDER BY id DESC LIMIT %s
 
 #: A run, and why it is not running.
 Explained = tuple[Mapping[str, Any], Reason | None]
+
+
+async def origin_of_run(
+    state: psycopg.AsyncConnection, run_id: str
+) -> tuple[str, Mapping[str, Any], tuple[int, int, str] | None]:
+    """Return a run's task, its source, and where the change is that made it, None without one.
+
+    Raises:
+        UnknownRun: there is none of this id.
+    """
+    async with Together(state) as reads:
+        known, place = await asyncio.gather(rows_of(reads, _RUN, [run_id]), _place(reads, run_id))
+    if not known:
+        raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
+    task, source = known[0]
+    return task, source or {}, place
+
+
+async def _place(state: Reads, run_id: str) -> tuple[int, int, str] | None:
+    with suppress(TriggerkitError):
+        return await position_of_run(state, run_id)
+    return None
 
 
 async def runs_of_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from triggerkit.replication.publication.tables import is_published
 from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.state.faults import is_away
+from triggerkit.state.reading import Together
 
 #: Milliseconds that a look into the source may take.
 LOOK_MS = 300
@@ -67,11 +69,12 @@ async def look_at_row(
     if columns:
         texts, where = await _canonical(source, table, columns, values)
     name = (table.schema, table.name)
-    found = SourceRow(
-        orjson.dumps(texts).decode(),
-        slot=await read_slot(source, database.slot_name),
-        is_published=await is_published(source, database.publication_name, name),
-    )
+    async with Together(source) as reads:
+        slot, published = await asyncio.gather(
+            read_slot(reads, database.slot_name),
+            is_published(reads, database.publication_name, name),
+        )
+    found = SourceRow(orjson.dumps(texts).decode(), slot=slot, is_published=published)
     if where is None:
         return found
     return await _read(source, table, columns, where, found)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import psycopg
 from psycopg import sql
 
 from triggerkit.replication.slot import PUBLICATION
@@ -168,13 +167,10 @@ async def read_tables(
     return {table.name: table for table in tables}
 
 
-async def is_published(
-    connection: psycopg.AsyncConnection, publication: str, table: tuple[str, str]
-) -> bool:
+async def is_published(connection: Reads, publication: str, table: tuple[str, str]) -> bool:
     """Return whether `publication` has the changes of a table."""
     parameters = {"publication": publication, "schema": table[0], "table": table[1]}
-    cursor = await connection.execute(_PUBLISHED, parameters)
-    return await cursor.fetchone() == (True,)
+    return await rows_of(connection, _PUBLISHED, parameters) == [(True,)]
 
 
 async def publishes_generated(connection: Reads, publication: str) -> bool:
