@@ -33,6 +33,7 @@ KNOWN = {
     "backfill_id": "1",
     "position": "1",
     "start": "beginning",
+    "when": "30m",
     "shell": "bash",
 }
 
@@ -120,7 +121,7 @@ class Command:
     def _value(self, parameter: Any, *, unknown: bool = False) -> str:
         if parameter.type_descriptor.annotation is int:
             return "987654" if unknown else "1"
-        if unknown:
+        if unknown and parameter.name != "when":
             return NOWHERE
         if self.words[0] == "endpoints" and parameter.name == "name":
             return ENDPOINT if self.words[1] != "create" else NOWHERE

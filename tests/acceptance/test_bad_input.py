@@ -148,7 +148,14 @@ def test_an_unknown_name_is_answered_with_what_there_is(
 ) -> None:
     settings = settings_of(database_url, redis_url)
     # These make it, or may be told ahead of the first run.
-    makes = {"init", "endpoints create", "consumers create", "queues pause", "queues limit"}
+    makes = {
+        "init",
+        "endpoints create",
+        "consumers create",
+        "events users add",
+        "queues pause",
+        "queues limit",
+    }
     cases = [
         Case(command.name, command.typed(unknown=True), settings)
         for command in commands()

@@ -116,9 +116,9 @@ def users_add(
     elif password_stdin:
         console.print(f"added {name}", markup=False)
     else:
-        # The password alone, for scripts to take.
-        print(f"added {name}; its password, shown this once:", file=sys.stderr)
-        print(password)
+        # The password alone, for scripts to take; the rest is for whoever sees it.
+        print(password, flush=True)
+        print(f"added {name}; its password is shown this once", file=sys.stderr)
 
 
 def users_list(json: Json = False) -> None:
