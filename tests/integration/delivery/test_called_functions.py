@@ -21,10 +21,11 @@ Item = Change[dict[str, str]]
 
 
 def fork() -> int:
-    """Fork; who is forked writes its number into the file that the environment names."""
+    """Fork; the number of who is forked is written into the file that the environment names: by
+    the other one, since who is forked may be ended before."""
     pid = os.fork()
-    if not pid:
-        Path(os.environ["FORKED"]).write_text(str(os.getpid()))
+    if pid:
+        Path(os.environ["FORKED"]).write_text(str(pid))
     return pid
 
 
