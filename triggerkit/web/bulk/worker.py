@@ -65,8 +65,9 @@ class BulkWorker:
                 if is_wanted:
                     await self._work(client)
             except (psycopg.Error, PoolTimeout, TriggerkitError, TransportAway) as error:
-                # The step is done again.
-                logger.warning("bulks wait: %s", type(error).__name__)
+                # The step is done again. That a server is away is told by who keeps a connection.
+                if not isinstance(error, (CannotConnect, TransportAway)) and not is_away(error):
+                    logger.warning("bulks wait: %s", type(error).__name__)
             except Exception as error:
                 # Whoever works on bulks does so for as long as the process runs.
                 logger.exception("bulks wait; please report it", exc_info=_without_message(error))
