@@ -14,8 +14,11 @@ from triggerkit.failpoints import POINTS, VARIABLE
 #: Where nothing is pushed, nobody comes.
 OF_PUSHES = {"post-before", "post-after"}
 
-CASES = [(point, "webhook") for point in POINTS]
-CASES += [(point, "direct") for point in POINTS if point not in OF_PUSHES]
+#: On the way into Kafka; tests/faults/test_kafka_kills.py kills there.
+OF_EVENTS = {"produced-before-cursor"}
+
+CASES = [(point, "webhook") for point in POINTS if point not in OF_EVENTS]
+CASES += [(point, "direct") for point in POINTS if point not in OF_EVENTS | OF_PUSHES]
 
 
 @pytest.mark.parametrize(("point", "scenario"), CASES, indirect=["scenario"])
