@@ -22,7 +22,8 @@ MOST_KEYS = 200
 _HEAD = "SELECT next_position FROM triggerkit.databases WHERE id = %s"
 
 #: Changes that lack a value, by the index events_left_out, of rows that have no later version of
-#: which one could be known: that would be in the index events_large (see `log/unchanged.py`).
+#: which one could be known: that would be in the index events_large (see `log/unchanged.py`). What
+#: comes after `end` is not looked at: of a row that changes all the time, no change would be last.
 _FIND = """
 SELECT e.position, e.key, e.xid FROM triggerkit.events e
 CROSS JOIN LATERAL (
@@ -30,7 +31,7 @@ CROSS JOIN LATERAL (
     WHERE l.database_id = e.database_id AND l.partition = e.partition
       AND hashtext(l.key) >= hashtext(e.key) AND hashtext(l.key) <= hashtext(e.key)
       AND (octet_length(l.record) > 2000 OR l.unchanged IS NOT NULL OR l.fault IS NOT NULL)
-      AND l.position >= e.position AND l.key = e.key
+      AND l.position >= e.position AND l.position < %(end)s AND l.key = e.key
       AND l.schema_name = e.schema_name AND l.table_name = e.table_name
       AND (l.consumer_id IS NULL OR l.consumer_id = %(consumer)s)
     ORDER BY hashtext(l.key) DESC, l.position DESC LIMIT 1) AS last

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
 from tests.integration.consumers.backfill.operator import Operator, Scene
 from tests.integration.pipeline import declare, execute, streaming
 from tests.receiver import Receiver
+from triggerkit.consumers.backfill.left_out import head_of
+from triggerkit.consumers.backfill.opened import OpenBackfill
 from triggerkit.consumers.definition import rows
 
 BODY_CHARS = 3_200
@@ -135,5 +140,31 @@ def test_a_row_that_changes_all_the_time_comes_whole_and_holds_nobody_up(scene: 
             await receiver.until(lambda: not lacking(receiver))
         versions = [m["record"]["version"] for m in receiver.messages if m["record"]["id"] == 299]
         assert versions == sorted(versions), "an older version after a newer one"
+
+    scene(scenario)
+
+
+def test_a_row_that_changes_while_it_is_looked_for_is_read_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(operator: Operator, receiver: Receiver) -> None:
+        await prepared(operator, receiver, 300, sort_by="at", batch_size=100)
+        change = "UPDATE public.items SET version = version + 1, at = now() WHERE id = 299"
+
+        async def head_before_a_change(pool: AsyncConnectionPool, backfill: OpenBackfill) -> int:
+            head = await head_of(pool, backfill)
+            await operator.source.execute(change)
+            while await head_of(pool, backfill) == head:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.005)
+            return head
+
+        monkeypatch.setattr("triggerkit.consumers.backfill.table.head_of", head_before_a_change)
+        backfill = await operator.start(rows_per_s=200)
+        async with streaming(operator.settings, receiver):
+            await operator.until_read(backfill, 1)
+            await operator.source.execute(change)
+            await operator.until_state(backfill, "completed")
+            await receiver.until(lambda: len(last_messages(receiver)) == 300)
+            await receiver.until(lambda: not lacking(receiver))
 
     scene(scenario)
