@@ -150,6 +150,7 @@ def parked_rows(connection: Connection) -> list[Any]:
     return connection.execute("SELECT key FROM triggerkit.parked").fetchall()
 
 
+@pytest.mark.timeout(300)
 def test_a_receiver_that_fails_half_of_the_time_gets_all_in_the_end(
     scenario: Scenario, stream: Stream
 ) -> None:
