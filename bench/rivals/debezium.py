@@ -14,15 +14,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
-import orjson
 from psycopg.conninfo import make_conninfo
 
 from bench.items import SCHEMA, insert
 from bench.processes import Program, environment, wait_until
 from bench.project import ROOT, Connection, connect, one
 from bench.rivals.own_environment import NotInstalled, own_environment
+from bench.rivals.receiver import taken_at
 from triggerkit.embedded.cluster import PORT, USER
 from triggerkit.embedded.postgres import EmbeddedPostgres
 
@@ -100,8 +99,7 @@ class Debezium:
         return rate
 
     def _taken(self) -> dict[str, float]:
-        with urlopen(self._url, timeout=30) as answer:
-            return dict(orjson.loads(answer.read()))
+        return taken_at(self._url)
 
 
 def _is_taken(port: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench.figures import Figure, Latencies, Report, Scale, Target
@@ -47,30 +48,47 @@ def enter(change: Change[Ping]) -> None:
         file.write(f"{change.record.id} {entered_ns}\\n")
 """
 
+#: The same task, whose runs the stream makes itself.
+DIRECT_TASKS = TASKS.replace('changes("public.pings")', 'changes("public.pings", via="direct")')
+
 #: Makes something happen and gives its number in the notes.
 Cause = Callable[[], int]
+
+#: How many changes are made with which pauses between them.
+Paces = list[tuple[int, tuple[float, float]]]
+
+#: The latencies of each pace, measured in a folder.
+Measure = Callable[[Path, Paces], list[list[float]]]
 
 
 def run(scale: Scale) -> Report:
     """Measure the product and plain Dramatiq in turns, at both paces."""
     steady, resting, rounds = scale.pick(30, 100), scale.pick(8, 50), scale.pick(1, 2)
-    ours: dict[str, list[float]] = {"steady": [], "resting": []}
-    theirs: dict[str, list[float]] = {"steady": [], "resting": []}
+    contestants: dict[str, Measure] = {
+        "product": partial(_product, TASKS),
+        "direct": partial(_product, DIRECT_TASKS),
+        "dramatiq": _rival,
+    }
+    samples: dict[str, dict[str, list[float]]] = {
+        name: {"steady": [], "resting": []} for name in contestants
+    }
     with work_folder() as folder:
         for _ in range(rounds):
-            for name, found in (("product", ours), ("rival", theirs)):
-                measure = _product if name == "product" else _rival
+            for name, measure in contestants.items():
                 paces = measure(folder / name, [(steady, STEADY_S), (resting, RESTING_S)])
-                found["steady"] += paces[0]
-                found["resting"] += paces[1]
+                samples[name]["steady"] += paces[0]
+                samples[name]["resting"] += paces[1]
     return _report(
-        {pace: Latencies(tuple(samples)) for pace, samples in ours.items()},
-        {pace: Latencies(tuple(samples)) for pace, samples in theirs.items()},
+        {
+            name: {pace: Latencies(tuple(found)) for pace, found in paces.items()}
+            for name, paces in samples.items()
+        }
     )
 
 
-def _report(ours: dict[str, Latencies], theirs: dict[str, Latencies]) -> Report:
+def _report(measured: dict[str, dict[str, Latencies]]) -> Report:
     figures = []
+    ours, theirs = measured["product"], measured["dramatiq"]
     for pace, when in (("resting", "0.5 to 1.5 s"), ("steady", "20 to 80 ms")):
         our, their = ours[pace], theirs[pace]
         is_target = pace == "resting"
@@ -79,6 +97,7 @@ def _report(ours: dict[str, Latencies], theirs: dict[str, Latencies]) -> Report:
             Figure("  p95", our.at(95), "ms"),
             Figure("  p99", our.at(99), "ms"),
             Figure("  max", our.at(100), "ms"),
+            *_direct(measured["direct"][pace], is_target=is_target),
             Figure("  Dramatiq send → entered: p50", their.at(50), "ms"),
             Figure("  Dramatiq p95", their.at(95), "ms"),
             Figure(
@@ -94,16 +113,24 @@ def _report(ours: dict[str, Latencies], theirs: dict[str, Latencies]) -> Report:
                 Target("≤", 1 / 20) if is_target else None,
             ),
         ]
-    raw = {
-        "product_ms": {pace: sample.as_json() for pace, sample in ours.items()},
-        "dramatiq_ms": {pace: sample.as_json() for pace, sample in theirs.items()},
-        "pauses_s": {"steady": STEADY_S, "resting": RESTING_S},
+    raw: dict[str, object] = {
+        f"{name}_ms": {pace: sample.as_json() for pace, sample in paces.items()}
+        for name, paces in measured.items()
     }
-    return Report(figures, raw)
+    return Report(figures, {**raw, "pauses_s": {"steady": STEADY_S, "resting": RESTING_S}})
 
 
-def _product(folder: Path, paces: list[tuple[int, tuple[float, float]]]) -> list[list[float]]:
-    write_project(folder, TASKS, SCHEMA)
+def _direct(latencies: Latencies, *, is_target: bool) -> list[Figure]:
+    """Return the figures of the runs that the stream makes itself."""
+    p50, p99 = (Target("≤", limit) if is_target else None for limit in (4.0, 10.0))
+    return [
+        Figure('  with via="direct": p50', latencies.at(50), "ms", p50),
+        Figure('  with via="direct": p99', latencies.at(99), "ms", p99),
+    ]
+
+
+def _product(tasks: str, folder: Path, paces: Paces) -> list[list[float]]:
+    write_project(folder, tasks, SCHEMA)
     with dev(folder), connect(dev_database(folder)) as connection:
 
         def insert() -> int:
@@ -112,7 +139,7 @@ def _product(folder: Path, paces: list[tuple[int, tuple[float, float]]]) -> list
         return _measure(insert, folder / "notes.txt", paces)
 
 
-def _rival(folder: Path, paces: list[tuple[int, tuple[float, float]]]) -> list[list[float]]:
+def _rival(folder: Path, paces: Paces) -> list[list[float]]:
     folder.mkdir(exist_ok=True)
     notes = folder / "notes.txt"
     with servers(folder, postgres=False) as settings:
@@ -132,9 +159,7 @@ def _rival(folder: Path, paces: list[tuple[int, tuple[float, float]]]) -> list[l
             return _measure(send, notes, paces)
 
 
-def _measure(
-    cause: Cause, notes: Path, paces: list[tuple[int, tuple[float, float]]]
-) -> list[list[float]]:
+def _measure(cause: Cause, notes: Path, paces: Paces) -> list[list[float]]:
     """The latencies of each pace, in ms, from the return of `cause` to the task's own clock."""
     notes.write_text("")
     _latencies(cause, notes, WARM_UP, STEADY_S)

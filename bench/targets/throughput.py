@@ -23,6 +23,7 @@ from bench.project import (
 )
 from bench.rivals.debezium import Debezium
 from bench.rivals.own_environment import NotInstalled
+from bench.targets import foreign
 
 #: Most seconds one round may take.
 ROUND_S = 300.0
@@ -45,8 +46,9 @@ DIRECT_TASKS = TASKS.replace('changes("public.items")', 'changes("public.items",
 
 
 def run(scale: Scale, *, is_whole: bool = True) -> Report:
-    """Measure the limit, Debezium's engine and the product, one after the other in each round, and
-    the same with `via="direct"`; if not `is_whole`, the limit and the product alone."""
+    """Measure the limit, Debezium's engine and the product, one after the other in each round, the
+    same with `via="direct"`, and the product to a bare route; if not `is_whole`, the limit and the
+    product alone."""
     count = scale.pick(50_000, 300_000, 1_000_000)
     rounds = scale.pick(1, 3)
     if not is_whole:
@@ -60,8 +62,13 @@ def run(scale: Scale, *, is_whole: bool = True) -> Report:
             note = str(error)
         report = _report(count, _measured(TASKS, count, rounds, debezium))
         direct = _report(count, _measured(DIRECT_TASKS, count, rounds, debezium), 0.22, 1.5)
-    report.figures.extend(replace(f, what=f"directly: {f.what}") for f in direct.figures)
-    report.raw.update(direct=direct.raw, not_measured=note)
+        parts = {"directly": direct}
+        if debezium is not None:
+            parts["to a bare route"] = foreign.measure(count, rounds, debezium)
+    for name, part in parts.items():
+        report.figures.extend(replace(f, what=f"{name}: {f.what}") for f in part.figures)
+        report.raw[name] = part.raw
+    report.raw["not_measured"] = note
     return report
 
 

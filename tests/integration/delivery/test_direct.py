@@ -171,18 +171,34 @@ def test_a_consumer_is_edited_from_one_way_to_the_other(settings: Settings) -> N
                 direct = {"via": "direct", "task": "take_batch"}
                 await editor.create("made", {"tables": ["items"], **direct, "batch_size": 10})
                 async with run_until_canceled(settings, PROJECT):
-                    await execute(settings, "INSERT INTO items VALUES (1, 'a')")
-                    await until(settings, COUNT, lambda rows: rows[0][0] == 1)
+                    await rows_until(settings, receiver, wanted="run")
                     pushed = {"via": "webhook", "endpoint": "there"}
                     await editor.edit("made", pushed, may_lose=False)
-                    await execute(settings, "INSERT INTO items VALUES (2, 'b')")
-                    await receiver.until(lambda: len(receiver.messages) == 1)
+                    await rows_until(settings, receiver, wanted="push")
                     await editor.edit("made", direct, may_lose=False)
-                    await execute(settings, "INSERT INTO items VALUES (3, 'c')")
-                    await until(settings, COUNT, lambda rows: rows[0][0] == 2)
-        assert await names(settings) == ["a", "c"]
+                    last = await rows_until(settings, receiver, wanted="run")
+        taken = [int(name) for name in await names(settings)]
+        taken += [m["record"]["id"] for m in receiver.messages]
+        assert sorted(taken) == list(range(1, last + 1))
 
     asyncio.run(scenario())
+
+
+async def rows_until(settings: Settings, receiver: Receiver, *, wanted: str) -> int:
+    """Write one row after the other until one goes the `wanted` way, as the stream takes an edit in
+    a moment after it was made; returns the last one's id."""
+    while True:
+        [(made_before,)] = await fetch(settings, COUNT)
+        pushed_before = len(receiver.messages)
+        row = made_before + pushed_before + 1
+        await execute(settings, f"INSERT INTO items VALUES ({row}, '{row}')")
+
+        def is_taken(rows: list[tuple[Any, ...]], row: int = row) -> bool:
+            return bool(rows[0][0] + len(receiver.messages) == row)
+
+        [(made_since,)] = await until(settings, COUNT, is_taken)
+        if (made_since > made_before) == (wanted == "run"):
+            return int(row)
 
 
 def test_no_message_is_blamed_for_a_process_that_somebody_else_ended(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as options
@@ -88,6 +89,19 @@ class Answers:
             return JSONResponse({}, 408)
         keys = [m["metadata"]["idempotency_key"] for m in failed]
         return JSONResponse({"failed": [{"idempotency_key": key} for key in keys]})
+
+
+async def let_go(state: psycopg.AsyncConnection) -> None:
+    """Have all that is parked tried now."""
+    async with state.transaction():
+        # As commands do before they change what is parked: else a retry may wait for this.
+        await state.execute(
+            "SELECT FROM triggerkit.cursors ORDER BY consumer_id, partition FOR NO KEY UPDATE"
+        )
+        await state.execute(
+            "UPDATE triggerkit.parked SET due_at = now(), state = "
+            "CASE WHEN state = 'blocked' THEN 'failing' ELSE state END"
+        )
 
 
 class Edits(RuleBasedStateMachine):
@@ -187,13 +201,7 @@ class Edits(RuleBasedStateMachine):
 
     async def settle(self) -> None:
         """All that was written is taken, whatever waited or was parked."""
-        await command(
-            self.settings,
-            lambda s: s.execute(
-                "UPDATE triggerkit.parked SET due_at = now(), state = "
-                "CASE WHEN state = 'blocked' THEN 'failing' ELSE state END"
-            ),
-        )
+        await command(self.settings, let_go)
         await edit(self.settings, self.receiver, changes("items", batch_size=3))
         async with asyncio.timeout(40):
             while self.missing():
