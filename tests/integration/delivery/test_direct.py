@@ -177,7 +177,7 @@ def test_a_consumer_is_edited_from_one_way_to_the_other(settings: Settings) -> N
                     await rows_until(settings, receiver, wanted="push")
                     await editor.edit("made", direct, may_lose=False)
                     last = await rows_until(settings, receiver, wanted="run")
-        taken = [int(name) for name in await names(settings)]
+        taken = [int(name or 0) for name in await names(settings)]
         taken += [m["record"]["id"] for m in receiver.messages]
         assert sorted(taken) == list(range(1, last + 1))
 
