@@ -15,7 +15,8 @@ from triggerkit.replication.read_ahead import ReadAhead
 READ_AHEAD_BYTES = 4 * 1024 * 1024
 
 #: Seconds between the beginnings of two appends at least, as long as little waits: the source pays
-#: for every commit of the log. A change that comes to an idle stream waits for none of it.
+#: for every commit of the log, and for every look at the stream. A change that comes to an idle
+#: stream waits for none of it.
 PACE_S = 0.01
 
 #: What is no little any more, in bytes of frames.
@@ -45,8 +46,10 @@ async def _read(capture: Capture, ahead: ReadAhead) -> None:
     while True:
         parts = await capture.read()
         await ahead.put(parts, capture.read_bytes)
-        # A stream that always has more would let nobody else go on.
-        await asyncio.sleep(0)
+        # A stream that always has more would let nobody else go on; and what comes by the single
+        # transaction stays in the socket until the next append may begin.
+        is_little = ahead.size_bytes < PACED_BYTES
+        await asyncio.sleep(max(0.0, ahead.due_at - monotonic()) if is_little else 0)
 
 
 async def _append(
@@ -54,10 +57,10 @@ async def _append(
 ) -> None:
     while True:
         parts = await ahead.take()
-        started = monotonic()
+        ahead.due_at = monotonic() + PACE_S
         for some in split_at_last_end(parts):
             entries, confirmed = await appender.append(some)
             if confirmed is not None:
                 appended(entries, appender.last_position, ahead.size_bytes >= PACED_BYTES)
                 capture.confirm(confirmed)
-        await ahead.wait_until_filled(PACED_BYTES, started + PACE_S - monotonic())
+        await ahead.wait_until_due(PACED_BYTES)

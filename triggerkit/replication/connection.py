@@ -164,6 +164,7 @@ class ReplicationConnection:
             psycopg.OperationalError: the connection broke, or is silent (`LineDead`).
             SlotError: the server ended the stream.
         """
+        self._pgconn.consume_input()
         frames = self._drain()
         while not frames:
             await self._readable()
