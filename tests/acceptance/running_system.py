@@ -144,8 +144,11 @@ class System:
         return f"http://127.0.0.1:{port}/dashboard"
 
     def start(self, command: str, named: str | None = None, **settings: str) -> None:
-        """Start one of the three, and wait until it is ready."""
+        """Start one of the three, and wait until it is ready; it takes the place of one that has
+        the same name."""
         name = named or command
+        if name in self.processes:
+            self.stop(name)
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             self.processes[name] = subprocess.Popen(
@@ -160,9 +163,10 @@ class System:
 
     def stop(self, name: str, by: signal.Signals = signal.SIGTERM) -> None:
         """End one of them."""
-        process = self.processes.pop(name)
+        process = self.processes[name]
         process.send_signal(by)
         process.wait(20)
+        del self.processes[name]
 
     def stop_all(self) -> None:
         """End them all."""
@@ -184,8 +188,6 @@ class System:
         """Type a remedy as it is printed, in a shell; one that starts a process keeps running."""
         started = shlex.split(remedy, comments=True)[1]
         if started in ("stream", "serve", "worker"):
-            if started in self.processes:
-                self.stop(started)
             self.start(started)
             return
         shell = self.folder / "bin"

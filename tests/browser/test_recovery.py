@@ -69,9 +69,10 @@ def test_an_open_page_goes_on_after_a_proxy_answered_for_its_server(
     system.stop("behind")
 
 
-def test_an_open_page_says_that_what_it_shows_is_gone(system: System, page: Page) -> None:
-    url = system.start_dashboard()
-    reader = Reader(page, url).log_in()
+def test_an_open_page_says_that_what_it_shows_is_gone(
+    system: System, dashboard: str, page: Page
+) -> None:
+    reader = Reader(page, dashboard).log_in()
     created = system.command("consumers", "create", "short_lived", "--table", "public.items")
     assert created.returncode == 0, created.stderr
     reader.open("/consumers/short_lived")
@@ -95,12 +96,11 @@ def test_an_open_page_says_that_its_session_has_ended(system: System, page: Page
     system.stop("renewed")
 
 
-def test_a_page_beyond_those_that_can_be_live_says_so(system: System, page: Page) -> None:
-    url = system.start_dashboard()
-    reader = Reader(page, url).log_in()
+def test_a_page_beyond_those_that_can_be_live_says_so(dashboard: str, page: Page) -> None:
+    reader = Reader(page, dashboard).log_in()
     [cookie] = page.context.cookies()
     page.add_init_script(_COUNTING)
-    port = urlsplit(url).port
+    port = urlsplit(dashboard).port
     with ExitStack() as stack:
         reader.open("/connect")
         for _ in range(MOST_STREAMS):
