@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from triggerkit.cli.options import Json
 from triggerkit.cli.waterfall import draw
-from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
+from triggerkit.consumers.trace.changes import Trace, trace
+from triggerkit.consumers.trace.runs import position_of_run
 from triggerkit.consumers.trace.way import steps_of_change
 from triggerkit.project import Project
 from triggerkit.settings import Settings

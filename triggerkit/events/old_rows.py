@@ -10,7 +10,9 @@ import psycopg
 
 from triggerkit.events.topics import Topic
 from triggerkit.log.entry import Entry
-from triggerkit.log.search import FIRST_POSITIONS
+
+#: Positions that are looked through at first.
+FIRST_POSITIONS: Final = 16_384
 
 #: Seconds that a search may take for the deletes of one batch.
 SEARCH_S: Final = 0.5

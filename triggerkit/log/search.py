@@ -6,22 +6,20 @@ first, until there are enough or the time is over.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from time import monotonic
+from typing import Any, NamedTuple
 
 import psycopg
 
 from triggerkit.log.entry import PARTITIONS, Entry, partition_of
 from triggerkit.log.reader import STORED, entry_of_row
+from triggerkit.state.reading import Reads, rows_of
 
 #: Seconds that a search may take; once one change was found, those for more of them.
 SEARCH_S = 0.5
-MORE_S = 0.15
-
-#: Positions that are looked through at first, and how long one look should take.
-FIRST_POSITIONS = 16_384
-LOOK_S = 0.1
+MORE_S = 0.05
 
 #: Transactions take their commit time shortly before they are in the order of the log.
 CLOCK_SLACK = timedelta(seconds=1)
@@ -37,11 +35,14 @@ SELECT greatest(d.retained_from, (SELECT max(p.next_position) FROM triggerkit.pa
 FROM triggerkit.databases d WHERE d.id = %(database)s
 """
 
+#: The newest entries of a key. Once the time is over what comes next is taken, and left out then.
 _FIND = f"""
-SELECT {STORED} FROM triggerkit.events
+SELECT {STORED}, key = %(key)s AND table_name = %(table)s AND schema_name = %(schema)s
+FROM triggerkit.events
 WHERE database_id = %(database)s AND partition = %(partition)s
   AND position >= %(first)s AND position < %(end)s
-  AND key = %(key)s AND table_name = %(table)s AND schema_name = %(schema)s
+  AND (key = %(key)s AND table_name = %(table)s AND schema_name = %(schema)s
+    OR clock_timestamp() > statement_timestamp() + %(seconds)s * interval '1 second')
 ORDER BY position DESC LIMIT %(limit)s
 """  # noqa: S608 - of constants
 
@@ -65,9 +66,23 @@ class Searched:
     entries: list[Entry] = field(default_factory=list)
 
 
+class Bounds(NamedTuple):
+    """The log of a database: from position `first` to before `end`."""
+
+    database_id: int
+    first: int
+    end: int
+
+
+async def bounds_of(reads: Reads, database_id: int) -> Bounds:
+    """Return from where to where a database's log goes."""
+    rows = await rows_of(reads, _BOUNDS, [database_id])
+    return Bounds(database_id, *(rows[0] if rows else (1, 1)))
+
+
 async def search_row(
     connection: psycopg.AsyncConnection,
-    database_id: int,
+    log: Bounds,
     schema: str,
     table: str,
     key: str,
@@ -75,37 +90,41 @@ async def search_row(
     search_s: float = SEARCH_S,
 ) -> Searched:
     """Return the last changes of a row, at most `limit`; `key` is as the log has it, JSON."""
-    row = await (await connection.execute(_BOUNDS, [database_id])).fetchone()
-    first, end = (1, 1) if row is None else row
-    found = Searched(end)
+    found = Searched(log.end)
     wanted = {
-        "database": database_id,
+        "database": log.database_id,
         "partition": partition_of(schema, table, key),
         "schema": schema,
         "table": table,
         "key": key,
+        "first": log.first,
     }
-    deadline, positions = monotonic() + search_s, FIRST_POSITIONS
+    await _look(connection, {**wanted, "end": log.end, "limit": 1}, search_s, found)
+    if found.entries and limit > 1:
+        before = {"end": found.searched_from, "limit": limit - 1}
+        await _look(connection, {**wanted, **before}, min(search_s, MORE_S), found)
+    return found
+
+
+async def _look(
+    connection: psycopg.AsyncConnection, wanted: Mapping[str, Any], seconds: float, found: Searched
+) -> None:
+    """Look from the end of what is `wanted` to its beginning, until there are enough or the time is
+    over."""
+    given = {**wanted, "seconds": seconds}
     async with connection.transaction():
         # What it would compile takes longer than the search.
         await connection.execute("SET LOCAL jit = off")
-        while found.searched_from > first and len(found.entries) < limit:
-            began = monotonic()
-            if began >= deadline:
-                break
-            end = found.searched_from
-            found.searched_from = max(first, end - positions)
-            bounds = {"first": found.searched_from, "end": end}
-            cursor = await connection.execute(
-                _FIND, {**wanted, **bounds, "limit": limit - len(found.entries)}, binary=True
-            )
-            found.entries += map(entry_of_row, await cursor.fetchall())
-            took_s = monotonic() - began
-            if found.entries:
-                deadline = min(deadline, began + MORE_S)
-            positions = _next(positions, took_s, deadline - monotonic())
-    found.is_whole = found.searched_from <= first
-    return found
+        rows = await (await connection.execute(_FIND, given, binary=True)).fetchall()
+    for *row, fits in rows:
+        entry = entry_of_row(row)
+        if not fits:
+            found.searched_from = entry.position + 1
+            return
+        found.entries.append(entry)
+        found.searched_from = entry.position
+    if len(rows) < wanted["limit"]:
+        found.searched_from, found.is_whole = wanted["first"], True
 
 
 async def position_of_commit(
@@ -158,9 +177,3 @@ async def _first_from(
 ) -> tuple[int, int, int, datetime] | None:
     cursor = await connection.execute(_FIRST_FROM, [PARTITIONS - 1, database_id, position])
     return await cursor.fetchone()
-
-
-def _next(positions: int, took_s: float, left_s: float) -> int:
-    """Return how many positions to look through next: as many as the time allows."""
-    rate = positions / max(took_s, 0.001)
-    return max(FIRST_POSITIONS // 4, min(4 * positions, int(rate * min(LOOK_S, max(left_s, 0.01)))))

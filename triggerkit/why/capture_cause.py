@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-import psycopg
-
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import BEGINNING, TableName
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.source.database import Database
+from triggerkit.errors import UnknownConsumer
 from triggerkit.log.search import Searched
-from triggerkit.state.reading import Together, rows_of
+from triggerkit.state.reading import Reads, rows_of
 from triggerkit.why.answer import Cause
 from triggerkit.why.consumer_cause import before_consumer
 from triggerkit.why.source_row import SourceRow
@@ -124,20 +123,26 @@ class Capture:
         return " && ".join([first, *starts])
 
 
-async def capture_of(
-    state: psycopg.AsyncConnection,
-    database: Database,
-    table: TableName,
-    consumers: Sequence[Consumer],
-    row: SourceRow,
-) -> Capture:
-    """Return how a table is captured for `consumers`, which follow it."""
-    async with Together(state) as reads:
-        found, gaps = await asyncio.gather(
-            rows_of(reads, _BACKFILLS, table, into=_Backfill), open_gaps(reads)
-        )
+def followers_of(known: Sequence[Consumer], table: TableName, name: str | None) -> list[Consumer]:
+    """Return those who follow a table, or of them the one that is named.
+
+    Raises:
+        UnknownConsumer: none is named so.
+    """
+    if name is not None and name not in (names := sorted(one.name for one in known)):
+        raise UnknownConsumer(name, names)
+    return [
+        one for one in known if name in (None, one.name) and str(table) in one.definition.tables
+    ]
+
+
+async def capture_of(reads: Reads, database: Database, table: TableName, row: SourceRow) -> Capture:
+    """Return how a table is captured; who follows it is not known yet."""
+    found, gaps = await asyncio.gather(
+        rows_of(reads, _BACKFILLS, table, into=_Backfill), open_gaps(reads)
+    )
     backfills = {one.consumer_id: one for one in found}
-    return Capture(database, table, consumers, row, gaps, backfills)
+    return Capture(database, table, (), row, gaps, backfills)
 
 
 def not_captured(capture: Capture, searched: Searched, *, is_sure: bool) -> Iterator[Cause]:
@@ -170,3 +175,30 @@ def not_in_log(capture: Capture, searched_from: int, *, is_whole: bool) -> Cause
     table = quote(str(capture.table))
     starts = [f"triggerkit backfill start {name} --table {table}" for name in names]
     return Cause("not_in_log", f"the row is there, and {where}", " && ".join(starts) or None)
+
+
+def is_captured(row: SourceRow, searched: Searched) -> bool | None:
+    """Return whether the row as it is now is in the log; None where nothing tells."""
+    entries = searched.entries
+    if not row.is_readable:
+        return None
+    if row.xmin is None:
+        return not entries or entries[0].action == "delete"
+    # The transaction's number as the row has it, without its epoch.
+    xids = {entry.xid & 0xFFFFFFFF for entry in entries if entry.xid is not None}
+    if row.xmin in xids:
+        return True
+    # A backfill's entry has no transaction; and a savepoint's writes are by another one.
+    return None if entries and entries[0].action == "read" else False
+
+
+def nowhere(capture: Capture, searched: Searched) -> Cause:
+    """Return that nothing is known of the row, or of a change of it."""
+    if capture.row.is_readable and capture.row.xmin is None:
+        key = " ".join(capture.row.values)
+        return Cause(
+            "row_unknown",
+            f"{capture.table} has no row {key}, and the log from position "
+            f"{searched.searched_from} on has no change of one",
+        )
+    return not_in_log(capture, searched.searched_from, is_whole=searched.is_whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -14,27 +15,35 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
-from triggerkit.consumers.cursors.store import CursorStore
+from triggerkit.consumers.cursors.known import read_consumers
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
-from triggerkit.consumers.trace.changes import Trace, trace, traces
+from triggerkit.consumers.trace.changes import Trace, trace, traces_of
 from triggerkit.consumers.trace.runs import runs_made
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError, UnknownRun
-from triggerkit.log.search import Searched, position_of_commit, search_row
+from triggerkit.log.search import Searched, bounds_of, position_of_commit, search_row
 from triggerkit.message import row_key
 from triggerkit.runs.admin.workers import list_workers
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
+from triggerkit.state.reading import Together
 from triggerkit.state.short_key import short_key
 from triggerkit.tasks.task import Task
 from triggerkit.tasks.verification import problem_of_row
 from triggerkit.why.answer import DONE, NEEDS_WORKER, Answer, Cause, Step, Subject
-from triggerkit.why.capture_cause import Capture, capture_of, not_captured, not_in_log
+from triggerkit.why.capture_cause import (
+    Capture,
+    capture_of,
+    followers_of,
+    is_captured,
+    not_captured,
+    nowhere,
+)
 from triggerkit.why.consumer_cause import cause_at_consumer
 from triggerkit.why.effect import Causes, Effect, conclusion
 from triggerkit.why.row_text import read_row
 from triggerkit.why.run_cause import Explained, cause_of_run, origin_of_run, runs_of_row, tasks_of
-from triggerkit.why.source_row import SourceRow, look_at_row, unread
+from triggerkit.why.source_row import look_at_row, unread
 from triggerkit.why.steps import steps_of
 
 #: Changes of a row that are looked at, the newest ones.
@@ -89,19 +98,24 @@ class Why:
         async with AsyncExitStack() as stack:
             state = await self._state(stack)
             database = await self._database(state)
-            source = await self._source(stack)
+            source = await self._source(stack, state)
             row = unread(values)
             if source is not None:
                 row = await look_at_row(source, database, table, values)
             subject = Subject(str(table), row.values, consumer=consumer)
-            followers = await self._followers(database, table, consumer)
+            async with Together(state) as reads:
+                known, capture, log = await asyncio.gather(
+                    read_consumers(reads, database.id),
+                    capture_of(reads, database, table, row),
+                    bounds_of(reads, database.id),
+                )
+            followers = followers_of(known, table, consumer)
             if not followers:
                 return self._unfollowed(subject, table)
-            searched = await search_row(
-                state, database.id, table.schema, table.name, row.key, MOST_CHANGES
-            )
-            capture = await capture_of(state, database, table, followers, row)
-            found = await self._gathered(state, capture, searched)
+            searched = await search_row(state, log, table.schema, table.name, row.key, MOST_CHANGES)
+            capture = replace(capture, consumers=followers)
+            traces = await traces_of(state, database, searched.entries, known)
+            found = await self._gathered(state, capture, searched, traces)
             effects = await self._effects(source, followers, row.values)
             cause = conclusion(found.causes, effects)
             gaps = [gap for follower in followers for gap in capture.gaps.get(follower.id, ())]
@@ -120,13 +134,13 @@ class Why:
             found = await trace(self._states, database.id, position, consumer)
             table = TableName.parse(found.table)
             subject = Subject(found.table, list(map(str, found.key)), position, consumer=consumer)
-            followers = await self._followers(database, table, consumer)
+            followers = followers_of(await read_consumers(state, database.id), table, consumer)
             if not followers:
                 return self._unfollowed(subject, table)
             gathered = _Found(traces=[found])
             for follower in followers:
                 await self._at(state, follower, gathered)
-            source = await self._source(stack)
+            source = await self._source(stack, state)
             effects = await self._effects(source, followers, subject.key or ())
             cause = conclusion(gathered.causes, effects)
             return _answer(subject, cause, steps_of([found], gathered.runs), None)
@@ -203,18 +217,16 @@ class Why:
         state = await connect(self._settings.state_dsn, "triggerkit why")
         return await stack.enter_async_context(state)
 
-    async def _source(self, stack: AsyncExitStack) -> psycopg.AsyncConnection | None:
+    async def _source(
+        self, stack: AsyncExitStack, state: psycopg.AsyncConnection
+    ) -> psycopg.AsyncConnection | None:
+        if self._settings.source_dsn == self._settings.state_dsn:
+            return state
         try:
             source = await connect(self._settings.source_dsn, "triggerkit why")
         except CannotConnect:
             return None
         return await stack.enter_async_context(source)
-
-    async def _followers(
-        self, database: Database, table: TableName, name: str | None
-    ) -> list[Consumer]:
-        known = await CursorStore(self._states, database.id).consumers(name)
-        return [consumer for consumer in known if str(table) in consumer.definition.tables]
 
     def _unfollowed(self, subject: Subject, table: TableName) -> Answer:
         """Answer that no consumer follows the table, though code may declare one."""
@@ -236,21 +248,22 @@ class Why:
         return _answer(subject, cause, [], None)
 
     async def _gathered(
-        self, state: psycopg.AsyncConnection, capture: Capture, searched: Searched
+        self,
+        state: psycopg.AsyncConnection,
+        capture: Capture,
+        searched: Searched,
+        traces: list[Trace],
     ) -> _Found:
-        found = _Found()
-        positions = [entry.position for entry in searched.entries]
-        if positions:
-            found.traces = await traces(self._states, capture.database.id, positions)
+        found = _Found(traces)
         for consumer in capture.consumers:
             await self._at(state, consumer, found)
-        is_captured = _is_captured(capture.row, searched)
-        if is_captured is not True:
-            lost = next(not_captured(capture, searched, is_sure=is_captured is False), None)
+        is_there = is_captured(capture.row, searched)
+        if is_there is not True:
+            lost = next(not_captured(capture, searched, is_sure=is_there is False), None)
             if lost is not None:
                 found.causes = {None: lost}
         if not found.causes:
-            found.causes[None] = _nowhere(capture, searched)
+            found.causes[None] = nowhere(capture, searched)
         return found
 
     async def _at(self, state: psycopg.AsyncConnection, consumer: Consumer, found: _Found) -> None:
@@ -306,32 +319,6 @@ class Why:
                 how = await problem_of_row(source, task.verify, key)
             found[consumer.name] = Effect("" if task is None else task.name, how or "unknown")
         return found
-
-
-def _is_captured(row: SourceRow, searched: Searched) -> bool | None:
-    """Return whether the row as it is now is in the log; None where nothing tells."""
-    entries = searched.entries
-    if not row.is_readable:
-        return None
-    if row.xmin is None:
-        return not entries or entries[0].action == "delete"
-    # The transaction's number as the row has it, without its epoch.
-    xids = {entry.xid & 0xFFFFFFFF for entry in entries if entry.xid is not None}
-    if row.xmin in xids:
-        return True
-    # A backfill's entry has no transaction; and a savepoint's writes are by another one.
-    return None if entries and entries[0].action == "read" else False
-
-
-def _nowhere(capture: Capture, searched: Searched) -> Cause:
-    if capture.row.is_readable and capture.row.xmin is None:
-        key = " ".join(capture.row.values)
-        return Cause(
-            "row_unknown",
-            f"{capture.table} has no row {key}, and the log from position "
-            f"{searched.searched_from} on has no change of one",
-        )
-    return not_in_log(capture, searched.searched_from, is_whole=searched.is_whole)
 
 
 def _answer(

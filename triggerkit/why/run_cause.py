@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import psycopg
 
-from triggerkit.consumers.trace.changes import position_of_run
+from triggerkit.consumers.trace.runs import position_of_run
 from triggerkit.errors import TriggerkitError, UnknownRun
 from triggerkit.runs.admin.browse import explained
 from triggerkit.runs.admin.error_groups import place_of
@@ -33,28 +33,36 @@ _ENDED: Final[dict[str, str]] = {
     "expired": "expired before a worker was free (ttl), after",
 }
 
-#: The runs of single items that failed in a batch, by the indexes of what is unfinished and of what
-#: ended without success; one that succeeded later needs nobody.
-_ITEMS = """
-(SELECT r.id FROM triggerkit.runs r
- WHERE r.task = ANY (%(tasks)s) AND r.item_key = %(item)s AND r.finished_at IS NULL
- ORDER BY r.id DESC LIMIT %(most)s)
-UNION ALL
-(SELECT r.id FROM triggerkit.runs r
- WHERE r.status IN ('failed', 'crashed', 'canceled', 'expired', 'timed_out')
-   AND r.id > %(first)s AND r.item_key = %(item)s AND r.source ->> 'batch' = ANY (%(ids)s)
- ORDER BY r.id DESC LIMIT %(most)s)
+#: What became of runs: the runs of single items of a row that failed in a batch, by the indexes of
+#: what is unfinished and of what ended without success, since one that succeeded later needs
+#: nobody; and replays of any of them. OFFSET keeps what is inside from being found by going through
+#: the ids of all runs.
+_OF_ROW = """
+WITH RECURSIVE made (id) AS (
+    SELECT unnest(%(ids)s::text[]) COLLATE "C"
+    UNION ALL
+    (SELECT i.id FROM (
+        SELECT r.id FROM triggerkit.runs r
+        WHERE r.task = ANY (%(tasks)s) AND r.item_key = %(item)s AND r.finished_at IS NULL
+        OFFSET 0) i
+     ORDER BY i.id DESC LIMIT %(most)s)
+    UNION ALL
+    (SELECT i.id FROM (
+        SELECT r.id FROM triggerkit.runs r
+        WHERE r.status IN ('failed', 'crashed', 'canceled', 'expired', 'timed_out')
+          AND r.id > %(first)s AND r.item_key = %(item)s AND r.source ->> 'batch' = ANY (%(ids)s)
+        OFFSET 0) i
+     ORDER BY i.id DESC LIMIT %(most)s)
+), replays (id) AS (
+    SELECT id FROM made
+    UNION
+    SELECT r.id FROM replays CROSS JOIN LATERAL (
+        SELECT n.id FROM triggerkit.runs n
+        WHERE n.replay_of = replays.id COLLATE "default" LIMIT %(most)s) r)
+SELECT id FROM replays ORDER BY id DESC LIMIT %(most)s
 """
 
 _RUN = "SELECT task, source FROM triggerkit.runs WHERE id = %s"
-
-_REPLAYS = """
-WITH RECURSIVE replays (id) AS (
-    SELECT unnest(%s::text[]) COLLATE "C"
-    UNION
-    SELECT r.id FROM replays JOIN triggerkit.runs r ON r.replay_of = replays.id)
-SELECT id FROM replays ORDER BY id DESC LIMIT %s
-"""
 
 #: A run, and why it is not running.
 Explained = tuple[Mapping[str, Any], Reason | None]
@@ -89,20 +97,15 @@ async def runs_of_row(
     failed items of one row, and replays. The one that says how it stands is the first."""
     if not made:
         return []
-    ids = list(made)
-    if row_key is not None:
-        wanted = {
-            "tasks": sorted(set(made.values())),
-            "item": short_key(row_key),
-            "first": min(ids),
-            "ids": ids,
-            "most": MOST_RUNS,
-        }
-        cursor = await connection.execute(_ITEMS, wanted)
-        ids += [run_id for (run_id,) in await cursor.fetchall()]
-    cursor = await connection.execute(_REPLAYS, [ids, MOST_RUNS])
-    known = {*ids, *(run_id for (run_id,) in await cursor.fetchall())}
-    found = await explained(connection, sorted(known)[-MOST_RUNS:])
+    wanted = {
+        "ids": list(made),
+        "tasks": sorted(set(made.values())),
+        "item": None if row_key is None else short_key(row_key),
+        "first": min(made),
+        "most": MOST_RUNS,
+    }
+    known = await rows_of(connection, _OF_ROW, wanted)
+    found = await explained(connection, sorted(run_id for (run_id,) in known))
     return sorted(
         found, key=lambda one: (one[0]["finished_at"] is None, one[0]["id"]), reverse=True
     )

@@ -17,7 +17,7 @@ from triggerkit.replication.publication.tables import is_published
 from triggerkit.replication.slot_state import SlotState, read_slot
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.state.faults import is_away
-from triggerkit.state.reading import Together
+from triggerkit.state.reading import Together, rows_of
 
 #: Milliseconds that a look into the source may take.
 LOOK_MS = 300
@@ -64,27 +64,22 @@ async def look_at_row(
     Raises:
         ConfigurationError: there is no such table, or the values do not fit its key.
     """
-    columns = await _key_columns(source, table)
+    async with Together(source) as reads:
+        named, slot, published = await asyncio.gather(
+            rows_of(reads, _KEY, table),
+            read_slot(reads, database.slot_name),
+            is_published(reads, database.publication_name, (table.schema, table.name)),
+        )
+    if not named:
+        raise ConfigurationError(await no_table(source, table))
+    columns = [(name, type_) for name, type_ in named if name is not None]
     texts, where = list(values), None
     if columns:
         texts, where = await _canonical(source, table, columns, values)
-    name = (table.schema, table.name)
-    async with Together(source) as reads:
-        slot, published = await asyncio.gather(
-            read_slot(reads, database.slot_name),
-            is_published(reads, database.publication_name, name),
-        )
     found = SourceRow(orjson.dumps(texts).decode(), slot=slot, is_published=published)
     if where is None:
         return found
     return await _read(source, table, columns, where, found)
-
-
-async def _key_columns(source: psycopg.AsyncConnection, table: TableName) -> list[tuple[str, str]]:
-    rows = await (await source.execute(_KEY, table)).fetchall()
-    if not rows:
-        raise ConfigurationError(await no_table(source, table))
-    return [(name, type_) for name, type_ in rows if name is not None]
 
 
 async def _canonical(

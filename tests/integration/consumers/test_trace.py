@@ -15,7 +15,8 @@ from tests.receiver import Received, Receiver
 from triggerkit import Change
 from triggerkit.cli.main import application
 from triggerkit.consumers.definition import changes
-from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
+from triggerkit.consumers.trace.changes import Trace, trace
+from triggerkit.consumers.trace.runs import position_of_run
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from triggerkit.log.entry import partition_of
-from triggerkit.log.search import Searched, position_of_commit, search_row
+from triggerkit.log.search import Searched, bounds_of, position_of_commit, search_row
 from triggerkit.state.connect import connect
 
 ENTRIES = 60_000
@@ -24,6 +24,13 @@ SELECT n, %(database)s, %(partition)s, 'public', 'posts',
 """
 
 KEY = '["17"]'
+
+#: One that no row has, which would be in the same partition.
+ABSENT = next(
+    key
+    for key in (f'["{number}"]' for number in range(18, 1000))
+    if partition_of("public", "posts", key) == partition_of("public", "posts", KEY)
+)
 
 
 @pytest.fixture
@@ -56,9 +63,8 @@ def search(log: tuple[str, int], key: str, limit: int, search_s: float = 60.0) -
 
     async def searched() -> Searched:
         async with await connect(url, "test") as connection:
-            return await search_row(
-                connection, database_id, "public", "posts", key, limit, search_s
-            )
+            bounds = await bounds_of(connection, database_id)
+            return await search_row(connection, bounds, "public", "posts", key, limit, search_s)
 
     return asyncio.run(searched())
 
@@ -72,14 +78,23 @@ def test_the_newest_changes_come_first_and_older_ones_are_not_looked_for(
     assert 100 < found.searched_from < ENTRIES
 
 
+def test_all_changes_are_found_and_nothing_is_left_before_them(log: tuple[str, int]) -> None:
+    found = search(log, KEY, 5)
+    assert [entry.position for entry in found.entries] == [ENTRIES - 1, 100, 5]
+    assert (found.searched_from, found.is_whole) == (1, True)
+    exactly = search(log, KEY, 3)
+    assert [entry.position for entry in exactly.entries] == [ENTRIES - 1, 100, 5]
+    assert (exactly.searched_from, exactly.is_whole) == (5, False)
+
+
 def test_what_is_not_there_is_looked_for_to_the_logs_beginning(log: tuple[str, int]) -> None:
-    found = search(log, '["18"]', 5)
+    found = search(log, ABSENT, 5)
     assert (found.entries, found.searched_from, found.is_whole) == ([], 1, True)
 
 
 def test_a_search_ends_when_its_time_is_over(log: tuple[str, int]) -> None:
     began = monotonic()
-    found = search(log, '["18"]', 5, search_s=0.0)
+    found = search(log, ABSENT, 5, search_s=0.0)
     assert (found.entries, found.is_whole) == ([], False)
     assert found.searched_from == ENTRIES + 1
     assert monotonic() - began < 5

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.configuration.table_name import table_text
@@ -16,6 +17,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.known import read_consumers
 from triggerkit.consumers.parked.manage import DeliveryAttempt
 from triggerkit.consumers.render import IdempotencyKeys
+from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.trace.runs import TracedRun, runs_made
 from triggerkit.consumers.trace.wanted import UnwantedBy, follows, why_not
 from triggerkit.errors import TriggerkitError
@@ -124,6 +126,9 @@ _Seen = tuple[Sequence[DeliveryAttempt], TracedParked | None, tuple[Any, ...] | 
 #: A consumer, and why it does not want a change.
 _Follower = tuple[Consumer, tuple[UnwantedBy, str] | None]
 
+#: A change, and those who follow its table.
+_Asked = tuple[Entry, Sequence[_Follower]]
+
 
 async def trace(
     states: AsyncConnectionPool,
@@ -142,36 +147,53 @@ async def trace(
         TriggerkitError: the log has no such position, or not any more.
         UnknownConsumer: none is named so.
     """
-    [found] = await traces(states, database_id, [position], consumer, run_id=run_id)
+    async with states.connection() as connection, Together(connection) as reads:
+        known, log, entry = await asyncio.gather(
+            read_consumers(reads, database_id, consumer),
+            rows_of(reads, _LOG, [database_id]),
+            stored_entry(reads, database_id, position),
+        )
+    if entry is None:
+        raise _no_entry(log, position)
+    # Functions may take long: no connection is held meanwhile.
+    way = await _asked(entry, known if consumer is not None else _following(known, entry))
+    async with states.connection() as connection:
+        [found] = await _traced(connection, log[0][0], database_id, [way], run_id)
     return found
 
 
-async def traces(
-    states: AsyncConnectionPool,
-    database_id: int,
-    positions: Sequence[int],
-    consumer: str | None = None,
-    *,
-    run_id: str | None = None,
+async def traces_of(
+    connection: psycopg.AsyncConnection,
+    database: Database,
+    entries: Sequence[Entry],
+    known: Sequence[Consumer],
 ) -> list[Trace]:
-    """Return the ways of several changes, each as `trace` does."""
-    async with states.connection() as connection, Together(connection) as reads:
-        known, log, found = await asyncio.gather(
-            read_consumers(reads, database_id, consumer),
-            rows_of(reads, _LOG, [database_id]),
-            asyncio.gather(*(stored_entry(reads, database_id, at) for at in positions)),
-        )
-    ways = []
-    for position, entry in zip(positions, found, strict=True):
-        if entry is None:
-            raise _no_entry(log, position)
-        followers = [one for one in known if consumer is not None or follows(one, entry)]
-        # Functions may take long: no connection is held meanwhile.
-        reasons = await asyncio.gather(*(why_not(one, entry) for one in followers))
-        ways.append((entry, list(zip(followers, reasons, strict=True))))
-    async with states.connection() as connection, Together(connection) as reads:
+    """Return the ways of changes that were found in the log, at those of the database's consumers
+    that follow their tables."""
+    ways = [await _asked(entry, _following(known, entry)) for entry in entries]
+    return await _traced(connection, database.name, database.id, ways, None)
+
+
+def _following(known: Sequence[Consumer], entry: Entry) -> list[Consumer]:
+    return [one for one in known if follows(one, entry)]
+
+
+async def _asked(entry: Entry, followers: Sequence[Consumer]) -> _Asked:
+    """Ask each consumer why it does not want a change."""
+    reasons = await asyncio.gather(*(why_not(one, entry) for one in followers))
+    return entry, list(zip(followers, reasons, strict=True))
+
+
+async def _traced(
+    connection: psycopg.AsyncConnection,
+    database: str,
+    database_id: int,
+    ways: Sequence[_Asked],
+    run_id: str | None,
+) -> list[Trace]:
+    async with Together(connection) as reads:
         return await asyncio.gather(
-            *(_trace(reads, log[0][0], database_id, *way, run_id) for way in ways)
+            *(_trace(reads, database, database_id, *way, run_id) for way in ways)
         )
 
 
@@ -217,30 +239,6 @@ def _old_values(entry: Entry) -> dict[str, Any] | None:
     if entry.action != "update" or entry.changes is None:
         return None
     return show_object(entry.changes)
-
-
-async def position_of_run(connection: Reads, run_id: str) -> tuple[int, int, str]:
-    """Return the database, the position and the consumer that a run came from; of several the
-    first.
-
-    Raises:
-        TriggerkitError: there is no such run, or no change made it.
-    """
-    rows = await rows_of(
-        connection,
-        "SELECT c.database_id, (r.source ->> 'position')::bigint, c.name FROM triggerkit.runs r "
-        "LEFT JOIN triggerkit.consumers c ON c.name = r.source ->> 'consumer' WHERE r.id = %s",
-        [run_id],
-    )
-    if not rows:
-        raise TriggerkitError(f"no run has the id {run_id!r}; see `triggerkit runs list`")
-    [row] = rows
-    if None in row:
-        raise TriggerkitError(
-            f"{run_id} was not created by a change of an existing consumer; to see it, run: "
-            f"triggerkit runs show {run_id}"
-        )
-    return row[0], row[1], row[2]
 
 
 def _no_entry(log: Sequence[tuple[Any, ...]], position: int) -> TriggerkitError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from triggerkit.errors import TriggerkitError
 from triggerkit.state.reading import Reads, rows_of
 
 #: Spans and lines of one run that are shown: spans first, and the last lines.
@@ -66,3 +67,27 @@ async def runs_made(
     ids."""
     given = [MOST_SPANS, list(keys), list(run_ids)]
     return await rows_of(connection, _RUNS, given, into=TracedRun)
+
+
+async def position_of_run(connection: Reads, run_id: str) -> tuple[int, int, str]:
+    """Return the database, the position and the consumer that a run came from; of several the
+    first.
+
+    Raises:
+        TriggerkitError: there is no such run, or no change made it.
+    """
+    rows = await rows_of(
+        connection,
+        "SELECT c.database_id, (r.source ->> 'position')::bigint, c.name FROM triggerkit.runs r "
+        "LEFT JOIN triggerkit.consumers c ON c.name = r.source ->> 'consumer' WHERE r.id = %s",
+        [run_id],
+    )
+    if not rows:
+        raise TriggerkitError(f"no run has the id {run_id!r}; see `triggerkit runs list`")
+    [row] = rows
+    if None in row:
+        raise TriggerkitError(
+            f"{run_id} was not created by a change of an existing consumer; to see it, run: "
+            f"triggerkit runs show {run_id}"
+        )
+    return row[0], row[1], row[2]

@@ -21,6 +21,10 @@ HOURS = 24
 #: Characters of an error's message.
 MESSAGE_CHARS = 200
 
+#: The replays of a run `r`. An index of what refers to a run is in the database's order, ids are in
+#: that of their bytes: as they are, each look would go through all replays.
+_REPLAYS = 'SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id COLLATE "default"'
+
 #: What failed and was not replayed since, and what is tried again after an error. What waits for
 #: an API of its own accord is told elsewhere.
 _FAILING = GROUP.format(
@@ -30,13 +34,14 @@ _FAILING = GROUP.format(
         f"""(SELECT r.id, r.task, r.status, coalesce(r.finished_at, r.started_at) AS at,
         r.scheduled_at AS next_at, r.error
     FROM triggerkit.runs r WHERE r.status = '{status}' AND r.id >= %(since)s
-        AND r.error IS NOT NULL AND {but} ORDER BY r.id DESC LIMIT {MOST_RUNS})"""  # noqa: S608
-        for status, but in (
+        AND r.error IS NOT NULL AND {but} ORDER BY {order} DESC LIMIT {MOST_RUNS})"""  # noqa: S608
+        for status, but, order in (
             *(
-                (ended, "NOT EXISTS (SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id)")
+                (ended, f"NOT EXISTS ({_REPLAYS})", "r.id")
                 for ended in ("failed", "crashed", "timed_out")
             ),
-            ("retrying", "r.waits = 0"),
+            # Found by an index of those that wait, and sorted: in order all runs would be read.
+            ("retrying", "r.waits = 0", "r.id || ''"),
         )
     ),
 )
@@ -55,14 +60,14 @@ SELECT task, queue, to_timestamp(queued / 1000000.0), id FROM waiting
 """  # noqa: S608 - of constants
 
 #: Schedules whose last run ended without success, and was not replayed since.
-_SCHEDULES = """
+_SCHEDULES = f"""
 SELECT s.name, s.task, r.id, r.status, r.finished_at,
     concat_ws(': ', r.error ->> 'type', left(split_part(r.error ->> 'message', E'\\n', 1), 200))
 FROM triggerkit.schedules s JOIN triggerkit.runs r ON r.id = s.last_run
 WHERE r.status IN ('failed', 'crashed', 'timed_out', 'expired')
-  AND NOT EXISTS (SELECT FROM triggerkit.runs n WHERE n.replay_of = r.id)
+  AND NOT EXISTS ({_REPLAYS})
 ORDER BY s.name
-"""
+"""  # noqa: S608 - of constants
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ SELECT q.name, q.paused_at, q.concurrency, q.rate_limit, q.rate_period_s,
     waits.waiting, waits.awaited
 FROM triggerkit.queues q LEFT JOIN LATERAL (
     SELECT o.id AS waiting, c.id AS awaited FROM triggerkit.runs o
-    JOIN triggerkit.runs c ON c.parent_id = o.id AND c.awaited AND c.finished_at IS NULL
+    JOIN triggerkit.runs c ON c.parent_id = o.id COLLATE "default" AND c.awaited
+        AND c.finished_at IS NULL
     WHERE o.queue = q.name AND o.gate = 'open' LIMIT 1) AS waits ON true
 WHERE q.name = ANY (%s)
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 
 from triggerkit.consumers.declare.manage import Consumers
-from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
+from triggerkit.consumers.trace.changes import Trace, trace
+from triggerkit.consumers.trace.runs import position_of_run
 from triggerkit.errors import TriggerkitError
 from triggerkit.web.api.operation import ACTOR, Call, Given
 from triggerkit.web.api.problems import NotFound

@@ -11,7 +11,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from triggerkit.configuration.table_name import TableName
-from triggerkit.consumers.trace.changes import Trace, position_of_run, trace
+from triggerkit.consumers.trace.changes import Trace, trace
+from triggerkit.consumers.trace.runs import position_of_run
 from triggerkit.consumers.trace.way import Bar, RunWay, steps_of_run
 from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.runs.admin.browse import (
