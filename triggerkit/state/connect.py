@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
+from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
 from triggerkit.configuration.addresses import read_database_url, shown_database
 from triggerkit.errors import CannotConnect
@@ -65,6 +66,9 @@ _REFUSED = "unsupported startup parameter"
 
 #: Seconds to wait for a server to answer.
 CONNECT_TIMEOUT_S = 10
+
+#: Seconds after which a pool tries again to connect, however long the server has been away.
+TRY_AGAIN_S = 1.0
 
 
 def pinned(dsn: str, application_name: str) -> dict[str, Any]:
@@ -194,20 +198,24 @@ def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:
 
 
 class Pool(AsyncConnectionPool):
-    """A pool whose waits can be canceled.
+    """A pool whose waits can be canceled, and that is back soon after its server is.
 
     psycopg_pool waits by `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes
-    at the moment the wait ends: the task would go on forever.
+    at the moment the wait ends: the task would go on forever. By itself it waits longer between two
+    tries to connect the longer the server is away, up to minutes.
     """
 
     #: Connections in use. The pool's own count has those that it tries to make, too.
     lent = 0
 
+    #: Whether it gives out none that has ended.
+    is_checked = False
+
     async def getconn(self, timeout: float | None = None) -> psycopg.AsyncConnection:
         """Take a connection out of the pool."""
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
-        connection = await super().getconn(timeout)
+        connection = await self._living(self.timeout if timeout is None else timeout)
         self.lent += 1
         if task is not None and task.cancelling() > before:
             await self.putconn(connection)
@@ -218,6 +226,30 @@ class Pool(AsyncConnectionPool):
         """Give a connection back to the pool."""
         self.lent -= 1
         await super().putconn(conn)
+
+    async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Do something for the pool later; try to connect at least each second."""
+        is_try = isinstance(task, AddConnection)
+        await super().schedule_task(task, min(delay, TRY_AGAIN_S) if is_try else delay)
+
+    async def _living(self, timeout_s: float) -> psycopg.AsyncConnection:
+        now = asyncio.get_running_loop().time
+        until = now() + timeout_s
+        while True:
+            connection = await super().getconn(max(0.0, until - now()))
+            if not self.is_checked:
+                return connection
+            try:
+                await self.check_connection(connection)
+            except psycopg.Error:
+                await super().putconn(connection)
+                # Those beside it have probably ended with it.
+                await self.check()
+            except BaseException:
+                await super().putconn(connection)
+                raise
+            else:
+                return connection
 
 
 def pool(
@@ -238,17 +270,18 @@ def pool(
         if statement_s is not None:
             await connection.execute(f"SET statement_timeout = {int(statement_s * 1000)}")
 
-    return Pool(
+    made = Pool(
         connection_class=PinnedConnection,
         kwargs={**pinned(dsn, application_name), "autocommit": True},
         configure=configure,
-        check=Pool.check_connection if is_checked else None,
         min_size=1,
         max_size=size,
         timeout=wait_s,
         open=False,
         name=application_name,
     )
+    made.is_checked = is_checked
+    return made
 
 
 def _first_line(error: psycopg.Error) -> str:
