@@ -12,7 +12,7 @@ from psycopg_pool import PoolTimeout
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from triggerkit.runs.client import Client
@@ -51,7 +51,7 @@ class Application:
         known = list(tasks)
         self._bulks = BulkWorker(known)
         self._dashboard = Dashboard(known, looks, database_health)
-        routes: list[BaseRoute] = [
+        self._own: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", Metrics(settings).answer),
@@ -61,16 +61,34 @@ class Application:
             Route(PREFIX, _to_dashboard),
             self._dashboard,
         ]
-        if user_app is not None:
-            routes.append(Mount("/", app=user_app))
+        routes = self._own if user_app is None else [*self._own, Mount("/", app=user_app)]
         self._app = Starlette(routes=routes, lifespan=self._lifespan)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, with the open client in its scope."""
         if scope["type"] != "lifespan":
-            scope = _placed(scope, self._prefix)
+            scope = self._placed(scope)
             scope[CLIENT_SCOPE_KEY] = self._client
         await self._app(scope, receive, send)
+
+    def _placed(self, scope: Scope) -> Scope:
+        """Return a request as one below the path of the public URL, where a proxy left that in; the
+        dashboard's, whose pages have links, also where it was cut off."""
+        path, prefix = scope["path"], self._prefix
+        if not prefix or scope.get("root_path"):
+            return scope
+        if path.startswith(f"{prefix}/"):
+            # Cut off or not, a path of ours may begin with it, such as /api.
+            below = path.removeprefix(prefix)
+            if self._is_own(below) or not self._is_own(path):
+                return {**scope, "root_path": prefix}
+        if _is_dashboard(path):
+            return {**scope, "root_path": prefix, "path": f"{prefix}{path}"}
+        return scope
+
+    def _is_own(self, path: str) -> bool:
+        scope = {"type": "http", "method": "GET", "path": path}
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._own)
 
     def stop_waiting(self) -> None:
         """Answer the requests that wait for something, as the process is about to end."""
@@ -123,12 +141,5 @@ async def _to_dashboard(request: Request) -> Response:
     return RedirectResponse(f"{quote(request.scope.get('root_path', ''))}{PREFIX}/", 307)
 
 
-def _placed(scope: Scope, prefix: str) -> Scope:
-    """Return a request for the dashboard as one below the path of the public URL, whether a proxy
-    left that in or cut it off."""
-    path = scope["path"]
-    below = path.removeprefix(prefix) if path.startswith(f"{prefix}{PREFIX}") else path
-    is_ours = below == PREFIX or below.startswith(f"{PREFIX}/")
-    if not prefix or not is_ours or scope.get("root_path"):
-        return scope
-    return {**scope, "root_path": prefix, "path": f"{prefix}{below}"}
+def _is_dashboard(path: str) -> bool:
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
