@@ -89,6 +89,10 @@ class NameTaken(TriggerkitError):
     """Something of this name exists already; choose another name."""
 
 
+class ChangedMeanwhile(TriggerkitError):
+    """Somebody else changed it since it was looked at; look at it again."""
+
+
 class TaskImportError(ConfigurationError):
     """A task module cannot be imported; correct the line shown above."""
 

@@ -99,9 +99,11 @@ class Replayer:
         run_id: str,
         edited: Edited | None = None,
         current: psycopg.AsyncConnection | None = None,
+        *,
+        once: str | None = None,
     ) -> RunRef:
         """Return a new run of `run_id`; with `current`, a connection to the source database, of its
-        rows as they are now.
+        rows as they are now. What is asked for `once` makes one run, however often it is asked.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -113,10 +115,11 @@ class Replayer:
             if not found:
                 raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
             new = await self._new(state, found[0], edited, current)
-        [handle] = await self.client.accept([new])
-        detail = {"run": handle.id, "payload": _payload_source(edited, current)}
-        async with self.client.pool.connection() as state:
-            await note(state, self.actor, "replay run", f"run {run_id}", detail)
+        [handle] = await self.client.accept([replace(new, idempotency_key=once)])
+        if not handle.duplicate:
+            detail = {"run": handle.id, "payload": _payload_source(edited, current)}
+            async with self.client.pool.connection() as state:
+                await note(state, self.actor, "replay run", f"run {run_id}", detail)
         return handle
 
     async def replay_all(

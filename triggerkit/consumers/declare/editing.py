@@ -89,17 +89,26 @@ class Editor:
         declared, _ = await self._captured(name, ConsumerDefinition.parse(values, name))
         return declared.definition
 
-    async def edit(self, name: str, values: dict[str, Any], *, may_lose: bool) -> list[str]:
-        """Set the fields `values` of a consumer; the others stay. Returns warnings.
+    async def edit(
+        self,
+        name: str,
+        values: dict[str, Any],
+        *,
+        may_lose: bool,
+        looked_at: Stored | None = None,
+    ) -> list[str]:
+        """Set the fields `values` of a consumer; the others stay as they were `looked_at`, or are.
+        Returns warnings.
 
         Raises:
+            ChangedMeanwhile: somebody else changed it since it was looked at.
             UnknownConsumer: there is none of this name.
             ConfigurationError: a field does not fit.
             DeclaredElsewhere: it is not a consumer of commands and API.
             WouldLose: the change would lose something, and `may_lose` is false.
                 It stays as it was.
         """
-        stored = await self._consumers.find(name)
+        stored = looked_at or await self._consumers.find(name)
         only_api(stored)
         before = stored.definition.as_json()
         if values.get("via", before["via"]) != before["via"]:
@@ -117,7 +126,9 @@ class Editor:
         endpoint_id = await self._endpoints.id_for(declared)
         database, _ = await ensure_database(self._source, self._state, self._names, [name])
         warnings += await follow(self._source, self._state, database, definition.table_names)
-        await self._consumers.change(stored, declared, endpoint_id)
+        async with self._state.transaction():
+            await self._consumers.require_same(stored)
+            await self._consumers.change(stored, declared, endpoint_id)
         await self._set_paused(stored, values.get("paused"))
         return warnings
 

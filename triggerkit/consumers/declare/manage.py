@@ -18,7 +18,12 @@ from triggerkit.consumers.declare.rewind import Rewound, rewind
 from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition, TableName
 from triggerkit.consumers.gap import accept_gaps
 from triggerkit.consumers.parked.rekey import rekey
-from triggerkit.errors import ConfigurationError, DeclaredElsewhere, UnknownConsumer
+from triggerkit.errors import (
+    ChangedMeanwhile,
+    ConfigurationError,
+    DeclaredElsewhere,
+    UnknownConsumer,
+)
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers
@@ -83,6 +88,8 @@ FROM triggerkit.consumers c LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoin
 WHERE c.name = %s
 """
 
+_LOCK = "SELECT FROM triggerkit.consumers WHERE id = %s FOR UPDATE"
+
 
 class Consumers:
     """Changes consumers on behalf of `actor`, such as "apply" or "api"."""
@@ -132,6 +139,25 @@ class Consumers:
             await self._start_backfills(consumer_id, definition, definition.table_names)
             await self._note("create", declared.name, definition.as_json())
         return consumer_id
+
+    async def require_same(self, stored: Stored) -> None:
+        """Have nobody else change a consumer until the transaction ends, that is still as it was
+        found.
+
+        Raises:
+            ChangedMeanwhile: somebody was quicker.
+        """
+        await self._state.execute(_LOCK, [stored.id])
+        now = await self.find(stored.name)
+        if (now.id, now.definition, now.endpoint) != (
+            stored.id,
+            stored.definition,
+            stored.endpoint,
+        ):
+            raise ChangedMeanwhile(
+                f"consumer {stored.name} was changed by somebody else at the same time; look at it "
+                "again, then change it"
+            )
 
     async def change(self, stored: Stored, declared: Declared, endpoint_id: int | None) -> None:
         """Give a consumer another definition. Tables new to it are read as `start` says; of those

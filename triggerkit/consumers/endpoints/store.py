@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from triggerkit.consumers.endpoints.info import EndpointInfo, info_of
 from triggerkit.consumers.endpoints.model import COLUMNS, Endpoint, SealedEndpoint, seal, validate
 from triggerkit.encryption import Keyring
-from triggerkit.errors import EndpointConflict, UnknownEndpoint, unknown_name
+from triggerkit.errors import ChangedMeanwhile, EndpointConflict, UnknownEndpoint, unknown_name
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers
 
@@ -84,15 +84,26 @@ class EndpointStore:
                 ) from None
             await self._changed("create", endpoint.name, _described(endpoint))
 
-    async def edit(self, name: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint:
-        """Store what `change` makes of the endpoint, which nobody else changes meanwhile.
+    async def edit(
+        self,
+        name: str,
+        change: Callable[[Endpoint], Endpoint],
+        looked_at: EndpointInfo | None = None,
+    ) -> Endpoint:
+        """Store what `change` makes of the endpoint, which nobody else changes meanwhile, nor has
+        since it was `looked_at`.
 
         Raises:
+            ChangedMeanwhile: somebody else has.
             UnknownEndpoint, InvalidEndpoint, CannotDecrypt, ConfigurationError
             EndpointConflict: it is declared in code or in a file.
         """
         async with self._connection.transaction():
-            before = (await self._own(name)).open(self._keyring)
+            sealed_before = await self._own(name)
+            if looked_at is not None:
+                [now] = await self._infos([sealed_before])
+                _require_same(looked_at, now)
+            before = sealed_before.open(self._keyring)
             after = change(before)
             validate(after)
             if after.url != before.url:
@@ -241,6 +252,14 @@ def only_api(name: str, managed_by: str) -> None:
         where = "by on= in code" if managed_by == "code" else "in triggerkit.toml"
         raise EndpointConflict(
             f"endpoint {name!r} is declared {where}; change it there, then: triggerkit apply"
+        )
+
+
+def _require_same(before: EndpointInfo, now: EndpointInfo) -> None:
+    if (before.url, before.headers, before.signing) != (now.url, now.headers, now.signing):
+        raise ChangedMeanwhile(
+            f"endpoint {now.name} was changed by somebody else at the same time; look at it again, "
+            "then change it"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import psycopg
@@ -100,8 +100,9 @@ async def resume_schedule(client: Client, name: str, actor: str) -> ScheduleInfo
         return await find_schedule(connection, name)
 
 
-async def run_schedule(client: Client, name: str, actor: str) -> RunRef:
-    """Make a run of a schedule now, beside its ticks; also of one that is paused.
+async def run_schedule(client: Client, name: str, actor: str, once: str | None = None) -> RunRef:
+    """Make a run of a schedule now, beside its ticks; also of one that is paused. What is asked for
+    `once` makes one run, however often it is asked.
 
     Raises:
         UnknownSchedule: there is no such schedule.
@@ -111,7 +112,8 @@ async def run_schedule(client: Client, name: str, actor: str) -> RunRef:
         if run is None:
             await find_schedule(connection, name)
             raise UnknownSchedule(f"the schedule {name} has just been removed")
-    [handle] = await client.accept([run])
-    async with client.pool.connection() as connection:
-        await note(connection, actor, "run schedule", f"schedule {name}", {"run": handle.id})
+    [handle] = await client.accept([run if once is None else replace(run, idempotency_key=once)])
+    if not handle.duplicate:
+        async with client.pool.connection() as connection:
+            await note(connection, actor, "run schedule", f"schedule {name}", {"run": handle.id})
     return handle

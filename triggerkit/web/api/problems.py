@@ -22,6 +22,7 @@ from starlette.responses import Response
 from triggerkit.errors import (
     CannotConnect,
     CannotDecrypt,
+    ChangedMeanwhile,
     ConfigurationError,
     DeclaredElsewhere,
     EndpointConflict,
@@ -88,6 +89,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (InvalidPayload, 422),
     (NotRetryable, 409),
     (NameTaken, 409),
+    (ChangedMeanwhile, 409),
     (EndpointConflict, 409),
     (DeclaredElsewhere, 409),
     (WouldLose, 409),

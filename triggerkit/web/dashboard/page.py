@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +18,9 @@ from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call
 from triggerkit.web.dashboard.session import Session, Sessions
+
+#: The field in which each form that was shown differs from all others.
+ONCE = "once"
 
 #: Who the audit says it was.
 ACTOR = "dashboard"
@@ -76,6 +81,15 @@ class Asked:
     def has_ended(self) -> bool:
         """Return whether the session is over by now, as of a page that is open for long."""
         return self.sessions is None or self.sessions.of_browser(self.request.cookies) is None
+
+    @property
+    def form_name(self) -> str | None:
+        """Return a name of the form that was sent, as it was filled in, which every process gives
+        it; None of one that was not shown by a page."""
+        if not self.form.get(ONCE):
+            return None
+        told = json.dumps([self.here, sorted(self.form.items())])
+        return f"form:{hashlib.sha256(told.encode()).hexdigest()[:32]}"
 
     def path(self, name: str) -> str:
         """Return a parameter of the path."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from secrets import token_urlsafe
 from typing import Self
 
+from markupsafe import Markup
 from pydantic import SecretStr
 
 from triggerkit.settings import Settings
@@ -26,6 +27,11 @@ LINK_S = 3600
 COOKIE = "triggerkit_session"
 LOGIN = "/login"
 
+_PROOF = Markup(
+    '<input type="hidden" name="csrf" value="{csrf}"><input type="hidden" name="once" '
+    'value="{once}">'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -35,6 +41,11 @@ class Session:
     id: str
     csrf: str
     may_change: bool
+
+    def proof(self) -> Markup:
+        """Return the hidden fields of a form: whose it is, and which one, so that one that is sent
+        twice is known."""
+        return _PROOF.format(csrf=self.csrf, once=token_urlsafe(9))
 
 
 class Sessions:

@@ -42,6 +42,7 @@ from triggerkit.web.dashboard.page import (
 )
 from triggerkit.web.dashboard.render import render
 from triggerkit.web.dashboard.routes import routes
+from triggerkit.web.dashboard.sent import SentForms
 from triggerkit.web.dashboard.session import LOGIN, SESSION_S, Sessions, is_same
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
 
@@ -81,6 +82,7 @@ class Dashboard(Mount):
         self._database_health = database_health
         self._pool: Any = None
         self._live = Live()
+        self.sent = SentForms()
         known = [
             PathRoute(route.path, _Page(self, route)) for route in (*routes(), *self._live.routes)
         ]
@@ -175,7 +177,7 @@ class _Page:
                 403,
                 "This login may only look: log in with TRIGGERKIT_SECRET_KEY to change something.",
             )
-        return _response(asked, await self._route.post(asked))
+        return _response(asked, await self._dashboard.sent.answered(asked, self._route.post))
 
 
 def _response(asked: Asked, found: Answer) -> Response:

@@ -277,8 +277,9 @@ def test_of_those_who_make_one_consumer_at_once_one_does_and_the_others_are_told
 ) -> None:
     page = prepared(state, visitor)
 
-    def make(_: int) -> int:
-        given = {"name": "same", "delivery": "pull"}
+    def make(form: int) -> int:
+        # Each has a form of their own.
+        given = {"name": "same", "delivery": "pull", "once": f"form {form}"}
         return press(visitor, "/new/consumer", page, "save", **given).status
 
     with ThreadPoolExecutor(4) as threads:

@@ -46,6 +46,15 @@ class Seen:
         assert found is not None, self.text
         return found[1]
 
+    @property
+    def proof(self) -> dict[str, str]:
+        """The fields that its first form in the page proper shows itself by."""
+        _, _, main = self.html.partition("<main")
+        found = re.search(r'name="csrf" value="([^"]+)"><input type="hidden" name="once" '
+                          r'value="([^"]+)"', main)  # fmt: skip
+        assert found is not None, self.text
+        return {"csrf": found[1], "once": found[2]}
+
 
 @dataclass
 class Visitor:

@@ -34,7 +34,7 @@ async def resume_times(asked: Asked) -> Answer:
 
 async def run_now(asked: Asked) -> Answer:
     """Make a run of a schedule, and show it."""
-    run = await run_schedule(asked.call.client, asked.path("name"), ACTOR)
+    run = await run_schedule(asked.call.client, asked.path("name"), ACTOR, asked.form_name)
     return Moved(asked.link("runs", run.id))
 
 

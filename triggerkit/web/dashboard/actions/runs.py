@@ -38,7 +38,8 @@ async def replay(asked: Asked) -> Answer:
             if given == "current":
                 source = await stack.enter_async_context(asked.call.source())
             tasks = {task.name: task for task in asked.call.tasks}
-            handle = await Replayer(asked.call.client, tasks, ACTOR).replay(run_id, edited, source)
+            replayer = Replayer(asked.call.client, tasks, ACTOR)
+            handle = await replayer.replay(run_id, edited, source, once=asked.form_name)
     except InvalidPayload as error:
         run = await show_one_run(asked.call, run_id)
         typed = asked.form.get("payload") if given == "edited" else None

@@ -37,13 +37,15 @@ async def ask(asked: Asked) -> Answer:
 async def start(asked: Asked) -> Answer:
     """Make a run, once the payload fits the task's type, and show it; else what does not fit."""
     task = _task(asked)
+    once: TriggerOptions = {} if asked.form_name is None else {"idempotency_key": asked.form_name}
     try:
-        run = task.new_run(typed_payload(asked), TriggerOptions())
+        run = task.new_run(typed_payload(asked), once)
     except InvalidPayload as error:
         return _page(asked, task, asked.form.get("payload", ""), error=error)
-    async with asked.call.state() as state:
-        await note(state, ACTOR, "trigger", f"task {task.name}")
     [handle] = await asked.call.client.accept([run])
+    if not handle.duplicate:
+        async with asked.call.state() as state:
+            await note(state, ACTOR, "trigger", f"task {task.name}")
     return Moved(asked.link("runs", handle.id))
 
 

@@ -27,6 +27,7 @@ from triggerkit.web.dashboard.forms.consumer_fields import (
     new_fields,
     values_of,
 )
+from triggerkit.web.dashboard.forms.seen import changed_since, outdated, shown_with
 from triggerkit.web.dashboard.forms.typed import Typed
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
 
@@ -51,7 +52,8 @@ async def make(asked: Asked) -> Answer:
 async def show_edit(asked: Asked) -> Answer:
     """Show the form of a consumer that there is, unless it is declared elsewhere."""
     stored = await _own(asked)
-    return await _form(asked, Typed(fields_of(stored.definition, stored.endpoint)), stored)
+    fields = fields_of(stored.definition, stored.endpoint)
+    return await _form(asked, shown_with(Typed(fields), fields), stored)
 
 
 async def edit(asked: Asked) -> Answer:
@@ -88,6 +90,9 @@ async def _taken(asked: Asked, stored: Stored | None) -> Answer:
         if pressed == "preview":
             return await _form(asked, typed, stored, tried=await _tried(asked, typed, name))
         if pressed == "save":
+            now = {} if stored is None else fields_of(stored.definition, stored.endpoint)
+            if stored is not None and (changes := changed_since(typed, now)):
+                return await _form(asked, outdated(typed, now, changes), stored, status=409)
             return await _saved(asked, typed, name, stored)
     except TriggerkitError as error:
         # Nothing was made: what was typed stays, with what is wrong with it.
@@ -106,7 +111,7 @@ async def _saved(asked: Asked, typed: Typed, name: str, stored: Stored | None) -
         editor = editor_of(asked.call, source, state, ACTOR)
         if stored is not None:
             may_lose = typed.text("may_lose") == "yes"
-            warnings = await editor.edit(name, values, may_lose=may_lose)
+            warnings = await editor.edit(name, values, may_lose=may_lose, looked_at=stored)
         else:
             paused = {"paused": True} if typed.text("paused") else {}
             warnings = await editor.create(name, {**values, **paused})

@@ -16,6 +16,7 @@ from triggerkit.consumers.endpoints.store import only_api
 from triggerkit.errors import InvalidEndpoint, TriggerkitError
 from triggerkit.web.api.endpoints import EditEndpoint, edited, show_endpoint, store_of
 from triggerkit.web.api.problems import status_of
+from triggerkit.web.dashboard.forms.seen import changed_since, outdated, shown_with
 from triggerkit.web.dashboard.forms.typed import Typed
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
 
@@ -52,7 +53,8 @@ async def make(asked: Asked) -> Answer:
 async def show_edit(asked: Asked) -> Answer:
     """Show the form of an endpoint that there is, unless it is declared elsewhere."""
     endpoint = await _own(asked)
-    return _form(asked, Typed({"url": endpoint.url, "signing": "keep"}), endpoint)
+    typed = Typed({"url": endpoint.url, "signing": "keep"})
+    return _form(asked, shown_with(typed, _fields_of(endpoint)), endpoint)
 
 
 async def edit(asked: Asked) -> Answer:
@@ -61,6 +63,9 @@ async def edit(asked: Asked) -> Answer:
     typed = Typed(asked.form)
     if typed.text("do") != "save":
         return _form(asked, _without_secrets(typed), endpoint)
+    now = _fields_of(endpoint)
+    if changes := changed_since(typed, now):
+        return _form(asked, outdated(_without_secrets(typed), now, changes), endpoint, 409)
     word = typed.text("signing")
 
     def change(before: Endpoint) -> Endpoint:
@@ -71,7 +76,8 @@ async def edit(asked: Asked) -> Answer:
 
     try:
         async with asked.call.state() as state:
-            after = await store_of(asked.call, state, ACTOR).edit(endpoint.name, change)
+            store = store_of(asked.call, state, ACTOR)
+            after = await store.edit(endpoint.name, change, looked_at=endpoint)
     except TriggerkitError as error:
         return _form(asked, _refused(typed, error), endpoint, status_of(error))
     is_made = word in ("generate", "rotate")
@@ -121,6 +127,12 @@ async def _own(asked: Asked) -> EndpointInfo:
     endpoint = await show_endpoint(asked.call, asked.path("name"))
     only_api(endpoint.name, endpoint.managed_by)
     return endpoint
+
+
+def _fields_of(endpoint: EndpointInfo) -> dict[str, str]:
+    """Return what a form changes; of secrets, the fingerprints that pages show."""
+    headers = {f"headers.{name}": f"{name} {mark}" for name, mark in endpoint.headers.items()}
+    return {"url": endpoint.url, **headers, "signing": " ".join(endpoint.signing)}
 
 
 def _headers(typed: Typed) -> dict[str, str]:
