@@ -1,14 +1,32 @@
-# The reference project with triggerkit; see docs/deploy.md.
-FROM python:3.12-slim
+# The reference project with triggerkit: one image for all its processes. See docs/deploy.md.
 
-WORKDIR /srv
-COPY requirements-serve.lock pyproject.toml README.md LICENSE ./
-RUN pip install --no-cache-dir --require-hashes -r requirements-serve.lock
+FROM python:3.13-slim AS build
+WORKDIR /build
+COPY requirements-serve.lock requirements-image.lock pyproject.toml README.md LICENSE ./
 COPY triggerkit triggerkit
-RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+# What builds the wheel, and pip itself, stay in this stage.
+RUN python -m venv tools \
+    && tools/bin/pip install --no-cache-dir --require-hashes -r requirements-serve.lock \
+    && tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist .
+RUN python -m venv --without-pip /opt/triggerkit \
+    && tools/bin/pip --python /opt/triggerkit/bin/python install --no-cache-dir --require-hashes \
+        -r requirements-image.lock \
+    && tools/bin/pip --python /opt/triggerkit/bin/python install --no-cache-dir --no-deps dist/*.whl \
+    && /opt/triggerkit/bin/python -m compileall -q /opt/triggerkit/lib
+
+FROM python:3.13-slim
+# The root file system may be read-only: nothing writes there, and what needs a folder has /tmp.
+ENV PATH=/opt/triggerkit/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+RUN useradd --system --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin triggerkit
+COPY --from=build /opt/triggerkit /opt/triggerkit
+WORKDIR /srv
 COPY app app
 COPY tasks tasks
 COPY triggerkit.toml .
-
-USER nobody
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
 CMD ["triggerkit", "serve"]

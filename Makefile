@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate --python-version 3.11
 
-.PHONY: dev test kafka versions faults screenshots soak check docs format lock bench guard clean
+.PHONY: dev test kafka versions faults screenshots soak check docs audit format lock bench guard clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -48,11 +48,15 @@ check: .venv/.installed-dev
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/check_links.py
-	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory docs audit
 
 ## docs: the documents as a site, in site/index.html
 docs: .venv/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+## audit: known weaknesses of what is installed in production, and its bill of materials in dist/sbom.json
+audit: .venv/.installed-dev
+	@.ci/audit
 
 ## format: write the code as `make check` wants it
 format: .venv/.installed-dev
@@ -63,6 +67,7 @@ format: .venv/.installed-dev
 ## lock: pin the dependencies anew, with hashes and without any address
 lock:
 	@$(LOCK) --extra encryption --extra openai --extra build -o requirements-serve.lock
+	@$(LOCK) --extra encryption --extra openai --extra kafka --extra rabbitmq -o requirements-image.lock
 	@$(LOCK) --extra encryption --extra openai --extra build --extra dev -o requirements.lock
 	@$(LOCK) --extra encryption --extra openai --extra build --extra dev --group test -o requirements-dev.lock
 

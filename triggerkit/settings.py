@@ -16,7 +16,6 @@ from typing import Any, Self
 import orjson
 from dotenv import dotenv_values
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -33,6 +32,7 @@ from triggerkit.configuration.addresses import (
     read_database_url,
     read_server_url,
 )
+from triggerkit.configuration.process_settings import ProcessSettings
 from triggerkit.configuration.quantities import BYTES, SECONDS
 from triggerkit.configuration.secret_text import key_bytes, split_secrets
 from triggerkit.errors import ConfigurationError
@@ -58,7 +58,7 @@ LARGEST_LOG_BYTES = 10**18
 KAFKA = "KAFKA_"
 
 
-class Settings(BaseModel):
+class Settings(ProcessSettings):
     """Every setting, named as in the environment but in lower case."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -110,7 +110,7 @@ class Settings(BaseModel):
                 )
         return value
 
-    @field_validator("triggerkit_webhook_signing_secret")
+    @field_validator("triggerkit_webhook_signing_secret", "triggerkit_alerts_secret")
     @classmethod
     def _signing(cls, value: SecretStr | None) -> SecretStr | None:
         for secret in split_secrets(value):
@@ -181,8 +181,9 @@ class Settings(BaseModel):
     def parse(cls, environment: Mapping[str, str]) -> Self:
         """Read the settings from `environment` alone; an empty value counts as unset."""
         known = {name: environment.get(name.upper()) for name in cls.model_fields}
-        if is_service_link(known["triggerkit_port"] or ""):
-            known["triggerkit_port"] = None
+        for name in ("triggerkit_port", "triggerkit_health_port"):
+            if is_service_link(known[name] or ""):
+                known[name] = None
         try:
             settings = cls.model_validate({name: v for name, v in known.items() if v})
         except ValidationError as error:

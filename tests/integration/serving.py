@@ -13,7 +13,7 @@ import orjson
 import uvicorn
 
 from tests.conftest import WEBHOOK_SECRET
-from triggerkit.supervisor.serve import listen
+from triggerkit.supervisor.probes.listening import listen
 from triggerkit.web.protocol import BoundedProtocol
 
 AUTHORIZED = {"authorization": f"Bearer {WEBHOOK_SECRET}"}

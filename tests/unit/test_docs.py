@@ -35,7 +35,7 @@ BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 SETTING = re.compile(r"^#([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)
 
 #: `triggerkit …` in a line of text or of a shell, up to what ends a command there.
-COMMAND = re.compile(r"(?:^|[\s(/])triggerkit ([a-z][^|>)\"#]*)")
+COMMAND = re.compile(r"(?:^|[\s(/])triggerkit ([a-z][^|>&)\"#]*)")
 
 #: Modules that the documents have their reader write.
 READERS_OWN = frozenset({"tasks"})

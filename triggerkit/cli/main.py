@@ -43,6 +43,7 @@ MODULES: Final = {
     "consumers": "consumers",
     "status": "status",
     "tasks": "project",
+    "roles": "project",
     "upgrade": "project",
     "sql": "project",
     "trigger": "trigger",

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,17 @@ def ready() -> None:
     announce("ready")
 
 
-async def until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or a signal cancels it."""
+async def until_signal(work: Coroutine[Any, Any, None], asked: Callable[[], None]) -> None:
+    """Run `work` until it ends or a signal cancels it; `asked` is called at a signal. A second one
+    cancels what `work` does at its end, too."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        asked()
+        task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -1,10 +1,10 @@
-"""Commands about a project and its databases: check, tasks, upgrade, sql."""
+"""Commands about a project and its databases: check, tasks, roles, upgrade, sql."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
@@ -12,23 +12,30 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from triggerkit.cli.options import Json, Tasks
+from triggerkit.configuration.addresses import read_database_url
+from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.project import Project
+from triggerkit.replication.slot import identify
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.state.migrate import migrate, script
+from triggerkit.state.migrate import migrate, missing_script, script
 from triggerkit.state.pooler import require_own_session
 from triggerkit.supervisor.checks import Check, run_checks
 from triggerkit.supervisor.checks.models import models_of
 from triggerkit.supervisor.declarations import load_declarations
+from triggerkit.supervisor.roles import capture_role, state_role
 from triggerkit.tasks.registry import load_tasks
 from triggerkit.terminal.console import TerminalConsole
 
 console = TerminalConsole(highlight=False, soft_wrap=True)
 
+#: The roles that `roles` prints.
+RoleKind = Literal["capture", "state"]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (check, tasks, upgrade, sql):
+    for command in (check, tasks, roles, upgrade, sql):
         app.command()(command)
 
 
@@ -75,17 +82,54 @@ def tasks(tasks: Tasks = None, json: Json = False) -> None:
     console.print(table)
 
 
-def upgrade() -> None:
+def upgrade(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the SQL that would run, and change nothing.")
+    ] = False,
+) -> None:
     """Upgrade the schema triggerkit in the state database."""
     settings = Settings.load()
 
-    async def connected() -> list[str]:
+    async def connected() -> str:
         async with await connect(settings.state_dsn, "triggerkit upgrade") as state:
             await require_own_session(state, settings.state_dsn)
-            return [f"applied migration {m.version}: {m.name}" for m in await migrate(state)]
+            if dry_run:
+                return await missing_script(state)
+            applied = await migrate(state)
+            return "".join(f"applied migration {m.version}: {m.name}\n" for m in applied)
 
-    for line in asyncio.run(connected()) or ["the schema triggerkit is up to date"]:
-        print(line)
+    up_to_date = "the schema triggerkit is up to date\n"
+    # What is printed of a dry run is run by psql.
+    print(asyncio.run(connected()) or (f"-- {up_to_date}" if dry_run else up_to_date), end="")
+
+
+def roles(
+    tasks: Tasks = None,
+    capture: Annotated[
+        str, typer.Option(help="Name of the role of DATABASE_URL, which captures.")
+    ] = "triggerkit_capture",
+    state: Annotated[
+        str, typer.Option(help="Name of the role of TRIGGERKIT_STATE_URL, which owns the state.")
+    ] = "triggerkit_state",
+    only: Annotated[
+        RoleKind | None,
+        typer.Option(help="Print only one of them, where the state has a database of its own."),
+    ] = None,
+) -> None:
+    """Print the SQL of roles with the least rights, for the tables that are followed."""
+    settings, declarations = Settings.load(), load_declarations(Project.load(tasks=tasks))
+
+    async def connected() -> str:
+        async with await connect(settings.source_dsn, "triggerkit roles") as source:
+            names = CaptureNames.of(settings)
+            publication, _ = names.for_database(await identify(source))
+            return await capture_role(source, capture, declarations, publication)
+
+    parts = [] if only == "state" else [asyncio.run(connected())]
+    if only != "capture":
+        database = str(read_database_url(settings.state_dsn).get("dbname", ""))
+        parts.append(state_role(state, database))
+    print("\n".join(parts), end="")
 
 
 def sql() -> None:

@@ -11,7 +11,8 @@ from triggerkit.cli.options import App, Host, Port, Tasks
 from triggerkit.cli.process import ready, start
 from triggerkit.project import Project
 from triggerkit.state.event_loop import run_loop
-from triggerkit.supervisor.serve import listen, run_serve
+from triggerkit.supervisor.probes.listening import listen
+from triggerkit.supervisor.serve import run_serve
 
 
 def register(app: typer.Typer) -> None:

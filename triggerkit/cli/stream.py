@@ -8,6 +8,8 @@ from triggerkit.cli.options import App, Tasks
 from triggerkit.cli.process import ready, start, until_signal
 from triggerkit.project import Project
 from triggerkit.state.event_loop import run_loop
+from triggerkit.supervisor.probes.process_health import ProcessHealth
+from triggerkit.supervisor.probes.server import serve_probes
 from triggerkit.supervisor.stream import run_stream
 
 
@@ -22,4 +24,6 @@ def stream(app: App = None, tasks: Tasks = None) -> None:
     project = Project.load(app=app, tasks=tasks)
     # Filters and transforms of consumers are functions of the project.
     project.make_importable()
-    run_loop(until_signal(run_stream(settings, ready, project)))
+    health = ProcessHealth()
+    serve_probes(settings, health)
+    run_loop(until_signal(run_stream(settings, ready, project, health), health.stop))

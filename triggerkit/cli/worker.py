@@ -11,7 +11,8 @@ from triggerkit import lifeline
 from triggerkit.cli.options import Tasks
 from triggerkit.cli.process import prepare, ready
 from triggerkit.project import Project
-from triggerkit.supervisor.worker import Sizes, run_child, run_worker
+from triggerkit.supervisor.crew import Sizes
+from triggerkit.supervisor.worker import run_child, run_worker
 from triggerkit.supervisor.workers import Forked
 
 

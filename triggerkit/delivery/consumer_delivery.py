@@ -111,6 +111,8 @@ class ConsumerDelivery:
         self.retry = asyncio.Event()
         #: Whether a retry waits until a lane's batch is done.
         self.is_awaited = False
+        #: Whether nothing more is to be sent.
+        self.is_draining = False
         self.barrier = Barrier(reader)
         self.health = Health()
         self.turns = Turns()
@@ -143,6 +145,13 @@ class ConsumerDelivery:
             await self._into_kafka.require()
         if self.selection.leaves_calls:
             await self.functions.start()
+
+    def drain(self) -> bool:
+        """Have lanes and retries send nothing more; return whether a retry is under way."""
+        self.is_draining = True
+        self._changed.set()
+        self.retry.set()
+        return bool(self.retried_keys)
 
     async def end(self) -> None:
         """End what was started, at once."""

@@ -35,6 +35,8 @@ class Lane:
         self.cursor = cursor
         #: Set once the batch of unknown outcome, if any, is known.
         self.ready = asyncio.Event()
+        #: Whether an attempt is under way whose outcome is not recorded yet.
+        self.is_sending = False
         self._delivery = delivery
         self._reader = delivery.reader
         self._store = delivery.store
@@ -60,12 +62,11 @@ class Lane:
 
     def holds(self, key: str) -> bool:
         """Return whether a message of `key` is in the batch under way."""
-        if self._batch is None:
-            return False
-        return any(self.consumer.key_of(entry) == key for entry in self._batch.entries)
+        entries = [] if self._batch is None else self._batch.entries
+        return any(self.consumer.key_of(entry) == key for entry in entries)
 
     async def run(self) -> None:
-        """Deliver until canceled, or until the endpoint says it is gone (410).
+        """Deliver until canceled or drained, or until the endpoint says it is gone (410).
 
         Raises:
             CursorMoved: a command moved the cursor, or removed it.
@@ -198,12 +199,13 @@ class Lane:
         return batch
 
     async def _deliver(self, batch: Batch) -> bool:
-        """Send `batch` until it is taken, set aside or edited; False when the endpoint is gone."""
+        """Send `batch` until it is taken, set aside or edited; False when nothing more is sent."""
         if not batch.entries:
             self._give_turn_back()
             await self._record(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
             return True
-        while (attempt := await self._attempt(batch)) is not None:
+        delivery = self._delivery
+        while not delivery.is_draining and (attempt := await self._attempt(batch)) is not None:
             sent_at, answer = attempt
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
@@ -213,10 +215,10 @@ class Lane:
                 self._suspicion.delivered(batch.last)
                 if self._reduced is not None and not self._suspicion.is_within(batch.last):
                     self._grow()
-                return True
+                return not delivery.is_draining
             if self._is_blamed(batch, answer):
                 await self._isolate(batch, sent_at, answer)
-                return True
+                return not delivery.is_draining
             await self._record(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
@@ -224,7 +226,7 @@ class Lane:
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
-        return True
+        return not delivery.is_draining
 
     async def _done(self, batch: Batch, sent_at: datetime, answer: Answer) -> Answer:
         """Move the cursor past `batch`; directly, its runs may turn out not to be made."""
@@ -240,9 +242,7 @@ class Lane:
         self._reduced = None if size >= self.consumer.definition.batch_size else size
 
     def _is_blamed(self, batch: Batch, answer: Answer) -> bool:
-        if answer.verdict == "content_refused":
-            return True
-        if answer.is_unreadable and len(batch.entries) > 1:
+        if answer.verdict == "content_refused" or (answer.is_unreadable and len(batch.entries) > 1):
             return True
         self._suspicion.failed(suspect=answer.is_suspect)
         return self._suspicion.is_proven(len(batch.entries))
@@ -261,6 +261,7 @@ class Lane:
             if not self._fits(batch):
                 self._give_turn_back()
                 return None
+            self.is_sending = True
             body = self._body(batch)
             batch.id = batch.id or new_id(body)
             # What is made with the cursor's move has no unknown outcome: only a failure is noted.
@@ -333,6 +334,7 @@ class Lane:
             await self._park(outcome, parked, answer)
         else:
             self.cursor = await self._delivery.record(self.cursor, outcome, answer)
+        self.is_sending = False
         if move_to is None:
             return
         self._let_go()

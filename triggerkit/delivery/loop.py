@@ -33,6 +33,14 @@ class _Running:
     lanes: list[Lane]
     tasks: list[asyncio.Task[None]]
 
+    def drain(self) -> list[asyncio.Task[None]]:
+        """End what sends nothing at this moment; return the tasks of what does, which end then."""
+        sending = self.delivery.drain()
+        for lane, task in zip([*self.lanes, None], self.tasks, strict=True):
+            if not (sending if lane is None else lane.is_sending):
+                task.cancel()
+        return [task for task in self.tasks if not task.cancelling()]
+
     def goes_on_as(self, consumer: Consumer) -> bool:
         """Return whether `consumer` is this one in the same places of the log."""
         before = self.delivery.consumer
@@ -69,12 +77,26 @@ class DeliveryLoop:
         #: Consumers that cannot run, and why.
         self._broken: dict[int, str] = {}
         self._refreshing = asyncio.Lock()
+        self._is_draining = False
 
     async def refresh(self) -> list[Consumer]:
         """Start lanes of new consumers, stop those of paused, rewound and deleted ones."""
         # One at a time: two that start the same consumer would deliver everything twice.
         async with self._refreshing:
-            return await self._refresh()
+            return [] if self._is_draining else await self._refresh()
+
+    async def drain(self, grace_s: float) -> None:
+        """Begin no more pushes, and return once those under way have ended and are recorded, after
+        `grace_s` at the latest."""
+        self._is_draining = True
+        async with self._refreshing:
+            sending = [task for running in self._running.values() for task in running.drain()]
+        if sending:
+            _, late = await asyncio.wait(sending, timeout=grace_s)
+            if late:
+                logger.warning(
+                    "%d pushes took longer than %g s; they are made again", len(late), grace_s
+                )
 
     async def end(self) -> None:
         """End what was started beside the lanes, at once."""

@@ -58,15 +58,15 @@ class Retries:
         return self._delivery.consumer
 
     async def run(self) -> None:
-        """Try what is due, until canceled."""
+        """Try what is due, until canceled, or until nothing more is to be sent."""
         for lane in self._lanes:
             await lane.ready.wait()
-        retry = self._delivery.retry
+        retry, delivery = self._delivery.retry, self._delivery
         async with asyncio.TaskGroup() as group:
-            while True:
+            while self._busy or not delivery.is_draining:
                 retry.clear()
-                self._delivery.is_awaited = False
-                wait_s = await self._start_due(group)
+                delivery.is_awaited = False
+                wait_s = None if delivery.is_draining else await self._start_due(group)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await retry.wait()

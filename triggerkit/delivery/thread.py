@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from psycopg_pool import AsyncConnectionPool
@@ -40,9 +41,11 @@ class DeliveryThread:
         direct: Callable[[AsyncConnectionPool], DirectWay],
         head: int,
         kafka: Callable[[AsyncConnectionPool], KafkaWay] | None = None,
+        grace_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`states`, `pusher`, `direct` and `kafka` are made in the thread; `head` is the log's last
-        position."""
+        position. `grace_s` is asked at the end how long what is under way may take."""
+        self._grace_s = grace_s
         self._states = states
         self._database_id = database_id
         self._pusher = pusher
@@ -109,10 +112,22 @@ class DeliveryThread:
     async def _stop(self) -> None:
         # Set before the look and looked at after the task is set: one of the two sees the other.
         self._is_stopping = True
-        if self._main_task is not None and not self._ended.done():
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._main_task.cancel)
-        await asyncio.wait({self._ended})
+        try:
+            await self._drain()
+        finally:
+            if self._main_task is not None and not self._ended.done():
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._main_task.cancel)
+            await asyncio.wait({self._ended})
+
+    async def _drain(self) -> None:
+        """Let what is under way end, so that nobody gets it again."""
+        grace_s = self._grace_s()
+        if grace_s <= 0 or not self._begun.is_set():
+            return
+        draining = asyncio.create_task(self._call(partial(self._end_lanes, grace_s)))
+        await asyncio.wait({draining, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
 
     async def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         called = work()
@@ -167,6 +182,9 @@ class DeliveryThread:
     def _take_in(self, entries: list[Entry], head: int, size_bytes: int, is_growing: bool) -> None:
         self._reader.appended(entries, head, is_growing=is_growing)
         self._capture.call_soon_threadsafe(self._took_in, size_bytes)
+
+    async def _end_lanes(self, grace_s: float) -> None:
+        await self._deliveries.drain(grace_s)
 
     async def _refresh(self) -> None:
         await self._deliveries.refresh()

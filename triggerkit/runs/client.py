@@ -8,7 +8,7 @@ from typing import Self
 
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.errors import CannotConnect, PreflightFailed
+from triggerkit.errors import CannotConnect
 from triggerkit.runs.accept.acceptor import Acceptor
 from triggerkit.runs.results import Ends
 from triggerkit.runs.rooms import Rooms
@@ -18,6 +18,7 @@ from triggerkit.runs.transport.base import AsyncTransport
 from triggerkit.runs.transport.open import open_async_transport
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
+from triggerkit.state.migrate import require_schema
 from triggerkit.state.pooler import require_own_session
 
 
@@ -66,16 +67,12 @@ async def installation(settings: Settings) -> str:
     """Return the id of this installation: its keys in Redis carry it.
 
     Raises:
-        PreflightFailed: a pooler shares the sessions of the state, or the schema is not there.
+        PreflightFailed: a pooler shares the sessions of the state, or the schema is missing, older,
+            or too new.
     """
     async with await connect(settings.state_dsn, "triggerkit") as connection:
         await require_own_session(connection, settings.state_dsn)
-        cursor = await connection.execute("SELECT to_regclass('triggerkit.installation')::text")
-        row = await cursor.fetchone()
-        if row is None or row[0] is None:
-            raise PreflightFailed(
-                "the schema triggerkit is not in the state database; run: triggerkit upgrade"
-            )
+        await require_schema(connection)
         cursor = await connection.execute("SELECT id::text FROM triggerkit.installation")
         row = await cursor.fetchone()
         if row is None:

@@ -17,8 +17,12 @@ SCHEMA = "triggerkit"
 #: Advisory lock held while migrating, so that two processes starting together do it once.
 MIGRATION_LOCK = 0x74726B_01
 
+#: A schema that is there already may belong to a role that can make none.
+_SCHEMA = "CREATE SCHEMA IF NOT EXISTS triggerkit;"
+
+_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'triggerkit')"
+
 _BOOTSTRAP = """
-CREATE SCHEMA IF NOT EXISTS triggerkit;
 CREATE TABLE IF NOT EXISTS triggerkit.migrations (
     version     int PRIMARY KEY,
     name        text NOT NULL,
@@ -46,10 +50,15 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda m: m.version)
 
 
-def script() -> str:
-    """Return the whole state schema as SQL, as `triggerkit sql` prints it."""
-    parts = [_BOOTSTRAP.strip(), "SET search_path = triggerkit, pg_catalog;"]
-    for migration in migrations():
+def script(above: int = 0, *, has_schema: bool = False) -> str:
+    """Return the state schema as SQL, as `triggerkit sql` prints it: all of it, or what those lack
+    who have the migrations up to `above`."""
+    missing = [migration for migration in migrations() if migration.version > above]
+    if not missing:
+        return ""
+    parts = [] if has_schema else [_SCHEMA]
+    parts += [_BOOTSTRAP.strip(), "SET search_path = triggerkit, pg_catalog;"]
+    for migration in missing:
         parts.append(f"-- migration {migration.version}: {migration.name}")
         parts.append(migration.statements.strip())
         parts.append(
@@ -57,6 +66,17 @@ def script() -> str:
             f"VALUES ({migration.version}, '{migration.name}');"
         )
     return "\n\n".join(parts) + "\n"
+
+
+async def missing_script(connection: psycopg.AsyncConnection) -> str:
+    """Return what `migrate` would run there, empty where nothing is missing.
+
+    Raises:
+        PreflightFailed: a later release made the schema.
+    """
+    version = await applied_version(connection)
+    _require_known(version)
+    return script(version, has_schema=await _has_schema(connection))
 
 
 async def applied_version(connection: psycopg.AsyncConnection) -> int:
@@ -70,10 +90,14 @@ async def applied_version(connection: psycopg.AsyncConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def version_problem(version: int) -> str | None:
-    """Return what is wrong with a schema of this version, with the remedy; None for our own."""
+def version_problem(version: int, needs: int = 0) -> str | None:
+    """Return what is wrong with a schema of this version, with the remedy; None for our own, and
+    for a later one that needs no more than what is known here.
+
+    Between two releases the schema is that of the later one, and processes of both work with it.
+    """
     latest = migrations()[-1].version
-    if version == latest:
+    if version == latest or (version > latest and needs <= latest):
         return None
     if version > latest:
         return (
@@ -84,12 +108,45 @@ def version_problem(version: int) -> str | None:
     return f"the schema triggerkit {known}; run: triggerkit upgrade"
 
 
+async def needed_version(connection: psycopg.AsyncConnection) -> int:
+    """Return the migration that a process has to know to work with the schema there: what is later
+    only adds to it."""
+    query = "SELECT coalesce(max((to_jsonb(i) ->> 'needs')::int), 0) FROM triggerkit.installation i"
+    row = await (await connection.execute(query)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def require_schema(connection: psycopg.AsyncConnection) -> None:
+    """See that this release works with the schema there.
+
+    Raises:
+        PreflightFailed: it is missing, older, or too new; the message has the remedy.
+    """
+    version = await applied_version(connection)
+    needs = await needed_version(connection) if version else 0
+    if (problem := version_problem(version, needs)) is not None:
+        raise PreflightFailed(problem)
+
+
 async def schema_problem(dsn: str) -> str | None:
-    """Return what is wrong with the version of the schema there; None where that cannot be told."""
+    """Return what is wrong with the version of the schema there, which a statement did not fit;
+    None where that cannot be told."""
     with suppress(TriggerkitError, psycopg.Error):
         async with await connect(dsn, "triggerkit version") as state:
-            return version_problem(await applied_version(state))
+            version = await applied_version(state)
+            return version_problem(version, needs=version)
     return None
+
+
+def _require_known(version: int) -> None:
+    latest = migrations()[-1].version
+    if version > latest and (problem := version_problem(version, needs=version)) is not None:
+        raise PreflightFailed(problem)
+
+
+async def _has_schema(connection: psycopg.AsyncConnection) -> bool:
+    row = await (await connection.execute(_HAS_SCHEMA)).fetchone()
+    return row == (True,)
 
 
 async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
@@ -104,9 +161,10 @@ async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
     try:
         version = await applied_version(connection)
         missing = [m for m in migrations() if m.version > version]
-        if not missing and (problem := version_problem(version)) is not None:
-            raise PreflightFailed(problem)
+        _require_known(version)
         if missing:
+            if not await _has_schema(connection):
+                await connection.execute(_SCHEMA)
             await connection.execute(_BOOTSTRAP)
         for migration in missing:
             async with connection.transaction():

@@ -51,8 +51,10 @@ _LOST = (
 Hold = Callable[[], Iterator[None]]
 
 
-def watch_connections(settings: Settings) -> None:
-    """Watch Postgres and the transport for this process, in threads that end with it."""
+def watch_connections(settings: Settings, away: set[str] | None = None) -> None:
+    """Watch Postgres and the transport for this process, in threads that end with it; `away` holds
+    the names of those that are lost, in lower case."""
+    away = set() if away is None else away
     leave_losses_to_watch()
     holds: dict[str, Hold] = {
         "Postgres": partial(_hold_postgres, pinned(settings.state_dsn, "triggerkit watch")),
@@ -64,7 +66,7 @@ def watch_connections(settings: Settings) -> None:
         holds["RabbitMQ"] = partial(module.hold, module.IdBroker(url))
     for service, hold in holds.items():
         name = f"watch {service}"
-        threading.Thread(target=_watch, args=[service, hold], name=name, daemon=True).start()
+        threading.Thread(target=_watch, args=[service, hold, away], name=name, daemon=True).start()
 
 
 def leave_losses_to_watch() -> None:
@@ -111,7 +113,7 @@ def _is_loss(error: BaseException) -> bool:
     return state is None or state.startswith("08") or state in _SERVER_AWAY
 
 
-def _watch(service: str, hold: Hold) -> None:
+def _watch(service: str, hold: Hold, away: set[str]) -> None:
     is_lost = False
     while True:
         was_connected = False
@@ -120,6 +122,7 @@ def _watch(service: str, hold: Hold) -> None:
                 was_connected = True
                 if is_lost:
                     is_lost = False
+                    away.discard(service.lower())
                     _tell(service, "restored", f"{service} is back")
         except _LOST as error:
             # A connection may end without a loss, as by a proxy's limit: the next one shows.
@@ -127,6 +130,7 @@ def _watch(service: str, hold: Hold) -> None:
                 continue
             if not is_lost:
                 is_lost = True
+                away.add(service.lower())
                 _tell(service, "lost", f"lost {service} ({_reason(error)}); waiting for it")
         except (psycopg.Error, redis.RedisError) as error:
             logger.info("cannot watch the connections to %s (%s)", service, error)

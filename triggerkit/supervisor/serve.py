@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.project import Project
 from triggerkit.runs.client import installation
 from triggerkit.settings import Settings
+from triggerkit.supervisor.alerts.sender import keep_alerting
 from triggerkit.supervisor.checks import Check, run_checks
 from triggerkit.supervisor.declarations import load_declarations
 from triggerkit.supervisor.health import database_health
@@ -25,37 +28,25 @@ from triggerkit.web.application import Application
 from triggerkit.web.dashboard.page import Looks
 from triggerkit.web.protocol import BoundedProtocol
 
+#: Seconds that requests under way have when the process is asked to end, unless it is set.
+GRACE_S = 5.0
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        PreflightFailed: the port is in use, or the host is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP's: of no others asyncio sends small writes at once, and answers take 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise PreflightFailed(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that "
-            "uses the port, or choose another with TRIGGERKIT_PORT or --port"
-        ) from error
-    listener.set_inheritable(True)
-    return listener
+#: Seconds between two looks for a second signal, while requests are still taken.
+DRAIN_LOOK_S = 0.1
 
 
 class _NotifyingServer(uvicorn.Server):
     """Calls back once it accepts requests."""
 
     def __init__(
-        self, config: uvicorn.Config, application: Application, ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        application: Application,
+        ready: Callable[[], None],
+        drain_s: float,
     ) -> None:
         super().__init__(config)
+        self._drain_s = drain_s
         self._application = application
         self._ready = ready
 
@@ -65,8 +56,20 @@ class _NotifyingServer(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._application.begin_to_stop()
+        await self._drain()
         self._application.stop_waiting()
         await super().shutdown(sockets)
+        # Else uvicorn ends the process by them once more, though it has ended well.
+        self._captured_signals.clear()
+
+    async def _drain(self) -> None:
+        """Go on taking requests until load balancers have seen that this process is about to
+        end."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._drain_s
+        while not self.force_exit and (left_s := until - loop.time()) > 0:  # noqa: ASYNC110 - uvicorn's
+            await asyncio.sleep(min(DRAIN_LOOK_S, left_s))
 
 
 def looks_by(declared: Callable[[], Sequence[Declared]]) -> Looks:
@@ -91,7 +94,7 @@ def server_config(application: Any, settings: Settings) -> uvicorn.Config:
         server_header=False,
         # Without a proxy, whoever asks could name any address as their own.
         proxy_headers=settings.triggerkit_public_url is not None,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=math.ceil(settings.grace_s or GRACE_S),
     )
 
 
@@ -118,7 +121,11 @@ async def run_serve(
     # Known before the application starts, whose own errors are told as a traceback.
     await installation(settings)
     watch_connections(settings)
-    server = _NotifyingServer(config, application, ready)
-    await server.serve(sockets=[listener])
+    server = _NotifyingServer(config, application, ready, settings.drain_s)
+    alerting = asyncio.create_task(keep_alerting(settings), name="alerts")
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        alerting.cancel()
     if not server.started:
         raise PreflightFailed("the application did not start; its error is above")

@@ -118,6 +118,12 @@ async def read_overview(
     return {"ready": not lacking, "processes": processes, "missing": lacking, **health}
 
 
+async def read_problems(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Return the health of all, with workers that are silent: it takes the seconds in which each
+    raises its heartbeat."""
+    return await read_health(settings, await _workers(settings))
+
+
 async def read_health(
     settings: Settings, workers: Sequence[WorkerInfo] = ()
 ) -> dict[str, list[dict[str, Any]]]:

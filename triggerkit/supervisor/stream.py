@@ -36,9 +36,12 @@ from triggerkit.replication.capture import Capture
 from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
+from triggerkit.state.migrate import applied_version, require_schema
 from triggerkit.state.pooler import require_own_session
 from triggerkit.state.recovery import Recovery
+from triggerkit.supervisor.alerts.sender import keep_alerting
 from triggerkit.supervisor.logs import is_child
+from triggerkit.supervisor.probes.process_health import TURN_S, ProcessHealth
 from triggerkit.supervisor.streaming.confirmed import Confirmed
 from triggerkit.supervisor.streaming.leadership import leadership
 from triggerkit.supervisor.streaming.retaining import keep_retaining, table_bytes_of
@@ -59,6 +62,9 @@ _LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, SlotErr
 DELIVERY_POOL_SIZE = 6
 CAPTURE_POOL_SIZE = 4
 
+#: Seconds that pushes under way have when the process is asked to end, unless it is set.
+GRACE_S = 5.0
+
 #: Seconds after which a thread that computes lets the others go on: deliveries hold up capture by
 #: no more than that.
 SWITCH_S = 0.0005
@@ -73,7 +79,9 @@ class Stream:
         project: Project,
         database: Database,
         states: AsyncConnectionPool,
+        health: ProcessHealth,
     ) -> None:
+        self._health = health
         self._settings = settings
         self._project = project
         self._database = database
@@ -97,6 +105,7 @@ class Stream:
                 self._direct,
                 writer.next_position - 1,
                 self._kafka,
+                self._grace_s,
             )
             async with asyncio.TaskGroup() as group, deliveries.running(group):
                 group.create_task(self._follow_state(deliveries, group), name="follow state")
@@ -106,6 +115,7 @@ class Stream:
                 group.create_task(retaining, name="retention")
                 watch = Watch(self._settings, self._database, self._states)
                 group.create_task(watch.run(), name="watch the source's tables")
+                group.create_task(self._turn(deliveries), name="turns of the deliveries")
                 await self._capture(writer, deliveries, ready)
 
     async def _capture(
@@ -169,6 +179,20 @@ class Stream:
             for name in await close_gaps(connection, self._database.id):
                 logger.info("the gap of %s is closed: its tables have been read again", name)
 
+    async def _turn(self, deliveries: DeliveryThread) -> None:
+        """Note that the deliveries' event loop turns, too."""
+        try:
+            while True:
+                await deliveries.progress()
+                self._health.turned("deliveries")
+                await asyncio.sleep(TURN_S)
+        finally:
+            self._health.ended("deliveries")
+
+    def _grace_s(self) -> float:
+        """Return the seconds that pushes under way have to end; none where the lead was lost."""
+        return (self._settings.grace_s or GRACE_S) if self._health.is_stopping else 0.0
+
     def _delivery_pool(self) -> AsyncConnectionPool:
         return pool(self._settings.state_dsn, "triggerkit stream", size=DELIVERY_POOL_SIZE)
 
@@ -189,12 +213,29 @@ class Stream:
 
 
 async def run_stream(
-    settings: Settings, ready: Callable[[], None], project: Project | None = None
+    settings: Settings,
+    ready: Callable[[], None],
+    project: Project | None = None,
+    health: ProcessHealth | None = None,
 ) -> None:
     """Run the stream of the source database until canceled. `project` is where tasks are whose runs
-    it makes: that of this folder, unless it is given."""
-    project = project or Project.load()
-    database = await applied_database(settings)
+    it makes: that of this folder, unless it is given. `health` is told what becomes of it."""
+    health = health or ProcessHealth()
+    beside = [
+        asyncio.create_task(health.turn("event loop"), name="turns of the event loop"),
+        asyncio.create_task(keep_alerting(settings), name="alerts"),
+    ]
+    try:
+        await _stream(settings, ready, project or Project.load(), health)
+    finally:
+        for task in beside:
+            task.cancel()
+
+
+async def _stream(
+    settings: Settings, ready: Callable[[], None], project: Project, health: ProcessHealth
+) -> None:
+    database = await applied_database(settings, health)
     states = pool(settings.state_dsn, "triggerkit stream", size=CAPTURE_POOL_SIZE)
     recovery = Recovery("the stream's connection", _LOST, logger)
     sys.setswitchinterval(SWITCH_S)
@@ -204,29 +245,40 @@ async def run_stream(
 
     def started() -> None:
         recovery.succeeded()
+        health.works("active")
         ready()
 
     async with states:
         while True:
-            async with recovery.attempt(), leadership(settings, database.id):
+            async with (
+                recovery.attempt(),
+                health.unless_lost("postgres"),
+                leadership(settings, database.id, lambda: health.works("standby")),
+            ):
                 # A server that went away took all of the pool's connections along.
                 await states.check()
-                await Stream(settings, project, database, states).run(started)
+                await Stream(settings, project, database, states, health).run(started)
 
 
-async def applied_database(settings: Settings) -> Database:
+async def applied_database(settings: Settings, health: ProcessHealth) -> Database:
     """Return the source database as the state knows it; waits until `apply` has made its slot."""
     async with (
         await connect(settings.source_dsn, "triggerkit stream") as source,
         await connect(settings.state_dsn, "triggerkit stream") as state,
     ):
         await require_own_session(state, settings.state_dsn)
+        # One that is missing is waited for, as its consumers are.
+        if await applied_version(state):
+            await require_schema(state)
         await state.execute(f"LISTEN {CONSUMERS}")
         database = await find_database(source, state)
         if database is None:
             logger.info("this database has no consumers yet; waiting for: triggerkit apply")
+            health.lacks("triggerkit apply")
         while database is None:
             async for _ in state.notifies(stop_after=1):
                 pass
             database = await find_database(source, state)
+        await require_schema(state)
+        health.has("triggerkit apply")
         return database

@@ -51,6 +51,8 @@ class WorkerProcess:
         # A child that does not hear must not hold up its parent, whose heartbeat is the lease.
         os.set_blocking(go_fd, False)
         self._code: int | None = None
+        #: Whether it executes runs.
+        self.is_ready = False
 
     def go(self) -> None:
         """Let it claim runs, once it is ready."""
@@ -68,10 +70,12 @@ class WorkerProcess:
             while not told.poll(LOOK_S * 1000):
                 if stop.is_set():
                     return False
-            return bool(pipe.read(1))
+            self.is_ready = bool(pipe.read(1))
+            return self.is_ready
 
     def close(self) -> None:
         """It has ended: close what it was told by."""
+        self.is_ready = False
         with self._telling, contextlib.suppress(OSError):
             self._line.close()
             os.close(self._go_fd)
@@ -88,6 +92,12 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         return True
+
+    def kill(self) -> None:
+        """Send SIGKILL, unless it is known to have ended."""
+        if self._code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait until it has ended; its exit code. Any thread may wait."""

@@ -46,6 +46,7 @@ class Application:
         self._user_app = user_app
         self._prefix = unquote(urlsplit(settings.public_url).path).rstrip("/")
         self._client: Client | None = None
+        self._is_stopping = False
         self._pull = PullApi()
         self._kafka = KafkaApi()
         known = list(tasks)
@@ -90,6 +91,10 @@ class Application:
         scope = {"type": "http", "method": "GET", "path": path}
         return any(route.matches(scope)[0] is not Match.NONE for route in self._own)
 
+    def begin_to_stop(self) -> None:
+        """Say at `/readyz` that the process is about to end, so that nothing more is sent to it."""
+        self._is_stopping = True
+
     def stop_waiting(self) -> None:
         """Answer the requests that wait for something, as the process is about to end."""
         self._pull.stop_waiting()
@@ -120,7 +125,7 @@ class Application:
         client = self._client
         if client is None:
             return ["startup"]
-        missing = []
+        missing = ["stopping"] if self._is_stopping else []
         try:
             async with client.pool.connection(timeout=2) as connection:
                 await connection.execute("SELECT 1")

@@ -22,6 +22,7 @@ from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.retention import table_partitions
 from triggerkit.replication.slot_state import read_slot
+from triggerkit.runs.admin.backlog import backlog
 from triggerkit.runs.admin.unfinished import count_unfinished
 
 #: Upper bounds of the delivery durations' buckets, in seconds.
@@ -147,6 +148,7 @@ async def measure(
     found += deliveries.families()
     found += await _backfills(state)
     found.append(await _runs(state))
+    found += await _backlog(state)
     return found
 
 
@@ -232,6 +234,15 @@ async def _runs(state: psycopg.AsyncConnection) -> Metric:
     for (queue, status), count in (await count_unfinished(state, "queue")).items():
         runs.add_metric([queue, status], count)
     return runs
+
+
+async def _backlog(state: psycopg.AsyncConnection) -> Iterable[Metric]:
+    runs = _gauge("triggerkit_backlog_runs", "Runs that wait for a worker, up to 5,000.", ["queue"])
+    oldest = _gauge("triggerkit_backlog_oldest_seconds", "Since when the oldest waits.", ["queue"])
+    for queue in await backlog(state):
+        runs.add_metric([queue.queue], queue.runs)
+        oldest.add_metric([queue.queue], queue.oldest_seconds)
+    return runs, oldest
 
 
 def _gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:

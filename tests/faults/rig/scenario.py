@@ -30,7 +30,7 @@ from triggerkit.consumers.definition import rows
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate
-from triggerkit.supervisor.serve import listen
+from triggerkit.supervisor.probes.listening import listen
 
 #: What may be in flight of a consumer, with its eight partitions.
 IN_FLIGHT = 8 * BATCH_SIZE

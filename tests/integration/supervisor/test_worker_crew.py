@@ -13,15 +13,15 @@ import pytest
 
 from triggerkit.project import Project
 from triggerkit.runs.keeper.processes import ExecutingProcesses
-from triggerkit.supervisor import worker
-from triggerkit.supervisor.worker import Sizes
+from triggerkit.supervisor import crew as crews
+from triggerkit.supervisor.crew import Crew, Sizes
 
 
 def test_a_process_that_cannot_be_started_is_started_later(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(worker, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(worker, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(crews, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(crews, "LONGEST_WAIT_S", 0.02)
     processes, refused, started = ExecutingProcesses(), list[int](), list[int]()
     again = threading.Event()
 
@@ -40,7 +40,7 @@ def test_a_process_that_cannot_be_started_is_started_later(
     idle = threading.Event()
     beside = threading.Thread(target=idle.wait)
     beside.start()
-    crew = worker._Crew(Project(tmp_path, tasks=("tasks",)), Sizes(1, 1, 1), processes)
+    crew = Crew(Project(tmp_path, tasks=("tasks",)), Sizes(1, 1, 1), processes)
     before = _open_fds()
     try:
         crew.start()

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from triggerkit.supervisor.serve import listen
+from triggerkit.supervisor.probes.listening import listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

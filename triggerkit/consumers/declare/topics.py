@@ -104,7 +104,7 @@ async def plan_topics(
     known = await known_topics(state, database.id) if has_topics and database is not None else []
     if events is None:
         return TopicSteps(known=known)
-    names, warnings = await _tables(source, events, publication)
+    names, warnings = await event_tables(source, events, publication)
     label = events.database
     if label is None:
         label = (await identify(source)).database if database is None else database.name
@@ -132,9 +132,15 @@ def with_kafka(declarations: Declarations, topics: TopicSteps) -> Declarations:
     return replace(declarations, consumers=[*declarations.consumers, declared])
 
 
-async def _tables(
+async def event_tables(
     source: psycopg.AsyncConnection, events: DeclaredEvents, publication: str
 ) -> tuple[list[SourceTable], list[str]]:
+    """Return the tables whose changes are declared to be events, and what is said of those left
+    out.
+
+    Raises:
+        ConfigurationError: a table is not there, or of our own state.
+    """
     given = events.table_names
     if given is None:
         rows = await (await source.execute(_EVERY, [OWN_SCHEMA])).fetchall()

@@ -10,7 +10,7 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -90,6 +90,8 @@ class WorkerHeartbeat:
     leadership: Leadership
     detector: FailureDetector
     stop: threading.Event
+    #: Called at each turn, also while Postgres is away.
+    turned: Callable[[], None] = lambda: None
     _leads: bool = field(default=False, init=False)
     #: When the last beat was answered, and when the last one failed (monotonic seconds).
     _beaten_at: float = field(default=0.0, init=False)
@@ -98,6 +100,7 @@ class WorkerHeartbeat:
     def run(self) -> None:
         """Beat until stopped; connections that break are made again."""
         while not self.stop.is_set():
+            self.turned()
             try:
                 with connect_blocking(self.dsn) as connection:
                     self._keep(connection)
@@ -155,6 +158,7 @@ class WorkerHeartbeat:
         connection.execute(f"LISTEN {KEEPER}")
         try:
             while not self.stop.is_set():
+                self.turned()
                 self._try_to_beat(connection)
                 self._wait(connection)
         finally:

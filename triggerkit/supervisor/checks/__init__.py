@@ -22,7 +22,12 @@ from triggerkit.supervisor.checks.models import Model, check_models
 from triggerkit.supervisor.checks.provider import check_provider, provider_of
 from triggerkit.supervisor.checks.publication import check_publication
 from triggerkit.supervisor.checks.role_settings import check_encoding, check_role_settings
-from triggerkit.supervisor.checks.server import check_connection, check_pgvector, check_server
+from triggerkit.supervisor.checks.server import (
+    check_connection,
+    check_pgvector,
+    check_rights,
+    check_server,
+)
 from triggerkit.supervisor.checks.session import check_session
 from triggerkit.supervisor.checks.slot import check_slot
 from triggerkit.supervisor.checks.state import check_state
@@ -57,6 +62,7 @@ async def run_checks(
         checks += await _source(source, declared, publication, advise=advise)
         checks += await check_models(source, publication, models)
         if advise:
+            checks.append(await check_rights(source))
             checks += await check_role_settings(source)
             checks += await check_encoding(source)
             checks.append(await check_pgvector(source, provider))

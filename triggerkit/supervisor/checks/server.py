@@ -32,6 +32,10 @@ SELECT current_user AS role, r.rolreplication OR r.rolsuper AS may_replicate,
 FROM pg_roles r WHERE r.rolname = current_user
 """
 
+_RIGHTS = """
+SELECT rolname, rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user
+"""
+
 _PGVECTOR = "SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'"
 
 
@@ -121,6 +125,18 @@ async def check_connection(source: psycopg.AsyncConnection, provider: Provider) 
         remedy = f"set DATABASE_URL to {provider.direct}"
         checks.append(Check("direct connection", False, detail, remedy))
     return checks
+
+
+async def check_rights(source: psycopg.AsyncConnection) -> Check:
+    """Advise against a role that may do more than capture needs."""
+    row = await (await source.execute(_RIGHTS)).fetchone()
+    assert row is not None
+    role, *rights = row
+    names = ("a superuser", "one that makes roles", "one that makes databases")
+    too_many = [name for name, has in zip(names, rights, strict=True) if has]
+    detail = f"{role} is {', '.join(too_many)}" if too_many else role
+    remedy = "triggerkit roles  # prints the SQL of roles with the least rights"
+    return Check("least rights", not too_many, detail, remedy, required=False)
 
 
 async def check_pgvector(source: psycopg.AsyncConnection, provider: Provider) -> Check:

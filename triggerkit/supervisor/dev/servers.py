@@ -13,7 +13,7 @@ from triggerkit.embedded.postgres import EmbeddedPostgres
 from triggerkit.embedded.redis import EmbeddedRedis
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
-from triggerkit.supervisor.serve import listen
+from triggerkit.supervisor.probes.listening import listen
 
 Server = EmbeddedPostgres | EmbeddedRedis
 

@@ -31,7 +31,7 @@ from triggerkit.supervisor.dev.published import PublishedState
 from triggerkit.supervisor.dev.reload import Reload
 from triggerkit.supervisor.dev.servers import EmbeddedServers
 from triggerkit.supervisor.dev.signals import StopSignals
-from triggerkit.supervisor.serve import listen
+from triggerkit.supervisor.probes.listening import listen
 from triggerkit.web.dashboard.session import login_link
 
 #: Seconds of waiting for a start after which it is said whom one waits for.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
@@ -38,8 +38,11 @@ SELECT set_config('tcp_keepalives_idle', '6', false),
 
 
 @asynccontextmanager
-async def leadership(settings: Settings, database_id: int) -> AsyncIterator[None]:
-    """Wait until no other stream of this database is alive, and be the one until the end.
+async def leadership(
+    settings: Settings, database_id: int, standing_by: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
+    """Wait until no other stream of this database is alive, and be the one until the end;
+    `standing_by` is called where there is another.
 
     Guarantee: the body is canceled as soon as the lock may be somebody else's.
 
@@ -49,7 +52,7 @@ async def leadership(settings: Settings, database_id: int) -> AsyncIterator[None
     """
     async with await connect(settings.state_dsn, "triggerkit leader") as connection:
         await connection.execute(_NOTICE_SOON)
-        await _take(connection, database_id)
+        await _take(connection, database_id, standing_by)
         async with asyncio.TaskGroup() as group:
             holding = group.create_task(_hold(connection), name="hold the lead")
             try:
@@ -58,7 +61,9 @@ async def leadership(settings: Settings, database_id: int) -> AsyncIterator[None
                 holding.cancel()
 
 
-async def _take(connection: psycopg.AsyncConnection, database_id: int) -> None:
+async def _take(
+    connection: psycopg.AsyncConnection, database_id: int, standing_by: Callable[[], None]
+) -> None:
     is_told = False
     while True:
         cursor = await connection.execute(
@@ -68,6 +73,7 @@ async def _take(connection: psycopg.AsyncConnection, database_id: int) -> None:
             break
         if not is_told:
             logger.info("another stream is active; standing by")
+            standing_by()
             is_told = True
         await asyncio.sleep(STANDBY_S)
     if is_told:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from triggerkit.runs.admin.backlog import QueueBacklog, backlog
 from triggerkit.runs.admin.queues import (
     QueueInfo,
     find_queue,
@@ -39,6 +40,29 @@ class WorkerQuery(Given):
     """For how many seconds the workers are watched, to see whether they send heartbeats."""
 
     watch_s: Annotated[float, Field(ge=0, le=10)] = 2.5
+
+
+class Backlog(BaseModel):
+    """The runs that wait for a worker, in all and by queue; with `is_at_least` there may be more.
+    The oldest one waits for `oldest_seconds`, 0 where none does."""
+
+    runs: int
+    is_at_least: bool
+    oldest_seconds: float
+    queues: list[QueueBacklog]
+
+
+async def show_backlog(call: Call) -> Backlog:
+    """Return how many runs wait for a worker, counted up to 5,000, and since when. Made for
+    autoscalers: it takes as long for a million runs as for a few thousand."""
+    async with call.state() as state:
+        queues = await backlog(state)
+    return Backlog(
+        runs=sum(queue.runs for queue in queues),
+        is_at_least=any(queue.is_at_least for queue in queues),
+        oldest_seconds=max((queue.oldest_seconds for queue in queues), default=0.0),
+        queues=queues,
+    )
 
 
 async def list_all_queues(call: Call) -> Page[QueueInfo]:

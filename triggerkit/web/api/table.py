@@ -88,6 +88,7 @@ OPERATIONS: Final = (
     Operation("POST", "/runs/{id}/reschedule", runs.reschedule_one_run, "Reschedule a run",
               errors=(409,)),
     Operation("GET", "/errors", runs.list_errors, "List the errors of runs, grouped"),
+    Operation("GET", "/backlog", running.show_backlog, "Show how many runs wait for a worker"),
     Operation("GET", "/queues", running.list_all_queues, "List the queues"),
     Operation("GET", "/queues/{name}", running.show_queue, "Show a queue"),
     Operation("PATCH", "/queues/{name}", running.edit_queue, "Set a queue's limits"),

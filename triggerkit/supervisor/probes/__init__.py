@@ -1,0 +1,1 @@
+"""Liveness and readiness of processes that serve nothing else."""
