@@ -6,16 +6,23 @@ import asyncio
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import orjson
 import psycopg
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import NewTopic
 
 from tests.integration.serving import Answer, Site, serving
+from tests.kafka import KafkaServer
 from triggerkit.change import Action, RowChange, Transaction
-from triggerkit.events.topics import Topic, store_topics
+from triggerkit.events.kafka.producer import EventProducer
+from triggerkit.events.kafka.record import Record
+from triggerkit.events.open import opened_source
+from triggerkit.events.topics import LOG_PARTITIONS, Topic, store_topics
 from triggerkit.events.users import add_user
 from triggerkit.log.entry import Pending
 from triggerkit.log.writer import LogWriter
@@ -64,10 +71,33 @@ class EventsWorld:
                 change = RowChange("public", table, action, (str(row),), record, old)
                 writer.write(Pending(transaction, index, change, 7))
             await writer.commit(self.written + len(ids))
+        first = self.written + 1
         self.written += len(ids)
         async with await connect(self.settings.state_dsn, "test") as state:
             # As the stream does once the log moved.
             await state.execute("SELECT pg_notify('triggerkit_log', 'database 1')")
+            if self.settings.kafka:
+                await self._produce(state, f"triggerkit.d.{table}", first)
+
+    async def _produce(self, state: psycopg.AsyncConnection, topic: str, first: int) -> None:
+        """Have Kafka get what the log has since the position `first`, as the stream writes it."""
+        records = []
+        async with opened_source({}, state) as log:
+            view = await log.look()
+            following = {(topic, partition): first for partition in range(LOG_PARTITIONS)}
+            while min(following.values()) <= self.written:
+                read = await view.read(following)
+                following = read.following
+                for message in read.messages:
+                    value = (message.value or "").encode()
+                    headers = tuple((one.key, one.value or "") for one in message.headers)
+                    place = message.offset, message.topic, message.key
+                    records.append(Record(*place, value, headers, message.timestamp))
+        producer = EventProducer(self.settings.kafka)
+        try:
+            await producer.send("test", records, 30)
+        finally:
+            await producer.close()
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Make a request as the user; a header's name has underscores for its hyphens."""
@@ -150,8 +180,64 @@ def prepare(settings: Settings) -> None:
 
 
 @contextmanager
+def events_world(
+    kind: str, settings: Settings, request: pytest.FixtureRequest
+) -> Iterator[EventsWorld]:
+    """Events over the embedded log, or over Kafka."""
+    if kind == "log":
+        with events_over_the_log(settings) as world:
+            yield world
+        return
+    with events_over_kafka(settings, request.getfixturevalue("kafka_server")) as world:
+        yield world
+
+
+@contextmanager
+def events_over_kafka(settings: Settings, server: KafkaServer) -> Iterator[EventsWorld]:
+    """Events over a real Kafka, whose topics are made anew."""
+    prepare(settings)
+    make_topics(server, POSTS, USERS)
+    with events_over(Settings.parse({**settings.environment(), **server.settings()})) as world:
+        yield world
+
+
+@contextmanager
+def events_over(settings: Settings) -> Iterator[EventsWorld]:
+    """One more process over the same events."""
+    with serving(Application(settings, [], None)) as site:
+        yield EventsWorld(settings, site)
+
+
+def make_topics(server: KafkaServer, *names: str, partitions: int = 8, **config: str) -> None:
+    """Make topics that are empty, whether there were some of these names or not. Commits of these
+    tests are of long ago: nothing is dropped for its age."""
+    drop_topics(server, *names)
+    settings = {"retention.ms": "-1", **{key.replace("_", "."): v for key, v in config.items()}}
+    made = [NewTopic(name, partitions, 1, config=settings) for name in names]
+    # The answers end with the client.
+    admin = server.admin
+    for answer in admin.create_topics(made, operation_timeout=20).values():
+        answer.result(timeout=20)
+
+
+def drop_topics(server: KafkaServer, *names: str) -> None:
+    """Have no topics of these names."""
+    admin = server.admin
+    for answer in admin.delete_topics(list(names), operation_timeout=20).values():
+        # Those that there are not are fine.
+        with suppress(KafkaException):
+            answer.result(timeout=20)
+    pause = threading.Event()
+    for _ in range(500):
+        if not server.topics().keys() & set(names):
+            return
+        pause.wait(0.02)
+    raise AssertionError("the topics are still there")
+
+
+@contextmanager
 def events_over_the_log(settings: Settings) -> Iterator[EventsWorld]:
     """Events over the embedded log."""
     prepare(settings)
-    with serving(Application(settings, [], None)) as site:
-        yield EventsWorld(settings, site)
+    with events_over(settings) as world:
+        yield world

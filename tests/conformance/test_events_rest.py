@@ -14,16 +14,16 @@ from tests.conformance.events_world import (
     USERS,
     EventsWorld,
     basic,
-    events_over_the_log,
+    events_world,
     ids,
 )
 from triggerkit.settings import Settings
 
 
-@pytest.fixture(params=["log"])
-def world(settings: Settings) -> Iterator[EventsWorld]:
+@pytest.fixture(params=["log", "kafka"])
+def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[EventsWorld]:
     """Events, and the API over them."""
-    with events_over_the_log(settings) as world:
+    with events_world(request.param, settings, request) as world:
         yield world
 
 
@@ -140,6 +140,16 @@ def test_commits_are_by_offset_or_of_what_was_last_consumed(world: EventsWorld) 
         assert committed[message["partition"]]["offset"] > message["offset"]
     assert world.done("POST", "delete-consumer/g/one") == done
     assert world.consume("two", headers=manual) == []
+
+
+def test_an_offset_beyond_the_end_is_as_none(world: EventsWorld) -> None:
+    world.write([1])
+    manual = {"kafka_enable_auto_commit": "false"}
+    (message,) = world.consume(headers=manual)
+    place = {"topic": POSTS, "partition": message["partition"], "offset": 1_000_000}
+    world.done("POST", "commit/g/one", place)
+    world.done("POST", "delete-consumer/g/one")
+    assert ids(world.consume("two", headers=manual)) == [1]
 
 
 def test_an_empty_array_commits_nothing(world: EventsWorld) -> None:

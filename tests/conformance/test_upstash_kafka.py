@@ -19,7 +19,7 @@ from tests.conformance.events_world import (
     USER,
     USERS,
     EventsWorld,
-    events_over_the_log,
+    events_world,
     ids,
 )
 from triggerkit.settings import Settings
@@ -53,10 +53,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["log"])
-def world(settings: Settings) -> Iterator[EventsWorld]:
+@pytest.fixture(params=["log", "kafka"])
+def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[EventsWorld]:
     """Events, and the API over them."""
-    with events_over_the_log(settings) as world:
+    with events_world(request.param, settings, request) as world:
         yield world
 
 

@@ -32,6 +32,7 @@ def serve_process(settings: Settings, folder: Path) -> Iterator[tuple[Site, int]
         "TRIGGERKIT_SECRET_KEY": KEY,
         "TRIGGERKIT_PORT": str(port),
         "PYTHONUNBUFFERED": "1",
+        **{name: secret.get_secret_value() for name, secret in settings.kafka.items()},
     }
     command = [sys.executable, "-m", "triggerkit", "serve"]
     process = subprocess.Popen(

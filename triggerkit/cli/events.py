@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from asyncio import run
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -14,9 +14,12 @@ from triggerkit.cli.events_tail import tail
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import actor, console, print_json, print_table, with_state
 from triggerkit.errors import ConfigurationError
-from triggerkit.events.event import Event, message
+from triggerkit.events.kafka.faults import KafkaFault, remedy_of
 from triggerkit.events.kafka.users import added_in_kafka, removed_from_kafka
-from triggerkit.events.topic_log import MOST_MESSAGES, TopicLog
+from triggerkit.events.message import Message, as_json
+from triggerkit.events.open import opened_source
+from triggerkit.events.source import MOST_MESSAGES, Source
+from triggerkit.events.topics import topics as declared_topics
 from triggerkit.events.users import add_user, list_users, new_password, remove_user
 from triggerkit.settings import Settings
 
@@ -40,17 +43,7 @@ def register(app: typer.Typer) -> None:
 
 def topics(json: Json = False) -> None:
     """List the topics: their tables, partitions and offsets."""
-    log = with_state(TopicLog.look)
-    found = [
-        {
-            "name": topic.name,
-            "table": str(topic.table_name),
-            "partitions": log.partitions[name],
-            "earliest": log.bounds[topic.database_id].first,
-            "latest": log.bounds[topic.database_id].end,
-        }
-        for name, topic in log.topics.items()
-    ]
+    found = with_state(_topics)
     if json:
         print_json(found)
         return
@@ -58,6 +51,31 @@ def topics(json: Json = False) -> None:
     for one in found:
         table.add_row(*map(str, one.values()))
     print_table(table)
+
+
+async def _topics(state: psycopg.AsyncConnection) -> list[dict[str, Any]]:
+    declared = await declared_topics(state)
+    async with opened_source(Settings.load().kafka, state) as source:
+        view = await source.look([topic.name for topic in declared])
+    found = []
+    for topic in declared:
+        try:
+            view.require_topic(topic.name)
+        except KafkaFault as fault:
+            _tell(f"{fault}; {remedy_of(str(fault))}")
+            continue
+        count = view.partitions[topic.name]
+        bounds = [view.bounds_of(topic.name, partition) for partition in range(count)]
+        found.append(
+            {
+                "name": topic.name,
+                "table": str(topic.table_name),
+                "partitions": count,
+                "earliest": min(one.first for one in bounds),
+                "latest": max(one.end for one in bounds),
+            }
+        )
+    return found
 
 
 def fetch(
@@ -68,29 +86,39 @@ def fetch(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
     json: Json = False,
 ) -> None:
-    """Print messages of a topic from an offset on, in the order of their commits."""
+    """Print messages of a topic from an offset on, those of each key in their order."""
     found = with_state(lambda state: _fetched(state, topic, offset, limit))
     if json:
-        print_json([message(event) for event in found])
+        print_json([as_json(message) for message in found])
         return
-    for event in found:
-        key = "-" if event.key is None else event.key
-        value = event.value.decode()
-        console.print(f"{event.offset}  {event.partition}  {key}  {value}", markup=False)
+    for message in found:
+        key, value = ("-" if text is None else text for text in (message.key, message.value))
+        console.print(f"{message.offset}  {message.partition}  {key}  {value}", markup=False)
 
 
 async def _fetched(
     state: psycopg.AsyncConnection, topic: str, offset: int | None, limit: int
-) -> list[Event]:
-    log = await TopicLog.look(state)
-    bounds = log.bounds_of(topic, 0)
-    first = bounds.first if offset is None else offset
-    log.require(topic, 0, first)
-    following = {(topic, partition): first for partition in range(log.partitions[topic])}
-    found: list[Event] = []
-    while len(found) < limit and min(following.values()) < bounds.end:
-        read = await log.read(state, following, min(MOST_MESSAGES, limit - len(found)))
-        found += read.events
+) -> list[Message]:
+    async with opened_source(Settings.load().kafka, state) as source:
+        return await _read(source, topic, offset, limit)
+
+
+async def _read(source: Source, topic: str, offset: int | None, limit: int) -> list[Message]:
+    view = await source.look([topic])
+    view.require_topic(topic)
+    bounds = {p: view.bounds_of(topic, p) for p in range(view.partitions[topic])}
+    # An offset that only others of its partitions have is none of a partition of Kafka.
+    if offset is not None and not any(one.has(offset) for one in bounds.values()):
+        await view.require(topic, 0, offset)
+    following = {
+        (topic, p): one.first if offset is None else max(offset, one.first)
+        for p, one in bounds.items()
+        if offset is None or offset <= one.end
+    }
+    found: list[Message] = []
+    while len(found) < limit and any(at < bounds[p].end for (_, p), at in following.items()):
+        read = await view.read(following, min(MOST_MESSAGES, limit - len(found)))
+        found += read.messages
         following = read.following
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -17,9 +18,12 @@ from triggerkit.cli.run_client import console, print_json, with_state
 from triggerkit.configuration.quantities import SECONDS
 from triggerkit.configuration.table_name import TableName
 from triggerkit.errors import ConfigurationError
-from triggerkit.events.event import Event, message
-from triggerkit.events.topic_log import TopicLog, TopicPartition
+from triggerkit.events.message import Message, as_json
+from triggerkit.events.open import opened_source
+from triggerkit.events.source import Source, TopicPartition, View
+from triggerkit.events.topics import topics as declared_topics
 from triggerkit.log.json_object import split_object
+from triggerkit.settings import Settings
 
 #: Seconds between two looks.
 POLL_S = 0.3
@@ -46,22 +50,30 @@ class Wanted:
     actions: frozenset[str]
     key: str | None
 
-    def parts(self, log: TopicLog) -> list[TopicPartition]:
+    async def names(self, state: psycopg.AsyncConnection) -> list[str]:
+        """Return the names of the topics that are followed, as far as they are declared."""
+        return [
+            topic.name
+            for topic in await declared_topics(state)
+            if topic.name in self.topics or not self.topics
+            if self.table is None or topic.table_name == self.table
+        ]
+
+    def parts(self, view: View, names: Sequence[str]) -> list[TopicPartition]:
         """Return the partitions that are followed.
 
         Raises:
             UnknownTopic: there is no topic of a name that was given.
         """
-        names = [log.topic(name).name for name in self.topics] or list(log.topics)
-        if self.table is not None:
-            names = [name for name in names if log.topics[name].table_name == self.table]
-        return [(name, partition) for name in names for partition in range(log.partitions[name])]
+        for name in self.topics:
+            view.require_topic(name)
+        return [(name, p) for name in names for p in range(view.partitions.get(name, 0))]
 
-    def has(self, event: Event) -> bool:
-        """Return whether an event of a followed topic is shown."""
-        if self.key is not None and event.key != self.key:
+    def has(self, message: Message) -> bool:
+        """Return whether a message of a followed topic is shown."""
+        if self.key is not None and message.key != self.key:
             return False
-        return not self.actions or _kind(event) in self.actions
+        return not self.actions or _kind(message) in self.actions
 
 
 def tail(
@@ -93,41 +105,46 @@ def tail(
 
 
 async def _follow(state: psycopg.AsyncConnection, wanted: Wanted, since: str, json: bool) -> None:
-    log = await TopicLog.look(state)
-    following: dict[TopicPartition, int] = {}
-    for part in wanted.parts(log):
-        following[part] = await _begin(state, log, part, since)
+    async with opened_source(Settings.load().kafka, state) as source:
+        await _follow_in(source, state, wanted, since, json)
+
+
+async def _follow_in(
+    source: Source, state: psycopg.AsyncConnection, wanted: Wanted, since: str, json: bool
+) -> None:
+    names = await wanted.names(state)
+    view = await source.look(names)
+    following = {part: await _begin(view, part, since) for part in wanted.parts(view, names)}
     if not following:
         raise ConfigurationError(
             "there is no such topic; name tables in [events] of triggerkit.toml and run: "
             "triggerkit apply"
         )
     while True:
-        read = await log.read(state, following)
-        following = read.following
-        for event in filter(wanted.has, read.events):
+        read = await view.read(following)
+        following |= read.following
+        for message in filter(wanted.has, read.messages):
             if json:
-                print_json(message(event))
+                print_json(as_json(message))
             else:
-                console.print(_line(event), markup=False)
-        if not read.events:
+                console.print(_line(message), markup=False)
+        if not read.messages:
             await asyncio.sleep(POLL_S)
-            log = await TopicLog.look(state)
-            # A topic that is declared since is followed from its beginning.
-            for part in wanted.parts(log):
-                following.setdefault(part, log.bounds_of(*part).first)
+        names = await wanted.names(state)
+        view = await source.look(names)
+        # A topic that is declared since is followed from its beginning.
+        for part in wanted.parts(view, names):
+            following.setdefault(part, view.bounds_of(*part).first)
 
 
-async def _begin(
-    state: psycopg.AsyncConnection, log: TopicLog, part: TopicPartition, since: str
-) -> int:
-    bounds = log.bounds_of(*part)
+async def _begin(view: View, part: TopicPartition, since: str) -> int:
+    bounds = view.bounds_of(*part)
     if since in ("latest", "earliest"):
         return bounds.end if since == "latest" else bounds.first
     if since.isdecimal():
-        log.require(*part, int(since))
+        await view.require(*part, int(since))
         return int(since)
-    return await log.offset_at(state, part, _time(since))
+    return await view.offset_at(part, _time(since))
 
 
 def _time(text: str) -> datetime:
@@ -145,25 +162,44 @@ def _time(text: str) -> datetime:
     return at if at.tzinfo is not None else at.astimezone()
 
 
-def _kind(event: Event) -> str:
-    return str(orjson.loads(split_object(event.value)["event"]))
+def _kind(message: Message) -> str | None:
+    """Return what the event is; None of a message that is none."""
+    kind = _members(message).get("event")
+    return None if kind is None else str(orjson.loads(kind))
 
 
-def _line(event: Event) -> str:
-    members = split_object(event.value)
-    at = datetime.fromtimestamp(event.timestamp / 1000, UTC)
-    what = members.get("changes") if _kind(event) == "updated" else members.get("data")
-    values = b"" if what is None else what
-    if _kind(event) == "updated":
-        values = b"was %b, is %b" % (values, members.get("data", b""))
-    text = values.decode()
+def _members(message: Message) -> dict[str, bytes]:
+    """Return the members of an event; none of what is none, as others may have written it."""
+    if message.value is None or message.base64:
+        return {}
+    try:
+        return split_object(message.value.encode())
+    except ValueError:
+        return {}
+
+
+def _line(message: Message) -> str:
+    members, kind = _members(message), _kind(message)
+    text = message.value or ""
+    if kind is not None:
+        text = members.get("data", b"").decode()
+    if kind == "updated":
+        text = f"was {members.get('changes', b'').decode()}, is {text}"
     shown = text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
     parts = [
-        f"{at:%H:%M:%S}",
-        str(event.offset),
-        event.topic,
-        _kind(event),
-        "" if event.key is None else event.key,
+        _clock(message.timestamp),
+        str(message.offset),
+        message.topic,
+        kind or "",
+        "" if message.key is None else message.key,
         shown,
     ]
     return "  ".join(filter(None, parts))
+
+
+def _clock(milliseconds: int) -> str:
+    """Return the time of day; of a time that there is not, as others may have written, nothing."""
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"

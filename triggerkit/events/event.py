@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -87,19 +87,6 @@ class EventRenderer:
         tail = b',"table":%b}' % orjson.dumps(topic.table)
         made = self._heads[kind] = topic, head, tail
         return made
-
-
-def message(event: Event) -> dict[str, Any]:
-    """Return an event as a message of the REST API."""
-    return {
-        "topic": event.topic,
-        "partition": event.partition,
-        "offset": event.offset,
-        "timestamp": event.timestamp,
-        "key": event.key,
-        "value": event.value.decode(),
-        "headers": [{"key": key, "value": value} for key, value in event.headers],
-    }
 
 
 def key_of(key: str) -> tuple[str | None, bytes]:

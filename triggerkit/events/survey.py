@@ -6,7 +6,7 @@ Each look takes the same few statements however much there is, and says where it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from triggerkit.configuration.table_name import table_text
+from triggerkit.events.source import View
 from triggerkit.events.topics import LOG_PARTITIONS
 
 #: The newest positions of each log that are counted in.
@@ -49,8 +50,10 @@ WHERE d.id = ANY (%(databases)s) GROUP BY d.id, e.schema_name, e.table_name
 """
 
 _GROUPS = """
-SELECT id, name FROM triggerkit.event_groups
-WHERE name > %(after)s AND (%(name)s::text IS NULL OR name = %(name)s) ORDER BY name LIMIT %(limit)s
+SELECT id, name, source FROM triggerkit.event_groups
+WHERE name > %(after)s AND (%(name)s::text IS NULL OR name = %(name)s)
+  AND (source <> '') = %(kafka)s
+ORDER BY name LIMIT %(limit)s
 """
 
 #: Without those that were silent for too long.
@@ -62,7 +65,7 @@ ORDER BY group_id, name LIMIT %s
 """
 
 _PLACES = """
-SELECT o.group_id, o.topic, o.partition, o.owner, o.committed, l.behind,
+SELECT o.group_id, o.topic, o.partition, o.owner, o.committed, o.first, l.behind,
     coalesce(o.committed, o.first) < greatest(d.retained_from, d.next_position - %(counted)s)
         OR l.behind > %(most)s AS is_more, t.name IS NOT NULL AS is_declared
 FROM (SELECT * FROM triggerkit.event_offsets WHERE group_id = ANY (%(groups)s)
@@ -77,6 +80,7 @@ LEFT JOIN LATERAL (
           AND v.schema_name = t.schema_name AND v.table_name = t.table_name
           AND v.consumer_id IS NULL AND v.fault IS NULL
         LIMIT %(most)s + 1) x) l ON t.name IS NOT NULL AND coalesce(o.committed, o.first) >= 0
+    AND NOT %(kafka)s
 ORDER BY o.group_id, o.topic, o.partition
 """
 
@@ -124,6 +128,7 @@ class SeenPlace:
     partition: int
     owner: str | None
     committed: int | None
+    first: int | None
     behind: int | None
     is_more: bool | None
     is_declared: bool
@@ -135,6 +140,7 @@ class SeenGroup:
 
     id: int
     name: str
+    source: str = ""
     instances: list[SeenInstance] = field(default_factory=list)
     places: list[SeenPlace] = field(default_factory=list)
 
@@ -177,10 +183,21 @@ async def look_at_topics(
 
 
 async def look_at_groups(
-    connection: psycopg.AsyncConnection, after: str, limit: int, name: str | None = None
+    connection: psycopg.AsyncConnection,
+    after: str,
+    limit: int,
+    name: str | None = None,
+    *,
+    kafka: bool = False,
 ) -> list[SeenGroup]:
-    """Return the groups whose names come after `after`, at most `limit`, or the one of a name."""
-    parameters: Mapping[str, object] = {"after": after, "name": name, "limit": limit}
+    """Return the groups whose names come after `after`, at most `limit`, or the one of a name: of
+    the log, or those of `kafka`, of which `measure` tells how far behind they are."""
+    parameters: Mapping[str, object] = {
+        "after": after,
+        "name": name,
+        "limit": limit,
+        "kafka": kafka,
+    }
     async with connection.cursor(row_factory=class_row(SeenGroup)) as cursor:
         found = await (await cursor.execute(_GROUPS, parameters)).fetchall()
     groups = {group.id: group for group in found}
@@ -195,8 +212,38 @@ async def look_at_groups(
             "limit": MOST_PLACES,
             "counted": COUNTED_POSITIONS,
             "most": MOST_BEHIND,
+            "kafka": kafka,
         }
         await cursor.execute(_PLACES, places)
         for row in await cursor.fetchall():
             groups[row.pop("group_id")].places.append(SeenPlace(**row))
     return found
+
+
+def measure(groups: Sequence[SeenGroup], view: View | None) -> None:
+    """Tell of groups of Kafka how far behind they are, by the topics as they are there; None where
+    they are not known."""
+    for group in groups:
+        group.places = [_measured(place, view) for place in group.places]
+
+
+def place_topics(topics: Sequence[SeenTopic], view: View | None) -> None:
+    """Give topics the partitions and offsets that Kafka has; none where they are not known."""
+    for topic in topics:
+        topic.earliest = topic.latest = 0
+        count = 0 if view is None else view.partitions.get(topic.name, 0)
+        if view is not None and count:
+            bounds = [view.bounds_of(topic.name, number) for number in range(count)]
+            topic.partitions = count
+            topic.earliest = min(one.first for one in bounds)
+            topic.latest = max(one.end for one in bounds)
+
+
+def _measured(place: SeenPlace, view: View | None) -> SeenPlace:
+    begun = place.first if place.committed is None else place.committed
+    is_there = view is not None and place.partition < view.partitions.get(place.topic, 0)
+    if view is None or not is_there or begun is None:
+        return replace(place, behind=None, is_more=False)
+    bounds = view.bounds_of(place.topic, place.partition)
+    behind = max(0, bounds.end - max(begun, bounds.first))
+    return replace(place, behind=behind, is_more=behind > MOST_BEHIND)

@@ -5,16 +5,26 @@ An offset is a position of the log. A topic has some of them; what is between be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import ClassVar, Final
 
 import psycopg
 
-from triggerkit.errors import TriggerkitError, unknown_name
 from triggerkit.events.event import Event, EventRenderer
+from triggerkit.events.message import message_of
 from triggerkit.events.old_rows import lacks_row, old_rows
+from triggerkit.events.source import (
+    MOST_MESSAGES,
+    Bounds,
+    Connections,
+    Read,
+    TopicPartition,
+    View,
+)
 from triggerkit.events.topics import LOG_PARTITIONS, Topic, topics
 from triggerkit.log.by_table import Part, read_parts
 from triggerkit.log.entry import Entry
@@ -22,25 +32,17 @@ from triggerkit.log.search import CLOCK_SLACK, first_since
 
 _BOUNDS = "SELECT id, retained_from, next_position FROM triggerkit.databases"
 
-#: Messages of one answer at most.
-MOST_MESSAGES = 500
+#: Enters what sets an event when one of names such as "database 1" is notified of.
+WokenBy = Callable[[Sequence[str]], AbstractAsyncContextManager[asyncio.Event]]
 
-TopicPartition = tuple[str, int]
-
-
-class UnknownTopic(TriggerkitError):
-    """There is no such topic, or it has no such partition."""
+#: The name of the log among the sources: its groups are those without another's.
+LOG_NAME: Final = ""
 
 
-class OffsetOutOfRange(TriggerkitError):
-    """The log does not have this offset, or not any more; the message says which it has."""
+class LogBounds(Bounds):
+    """The bounds of the log, which begins at 1."""
 
-
-class Bounds(NamedTuple):
-    """The first offset that is there, and the one that comes next."""
-
-    first: int
-    end: int
+    __slots__ = ()
 
     def has(self, offset: int) -> bool:
         """Return whether one can read from `offset` on."""
@@ -48,84 +50,84 @@ class Bounds(NamedTuple):
         return offset <= self.end and (offset >= self.first or self.first <= 1)
 
 
-class Read(NamedTuple):
-    """Events in order, and where to go on in each partition that was asked for."""
+class LogSource:
+    """The embedded log; who waits for it is `woken_by` the stream."""
 
-    events: list[Event]
-    following: dict[TopicPartition, int]
+    name = LOG_NAME
+
+    def __init__(self, connections: Connections, woken_by: WokenBy) -> None:
+        self._connections = connections
+        self._woken_by = woken_by
+
+    async def ready(self) -> None:
+        """Return: what does not answer is the state database, which each request asks."""
+
+    async def look(
+        self,
+        topics: Collection[str] = (),
+        connection: psycopg.AsyncConnection | None = None,
+    ) -> TopicLog:
+        """Return the topics as they are now."""
+        if connection is None:
+            async with self._connections() as opened:
+                return await self.look(topics, opened)
+        return await TopicLog.look(connection, self._connections, self._woken_by)
+
+    async def close(self) -> None:
+        """Return: the connections are the caller's."""
 
 
 @dataclass(frozen=True, slots=True)
-class TopicLog:
+class TopicLog(View):
     """The topics there are, as they were at one moment."""
 
+    is_shared: ClassVar[bool] = True
+
     topics: Mapping[str, Topic]
-    bounds: Mapping[int, Bounds]
+    bounds: Mapping[int, LogBounds]
+    connections: Connections
+    woken_by: WokenBy
 
     @classmethod
-    async def look(cls, connection: psycopg.AsyncConnection) -> TopicLog:
+    async def look(
+        cls, connection: psycopg.AsyncConnection, connections: Connections, woken_by: WokenBy
+    ) -> TopicLog:
         """Return the topics as they are now."""
         found = {topic.name: topic for topic in await topics(connection)}
         cursor = await connection.execute(_BOUNDS)
-        return cls(found, {id_: Bounds(*row) for id_, *row in await cursor.fetchall()})
+        bounds = {id_: LogBounds(*row) for id_, *row in await cursor.fetchall()}
+        return cls(found, bounds, connections, woken_by)
 
     @property
-    def partitions(self) -> dict[str, int]:
+    def partitions(self) -> Mapping[str, int]:
         """Return how many partitions each topic has."""
         return dict.fromkeys(self.topics, LOG_PARTITIONS)
 
-    def topic(self, name: str) -> Topic:
-        """Return a topic.
-
-        Raises:
-            UnknownTopic: there is none of this name.
-        """
-        if name not in self.topics:
-            raise UnknownTopic(unknown_name("topic", name, list(self.topics)))
-        return self.topics[name]
-
     def bounds_of(self, name: str, partition: int) -> Bounds:
-        """Return the bounds of a partition.
+        """Return the bounds of a partition."""
+        self.require_partition(name, partition)
+        return self.bounds[self.topics[name].database_id]
 
-        Raises:
-            UnknownTopic: there is no such topic or partition.
-        """
-        topic = self.topic(name)
-        if partition >= LOG_PARTITIONS:
-            raise UnknownTopic(f"{name} has the partitions 0 to {LOG_PARTITIONS - 1}")
-        return self.bounds[topic.database_id]
+    def written(
+        self, keys: Collection[TopicPartition]
+    ) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Enter to be told of what is written to the databases of `keys`."""
+        return self.woken_by(sorted({self._database_of(key) for key in keys}))
 
-    def require(self, name: str, partition: int, offset: int) -> None:
-        """See that one can read from `offset` on.
-
-        Raises:
-            UnknownTopic: there is no such topic or partition.
-            OffsetOutOfRange: one cannot.
-        """
-        bounds = self.bounds_of(name, partition)
-        if not bounds.has(offset):
-            raise OffsetOutOfRange(
-                f"offset {offset} of {name}, partition {partition}, is out of range: the earliest "
-                f"is {bounds.first}, the latest {bounds.end}"
-            )
-
-    async def read(
-        self,
-        connection: psycopg.AsyncConnection,
-        wanted: Mapping[TopicPartition, int],
-        limit: int = MOST_MESSAGES,
-    ) -> Read:
-        """Return the events from these offsets on, at most `limit`, in the order of commits."""
+    async def read(self, wanted: Mapping[TopicPartition, int], limit: int = MOST_MESSAGES) -> Read:
+        """Return the messages from these offsets on, at most `limit`, in the order of commits."""
         events: list[Event] = []
+        wanted = {key: offset for key, offset in wanted.items() if key[0] in self.topics}
         following = dict(wanted)
-        for database_id, keys in self._by_database(wanted).items():
-            if len(events) >= limit:
-                break
-            offsets = {key: wanted[key] for key in keys}
-            read = await self._read(connection, database_id, offsets, limit - len(events))
-            events += read.events
-            following |= read.following
-        return Read(events, following)
+        async with self.connections() as connection:
+            for database_id, keys in self._by_database(wanted).items():
+                if len(events) >= limit:
+                    break
+                offsets = {key: wanted[key] for key in keys}
+                read = await self._read(connection, database_id, offsets, limit - len(events))
+                events += read[0]
+                following |= read[1]
+        return Read([message_of(event) for event in events], following)
 
     async def _read(
         self,
@@ -133,7 +135,7 @@ class TopicLog:
         database_id: int,
         wanted: Mapping[TopicPartition, int],
         limit: int,
-    ) -> Read:
+    ) -> tuple[list[Event], dict[TopicPartition, int]]:
         named = {key: self.topics[key[0]] for key in wanted}
         parts = [
             Part(key[1], topic.schema, topic.table, wanted[key]) for key, topic in named.items()
@@ -143,7 +145,7 @@ class TopicLog:
         renderer = EventRenderer(named.values())
         old = await self._old_rows(connection, database_id, renderer, found.entries)
         events = [renderer.event(entry, old.get(entry.position)) for entry in found.entries]
-        return Read(events, {key: max(first, found.end) for key, first in wanted.items()})
+        return events, {key: max(first, found.end) for key, first in wanted.items()}
 
     async def _old_rows(
         self,
@@ -170,20 +172,22 @@ class TopicLog:
             found.setdefault(self.topics[key[0]].database_id, []).append(key)
         return found
 
-    async def offset_at(
-        self, connection: psycopg.AsyncConnection, key: TopicPartition, at: datetime
-    ) -> int:
+    def _database_of(self, key: TopicPartition) -> str:
+        return f"database {self.topics[key[0]].database_id}"
+
+    async def offset_at(self, key: TopicPartition, at: datetime) -> int:
         """Return the first offset of a partition whose event is of `at` or later, else its end."""
-        topic = self.topic(key[0])
         bounds = self.bounds_of(*key)
+        database_id = self.topics[key[0]].database_id
         # Transactions take their time shortly before they are in the order of the log.
-        about = await first_since(
-            connection, topic.database_id, at, bounds.first, bounds.end, CLOCK_SLACK
-        )
+        async with self.connections() as connection:
+            about = await first_since(
+                connection, database_id, at, bounds.first, bounds.end, CLOCK_SLACK
+            )
         while about < bounds.end:
-            read = await self.read(connection, {key: about})
-            for event in read.events:
-                if event.timestamp >= at.timestamp() * 1000:
-                    return event.offset
+            read = await self.read({key: about})
+            for message in read.messages:
+                if message.timestamp >= at.timestamp() * 1000:
+                    return message.offset
             about = read.following[key]
         return bounds.end

@@ -51,7 +51,7 @@ class Application:
         self._kafka = KafkaApi()
         known = list(tasks)
         self._bulks = BulkWorker(known)
-        self._dashboard = Dashboard(known, looks, database_health)
+        self._dashboard = Dashboard(known, looks, database_health, self._kafka.view_of)
         self._own: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.conformance.events_world import POSTS, USERS, EventsWorld, basic, events_over_the_log
 from triggerkit.cli.main import application
 from triggerkit.errors import ConfigurationError, NameTaken, UnknownEventUser
-from triggerkit.events.topic_log import OffsetOutOfRange, UnknownTopic
+from triggerkit.events.source import OffsetOutOfRange, UnknownTopic
 from triggerkit.settings import Settings
 
 Run = Callable[..., str]

@@ -97,6 +97,14 @@ class Group:
     #: Whether others have something to look at.
     has_changed: bool = False
 
+    @property
+    def partitions(self) -> dict[str, int]:
+        """Return how many partitions of each topic are shared."""
+        found: dict[str, int] = {}
+        for topic, partition in self.places:
+            found[topic] = max(found.get(topic, 0), partition + 1)
+        return found
+
     def owned(self, name: str) -> list[Place]:
         """Return the places of an instance."""
         return [place for place in self.places.values() if place.owner == name]

@@ -12,11 +12,17 @@ from typing import NamedTuple
 import psycopg
 
 from triggerkit.errors import TriggerkitError
-from triggerkit.events.event import Event
 from triggerkit.events.groups.group import Group, Instance, Options, Place
 from triggerkit.events.groups.server import Server, is_gone
-from triggerkit.events.groups.store import held_group, make_group, read_group, read_groups
-from triggerkit.events.topic_log import TopicLog, TopicPartition
+from triggerkit.events.groups.store import (
+    GroupName,
+    held_group,
+    make_group,
+    read_group,
+    read_groups,
+)
+from triggerkit.events.message import Message
+from triggerkit.events.source import Source, TopicPartition, View
 
 
 class Superseded(TriggerkitError):
@@ -50,16 +56,17 @@ class Turn(NamedTuple):
 
     group_id: int
     request: int
-    log: TopicLog
+    view: View
     offsets: dict[TopicPartition, int]
     ends_s: float | None
 
 
 class Groups:
-    """The groups of one state database, as one process serves them."""
+    """The groups of one state database that read one source, as one process serves them."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, source: Source) -> None:
         self._server = Server(dsn)
+        self._source = source
 
     async def close(self) -> None:
         """Let others know that this process is gone."""
@@ -77,32 +84,44 @@ class Groups:
             Superseded: another request of the instance came meanwhile.
             UnknownTopic: there is no topic of such a name, or not any more.
             NoOffset: an offset is missing, and the instance says that none is to be taken.
+            KafkaFault: Kafka does not answer.
         """
         number = await self._server.number()
+        name = self._named(consuming.group)
         if request is None:
             # Who asks for what there is not leaves no group behind.
-            _require(await TopicLog.look(connection), consuming)
-            await make_group(connection, consuming.group)
-        async with held_group(connection, consuming.group) as group:
+            _require(await self._source.look((), connection), consuming)
+            await make_group(connection, name)
+        async with held_group(connection, name) as group:
             if group is None:
                 raise Superseded
-            # Now that nobody moves the group's places: none is beyond what is seen of the log.
-            log = await TopicLog.look(connection)
-            _require(log, consuming)
+            # Now that nobody moves the group's places: none is beyond the end that is seen.
+            view = await self._source.look(consuming.topics, connection)
+            _require(view, consuming)
             if request is None:
                 instance = await self._enter(connection, group, consuming, number)
             else:
                 instance = _still_waiting(group, consuming, request)
             # Of one that waits nothing is under way: it lets go at once.
             group.acknowledge(instance)
-            group.balance(log.partitions)
-            owned = group.owned(consuming.instance)
+            group.balance(view.partitions)
+            owned = [
+                place
+                for place in group.owned(consuming.instance)
+                # One that it consumes no more is another's as soon as it asks again; a topic that
+                # was made anew may have fewer.
+                if place.topic in consuming.topics
+                and place.partition < view.partitions.get(place.topic, 0)
+            ]
             for place in owned:
-                _place_within(place, instance, log)
+                await _place_within(place, instance, view)
             first_end = group.first_end(consuming.instance)
             ends_s = None if first_end is None else (first_end - group.now).total_seconds()
             offsets = {(p.topic, p.partition): p.position for p in owned if p.position is not None}
-            return Turn(group.id, instance.request, log, offsets, ends_s)
+            return Turn(group.id, instance.request, view, offsets, ends_s)
+
+    def _named(self, group: str) -> GroupName:
+        return GroupName(group, self._source.name)
 
     async def _enter(
         self,
@@ -125,10 +144,10 @@ class Groups:
         consuming: Consuming,
         turn: Turn,
         following: Mapping[TopicPartition, int],
-        events: Sequence[Event],
+        messages: Sequence[Message],
         has_left: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Note that `events` are about to be answered, and that the next are at `following`.
+        """Note that `messages` are about to be answered, and that the next are at `following`.
 
         Returns whether they may be: not when a partition went to another, or the caller is gone.
 
@@ -136,7 +155,7 @@ class Groups:
             Superseded: another request of the instance came meanwhile.
         """
         moved = {key: to for key, to in following.items() if to != turn.offsets[key]}
-        handed = {(event.topic, event.partition) for event in events}
+        handed = {(message.topic, message.partition) for message in messages}
         if not moved:
             return not has_left()
         try:
@@ -157,7 +176,7 @@ class Groups:
         handed: set[TopicPartition],
         has_left: Callable[[], bool],
     ) -> bool:
-        async with held_group(connection, consuming.group) as group:
+        async with held_group(connection, self._named(consuming.group)) as group:
             if group is None:
                 raise Superseded
             _still_waiting(group, consuming, turn.request)
@@ -186,7 +205,7 @@ class Groups:
             UnknownInstance: the group has no such instance, or not any more.
             NotOwned: a partition is not the instance's.
         """
-        async with held_group(connection, group_name) as group:
+        async with held_group(connection, self._named(group_name)) as group:
             _known(group, group_name, name)
             assert group is not None
             group.instances[name].seen_at = group.now
@@ -205,36 +224,38 @@ class Groups:
         self, connection: psycopg.AsyncConnection, group_name: str, keys: Sequence[TopicPartition]
     ) -> list[int | None]:
         """Return what is committed of each of `keys`."""
-        group = await read_group(connection, group_name)
+        group = await read_group(connection, self._named(group_name))
         places = {} if group is None else group.places
         return [places[key].committed if key in places else None for key in keys]
 
     async def list_groups(self, connection: psycopg.AsyncConnection) -> list[tuple[str, Group]]:
         """Return all groups by name, without the instances that were silent for too long."""
-        groups = await read_groups(connection)
+        groups = await read_groups(connection, self._source.name)
         for _, group in groups:
             group.expire()
         return groups
 
+    async def leave(self, connection: psycopg.AsyncConnection, group_name: str, name: str) -> None:
+        """Remove an instance; see the function."""
+        await leave(connection, self._named(group_name), name)
 
-async def leave(
-    connection: psycopg.AsyncConnection, group_name: str, name: str, log: TopicLog
-) -> None:
+
+async def leave(connection: psycopg.AsyncConnection, group_name: GroupName, name: str) -> None:
     """Remove an instance; the others get its partitions.
 
     Raises:
         UnknownInstance: the group has no such instance.
     """
     async with held_group(connection, group_name) as group:
-        _known(group, group_name, name)
+        _known(group, group_name.name, name)
         assert group is not None
         group.leave(name)
-        group.balance(log.partitions)
+        group.balance(group.partitions)
 
 
-def _require(log: TopicLog, consuming: Consuming) -> None:
+def _require(view: View, consuming: Consuming) -> None:
     for topic in consuming.topics:
-        log.topic(topic)
+        view.require_topic(topic)
 
 
 def _known(group: Group | None, group_name: str, name: str) -> None:
@@ -259,12 +280,9 @@ def _still_waiting(group: Group, consuming: Consuming, request: int) -> Instance
     return instance
 
 
-def _place_within(place: Place, instance: Instance, log: TopicLog) -> None:
-    """See that the place is one where the log can be read, by what the instance says."""
-    if place.topic not in log.topics:
-        return
-    bounds = log.bounds_of(place.topic, place.partition)
-    if place.position is not None and bounds.has(place.position):
+async def _place_within(place: Place, instance: Instance, view: View) -> None:
+    """See that the place is one where the topic can be read, by what the instance says."""
+    if place.position is not None and await view.has(*place.key, place.position):
         return
     reset = instance.options.offset_reset
     if reset == "none":
@@ -272,4 +290,5 @@ def _place_within(place: Place, instance: Instance, log: TopicLog) -> None:
             f"there is no offset of partition {place.partition} of {place.topic} to go on from: "
             "commit one, or set Kafka-Auto-Offset-Reset to earliest or latest"
         )
+    bounds = view.bounds_of(*place.key)
     place.start(bounds.end if reset == "latest" else bounds.first)

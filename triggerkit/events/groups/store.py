@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
@@ -17,11 +17,11 @@ from triggerkit.state.channels import LOG
 MOST_GROUPS: Final = 1_000
 UNUSED_DAYS: Final = 7
 
-_IS_THERE = "SELECT FROM triggerkit.event_groups WHERE name = %s"
+_IS_THERE = "SELECT FROM triggerkit.event_groups WHERE name = %s AND source = %s"
 
 _MAKE = """
-INSERT INTO triggerkit.event_groups (name)
-SELECT %s WHERE (SELECT count(*) FROM triggerkit.event_groups) < %s
+INSERT INTO triggerkit.event_groups (name, source)
+SELECT %s, %s WHERE (SELECT count(*) FROM triggerkit.event_groups) < %s
 ON CONFLICT DO NOTHING RETURNING 1
 """
 
@@ -42,7 +42,11 @@ _FORGET = f"DELETE FROM triggerkit.event_groups g WHERE g.id = %s AND {_IS_UNUSE
 
 _USED = "UPDATE triggerkit.event_groups SET used_at = clock_timestamp() WHERE id = %s"
 
-_LOCK = "SELECT id FROM triggerkit.event_groups WHERE name = %s FOR NO KEY UPDATE"
+_LOCK = """
+SELECT id FROM triggerkit.event_groups WHERE name = %s AND source = %s FOR NO KEY UPDATE
+"""
+
+_ID = "SELECT id FROM triggerkit.event_groups WHERE name = %s AND source = %s"
 
 #: After the lock: what was committed before it is seen.
 _NOW = "SELECT clock_timestamp()"
@@ -82,20 +86,27 @@ ON CONFLICT (group_id, topic, partition) DO UPDATE SET owner = excluded.owner,
 
 _RING = f"SELECT pg_notify('{LOG}', 'group ' || %s)"
 
-_GROUPS = "SELECT id, name FROM triggerkit.event_groups ORDER BY name"
+_GROUPS = "SELECT id, name FROM triggerkit.event_groups WHERE source = %s ORDER BY name"
+
+
+class GroupName(NamedTuple):
+    """What tells a group from others: its name, and the source that it reads."""
+
+    name: str
+    source: str
 
 
 class TooManyGroups(TriggerkitError):
     """There are as many groups as there may be, and all are in use."""
 
 
-async def make_group(connection: psycopg.AsyncConnection, name: str) -> None:
+async def make_group(connection: psycopg.AsyncConnection, name: GroupName) -> None:
     """Make the group, if there is none of this name.
 
     Raises:
         TooManyGroups: there are as many as there may be, and each was used of late.
     """
-    if await (await connection.execute(_IS_THERE, [name])).fetchone() is not None:
+    if await (await connection.execute(_IS_THERE, name)).fetchone() is not None:
         return
     async with connection.transaction():
         if await _made(connection, name):
@@ -110,20 +121,22 @@ async def make_group(connection: psycopg.AsyncConnection, name: str) -> None:
             )
 
 
-async def _made(connection: psycopg.AsyncConnection, name: str) -> bool:
+async def _made(connection: psycopg.AsyncConnection, name: GroupName) -> bool:
     """Return whether the group was made, or is there by now."""
-    cursor = await connection.execute(_MAKE, [name, MOST_GROUPS])
+    cursor = await connection.execute(_MAKE, [*name, MOST_GROUPS])
     if await cursor.fetchone() is not None:
         return True
-    return await (await connection.execute(_IS_THERE, [name])).fetchone() is not None
+    return await (await connection.execute(_IS_THERE, name)).fetchone() is not None
 
 
 @asynccontextmanager
-async def held_group(connection: psycopg.AsyncConnection, name: str) -> AsyncIterator[Group | None]:
+async def held_group(
+    connection: psycopg.AsyncConnection, name: GroupName
+) -> AsyncIterator[Group | None]:
     """Yield the group, which nobody else changes meanwhile, and store what became of it; None where
     there is none of this name. What raises changes nothing."""
     async with connection.transaction():
-        cursor = await connection.execute(_LOCK, [name])
+        cursor = await connection.execute(_LOCK, name)
         row = await cursor.fetchone()
         if row is None:
             yield None
@@ -134,18 +147,17 @@ async def held_group(connection: psycopg.AsyncConnection, name: str) -> AsyncIte
         await _store(connection, group, before)
 
 
-async def read_group(connection: psycopg.AsyncConnection, name: str) -> Group | None:
+async def read_group(connection: psycopg.AsyncConnection, name: GroupName) -> Group | None:
     """Return the group as it is now, without holding it."""
-    cursor = await connection.execute(
-        "SELECT id FROM triggerkit.event_groups WHERE name = %s", [name]
-    )
+    cursor = await connection.execute(_ID, name)
     row = await cursor.fetchone()
     return None if row is None else await _load(connection, row[0])
 
 
-async def read_groups(connection: psycopg.AsyncConnection) -> list[tuple[str, Group]]:
-    """Return all groups by their names, as they are now."""
-    names: dict[int, str] = dict(await (await connection.execute(_GROUPS)).fetchall())
+async def read_groups(connection: psycopg.AsyncConnection, source: str) -> list[tuple[str, Group]]:
+    """Return all groups of a source by their names, as they are now."""
+    cursor = await connection.execute(_GROUPS, [source])
+    names: dict[int, str] = dict(await cursor.fetchall())
     groups = await _load_all(connection, list(names))
     return [(name, groups[id_]) for id_, name in names.items()]
 

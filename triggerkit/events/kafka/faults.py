@@ -24,13 +24,28 @@ _FOLLOWING: Final = ("_ALL_BROKERS_DOWN", "_FATAL")
 #: What is there for others may be hidden from one who may not see it.
 NOT_SEEN: Final = "the topic is not seen, and may not be made"
 
+#: The fault of a broker that takes too long.
+SILENT: Final = "the broker does not answer"
+
+#: The fault of who reads.
+MAY_NOT_READ: Final = "the topic may not be read"
+
+#: The fault of a topic whose brokers are away.
+NO_LEADER: Final = "the topic has no leader"
+
+#: What passes by itself while a partition gets its leader.
+PASSING: Final = (
+    "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "FENCED_LEADER_EPOCH",
+    "UNKNOWN_LEADER_EPOCH", "OFFSET_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE", "_NOENT",
+)  # fmt: skip
+
 #: How causes begin, by the names of the client's codes. The remedies belong to the same words.
 _CAUSES: Final = {
     "_TRANSPORT": "the broker is not reached",
     "_ALL_BROKERS_DOWN": "the broker is not reached",
     "_RESOLVE": "the broker's name is not found",
-    "_TIMED_OUT": "the broker does not answer",
-    "REQUEST_TIMED_OUT": "the broker does not answer",
+    "_TIMED_OUT": SILENT,
+    "REQUEST_TIMED_OUT": SILENT,
     "_AUTHENTICATION": "the broker refuses the credentials",
     "SASL_AUTHENTICATION_FAILED": "the broker refuses the credentials",
     "_SSL": "TLS fails",
@@ -40,6 +55,9 @@ _CAUSES: Final = {
     "TOPIC_AUTHORIZATION_FAILED": "the topic may not be written",
     "CLUSTER_AUTHORIZATION_FAILED": "the cluster does not allow it",
     "MSG_SIZE_TOO_LARGE": TOO_LARGE,
+    "NOT_LEADER_FOR_PARTITION": NO_LEADER,
+    "LEADER_NOT_AVAILABLE": NO_LEADER,
+    "_NOENT": NO_LEADER,
     "NOT_ENOUGH_REPLICAS": "the topic has too few replicas in sync",
     "NOT_ENOUGH_REPLICAS_AFTER_APPEND": "the topic has too few replicas in sync",
 }
@@ -47,7 +65,7 @@ _CAUSES: Final = {
 _REMEDIES: Final = {
     "the broker is not reached": "start the broker, or correct KAFKA_BOOTSTRAP_SERVERS",
     "the broker's name is not found": "correct KAFKA_BOOTSTRAP_SERVERS",
-    "the broker does not answer": "see that it runs, and that KAFKA_SECURITY_PROTOCOL is its own",
+    SILENT: "see that it runs, and that KAFKA_SECURITY_PROTOCOL is its own",
     "the broker refuses the credentials": (
         "correct KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
     ),
@@ -63,10 +81,14 @@ _REMEDIES: Final = {
         "kafka-acls.sh --add --allow-principal User:NAME --operation Write --operation Describe "
         "--topic {topic}"
     ),
+    MAY_NOT_READ: (
+        "kafka-acls.sh --add --allow-principal User:NAME --operation Read --topic {topic}"
+    ),
     "the cluster does not allow it": (
         "kafka-acls.sh --add --allow-principal User:NAME --operation IdempotentWrite --cluster"
     ),
     TOO_LARGE: ("kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes=BYTES"),
+    NO_LEADER: "start the brokers that are missing",
     "the topic has too few replicas in sync": "start the brokers that are missing",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from triggerkit.consumers.retention import Outlook, Policy
 from triggerkit.encryption import Keyring
+from triggerkit.events.source import View
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -37,6 +38,9 @@ DatabaseHealthOf = Callable[
     Awaitable[tuple[Sequence[Any], Sequence[Outlook]]],
 ]
 
+#: Looks at topics of events as who reads them finds them, with their bounds.
+ViewOf = Callable[[Collection[str]], Awaitable[View]]
+
 
 class Given(BaseModel):
     """A request's body or query; an unknown field is refused."""
@@ -58,6 +62,7 @@ class Call:
     client: Client
     tasks: Sequence[Task[Any, Any, Any]]
     database_health: DatabaseHealthOf | None = None
+    view_of: ViewOf | None = None
 
     @property
     def policy(self) -> Policy:

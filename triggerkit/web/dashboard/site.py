@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from starlette.routing import Route as PathRoute
 from starlette.types import Receive, Scope, Send
 
 from triggerkit.errors import CannotConnect, TriggerkitError
+from triggerkit.events.source import View
 from triggerkit.runs.client import Client
 from triggerkit.runs.session import by_index
 from triggerkit.state.connect import Pool, pool
@@ -76,7 +78,9 @@ class Dashboard(Mount):
         tasks: Iterable[Task[Any, Any, Any]],
         looks: Looks,
         database_health: DatabaseHealthOf | None = None,
+        view_of: Callable[[Client, Collection[str]], Awaitable[View]] | None = None,
     ) -> None:
+        self._view_of = view_of
         self._tasks = tuple(tasks)
         self._looks = looks
         self._database_health = database_health
@@ -113,7 +117,9 @@ class Dashboard(Mount):
                 is_checked=True,
             )
             await self._pool.open()
-        call = Call(replace(client, pool=self._pool), self._tasks, self._database_health)
+        view_of = None if self._view_of is None else partial(self._view_of, client)
+        own = replace(client, pool=self._pool)
+        call = Call(own, self._tasks, self._database_health, view_of)
         sessions = Sessions.of(client.settings)
         session = None if sessions is None else sessions.of_browser(request.cookies)
         base = quote(request.scope.get("root_path", ""))

@@ -9,10 +9,11 @@ import orjson
 from psycopg_pool import PoolTimeout
 from starlette.responses import Response
 
-from triggerkit.errors import CannotConnect, TriggerkitError
+from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError
 from triggerkit.events.groups.group import Group
 from triggerkit.events.groups.service import NoOffset, NotOwned, Superseded, UnknownInstance
-from triggerkit.events.topic_log import OffsetOutOfRange, UnknownTopic
+from triggerkit.events.kafka.faults import KafkaFault, remedy_of
+from triggerkit.events.source import OffsetOutOfRange, UnknownTopic
 from triggerkit.state.faults import is_away
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.web.kafka.basic import Refused
@@ -31,6 +32,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NoOffset, 400),
     (Invalid, 400),
     (CannotConnect, 503),
+    # Its settings, or what they need, are wrong: no request can mend that.
+    (ConfigurationError, 503),
 )
 
 #: What is answered where there is nothing to tell.
@@ -68,6 +71,8 @@ def answer_to(error: Exception) -> Response | None:
         return refused(error.status, error.error, error.headers)
     if isinstance(error, BodyRefused):
         return refused(error.status, error.error)
+    if isinstance(error, KafkaFault):
+        return refused(503, f"{error}; {remedy_of(str(error))}")
     for kind, status in STATUSES:
         if isinstance(error, kind):
             return refused(status, str(error))

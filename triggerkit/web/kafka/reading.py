@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from psycopg import AsyncConnection
 from starlette.requests import Request
 
-from triggerkit.events.event import Event
 from triggerkit.events.groups.service import Consuming, Groups, Turn
-from triggerkit.events.topic_log import TopicLog, TopicPartition
+from triggerkit.events.message import Message
+from triggerkit.events.source import (
+    OffsetOutOfRange,
+    Read,
+    Source,
+    TopicPartition,
+    View,
+)
 from triggerkit.state.connect import Pool
 from triggerkit.web.kafka.basic import Caller
 from triggerkit.web.kafka.given import Fetch, Invalid
@@ -43,85 +48,98 @@ class Empty:
 
 
 class Reading:
-    """What requests for messages do."""
+    """What requests for messages do. No connection is held while messages are read or waited
+    for."""
 
-    def __init__(self, pool: Pool, dsn: str, waiting: Waiting, groups: Groups) -> None:
+    def __init__(
+        self, pool: Pool, source: Source, dsn: str, waiting: Waiting, groups: Groups
+    ) -> None:
         self._pool = pool
+        self._source = source
         self._dsn = dsn
         self._waiting = waiting
         self._groups = groups
         self._empty = Empty()
 
-    async def fetch(self, request: Request, caller: Caller, given: Fetch) -> list[Event]:
+    async def fetch(self, request: Request, caller: Caller, given: Fetch) -> Sequence[Message]:
         """Return the messages from the given offsets on, waiting for the first.
 
         Raises:
-            UnknownTopic, OffsetOutOfRange: see `TopicLog.require`.
+            UnknownTopic, OffsetOutOfRange: see `View.require`.
             Invalid: a partition is named twice.
+            KafkaFault: Kafka does not answer.
         """
-        async with self._pool.connection() as connection:
-            log = await TopicLog.look(connection)
-            offsets = _offsets(log, given)
-            events = await self._fetched(connection, log, offsets)
-        if events or given.timeout == 0:
-            return events
-        names = database_names(log, offsets)
-        async with self._waiting.of(request, self._dsn, names, given.timeout) as wait:
+        names = {place.topic for place in given.places}
+        view = await self._source.look(names)
+        offsets = await _offsets(view, given)
+        messages = await self._fetched(view, offsets)
+        if messages or given.timeout == 0:
+            return messages
+        written = view.written(offsets)
+        async with self._waiting.of(request, self._dsn, written, given.timeout) as wait:
             while True:
-                is_due = wait.listen()
-                async with self._pool.connection() as connection:
-                    if is_due:
+                if wait.listen():
+                    await self._source.ready()
+                    async with self._pool.connection() as connection:
                         await caller.require(connection)
-                        wait.look_after(LOOK_S)
-                    log = await TopicLog.look(connection)
-                    for topic, _ in offsets:
-                        log.topic(topic)
-                    events = await self._fetched(connection, log, offsets)
-                if events or wait.is_over:
-                    return events
+                    wait.look_after(LOOK_S)
+                view = await self._source.look(names)
+                for name in names:
+                    view.require_topic(name)
+                messages = await self._fetched(view, offsets)
+                if messages or wait.is_over:
+                    return messages
                 await wait.news()
 
-    async def _fetched(
-        self, connection: AsyncConnection, log: TopicLog, offsets: dict[TopicPartition, int]
-    ) -> list[Event]:
+    async def _fetched(self, view: View, offsets: dict[TopicPartition, int]) -> Sequence[Message]:
+        if not view.is_shared:
+            return (await view.read(offsets)).messages
         wanted = {key: self._empty.after(key, offset) for key, offset in offsets.items()}
-        read = await log.read(connection, wanted)
-        if not read.events:
+        read = await view.read(wanted)
+        if not read.messages:
             for key, end in read.following.items():
                 self._empty.note(key, wanted[key], end)
-        return read.events
+        return read.messages
 
     async def consume(
         self, request: Request, caller: Caller, consuming: Consuming, timeout_ms: int
-    ) -> list[Event]:
+    ) -> Sequence[Message]:
         """Return messages for an instance of a group, waiting for the first.
 
         Raises:
-            UnknownTopic, Superseded, NoOffset: see `Groups.begin`.
+            UnknownTopic, Superseded, NoOffset, KafkaFault: see `Groups.begin`.
         """
         async with self._pool.connection() as connection:
             turn = await self._groups.begin(connection, consuming)
-        names = [f"database {database}" for database in turn.log.bounds]
         group = f"group {turn.group_id}"
+        written = turn.view.written(_keys(turn.view, consuming.topics))
         ahead = dict(turn.offsets)
-        async with self._waiting.of(request, self._dsn, names, timeout_ms, group) as wait:
+        async with self._waiting.of(request, self._dsn, written, timeout_ms, group) as wait:
             while True:
-                is_due = wait.listen()
-                async with self._pool.connection() as connection:
-                    if is_due:
+                if wait.listen():
+                    await self._source.ready()
+                    before = turn
+                    async with self._pool.connection() as connection:
                         await caller.require(connection)
-                        before = turn
                         turn = await self._groups.begin(connection, consuming, turn.request)
-                        wait.look_after(_next_s(consuming, turn))
-                        ahead = _gone_on(before, turn, ahead)
-                    events, ahead = await _read(connection, ahead)
-                    is_mine = True
-                    if events or wait.is_over:
+                    wait.look_after(_next_s(consuming, turn))
+                    ahead, view = _gone_on(before, turn, ahead), turn.view
+                else:
+                    view = await self._source.look(consuming.topics)
+                read = await _read(view, ahead)
+                if read is None:
+                    # What it was to read is gone: the group says where to go on.
+                    wait.look_after(0)
+                    read = Read([], ahead)
+                messages, ahead = read
+                is_mine = True
+                if messages or wait.is_over:
+                    async with self._pool.connection() as connection:
                         is_mine = await self._groups.hand_out(
-                            connection, consuming, turn, ahead, events, lambda: wait.has_left
+                            connection, consuming, turn, ahead, messages, lambda: wait.has_left
                         )
-                if wait.is_over or (events and is_mine):
-                    return events if is_mine else []
+                if wait.is_over or (messages and is_mine):
+                    return messages if is_mine else []
                 if not is_mine:
                     # Another has a partition of them now: look at the group.
                     wait.look_after(0)
@@ -129,15 +147,19 @@ class Reading:
                 await wait.news()
 
 
-def _offsets(log: TopicLog, given: Fetch) -> dict[TopicPartition, int]:
+async def _offsets(view: View, given: Fetch) -> dict[TopicPartition, int]:
     found: dict[TopicPartition, int] = {}
     for topic, partition, offset in ((p.topic, p.partition, p.offset) for p in given.places):
-        bounds = log.bounds_of(topic, partition)
-        log.require(topic, partition, bounds.first if offset is None else offset)
+        first = view.bounds_of(topic, partition).first if offset is None else offset
+        await view.require(topic, partition, first)
         if (topic, partition) in found:
             raise Invalid(f"partition {partition} of {topic} is named twice")
-        found[topic, partition] = bounds.first if offset is None else offset
+        found[topic, partition] = first
     return found
+
+
+def _keys(view: View, topics: Sequence[str]) -> list[TopicPartition]:
+    return [(topic, number) for topic in topics for number in range(view.partitions[topic])]
 
 
 def _gone_on(
@@ -150,21 +172,15 @@ def _gone_on(
     }
 
 
-async def _read(
-    connection: AsyncConnection, offsets: dict[TopicPartition, int]
-) -> tuple[list[Event], dict[TopicPartition, int]]:
-    """Return events, and where to go on."""
+async def _read(view: View, offsets: dict[TopicPartition, int]) -> Read | None:
+    """Return messages, and where to go on; None where an offset is there no more."""
     if not offsets:
-        return [], offsets
-    log = await TopicLog.look(connection)
-    offsets = {key: offset for key, offset in offsets.items() if key[0] in log.topics}
-    read = await log.read(connection, offsets)
-    return read.events, read.following
-
-
-def database_names(log: TopicLog, keys: Iterable[TopicPartition]) -> list[str]:
-    """Return what to listen for, to be told of messages of these topics."""
-    return sorted({f"database {log.topics[topic].database_id}" for topic, _ in keys})
+        return Read([], offsets)
+    try:
+        read = await view.read(offsets)
+    except OffsetOutOfRange:
+        return None
+    return Read(read.messages, offsets | read.following)
 
 
 def _next_s(consuming: Consuming, turn: Turn) -> float:

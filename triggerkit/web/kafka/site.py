@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -19,9 +20,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from triggerkit.consumers.pull.consumers import in_order
-from triggerkit.events.event import message
-from triggerkit.events.groups.service import Groups, leave
-from triggerkit.events.topic_log import TopicLog, TopicPartition
+from triggerkit.events.groups.service import Groups
+from triggerkit.events.message import as_json
+from triggerkit.events.open import open_source
+from triggerkit.events.source import Source, TopicPartition, View
 from triggerkit.runs.client import Client
 from triggerkit.state.connect import Pool, pool
 from triggerkit.web.kafka.answers import (
@@ -66,6 +68,7 @@ class _Parts(NamedTuple):
     """What requests work with, once it is open."""
 
     pool: Pool
+    source: Source
     groups: Groups
     reading: Reading
 
@@ -114,16 +117,30 @@ class KafkaApi:
         await self._waiting.close()
         if self._parts is not None:
             await self._parts.groups.close()
+            await self._parts.source.close()
             await self._parts.pool.close()
+
+    async def view_of(self, client: Client, topics: Collection[str]) -> View:
+        """Return the topics as who reads them finds them, with the bounds of `topics`.
+
+        Raises:
+            KafkaFault: Kafka does not answer.
+            ConfigurationError: its settings are wrong.
+        """
+        parts = await self._opened(client)
+        await parts.source.ready()
+        return await parts.source.look(topics)
 
     def _route(self, path: str, methods: Sequence[str], handle: _Handle) -> Route:
         async def handled(request: Request) -> Response:
             try:
                 given = read_basic(request)
-                parts = await self._opened(request)
+                parts = await self._opened(request.scope[CLIENT_SCOPE_KEY])
                 caller = await self._door.enter(request, given, parts.pool)
                 if request.method not in methods:
                     return not_allowed(methods)
+                # Before a connection is held: Kafka may take its time to say nothing.
+                await parts.source.ready()
                 return answer(200, await handle(_Call(request, caller, parts)))
             except Exception as error:
                 return await self._answer_to(error, path)
@@ -147,32 +164,33 @@ class KafkaApi:
                 await self._parts.pool.check()
         return found
 
-    async def _opened(self, request: Request) -> _Parts:
+    async def _opened(self, client: Client) -> _Parts:
         async with self._opening:
             if self._parts is None:
-                client: Client = request.scope[CLIENT_SCOPE_KEY]
                 dsn = client.settings.state_dsn
                 states = pool(
                     in_order(dsn), "triggerkit events", size=POOL_SIZE, statement_s=STATEMENT_S
                 )
                 await states.open()
-                groups = Groups(dsn)
-                reading = Reading(states, dsn, self._waiting, groups)
-                self._parts = _Parts(states, groups, reading)
+                woken_by = partial(self._waiting.woken_by, dsn)
+                source = open_source(client.settings.kafka, states.connection, woken_by)
+                groups = Groups(dsn, source)
+                reading = Reading(states, source, dsn, self._waiting, groups)
+                self._parts = _Parts(states, source, groups, reading)
             return self._parts
 
 
 async def _fetch(call: _Call) -> list[dict[str, Any]]:
     given = await body_of(call.request, Fetch)
-    events = await call.parts.reading.fetch(call.request, call.caller, given)
-    return [message(event) for event in events]
+    found = await call.parts.reading.fetch(call.request, call.caller, given)
+    return [as_json(message) for message in found]
 
 
 async def _consume(call: _Call) -> list[dict[str, Any]]:
     body = await body_of(call.request, Consume)
     consuming, timeout_ms = consuming_of(call.request, body)
-    events = await call.parts.reading.consume(call.request, call.caller, consuming, timeout_ms)
-    return [message(event) for event in events]
+    found = await call.parts.reading.consume(call.request, call.caller, consuming, timeout_ms)
+    return [as_json(message) for message in found]
 
 
 async def _commit(call: _Call) -> dict[str, Any]:
@@ -181,17 +199,17 @@ async def _commit(call: _Call) -> dict[str, Any]:
     offsets = None
     if given is not None:
         offsets = [((one.topic, one.partition), one.offset) for one in given]
+    view = await call.parts.source.look()
+    for key, _ in offsets or ():
+        view.require_partition(*key)
     async with call.parts.pool.connection() as connection:
-        log = await TopicLog.look(connection)
-        for key, _ in offsets or ():
-            log.bounds_of(*key)
         await call.parts.groups.commit(connection, group, instance, offsets)
     return SUCCESS
 
 
 async def _committed(call: _Call) -> list[dict[str, Any]]:
     group, _ = names_of(call.request)
-    keys, _ = await _keys(call)
+    keys = await _keys(call)
     async with call.parts.pool.connection() as connection:
         found = await call.parts.groups.committed(connection, group, keys)
     return _with_offsets(keys, [NOTHING_COMMITTED if one is None else one for one in found])
@@ -200,35 +218,31 @@ async def _committed(call: _Call) -> list[dict[str, Any]]:
 async def _offsets(call: _Call) -> list[dict[str, Any]]:
     text = call.request.path_params["at"]
     at = text if text in ("earliest", "latest") else _moment(text)
-    keys, log = await _keys(call)
-    async with call.parts.pool.connection() as connection:
-        found = [await _at(connection, log, key, at) for key in keys]
-    return _with_offsets(keys, found)
+    keys = await _keys(call)
+    view = await call.parts.source.look({topic for topic, _ in keys})
+    return _with_offsets(keys, [await _at(view, key, at) for key in keys])
 
 
-async def _keys(call: _Call) -> tuple[list[TopicPartition], TopicLog]:
+async def _keys(call: _Call) -> list[TopicPartition]:
     """Return the partitions that a request names, all there are when it names none."""
     given = await list_of(call.request, OfPartition)
-    async with call.parts.pool.connection() as connection:
-        log = await TopicLog.look(connection)
+    view = await call.parts.source.look()
     if given is None:
-        return [(name, p) for name, count in log.partitions.items() for p in range(count)], log
+        return [(name, p) for name, count in view.partitions.items() for p in range(count)]
     for one in given:
-        log.bounds_of(one.topic, one.partition)
-    return [(one.topic, one.partition) for one in given], log
+        view.require_partition(one.topic, one.partition)
+    return [(one.topic, one.partition) for one in given]
 
 
 async def _delete(call: _Call) -> dict[str, Any]:
     group, instance = names_of(call.request)
     async with call.parts.pool.connection() as connection:
-        log = await TopicLog.look(connection)
-        await leave(connection, group, instance, log)
+        await call.parts.groups.leave(connection, group, instance)
     return SUCCESS
 
 
 async def _topics(call: _Call) -> dict[str, int]:
-    async with call.parts.pool.connection() as connection:
-        return (await TopicLog.look(connection)).partitions
+    return dict((await call.parts.source.look()).partitions)
 
 
 async def _consumers(call: _Call) -> list[dict[str, Any]]:
@@ -250,10 +264,8 @@ def _moment(text: str) -> datetime:
     return datetime.fromtimestamp(int(text) / 1000, UTC)
 
 
-async def _at(
-    connection: psycopg.AsyncConnection, log: TopicLog, key: TopicPartition, at: str | datetime
-) -> int:
-    bounds = log.bounds_of(*key)
+async def _at(view: View, key: TopicPartition, at: str | datetime) -> int:
     if isinstance(at, datetime):
-        return await log.offset_at(connection, key, at)
+        return await view.offset_at(key, at)
+    bounds = view.bounds_of(*key)
     return bounds.first if at == "earliest" else bounds.end

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 
 from starlette.requests import Request
 
@@ -49,6 +54,10 @@ class Wait:
         """Return whether to answer what there is."""
         return self.has_left or self.is_stopping or self._loop.time() >= self._until
 
+    def wake(self) -> None:
+        """Have it look at once."""
+        self._changed.set()
+
     def listen(self) -> bool:
         """Take what comes from now on for news; return whether to look at more than the log: at
         the group, and whether the user is still there."""
@@ -85,8 +94,7 @@ class Waiting:
         self._is_stopping = True
         for wait in self._waits:
             wait.is_stopping = True
-        if self._listener is not None:
-            self._listener.wake_all()
+            wait.wake()
 
     async def close(self) -> None:
         """Stop listening."""
@@ -94,30 +102,41 @@ class Waiting:
         if self._listener is not None:
             await self._listener.close()
 
+    def woken_by(
+        self, dsn: str, names: Sequence[str]
+    ) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Enter to be told of what is notified of `names`; see `Listener.woken_by`."""
+        if self._listener is None:
+            self._listener = Listener(dsn)
+        return self._listener.woken_by(names)
+
     @asynccontextmanager
     async def of(
-        self, request: Request, dsn: str, databases: Sequence[str], timeout_ms: int, *groups: str
+        self,
+        request: Request,
+        dsn: str,
+        written: AbstractAsyncContextManager[asyncio.Event],
+        timeout_ms: int,
+        *groups: str,
     ) -> AsyncIterator[Wait]:
-        """Yield the wait of a request, woken by what is written to `databases`, such as
-        "database 1", and by what becomes of `groups`, such as "group 1".
+        """Yield the wait of a request, woken by what is `written`, and by what becomes of `groups`,
+        such as "group 1".
 
         Raises:
             Refused: too many wait already.
         """
-        if self._listener is None:
-            self._listener = Listener(dsn)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._place())
             gone = asyncio.create_task(_disconnect(request))
             stack.callback(gone.cancel)
             try:
                 async with asyncio.timeout(LISTEN_S):
-                    written = await stack.enter_async_context(self._listener.woken_by(databases))
-                    changed = await stack.enter_async_context(self._listener.woken_by(groups))
+                    woken = await stack.enter_async_context(written)
+                    changed = await stack.enter_async_context(self.woken_by(dsn, groups))
             except TimeoutError:
                 raise Refused(503, "the state database does not answer; try again") from None
             gone.add_done_callback(lambda _: changed.set())
-            wait = Wait(written, changed, timeout_ms, gone)
+            wait = Wait(woken, changed, timeout_ms, gone)
             wait.is_stopping = self._is_stopping
             self._waits.add(wait)
             stack.callback(self._waits.discard, wait)

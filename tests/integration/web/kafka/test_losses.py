@@ -7,28 +7,53 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
-from tests.conformance.events_world import POSTS, EventsWorld, events_over_the_log, ids, prepare
+from tests.conformance.events_world import (
+    POSTS,
+    USERS,
+    EventsWorld,
+    events_over,
+    events_over_the_log,
+    events_world,
+    ids,
+    make_topics,
+    prepare,
+)
 from tests.integration.serve_process import serve_process
-from tests.integration.serving import serving
 from triggerkit.settings import Settings
-from triggerkit.web.application import Application
 
 OFTEN = {"kafka_auto_commit_interval": "0"}
 
 
-def test_what_a_killed_serve_answered_last_comes_again_from_another(
-    settings: Settings, tmp_path: Path
-) -> None:
+@pytest.fixture(params=["log", "kafka"])
+def prepared(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """Settings of events over the log, or over Kafka."""
     prepare(settings)
-    with serve_process(settings, tmp_path) as (site, pid):
-        world = EventsWorld(settings, site)
+    if request.param == "log":
+        return settings
+    server = request.getfixturevalue("kafka_server")
+    make_topics(server, POSTS, USERS)
+    return Settings.parse({**settings.environment(), **server.settings()})
+
+
+@pytest.fixture(params=["log", "kafka"])
+def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[EventsWorld]:
+    """Events, and the API over them."""
+    with events_world(request.param, settings, request) as world:
+        yield world
+
+
+def test_what_a_killed_serve_answered_last_comes_again_from_another(
+    prepared: Settings, tmp_path: Path
+) -> None:
+    with serve_process(prepared, tmp_path) as (site, pid):
+        world = EventsWorld(prepared, site)
         world.write(range(1, 21))
         first = world.consume(headers=OFTEN)
         assert len(first) == 20
@@ -36,17 +61,16 @@ def test_what_a_killed_serve_answered_last_comes_again_from_another(
         # Of these nobody knows whether they arrived.
         second = world.consume(headers=OFTEN)
         os.kill(pid, signal.SIGKILL)
-    with serve_process(settings, tmp_path) as (site, _):
-        world = EventsWorld(settings, site, world.written)
+    with serve_process(prepared, tmp_path) as (site, _):
+        world = EventsWorld(prepared, site, world.written)
         assert world.consume(headers=OFTEN) == second
         world.write([31])
         assert ids(world.consume(headers=OFTEN)) == [31]
 
 
 def test_serve_is_killed_again_and_again_and_each_message_comes(
-    settings: Settings, tmp_path: Path
+    prepared: Settings, tmp_path: Path
 ) -> None:
-    prepare(settings)
     seen: list[int] = []
     is_done = threading.Event()
     written = 0
@@ -59,16 +83,16 @@ def test_serve_is_killed_again_and_again_and_each_message_comes(
                 return
 
     for _ in range(4):
-        with serve_process(settings, tmp_path) as (site, pid), ThreadPoolExecutor(1) as threads:
-            world = EventsWorld(settings, site, written)
+        with serve_process(prepared, tmp_path) as (site, pid), ThreadPoolExecutor(1) as threads:
+            world = EventsWorld(prepared, site, written)
             consuming = threads.submit(consume, world)
             for _ in range(20):
                 world.write([world.written + 1, world.written + 2])
             written = world.written
             os.kill(pid, signal.SIGKILL)
             consuming.result(30)
-    with serve_process(settings, tmp_path) as (site, _):
-        world = EventsWorld(settings, site, written)
+    with serve_process(prepared, tmp_path) as (site, _):
+        world = EventsWorld(prepared, site, written)
         while found := ids(world.consume(timeout=500, headers=OFTEN)):
             seen += found
     assert set(seen) == set(range(1, written + 1))
@@ -76,8 +100,8 @@ def test_serve_is_killed_again_and_again_and_each_message_comes(
     assert len(seen) < 2 * written
 
 
-def test_several_serves_share_a_group(settings: Settings) -> None:
-    with events_over_the_log(settings) as world, events_over(settings) as other:
+def test_several_serves_share_a_group(world: EventsWorld) -> None:
+    with events_over(world.settings) as other:
         world.consume("one")
         other.consume("two")
         with ThreadPoolExecutor(1) as threads:
@@ -92,8 +116,8 @@ def test_several_serves_share_a_group(settings: Settings) -> None:
         )
 
 
-def test_an_instance_goes_on_at_another_serve_without_repeating(settings: Settings) -> None:
-    with events_over_the_log(settings) as world, events_over(settings) as other:
+def test_an_instance_goes_on_at_another_serve_without_repeating(world: EventsWorld) -> None:
+    with events_over(world.settings) as other:
         world.write(range(1, 11))
         assert len(world.consume(headers=OFTEN)) == 10
         assert other.consume(headers=OFTEN) == []
@@ -142,13 +166,6 @@ def test_a_fetch_before_what_the_log_keeps_is_told_the_earliest(settings: Settin
         late = {"kafka_auto_offset_reset": "none"}
         path = f"consume/other/one/{POSTS}?timeout=0"
         assert world.call("GET", path, None, **late).status == 400
-
-
-@contextmanager
-def events_over(settings: Settings) -> Iterator[EventsWorld]:
-    """One more process over the same events."""
-    with serving(Application(settings, [], None)) as site:
-        yield EventsWorld(settings, site)
 
 
 def _sorted(messages: list[dict[str, Any]]) -> list[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from triggerkit.errors import ConfigurationError, NameTaken
 from triggerkit.events.groups.service import UnknownInstance, leave
+from triggerkit.events.groups.store import GroupName
 from triggerkit.events.kafka.users import StillInKafka, added_in_kafka, removed_from_kafka
-from triggerkit.events.topic_log import TopicLog
 from triggerkit.events.users import add_user, new_password, remove_user
 from triggerkit.state.audit import note
 from triggerkit.web.api.problems import NotFound, status_of
@@ -40,9 +40,10 @@ async def remove(asked: Asked) -> Answer:
 async def remove_instance(asked: Asked) -> Answer:
     """Remove an instance of a group; the others get its partitions."""
     group, instance = asked.form.get("group", ""), asked.form.get("instance", "")
+    name = GroupName(group, asked.form.get("source", ""))
     try:
         async with asked.call.state() as state, state.transaction():
-            await leave(state, group, instance, await TopicLog.look(state))
+            await leave(state, name, instance)
             await note(state, ACTOR, "remove instance of group", group, {"instance": instance})
     except UnknownInstance:
         raise NotFound("there is no such instance any more: it left, or was silent") from None
