@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,9 +21,14 @@ Shown = dict[str, Any]
 def shown_runs(health: RunHealth, workers: Sequence[WorkerInfo]) -> dict[str, list[Shown]]:
     """Return what `status` shows of runs and workers, each with its problems."""
     alive = [worker for worker in workers if worker.alive is not False]
+    ready: defaultdict[str, list[StandingTask]] = defaultdict(list)
+    for task in health.ready:
+        ready[task.queue].append(task)
     return {
         "failing": [_with(task, [_of_failing(task)]) for task in health.failing],
-        "queues": [_with(queue, _of_queue(queue, health.ready, alive)) for queue in health.queues],
+        "queues": [
+            _with(queue, _of_queue(queue, ready[queue.name], alive)) for queue in health.queues
+        ],
         "workers": [_with(worker, _of_worker(worker)) for worker in workers],
         "schedules": [_with(failed, [_of_schedule(failed)]) for failed in health.schedules],
     }
@@ -63,8 +69,6 @@ def _of_queue(
         yield Problem("queue_paused", "warning", detail, f"triggerkit queues resume {queue.name}")
         return
     for task in ready:
-        if task.queue != queue.name:
-            continue
         if not any(not worker.tasks or task.task in worker.tasks for worker in alive):
             who = "no worker is running" if not alive else f"none of {len(alive)} workers has it"
             detail = f"runs of {task.task} wait since {_at(task.since)}, and {who}"

@@ -73,22 +73,18 @@ async def look_at_row(
     if not named:
         raise ConfigurationError(await no_table(source, table))
     columns = [(name, type_) for name, type_ in named if name is not None]
-    texts, where = list(values), None
-    if columns:
-        texts, where = await _canonical(source, table, columns, values)
-    found = SourceRow(orjson.dumps(texts).decode(), slot=slot, is_published=published)
-    if where is None:
-        return found
-    return await _read(source, table, columns, where, found)
+    found = SourceRow(orjson.dumps(list(values)).decode(), slot=slot, is_published=published)
+    return await _read(source, table, columns, values, found) if columns else found
 
 
-async def _canonical(
+async def _read(
     source: psycopg.AsyncConnection,
     table: TableName,
     columns: Sequence[tuple[str, str]],
     values: Sequence[str],
-) -> tuple[list[str], sql.Composed]:
-    """Return the values as Postgres prints them, and the condition that a row has them."""
+    found: SourceRow,
+) -> SourceRow:
+    """Return what is found with the row that has these values, as Postgres prints them."""
     if len(columns) != len(values):
         names = ", ".join(name for name, _ in columns)
         raise ConfigurationError(
@@ -99,9 +95,42 @@ async def _canonical(
         sql.SQL("CAST({} AS {})").format(sql.Literal(value), sql.SQL(type_))
         for (_, type_), value in zip(columns, values, strict=True)
     ]
-    printed = sql.SQL(", ").join(sql.SQL("format('%s', {})").format(value) for value in typed)
+    named = [sql.Identifier(name) for name, _ in columns]
+    conditions = [
+        sql.SQL("{} = {}").format(name, value) for name, value in zip(named, typed, strict=True)
+    ]
+    # Equal is more than the same: 1.1 is 1.10, and the log has it as the row does.
+    query = sql.SQL(
+        "SELECT {}, r.* FROM (SELECT) given LEFT JOIN "
+        "(SELECT xmin::text::bigint, {} FROM {} WHERE {}) r ON true"
+    ).format(
+        _printed(typed),
+        _printed(named),
+        sql.Identifier(*table),
+        sql.SQL(" AND ").join(conditions),
+    )
     try:
-        row = await (await source.execute(sql.SQL("SELECT {}").format(printed))).fetchone()
+        async with source.transaction():
+            await source.execute(f"SET LOCAL statement_timeout = {LOOK_MS}")
+            [row] = await (await source.execute(query)).fetchall()
+    except psycopg.Error:
+        # Without the right to read it, or a type whose operators are elsewhere.
+        texts = await _canonical(source, table, columns, typed)
+        return replace(found, key=orjson.dumps(texts).decode())
+    given, xmin, key = row[: len(columns)], row[len(columns)], row[len(columns) + 1 :]
+    texts = list(given if xmin is None else key)
+    return replace(found, key=orjson.dumps(texts).decode(), is_readable=True, xmin=xmin)
+
+
+async def _canonical(
+    source: psycopg.AsyncConnection,
+    table: TableName,
+    columns: Sequence[tuple[str, str]],
+    typed: Sequence[sql.Composed],
+) -> list[str]:
+    """Return the values of a key as Postgres prints them."""
+    try:
+        row = await (await source.execute(sql.SQL("SELECT {}").format(_printed(typed)))).fetchone()
     except psycopg.Error as error:
         if is_away(error):
             raise
@@ -110,35 +139,8 @@ async def _canonical(
             f"the key of {table} is ({types}), and what was given is no such value"
         ) from None
     assert row is not None
-    where = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), value)
-        for (name, _), value in zip(columns, typed, strict=True)
-    )
-    return list(row), where
+    return list(row)
 
 
-async def _read(
-    source: psycopg.AsyncConnection,
-    table: TableName,
-    columns: Sequence[tuple[str, str]],
-    where: sql.Composed,
-    found: SourceRow,
-) -> SourceRow:
-    # Equal is more than the same: 1.1 is 1.10, and the log has it as the row does.
-    key = sql.SQL(", ").join(
-        sql.SQL("format('%s', {})").format(sql.Identifier(name)) for name, _ in columns
-    )
-    query = sql.SQL("SELECT xmin::text::bigint, {} FROM {} WHERE {}").format(
-        key, sql.Identifier(*table), where
-    )
-    try:
-        async with source.transaction():
-            await source.execute(f"SET LOCAL statement_timeout = {LOOK_MS}")
-            row = await (await source.execute(query)).fetchone()
-    except psycopg.Error:
-        # Without the right to read it, or a type whose operators are elsewhere.
-        return found
-    if row is None:
-        return replace(found, is_readable=True)
-    xmin, *texts = row
-    return replace(found, key=orjson.dumps(texts).decode(), is_readable=True, xmin=xmin)
+def _printed(values: Sequence[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("format('%s', {})").format(value) for value in values)

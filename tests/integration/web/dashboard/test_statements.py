@@ -15,7 +15,7 @@ from tests.integration.web.dashboard.test_plans import paths
 
 #: Statements of one page. What a search through the source and the log costs is counted apart.
 MOST = 8
-MOST_OF_A_SEARCH = 20
+MOST_OF_A_SEARCH = 12
 
 #: Whose statements are a page's.
 PAGES = ("triggerkit dashboard", "triggerkit status", "triggerkit api", "triggerkit why")
