@@ -96,7 +96,7 @@ _TOPIC: Final = re.compile(r"\(topic ([A-Za-z0-9._-]+)(?: of (\d+) partitions?)?
 
 
 class KafkaFault(TriggerkitError):
-    """Kafka does not take the events now; what it says why."""
+    """Kafka does not take the events now, or does not give them; what it says why."""
 
 
 def more_telling(before: Any, error: Any) -> Any:
@@ -129,7 +129,7 @@ def remedy_of(fault: str) -> str | None:
             found = _TOPIC.search(cause)
             topic, partitions = (found[1], found[2]) if found else ("TOPIC", None)
             return remedy.format(topic=topic, partitions=partitions or 8)
-    return "mend what it names: the events are written as soon as they can be"
+    return "mend what it names: it goes on by itself as soon as it can"
 
 
 def _of(partitions: int | None) -> str:

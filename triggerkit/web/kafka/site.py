@@ -171,9 +171,10 @@ class KafkaApi:
                 states = pool(
                     in_order(dsn), "triggerkit events", size=POOL_SIZE, statement_s=STATEMENT_S
                 )
-                await states.open()
                 woken_by = partial(self._waiting.woken_by, dsn)
                 source = open_source(client.settings.kafka, states.connection, woken_by)
+                # What its settings refuse leaves nothing open.
+                await states.open()
                 groups = Groups(dsn, source)
                 reading = Reading(states, source, dsn, self._waiting, groups)
                 self._parts = _Parts(states, source, groups, reading)

@@ -140,6 +140,26 @@ def test_wrong_credentials_are_told_with_the_settings_to_correct(
         assert "a wrong password" not in answer.json["error"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("KAFKA_SECURITY_PROTOCOL", "nonsense", "Kafka's client refuses a setting"),
+        ("KAFKA_SSL_CA_LOCATION", "/nowhere.pem", "Kafka's client refuses a setting"),
+        ("KAFKA_ENABLE_IDEMPOTENCE", "false", "KAFKA_ENABLE_IDEMPOTENCE cannot be set"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(
+    settings: Settings, name: str, value: str, told: str
+) -> None:
+    prepare(settings)
+    given = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_SECURITY_PROTOCOL": "ssl"}
+    with events_over(Settings.parse({**settings.environment(), **given, name: value})) as world:
+        for _ in range(2):
+            answer = world.call("GET", "topics")
+            assert answer.status == 503
+            assert told in answer.json["error"]
+
+
 def test_what_may_not_be_read_is_told_with_the_acl_and_read_once_it_is_allowed(
     prepared: Settings, kafka_server: KafkaServer
 ) -> None:
