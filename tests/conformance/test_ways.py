@@ -230,6 +230,22 @@ def test_a_paused_consumer_makes_no_runs_until_it_is_resumed(settings: Settings,
     asyncio.run(scenario())
 
 
+def test_a_task_takes_events(settings: Settings, via: Via) -> None:
+    async def scenario() -> None:
+        await execute(settings, TABLE)
+        await declare(settings, via, changes("items", body="event"), taking.take_event)
+        async with streaming(settings, via):
+            await execute(
+                settings, "INSERT INTO items VALUES (1, 'a')", "DELETE FROM items WHERE id = 1"
+            )
+            await until_taken(settings, 2)
+        events = [event for run in await made(settings) for event in run.messages]
+        assert [event["event"] for event in events] == ["inserted", "deleted"]
+        assert [event["data"]["name"] for event in events] == ["a", "a"]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("before", "after"), [("webhook", "direct"), ("direct", "webhook")])
 @pytest.mark.parametrize("task", [taking.take_batch, taking.take_one], ids=lambda task: task.name)
 def test_another_way_makes_no_second_run_of_what_was_accepted(

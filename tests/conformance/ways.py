@@ -55,8 +55,9 @@ class Made:
     def messages(self) -> list[dict[str, Any]]:
         """Its messages."""
         parsed = orjson.loads(self.payload)
-        found: list[dict[str, Any]] = parsed.get("data", [parsed])
-        return found
+        data = parsed.get("data")
+        # An event has data of its own.
+        return data if isinstance(data, list) else [parsed]
 
 
 async def made(settings: Settings) -> list[Made]:

@@ -29,6 +29,7 @@ Kind = Literal["rows", "changes"]
 Via = Literal["webhook", "direct"]
 #: Beside what may be declared: the consumer of `[events]` that writes into Kafka.
 Way = Literal["webhook", "direct", "kafka"]
+Body = Literal["message", "event"]
 ActionName = Literal["insert", "update", "delete", "read", "truncate"]
 
 #: Largest number of messages in one push.
@@ -90,6 +91,8 @@ class ConsumerDefinition(BaseModel):
     filter: str | None = None
     #: `module:function` that is called with a `Change` and returns what is sent in its place.
     transform: str | None = None
+    #: What is sent of a change: its message, or its event, as its table's topic has it.
+    body: Body = "message"
     #: An update that changed none of these columns is not delivered.
     when_changed: tuple[str, ...] | None = None
     #: Only these actions are delivered.
@@ -149,6 +152,10 @@ class ConsumerDefinition(BaseModel):
                 f"task={self.task!r} works only with via='direct'; with a push, name the endpoint "
                 "that leads to the task's route"
             )
+        if self.body == "event" and self.transform is not None:
+            raise ValueError(
+                "body='event' and transform both say what is sent; leave one of them out"
+            )
         if self.start not in (BEGINNING, END) and self.sort_by is None:
             raise ValueError(
                 f"start={self.start!r} is a value of the sort column, so sort_by must name one; "
@@ -193,6 +200,11 @@ class ConsumerDefinition(BaseModel):
         return self.via == "kafka"
 
     @property
+    def sends_messages(self) -> bool:
+        """Whether what is sent are messages; else events, or what a transform makes."""
+        return self.body == "message" and self.transform is None
+
+    @property
     def has_own_way(self) -> bool:
         """Whether the stream itself brings its messages where they go, without an endpoint."""
         return self.via != "webhook"
@@ -211,6 +223,7 @@ class ConsumerOptions(TypedDict, total=False):
     filters: Sequence[Filter | tuple[str, str] | tuple[str, str, object]]
     filter: Callable[[Any], bool] | str | None
     transform: Callable[[Any], object] | str | None
+    body: Body
     when_changed: Sequence[str] | None
     actions: Sequence[ActionName] | None
     group_by: Sequence[str] | None

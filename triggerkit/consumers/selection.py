@@ -52,6 +52,8 @@ class Selection:
         self._test = all_of(definition.filters)
         #: Whether functions decide what remains, and make what is sent of it.
         self.leaves_calls = bool(definition.filter or definition.transform)
+        #: Whether events are sent in place of messages.
+        self.sends_events = definition.body == "event"
         #: Whether not all that the consumer follows is wanted.
         self.filters = self._test is not None
         #: Whether an entry is for the consumer, its filters left aside.

@@ -68,9 +68,13 @@ def _judged(selection: Selection, outcomes: Mapping[int, Outcome], entry: Entry)
     return verdict_of(outcomes[entry.position])
 
 
-def new_id(body: bytes = b"") -> str:
-    """Return an id for a batch, by which no other body is sent."""
-    return f"msg_{token_hex(12)}{_digest(body)}"
+def new_id(body: bytes = b"", identity: str | None = None) -> str:
+    """Return an id for a batch, by which no other body is sent; with an `identity`, of what is sent
+    alone, it is the same each time."""
+    chosen = token_hex(12)
+    if identity is not None:
+        chosen = blake2b(identity.encode(), digest_size=12).hexdigest()
+    return f"msg_{chosen}{_digest(body)}"
 
 
 def is_id_of(batch_id: str, body: bytes) -> bool:

@@ -13,10 +13,13 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
+from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import WANTED, Selection
-from triggerkit.delivery.batch import Batch
+from triggerkit.delivery.batch import Batch, new_id
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay
+from triggerkit.delivery.events.bodies import EventBodies
+from triggerkit.delivery.events.parked_entry import parked_entry
 from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.kafka.way import LONGEST_PAUSE_S, KafkaWay
 from triggerkit.delivery.push import Answer, Push, Pusher
@@ -121,6 +124,7 @@ class ConsumerDelivery:
         self._credentials_for = credentials_for
         self._direct = direct
         self._kafka = kafka
+        self._events = EventBodies(reader, consumer.database_id)
         self._changed = asyncio.Event()
 
     @property
@@ -158,23 +162,39 @@ class ConsumerDelivery:
         await self.functions.end()
 
     async def outcomes(self, selection: Selection, entries: Sequence[Entry]) -> dict[int, Outcome]:
-        """Return what the functions make of those of `entries` that the consumer may get, by
-        position."""
+        """Return what the functions make of those of `entries` that the consumer may get, or the
+        events that are sent of them, by position."""
         asked = [entry for entry in entries if selection.wants(entry) == WANTED]
-        made = await self.functions.call([selection.message(entry) for entry in asked])
-        return {entry.position: one for entry, one in zip(asked, made, strict=True)}
+        made: dict[int, Outcome] = {entry.position: b"" for entry in asked}
+        if selection.leaves_calls:
+            called = await self.functions.call([selection.message(entry) for entry in asked])
+            made = dict(zip(made, called, strict=True))
+        if selection.sends_events:
+            wanted = {position for position, one in made.items() if isinstance(one, bytes)}
+            made |= await self._events.of(entries, wanted)
+        return made
 
-    async def outcome(self, message: bytes) -> Outcome:
+    async def outcome(self, head: Head, message: bytes) -> Outcome:
         """Return what is sent for a message that was parked, as the consumer is now; None when it
         is not wanted any more."""
         selection = self.selection
         verdict = selection.passes(message)
         if not verdict.is_wanted or verdict.fault is not None:
             return verdict.fault
-        if not selection.leaves_calls:
-            return message
-        (outcome,) = await self.functions.call([message])
+        outcome: Outcome = message
+        if selection.leaves_calls:
+            (outcome,) = await self.functions.call([message])
+        if selection.sends_events and isinstance(outcome, bytes):
+            return await self._events.of_parked(head, message)
         return outcome
+
+    def id_of(self, batch: Batch, body: bytes) -> str:
+        """Return the id of a new push. An event that goes alone has one of its own, which a
+        repetition of it has too, parked or not: the body does not tell them apart."""
+        is_alone = self.consumer.definition.batch_size == len(batch.entries) == 1
+        if batch.selection.sends_events and is_alone:
+            return new_id(body, IdempotencyKeys(self.consumer).of(batch.entries[0]))
+        return new_id(body)
 
     async def use(self, consumer: Consumer) -> None:
         """Go on with a changed definition or endpoint: what waits to be sent again goes at once.
@@ -236,7 +256,7 @@ class ConsumerDelivery:
     async def push_parked(self, head: Head, message: bytes, body: bytes, batch_id: str) -> Answer:
         """Make one attempt as `push` does, with a parked message alone: `body` is sent of it."""
         if self.consumer.definition.is_kafka:
-            entry = await self._into_kafka.entry_of(self.reader, head, message)
+            entry = await parked_entry(self.reader, head, message)
             return await self._into_kafka.take([entry])
         return await self._push(body, batch_id, head.attempts, 1)
 

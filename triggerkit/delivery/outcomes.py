@@ -1,4 +1,4 @@
-"""Collect batches; where a consumer has functions, these are called first, in another process."""
+"""Collect batches; what a consumer's functions, or events, are made of them is made first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.log.buffered import READ_LIMIT
 from triggerkit.log.entry import Entry
 
-#: Entries that the functions get at once.
+#: Entries of which something is made at once.
 CALLED_TOGETHER = 64
 
 
@@ -44,7 +44,7 @@ class Outcomes:
             collect, selection, limit=limit, parked_keys=parked_keys, onto=batch,
             held_before=held_before, stops=stops,
         )  # fmt: skip
-        if not selection.leaves_calls:
+        if not (selection.leaves_calls or selection.sends_events):
             take(entries)
             return
         for start in range(0, len(entries), CALLED_TOGETHER):

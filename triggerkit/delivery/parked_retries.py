@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.parked.store import Head, HeadState, Tried
 from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
+from triggerkit.delivery.batch import new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.lane import Lane
@@ -130,7 +130,7 @@ class Retries:
 
     async def _send(self, head: Head, body: bytes) -> _Sent | None:
         """Send a message as the consumer's functions would have it now; None when they fail."""
-        made = await self._delivery.outcome(body)
+        made = await self._delivery.outcome(head, body)
         definition = self._consumer.definition
         if made is None:
             logger.info("%s: position %d no longer passes the filters", head.key, head.position)
@@ -142,8 +142,7 @@ class Retries:
         identity = head.idempotency_key or Origin.in_body(body).idempotency_key
         pushed = batch_body([made], single=definition.batch_size == 1)
         # Another transform's body is another push.
-        digest = hashlib.sha256(identity.encode() + b"\0" + pushed).hexdigest()
-        batch_id = f"msg_{digest[:32]}"
+        batch_id = new_id(pushed, identity)
         health = self._delivery.health
         health.sent += 1
         number = health.sent

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from triggerkit.events.topics import Topic
+from triggerkit.events.topics import Topic, collection_of
 from triggerkit.log.entry import Entry
 
 #: What an event calls the actions of the log. A row that a backfill read is inserted where it goes.
@@ -41,12 +41,43 @@ class Event(NamedTuple):
     headers: tuple[tuple[str, str], ...]
 
 
+class ValueRenderer:
+    """Renders entries as the JSON of their events; what many of them share is encoded once."""
+
+    def __init__(self) -> None:
+        self._ends: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
+    def value(self, entry: Entry, old: bytes | None = None) -> bytes:
+        """Return the event of an entry as JSON.
+
+        `old` is the row before a delete, where the WAL did not carry it.
+        """
+        table = (entry.schema, entry.table)
+        head, tail = self._ends.get(table) or self._of_table(table)
+        key, identity = key_of(entry.key)
+        parts = [head, b'"%b"' % entry.commit_at.encode(), b',"event":"%b"' % _kind(entry.action)]
+        if key is not None:
+            parts += (b',"id":', identity, b',"data":', old or entry.record or b"null")
+            if entry.action == "update":
+                parts += (b',"changes":', entry.changes or b"{}")
+            if entry.unchanged:
+                parts += (b',"unchanged":', orjson.dumps(entry.unchanged))
+        parts.append(tail)
+        return b"".join(parts)
+
+    def _of_table(self, table: tuple[str, str]) -> tuple[bytes, bytes]:
+        collection, name = orjson.dumps(collection_of(*table)), orjson.dumps(table[1])
+        made = b'{"collection":%b,"created_at":' % collection, b',"table":%b}' % name
+        self._ends[table] = made
+        return made
+
+
 class EventRenderer:
-    """Renders the entries of one database's log; what many of them share is encoded once."""
+    """Renders the entries of one database's log as messages on its topics."""
 
     def __init__(self, topics: Iterable[Topic]) -> None:
         self._topics = {(topic.schema, topic.table): topic for topic in topics}
-        self._heads: dict[tuple[str, str, str], tuple[Topic, bytes, bytes]] = {}
+        self._values = ValueRenderer()
 
     def topic_of(self, entry: Entry) -> Topic | None:
         """Return the topic that has `entry`; None where none has: of a table without one, the echo
@@ -60,33 +91,16 @@ class EventRenderer:
 
         `old` is the row before a delete, where the WAL did not carry it.
         """
-        kind = (entry.schema, entry.table, entry.action)
-        topic, head, tail = self._heads.get(kind) or self._head(kind)
-        key, identity = key_of(entry.key)
-        parts = [head, b'"%b"' % entry.commit_at.encode(), b',"event":"%b"' % _kind(entry.action)]
-        if key is not None:
-            parts += (b',"id":', identity, b',"data":', old or entry.record or b"null")
-            if entry.action == "update":
-                parts += (b',"changes":', entry.changes or b"{}")
-            if entry.unchanged:
-                parts += (b',"unchanged":', orjson.dumps(entry.unchanged))
-        parts.append(tail)
+        topic = self._topics[entry.schema, entry.table]
         return Event(
             topic.name,
             entry.partition,
             entry.position,
             milliseconds(entry.commit_at),
-            key,
-            b"".join(parts),
+            key_of(entry.key)[0],
+            self._values.value(entry, old),
             headers_of(topic.database_id, entry),
         )
-
-    def _head(self, kind: tuple[str, str, str]) -> tuple[Topic, bytes, bytes]:
-        topic = self._topics[kind[0], kind[1]]
-        head = b'{"collection":%b,"created_at":' % orjson.dumps(topic.collection)
-        tail = b',"table":%b}' % orjson.dumps(topic.table)
-        made = self._heads[kind] = topic, head, tail
-        return made
 
 
 def key_of(key: str) -> tuple[str | None, bytes]:

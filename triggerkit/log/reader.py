@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from operator import attrgetter
 from typing import Any
 
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.log.entry import (
@@ -108,6 +109,10 @@ class LogReader:
         self._moved = [asyncio.Event() for _ in range(PARTITIONS + 1)]
         self._is_growing = False
         self.head = head
+
+    def connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Return a connection to where the log is, for who looks for something else in it."""
+        return self._pool.connection()
 
     def appended(self, entries: list[Entry], head: int, *, is_growing: bool = False) -> None:
         """Note an append: `entries` if they were kept, and the log's last position after it.

@@ -200,15 +200,21 @@ def check_takes(made: Task[Any, Any, Any], on: ConsumerDefinition) -> None:
         ConfigurationError: it does not.
     """
     shape = made.payload_type.shape
-    if shape == "none" or (shape == "plain" and on.transform is None):
+    if shape == "none" or (shape == "plain" and on.sends_messages):
         raise ConfigurationError(
             f"task {made.name}: on= sends changes, so its parameter must be a Change[Model] or "
-            "a list[Change[Model]]; or give on= a transform that makes what it takes"
+            "a list[Change[Model]]; or give on= a transform that makes what it takes, or "
+            "body='event'"
         )
     if shape != "plain" and on.transform is not None:
         raise ConfigurationError(
             f"task {made.name}: with a transform its parameter is what the transform returns, "
             "not a Change"
+        )
+    if shape != "plain" and on.body == "event":
+        raise ConfigurationError(
+            f"task {made.name}: with body='event' its parameter is the event, such as "
+            "event: dict[str, Any], not a Change"
         )
 
 

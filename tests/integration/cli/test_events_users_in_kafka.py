@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
+from tests.conformance.events_world import basic
+from tests.integration.events.written import TABLE, Topics, with_kafka, writing
+from tests.integration.pipeline import execute
+from tests.integration.serving import serving
 from tests.kafka import KafkaServer
 from tests.ports import free_port
 from triggerkit.cli.main import application
 from triggerkit.settings import Settings
+from triggerkit.web.application import Application
 
 
 @pytest.fixture
@@ -42,6 +48,59 @@ def test_a_user_is_made_and_removed_there_too(
     assert _mechanisms(kafka_server.admin, "alice") == {"SCRAM_SHA_256", "SCRAM_SHA_512"}
     assert run("remove", "alice") == ("removed alice\n", "")
     assert _mechanisms(kafka_server.admin, "alice") == set()
+
+
+def test_who_was_added_reads_from_kafka_and_over_rest_by_one_password(
+    environment: pytest.MonkeyPatch, settings: Settings, kafka_server: KafkaServer
+) -> None:
+    tls = with_kafka(settings, kafka_server.tls_settings_of("admin"))
+    topics = Topics(kafka_server, settings)
+
+    async def scenario() -> None:
+        async with writing(tls, TABLE):
+            await execute(tls, "INSERT INTO posts VALUES (1, 'a')")
+            await topics.until(1)
+
+    asyncio.run(scenario())
+    for name, value in kafka_server.tls_settings_of("admin").items():
+        environment.setenv(name, value)
+    printed, warnings = run("add", "dora", "--json")
+    assert warnings == ""
+    password = orjson.loads(printed)["password"]
+    kafka_server.allow_reading("dora", topics.name(), "readers")
+    with serving(Application(settings, [], None)) as site:
+        answer = site.request("GET", "/kafka/topics", None, basic("dora", password))
+    assert topics.name() in answer.json
+    for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+        properties = kafka_server.tls_settings_of("dora", password, mechanism)
+        found = _first(properties, topics.name())
+        assert (found.key(), b'"inserted"' in (found.value() or b"")) == (b"1", True)
+    with pytest.raises(KafkaException) as refused:
+        _first(kafka_server.tls_settings_of("dora", "no", "SCRAM-SHA-512"), topics.name())
+    assert refused.value.args[0].name() == "_AUTHENTICATION"
+
+
+def _first(settings: dict[str, str], topic: str) -> Message:
+    """The first message that a plain consumer reads."""
+    properties = {
+        n.removeprefix("KAFKA_").lower().replace("_", "."): v for n, v in settings.items()
+    }
+    errors: list[KafkaError] = []
+    consumer = Consumer(
+        {**properties, "group.id": "readers", "error_cb": errors.append, "log_level": "2"}
+    )
+    try:
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(8)])
+        for _ in range(60):
+            message = consumer.poll(0.5)
+            if message is not None and message.error() is None:
+                return message
+            for error in errors:
+                if error.name() == "_AUTHENTICATION":
+                    raise KafkaException(error)
+        raise AssertionError(f"nothing was read: {errors}")
+    finally:
+        consumer.close()
 
 
 def test_where_it_is_not_permitted_the_user_reads_by_rest_alone(

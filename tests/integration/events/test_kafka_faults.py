@@ -17,7 +17,8 @@ from triggerkit.consumers.health import Problem, consumer_health
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
-LARGE = "repeat('x', 20000)"
+#: Text that compression makes no smaller.
+LARGE = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 1250))"
 
 
 def problems(settings: Settings) -> Sequence[Problem]:
@@ -46,6 +47,12 @@ def limit(server: KafkaServer, topic: str, max_bytes: int) -> None:
     admin = server.admin
     for answer in admin.incremental_alter_configs([resource]).values():
         answer.result(timeout=20)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    for _ in range(100):
+        (found,) = [a.result(timeout=20) for a in admin.describe_configs([asked]).values()]
+        if found["max.message.bytes"].value == str(max_bytes):
+            return
+    raise AssertionError(f"the limit of {topic} is not {max_bytes}")
 
 
 def make(server: KafkaServer, topic: str, **options: Any) -> None:
@@ -110,6 +117,24 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
             await until(lambda: failing(away, "Kafka: the broker is not reached"), "problem")
         async with writing(with_kafka(settings, kafka_server.settings())):
             assert [m.key for m in await written.until(1)] == ["1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_comes_after_the_start_gets_all_without_a_restart(
+    kafka: Settings, written: Topics, kafka_server: KafkaServer
+) -> None:
+    async def scenario() -> None:
+        await asyncio.to_thread(kafka_server.stop)
+        try:
+            async with writing(kafka, TABLE):
+                await execute(kafka, "INSERT INTO posts VALUES (1, 'a')")
+                await until(lambda: failing(kafka, "Kafka: the broker is not reached"), "problem")
+                await asyncio.to_thread(kafka_server.start)
+                assert [m.key for m in await written.until(1)] == ["1"]
+                await until(lambda: last_error(kafka) is None, "end of the error")
+        finally:
+            await asyncio.to_thread(kafka_server.start)
 
     asyncio.run(scenario())
 

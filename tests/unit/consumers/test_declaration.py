@@ -57,6 +57,15 @@ def test_a_file_declares_consumers_and_endpoints() -> None:
         ("[consumers.a]\ntables=[]", "consumers.a tables: "),
         ('[consumers.a]\ntables=["t"]\nfilters=[["n","~",1]]', "consumers.a filters.0.operator: "),
         ('[consumers.a]\ntables=["t"]\nstart="2026"', "sort_by must name one"),
+        (
+            '[consumers.a]\ntables=["t"]\nbody="event"',
+            "consumers.a body: 'event' is for what is pushed",
+        ),
+        ('[consumers.a]\ntables=["t"]\nbody="events"', "consumers.a body: Input should be"),
+        (
+            '[consumers.a]\ntables=["t"]\nendpoint="e"\nbody="event"\ntransform="m:f"',
+            "body='event' and transform both say what is sent",
+        ),
         ('[endpoints.e]\nurl="http://x"\nheader={}', "endpoints.e.header: is not known"),
         ("[endpoints.e]\nheaders={}", "endpoints.e.url: Field required"),
         ('[endpoints.e]\nurl="${NOWHERE}"', "endpoints.e.url: the variable NOWHERE is not set"),
@@ -131,3 +140,20 @@ def test_a_consumer_of_the_file_names_a_task_that_there_is_and_that_takes_change
         check_direct([consumer], {"take": take})
     with pytest.raises(ConfigurationError, match="must be a Change"):
         check_direct([consumer], {"index": take})
+
+
+def test_a_task_says_by_its_parameter_whether_it_takes_messages_or_events() -> None:
+    @task(on=changes("t", body="event"))
+    def take(event: dict[str, Any]) -> None: ...
+
+    assert take.on is not None
+    assert (take.on.body, take.on.batch_size) == ("event", 1)
+    with pytest.raises(ConfigurationError, match="its parameter is the event"):
+
+        @task(on=changes("t", body="event"))
+        def index(batch: list[Change[dict[str, Any]]]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="or body='event'"):
+
+        @task(on=changes("t"))
+        def tell(event: dict[str, Any]) -> None: ...

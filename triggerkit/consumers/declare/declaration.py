@@ -104,14 +104,31 @@ def read_file(
     ]
     tables = _validated(_tables, consumers, "consumers")
     declared = [
-        Declared(
-            name,
-            ConsumerDefinition.parse({"name": name, **values}, f"{FILE} consumers.{name}"),
-            managed_by="file",
+        pushed(
+            Declared(
+                name,
+                ConsumerDefinition.parse({"name": name, **values}, f"{FILE} consumers.{name}"),
+                managed_by="file",
+            )
         )
         for name, values in tables.items()
     ]
     return declared, made
+
+
+def pushed(declared: Declared) -> Declared:
+    """Return a declaration of the file or of the API, having seen that events are pushed.
+
+    Raises:
+        ConfigurationError: somebody would have to ask for them.
+    """
+    definition = declared.definition
+    if definition.body == "event" and definition.endpoint is None and not definition.has_own_way:
+        raise ConfigurationError(
+            f"{declared.where} body: 'event' is for what is pushed; name the endpoint. Who asks "
+            "for events reads their topics, under /kafka"
+        )
+    return declared
 
 
 def _expanded(value: object, path: str, environment: Mapping[str, str]) -> object:

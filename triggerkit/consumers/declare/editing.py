@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declared, pushed
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
 from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.declare.manage import Consumers, only_api
@@ -145,7 +145,7 @@ class Editor:
         known = await known_database(self._source, self._state, [name])
         publication = self._names.publication or (known.publication_name if known else PUBLICATION)
         found = await resolve(self._source, definition, name, publication)
-        return Declared(name, found.definition, managed_by="api"), found.warnings
+        return pushed(Declared(name, found.definition, managed_by="api")), found.warnings
 
     async def _require_free(self, name: str) -> None:
         try:
@@ -157,6 +157,6 @@ class Editor:
         )
 
 
-def _takes(definition: ConsumerDefinition) -> tuple[str | None, str | None]:
+def _takes(definition: ConsumerDefinition) -> tuple[str | None, str | None, str]:
     """Return the task that is to take messages, and what is made of them before."""
-    return definition.task, definition.transform
+    return definition.task, definition.transform, definition.body

@@ -34,6 +34,13 @@ SET columns = excluded.columns, key = excluded.key, is_partitioned = excluded.is
 #: What the stream told of is not replaced: it may be behind the catalog.
 _NOTE = f"{_INSERT} DO NOTHING"
 
+_COUNTS = """
+SELECT p.schema_name, p.table_name, jsonb_array_length(r.columns)
+FROM triggerkit.published p
+JOIN triggerkit.relations r ON r.database_id = p.database_id AND r.oid = p.relation_oid
+WHERE p.database_id = %s
+"""
+
 _UNKNOWN = """
 SELECT o FROM unnest(%s::bigint[]) o
 WHERE NOT EXISTS (SELECT FROM triggerkit.relations WHERE database_id = %s AND oid = o)
@@ -92,6 +99,14 @@ async def note_present(
         await cursor.executemany(
             _NOTE, [_values(database_id, present.version) for present in found.values()]
         )
+
+
+async def column_counts(
+    state: psycopg.AsyncConnection, database_id: int
+) -> dict[tuple[str, str], int]:
+    """Return how many columns the whole rows of each table have, as the stream told of it last."""
+    cursor = await state.execute(_COUNTS, [database_id])
+    return {(schema, table): count for schema, table, count in await cursor.fetchall()}
 
 
 def _values(database_id: int, version: Version) -> list[object]:

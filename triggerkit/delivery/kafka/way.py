@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from time import monotonic
 from typing import Final, TypeVar
 
-import orjson
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
@@ -19,15 +18,15 @@ from triggerkit.delivery.push import Answer
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.event import Event, EventRenderer
 from triggerkit.events.kafka.broker import Broker, BrokerTopic
-from triggerkit.events.kafka.faults import TOO_LARGE, KafkaFault, said
+from triggerkit.events.kafka.client import TOGETHER_BYTES
+from triggerkit.events.kafka.faults import TOO_LARGE, KafkaFault
+from triggerkit.events.kafka.limits import judged, together_bytes, too_large
 from triggerkit.events.kafka.producer import EventProducer
 from triggerkit.events.kafka.record import Record, records_of
 from triggerkit.events.old_rows import lacks_row, old_rows
 from triggerkit.events.topics import Topic, topics
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Entry
-from triggerkit.log.json_object import split_object
-from triggerkit.log.reader import LogReader
 from triggerkit.settings import Settings
 
 #: Seconds that one attempt waits for the broker: the first tells soon, and later ones, for which
@@ -55,6 +54,8 @@ class KafkaWay:
         self._renderer = EventRenderer(())
         self._tombstoned: frozenset[str] = frozenset()
         self._read_at = 0.0
+        #: The topics as the broker had them last.
+        self._there: dict[str, BrokerTopic] = {}
         self._producer: EventProducer | None = None
         self._broker: Broker | None = None
 
@@ -78,7 +79,8 @@ class KafkaWay:
     async def take(self, entries: Sequence[Entry]) -> Answer:
         """Make the events of a batch: the answer has them, of which nothing is written yet.
 
-        A batch with a message that its topic does not take is refused as a whole.
+        A batch with a message that its topic does not take is refused as a whole, and so is one
+        with a message of which only the broker can say: alone, it is taken.
         """
         assert self._broker is not None
         is_known = all((entry.schema, entry.table) in self._topics for entry in entries)
@@ -91,16 +93,22 @@ class KafkaWay:
         except KafkaFault as fault:
             return Answer("endpoint_failed", None, str(fault))
         events = await self._events(entries)
-        if _too_large(events, there) is not None:
+        records, is_compressed = list(records_of(events)), self._opened.is_compressing
+        fit, why = judged(records, there, is_compressed=is_compressed)
+        if fit == "no":
             # It may take more by now.
             self._broker.forget({topic.name for topic in used})
             try:
                 there = await self._broker.require(used)
             except KafkaFault as fault:
                 return Answer("endpoint_failed", None, str(fault))
-        refused = _too_large(events, there)
-        if refused is not None:
-            return Answer("content_refused", 413, refused)
+            fit, why = judged(records, there, is_compressed=is_compressed)
+        # One that the broker may refuse goes alone: no later one of its key is on its way.
+        if fit == "no" or (fit == "maybe" and len(events) > 1):
+            return Answer("content_refused", 413, why)
+        self._there.update(there)
+        limits = [topic.max_message_bytes for topic in self._there.values()]
+        self._opened.together_bytes = together_bytes(min(limits, default=TOGETHER_BYTES))
         return Answer("delivered", 200, events=tuple(events))
 
     async def move(
@@ -149,11 +157,6 @@ class KafkaWay:
 
         return await _to_its_end(finish())
 
-    async def entry_of(self, reader: LogReader, head: Head, message: bytes) -> Entry:
-        """Return the entry of a parked message: of the log, or as much of it as its message has."""
-        stored = await reader.read_stored(head.partition, head.position - 1, head.position, 1)
-        return stored[0] if stored else _entry_in(message, head)
-
     async def close(self) -> None:
         """Let go of the clients; what the broker does not have yet is written after the next
         start."""
@@ -172,20 +175,31 @@ class KafkaWay:
         async with self._states.connection() as connection:
             return await old_rows(connection, self._database_id, entries, wanted)
 
-    async def _write(self, line: tuple[object, ...], events: Sequence[Event], attempt: int) -> None:
+    @property
+    def _opened(self) -> EventProducer:
         assert self._producer is not None
+        return self._producer
+
+    async def _write(self, line: tuple[object, ...], events: Sequence[Event], attempt: int) -> None:
         records: list[Record] = list(records_of(events, self._tombstoned))
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(attempt - 1, 10))
         try:
-            await self._producer.send(line, records, wait_s)
+            await self._opened.send(line, records, wait_s, are_apart=len(events) == 1)
         except KafkaFault as fault:
             if self._broker is not None:
                 # It may have been deleted, or be another by now.
                 self._broker.forget({event.topic for event in events})
             answer = Answer("endpoint_failed", None, str(fault))
             if TOO_LARGE in str(fault):
-                answer = Answer("content_refused", 413, str(fault))
+                answer = Answer("content_refused", 413, self._refused(records) or str(fault))
             raise NotMade(answer) from fault
+
+    def _refused(self, records: Sequence[Record]) -> str | None:
+        """Return what is to be said of one event that the broker refused for its size."""
+        topic = self._there.get(records[0].topic)
+        if topic is None or len({record.offset for record in records}) > 1:
+            return None
+        return too_large(records[0], topic, "bytes before it is compressed")
 
     async def _read_topics(self) -> None:
         async with self._states.connection() as connection:
@@ -194,16 +208,6 @@ class KafkaWay:
         self._topics = {(topic.schema, topic.table): topic for topic in found}
         self._renderer = EventRenderer(found)
         self._tombstoned = frozenset(topic.name for topic in found if topic.tombstones)
-
-
-def _too_large(events: Sequence[Event], there: Mapping[str, BrokerTopic]) -> str | None:
-    """Return what is to be said of the first event that its topic does not take, if any."""
-    for record in records_of(events):
-        limit = there[record.topic].max_message_bytes
-        if record.size_bytes > limit:
-            detail = f"{record.size_bytes:,} bytes, and the limit is {limit:,}"
-            return said(TOO_LARGE, detail, record.topic)
-    return None
 
 
 async def _to_its_end(work: Awaitable[T]) -> T:
@@ -218,26 +222,3 @@ async def _to_its_end(work: Awaitable[T]) -> T:
             # Whatever it was, nobody asks any more.
             task.exception()
         raise
-
-
-def _entry_in(message: bytes, head: Head) -> Entry:
-    """Return what a parked message tells of its entry, which the log does not have any more."""
-    members = split_object(message)
-    metadata = split_object(members["metadata"])
-    record, changes = members["record"], members["changes"]
-    unchanged = metadata.get("unchanged")
-    return Entry(
-        position=head.position,
-        partition=head.partition,
-        schema=orjson.loads(metadata["table_schema"]),
-        table=orjson.loads(metadata["table_name"]),
-        key=metadata["record_pks"].decode(),
-        action=orjson.loads(members["action"]),
-        commit_lsn=orjson.loads(metadata["commit_lsn"]),
-        commit_idx=orjson.loads(metadata["commit_idx"]),
-        commit_at=orjson.loads(metadata["commit_timestamp"]),
-        xid=orjson.loads(metadata["xid"]),
-        record=None if record == b"null" else record,
-        changes=None if changes == b"null" else changes,
-        unchanged=() if unchanged is None else tuple(orjson.loads(unchanged)),
-    )

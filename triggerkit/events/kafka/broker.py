@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.kafka.client import admin_properties, confluent
-from triggerkit.events.kafka.faults import NOT_SEEN, KafkaFault, fault_of, more_telling, said
+from triggerkit.events.kafka.faults import NOT_SEEN, KafkaFault, more_telling, said
+from triggerkit.events.kafka.tls import connection_fault
 from triggerkit.events.topics import Topic
 
 #: Seconds that one question may take.
@@ -28,10 +29,12 @@ DEFAULT_BYTES: Final = 1_048_588
 
 @dataclass(frozen=True, slots=True)
 class BrokerTopic:
-    """A topic as Kafka has it: its partitions, and the bytes of a message at most."""
+    """A topic as Kafka has it: its partitions, and the bytes of a message at most, as its producer
+    sends it: Kafka's default where the limit is not known."""
 
     partitions: int
     max_message_bytes: int
+    is_limit_known: bool = True
 
 
 class Broker:
@@ -104,7 +107,7 @@ class Broker:
         partitions = self._partitions()
         limits = self._limits([t.name for t in topics if t.name in partitions])
         return {
-            topic.name: BrokerTopic(partitions[topic.name], limits[topic.name])
+            topic.name: _topic(partitions[topic.name], limits[topic.name])
             if topic.name in partitions
             else None
             for topic in topics
@@ -117,27 +120,27 @@ class Broker:
         except confluent().KafkaException as error:
             # Why it is not reached is told beside it.
             self._admin.poll(0.1)
-            raise fault_of(self._last_error or error.args[0]) from None
+            raise connection_fault(self._last_error or error.args[0], self._properties) from None
         return {
             name: len(found.partitions)
             for name, found in listed.topics.items()
             if found.error is None
         }
 
-    def _limits(self, names: Sequence[str]) -> dict[str, int]:
+    def _limits(self, names: Sequence[str]) -> dict[str, int | None]:
         module = confluent("confluent_kafka.admin")
         resources = [module.ConfigResource(module.ConfigResource.Type.TOPIC, n) for n in names]
         if not resources:
             return {}
-        limits = {}
+        limits: dict[str, int | None] = {}
         answers = self._admin.describe_configs(resources, request_timeout=ASK_S)
         for resource, answer in answers.items():
             try:
-                limit = int(answer.result(timeout=2 * ASK_S)["max.message.bytes"].value)
+                found = answer.result(timeout=2 * ASK_S)
+                limits[resource.name] = int(found["max.message.bytes"].value)
             except (confluent().KafkaException, KeyError, TimeoutError):
                 # Not everybody may read them.
-                limit = DEFAULT_BYTES
-            limits[resource.name] = limit
+                limits[resource.name] = None
         return limits
 
     def _make(self, topics: Sequence[Topic]) -> None:
@@ -162,3 +165,7 @@ class Broker:
                 if "AUTHORIZATION" in error.args[0].name():
                     cause = NOT_SEEN
                 raise KafkaFault(said(cause, detail, name, partitions[name])) from None
+
+
+def _topic(partitions: int, limit: int | None) -> BrokerTopic:
+    return BrokerTopic(partitions, DEFAULT_BYTES if limit is None else limit, limit is not None)

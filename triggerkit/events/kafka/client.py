@@ -32,6 +32,9 @@ _FIXED: Final[Mapping[str, str]] = {
 #: The largest message that the client itself lets pass: the topic's own limit is what counts.
 LARGEST_BYTES: Final = 1_000_000_000
 
+#: Bytes of one partition that the client sends together at most, where its topics take as much.
+TOGETHER_BYTES: Final = 1_000_000
+
 #: Messages of one partition that the client sends together, in milliseconds.
 _LINGER_MS: Final = "5"
 
@@ -94,6 +97,7 @@ def producer_properties(settings: Mapping[str, SecretStr]) -> dict[str, str]:
     return {
         "linger.ms": _LINGER_MS,
         "message.max.bytes": str(LARGEST_BYTES),
+        "batch.size": str(TOGETHER_BYTES),
         **client_properties(settings),
         "enable.idempotence": "true",
         "acks": "all",
@@ -114,3 +118,22 @@ def admin_properties(settings: Mapping[str, SecretStr]) -> dict[str, str]:
         for name, value in client_properties(settings).items()
         if not name.startswith(of_producers)
     }
+
+
+def is_compressing(properties: Mapping[str, str]) -> bool:
+    """Return whether a producer with these properties compresses what it sends."""
+    # Two names of one property: the client takes what it is given last.
+    given = [properties.get(f"compression.{name}", "none") for name in ("type", "codec")]
+    return any(value.strip().lower() != "none" for value in given)
+
+
+def batch_bytes(properties: Mapping[str, str]) -> int:
+    """Return how many bytes a producer with these properties sends together at most.
+
+    Raises:
+        ConfigurationError: it is no number.
+    """
+    try:
+        return int(properties["batch.size"])
+    except ValueError:
+        raise ConfigurationError("KAFKA_BATCH_SIZE is not a number of bytes") from None

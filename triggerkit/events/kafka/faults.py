@@ -18,6 +18,18 @@ _LONGEST: Final = 300
 #: The fault of one message, not of the broker.
 TOO_LARGE: Final = "the message is larger than the topic takes"
 
+#: Not a fault yet: what may be too large is sent again, alone.
+UNSURE: Final = "a message may be larger than the topic takes"
+
+#: What may be wrong with a broker's certificate.
+UNTRUSTED: Final = "the broker's certificate is not trusted"
+NOT_ITS_NAME: Final = "the broker's certificate is for another name"
+EXPIRED: Final = "the broker's certificate has expired"
+
+#: The fault of a client that speaks to a listener of another kind, and how its message ends.
+OTHER_PROTOCOL: Final = "the broker's listener speaks another protocol"
+_LISTENER: Final = "listener?"
+
 #: What only says that something was said before.
 _FOLLOWING: Final = ("_ALL_BROKERS_DOWN", "_FATAL")
 
@@ -69,6 +81,15 @@ _REMEDIES: Final = {
     "the broker refuses the credentials": (
         "correct KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
     ),
+    OTHER_PROTOCOL: (
+        "set KAFKA_SECURITY_PROTOCOL to the listener's: plaintext, ssl, sasl_plaintext or sasl_ssl"
+    ),
+    UNTRUSTED: "set KAFKA_SSL_CA_LOCATION to the certificates of who signed the broker's",
+    NOT_ITS_NAME: (
+        "name the broker in KAFKA_BOOTSTRAP_SERVERS, and in its advertised.listeners, as its "
+        "certificate does"
+    ),
+    EXPIRED: "give the broker a new certificate",
     "TLS fails": "set KAFKA_SSL_CA_LOCATION to the certificates of who signed the broker's",
     "the topic does not exist": (
         "kafka-topics.sh --create --topic {topic} --partitions {partitions}"
@@ -108,6 +129,8 @@ def fault_of(error: Any, topic: str | None = None, partitions: int | None = None
     """Return what the client's `error` says, of `topic` where it is one's."""
     code = str(error.name())
     cause = _CAUSES.get(code, code)
+    if code in ("_TRANSPORT", "_SSL") and _LISTENER in error.str():
+        cause = OTHER_PROTOCOL
     return KafkaFault(said(cause, _detail(error.str()), topic, partitions))
 
 

@@ -17,7 +17,12 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from triggerkit.errors import ConfigurationError
-from triggerkit.events.kafka.client import confluent, producer_properties
+from triggerkit.events.kafka.client import (
+    batch_bytes,
+    confluent,
+    is_compressing,
+    producer_properties,
+)
 from triggerkit.events.kafka.faults import KafkaFault, fault_of, more_telling, said
 from triggerkit.events.kafka.record import Record
 
@@ -104,6 +109,8 @@ class _Client:
 
     def __init__(self, properties: Mapping[str, str]) -> None:
         module = confluent()
+        #: Bytes that it sends together at most; a message alone may have more.
+        self.together_bytes = batch_bytes(properties)
         self.last_error: Any = None
         #: Whether it can be used no more.
         self.is_broken = False
@@ -167,6 +174,9 @@ class EventProducer:
 
     def __init__(self, settings: Mapping[str, SecretStr]) -> None:
         self._properties = producer_properties(settings)
+        self.is_compressing = is_compressing(self._properties)
+        #: Bytes that are sent together at most: what all topics take.
+        self.together_bytes = batch_bytes(self._properties)
         self._lines: dict[Hashable, Line] = {}
         self._client: _Client | None = None
 
@@ -177,11 +187,20 @@ class EventProducer:
             ConfigurationError: a property is wrong, or the client is not installed.
         """
         if self._client is None:
-            self._client = _Client(self._properties)
+            together = min(self.together_bytes, batch_bytes(self._properties))
+            self._client = _Client({**self._properties, "batch.size": str(together)})
         return self._client
 
-    async def send(self, line_name: Hashable, records: Sequence[Record], wait_s: float) -> None:
-        """Return once the broker has all of `records`, in the order of each key.
+    async def send(
+        self,
+        line_name: Hashable,
+        records: Sequence[Record],
+        wait_s: float,
+        *,
+        are_apart: bool = False,
+    ) -> None:
+        """Return once the broker has all of `records`, in the order of each key; if they are to be
+        apart, each is sent once it has the one before.
 
         Called again with the same records after a fault, it goes on where it was.
 
@@ -194,11 +213,14 @@ class EventProducer:
         line.errors.clear()
         if self._client is not None and self._client.is_broken:
             await self.close()
-        await self._hand_over(line, line.left_of(records), deadline)
-        await self._settle(line, deadline)
-        if line.errors:
-            error, record = line.errors[0]
-            raise fault_of(error, record.topic)
+        await self._keep_to_size(deadline)
+        left = line.left_of(records)
+        for some in [[record] for record in left] if are_apart else [left]:
+            await self._hand_over(line, some, deadline)
+            await self._settle(line, deadline)
+            if line.errors:
+                error, record = line.errors[0]
+                raise fault_of(error, record.topic)
         if line.left_of(records):
             raise KafkaFault(said("the broker does not answer"))
         line.taken.clear()
@@ -227,12 +249,28 @@ class EventProducer:
                 KafkaFault(said("the broker does not answer")) if error is None else fault_of(error)
             ) from None
 
+    async def _keep_to_size(self, deadline: float) -> None:
+        """Have a client that sends no more together than all topics take: the size of one that is
+        there cannot be changed."""
+        client = self._client
+        if client is None or client.together_bytes <= self.together_bytes:
+            return
+        for line in [*self._lines.values()]:
+            await self._settle(line, deadline)
+        if self._client is client:
+            await self.close()
+
     async def _hand_over(self, line: Line, records: Sequence[Record], deadline: float) -> None:
         client, now = self.open(), asyncio.get_running_loop().time
-        for number, record in enumerate(records):
-            while not client.takes(line, record):
-                if now() > deadline:
-                    return
-                await asyncio.sleep(_FULL_S)
-            if number % _TOGETHER == _TOGETHER - 1:
-                await asyncio.sleep(0)
+        # Until all are handed over, the line is not settled.
+        line.handing_over()
+        try:
+            for number, record in enumerate(records):
+                while not client.takes(line, record):
+                    if now() > deadline:
+                        return
+                    await asyncio.sleep(_FULL_S)
+                if number % _TOGETHER == _TOGETHER - 1:
+                    await asyncio.sleep(0)
+        finally:
+            line.took_back()

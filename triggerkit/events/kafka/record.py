@@ -7,13 +7,10 @@ from typing import Final, NamedTuple
 
 from triggerkit.events.event import Event
 
-#: Bytes of a batch's own and of a message's lengths and numbers, at most.
-#: Source: Kafka's protocol, "Record Batch".
+#: Bytes of a batch's own, and of the first record's attributes and its two differences from the
+#: batch. Source: Kafka's protocol, "Record Batch".
 _BATCH_BYTES: Final = 61
-_RECORD_BYTES: Final = 40
-
-#: Bytes of the two lengths of a header.
-_HEADER_BYTES: Final = 10
+_RECORD_BYTES: Final = 3
 
 
 class Record(NamedTuple):
@@ -34,10 +31,21 @@ class Record(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """The bytes that it takes in a batch of its own, not compressed, at most."""
-        size = _BATCH_BYTES + _RECORD_BYTES + len(self.value or b"")
-        size += len((self.key or "").encode())
-        return size + sum(_HEADER_BYTES + len(n) + len(v.encode()) for n, v in self.headers)
+        """The bytes of a batch that has nothing else, not compressed."""
+        size = _RECORD_BYTES + _counted(len((self.key or "").encode()))
+        size += _counted(len(self.value or b"")) + _varint(len(self.headers))
+        size += sum(_counted(len(n.encode())) + _counted(len(v.encode())) for n, v in self.headers)
+        return _BATCH_BYTES + _counted(size)
+
+
+def _counted(length: int) -> int:
+    """Return what bytes take with their number before them."""
+    return _varint(length) + length
+
+
+def _varint(number: int) -> int:
+    """Return how many bytes a number has that is written seven bits a byte, with its sign."""
+    return (max(1, (2 * number).bit_length()) + 6) // 7
 
 
 def records_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -11,7 +12,8 @@ from pydantic import SecretStr
 from triggerkit.errors import TriggerkitError
 from triggerkit.events.kafka.broker import ASK_S
 from triggerkit.events.kafka.client import admin_properties, confluent
-from triggerkit.events.kafka.faults import KafkaFault, fault_of
+from triggerkit.events.kafka.faults import KafkaFault, more_telling
+from triggerkit.events.kafka.tls import connection_fault
 
 #: How a client may log in, and the iterations of each: Kafka asks for 4096 at least.
 MECHANISMS: Final = ("SCRAM_SHA_256", "SCRAM_SHA_512")
@@ -62,7 +64,8 @@ async def _altered(
 def _alter(settings: Mapping[str, SecretStr], name: str, made: Callable[[Any, str], Any]) -> None:
     module = confluent("confluent_kafka.admin")
     errors: list[Any] = []
-    client = module.AdminClient({**admin_properties(settings), "error_cb": errors.append})
+    properties = admin_properties(settings)
+    client = module.AdminClient({**properties, "error_cb": errors.append})
     for mechanism in MECHANISMS:
         asked = client.alter_user_scram_credentials(
             [made(module, mechanism)], request_timeout=ASK_S
@@ -71,6 +74,7 @@ def _alter(settings: Mapping[str, SecretStr], name: str, made: Callable[[Any, st
             asked[name].result(timeout=2 * ASK_S)
         except confluent().KafkaException as error:
             if error.args[0].name() != _IS_GONE:
-                raise fault_of(errors[-1] if errors else error.args[0]) from None
+                told = reduce(more_telling, errors, None) or error.args[0]
+                raise connection_fault(told, properties) from None
         except TimeoutError:
             raise KafkaFault("Kafka: the broker does not answer") from None

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from tests.integration.web.api.described import ApiSite, api
-from tests.integration.web.api.guide import AT
+from tests.integration.web.api.guide import AT, ENDPOINT
 from triggerkit import Change, task
 from triggerkit.settings import Settings
 
@@ -52,6 +52,22 @@ def test_a_consumer_is_made_edited_paused_replayed_and_deleted(
         "delete",
     ]  # fmt: skip
     assert execute(settings, "SELECT count(*) FROM pg_replication_slots") == [(1,)]
+
+
+def test_events_are_pushed_to_an_endpoint_and_to_nobody_who_asks(
+    settings: Settings, posts: None
+) -> None:
+    given = {"name": "hook", "tables": ["public.posts"], "body": "event"}
+    with api(settings) as site:
+        refused = site.call("POST", "/consumers", given)
+        assert (refused.status, "hook body: 'event'" in str(refused.json)) == (422, True)
+        site.done("POST", "/endpoints", ENDPOINT)
+        made = site.done("POST", "/consumers", {**given, "endpoint": ENDPOINT["name"]})
+        assert made["definition"]["body"] == "event"
+        assert site.call("PATCH", "/consumers/hook", {"endpoint": None}).status == 422
+        assert site.call("PATCH", "/consumers/hook", {"transform": "a:b"}).status == 422
+        edited = site.done("PATCH", "/consumers/hook", {"body": "message"})
+        assert edited["definition"]["body"] == "message"
 
 
 def test_a_direct_consumer_has_nothing_of_a_push_and_a_task_that_is_there(

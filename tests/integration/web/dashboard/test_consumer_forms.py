@@ -88,6 +88,7 @@ def test_every_wrong_field_is_said_beside_it_and_what_was_typed_stays(
         ({"start": "from", "start_value": "yesterday?"}, "start", "sort_by must name one"),
         ({"endpoint": "nowhere"}, "endpoint", "no endpoint is named &#39;nowhere&#39;"),
         ({"delivery": "direct", "task": "wrok"}, "task", "did you mean work?"),
+        ({"delivery": "pull", "body": "event"}, "body", "name the endpoint"),
     ]
     for given, field, sentence in wrong:
         form = {**fields_of(page), "name": "posts", **given, "do": "save"}

@@ -27,7 +27,7 @@ _LISTS: Final = ("tables", "actions", "when_changed", "group_by")
 FIELDS: Final = frozenset(
     {
         *_NUMBERS, *_LISTS, "name", "kind", "sort_by", "start", "filters", "filter", "transform",
-        "on_exhausted", "endpoint", "task",
+        "body", "on_exhausted", "endpoint", "task",
     }
 )  # fmt: skip
 
@@ -52,6 +52,7 @@ def fields_of(definition: ConsumerDefinition, endpoint: str | None) -> dict[str,
         "start_value": "" if is_word else str(definition.start),
         "filter": definition.filter or "",
         "transform": definition.transform or "",
+        "body": definition.body,
         "on_exhausted": definition.on_exhausted,
         "endpoint": endpoint or "",
         "task": definition.task or "",
@@ -77,7 +78,7 @@ def values_of(typed: Typed) -> dict[str, Any]:
         "kind": typed.text("kind"),
         "start": _start(typed),
         "filters": [list(row) for row in filter_rows(typed)],
-        "on_exhausted": typed.text("on_exhausted") or defaults["on_exhausted"].default,
+        **{n: typed.text(n) or defaults[n].default for n in ("body", "on_exhausted")},
         "sort_by": typed.exact("sort_by") or None,
         **{name: typed.text(name) or None for name in ("filter", "transform")},
         **{name: typed.listed(name) or None for name in _LISTS if name != "tables"},
