@@ -56,11 +56,11 @@ def listening(certificate: Path | None) -> Iterator[int]:
             server.shutdown(socket.SHUT_RDWR)
 
 
-def told(port: int, authority: Path, host: str = "localhost") -> str:
+def told(port: int, authority: Path, host: str = "localhost", protocol: str = "ssl") -> str:
     """What is said of the broker at a port."""
     given = {
         "KAFKA_BOOTSTRAP_SERVERS": f"{host}:{port}",
-        "KAFKA_SECURITY_PROTOCOL": "ssl",
+        "KAFKA_SECURITY_PROTOCOL": protocol,
         "KAFKA_SSL_CA_LOCATION": str(authority),
         "KAFKA_BROKER_ADDRESS_FAMILY": "v4",
     }
@@ -82,6 +82,8 @@ def test_each_reason_is_told_with_what_mends_it(tmp_path: Path) -> None:
         fault = told(port, authority.file, "127.0.0.1")
         assert fault == f"Kafka: {NOT_ITS_NAME}: it is not for 127.0.0.1"
         assert "advertised.listeners" in (remedy_of(fault) or "")
+        fault = told(port, authority.file, protocol="plaintext")
+        assert fault == f"Kafka: {OTHER_PROTOCOL}: it wants TLS"
     with listening(old) as port:
         fault = told(port, authority.file)
         assert fault.startswith(f"Kafka: {EXPIRED}: localhost: ")
