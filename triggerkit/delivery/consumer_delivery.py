@@ -13,9 +13,8 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
-from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import WANTED, Selection
-from triggerkit.delivery.batch import Batch, new_id
+from triggerkit.delivery.batch import Batch
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.events.bodies import EventBodies
@@ -187,14 +186,6 @@ class ConsumerDelivery:
         if selection.sends_events and isinstance(outcome, bytes):
             return await self._events.of_parked(head, message)
         return outcome
-
-    def id_of(self, batch: Batch, body: bytes) -> str:
-        """Return the id of a new push. An event that goes alone has one of its own, which a
-        repetition of it has too, parked or not: the body does not tell them apart."""
-        is_alone = self.consumer.definition.batch_size == len(batch.entries) == 1
-        if batch.selection.sends_events and is_alone:
-            return new_id(body, IdempotencyKeys(self.consumer).of(batch.entries[0]))
-        return new_id(body)
 
     async def use(self, consumer: Consumer) -> None:
         """Go on with a changed definition or endpoint: what waits to be sent again goes at once.

@@ -263,7 +263,7 @@ class Lane:
                 return None
             self.is_sending = True
             body = self._body(batch)
-            batch.id = batch.id or self._delivery.id_of(batch, body)
+            batch.id = batch.id or self._outcomes.id_of(batch, body)
             # What is made with the cursor's move has no unknown outcome: only a failure is noted.
             if not self._delivery.has_own_way or self.cursor.batch_id is not None:
                 await self._begin(batch)

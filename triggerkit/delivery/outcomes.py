@@ -7,8 +7,9 @@ from functools import partial
 
 from triggerkit.consumers.calls.functions import Outcome
 from triggerkit.consumers.cursors.cursor import Cursor
+from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
-from triggerkit.delivery.batch import Batch, collect
+from triggerkit.delivery.batch import Batch, collect, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.log.buffered import READ_LIMIT
 from triggerkit.log.entry import Entry
@@ -73,6 +74,15 @@ class Outcomes:
                 # Another transform makes more of it than fits.
                 break
         return batch
+
+    def id_of(self, batch: Batch, body: bytes) -> str:
+        """Return the id of a new push. An event that goes alone has one of its own, which a
+        repetition of it has too, parked or not: the body does not tell them apart."""
+        consumer = self._delivery.consumer
+        is_alone = consumer.definition.batch_size == len(batch.entries) == 1
+        if batch.selection.sends_events and is_alone:
+            return new_id(body, IdempotencyKeys(consumer).of(batch.entries[0]))
+        return new_id(body)
 
     async def _of(
         self, selection: Selection, entries: Sequence[Entry], done: int
