@@ -24,7 +24,7 @@ from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declarations, read_file
 from triggerkit.consumers.definition import changes, rows
 from triggerkit.encryption import Keyring
-from triggerkit.events.topic_log import TopicLog
+from triggerkit.events.open import opened_source
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.settings import Settings
 from triggerkit.signature import new_secret
@@ -38,10 +38,13 @@ EVENTS = changes("items", body="event")
 
 async def topic_values(settings: Settings, topic: str) -> list[bytes]:
     """All values of a topic."""
-    async with await connect(settings.state_dsn, "test") as state:
-        log = await TopicLog.look(state)
-        read = await log.read(state, {(topic, number): 0 for number in range(PARTITIONS)})
-    return [event.value for event in read.events]
+    async with (
+        await connect(settings.state_dsn, "test") as state,
+        opened_source({}, state) as source,
+    ):
+        view = await source.look([topic])
+        read = await view.read({(topic, number): 0 for number in range(PARTITIONS)})
+    return [(message.value or "").encode() for message in read.messages]
 
 
 def of(receiver: Receiver, key: str) -> list[str]:
