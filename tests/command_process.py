@@ -70,7 +70,9 @@ class CommandProcess:
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, orjson.loads(answer.read())
+            content = answer.read()
+            is_json = "json" in answer.getheader("content-type", "")
+            return answer.status, orjson.loads(content) if is_json else content
         except (OSError, http.client.HTTPException):
             return 0, {}
         finally:

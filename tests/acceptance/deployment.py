@@ -71,10 +71,9 @@ def of_compose(variables: Mapping[str, str]) -> list[Described]:
         check = [] if health.get("disable") else health["test"]
         assert not check or check[0] == "CMD"
         copies = int(service.get("deploy", {}).get("replicas", 1))
-        described = Described(
-            name, service["command"], service["environment"], copies, check=check[1:]
-        )
-        found.append(described)
+        # Compose puts variables in once the file is read: what is not set is an empty text.
+        settings = {key: value or "" for key, value in service["environment"].items()}
+        found.append(Described(name, service["command"], settings, copies, check=check[1:]))
     return found
 
 

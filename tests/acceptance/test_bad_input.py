@@ -227,7 +227,9 @@ def test_a_schema_of_another_version_is_told_with_its_remedy(
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(VERSIONS[version].encode())
     settings = settings_of(database_url, redis_url)
-    cases = [Case(c.name, c.typed(), settings) for c in connecting("models", *left_out[version])]
+    cases = [
+        Case(c.name, c.typed(), settings) for c in connecting("models", "roles", *left_out[version])
+    ]
     shown = {"check": done(3), "status": done(1)}
     expected = refusal(3)
 

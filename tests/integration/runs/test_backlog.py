@@ -85,6 +85,18 @@ def test_more_than_is_counted_is_said_to_be_more(state: RunState) -> None:
     assert found["slow"] == QueueBacklog("slow", 3, False, found["slow"].oldest_seconds)
 
 
+def test_a_task_in_several_queues_is_said_to_have_more(state: RunState) -> None:
+    for queue in ("fast", "slow"):
+        state.connection.execute(
+            FILL,
+            {"name": queue, "task": "a", "queue": queue, "status": "queued", "gate": None}
+            | {"count": MOST_COUNTED, "blocked": False},
+        )
+    found = asked(state)
+    assert found["fast"].is_at_least
+    assert found["slow"].is_at_least
+
+
 def pages(state: RunState) -> int:
     """The pages that the query touches."""
     with psycopg.connect(by_index(state.settings.state_dsn)) as connection:

@@ -24,12 +24,13 @@ WITH RECURSIVE waiting AS (
 room AS MATERIALIZED (
     SELECT greatest(%(least)s, %(most)s / greatest(1, count(*))) AS runs FROM waiting),
 counted AS (
-    SELECT w.task, n.queue, count(*) AS runs, min(n.since) AS since
+    SELECT n.queue, count(*) AS runs, min(n.since) AS since,
+        sum(count(*)) OVER (PARTITION BY w.task) >= (SELECT runs FROM room) AS is_at_least
     FROM waiting w, LATERAL (
         SELECT r.queue, r.rank + r.priority * 1000000::bigint AS since FROM triggerkit.runs r
         WHERE r.task = w.task AND {READY} ORDER BY r.rank LIMIT (SELECT runs FROM room)) AS n
-    GROUP BY 1, 2)
-SELECT queue, sum(runs)::bigint, bool_or(runs >= (SELECT runs FROM room)),
+    GROUP BY w.task, n.queue)
+SELECT queue, sum(runs)::bigint, bool_or(is_at_least),
     greatest(0, extract(epoch FROM clock_timestamp()) - min(since) / 1000000.0)::float
 FROM counted GROUP BY 1 ORDER BY 1
 """  # noqa: S608 - of constants
