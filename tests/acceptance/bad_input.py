@@ -11,7 +11,7 @@ import typer
 from triggerkit.cli.main import application
 
 #: Run until they are stopped, or start a program that is not ours.
-LASTING = frozenset({"dev", "serve", "stream", "worker", "psql"})
+LASTING = frozenset({"dev", "serve", "stream", "worker", "psql", "tunnel"})
 
 #: What a name, or another text, is called that nothing has.
 NOWHERE = "nowhere_else"
@@ -46,6 +46,7 @@ MORE = {
     "messages discard": ["--all", "--yes"],
     "queues limit": ["--concurrency", "3"],
     "endpoints edit": ["--url", "http://127.0.0.1:1/other"],
+    "tunnel": ["--ports", "3001:outside", "--server", "ws://127.0.0.1:1", "--token", "@tasks.py"],
 }
 
 #: A parameter that means something else in one command.
@@ -138,5 +139,8 @@ def _walk(command: Any, words: tuple[str, ...]) -> Iterator[Command]:
     if inner is None:
         yield Command(words, [p for p in command.params if p.name != "help"])
         return
+    if getattr(command, "invoke_without_command", False) and words:
+        # It has commands of its own, and is one.
+        yield Command(words, [p for p in command.params if p.name != "help"])
     for name, one in inner.items():
         yield from _walk(one, (*words, name))

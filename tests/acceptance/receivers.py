@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,14 @@ class NodeReceiver:
 
 
 @contextmanager
-def node_receiver(bearer: str, signing_secret: str) -> Iterator[NodeReceiver]:
-    """A receiver on a port of its own, which expects these secrets."""
+def node_receiver(
+    bearer: str, signing_secret: str, before: Sequence[str] = ()
+) -> Iterator[NodeReceiver]:
+    """A receiver on a port of its own, which expects these secrets; the words of `before` start
+    it."""
     given = {"SEQUIN_WEBHOOK_SECRET": bearer, "SIGNING_SECRET": signing_secret}
     process = subprocess.Popen(
-        [NODE, RECEIVER], env={**os.environ, **given}, stdout=subprocess.PIPE
+        [*before, NODE, RECEIVER], env={**os.environ, **given}, stdout=subprocess.PIPE
     )
     try:
         yield NodeReceiver(process)

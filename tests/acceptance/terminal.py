@@ -34,6 +34,7 @@ class Terminal:
             start_new_session=True,
         )
         os.close(theirs)
+        self._keyboard = os.dup(ours)
         self._reader = threading.Thread(target=self._read, args=[ours], daemon=True)
         self._reader.start()
 
@@ -47,6 +48,10 @@ class Terminal:
         eventually(
             lambda: text in _ESCAPE.sub("", self.shown), deadline_s, f"{text!r} on the terminal"
         )
+
+    def type(self, text: str) -> None:
+        """Type, as a person does."""
+        os.write(self._keyboard, text.encode())
 
     def interrupt(self) -> int:
         """Ctrl-C, and its end; the exit code."""
@@ -66,6 +71,9 @@ class Terminal:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if self._keyboard >= 0:
+            os.close(self._keyboard)
+            self._keyboard = -1
 
     def _read(self, terminal: int) -> None:
         # At the end of the last writer Linux answers with an error instead of an end of file.

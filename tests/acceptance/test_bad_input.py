@@ -138,7 +138,8 @@ def done(*codes: int) -> Callable[[Case, Answer], str | None]:
 
 def connecting(*left_out: str) -> list[Command]:
     """The commands that ask a server."""
-    alone = {"init", "tasks", "sql", "completion", "psql", *left_out}
+    # A tunnel asks another server than the database's.
+    alone = {"init", "tasks", "sql", "completion", "psql", "tunnel", *left_out}
     return [command for command in commands() if command.name not in alone]
 
 
@@ -153,6 +154,7 @@ def test_an_unknown_name_is_answered_with_what_there_is(
         "endpoints create",
         "consumers create",
         "events users add",
+        "tunnel tokens add",
         "queues pause",
         "queues limit",
     }

@@ -17,8 +17,13 @@ OF_PUSHES = {"post-before", "post-after"}
 #: On the way into Kafka; tests/faults/test_kafka_kills.py kills there.
 OF_EVENTS = {"produced-before-cursor"}
 
-CASES = [(point, "webhook") for point in POINTS if point not in OF_EVENTS]
-CASES += [(point, "direct") for point in POINTS if point not in OF_EVENTS | OF_PUSHES]
+#: On the way through a tunnel; tests/faults/test_tunnel_kills.py kills there.
+OF_TUNNELS = {"tunnel-asked", "tunnel-taken", "tunnel-answered"}
+
+OTHERS = OF_EVENTS | OF_TUNNELS
+
+CASES = [(point, "webhook") for point in POINTS if point not in OTHERS]
+CASES += [(point, "direct") for point in POINTS if point not in OTHERS | OF_PUSHES]
 
 
 @pytest.mark.parametrize(("point", "scenario"), CASES, indirect=["scenario"])

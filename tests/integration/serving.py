@@ -69,9 +69,11 @@ class Site:
 
 
 @contextmanager
-def serving(application: Any, config: uvicorn.Config | None = None) -> Iterator[Site]:
-    """Serve `application` as `triggerkit serve` does, on a free port."""
-    listener = listen("127.0.0.1", 0)
+def serving(
+    application: Any, config: uvicorn.Config | None = None, *, port: int = 0
+) -> Iterator[Site]:
+    """Serve `application` as `triggerkit serve` does, on a free port unless one is given."""
+    listener = listen("127.0.0.1", port)
     config = config or uvicorn.Config(
         application, loop="uvloop", http=BoundedProtocol, lifespan="on", log_config=None
     )

@@ -71,10 +71,14 @@ def told_commands(page: Path) -> list[list[str]]:
     return [command for line in lines for command in commands(line)]
 
 
-def leaf_commands(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, TyperCommand]]:
-    """Every command of the CLI that is not a group, by its words."""
+def leaf_commands(
+    group: TyperGroup, prefix: str = ""
+) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
+    """Every command of the CLI that is not a group alone, by its words."""
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
+            if command.invoke_without_command:
+                yield f"{prefix}{name}", command
             yield from leaf_commands(command, f"{prefix}{name} ")
         else:
             assert isinstance(command, TyperCommand)

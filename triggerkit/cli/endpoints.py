@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import orjson
+import psycopg
 import typer
 from rich.table import Table
 
@@ -19,20 +19,29 @@ from triggerkit.cli.secret_input import headers_given, signing_given
 from triggerkit.consumers.endpoints.info import EndpointInfo
 from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.store import EndpointStore
+from triggerkit.consumers.tunnels.standing import with_tunnels
 from triggerkit.delivery.credentials import credentials_of
 from triggerkit.delivery.http.network import Network, check_url, reachable
 from triggerkit.delivery.probe import Report, probe
+from triggerkit.delivery.tunnel.probe import probe_local
 from triggerkit.encryption import Keyring
 from triggerkit.errors import InvalidEndpoint
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.terminal.console import TerminalConsole
+from triggerkit.terminal.console import TerminalConsole, counted
 
 T = TypeVar("T")
 
 console = TerminalConsole(highlight=False, soft_wrap=True)
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+Local = Annotated[
+    bool | None,
+    typer.Option(
+        "--local/--no-local",
+        help="Whether it is on the machine of whoever runs triggerkit tunnel.",
+    ),
+]
 Headers = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,13 +67,15 @@ def register(app: typer.Typer) -> None:
 
 def list_command(json: Json = False) -> None:
     """List endpoints, with names and fingerprints of their secrets."""
-    found = _run(lambda store: store.list_all())
+    found = _run_in_state(_listed)
     if json:
         _print_json(found)
         return
     table = Table("endpoint", "url", "headers", "signed", "consumers", "state", box=None)
     for e in found:
         state = f"gone since {e.disabled_at:%Y-%m-%d %H:%M} UTC" if e.disabled_at else "active"
+        if e.local and not e.disabled_at:
+            state = _standing(e)
         signed = "yes" if e.signing else ""
         headers = ", ".join(e.headers) if e.problem is None else "cannot be decrypted"
         table.add_row(e.name, e.url, headers, signed, ", ".join(e.consumers), state)
@@ -73,7 +84,7 @@ def list_command(json: Json = False) -> None:
 
 def show(name: Name, json: Json = False) -> None:
     """Show one endpoint."""
-    found = _run(lambda store: store.show(name))
+    [found] = _run_in_state(lambda state, store: _shown(state, store, name))
     if json:
         _print_json(found)
         return
@@ -82,8 +93,9 @@ def show(name: Name, json: Json = False) -> None:
 
 def create(
     name: Name,
-    url: Annotated[str, typer.Argument(help="https://…")],
+    url: Annotated[str, typer.Argument(help="https://…, or of a local one its path.")],
     header: Headers = None,
+    local: Local = None,
     signing_secret: Annotated[
         str | None,
         typer.Option(help="Sign each push: generate (printed once), @file or env:NAME."),
@@ -91,7 +103,7 @@ def create(
 ) -> None:
     """Create an endpoint."""
     secret = None if signing_secret is None else signing_given(signing_secret, None)
-    endpoint = Endpoint(0, name, url, headers_given(header), secret)
+    endpoint = Endpoint(0, name, url, headers_given(header), secret, local=bool(local))
     _run(lambda store: store.create(endpoint))
     print(f"created endpoint {name}")
     if signing_secret == "generate":  # noqa: S105 - a word, not a secret
@@ -102,6 +114,7 @@ def edit(
     name: Name,
     url: Annotated[str | None, typer.Option(help="New URL.")] = None,
     header: Headers = None,
+    local: Local = None,
     remove_header: Annotated[
         list[str] | None, typer.Option(help="Header to remove; repeatable.")
     ] = None,
@@ -126,7 +139,11 @@ def edit(
         if signing_secret is not None:
             secret = signing_given(signing_secret, before)
         return replace(
-            before, url=url or before.url, headers={**kept, **given}, signing_secret=secret
+            before,
+            url=url or before.url,
+            headers={**kept, **given},
+            signing_secret=secret,
+            local=before.local if local is None else local,
         )
 
     after = _run(lambda store: store.edit(name, change))
@@ -157,12 +174,14 @@ def send_test(name: Name, json: Json = False) -> None:
     """Send an endpoint a signed test message and report each step."""
     settings = Settings.load()
 
-    async def sent(store: EndpointStore) -> Report:
+    async def sent(state: psycopg.AsyncConnection, store: EndpointStore) -> Report:
         sealed = await store.load(name)
+        if sealed.local:
+            return await probe_local(state, sealed)
         credentials = credentials_of(sealed, Keyring(settings.encryption_keys), settings)
         return await probe(name, sealed.url, credentials, _allowed(settings))
 
-    report = _run(sent)
+    report = _run_in_state(sent)
     if json:
         _print_json(report)
     else:
@@ -170,24 +189,34 @@ def send_test(name: Name, json: Json = False) -> None:
     raise typer.Exit(0 if report.ok else 1)
 
 
+async def _listed(state: psycopg.AsyncConnection, store: EndpointStore) -> list[EndpointInfo]:
+    return await with_tunnels(state, await store.list_all())
+
+
+async def _shown(
+    state: psycopg.AsyncConnection, store: EndpointStore, name: str
+) -> list[EndpointInfo]:
+    return await with_tunnels(state, [await store.show(name)])
+
+
 def _run(use: Callable[[EndpointStore], Awaitable[T]]) -> T:
+    return _run_in_state(lambda _, store: use(store))
+
+
+def _run_in_state(use: Callable[[psycopg.AsyncConnection, EndpointStore], Awaitable[T]]) -> T:
     async def connected() -> T:
-        async with _store(Settings.load()) as store:
-            return await use(store)
+        settings = Settings.load()
+        allowed = _allowed(settings)
+        async with await connect(settings.state_dsn, "triggerkit endpoints") as state:
+            store = EndpointStore(
+                state,
+                Keyring(settings.encryption_keys),
+                lambda url: check_url(url, allowed),
+                f"cli:{_user()}",
+            )
+            return await use(state, store)
 
     return asyncio.run(connected())
-
-
-@asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[EndpointStore]:
-    async with await connect(settings.state_dsn, "triggerkit endpoints") as state:
-        allowed = _allowed(settings)
-        yield EndpointStore(
-            state,
-            Keyring(settings.encryption_keys),
-            lambda url: check_url(url, allowed),
-            f"cli:{_user()}",
-        )
 
 
 def _allowed(settings: Settings) -> tuple[Network, ...]:
@@ -213,6 +242,7 @@ def _print_info(found: EndpointInfo) -> None:
     lines = {
         "name": found.name,
         "url": found.url,
+        "local": _standing(found) if found.local else None,
         "managed by": found.managed_by,
         "gone since": found.disabled_at and f"{found.disabled_at:%Y-%m-%d %H:%M:%S} UTC",
         "consumers": ", ".join(found.consumers),
@@ -223,6 +253,14 @@ def _print_info(found: EndpointInfo) -> None:
     for name, value in lines.items():
         if value:
             console.print(f"{name:<12} {value}", markup=False)
+
+
+def _standing(found: EndpointInfo) -> str:
+    """Return who has a tunnel to a local endpoint, and how many messages wait for one."""
+    holders = ", ".join(f"{tunnel.user} (port {tunnel.port})" for tunnel in found.tunnels)
+    waiting = found.waiting or 0
+    wait = "waits" if waiting == 1 else "wait"
+    return f"tunnel: {holders or 'none'}; {counted(waiting, 'message')} {wait}"
 
 
 def _print_report(report: Report) -> None:

@@ -59,6 +59,7 @@ MODULES: Final = {
     "models": "models",
     "backfill": "backfill",
     "events": "events",
+    "tunnel": "tunnel",
     "psql": "psql",
     "completion": "completion",
 }

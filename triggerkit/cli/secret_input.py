@@ -28,7 +28,7 @@ def headers_given(options: list[str] | None) -> dict[str, str]:
             raise InvalidEndpoint("write a header as --header 'Name: value'")
         if name.strip().lower() in (known.lower() for known in headers):
             raise InvalidEndpoint(f"the header {name.strip()} is given twice")
-        headers[name.strip()] = _value(value.strip(), f"the header {name.strip()}")
+        headers[name.strip()] = secret_given(value.strip(), f"the header {name.strip()}")
     return headers
 
 
@@ -40,10 +40,15 @@ def signing_given(text: str, before: Endpoint | None) -> str | None:
         InvalidEndpoint: the secret cannot be read.
     """
     words = OF_NEW if before is None else OF_KNOWN
-    return signed(text, before) if text in words else _value(text, "the signing secret")
+    return signed(text, before) if text in words else secret_given(text, "the signing secret")
 
 
-def _value(text: str, what: str) -> str:
+def secret_given(text: str, what: str) -> str:
+    """Return a secret that is given as it is, which is warned of, or by `env:NAME` or `@file`.
+
+    Raises:
+        InvalidEndpoint: it cannot be read.
+    """
     place = _PLACE.fullmatch(text)
     if place is None:
         print(

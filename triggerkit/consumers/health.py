@@ -38,7 +38,8 @@ SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS t
      FROM jsonb_array_elements(c.definition -> 'filters') f)
         || array_remove(ARRAY[c.definition ->> 'filter'], NULL) AS filters,
     e.name AS endpoint, e.url AS endpoint_url, coalesce(c.definition ->> 'via', 'webhook') AS via,
-    e.disabled_at AS endpoint_disabled_at,
+    e.disabled_at AS endpoint_disabled_at, coalesce(e.local, false) AS is_local,
+    (SELECT count(*) FROM triggerkit.open_tunnels o WHERE o.endpoint_id = e.id) AS tunnels,
     coalesce(l.messages, 0)::bigint AS lag_messages,
     coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::float AS lag_seconds,
     l.oldest AS oldest_undelivered_at,
@@ -128,6 +129,9 @@ class ConsumerHealth:
     endpoint_url: str | None
     via: str
     endpoint_disabled_at: datetime | None
+    #: Whether its endpoint is local, and how many tunnels to it are open.
+    is_local: bool
+    tunnels: int
     lag_messages: int
     lag_seconds: float
     oldest_undelivered_at: datetime | None
@@ -189,7 +193,12 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
     """Yield the problems of a consumer by itself."""
     yield from _of_state(health)
     yield from _of_gaps(health)
-    if health.failing_since is not None:
+    if is_away := health.is_local and not health.tunnels and health.state == "active":
+        waiting = health.lag_messages + health.failing + health.waiting + health.blocked
+        wait = "waits" if waiting == 1 else "wait"
+        detail = f"no tunnel to {health.endpoint} is open: {_messages(waiting)} {wait} for one"
+        yield Problem("tunnel_away", "warning", detail, tunnel_to(health.endpoint))
+    if health.failing_since is not None and not is_away:
         detail = f"failing since {_at(health.failing_since)}: {health.last_error or 'no answer'}"
         if health.task is not None:
             remedy = "mend what it names: the runs are made as soon as they can be"
@@ -206,6 +215,11 @@ def problems_of(health: ConsumerHealth) -> Iterator[Problem]:
     for failed in health.failed_backfills:
         remedy = f"fix what it names, then run: triggerkit backfill start {health.name}"
         yield Problem("backfill_failed", "error", f"the backfill of {failed} failed", remedy)
+
+
+def tunnel_to(endpoint: str | None) -> str:
+    """Return the command that opens a tunnel to a local endpoint."""
+    return f"triggerkit tunnel --ports=3001:{endpoint} --server https://…  # with the app's port"
 
 
 def _of_gaps(health: ConsumerHealth) -> Iterator[Problem]:

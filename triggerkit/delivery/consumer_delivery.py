@@ -23,7 +23,8 @@ from triggerkit.delivery.isolation import Health
 from triggerkit.delivery.kafka.way import LONGEST_PAUSE_S, KafkaWay
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.delivery.slots import PushSlots
-from triggerkit.delivery.turns import Turns
+from triggerkit.delivery.tunnel.way import TunnelWay, first_of, place_of, place_of_parked
+from triggerkit.delivery.turns import Barrier, Turns
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
@@ -34,51 +35,6 @@ pushes = logging.getLogger("triggerkit.pushes")
 
 #: What a consumer's endpoint knows a push by.
 CredentialsFor = Callable[[Consumer], Credentials]
-
-
-class Barrier:
-    """Let the lanes of one consumer wait for each other.
-
-    A truncate is about the rows of all partitions. Its lane sends it once all others are done with
-    what is before it; they find its echo in their partitions, where they wait until it is done.
-    """
-
-    def __init__(self, reader: LogReader) -> None:
-        self._reader = reader
-        self._is_awaited = False
-        self._changed = asyncio.Event()
-        #: Where the lanes are.
-        self.cursors: Callable[[], Sequence[Cursor]] = tuple
-
-    def tell(self) -> None:
-        """Note that a lane moved, or that a retry has ended."""
-        if self._is_awaited:
-            self._is_awaited = False
-            self._changed.set()
-
-    async def arrived(self, truncate: Entry) -> None:
-        """Return once all that is before `truncate` is done."""
-        await self.until(lambda: all(self._is_at(c, truncate.position) for c in self.cursors()))
-
-    async def passed(self, echo: Entry) -> None:
-        """Return once the truncate of `echo` is done, or is not under way."""
-        position = echo.truncate_position
-        home = echo.home_partition
-        await self.until(
-            lambda: all(c.position >= position for c in self.cursors() if c.partition == home)
-        )
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Return once `condition` holds, which something that is told of brings about."""
-        while not condition():
-            self._changed.clear()
-            self._is_awaited = True
-            await self._changed.wait()
-
-    def _is_at(self, cursor: Cursor, position: int) -> bool:
-        return cursor.position >= position - 1 or self._reader.has_nothing_after(
-            cursor.partition, cursor.position
-        )
 
 
 class ConsumerDelivery:
@@ -99,6 +55,7 @@ class ConsumerDelivery:
         credentials_for: CredentialsFor,
         direct: DirectWay,
         kafka: KafkaWay | None = None,
+        tunnels: TunnelWay | None = None,
     ) -> None:
         self.consumer = consumer
         self.selection = Selection(consumer)
@@ -124,6 +81,7 @@ class ConsumerDelivery:
         self._direct = direct
         self._kafka = kafka
         self._events = EventBodies(reader, consumer.database_id)
+        self._tunnels = tunnels
         self._changed = asyncio.Event()
 
     @property
@@ -242,31 +200,54 @@ class ConsumerDelivery:
         """
         if self.consumer.definition.is_kafka:
             return await self._into_kafka.take(batch.entries)
-        return await self._push(body, batch.id, attempt, len(batch.entries))
+        place = place_of(self.consumer, batch.entries[0])
+        return await self._push(body, batch.id, attempt, len(batch.entries), place)
 
     async def push_parked(self, head: Head, message: bytes, body: bytes, batch_id: str) -> Answer:
         """Make one attempt as `push` does, with a parked message alone: `body` is sent of it."""
         if self.consumer.definition.is_kafka:
             entry = await parked_entry(self.reader, head, message)
             return await self._into_kafka.take([entry])
-        return await self._push(body, batch_id, head.attempts, 1)
+        return await self._push(body, batch_id, head.attempts, 1, place_of_parked(head))
 
-    async def _push(self, body: bytes, batch_id: str, attempt: int, items: int) -> Answer:
+    async def until_open(self, waits: Callable[[], None] | None = None) -> bool:
+        """Return once a push can be tried: at a local endpoint, once a tunnel to it is open. What
+        waits here is no attempt, and `waits` is called; False when nothing more is to be sent."""
+        while not self.is_draining:
+            tunnels = self._way_there
+            if tunnels is None or tunnels.is_open(self.consumer.target):
+                break
+            if waits is not None:
+                waits()
+            await first_of([tunnels.moved, self._changed])
+        return not self.is_draining
+
+    @property
+    def _way_there(self) -> TunnelWay | None:
+        """The tunnels, where the endpoint is a local one."""
+        target = self.consumer.target
+        return self._tunnels if target is not None and target.local else None
+
+    async def _push(
+        self, body: bytes, batch_id: str, attempt: int, items: int, place: int
+    ) -> Answer:
         if self.consumer.definition.is_direct:
             return await self._direct.code.read(self._task, body, batch_id)
         target = self.consumer.target
         assert target is not None
         since = monotonic()
-        answer = await self._pusher.send(
-            Push(
-                url=target.url,
-                body=body,
-                batch_id=batch_id,
-                attempt=attempt,
-                timeout_s=self.consumer.definition.timeout_s,
-                credentials=self._credentials_for(self.consumer),
-            )
+        push = Push(
+            url=target.url,
+            body=body,
+            batch_id=batch_id,
+            attempt=attempt,
+            timeout_s=self.consumer.definition.timeout_s,
+            credentials=self._credentials_for(self.consumer),
         )
+        if (tunnels := self._way_there) is not None:
+            answer = await tunnels.send(target.id, push, place)
+        else:
+            answer = await self._pusher.send(push)
         if answer.verdict == "delivered" and pushes.isEnabledFor(logging.DEBUG):
             _tell(self.consumer.name, target.url, answer, items, (monotonic() - since) * 1000)
         return answer
@@ -314,11 +295,13 @@ class ConsumerDelivery:
         return min(wait_s, LONGEST_PAUSE_S) if self.consumer.definition.is_kafka else wait_s
 
     async def back_off(self, seconds: float) -> None:
-        """Wait so long, or until the endpoint or the definition is another."""
-        changed = self._changed
+        """Wait so long, or until the endpoint or the definition is another, or a tunnel."""
+        events = [self._changed]
+        if (tunnels := self._way_there) is not None:
+            events.append(tunnels.moved)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await changed.wait()
+                await first_of(events)
 
 
 def _names(consumer: Consumer) -> tuple[str | None, str | None]:

@@ -27,11 +27,12 @@ def credentials_of(sealed: SealedEndpoint, keyring: Keyring, settings: Settings)
     """Return what a push to the endpoint carries: what is stored with it, else what our routes ask
     for.
 
-    The secrets of our routes are sent to no other URL than one of `settings.public_url`.
+    The secrets of our routes are sent to no other URL than one of `settings.public_url`, and
+    through no tunnel.
     """
     try:
         endpoint = sealed.open(keyring)
-        if not endpoint.url.startswith(f"{settings.public_url}/"):
+        if sealed.local or not endpoint.url.startswith(f"{settings.public_url}/"):
             return Credentials(endpoint.headers, endpoint.signing_secrets)
         ours = own_credentials(settings)
     except ConfigurationError as error:

@@ -204,8 +204,7 @@ class Lane:
             self._give_turn_back()
             await self._record(batch, datetime.now(UTC), Answer("delivered", None), batch.last)
             return True
-        delivery = self._delivery
-        while not delivery.is_draining and (attempt := await self._attempt(batch)) is not None:
+        while (attempt := await self._attempt(batch)) is not None:
             sent_at, answer = attempt
             if answer.verdict == "delivered":
                 reach("delivered-before-cursor")
@@ -215,10 +214,10 @@ class Lane:
                 self._suspicion.delivered(batch.last)
                 if self._reduced is not None and not self._suspicion.is_within(batch.last):
                     self._grow()
-                return not delivery.is_draining
+                return not self._delivery.is_draining
             if self._is_blamed(batch, answer):
                 await self._isolate(batch, sent_at, answer)
-                return not delivery.is_draining
+                return not self._delivery.is_draining
             await self._record(batch, sent_at, answer, None)
             await self._store.save_error(self.consumer.id, answer.error)
             if answer.verdict == "gone":
@@ -226,7 +225,7 @@ class Lane:
                 await self._store.disable(self.consumer.id)
                 return False
             await self._back_off(answer)
-        return not delivery.is_draining
+        return not self._delivery.is_draining
 
     async def _done(self, batch: Batch, sent_at: datetime, answer: Answer) -> Answer:
         """Move the cursor past `batch`; directly, its runs may turn out not to be made."""
@@ -257,8 +256,9 @@ class Lane:
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer] | None:
         """Send `batch`; None when it has become another, and nothing was sent."""
+        is_open = await self._delivery.until_open(self._give_turn_back)
         async with self._delivery.slots:
-            if not self._fits(batch):
+            if not (is_open and self._fits(batch)):
                 self._give_turn_back()
                 return None
             self.is_sending = True

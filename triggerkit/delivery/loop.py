@@ -18,6 +18,7 @@ from triggerkit.delivery.kafka.way import KafkaWay
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parked_retries import Retries
 from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.tunnel.way import TunnelWay
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.reader import LogReader
 from triggerkit.state.task_group import start_in
@@ -65,6 +66,7 @@ class DeliveryLoop:
         direct: DirectWay,
         group: asyncio.TaskGroup,
         kafka: KafkaWay | None = None,
+        tunnels: TunnelWay | None = None,
     ) -> None:
         self._reader = reader
         self._store = store
@@ -72,6 +74,7 @@ class DeliveryLoop:
         self._credentials_for = credentials_for
         self._direct = direct
         self._kafka = kafka
+        self._tunnels = tunnels
         self._group = group
         self._running: dict[int, _Running] = {}
         #: Consumers that cannot run, and why.
@@ -151,6 +154,7 @@ class DeliveryLoop:
             self._credentials_for,
             self._direct,
             self._kafka,
+            self._tunnels,
         )
         try:
             if delivery.needs_code:

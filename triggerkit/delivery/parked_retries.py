@@ -113,6 +113,8 @@ class Retries:
             self._delivery.barrier.tell()
 
     async def _try(self, head: Head) -> None:
+        if not await self._delivery.until_open():
+            return
         failures = head.failures + self._delivery.health.is_blamed(head.position)
         state = state_after(self._consumer.definition, failures)
         if state != "failing":

@@ -163,7 +163,7 @@ async def _send(
             found.append(str(response.status))
     finally:
         connection.close()
-    _judge(report, response)
+    judge(report, response)
 
 
 async def _connect(
@@ -240,7 +240,8 @@ def sample_message(endpoint: str) -> dict[str, Any]:
     }
 
 
-def _judge(report: Report, response: Response) -> None:
+def judge(report: Report, response: Response) -> None:
+    """Say in the report what an answer means."""
     report.status = response.status
     report.answer = _shown(response.body.decode("utf-8", "replace"))
     answer = read_answer(response.status, response.headers, response.body, is_cut=response.is_cut)

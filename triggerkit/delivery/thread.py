@@ -19,6 +19,7 @@ from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.kafka.way import KafkaWay
 from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.tunnel.way import TunnelWay
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
 from triggerkit.state.event_loop import run_loop
@@ -42,9 +43,10 @@ class DeliveryThread:
         head: int,
         kafka: Callable[[AsyncConnectionPool], KafkaWay] | None = None,
         grace_s: Callable[[], float] = lambda: 0.0,
+        tunnels: Callable[[AsyncConnectionPool], TunnelWay] | None = None,
     ) -> None:
-        """`states`, `pusher`, `direct` and `kafka` are made in the thread; `head` is the log's last
-        position. `grace_s` is asked at the end how long what is under way may take."""
+        """`states`, `pusher`, `direct`, `kafka` and `tunnels` are made in the thread; `head` is the
+        log's last position. `grace_s` is asked at the end how long what is under way may take."""
         self._grace_s = grace_s
         self._states = states
         self._database_id = database_id
@@ -52,6 +54,7 @@ class DeliveryThread:
         self._credentials_for = credentials_for
         self._direct = direct
         self._kafka = kafka
+        self._tunnels = tunnels
         #: The last position in the log.
         self.head = head
         self._capture = asyncio.get_running_loop()
@@ -167,13 +170,16 @@ class DeliveryThread:
             self._reader = LogReader(states, self._database_id, self.head)
             direct = self._direct(states)
             kafka = None if self._kafka is None else self._kafka(states)
+            tunnels = None if self._tunnels is None else self._tunnels(states)
             self._deliveries = DeliveryLoop(
-                self._reader, store, pusher, self._credentials_for, direct, group, kafka
+                self._reader, store, pusher, self._credentials_for, direct, group, kafka, tunnels
             )
             # Behind the group: no lane calls code of the project any more.
             at_end.push_async_callback(direct.close)
             if kafka is not None:
                 at_end.push_async_callback(kafka.close)
+            if tunnels is not None:
+                at_end.push_async_callback(tunnels.close)
             at_end.push_async_callback(self._deliveries.end)
             self._notifier = Notifier(self._reader, states, self._database_id, group)
             self._capture.call_soon_threadsafe(self._begun.set)

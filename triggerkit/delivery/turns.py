@@ -1,10 +1,15 @@
-"""Small batches of a busy consumer wait for each other, so that they become larger ones."""
+"""Lanes of one consumer wait for each other: with small batches when busy, and at a truncate."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+from triggerkit.consumers.cursors.cursor import Cursor
+from triggerkit.log.entry import Entry
+from triggerkit.log.reader import LogReader
 
 #: Pushes of a consumer under way at which it counts as busy: one is read while another is stored.
 BUSY = 1
@@ -43,3 +48,48 @@ class Turns:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+
+class Barrier:
+    """Let the lanes of one consumer wait for each other.
+
+    A truncate is about the rows of all partitions. Its lane sends it once all others are done with
+    what is before it; they find its echo in their partitions, where they wait until it is done.
+    """
+
+    def __init__(self, reader: LogReader) -> None:
+        self._reader = reader
+        self._is_awaited = False
+        self._changed = asyncio.Event()
+        #: Where the lanes are.
+        self.cursors: Callable[[], Sequence[Cursor]] = tuple
+
+    def tell(self) -> None:
+        """Note that a lane moved, or that a retry has ended."""
+        if self._is_awaited:
+            self._is_awaited = False
+            self._changed.set()
+
+    async def arrived(self, truncate: Entry) -> None:
+        """Return once all that is before `truncate` is done."""
+        await self.until(lambda: all(self._is_at(c, truncate.position) for c in self.cursors()))
+
+    async def passed(self, echo: Entry) -> None:
+        """Return once the truncate of `echo` is done, or is not under way."""
+        position = echo.truncate_position
+        home = echo.home_partition
+        await self.until(
+            lambda: all(c.position >= position for c in self.cursors() if c.partition == home)
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition` holds, which something that is told of brings about."""
+        while not condition():
+            self._changed.clear()
+            self._is_awaited = True
+            await self._changed.wait()
+
+    def _is_at(self, cursor: Cursor, position: int) -> bool:
+        return cursor.position >= position - 1 or self._reader.has_nothing_after(
+            cursor.partition, cursor.position
+        )

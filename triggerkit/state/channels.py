@@ -22,6 +22,16 @@ KEEPER = "triggerkit_wake"
 ENDED = "triggerkit_ended"
 
 
+#: Tunnels were opened or ended (no payload), a push waits for the process that holds one ("push"
+#: and that process), or was answered ("answer" and its id).
+TUNNELS = "triggerkit_tunnels"
+
+
 async def notify_consumers(connection: psycopg.AsyncConnection) -> None:
     """Have the stream, and callers that wait for messages, take in what was changed."""
     await connection.execute(f"SELECT pg_notify('{CONSUMERS}', '')")
+
+
+async def notify_tunnels(connection: psycopg.AsyncConnection, payload: str = "") -> None:
+    """Have those who send through tunnels, or hold them, look at what was changed."""
+    await connection.execute(f"SELECT pg_notify('{TUNNELS}', %s)", [payload])

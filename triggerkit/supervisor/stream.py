@@ -28,6 +28,7 @@ from triggerkit.delivery.http.network import reachable
 from triggerkit.delivery.kafka.way import KafkaWay
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.thread import DeliveryThread
+from triggerkit.delivery.tunnel.way import TunnelWay
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
 from triggerkit.log.writer import LogWriter
@@ -106,6 +107,7 @@ class Stream:
                 writer.next_position - 1,
                 self._kafka,
                 self._grace_s,
+                self._tunnels,
             )
             async with asyncio.TaskGroup() as group, deliveries.running(group):
                 group.create_task(self._follow_state(deliveries, group), name="follow state")
@@ -205,6 +207,9 @@ class Stream:
 
     def _kafka(self, states: AsyncConnectionPool) -> KafkaWay:
         return KafkaWay(self._settings, states, self._database.id)
+
+    def _tunnels(self, states: AsyncConnectionPool) -> TunnelWay:
+        return TunnelWay(self._settings.state_dsn, states)
 
     def _credentials(self, consumer: Consumer) -> Credentials:
         if consumer.target is None:

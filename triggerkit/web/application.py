@@ -28,6 +28,7 @@ from triggerkit.web.dashboard.site import PREFIX, Dashboard
 from triggerkit.web.kafka.site import KafkaApi
 from triggerkit.web.lifespan import lifespan_of
 from triggerkit.web.metrics import Metrics
+from triggerkit.web.tunnel.site import TunnelSite
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
 
 
@@ -49,6 +50,7 @@ class Application:
         self._is_stopping = False
         self._pull = PullApi()
         self._kafka = KafkaApi()
+        self._tunnels = TunnelSite()
         known = list(tasks)
         self._bulks = BulkWorker(known)
         self._dashboard = Dashboard(known, looks, database_health, self._kafka.view_of)
@@ -57,6 +59,7 @@ class Application:
             Route("/readyz", self._readyz),
             Route("/metrics", Metrics(settings).answer),
             *(webhook(task.path, task=task) for task in known if task.has_route),
+            self._tunnels.route,
             Api(known, self._pull.routes, database_health),
             *self._kafka.routes,
             Route(PREFIX, _to_dashboard),
@@ -100,6 +103,7 @@ class Application:
         self._pull.stop_waiting()
         self._kafka.stop_waiting()
         self._dashboard.stop_waiting()
+        self._tunnels.stop_waiting()
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[Any]:  # noqa: ARG002
@@ -110,6 +114,7 @@ class Application:
             stack.push_async_callback(self._pull.close)
             stack.push_async_callback(self._kafka.close)
             stack.push_async_callback(self._dashboard.close)
+            stack.push_async_callback(self._tunnels.close)
             state: dict[str, Any] = {}
             if self._user_app is not None:
                 state = await stack.enter_async_context(lifespan_of(self._user_app))

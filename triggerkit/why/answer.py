@@ -15,9 +15,9 @@ Code = Literal[
     # Its consumer does not want it, or did not get it.
     "filtered", "when_changed", "action_not_wanted", "passed",
     # It waits at its consumer.
-    "consumer_paused", "endpoint_disabled", "endpoint_down", "endpoint_unauthorized",
-    "endpoint_failing", "consumer_failing", "parked", "waiting_behind", "superseded", "delivering",
-    "waiting_for_delivery", "to_be_pulled", "leased",
+    "consumer_paused", "endpoint_disabled", "tunnel_away", "endpoint_down",
+    "endpoint_unauthorized", "endpoint_failing", "consumer_failing", "parked", "waiting_behind",
+    "superseded", "delivering", "waiting_for_delivery", "to_be_pulled", "leased",
     # Its run does not execute, or ended without success.
     "run_delayed", "key_held", "queue_paused", "queue_limited", "no_worker", "no_worker_for_task",
     "api_away", "retrying", "transport_away", "workers_busy", "executing", "failed", "crashed",

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.health import tunnel_to
 from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.trace.changes import ConsumerTrace, Trace
 from triggerkit.consumers.trace.wanted import UnwantedBy
@@ -21,7 +22,8 @@ from triggerkit.why.run_cause import when
 #: The batch under way before a change, and how its last attempt ended.
 _STANDING = """
 SELECT k.position, k.batch_id, k.batch_last, k.attempt, d.status, d.error, d.sent_at,
-    c.last_error, e.name AS endpoint, e.url, e.disabled_at
+    c.last_error, e.name AS endpoint, e.url, e.disabled_at, coalesce(e.local, false) AS is_local,
+    EXISTS (SELECT FROM triggerkit.open_tunnels t WHERE t.endpoint_id = e.id) AS has_tunnel
 FROM triggerkit.consumers c LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
 LEFT JOIN triggerkit.cursors k ON k.consumer_id = c.id AND k.partition IN (%(partition)s, -1)
 LEFT JOIN LATERAL (
@@ -60,6 +62,8 @@ class _Standing:
     endpoint: str | None
     url: str | None
     disabled_at: datetime | None
+    is_local: bool
+    has_tunnel: bool
 
 
 async def cause_at_consumer(
@@ -168,6 +172,13 @@ def _of_waiting(
     if consumer.is_pulled:
         pull = f"POST /api/v1/consumers/{name}/receive"
         return Cause("to_be_pulled", f"{name} is pulled: it waits for a caller of {pull}")
+    if standing.is_local and not standing.has_tunnel:
+        return Cause(
+            "tunnel_away",
+            f"the endpoint {standing.endpoint} of {name} is local, and no tunnel to it is open: "
+            "it waits for one",
+            tunnel_to(standing.endpoint),
+        )
     if standing.last_error is not None and standing.batch_id is None:
         return Cause("consumer_failing", f"{name} does not deliver: {standing.last_error}")
     if standing.error is not None or (
@@ -195,6 +206,8 @@ def _of_endpoint(consumer: Consumer, standing: _Standing, public_url: str) -> Ca
     )  # fmt: skip
     whose = f"the endpoint {standing.endpoint} of {consumer.name} ({url})"
     test = f"triggerkit endpoints test {standing.endpoint}"
+    if standing.is_local:
+        return Cause("endpoint_failing", f"{whose} fails: {standing.error}; {since}", test)
     if standing.status is None:
         serve = "triggerkit serve  # and keep it running"
         return Cause(

@@ -20,7 +20,8 @@ const server = createServer(async (request, response) => {
   for await (const chunk of request) chunks.push(chunk);
   const body = Buffer.concat(chunks).toString();
   const isWelcome = request.headers.authorization === `Bearer ${bearer}` && isSigned(request.headers, body);
-  for (const message of JSON.parse(body).data) {
+  const parsed = JSON.parse(body);
+  for (const message of parsed.data ?? [parsed]) {
     console.log(JSON.stringify({ isWelcome, path: request.url, message }));
   }
   response.writeHead(isWelcome ? 200 : 401, { "content-type": "application/json" });

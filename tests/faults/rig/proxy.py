@@ -13,12 +13,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 #: Bytes forwarded at once.
 PIECE_BYTES = 64 * 1024
 
+#: The same of a slow line.
+SLOW_PIECE = 8 * 1024
+
 
 class Proxy:
     """Forwards both ways until it is cut; then all is taken and nothing comes through or ends."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path | int) -> None:
         self._socket = socket
+        #: Bytes a second that come through, of each direction; None is all.
+        self.rate: float | None = None
         self._forwarding = asyncio.Event()
         self._forwarding.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -38,8 +43,8 @@ class Proxy:
 
     @classmethod
     @asynccontextmanager
-    async def before(cls, socket: Path) -> AsyncIterator[Self]:
-        """A proxy before the server that listens at `socket`."""
+    async def before(cls, socket: Path | int) -> AsyncIterator[Self]:
+        """A proxy before the server that listens at `socket`, or at a port of the loopback."""
         proxy = cls(socket)
         server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
         proxy.port = server.sockets[0].getsockname()[1]
@@ -55,7 +60,7 @@ class Proxy:
         """`dsn`, but through the proxy."""
         return make_conninfo(dsn, host="127.0.0.1", port=self.port, **more)
 
-    def lead_to(self, socket: Path) -> None:
+    def lead_to(self, socket: Path | int) -> None:
         """Take new connections to another server; those there are stay where they are."""
         self._socket = socket
 
@@ -77,8 +82,8 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         forwarding = self._forwarding
-        with suppress(OSError):
-            there, back = await asyncio.open_unix_connection(str(self._socket))
+        with suppress(OSError, asyncio.CancelledError):
+            there, back = await self._opened()
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._forward(reader, back, forwarding))
@@ -87,6 +92,16 @@ class Proxy:
                 writer.close()
                 back.close()
 
+    async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._socket, int):
+            return await asyncio.open_connection("127.0.0.1", self._socket)
+        return await asyncio.open_unix_connection(str(self._socket))
+
+    def end_all(self) -> None:
+        """End the connections there are, as a machine does that goes away with a word."""
+        for task in self._tasks:
+            task.cancel()
+
     async def _forward(
         self,
         reader: asyncio.StreamReader,
@@ -94,7 +109,9 @@ class Proxy:
         forwarding: asyncio.Event,
     ) -> None:
         with suppress(OSError):
-            while piece := await reader.read(PIECE_BYTES):
+            while piece := await reader.read(PIECE_BYTES if self.rate is None else SLOW_PIECE):
+                if self.rate is not None:
+                    await asyncio.sleep(len(piece) / self.rate)
                 # Looked at after the read: what is read while cut is lost, as on a dead line.
                 await forwarding.wait()
                 writer.write(piece)

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.errors import ConfigurationError, suggested
@@ -38,12 +45,14 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredEndpoint:
-    """An endpoint of the file. A `url` that begins with / is a path of our own `serve`."""
+    """An endpoint of the file. A `url` that begins with / is a path of our own `serve`, or of a
+    `local` endpoint a path on the machine that a tunnel leads to."""
 
     name: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     signing_secret: str | None = field(default=None, repr=False)
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ class _Endpoint(BaseModel):
     url: str
     headers: dict[str, str] = {}
     signing_secret: str | None = None
+    local: StrictBool = False
 
     @field_validator("url")
     @classmethod
@@ -99,7 +109,7 @@ def read_file(
     """
     found = _validated(_endpoints, _expanded(endpoints, "endpoints", environment), "endpoints")
     made = [
-        DeclaredEndpoint(name, given.url, given.headers, given.signing_secret)
+        DeclaredEndpoint(name, given.url, given.headers, given.signing_secret, given.local)
         for name, given in found.items()
     ]
     tables = _validated(_tables, consumers, "consumers")

@@ -10,17 +10,25 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from triggerkit.consumers.declare.declaration import Declared, DeclaredEndpoint, Manager
-from triggerkit.consumers.endpoints.model import COLUMNS, Endpoint, SealedEndpoint, seal, validate
+from triggerkit.consumers.endpoints.model import (
+    COLUMNS,
+    Endpoint,
+    SealedEndpoint,
+    placed,
+    seal,
+    validate,
+)
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ConfigurationError, unknown_name
 
 _FIND = sql.SQL("SELECT {} FROM triggerkit.endpoints e WHERE e.name = %s").format(sql.SQL(COLUMNS))
 
 _UPSERT = """
-INSERT INTO triggerkit.endpoints (name, url, headers, signing_secret, managed_by)
-VALUES (%s, %s, %s, %s, %s)
+INSERT INTO triggerkit.endpoints (name, url, headers, signing_secret, local, managed_by)
+VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET url = excluded.url, headers = excluded.headers,
-    signing_secret = excluded.signing_secret, managed_by = excluded.managed_by
+    signing_secret = excluded.signing_secret, local = excluded.local,
+    managed_by = excluded.managed_by
 RETURNING id
 """
 
@@ -99,6 +107,9 @@ class EndpointSteps:
             return [("create", wanted.name, (f"url: {wanted.url}",))]
         if before.url != wanted.url:
             return [("change", wanted.name, (f"url: {before.url} → {wanted.url}",))]
+        if before.local != wanted.local:
+            how = "local: by a tunnel" if wanted.local else "not local any more"
+            return [("change", wanted.name, (how,))]
         if is_of_file and _differs(before.open(self._keyring), wanted):
             return [("change", wanted.name, ("its headers or signing secret",))]
         return []
@@ -122,8 +133,18 @@ class EndpointSteps:
         return None if name is None else (await self._named(declared, name)).id
 
     def _wanted(self, declared: DeclaredEndpoint) -> Endpoint:
-        url = f"{self._public_url}{declared.url}" if declared.url[:1] == "/" else declared.url
-        return Endpoint(0, declared.name, url, declared.headers, declared.signing_secret)
+        is_ours = declared.url[:1] == "/" and not declared.local
+        url = f"{self._public_url}{declared.url}" if is_ours else declared.url
+        return placed(
+            Endpoint(
+                0,
+                declared.name,
+                url,
+                declared.headers,
+                declared.signing_secret,
+                local=declared.local,
+            )
+        )
 
     async def _named(self, declared: Declared, name: str) -> SealedEndpoint:
         found = await self._find(name)
@@ -155,7 +176,8 @@ class EndpointSteps:
         return [name for (name,) in await cursor.fetchall()]
 
     async def _upsert(self, endpoint: Endpoint, managed_by: Manager) -> int:
-        values = [endpoint.name, endpoint.url, *seal(endpoint, self._keyring), managed_by]
+        sealed = seal(endpoint, self._keyring)
+        values = [endpoint.name, endpoint.url, *sealed, endpoint.local, managed_by]
         cursor = await self._state.execute(_UPSERT, values)
         row = await cursor.fetchone()
         assert row is not None
@@ -164,7 +186,7 @@ class EndpointSteps:
 
 def _differs(before: Endpoint, wanted: Endpoint) -> bool:
     return (
-        before.url != wanted.url
+        (before.url, before.local) != (wanted.url, wanted.local)
         or dict(before.headers) != dict(wanted.headers)
         or before.signing_secret != wanted.signing_secret
         or before.managed_by != "file"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from triggerkit.consumers.endpoints.model import SealedEndpoint
@@ -12,11 +12,22 @@ from triggerkit.errors import CannotDecrypt
 
 
 @dataclass(frozen=True, slots=True)
+class OpenTunnel:
+    """A tunnel that is open: whose it is, and the port that it leads to on that user's machine."""
+
+    user: str
+    port: int
+    since: datetime
+    is_shared: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointInfo:
     """An endpoint as it is shown: of secrets a fingerprint, of 8 hex digits, and never the value.
 
     `headers` maps names to fingerprints, `signing` are those of the signing secrets, the newest
-    first. With a `problem` they cannot be decrypted, and are empty.
+    first. With a `problem` they cannot be decrypted, and are empty. Of a `local` one, `tunnels` are
+    open, and so many messages of its consumers are `waiting` to go through one.
     """
 
     name: str
@@ -27,6 +38,9 @@ class EndpointInfo:
     headers: dict[str, str]
     signing: list[str]
     problem: str | None
+    local: bool = False
+    tunnels: list[OpenTunnel] = field(default_factory=list)
+    waiting: int | None = None
 
 
 def info_of(
@@ -52,6 +66,7 @@ def info_of(
         headers,
         signing,
         problem,
+        sealed.local,
     )
 
 

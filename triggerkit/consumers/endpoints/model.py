@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -27,13 +28,17 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Visible ASCII, with spaces between.
 _HEADER_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
+#: A path and a query as HTTP sends them.
+_PATH = re.compile(r"/[!-\"$-~]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The address of pushes and what they carry, in the clear. `id` is 0 before it is stored.
 
     `signing_secret` may list several, separated by commas: all of them sign, the first is the
-    newest. `managed_by` is `code`, `file` or `api`; `disabled_at` is when it answered 410.
+    newest. `managed_by` is `code`, `file` or `api`; `disabled_at` is when it answered 410. One that
+    is `local` is on the machine of whoever opens a tunnel to it: of its URL only the path is used.
     """
 
     id: int
@@ -43,6 +48,7 @@ class Endpoint:
     signing_secret: str | None = field(default=None, repr=False)
     managed_by: str = "api"
     disabled_at: datetime | None = None
+    local: bool = False
 
     @property
     def signing_secrets(self) -> tuple[str, ...]:
@@ -66,6 +72,7 @@ class SealedEndpoint:
     signing_secret: bytes | None
     managed_by: str
     disabled_at: datetime | None
+    local: bool = False
 
     def open(self, keyring: Keyring) -> Endpoint:
         """Return the endpoint in the clear.
@@ -81,12 +88,22 @@ class SealedEndpoint:
             at = place(self.name, "signing_secret")
             secret = keyring.decrypt(self.signing_secret, at).decode()
         return Endpoint(
-            self.id, self.name, self.url, headers, secret, self.managed_by, self.disabled_at
+            self.id,
+            self.name,
+            self.url,
+            headers,
+            secret,
+            self.managed_by,
+            self.disabled_at,
+            self.local,
         )
 
 
 #: The columns of a `SealedEndpoint`, of the table `endpoints` as `e`.
-COLUMNS = "e.id, e.name, e.url, e.headers, e.signing_secret, e.managed_by, e.disabled_at"
+COLUMNS = "e.id, e.name, e.url, e.headers, e.signing_secret, e.managed_by, e.disabled_at, e.local"
+
+#: Where a local endpoint is: its host says no more than that, and the tunnel has its port.
+LOCALHOST = "http://localhost"
 
 
 def seal(endpoint: Endpoint, keyring: Keyring) -> tuple[bytes | None, bytes | None]:
@@ -103,6 +120,42 @@ def seal(endpoint: Endpoint, keyring: Keyring) -> tuple[bytes | None, bytes | No
         at = place(endpoint.name, "signing_secret")
         secret = keyring.encrypt(endpoint.signing_secret.encode(), at)
     return headers, secret
+
+
+def placed(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint as it is stored: a local one by its path alone.
+
+    Raises:
+        InvalidEndpoint: it is local, and its URL leads to another machine.
+    """
+    return replace(endpoint, url=_local_url(endpoint.url)) if endpoint.local else endpoint
+
+
+def _local_url(url: str) -> str:
+    path = url if url.startswith("/") else _path_of(url)
+    if path is None:
+        raise InvalidEndpoint(
+            "a local endpoint is given by its path, such as /api/my-route: whoever runs "
+            "`triggerkit tunnel` says at which port",
+            "url",
+        )
+    if not _PATH.fullmatch(path):
+        raise InvalidEndpoint(
+            "the path has characters that must be percent-encoded, or a fragment", "url"
+        )
+    return f"{LOCALHOST}{path}"
+
+
+def _path_of(url: str) -> str | None:
+    """Return the path and the query of a URL of this machine; None of every other one."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return None
+    if host not in ("localhost", "127.0.0.1", "::1") or "@" in parts.netloc:
+        return None
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def place(name: str, column: str) -> str:

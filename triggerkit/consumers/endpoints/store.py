@@ -11,7 +11,14 @@ from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg.rows import class_row
 
 from triggerkit.consumers.endpoints.info import EndpointInfo, info_of
-from triggerkit.consumers.endpoints.model import COLUMNS, Endpoint, SealedEndpoint, seal, validate
+from triggerkit.consumers.endpoints.model import (
+    COLUMNS,
+    Endpoint,
+    SealedEndpoint,
+    placed,
+    seal,
+    validate,
+)
 from triggerkit.encryption import Keyring
 from triggerkit.errors import ChangedMeanwhile, EndpointConflict, UnknownEndpoint, unknown_name
 from triggerkit.state.audit import note
@@ -30,13 +37,14 @@ _LOCK = sql.SQL("SELECT {} FROM triggerkit.endpoints e WHERE e.name = %s FOR UPD
 )
 
 _INSERT = """
-INSERT INTO triggerkit.endpoints (name, url, headers, signing_secret, managed_by)
-VALUES (%s, %s, %s, %s, %s)
+INSERT INTO triggerkit.endpoints (name, url, headers, signing_secret, local, managed_by)
+VALUES (%s, %s, %s, %s, %s, %s)
 """
 
-_UPDATE = (
-    "UPDATE triggerkit.endpoints SET url = %s, headers = %s, signing_secret = %s WHERE id = %s"
-)
+_UPDATE = """
+UPDATE triggerkit.endpoints SET url = %s, headers = %s, signing_secret = %s, local = %s
+WHERE id = %s
+"""
 
 _CONSUMERS = """
 SELECT e.name, array_agg(c.name ORDER BY c.name)
@@ -71,9 +79,12 @@ class EndpointStore:
             EndpointConflict: the name is taken.
             ConfigurationError: it has secrets, and there is no key to encrypt them with.
         """
+        endpoint = placed(endpoint)
         validate(endpoint)
-        await self._check_url(endpoint.url)
-        row = [endpoint.name, endpoint.url, *seal(endpoint, self._keyring), endpoint.managed_by]
+        if not endpoint.local:
+            await self._check_url(endpoint.url)
+        sealed = seal(endpoint, self._keyring)
+        row = [endpoint.name, endpoint.url, *sealed, endpoint.local, endpoint.managed_by]
         async with self._connection.transaction():
             try:
                 await self._connection.execute(_INSERT, row)
@@ -104,12 +115,12 @@ class EndpointStore:
                 [now] = await self._infos([sealed_before])
                 _require_same(looked_at, now)
             before = sealed_before.open(self._keyring)
-            after = change(before)
+            after = placed(change(before))
             validate(after)
-            if after.url != before.url:
+            if not after.local and (after.url, after.local) != (before.url, before.local):
                 await self._check_url(after.url)
             sealed = seal(after, self._keyring)
-            await self._connection.execute(_UPDATE, [after.url, *sealed, after.id])
+            await self._connection.execute(_UPDATE, [after.url, *sealed, after.local, after.id])
             await self._changed("edit", name, _described(after))
         return after
 
@@ -167,11 +178,12 @@ class EndpointStore:
         async with self._connection.transaction():
             await self._connection.execute("LOCK TABLE triggerkit.endpoints IN EXCLUSIVE MODE")
             for sealed in await self._select(None):
-                values = filter(None, (sealed.headers, sealed.signing_secret))
-                if all(self._keyring.is_current(value) for value in values):
+                secrets = filter(None, (sealed.headers, sealed.signing_secret))
+                if all(self._keyring.is_current(secret) for secret in secrets):
                     continue
                 again = seal(sealed.open(self._keyring), self._keyring)
-                await self._connection.execute(_UPDATE, [sealed.url, *again, sealed.id])
+                values = [sealed.url, *again, sealed.local, sealed.id]
+                await self._connection.execute(_UPDATE, values)
                 done.append(sealed.name)
             if done:
                 await self._changed("reencrypt", ", ".join(done), {})
@@ -256,11 +268,15 @@ def only_api(name: str, managed_by: str) -> None:
 
 
 def _require_same(before: EndpointInfo, now: EndpointInfo) -> None:
-    if (before.url, before.headers, before.signing) != (now.url, now.headers, now.signing):
+    if _changeable(before) != _changeable(now):
         raise ChangedMeanwhile(
             f"endpoint {now.name} was changed by somebody else at the same time; look at it again, "
             "then change it"
         )
+
+
+def _changeable(endpoint: EndpointInfo) -> tuple[object, ...]:
+    return endpoint.url, endpoint.headers, endpoint.signing, endpoint.local
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:
@@ -268,4 +284,5 @@ def _described(endpoint: Endpoint) -> dict[str, Any]:
         "url": endpoint.url,
         "headers": sorted(endpoint.headers),
         "signing_secrets": len(endpoint.signing_secrets),
+        **({"local": True} if endpoint.local else {}),
     }

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from triggerkit.consumers.declare.declaration import Declared, DeclaredEndpoint
+from triggerkit.consumers.health import tunnel_to
 from triggerkit.delivery.http.network import reachable
 from triggerkit.delivery.probe import Report, reach
 from triggerkit.errors import CannotConnect
@@ -32,7 +33,9 @@ AT_ONCE = 32
 #: Those of code are our own routes.
 _STORED = """
 SELECT e.name, e.url, e.managed_by = 'file' AS is_of_file,
-    EXISTS (SELECT FROM triggerkit.consumers c WHERE c.endpoint_id = e.id) AS is_used
+    EXISTS (SELECT FROM triggerkit.consumers c WHERE c.endpoint_id = e.id) AS is_used,
+    e.local AS is_local,
+    EXISTS (SELECT FROM triggerkit.open_tunnels t WHERE t.endpoint_id = e.id) AS has_tunnel
 FROM triggerkit.endpoints e WHERE e.managed_by <> 'code' AND e.disabled_at IS NULL ORDER BY 1
 """
 
@@ -44,6 +47,8 @@ class _Tried(NamedTuple):
     url: str
     is_of_file: bool
     is_used: bool
+    is_local: bool = False
+    has_tunnel: bool = False
 
 
 async def check_foreign_endpoints(
@@ -58,13 +63,19 @@ async def check_foreign_endpoints(
     stored = await _stored(settings)
     tried = {one.name: one for one in stored if not one.is_of_file}
     for one in endpoints:
-        # A path is of our own `serve`, which is probed by itself.
-        if not one.url.startswith("/"):
+        # A path is of our own `serve`, which is probed by itself, or of a local one.
+        if one.local:
+            has_tunnel = any(s.name == one.name and s.has_tunnel for s in stored)
+            is_used = one.name in used
+            tried[one.name] = _Tried(one.name, one.url, True, is_used, True, has_tunnel)
+        elif not one.url.startswith("/"):
             tried[one.name] = _Tried(one.name, one.url, True, one.name in used)
     allowed = reachable(settings.triggerkit_allow_networks, settings.public_url)
     room = asyncio.Semaphore(AT_ONCE)
 
     async def check(one: _Tried) -> Check:
+        if one.is_local:
+            return _of_tunnel(one)
         async with room:
             report = await reach(one.url, allowed, TIMEOUT_S)
         return _told(one, report, settings.triggerkit_allow_networks)
@@ -82,6 +93,14 @@ async def _stored(settings: Settings) -> list[_Tried]:
             await cursor.execute(_STORED)
             return await cursor.fetchall()
     return []
+
+
+def _of_tunnel(one: _Tried) -> Check:
+    label = f"endpoint {one.name}"
+    if one.has_tunnel:
+        return Check(label, True, "local: a tunnel to it is open")
+    detail = "local: no tunnel to it is open, and its messages wait for one"
+    return Check(label, False, detail, tunnel_to(one.name), required=False)
 
 
 def _told(one: _Tried, report: Report, listed: str) -> Check:

@@ -11,9 +11,11 @@ from pydantic import BaseModel, SecretStr
 from triggerkit.consumers.endpoints.info import EndpointInfo
 from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.store import EndpointStore
+from triggerkit.consumers.tunnels.standing import with_tunnels
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.http.network import Network, check_url, reachable
 from triggerkit.delivery.probe import Report, probe
+from triggerkit.delivery.tunnel.probe import probe_local
 from triggerkit.settings import Settings
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
@@ -23,12 +25,14 @@ SHORTEST_SECRET = 6
 
 class NewEndpoint(Given):
     """An endpoint's address, and what a push to it carries. `signing_secret` is `whsec_` and the
-    base64 of 24 to 64 bytes; it may list several, separated by commas, the newest first."""
+    base64 of 24 to 64 bytes; it may list several, separated by commas, the newest first. One that
+    is `local` is on the machine of whoever runs `triggerkit tunnel`: its `url` is a path."""
 
     name: str
     url: str
     headers: dict[str, SecretStr] = {}
     signing_secret: SecretStr | None = None
+    local: bool = False
 
 
 class EditEndpoint(Given):
@@ -38,6 +42,7 @@ class EditEndpoint(Given):
     url: str | None = None
     headers: dict[str, SecretStr | None] = {}
     signing_secret: SecretStr | None = None
+    local: bool | None = None
 
 
 class Enabled(BaseModel):
@@ -49,33 +54,32 @@ class Enabled(BaseModel):
 async def list_endpoints(call: Call) -> Page[EndpointInfo]:
     """Return all endpoints, by name; of secrets only names and fingerprints are shown."""
     async with call.state() as state:
-        return Page(data=await store_of(call, state).list_all())
+        return Page(data=await with_tunnels(state, await store_of(call, state).list_all()))
 
 
 async def create_endpoint(call: Call, body: NewEndpoint) -> EndpointInfo:
     """Make an endpoint. Its headers and its signing secret are stored encrypted. A private address
     is refused, unless TRIGGERKIT_ALLOW_NETWORKS allows it."""
     headers = {name: value.get_secret_value() for name, value in body.headers.items()}
-    endpoint = Endpoint(0, body.name, body.url, headers, _plain(body.signing_secret))
+    secret = _plain(body.signing_secret)
+    endpoint = Endpoint(0, body.name, body.url, headers, secret, local=body.local)
     async with call.state() as state:
-        store = store_of(call, state)
-        await store.create(endpoint)
-        return await store.show(body.name)
+        await store_of(call, state).create(endpoint)
+        return await _shown(call, state, body.name)
 
 
 async def show_endpoint(call: Call, name: str) -> EndpointInfo:
     """Return one endpoint; of secrets only names and fingerprints are shown."""
     async with call.state() as state:
-        return await store_of(call, state).show(name)
+        return await _shown(call, state, name)
 
 
 async def edit_endpoint(call: Call, name: str, body: EditEndpoint) -> EndpointInfo:
     """Change an endpoint; what is not given stays. One that is declared in code or in
     triggerkit.toml is changed there."""
     async with call.state() as state:
-        store = store_of(call, state)
-        await store.edit(name, lambda before: edited(before, body))
-        return await store.show(name)
+        await store_of(call, state).edit(name, lambda before: edited(before, body))
+        return await _shown(call, state, name)
 
 
 def edited(before: Endpoint, body: EditEndpoint) -> Endpoint:
@@ -86,7 +90,8 @@ def edited(before: Endpoint, body: EditEndpoint) -> Endpoint:
     is_signing = "signing_secret" in body.model_fields_set
     secret = _plain(body.signing_secret) if is_signing else before.signing_secret
     url = before.url if body.url is None else body.url
-    return replace(before, url=url, headers={**kept, **new}, signing_secret=secret)
+    local = before.local if body.local is None else body.local
+    return replace(before, url=url, headers={**kept, **new}, signing_secret=secret, local=local)
 
 
 async def delete_endpoint(call: Call, name: str) -> None:
@@ -106,13 +111,25 @@ async def test_endpoint(call: Call, name: str) -> Report:
     step. What fails is in the answer: the status is 200 then too."""
     async with call.state() as state:
         sealed = await store_of(call, state).load(name)
+        if sealed.local:
+            local = await probe_local(state, sealed)
+            return _without_secrets(local, credentials_of(sealed, call.keyring, call.settings))
     # Without a connection of the state: it may take seconds.
     credentials = credentials_of(sealed, call.keyring, call.settings)
     report = await probe(name, sealed.url, credentials, _allowed(call.settings))
+    return _without_secrets(report, credentials)
+
+
+def _without_secrets(report: Report, credentials: Credentials) -> Report:
     secrets = _secrets(credentials)
     report.answer = without(report.answer, secrets)
     report.meaning = None if report.meaning is None else without(report.meaning, secrets)
     return report
+
+
+async def _shown(call: Call, state: psycopg.AsyncConnection, name: str) -> EndpointInfo:
+    [found] = await with_tunnels(state, [await store_of(call, state).show(name)])
+    return found
 
 
 def without(text: str, secrets: Iterable[str]) -> str:

@@ -42,7 +42,8 @@ async def make(asked: Asked) -> Answer:
         secret = _own_secret(typed) if word == OWN else None
         if word in OF_NEW:
             secret = signed(word, None)
-        endpoint = Endpoint(0, name, typed.text("url"), _headers(typed), secret)
+        local = bool(typed.text("local"))
+        endpoint = Endpoint(0, name, typed.text("url"), _headers(typed), secret, local=local)
         async with asked.call.state() as state:
             await store_of(asked.call, state, ACTOR).create(endpoint)
     except TriggerkitError as error:
@@ -53,8 +54,7 @@ async def make(asked: Asked) -> Answer:
 async def show_edit(asked: Asked) -> Answer:
     """Show the form of an endpoint that there is, unless it is declared elsewhere."""
     endpoint = await _own(asked)
-    typed = Typed({"url": endpoint.url, "signing": "keep"})
-    return _form(asked, shown_with(typed, _fields_of(endpoint)), endpoint)
+    return _form(asked, shown_with(Typed(_fields(endpoint)), _fields_of(endpoint)), endpoint)
 
 
 async def edit(asked: Asked) -> Answer:
@@ -69,7 +69,7 @@ async def edit(asked: Asked) -> Answer:
     word = typed.text("signing")
 
     def change(before: Endpoint) -> Endpoint:
-        after = edited(before, EditEndpoint(url=typed.text("url"), headers=_changes(typed)))
+        after = edited(before, _edit(typed))
         if word in OF_KNOWN:
             return replace(after, signing_secret=signed(word, before))
         return replace(after, signing_secret=_own_secret(typed)) if word == OWN else after
@@ -83,6 +83,16 @@ async def edit(asked: Asked) -> Answer:
     is_made = word in ("generate", "rotate")
     secret = after.signing_secrets[0] if is_made else None
     return _saved(asked, endpoint.name, secret, is_new=False)
+
+
+def _fields(endpoint: EndpointInfo) -> dict[str, str]:
+    fields = {"url": endpoint.url, "signing": "keep"}
+    return {**fields, "local": "yes"} if endpoint.local else fields
+
+
+def _edit(typed: Typed) -> EditEndpoint:
+    local = bool(typed.text("local"))
+    return EditEndpoint(url=typed.text("url"), headers=_changes(typed), local=local)
 
 
 async def show_delete(asked: Asked) -> Answer:
@@ -132,7 +142,8 @@ async def _own(asked: Asked) -> EndpointInfo:
 def _fields_of(endpoint: EndpointInfo) -> dict[str, str]:
     """Return what a form changes; of secrets, the fingerprints that pages show."""
     headers = {f"headers.{name}": f"{name} {mark}" for name, mark in endpoint.headers.items()}
-    return {"url": endpoint.url, **headers, "signing": " ".join(endpoint.signing)}
+    local = {"local": "yes"} if endpoint.local else {}
+    return {"url": endpoint.url, **local, **headers, "signing": " ".join(endpoint.signing)}
 
 
 def _headers(typed: Typed) -> dict[str, str]:

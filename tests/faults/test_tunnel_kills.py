@@ -1,0 +1,268 @@
+"""Both ends of a tunnel are killed, and its line is cut: nothing is lost, order is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+
+from tests.acceptance.project import eventually
+from tests.acceptance.receivers import NodeReceiver, node_receiver
+from tests.acceptance.tunnel_rig import BEARER, Office, Process, laptop
+from tests.faults.rig.tls import certificate_for, tls_before
+from triggerkit.failpoints import VARIABLE
+from triggerkit.signature import new_secret
+
+SIGNING = new_secret()
+
+KEYS = 12
+
+
+@pytest.fixture
+def office(tmp_path: Path, database_url: str, redis_url: str) -> Office:
+    folder = tmp_path / "office"
+    folder.mkdir()
+    made = Office(folder, database_url, redis_url, SIGNING)
+    made.sql(f"INSERT INTO posts SELECT i, 0 FROM generate_series(1, {KEYS}) i")
+    return made
+
+
+@contextmanager
+def changing(office: Office, versions: int, pause_s: float = 0.05) -> Iterator[threading.Thread]:
+    """Change all rows so often, one version after the other, meanwhile."""
+
+    def change() -> None:
+        for version in range(1, versions + 1):
+            office.sql(f"UPDATE posts SET title = '{version}'")
+            time.sleep(pause_s)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join()
+
+
+def firsts(app: NodeReceiver) -> dict[int, list[int]]:
+    """The versions of each row in the order in which they came first."""
+    seen: set[str] = set()
+    found: dict[int, list[int]] = {}
+    for message in app.received:
+        key = message["metadata"]["idempotency_key"]
+        if key not in seen:
+            seen.add(key)
+            record = message["record"]
+            found.setdefault(record["id"], []).append(int(record["title"]))
+    return found
+
+
+def judge(app: NodeReceiver, versions: int, deadline_s: float = 60) -> None:
+    """Nothing is lost, and no row's later version came before an earlier one."""
+    expected = {key: list(range(versions + 1)) for key in range(1, KEYS + 1)}
+    eventually(
+        lambda: all(len(firsts(app).get(key, ())) > versions for key in expected),
+        deadline_s,
+        lambda: str({key: found[-1] for key, found in firsts(app).items()}),
+    )
+    assert firsts(app) == expected
+    assert app.refused == 0
+
+
+def where(office: Office, app: NodeReceiver) -> list[str]:
+    token = office.token("alice")
+    server = f"ws://127.0.0.1:{office.port}"
+    return [f"--ports={app.port}:local_endpoint", "--server", server, "--token", f"@{token}"]
+
+
+@pytest.mark.parametrize(
+    ("point", "command"),
+    [
+        ("tunnel-asked", "stream"),
+        ("post-after", "stream"),
+        ("delivered-before-cursor", "stream"),
+        ("tunnel-taken", "serve"),
+        ("tunnel-answered", "serve"),
+    ],
+)
+def test_a_kill_at(office: Office, tmp_path: Path, point: str, command: str) -> None:
+    fired = tmp_path / "fired"
+    armed = {VARIABLE: f"{point}={fired}"}
+    with ExitStack() as stack:
+        app = stack.enter_context(node_receiver(BEARER, SIGNING))
+        given = {name: armed if name == command else {} for name in ("serve", "stream")}
+        processes = {
+            name: stack.enter_context(office.process(name, **more)) for name, more in given.items()
+        }
+        office.until_serving()
+        stack.enter_context(laptop(tmp_path / "laptop", *where(office, app)))
+        with changing(office, 40):
+            eventually(fired.exists, 30, f"a kill at {point}")
+            processes[command].again()
+        judge(app, 40)
+        # What was on its way when it died, and no more.
+        assert len(app.received) <= KEYS * 41 + 8 * 10 * 2
+
+
+def test_each_end_is_killed_in_turn(office: Office, tmp_path: Path) -> None:
+    with (
+        node_receiver(BEARER, SIGNING) as app,
+        office.process("serve") as serve,
+        office.process("stream") as stream,
+    ):
+        office.until_serving()
+        with (
+            laptop(tmp_path / "laptop", *where(office, app)) as tunnel,
+            changing(office, 60) as changes,
+        ):
+            victims: list[Process] = [tunnel, serve, stream, tunnel, serve]
+            for number, victim in enumerate(victims, 1):
+                wanted = number * 4
+                eventually(lambda n=wanted: _versions(app) > n, 60, "more versions")  # type: ignore[misc]
+                victim.kill()
+                victim.again()
+            changes.join()
+            judge(app, 60)
+
+
+def _versions(app: NodeReceiver) -> int:
+    return max((found[-1] for found in firsts(app).values()), default=0)
+
+
+def test_a_command_that_is_stopped_for_a_while_goes_on(office: Office, tmp_path: Path) -> None:
+    """As a laptop that sleeps: the server gives the tunnel up, and the command opens it anew."""
+    with (
+        node_receiver(BEARER, SIGNING) as app,
+        office.process("serve"),
+        office.process("stream"),
+    ):
+        office.until_serving()
+        with laptop(tmp_path / "laptop", *where(office, app)) as tunnel:
+            tunnel.wait_for("ready")
+            with changing(office, 20) as changes:
+                eventually(lambda: _versions(app) > 3, 30, "versions")
+                os.kill(tunnel.process.pid, signal.SIGSTOP)
+                changes.join()
+                time.sleep(16)
+                os.kill(tunnel.process.pid, signal.SIGCONT)
+            tunnel.wait_for("lost")
+            assert tunnel.events("lost")[0]["reason"] == "this machine slept"
+            judge(app, 20)
+
+
+class Namespaces:
+    """A network namespace of the laptop's own, joined to this one by a cable that can be cut."""
+
+    def __init__(self) -> None:
+        mark = token_hex(3)
+        self.name, self._ours, self._theirs = f"tk-{mark}", f"tkh{mark}", f"tkl{mark}"
+        octet = int(mark[:2], 16)
+        self.office_ip, self._laptop_ip = f"10.231.{octet}.1", f"10.231.{octet}.2"
+        self.before = ["ip", "netns", "exec", self.name]
+
+    def make(self) -> None:
+        self._ip("netns", "add", self.name)
+        self._ip("link", "add", self._ours, "type", "veth", "peer", "name", self._theirs)
+        self._ip("link", "set", self._theirs, "netns", self.name)
+        self._ip("addr", "add", f"{self.office_ip}/30", "dev", self._ours)
+        self._ip("link", "set", self._ours, "up")
+        within = ["-n", self.name]
+        self._ip(*within, "addr", "add", f"{self._laptop_ip}/30", "dev", self._theirs)
+        self._ip(*within, "link", "set", self._theirs, "up")
+        self._ip(*within, "link", "set", "lo", "up")
+
+    def remove(self) -> None:
+        for words in (["netns", "del", self.name], ["link", "del", self._ours]):
+            subprocess.run(["ip", *words], check=False, capture_output=True, timeout=10)
+
+    def cut(self) -> None:
+        self._ip("link", "set", self._ours, "down")
+
+    def mend(self) -> None:
+        self._ip("link", "set", self._ours, "up")
+
+    def _ip(self, *words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[Namespaces]:
+    made = Namespaces()
+    if shutil.which("ip") is None:
+        pytest.skip("needs ip, of iproute2")
+    try:
+        made.make()
+    except subprocess.CalledProcessError as error:
+        made.remove()
+        pytest.skip(f"may not make network namespaces: {error.stderr.decode().strip()}")
+    yield made
+    made.remove()
+
+
+def across(
+    office: Office, folder: Path, namespaces: Namespaces, cut_s: float, versions: int
+) -> None:
+    """The guide across two networks: TLS between them, either end killed, the line cut."""
+    certificate = certificate_for(folder, namespaces.office_ip)
+    with ExitStack() as stack:
+        app = stack.enter_context(node_receiver(BEARER, SIGNING, namespaces.before))
+        serve = stack.enter_context(office.process("serve"))
+        stream = stack.enter_context(office.process("stream"))
+        office.until_serving()
+        port = stack.enter_context(tls_before(office.port, namespaces.office_ip, certificate))
+        token = office.token("alice")
+        command = [
+            f"--ports={app.port}:local_endpoint",
+            "--server", f"wss://{namespaces.office_ip}:{port}", "--token", f"@{token}",
+        ]  # fmt: skip
+        stranger = stack.enter_context(
+            laptop(folder / "stranger", *command, before=namespaces.before)
+        )
+        assert stranger.process.wait(30) == 4
+        assert any("is not trusted" in line for line in stranger.lines)
+        tunnel = stack.enter_context(
+            laptop(
+                folder / "laptop",
+                *command,
+                before=namespaces.before,
+                SSL_CERT_FILE=str(certificate.file),
+            )
+        )
+        tunnel.wait_for("ready")
+        with changing(office, versions) as changes:
+            eventually(lambda: _versions(app) > 3, 30, "versions")
+            namespaces.cut()
+            time.sleep(cut_s)
+            namespaces.mend()
+            for victim in (tunnel, serve, stream):
+                _go_on(app, 30 + 2 * cut_s)
+                victim.kill()
+                victim.again()
+            changes.join()
+        judge(app, versions, 60 + 2 * cut_s)
+
+
+def _go_on(app: NodeReceiver, deadline_s: float) -> None:
+    count = len(app.received)
+    eventually(lambda: len(app.received) > count, deadline_s, "another message")
+
+
+def test_across_two_networks(office: Office, tmp_path: Path, namespaces: Namespaces) -> None:
+    across(office, tmp_path, namespaces, cut_s=3, versions=60)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_across_two_networks_with_the_line_cut_for_a_minute(
+    office: Office, tmp_path: Path, namespaces: Namespaces
+) -> None:
+    across(office, tmp_path, namespaces, cut_s=60, versions=400)

@@ -1,0 +1,1 @@
+"""The way of pushes through tunnels, to endpoints on somebody's own machine."""

@@ -1,0 +1,225 @@
+"""The connection to a server: made, kept alive, and made again when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from secrets import token_hex
+from time import monotonic
+from typing import Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from triggerkit.consumers.tunnels.members import TunnelRefused
+from triggerkit.delivery.http.network import is_loopback
+from triggerkit.errors import CannotConnect
+from triggerkit.state.backoff import doubled
+from triggerkit.tunnel.deliveries import Deliveries
+from triggerkit.tunnel.line import Line
+from triggerkit.tunnel.server import Server
+from triggerkit.tunnel.wakefulness import Wakefulness
+from triggerkit.tunnel.wire import (
+    MAX_MESSAGE_BYTES,
+    PING_S,
+    PONG_S,
+    VERSION,
+    Again,
+    Hello,
+    Malformed,
+    Push,
+    Ready,
+    Refused,
+    read_from_server,
+    written,
+)
+
+#: Seconds before a lost connection is made again: the first wait, the longest, and how long one
+#: must have lasted for the waits to begin anew.
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+GOOD_S = 10.0
+
+#: Seconds in which a connection must be made, and in which it is closed.
+CONNECT_S = 15.0
+CLOSE_S = 2.0
+
+#: Seconds that pushes under way have when the command ends.
+DRAIN_S = 5.0
+
+
+class Teller(Protocol):
+    """Tells the user how the connection is."""
+
+    def ready(self, ready: Ready, *, is_first: bool, away_s: float) -> None:
+        """Say that the tunnels are open."""
+
+    def lost(self, reason: str, wait_s: float) -> None:
+        """Say that they are not, and when it is tried again."""
+
+
+class TunnelConnection:
+    """Runs tunnels until it is canceled, or the server has refused them for good."""
+
+    def __init__(
+        self,
+        server: Server,
+        token: str,
+        ports: dict[str, int],
+        deliveries: Deliveries,
+        teller: Teller,
+        *,
+        share: bool = False,
+    ) -> None:
+        self._server = server
+        self._token = token
+        self._hello = Hello(VERSION, token_hex(12), ports, share)
+        self._deliveries = deliveries
+        self._teller = teller
+        self._socket: ClientConnection | None = None
+        self._line: Line | None = None
+        self._tries = 0
+        self._has_run = False
+        self._lost_at = monotonic()
+
+    async def run(self) -> None:
+        """Keep the tunnels open.
+
+        Raises:
+            TunnelRefused: the server does not open them, or ended them for good.
+            CannotConnect: no server was there from the beginning.
+        """
+        while True:
+            reason = await self._once()
+            if self._socket is not None:
+                self._socket, self._lost_at = None, monotonic()
+            self._tries += 1
+            wait_s = doubled(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
+            self._teller.lost(reason, wait_s)
+            await asyncio.sleep(wait_s)
+
+    async def again(self, batch_id: str) -> bool:
+        """Ask for what was sent last by this id once more; False without a connection."""
+        if self._socket is None:
+            return False
+        with suppress(ConnectionClosed):
+            await self._socket.send(written(Again(batch_id)))
+            return True
+        return False
+
+    async def end(self) -> None:
+        """Let what is under way end, and close the connection; nothing new is taken."""
+        if self._line is not None:
+            self._line.is_ending = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._deliveries.until_done()
+
+    async def _once(self) -> str:
+        """Have a connection until it is lost; returns why it was."""
+        url, headers = self._server.tunnel_url, {"Authorization": f"Bearer {self._token}"}
+        begun = monotonic()
+        try:
+            async with connect(
+                url,
+                additional_headers=headers,
+                # A proxy of the environment leads out of this machine.
+                proxy=None if is_loopback(self._server.host) else True,
+                open_timeout=CONNECT_S,
+                close_timeout=CLOSE_S,
+                ping_interval=PING_S,
+                ping_timeout=PONG_S,
+                max_size=MAX_MESSAGE_BYTES,
+                user_agent_header="triggerkit",
+            ) as socket:
+                begun = monotonic()
+                return await self._talk(socket)
+        except InvalidStatus as error:
+            return self._refused_by(error)
+        except ssl.SSLCertVerificationError as error:
+            raise CannotConnect(
+                f"the certificate of {self._server.authority} is not trusted: "
+                f"{error.verify_message}; name the authority's file in SSL_CERT_FILE"
+            ) from None
+        except (OSError, TimeoutError, InvalidHandshake) as error:
+            return self._away(str(error) or "no answer in time")
+        except ConnectionClosed as error:
+            return self._closed(error)
+        except Malformed as error:
+            raise TunnelRefused(
+                f"{self._server.authority} says what this command cannot read ({error}): install "
+                "the server's release of triggerkit"
+            ) from None
+        finally:
+            if self._socket is not None and monotonic() - begun >= GOOD_S:
+                self._tries = 0
+
+    def _refused_by(self, error: InvalidStatus) -> str:
+        status, where = error.response.status_code, self._server.authority
+        if status == 401:
+            raise TunnelRefused(
+                f"{where} does not know the token, or it was revoked; on the server: "
+                "triggerkit tunnel tokens add NAME"
+            )
+        if status == 429:
+            raise TunnelRefused(f"{where} got too many wrong tokens from here; wait for a minute")
+        if 400 <= status < 500:
+            raise TunnelRefused(
+                f"{where} answers {status}: there is no triggerkit serve that takes tunnels; see "
+                "--server"
+            )
+        return self._away(f"it answers {status}")
+
+    def _away(self, reason: str) -> str:
+        """Return why there is no connection; raise that at the first try."""
+        if not self._has_run:
+            raise CannotConnect(
+                f"cannot connect to {self._server.authority}: {reason}; check that triggerkit "
+                "serve runs there and that --server is correct"
+            )
+        return reason
+
+    def _closed(self, error: ConnectionClosed) -> str:
+        received = error.rcvd
+        if received is not None and received.code == 1012:
+            return "the server is restarting"
+        return "the connection was lost"
+
+    async def _talk(self, socket: ClientConnection) -> str:
+        await socket.send(written(self._hello))
+        line = self._line = Line(socket, self._deliveries)
+        watch = Wakefulness()
+        sleeping = asyncio.create_task(watch.until_slept(), name="sleep")
+        reading = asyncio.create_task(self._read(socket, line, watch), name="tunnel")
+        try:
+            await asyncio.wait({sleeping, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if sleeping.done() or watch.slept_s():
+                # What comes over it now was given up since.
+                socket.transport.abort()
+                return "this machine slept"
+            return reading.result() or "the server ended it"
+        finally:
+            sleeping.cancel()
+            reading.cancel()
+            line.close()
+            await asyncio.gather(sleeping, reading, return_exceptions=True)
+
+    async def _read(self, socket: ClientConnection, line: Line, watch: Wakefulness) -> str | None:
+        async for frame in socket:
+            if watch.slept_s():
+                return None
+            if isinstance(frame, bytes):
+                await line.add(frame)
+                continue
+            match read_from_server(frame):
+                case Ready() as ready:
+                    self._socket = socket
+                    away_s = monotonic() - self._lost_at
+                    self._teller.ready(ready, is_first=not self._has_run, away_s=away_s)
+                    self._has_run = True
+                case Refused(error=error):
+                    raise TunnelRefused(error)
+                case Push() as push:
+                    line.begin(push)
+        return None

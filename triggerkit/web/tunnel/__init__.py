@@ -1,0 +1,1 @@
+"""Tunnels as `serve` holds them: who opens one, and what goes through."""
