@@ -165,8 +165,8 @@ def _token(context: typer.Context, given: str | None) -> str:
     is_typed = source is not None and source.name == "COMMANDLINE"
     is_place = text.startswith(("@", "env:"))
     token = secret_given(text, "the token") if is_typed or is_place else text
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError("--token: it is not a token: it has spaces or other characters")
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError("--token is no token: it is empty, or has other characters")
     return token
 
 

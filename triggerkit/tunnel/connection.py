@@ -143,7 +143,7 @@ class TunnelConnection:
                 f"{error.verify_message}; name the authority's file in SSL_CERT_FILE"
             ) from None
         except (OSError, TimeoutError, InvalidHandshake) as error:
-            return self._away(str(error) or "no answer in time")
+            return self._away(_said(error))
         except ConnectionClosed as error:
             return self._closed(error)
         except Malformed as error:
@@ -223,3 +223,12 @@ class TunnelConnection:
                 case Push() as push:
                     line.begin(push)
         return None
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong, without the names that a socket has for it."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: nothing listens there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or "no answer in time"
