@@ -34,7 +34,6 @@ signing_secret = "${SIGNING_SECRET}"
 [consumers.posts_push_consumer]
 kind = "changes"
 tables = ["public.posts"]
-start = "beginning"
 endpoint = "local_endpoint"
 batch_size = 10
 """
