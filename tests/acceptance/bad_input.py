@@ -35,6 +35,7 @@ KNOWN = {
     "start": "beginning",
     "when": "30m",
     "shell": "bash",
+    "file": "sequin.yaml",
 }
 
 #: What is typed beside, so that there is something to do, and nothing is asked first.
@@ -47,6 +48,7 @@ MORE = {
     "queues limit": ["--concurrency", "3"],
     "endpoints edit": ["--url", "http://127.0.0.1:1/other"],
     "tunnel": ["--ports", "3001:outside", "--server", "ws://127.0.0.1:1", "--token", "@tasks.py"],
+    "import": ["--output", "-"],
 }
 
 #: A parameter that means something else in one command.

@@ -42,6 +42,7 @@ Answer = Mapping[str, Any]
 def project(tmp_path: Path, database_url: str, redis_url: str) -> Path:
     """A project whose consumer, endpoint, queue and schedule are there."""
     (tmp_path / "tasks.py").write_text(TASKS)
+    (tmp_path / "sequin.yaml").write_text("sinks: []\n")
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE public.items (id int PRIMARY KEY, note text)")
     settings = settings_of(database_url, redis_url)

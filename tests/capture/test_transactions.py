@@ -23,7 +23,7 @@ def annotated(parts: list[TransactionPart]) -> list[tuple[str, str | None]]:
     return [(c.key[0], part.transaction.annotations) for part in parts for c in part.changes]
 
 
-@pytest.mark.parametrize("vendor", ["triggerkit", "sequin"])
+@pytest.mark.parametrize("vendor", ["triggerkit:", "sequin:", "sequin."])
 def test_annotations_are_of_the_changes_that_follow_in_their_transaction(
     source: Source, vendor: str
 ) -> None:
@@ -31,14 +31,14 @@ def test_annotations_are_of_the_changes_that_follow_in_their_transaction(
         pytest.skip("messages are streamed from Postgres 14 on")
     source.execute(ITEMS)
     source.follow("items")
-    prefix = f"{vendor}:transaction_annotations"
+    prefix, mark = f"{vendor[:-1]}:transaction_annotations", vendor[-1]
     source.execute(
         "BEGIN; INSERT INTO items VALUES (1);"
-        + annotate(f"{prefix}:set", '{"by": "ann"}')
+        + annotate(f"{prefix}{mark}set", '{"by": "ann"}')
         + "; INSERT INTO items VALUES (2), (3);"
-        + annotate(f"{prefix}:set", '{"by": "bob"}')
+        + annotate(f"{prefix}{mark}set", '{"by": "bob"}')
         + "; INSERT INTO items VALUES (4);"
-        + annotate(f"{prefix}:clear")
+        + annotate(f"{prefix}{mark}clear")
         + "; INSERT INTO items VALUES (5); COMMIT",
         "INSERT INTO items VALUES (6)",
     )

@@ -57,6 +57,7 @@ MODULES: Final = {
     "messages": "messages",
     "endpoints": "endpoints",
     "models": "models",
+    "import": "importing",
     "backfill": "backfill",
     "events": "events",
     "tunnel": "tunnel",

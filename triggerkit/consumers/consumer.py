@@ -60,6 +60,7 @@ class Consumer:
     database_epoch: int
     system_identifier: str
     target: SealedEndpoint | None
+    database_host: str | None = None
     spans: tuple[BackfillSpan, ...] = ()
     #: In the order of their positions.
     past_slots: tuple[PastSlot, ...] = ()

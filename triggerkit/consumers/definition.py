@@ -101,6 +101,10 @@ class ConsumerDefinition(BaseModel):
     group_by: tuple[str, ...] | None = None
     #: Messages in one push at most. With 1 the body is the message itself.
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 1
+    #: Whether the body is `{"data": [message]}` also with a `batch_size` of 1, as Sequin's is.
+    always_data: bool = False
+    #: What every message carries in `metadata.consumer.annotations`.
+    annotations: dict[str, Any] | None = None
     #: Seconds that a batch which is not full waits for more messages.
     batch_timeout_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     #: Pushes under way at most.
@@ -190,6 +194,11 @@ class ConsumerDefinition(BaseModel):
             raise ConfigurationError(_message_of(error, where)) from None
 
     @property
+    def sends_alone(self) -> bool:
+        """Whether the body of a push is a message by itself."""
+        return self.batch_size == 1 and not self.always_data
+
+    @property
     def is_direct(self) -> bool:
         """Whether the stream makes the runs of its messages itself."""
         return self.via == "direct"
@@ -228,6 +237,8 @@ class ConsumerOptions(TypedDict, total=False):
     actions: Sequence[ActionName] | None
     group_by: Sequence[str] | None
     batch_size: int | None
+    always_data: bool
+    annotations: dict[str, Any] | None
     batch_timeout_s: float
     concurrency: int
     timeout_s: float

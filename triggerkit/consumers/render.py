@@ -58,11 +58,15 @@ class Renderer:
             "name": consumer.database_name,
             "epoch": consumer.database_epoch,
         }
-        refs = (
-            orjson.dumps(database),
-            orjson.dumps({"id": str(consumer.id), "name": consumer.name}),
+        if consumer.database_host is not None:
+            database |= {"database": consumer.database_name, "hostname": consumer.database_host}
+        named: dict[str, Any] = {"id": str(consumer.id), "name": consumer.name}
+        if consumer.definition.annotations is not None:
+            named["annotations"] = consumer.definition.annotations
+        parts = tuple(map(orjson.dumps, (consumer.database_name, database, named)))
+        self._constant = (
+            b',"database_name":%b,"database":%b,"consumer":%b,"transaction_annotations":' % parts
         )
-        self._constant = b',"database":%b,"consumer":%b,"transaction_annotations":' % refs
         self._without_annotations = b"%bnull}}" % self._constant
 
     def message(self, entry: Entry) -> bytes:

@@ -190,7 +190,7 @@ class Lane:
         return batch.selection is self._delivery.selection and 0 < len(batch.entries) <= size
 
     def _body(self, batch: Batch) -> bytes:
-        return batch.body(single=self.consumer.definition.batch_size == 1)
+        return batch.body(single=self.consumer.definition.sends_alone)
 
     async def _collect(self, entries: Sequence[Entry], onto: Batch | None = None) -> Batch:
         batch = Batch(self._delivery.selection) if onto is None else onto

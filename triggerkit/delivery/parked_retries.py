@@ -142,7 +142,7 @@ class Retries:
             await self._record(head, self._blamed(head, made.reason))
             return None
         identity = head.idempotency_key or Origin.in_body(body).idempotency_key
-        pushed = batch_body([made], single=definition.batch_size == 1)
+        pushed = batch_body([made], single=definition.sends_alone)
         # Another transform's body is another push.
         batch_id = new_id(pushed, identity)
         health = self._delivery.health

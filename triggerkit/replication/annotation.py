@@ -2,7 +2,8 @@
 
     SELECT pg_logical_emit_message(true, 'triggerkit:transaction_annotations:set', '{"by": "ann"}');
 
-They end with the transaction, or by the prefix `…:clear`. Sequin's prefixes mean the same.
+They end with the transaction, or by the prefix `…:clear`. Sequin's prefixes, which have a dot
+before the verb, mean the same.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from triggerkit.replication.messages import LogicalMessage
 
 logger = logging.getLogger(__name__)
 
-_VENDORS: Final = ("triggerkit", "sequin")
-_SET: Final = frozenset(f"{vendor}:transaction_annotations:set" for vendor in _VENDORS)
-_CLEAR: Final = frozenset(f"{vendor}:transaction_annotations:clear" for vendor in _VENDORS)
+_PREFIXES: Final = tuple(
+    f"{vendor}:transaction_annotations{mark}"
+    for vendor in ("triggerkit", "sequin")
+    for mark in (":", ".")
+)
+_SET: Final = frozenset(f"{prefix}set" for prefix in _PREFIXES)
+_CLEAR: Final = frozenset(f"{prefix}clear" for prefix in _PREFIXES)
 
 
 def is_about(message: LogicalMessage) -> bool:

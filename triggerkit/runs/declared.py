@@ -80,7 +80,7 @@ WHERE managed_by = 'code' ORDER BY name
 
 _SCHEDULES = """
 SELECT name, task, queue, max_attempts, cron, timezone, catch_up, ttl_s, priority
-FROM triggerkit.schedules ORDER BY name
+FROM triggerkit.schedules WHERE managed_by = 'code' ORDER BY name
 """
 
 _LIMIT = """

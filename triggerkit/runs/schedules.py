@@ -50,7 +50,7 @@ NAMED = {
 
 _COLUMNS = """
 SELECT name, task, queue, max_attempts, cron, timezone, catch_up, ttl_s, priority, next_at, last_at,
-    clock_timestamp() AS now
+    external_id, clock_timestamp() AS now
 FROM triggerkit.schedules
 """
 
@@ -161,11 +161,13 @@ def _instant(time_of_clock: datetime, zone: ZoneInfo) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The payload of a scheduled task that takes a parameter: the tick that its run is for."""
+    """The payload of a scheduled task that takes a parameter: the tick that its run is for, and
+    whom a schedule that a client made is for."""
 
     schedule: str
     at: datetime
     last_at: datetime | None = None
+    external_id: str | None = None
 
 
 class _Due(NamedTuple):
@@ -180,6 +182,7 @@ class _Due(NamedTuple):
     priority: int
     next_at: datetime
     last_at: datetime | None
+    external_id: str | None
     now: datetime
 
 
@@ -273,13 +276,20 @@ def _run(schedule: _Due, tick: datetime, last_at: datetime | None, *, key: str |
         idempotency_key=key,
         options=RunOptions(priority_s=schedule.priority, ttl_s=schedule.ttl_s),
     )
-    return for_tick(run, Tick(schedule.name, tick, last_at))
+    return for_tick(run, Tick(schedule.name, tick, last_at, schedule.external_id))
 
 
 def for_tick(run: NewRun, tick: Tick) -> NewRun:
     """`run` with what a scheduled run carries."""
     source = {"schedule": tick.schedule, "tick": tick.at.isoformat()}
-    return replace(run, payload=orjson.dumps(tick), source=source)
+    payload: dict[str, object] = {
+        "schedule": tick.schedule,
+        "at": tick.at,
+        "last_at": tick.last_at,
+    }
+    if tick.external_id is not None:
+        payload["external_id"] = tick.external_id
+    return replace(run, payload=orjson.dumps(payload), source=source)
 
 
 def key_of_tick(schedule: str, at: datetime) -> str:

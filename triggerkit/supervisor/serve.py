@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from triggerkit.compat.routes import compat_routes
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.delivery.http.network import is_loopback
 from triggerkit.errors import ConfigurationError, PreflightFailed
@@ -116,7 +117,7 @@ async def run_serve(
     tasks, app = load_project(project)
     keep_own_loggers()
     looks = looks_by(lambda: load_declarations(project).consumers)
-    application = Application(settings, tasks.values(), app, database_health, looks)
+    application = Application(settings, tasks.values(), app, database_health, looks, compat_routes)
     config = server_config(application, settings)
     # Known before the application starts, whose own errors are told as a traceback.
     await installation(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -31,6 +31,11 @@ from triggerkit.web.metrics import Metrics
 from triggerkit.web.tunnel.site import TunnelSite
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
 
+Tasks = Sequence[Task[Any, Any, Any]]
+
+#: Makes the routes of the layers above, of the tasks and what serves the pulled consumers.
+OtherRoutes = Callable[[Tasks, PullApi], Sequence[BaseRoute]]
+
 
 class Application:
     """Serves the webhook routes of tasks with `on=`, health, and everything else by the app."""
@@ -42,6 +47,7 @@ class Application:
         user_app: ASGIApp | None,
         database_health: DatabaseHealthOf | None = None,
         looks: Looks = Looks(),  # noqa: B008 - immutable
+        others: OtherRoutes = lambda _tasks, _pull: (),
     ) -> None:
         self._settings = settings
         self._user_app = user_app
@@ -62,6 +68,7 @@ class Application:
             self._tunnels.route,
             Api(known, self._pull.routes, database_health),
             *self._kafka.routes,
+            *others(known, self._pull),
             Route(PREFIX, _to_dashboard),
             self._dashboard,
         ]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 from starlette.responses import JSONResponse, Response
 
@@ -311,3 +312,22 @@ def test_an_entry_without_its_record_is_parked_and_never_sent(settings: Settings
         await command(settings, lambda state: state.execute(statement.encode()))
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("always_data", [False, True])
+def test_one_message_is_sent_in_data_where_that_is_asked_for(
+    settings: Settings, always_data: bool
+) -> None:
+    async def scenario() -> list[Received]:
+        definition = changes("items", always_data=always_data, annotations={"team": "red"})
+        async with pipeline(settings, definition, TABLE) as receiver:
+            await execute(settings, "INSERT INTO items VALUES (1, 'one')")
+            await receiver.until(lambda: bool(receiver.requests))
+        return receiver.requests
+
+    body = orjson.loads(asyncio.run(scenario())[0].body)
+    assert ("data" in body) is always_data
+    metadata = (body["data"][0] if always_data else body)["metadata"]
+    assert metadata["consumer"]["annotations"] == {"team": "red"}
+    assert metadata["database_name"] == metadata["database"]["database"]
+    assert metadata["database"]["hostname"] in ("127.0.0.1", "localhost")

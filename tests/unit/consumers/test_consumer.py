@@ -143,6 +143,7 @@ def test_a_message_has_the_shape_of_the_contract() -> None:
             "idempotency_key": "7.2.42.3.123456790.1",
             "position": 4711,
             "xid": 777,
+            "database_name": "shop",
             "database": {"id": "1", "name": "shop", "epoch": 3},
             "consumer": {"id": "7", "name": "posts"},
             "transaction_annotations": None,

@@ -12,7 +12,7 @@ from triggerkit.state.reading import Reads, rows_of
 
 _CONSUMERS = f"""
 SELECT c.id, c.name, c.definition, c.replay_epoch, c.state, c.database_id, d.name AS database_name,
-       d.slot_epoch, d.system_identifier, {COLUMNS}
+       d.hostname, d.slot_epoch, d.system_identifier, {COLUMNS}
 FROM triggerkit.consumers c
 JOIN triggerkit.databases d ON d.id = c.database_id
 LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
@@ -56,6 +56,7 @@ async def read_consumers(reads: Reads, database_id: int, name: str | None = None
             state=state,
             database_id=of_database,
             database_name=database_name,
+            database_host=hostname,
             database_epoch=slot_epoch,
             system_identifier=system,
             target=None if endpoint[0] is None else SealedEndpoint(*endpoint),
@@ -64,7 +65,7 @@ async def read_consumers(reads: Reads, database_id: int, name: str | None = None
         )
         for (
             consumer_id, name, definition, replay_epoch, state, of_database,
-            database_name, slot_epoch, system, *endpoint,
+            database_name, hostname, slot_epoch, system, *endpoint,
         ) in found
     ]  # fmt: skip
     named = [consumer for consumer in consumers if name in (None, consumer.name)]

@@ -21,7 +21,7 @@ from triggerkit.errors import TriggerkitError, UnknownConsumer
 #: last, apart from that, whether any message of it is set aside.
 FIND = f"""
 SELECT c.id, c.name, c.definition::text, c.replay_epoch, c.state, c.database_id, d.name,
-       d.slot_epoch, d.system_identifier, {IS_PULLED},
+       d.hostname, d.slot_epoch, d.system_identifier, {IS_PULLED},
        (SELECT coalesce(jsonb_agg(jsonb_build_array(b.schema_name, b.table_name, b.first_position,
                                                     b.last_position) ORDER BY b.id), '[]')::text
         FROM triggerkit.backfills b WHERE b.consumer_id = c.id AND b.first_position IS NOT NULL),
@@ -146,8 +146,8 @@ def cursor_partition(pulled: Pulled, partition: int) -> int:
 
 def _consumer(found: Found, past_slots: tuple[PastSlot, ...]) -> Consumer:
     (
-        consumer_id, name, definition, replay_epoch, state, database_id, database_name, slot_epoch,
-        system_identifier, is_pulled, spans,
+        consumer_id, name, definition, replay_epoch, state, database_id, database_name, hostname,
+        slot_epoch, system_identifier, is_pulled, spans,
     ) = found  # fmt: skip
     known = ConsumerDefinition.from_json(orjson.loads(definition))
     if known.is_direct:
@@ -164,6 +164,7 @@ def _consumer(found: Found, past_slots: tuple[PastSlot, ...]) -> Consumer:
         state=state,
         database_id=database_id,
         database_name=database_name,
+        database_host=hostname,
         database_epoch=slot_epoch,
         system_identifier=system_identifier,
         target=None,

@@ -63,8 +63,8 @@ ORDER BY database_oid NULLS LAST LIMIT 1
 
 _INSERT = f"""
 INSERT INTO triggerkit.databases
-    (name, slot_name, publication_name, system_identifier, timeline, database_oid)
-VALUES (%s, %s, %s, %s, %s, %s) RETURNING {_FIELDS}
+    (name, slot_name, publication_name, system_identifier, timeline, database_oid, hostname)
+VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING {_FIELDS}
 """  # noqa: S608 - of constants
 
 #: Takes the place of a database whose consumers are these.
@@ -76,6 +76,7 @@ WHERE name = %s AND EXISTS (
 
 _SEEN = """
 UPDATE triggerkit.databases d SET database_oid = %(oid)s, publication_name = %(publication)s,
+    hostname = %(host)s,
     name = CASE WHEN EXISTS (
         SELECT FROM triggerkit.databases o WHERE o.name = %(name)s AND o.id <> d.id)
         THEN d.name ELSE %(name)s END
@@ -135,7 +136,7 @@ async def ensure_database(
                 "place, run `triggerkit apply --yes`, which records a gap"
             )
     if found is None:
-        return await _insert(state, identity, names), identity
+        return await _insert(state, identity, names, host_of(source)), identity
     if names.slot not in (None, found.slot_name):
         raise PreflightFailed(
             f"{found.name} is captured by the slot {found.slot_name}, and TRIGGERKIT_SLOT is "
@@ -149,7 +150,12 @@ async def ensure_database(
                 [found.id],
             )
     publication = names.publication or found.publication_name
-    seen = {"oid": identity.oid, "publication": publication, "name": identity.database}
+    seen = {
+        "oid": identity.oid,
+        "publication": publication,
+        "name": identity.database,
+        "host": host_of(source),
+    }
     if found.system_identifier == identity.system_identifier:
         await state.execute(_SEEN, {**seen, "id": found.id})
     cursor = await state.execute(
@@ -159,6 +165,12 @@ async def ensure_database(
     row = await cursor.fetchone()
     assert row is not None
     return Database(*row), identity
+
+
+def host_of(source: psycopg.AsyncConnection) -> str:
+    """Return the host that a connection leads to; a socket of this machine is localhost."""
+    host = source.info.host
+    return "localhost" if not host or host.startswith(("/", "@")) else host
 
 
 async def _find(state: psycopg.AsyncConnection, identity: SourceIdentity) -> Database | None:
@@ -181,7 +193,7 @@ async def _predecessor(
 
 
 async def _insert(
-    state: psycopg.AsyncConnection, identity: SourceIdentity, names: CaptureNames
+    state: psycopg.AsyncConnection, identity: SourceIdentity, names: CaptureNames, host: str
 ) -> Database:
     cursor = await state.execute("SELECT name FROM triggerkit.databases")
     taken = {name for (name,) in await cursor.fetchall()}
@@ -198,6 +210,7 @@ async def _insert(
             identity.system_identifier,
             identity.timeline,
             identity.oid,
+            host,
         ],
     )
     row = await cursor.fetchone()

@@ -155,16 +155,16 @@ async def _performed(
     if operation.status == 204:
         return Response(status_code=204, headers=HEADERS)
     content = shown(operation.answer, found)
-    return answer(operation.status, _without_values(content) if hides else content)
+    return answer(operation.status, without_values(content) if hides else content)
 
 
-def _without_values(part: Any) -> Any:
+def without_values(part: Any) -> Any:
     """Return a part of an answer with nothing in the fields that have values."""
     if isinstance(part, list):
-        return [_without_values(one) for one in part]
+        return [without_values(one) for one in part]
     if isinstance(part, dict):
         return {
-            name: HIDDEN[name] if name in HIDDEN else _without_values(one)
+            name: HIDDEN[name] if name in HIDDEN else without_values(one)
             for name, one in part.items()
         }
     return part

@@ -104,10 +104,10 @@ class PullApi:
         self._is_stopping = False
         path = "/consumers/{name}"
         self.routes = [
-            Route(f"{path}/receive", self._answering(self._receive), methods=["POST"]),
-            Route(f"{path}/ack", self._answering(self._ack), methods=["POST"]),
-            Route(f"{path}/nack", self._answering(self._nack), methods=["POST"]),
-            Route(f"{path}/extend", self._answering(self._extend), methods=["POST"]),
+            Route(f"{path}/receive", self.answering(self._receive), methods=["POST"]),
+            Route(f"{path}/ack", self.answering(self._ack), methods=["POST"]),
+            Route(f"{path}/nack", self.answering(self._nack), methods=["POST"]),
+            Route(f"{path}/extend", self.answering(self._extend), methods=["POST"]),
         ]
 
     def stop_waiting(self) -> None:
@@ -126,13 +126,20 @@ class PullApi:
         if self._pool is not None:
             await self._pool.close()
 
-    async def _receive(self, request: Request, puller: Puller) -> Response:
-        given = await _parsed(request, Receive)
+    async def received(self, request: Request, puller: Puller, given: Receive) -> Received:
+        """Return messages of the consumer in the path; those that come within the time to wait.
+
+        The body of `request` was read.
+        """
         name = request.path_params["name"]
         received = await puller.receive(name, given.batch_size)
         if not received.messages and given.wait_for > 0:
             with self._place_to_wait():
                 received = await self._wait(request, puller, name, given)
+        return received
+
+    async def _receive(self, request: Request, puller: Puller) -> Response:
+        received = await self.received(request, puller, await parsed(request, Receive))
         return Response(received.body(), media_type="application/json")
 
     async def _wait(self, request: Request, puller: Puller, name: str, given: Receive) -> Received:
@@ -169,22 +176,22 @@ class PullApi:
             self._waiting -= 1
 
     async def _ack(self, request: Request, puller: Puller) -> Response:
-        given = await _parsed(request, Ack)
-        return _done(await puller.ack(request.path_params["name"], given.ack_ids))
+        given = await parsed(request, Ack)
+        return done(await puller.ack(request.path_params["name"], given.ack_ids))
 
     async def _nack(self, request: Request, puller: Puller) -> Response:
-        given = await _parsed(request, Nack)
-        return _done(await puller.nack(request.path_params["name"], given.ack_ids, given.delay))
+        given = await parsed(request, Nack)
+        return done(await puller.nack(request.path_params["name"], given.ack_ids, given.delay))
 
     async def _extend(self, request: Request, puller: Puller) -> Response:
-        given = await _parsed(request, Extend)
+        given = await parsed(request, Extend)
         name = request.path_params["name"]
-        return _done(await puller.extend(name, given.ack_ids, given.seconds))
+        return done(await puller.extend(name, given.ack_ids, given.seconds))
 
-    def _answering(
+    def answering(
         self, handle: Callable[[Request, Puller], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """`handle` for who carries the secret key, its errors as answers."""
+        """Return `handle` for who carries the secret key, its errors as answers."""
 
         async def answer(request: Request) -> Response:
             key = _client(request).settings.triggerkit_secret_key
@@ -235,7 +242,8 @@ def _client(request: Request) -> Client:
     return client
 
 
-async def _parsed(request: Request, kind: type[BodyT]) -> BodyT:
+async def parsed(request: Request, kind: type[BodyT]) -> BodyT:
+    """Return the body of a request."""
     return kind.model_validate_json(await read_body(request, MAX_BODY_BYTES))
 
 
@@ -245,7 +253,8 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-def _done(stale: list[str]) -> Response:
+def done(stale: list[str]) -> Response:
+    """Return the answer to what was done, but for messages whose lease is gone."""
     body: dict[str, Any] = {"success": True}
     if stale:
         body["stale"] = stale

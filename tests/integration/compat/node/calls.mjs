@@ -1,0 +1,105 @@
+// Calls of @trigger.dev/sdk against the API at argv[2]; prints what came of each as JSON, by its name.
+import { createRequire } from "node:module";
+
+const [url, key] = process.argv.slice(2);
+const sdk = createRequire(`${process.cwd()}/`)("@trigger.dev/sdk/v3");
+const { auth, batch, configure, queues, runs, schedules, tasks, wait } = sdk;
+configure({ baseURL: url, accessToken: key, requestOptions: { retry: { maxAttempts: 1 } } });
+
+const found = {};
+async function call(name, make) {
+  let timer;
+  const late = new Promise((_, refuse) => {
+    timer = setTimeout(() => refuse(new Error(`${name} takes too long`)), 30_000);
+  });
+  try {
+    found[name] = { value: await Promise.race([make(), late]) };
+  } catch (error) {
+    const cause = error.cause?.status ? error.cause : error;
+    found[name] = { name: error.name, status: cause.status ?? null, message: String(cause.message) };
+  }
+  clearTimeout(timer);
+  return found[name].value;
+}
+const ended = (handle) => runs.poll(handle, { pollIntervalMs: 100 });
+
+const at = new Date("2026-01-31T12:00:00.500Z");
+const payload = { at, big: 9007199254740992n, tags: new Set(["a"]), of: new Map([["x", 1]]), no: undefined, deep: [{ at }] };
+const echoed = await call("tasks.trigger", () => tasks.trigger("echo-payload", payload));
+await call("runs.poll", async () => await ended(echoed));
+await call("runs.retrieve", () => runs.retrieve(echoed.id));
+await call("a text", async () => ended(await tasks.trigger("echo-payload", "text")));
+const failed = await call("a task that fails", () => tasks.trigger("fail-always", { a: 1 }));
+await call("its error", () => ended(failed));
+
+const options = {
+  delay: "1h", ttl: "10m", queue: "slow", concurrencyKey: "c", idempotencyKey: "once", idempotencyKeyTTL: "1d",
+  tags: ["one", "two"], metadata: { by: "ann" }, priority: 5, maxAttempts: 7,
+};
+const delayed = await call("every option", () => tasks.trigger("echo-payload", { n: 1 }, options));
+await call("the same key", () => tasks.trigger("echo-payload", { n: 1 }, options));
+await call("the delayed run", () => runs.retrieve(delayed.id));
+await call("runs.reschedule", () => runs.reschedule(delayed.id, { delay: "2h" }));
+await call("runs.cancel", () => runs.cancel(delayed.id));
+await call("the canceled run", () => runs.retrieve(delayed.id));
+await call("runs.cancel again", () => runs.cancel(delayed.id));
+await call("runs.replay", async () => ended(await runs.replay(echoed.id)));
+const debounce = { key: "d", delay: "1h", mode: "trailing", maxDelay: "2h" };
+await call("debounced", () => tasks.trigger("echo-payload", { n: 1 }, { debounce }));
+await call("debounced again", () => tasks.trigger("echo-payload", { n: 2 }, { debounce }));
+
+const items = [{ payload: { n: 1 } }, { payload: { n: 2 }, options: { tags: ["second"] } }];
+const batched = await call("tasks.batchTrigger", () => tasks.batchTrigger("echo-payload", items));
+await call("batch.retrieve", () => batch.retrieve(batched.batchId));
+await call("batch.trigger", () => batch.trigger([{ id: "echo-payload", payload: 1 }, { id: "fail-always", payload: 2 }]));
+const keyed = { idempotencyKey: "a batch" };
+await call("a batch with a key", () => tasks.batchTrigger("echo-payload", items, keyed));
+await call("the same batch", () => tasks.batchTrigger("echo-payload", items, keyed));
+
+const page = async (list) => { const one = await list; return { data: one.data, more: one.hasNextPage() }; };
+await call("runs.list", () => page(runs.list({ taskIdentifier: "echo-payload", limit: 2 })));
+await call("runs.list of all", async () => {
+  const ids = [];
+  for await (const run of runs.list({ limit: 2 })) ids.push(run.id);
+  return ids;
+});
+await call("runs.list by status", () => page(runs.list({ status: ["FAILED", "CANCELED"], period: "1d" })));
+await call("runs.list by tag", () => page(runs.list({ tag: "second", from: new Date(0), to: new Date(Date.now() + 60_000) })));
+
+await call("queues.list", () => page(queues.list({ perPage: 10 })));
+await call("queues.pause", () => queues.pause("queue_slow"));
+await call("queues.pause again", () => queues.pause({ type: "custom", name: "slow" }));
+await call("queues.resume", () => queues.resume("queue_slow"));
+await call("queues.resume again", () => queues.resume("queue_slow"));
+await call("queues.retrieve", () => queues.retrieve({ type: "task", name: "echo-payload" }));
+await call("queues.overrideConcurrencyLimit", () => queues.overrideConcurrencyLimit("queue_slow", 3));
+await call("queues.resetConcurrencyLimit", () => queues.resetConcurrencyLimit("queue_slow"));
+
+await call("schedules.list", () => page(schedules.list()));
+await call("schedules.deactivate", () => schedules.deactivate("tick-hourly"));
+await call("schedules.retrieve", () => schedules.retrieve("tick-hourly"));
+await call("schedules.activate", () => schedules.activate("tick-hourly"));
+await call("schedules.timezones", async () => (await schedules.timezones()).timezones.length > 100);
+const clock = { task: "take-tick", cron: "0 3 * * *", timezone: "America/New_York", externalId: "ann", deduplicationKey: "k" };
+const made = await call("schedules.create", () => schedules.create(clock));
+await call("the same schedule", () => schedules.create({ ...clock, cron: "0 4 * * *" }));
+await call("schedules.update", () => schedules.update(made.id, { task: "take-tick", cron: "0 5 * * *", externalId: "bob" }));
+await call("schedules.del", () => schedules.del(made.id));
+await call("a schedule of code", () => schedules.update("tick-hourly", { task: "tick-hourly", cron: "0 5 * * *" }));
+await call("a schedule of a task that takes more", () => schedules.create({ ...clock, task: "take-order" }));
+
+await call("an unknown task", () => tasks.trigger("ecko-payload", 1));
+await call("a wrong payload", () => tasks.trigger("take-order", { number: "x" }));
+await call("an unknown run", () => runs.retrieve("run_00000000000000000000000000"));
+for (const [name, value] of Object.entries({ machine: "large-1x", maxDuration: 60, region: "eu", version: "1" })) {
+  await call(`option ${name}`, () => tasks.trigger("echo-payload", 1, { [name]: value }));
+}
+await call("a leading debounce", () => tasks.trigger("echo-payload", 1, { debounce: { key: "d", delay: "1s", mode: "leading" } }));
+await call("wait.createToken", () => wait.createToken({ timeout: "1h" }));
+await call("wait.listTokens", () => page(wait.listTokens()));
+await call("auth.createPublicToken", () => auth.createPublicToken({ scopes: { read: { runs: [echoed.id] } } }));
+await call("a public token", () => auth.withAuth({ accessToken: echoed.publicAccessToken }, () => runs.retrieve(echoed.id)));
+await call("a wrong key", () => auth.withAuth({ accessToken: "tr_dev_wrong" }, () => runs.retrieve(echoed.id)));
+
+console.log(JSON.stringify(found, (_, value) => (typeof value === "bigint" ? `${value}n` : value)));
+process.exit(0);

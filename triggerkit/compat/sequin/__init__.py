@@ -1,0 +1,1 @@
+"""Sequin's pull API, and its configuration file."""

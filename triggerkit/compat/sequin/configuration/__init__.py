@@ -1,0 +1,1 @@
+"""Sequin's configuration file, as what `triggerkit.toml` says."""

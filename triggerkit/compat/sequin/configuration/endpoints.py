@@ -1,0 +1,88 @@
+"""Endpoints of `sequin.yaml`: their address and headers; secrets stay out of the file."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from triggerkit.compat.sequin.configuration.report import Section, has_variable
+
+
+def read_endpoint(section: Section) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and the table of an endpoint; None where it has no counterpart."""
+    name = section.text("name")
+    if name is None:
+        section.note("it has no name; it is left out")
+        return None
+    if section.flag("webhook.site"):
+        section.note("webhook.site has no counterpart: give an endpoint of your own")
+        return None
+    url = _address(section, name)
+    headers = _headers(section, name)
+    section.end()
+    if url is None:
+        section.note("it has no url; it is left out")
+        return None
+    table: dict[str, Any] = {"url": url}
+    if headers:
+        table["headers"] = headers
+    return name, table
+
+
+def with_path(url: str, path: str) -> str:
+    """Return an endpoint's address with a sink's path behind it."""
+    return f"{url.rstrip('/')}/{path.lstrip('/')}" if path.strip("/") else url
+
+
+def _address(section: Section, name: str) -> str | None:
+    is_local, path = section.flag("local"), section.text("path", "") or ""
+    url = section.raw_text("url")
+    for key in ("host", "port", "scheme", "use_local_tunnel"):
+        if section.has(key):
+            section.note(f"{key} is not read; give a url")
+            section.any(key)
+    if url is None and is_local:
+        variable = variable_of(name, "URL")
+        section.into.settings[variable] = None
+        section.note(
+            f"it is local: put its address, such as http://127.0.0.1:3001, into {variable}"
+        )
+        url = f"${{{variable}}}"
+    return None if url is None else with_path(url, path)
+
+
+def _headers(section: Section, name: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, is_secret in (("headers", False), ("encrypted_headers", True)):
+        for header, value in _pairs(section, key):
+            if is_secret and not has_variable(value):
+                variable = variable_of(name, header)
+                section.into.settings[variable] = None
+                section.note(
+                    f"the value of the encrypted header {header} is left out of the file: put it "
+                    f"into {variable}"
+                )
+                found[header] = f"${{{variable}}}"
+            else:
+                found[header] = value
+    return found
+
+
+def _pairs(section: Section, key: str) -> list[tuple[str, str]]:
+    if isinstance(given := section.any(key), dict):
+        listed: Any = [{"key": name, "value": value} for name, value in given.items()]
+    else:
+        listed = given or []
+    found = []
+    for one in listed if isinstance(listed, list) else [None]:
+        name, value = (one.get("key"), one.get("value")) if isinstance(one, dict) else (None, None)
+        if isinstance(name, str) and isinstance(value, str | int | float):
+            found.append((name, str(value)))
+        else:
+            section.note(f"{key} must be a list of key and value; one is left out")
+    return found
+
+
+def variable_of(*parts: str) -> str:
+    """Return the name of a variable for a secret of these."""
+    return re.sub(r"[^A-Z0-9]+", "_", "_".join(parts).upper()).strip("_")

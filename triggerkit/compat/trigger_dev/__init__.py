@@ -1,0 +1,1 @@
+"""The API that `@trigger.dev/sdk` calls, in its shapes."""
