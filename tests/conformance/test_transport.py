@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from tests.conformance.conftest import Broker
+from tests.conformance.conftest import Broker, RedisServer
 from triggerkit.runs.run import ReadyRun, new_run_id
-from triggerkit.runs.transport.base import Source, Taken, Transport, TransportAway
+from triggerkit.runs.transport.base import Room, Source, Taken, Transport, TransportAway
 
 #: Seconds within which what was pushed arrives, and a lost server is noticed.
 SOON_S = 10.0
@@ -46,6 +47,12 @@ def take_all(source: Source, count: int, each: int = 1) -> list[str]:
         found += source.more(each - 1)
         source.acknowledge()
     return found
+
+
+def first_rank(transport: Transport) -> float:
+    """The rank of the task "work" alone."""
+    [rank] = transport.first_ranks(["work"]).values()
+    return rank
 
 
 @pytest.mark.parametrize(("count", "each"), [(1, 1), (30, 1), (30, 7), (700, 100)])
@@ -84,6 +91,61 @@ def test_more_is_of_the_same_task(broker: Broker) -> None:
         found[taken.task] += taken.ids + source.more(5)
         source.acknowledge()
     assert found == {task: ids(of_task) for task, of_task in runs.items()}
+
+
+def test_where_a_task_has_too_few_the_others_fill_the_room(broker: Broker) -> None:
+    runs = {f"task {number}": ready(16, f"task {number}") for number in range(15)}
+    transport = broker.transport()
+    for of_task in runs.values():
+        # Each is a queue of its own, which takes RabbitMQ its time.
+        comes_back(partial(transport.push, of_task))
+    source = broker.source("idle", *runs)
+    found: dict[str, list[str]] = {task: [] for task in runs}
+    takes = 0
+    while sum(map(len, found.values())) < 240:
+        taken = take(source)
+        takes += 1
+        # Two of each of these to a slot, ten of all others.
+        room = Room(8, 100, lambda task: 2 if task in ("task 1", "task 2") else 10)
+        room.took(taken.task, 1)
+        ids_of = [taken, Taken(taken.task, source.more(room.of(taken.task)), True)]
+        room.took(taken.task, len(ids_of[1].ids))
+        ids_of += source.others(room)
+        source.acknowledge()
+        assert sum(len(some.ids) / room.each(some.task) for some in ids_of) <= 9
+        assert sum(len(some.ids) for some in ids_of) <= 100
+        for some in ids_of:
+            found[some.task] += some.ids
+    assert found == {task: ids(of_task) for task, of_task in runs.items()}
+    if isinstance(broker.server, RedisServer):
+        assert takes <= 10
+
+
+def test_others_are_left_where_there_is_no_room(broker: Broker) -> None:
+    assert broker.transport().push(ready(5) + ready(5, "other"))
+    source = broker.source("work", "other")
+    take(source)
+    room = Room(1, 100, lambda _: 1)
+    room.took("work", 1)
+    assert source.others(room) == []
+    assert source.others(Room(5, 0, lambda _: 1)) == []
+
+
+def test_what_is_taken_of_several_tasks_and_not_acknowledged_comes_again(broker: Broker) -> None:
+    if isinstance(broker.server, RedisServer):
+        pytest.skip("the keeper pushes again what was taken of Redis")
+    runs = ready(3) + ready(3, "other")
+    assert broker.transport().push(runs)
+    source = broker.source("work", "other")
+    taken = take(source)
+    source.more(5)
+    source.others(Room(9, 100, lambda _: 1))
+    found: set[str] = set()
+    while len(found) < 6:
+        found |= {*take(source).ids, *source.more(9)}
+        source.acknowledge()
+    assert found == set(ids(runs))
+    assert taken.ids[0] in found
 
 
 def test_a_task_with_a_backlog_does_not_hold_up_another(broker: Broker) -> None:
@@ -180,19 +242,19 @@ def test_installations_and_tasks_do_not_meet(broker: Broker) -> None:
     assert other.push(ready(3))
     assert broker.transport().push(ready(3, "other"))
     assert broker.source("work").take(0.1) is None
-    assert broker.transport().first_rank("work") == math.inf
+    assert first_rank(broker.transport()) == math.inf
 
 
 def test_the_first_rank_tells_whether_there_is_any(broker: Broker) -> None:
     transport = broker.transport()
     runs = ready(5)
-    assert transport.first_rank("work") == math.inf
+    assert first_rank(transport) == math.inf
     assert transport.push(runs)
     # No greater than that of the first: or runs would be pushed again that are there.
-    assert transport.first_rank("work") <= runs[0].rank
+    assert first_rank(transport) <= runs[0].rank
     source = broker.source("work")
     assert take_all(source, 5, 5) == ids(runs)
-    assert transport.first_rank("work") == math.inf
+    assert first_rank(transport) == math.inf
 
 
 def test_pushing_nothing_is_no_failure(broker: Broker) -> None:
@@ -241,7 +303,7 @@ def test_a_server_that_is_away_is_told_of_and_found_again(
         assert not transport.push([late])
         assert "the runs are safe, and start when it is back" in caplog.text
         with pytest.raises(TransportAway):
-            transport.first_rank("work")
+            first_rank(transport)
         with pytest.raises(TransportAway):
             source.take(SOON_S)
         source.wake()

@@ -178,18 +178,24 @@ class RunClaims:
         self._connection.close()
 
     def claim(
-        self, run_ids: Sequence[str], name: str | None = None, *, with_suspects: bool = True
+        self,
+        run_ids: Sequence[str],
+        name: str | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+        with_suspects: bool = True,
     ) -> list[ClaimedRun]:
         """Claim what can be claimed of `run_ids`; durable before it returns, in the given order.
 
         `name` is the claim's own: when this raises, `claimed_as` tells by it what was claimed.
-        Without `with_suspects`, runs that are to execute alone are left: see `suspects_among`.
+        They are of `tasks`, where that is known. Without `with_suspects`, runs that are to execute
+        alone are left: see `suspects_among`.
         """
         ids = list(run_ids)
-        worker_id = self._worker_id
+        worker_id, of = self._worker_id, self._tasks if tasks is None else list(tasks)
         crashes = SUSPECT if not with_suspects else None
         claimed = self._claimed(
-            _CLAIM, [worker_id, self._version, name, ids, self._tasks, crashes, worker_id]
+            _CLAIM, [worker_id, self._version, name, ids, of, crashes, worker_id]
         )
         if len(claimed) < len(ids):
             self._warn_of_unknown(ids)

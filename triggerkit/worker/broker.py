@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -154,8 +155,10 @@ class RunConsumer(Consumer):
         self._claimed_at = time.monotonic()
         self._is_drained.clear()
         self._claimed.extend(runs)
-        each = self._attempts.durations.runs_per_slot(runs[0].task)
-        self._turns = min(self._slots.wait(0), -(-len(runs) // each)) or 1
+        per_slot = self._attempts.durations.runs_per_slot
+        needed = sum(1 / per_slot(run.task) for run in runs)
+        # Rounded: a hundred hundredths are one.
+        self._turns = min(self._slots.wait(0), math.ceil(round(needed, 3))) or 1
         self._slots.take(self._turns)
 
     def _give_back_stale(self) -> None:

@@ -123,7 +123,7 @@ def test_what_a_source_had_not_acknowledged_is_another_ones(hand: Hand) -> None:
     assert take(source).ids == ids[1:2]
     source.close()
     assert drained(other, 4) == ids[1:]
-    assert hand.transport.first_rank("work") == math.inf
+    assert hand.transport.first_ranks(["work"])["work"] == math.inf
 
 
 def test_a_source_that_takes_nothing_more_gives_back_what_it_holds(hand: Hand) -> None:

@@ -122,9 +122,14 @@ class Unanswered(RunClaims):
     """Claims, and loses the connection before the answer."""
 
     def claim(
-        self, run_ids: Sequence[str], name: str | None = None, *, with_suspects: bool = True
+        self,
+        run_ids: Sequence[str],
+        name: str | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+        with_suspects: bool = True,
     ) -> list[ClaimedRun]:
-        super().claim(run_ids, name, with_suspects=with_suspects)
+        super().claim(run_ids, name, tasks=tasks, with_suspects=with_suspects)
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
 

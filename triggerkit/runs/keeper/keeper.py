@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,9 +103,10 @@ SELECT
     EXISTS (SELECT FROM triggerkit.runs WHERE pending) AS pending,
     (SELECT extract(epoch FROM min(probe_at) - clock_timestamp())::float
      FROM triggerkit.breakers WHERE closed_at IS NULL) AS probe_s,
-    ARRAY(SELECT task FROM waiting WHERE abs({NOW_RANK} - rank) > {int(STRAY_AFTER_S * 1e6)}
+    (SELECT coalesce(jsonb_object_agg(task, rank), '{{}}') FROM waiting
+     WHERE abs({NOW_RANK} - rank) > {int(STRAY_AFTER_S * 1e6)}
         AND task <> ALL (ARRAY(SELECT task FROM triggerkit.breakers WHERE closed_at IS NULL))
-    ) AS tasks,
+    ) AS waiting,
     {CANCELED} AS canceled,
     (SELECT count(*) FROM beat) AS beaten
 """  # noqa: S608 - of constants
@@ -121,7 +122,7 @@ class _Observation(NamedTuple):
     abandoned: bool
     pending: bool
     probe_s: float | None
-    tasks: list[str]
+    waiting: Mapping[str, int]
     canceled: Mapping[str, str]
     beaten: int
 
@@ -202,7 +203,7 @@ class Keeper:
         if look.pending:
             self._step(connection, lambda: admit_pending(connection))
         has_moved = self._move_due(connection, look)
-        refilled = self._refill_all(connection, look.tasks)
+        refilled = self._refill_all(connection, look.waiting)
         if has_moved or refilled == CHUNK:
             return SHORTEST_TICK_S
         # What is due and was not moved is held by somebody's transaction: it is looked at again.
@@ -245,20 +246,22 @@ class Keeper:
                 raise
             logger.warning("a step of the keeper failed (%s); trying again at the next look", error)
 
-    def _refill_all(self, connection: psycopg.Connection, tasks: Sequence[str]) -> int:
-        """Push a chunk of what the transport lost of each task; the most that was pushed of one."""
+    def _refill_all(self, connection: psycopg.Connection, waiting: Mapping[str, int]) -> int:
+        """Push a chunk of what the transport lost of each task, of which `waiting` has the rank of
+        the first ready run; the most that was pushed of one."""
         most = 0
-        for task in tasks:
-            try:
-                most = max(most, self._refill(connection, task))
-            except TransportAway as error:
-                # One that does not answer is not asked for each task: others wait for this look.
-                logger.warning("cannot push runs (%s); they wait", error)
-                break
+        try:
+            # All at once: where runs of a thousand tasks wait, most of them lack nothing.
+            for task, first_rank in self.transport.first_ranks(list(waiting)).items():
+                if waiting[task] < first_rank:
+                    most = max(most, self._refill(connection, task, first_rank))
+                else:
+                    self._missing.pop(task, None)
+        except TransportAway as error:
+            logger.warning("cannot push runs (%s); they wait", error)
         return most
 
-    def _refill(self, connection: psycopg.Connection, task: str) -> int:
-        first_rank = self.transport.first_rank(task)
+    def _refill(self, connection: psycopg.Connection, task: str, first_rank: float) -> int:
         missing = strays(connection, task, first_rank)
         # What is missing at one look may be being claimed; at the next one it is lost. Where the
         # transport has nothing, pushing too much costs nothing.

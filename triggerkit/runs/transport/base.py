@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from triggerkit.runs.run import ReadyRun
@@ -23,6 +24,35 @@ class Taken(NamedTuple):
     at_once: bool
 
 
+class Room:
+    """How many runs a fetcher takes yet: as many as its free slots get done in a moment."""
+
+    def __init__(self, slots: int, most: int, per_slot: Callable[[str], int]) -> None:
+        """`per_slot` is how many runs of a task one slot is given; `most` bounds them all."""
+        self._per_slot = per_slot
+        self.slots = float(slots)
+        self.most = most
+
+    def each(self, task: str) -> int:
+        """Return how many runs of `task` a slot is given."""
+        return self._per_slot(task)
+
+    def of(self, task: str) -> int:
+        """Return how many runs of `task` there is room for."""
+        return max(0, min(math.ceil(self.slots * self.each(task)), self.most))
+
+    def took(self, task: str, count: int) -> None:
+        """Note that `count` runs of `task` were taken."""
+        self.slots -= count / self.each(task)
+        self.most -= count
+
+    @property
+    def is_left(self) -> bool:
+        """Return whether there is room for any."""
+        # What is less than a thousandth of a slot is left by rounding.
+        return self.slots > 1e-3 and self.most > 0
+
+
 class Source(Protocol):
     """The ids that one fetcher of a worker takes; for one thread, but for `wake`."""
 
@@ -35,6 +65,14 @@ class Source(Protocol):
 
     def more(self, count: int) -> list[str]:
         """At most `count` more ids of the task of the last `take`, without waiting.
+
+        Raises:
+            TransportAway: it does not answer.
+        """
+
+    def others(self, room: Room) -> list[Taken]:
+        """Take ids of other tasks than that of the last `take`, without waiting, as long as there
+        is `room`: it need not look at all tasks.
 
         Raises:
             TransportAway: it does not answer.
@@ -60,9 +98,9 @@ class Transport(Protocol):
         A push that failed is not lost: the keeper pushes what the transport lacks.
         """
 
-    def first_rank(self, task: str) -> float:
-        """Return the rank of the run of `task` that would be taken next; infinite when there is
-        none.
+    def first_ranks(self, tasks: Sequence[str]) -> Mapping[str, float]:
+        """Return, for each task, the rank of its run that would be taken next; infinite when there
+        is none.
 
         Whatever is ready and stands before it is not in the transport. One that cannot tell answers
         negative infinity while it has anything: then nothing counts as missing.

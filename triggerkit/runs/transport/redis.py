@@ -9,7 +9,8 @@ import contextlib
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from secrets import token_hex
 from typing import Any
 
@@ -20,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from triggerkit.runs.run import ReadyRun
-from triggerkit.runs.transport.base import Source, Taken, TransportAway, warn_away
+from triggerkit.runs.transport.base import Room, Source, Taken, TransportAway, warn_away
 
 #: Seconds one blocking wait may last: an idle worker asks no more often. Its end can be woken.
 WAIT_S = 5.0
@@ -33,6 +34,29 @@ CONNECTIONS = 16
 
 #: Redis answers within so many seconds when something was there already.
 AT_ONCE_S = 0.005
+
+#: Other tasks that are looked at when a task has fewer runs than there is room for.
+MOST_OTHERS = 100
+
+#: Takes ids of several tasks, as long as there are free slots: of each task as many to a slot as
+#: its runs are short.
+_POP = """
+local slots, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local popped = {}
+for number, key in ipairs(KEYS) do
+    if slots <= 0.001 or most <= 0 then break end
+    local each = tonumber(ARGV[number + 2])
+    local count = math.min(math.ceil(slots * each), most)
+    local ids = redis.call('ZRANGE', key, 0, count - 1)
+    if #ids > 0 then
+        redis.call('ZREMRANGEBYRANK', key, 0, count - 1)
+        popped[#popped + 1] = {number, ids}
+        slots = slots - #ids / each
+        most = most - #ids
+    end
+end
+return popped
+"""
 
 #: Errors of a server that takes no writes: another connection may lead to the new primary.
 _OTHER_SERVER: list[type[Exception]] = [redis.ReadOnlyError]
@@ -58,20 +82,28 @@ class RedisTransport:
     def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `Transport.push`."""
         try:
+            pushes = self._client.pipeline(transaction=False)
             for task, ranks in _by_task(runs).items():
-                self._client.zadd(task_key(self._namespace, task), ranks)
+                pushes.zadd(task_key(self._namespace, task), ranks)
+            pushes.execute()
         except _AWAY as error:
             warn_away("Redis", error)
             return False
         return True
 
-    def first_rank(self, task: str) -> float:
-        """See `Transport.first_rank`."""
+    def first_ranks(self, tasks: Sequence[str]) -> Mapping[str, float]:
+        """See `Transport.first_ranks`."""
+        looks = self._client.pipeline(transaction=False)
+        for task in tasks:
+            looks.zrange(task_key(self._namespace, task), 0, 0, withscores=True)
         try:
-            first: Any = self._client.zrange(task_key(self._namespace, task), 0, 0, withscores=True)
+            found: Any = looks.execute()
         except _AWAY as error:
             raise TransportAway(str(error)) from error
-        return float(first[0][1]) if first else math.inf
+        return {
+            task: float(first[0][1]) if first else math.inf
+            for task, first in zip(tasks, found, strict=True)
+        }
 
     def source(self, tasks: Sequence[str]) -> Source:
         """See `Transport.source`."""
@@ -92,6 +124,7 @@ class RedisSource:
         self._keys = deque(self._tasks)
         self._wake_key = f"triggerkit:{namespace}:wake:{token_hex(8)}"
         self._key = ""
+        self._pop = client.register_script(_POP)
 
     def take(self, timeout_s: float) -> Taken | None:
         """See `Source.take`."""
@@ -122,6 +155,20 @@ class RedisSource:
         except _AWAY as error:
             raise TransportAway(str(error)) from error
         return list(run_ids)
+
+    def others(self, room: Room) -> list[Taken]:
+        """See `Source.others`."""
+        if not room.is_left or len(self._keys) < 2:
+            return []
+        # Those whose turns come next.
+        keys = list(islice(self._keys, 1, 1 + MOST_OTHERS))
+        tasks = [self._tasks[key] for key in keys]
+        try:
+            popped: Any = self._pop(keys, [room.slots, room.most, *map(room.each, tasks)])
+        except _AWAY as error:
+            raise TransportAway(str(error)) from error
+        self._keys.rotate(-(popped[-1][0] if popped else len(keys)))
+        return [Taken(tasks[number - 1], ids, True) for number, ids in popped]
 
     def acknowledge(self) -> None:
         """Nothing to do: the keeper knows what was taken and not claimed."""
@@ -159,8 +206,10 @@ class AsyncRedisTransport:
     async def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `AsyncTransport.push`."""
         try:
+            pushes = self._client.pipeline(transaction=False)
             for task, ranks in _by_task(runs).items():
-                await self._client.zadd(task_key(self._namespace, task), ranks)
+                pushes.zadd(task_key(self._namespace, task), ranks)
+            await pushes.execute()
         except _AWAY as error:
             warn_away("Redis", error)
             return False

@@ -15,7 +15,7 @@ import psycopg
 from triggerkit.failpoints import reach
 from triggerkit.runs.claim import RunClaims
 from triggerkit.runs.run import ClaimedRun, ReadyRun, is_run_id
-from triggerkit.runs.transport.base import Source, TransportAway
+from triggerkit.runs.transport.base import Room, Source, Taken, TransportAway
 from triggerkit.worker.fetch.duration_estimate import DurationEstimate
 from triggerkit.worker.fetch.slots import Slots
 from triggerkit.worker.fetch.solitude import Solitude
@@ -75,12 +75,11 @@ class Fetcher:
             if taken is None:
                 return []
             reach("run-popped")
-            ids = taken.ids
+            found = [taken]
             # What came after a wait came alone: asking for more would only delay it.
             if taken.at_once:
-                each = 1 if self._durations is None else self._durations.runs_per_slot(taken.task)
-                ids = ids + self._source.more(min(free * each, MAX_CLAIM) - len(ids))
-            runs = self._claim_in_postgres(ids)
+                found += self._more(taken.task, free)
+            runs = self._claim_in_postgres(found)
             # What is claimed is ours, whether the transport hears of it or not.
             with contextlib.suppress(TransportAway):
                 self._source.acknowledge()
@@ -131,7 +130,19 @@ class Fetcher:
         """Return whether nothing more is taken."""
         return self._closed.is_set()
 
-    def _claim_in_postgres(self, ids: list[str]) -> list[ClaimedRun]:
+    def _more(self, task: str, free: int) -> list[Taken]:
+        """Take what there is room for beside the first run of `task`: of it, then of others."""
+        room = Room(free, MAX_CLAIM, self._runs_per_slot)
+        room.took(task, 1)
+        ids = self._source.more(room.of(task))
+        room.took(task, len(ids))
+        return [Taken(task, ids, True), *self._source.others(room)]
+
+    def _runs_per_slot(self, task: str) -> int:
+        return 1 if self._durations is None else self._durations.runs_per_slot(task)
+
+    def _claim_in_postgres(self, found: list[Taken]) -> list[ClaimedRun]:
+        ids = [run_id for taken in found for run_id in taken.ids]
         known = [run_id for run_id in ids if is_run_id(run_id)]
         if len(known) < len(ids):
             logger.warning(
@@ -143,7 +154,9 @@ class Fetcher:
             if not is_open:
                 # The keeper pushes again what was taken.
                 return []
-            runs = self._claimed(claims, known)
+            # Looked for among the tasks that the ids are of: a worker may know thousands.
+            tasks = list(dict.fromkeys(taken.task for taken in found))
+            runs = self._claimed(claims, known, tasks)
             if len(runs) < len(known) and (suspects := claims.suspects_among(known)):
                 self._solitude.want(suspects, self)
         return runs
@@ -156,7 +169,7 @@ class Fetcher:
                 self._solitude.begin()
                 try:
                     with self._connected() as claims:
-                        if runs := self._claimed(claims, [run_id], with_suspects=True):
+                        if runs := self._claimed(claims, [run_id], None, with_suspects=True):
                             return runs
                     self._solitude.end(run_id)
                 except BaseException:
@@ -166,11 +179,16 @@ class Fetcher:
         return []
 
     def _claimed(
-        self, claims: RunClaims, run_ids: list[str], *, with_suspects: bool = False
+        self,
+        claims: RunClaims,
+        run_ids: list[str],
+        tasks: list[str] | None,
+        *,
+        with_suspects: bool = False,
     ) -> list[ClaimedRun]:
         name = token_hex(8)
         self._unanswered[name] = time.monotonic()
-        runs = claims.claim(run_ids, name, with_suspects=with_suspects)
+        runs = claims.claim(run_ids, name, tasks=tasks, with_suspects=with_suspects)
         del self._unanswered[name]
         return runs
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from triggerkit.runs.transport.base import Taken, TransportAway
+from triggerkit.runs.transport.base import Room, Taken, TransportAway
 from triggerkit.runs.transport.rabbitmq.broker import IdBroker, ids_in, queue_of
 from triggerkit.runs.transport.rabbitmq.connection import WAIT_S, BrokerConnection
 
@@ -46,7 +46,7 @@ class RabbitmqSource:
         self._held: dict[str, deque[_Delivery]] = {task: deque() for task in tasks}
         self._turns = deque(tasks)
         self._task = ""
-        self._unacknowledged: list[tuple[_Delivery, str]] = []
+        self._unacknowledged: list[tuple[str, _Delivery, str]] = []
         self._is_subscribed = self._is_taking = self._is_woken = False
         self._taken_at = 0.0
         self._error: TransportAway | None = None
@@ -74,18 +74,28 @@ class RabbitmqSource:
             if task is None:
                 return None
             self._task = task
-            ids = self._pop(1)
-            return Taken(task, ids, bool(self._held[task]))
+            ids = self._pop(task, 1)
+            return Taken(task, ids, any(self._held.values()))
 
     def more(self, count: int) -> list[str]:
         """See `Source.more`."""
         with self._changed:
-            return self._pop(count)
+            return self._pop(self._task, count)
+
+    def others(self, room: Room) -> list[Taken]:
+        """See `Source.others`."""
+        found: list[Taken] = []
+        with self._changed:
+            while room.is_left and (task := self._next_task()) is not None:
+                ids = self._pop(task, room.of(task))
+                room.took(task, len(ids))
+                found.append(Taken(task, ids, True))
+        return found
 
     def acknowledge(self) -> None:
         """See `Source.acknowledge`."""
         with self._changed:
-            taken = list(dict.fromkeys(delivery for delivery, _ in self._unacknowledged))
+            taken = list(dict.fromkeys(delivery for _, delivery, _ in self._unacknowledged))
             self._unacknowledged.clear()
             for delivery in taken:
                 delivery.is_begun = True
@@ -114,19 +124,19 @@ class RabbitmqSource:
                 return self._turns[-1]
         return None
 
-    def _pop(self, count: int) -> list[str]:
+    def _pop(self, task: str, count: int) -> list[str]:
         ids: list[str] = []
-        held = self._held[self._task]
+        held = self._held[task]
         while held and len(ids) < count:
             ids.append(held[0].ids.popleft())
-            self._unacknowledged.append((held[0], ids[-1]))
+            self._unacknowledged.append((task, held[0], ids[-1]))
             if not held[0].ids:
                 held.popleft()
         return ids
 
     def _put_back(self) -> None:
-        for delivery, run_id in reversed(self._unacknowledged):
-            held = self._held[self._task]
+        for task, delivery, run_id in reversed(self._unacknowledged):
+            held = self._held[task]
             if not delivery.ids:
                 held.appendleft(delivery)
             delivery.ids.appendleft(run_id)

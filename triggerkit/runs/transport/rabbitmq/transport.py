@@ -8,9 +8,8 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 
 from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.transport.base import Source, TransportAway, warn_away
@@ -43,14 +42,17 @@ class RabbitmqTransport:
             return False
         return True
 
-    def first_rank(self, task: str) -> float:
-        """See `Transport.first_rank`. RabbitMQ tells no more than whether it has any.
+    def first_ranks(self, tasks: Sequence[str]) -> Mapping[str, float]:
+        """See `Transport.first_ranks`. RabbitMQ tells no more than whether it has any.
 
         So what a push left out that failed midway is found when the queue is empty.
         """
-        queue = queue_of(self._namespace, task)
-        waiting = self._connection.call(partial(self._broker.waiting, queue))
-        return -math.inf if waiting else math.inf
+        queues = [queue_of(self._namespace, task) for task in tasks]
+        waiting = self._connection.call(lambda: [*map(self._broker.waiting, queues)])
+        return {
+            task: -math.inf if is_any else math.inf
+            for task, is_any in zip(tasks, waiting, strict=True)
+        }
 
     def source(self, tasks: Sequence[str]) -> Source:
         """See `Transport.source`."""
