@@ -19,19 +19,63 @@ from triggerkit.state.reading import Reads, rows_of
 #: estimated by its positions, so that the answer takes as long for a thousand as for ten million.
 COUNTED = 4000
 
-#: Entries that are counted for all cursors together, so that it takes as long for thousands of
-#: consumers that are far behind; but so many for each.
+#: Entries that are counted for all places of cursors together, so that it takes as long for
+#: thousands of consumers that are far behind; but so many for each.
 COUNTED_TOGETHER = 500_000
 LEAST_COUNTED = 5
 
 #: Parked messages that are counted at most, of each state.
 PARKED_COUNTED = 100_000
 
-#: `k.partition` is -1 where one cursor stands for all partitions.
+#: `k.partition` is -1 where one cursor stands for all partitions. The log is read once for all
+#: cursors that are at the same place of it, as those are that get none of what is written, and its
+#: entries are counted by what they are of: a consumer then only looks its tables up.
 _LAG = """
-WITH room AS MATERIALIZED (
+WITH places AS MATERIALIZED (
+    SELECT c.id, c.database_id, n.partition, k.position
+    FROM triggerkit.cursors k
+    JOIN triggerkit.consumers c ON c.id = k.consumer_id
+    JOIN generate_series(0, %(partitions)s - 1) n (partition) ON k.partition IN (n.partition, -1)),
+starts AS MATERIALIZED (SELECT DISTINCT database_id, partition, position FROM places),
+room AS MATERIALIZED (
     SELECT greatest(%(least)s, least(%(counted)s, %(together)s / greatest(1, count(*)))) AS entries
-    FROM triggerkit.cursors)
+    FROM starts),
+seen AS MATERIALIZED (
+    SELECT s.database_id, s.partition, s.position, x.consumer_id,
+        triggerkit.table_text(x.schema_name, x.table_name) AS name,
+        count(*) AS entries, max(x.position) AS last, min(x.captured_at) AS oldest
+    FROM starts s CROSS JOIN LATERAL (
+        SELECT v.position, v.captured_at, v.schema_name, v.table_name, v.consumer_id
+        FROM triggerkit.events v
+        WHERE v.database_id = s.database_id AND v.partition = s.partition
+          AND v.position > s.position
+        ORDER BY v.position LIMIT (SELECT entries FROM room)) x
+    GROUP BY s.database_id, s.partition, s.position, x.schema_name, x.table_name, x.consumer_id),
+looked AS MATERIALIZED (
+    SELECT database_id, partition, position, sum(entries) AS entries, max(last) AS last
+    FROM seen GROUP BY database_id, partition, position),
+wanted AS MATERIALIZED (
+    SELECT p.id, p.database_id, p.partition, p.position, s.entries, s.oldest
+    FROM places p
+    JOIN triggerkit.consumers c ON c.id = p.id
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT jsonb_array_elements_text(c.definition -> 'tables')) t (name)
+    JOIN seen s ON s.database_id = p.database_id AND s.partition = p.partition
+        AND s.position = p.position AND s.name = t.name AND s.consumer_id IS NULL
+    UNION ALL
+    SELECT p.id, p.database_id, p.partition, p.position, s.entries, s.oldest
+    FROM places p
+    JOIN seen s ON s.database_id = p.database_id AND s.partition = p.partition
+        AND s.position = p.position AND s.consumer_id = p.id),
+lags AS MATERIALIZED (
+    SELECT w.id, min(w.oldest) AS oldest,
+        sum(w.entries + CASE WHEN l.entries < (SELECT entries FROM room) THEN 0 ELSE
+            greatest(0, d.next_position - 1 - l.last) / %(partitions)s::numeric
+            * w.entries / l.entries END) AS messages
+    FROM wanted w
+    JOIN looked l USING (database_id, partition, position)
+    JOIN triggerkit.databases d ON d.id = w.database_id
+    GROUP BY w.id)
 SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS task,
     ARRAY(SELECT jsonb_array_elements_text(c.definition -> 'tables')) AS tables,
     ARRAY(SELECT concat_ws(' ', f ->> 'column', f ->> 'operator', f ->> 'value')
@@ -59,27 +103,8 @@ SELECT c.id, c.name, c.kind, c.state, c.last_error, c.definition ->> 'task' AS t
           AND (d.status IS NULL OR d.status NOT BETWEEN 200 AND 299)) f
      WHERE k.consumer_id = c.id AND k.batch_id IS NOT NULL) AS failing_since
 FROM triggerkit.consumers c
-JOIN triggerkit.databases d ON d.id = c.database_id
 LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
-CROSS JOIN LATERAL (
-    SELECT min(s.oldest) AS oldest, sum(s.wanted + CASE WHEN s.seen < s.most THEN 0 ELSE
-        greatest(0, d.next_position - 1 - s.last) / %(partitions)s::numeric * s.wanted / s.seen
-        END) AS messages
-    FROM triggerkit.cursors k
-    JOIN generate_series(0, %(partitions)s - 1) n (partition) ON k.partition IN (n.partition, -1)
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS seen, max(x.position) AS last, (SELECT entries FROM room) AS most,
-            count(*) FILTER (WHERE x.wanted) AS wanted,
-            min(x.captured_at) FILTER (WHERE x.wanted) AS oldest
-        FROM (
-            SELECT v.position, v.captured_at, CASE WHEN v.consumer_id IS NULL
-                THEN c.definition -> 'tables' ? triggerkit.table_text(v.schema_name, v.table_name)
-                ELSE v.consumer_id = c.id END AS wanted
-            FROM triggerkit.events v
-            WHERE v.database_id = c.database_id AND v.partition = n.partition
-              AND v.position > k.position
-            ORDER BY v.position LIMIT (SELECT entries FROM room)) x) s
-    WHERE k.consumer_id = c.id) l
+LEFT JOIN lags l ON l.id = c.id
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'failing') AS failing,
         count(*) FILTER (WHERE state = 'waiting') AS waiting,

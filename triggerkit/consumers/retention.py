@@ -67,6 +67,7 @@ WITH p AS (
         AS p (consumer_id, epoch, partition, position)
 ), locked AS MATERIALIZED (
     SELECT p.* FROM triggerkit.cursors k JOIN p USING (consumer_id, partition)
+    WHERE k.position < p.position
     ORDER BY k.consumer_id, k.partition FOR NO KEY UPDATE OF k
 )
 UPDATE triggerkit.cursors k SET position = p.position
@@ -93,11 +94,17 @@ UPDATE triggerkit.databases SET retained_from = %s WHERE id = %s AND retained_fr
 
 _TAKE_BACK = "UPDATE triggerkit.databases SET retained_from = %s WHERE id = %s"
 
+#: By the index of each consumer's partitions, in one statement for all of them.
 _OLD_DELIVERIES = """
 DELETE FROM triggerkit.deliveries WHERE id = ANY (ARRAY(
-    SELECT id FROM triggerkit.deliveries
-    WHERE consumer_id = %s AND partition = %s AND last_position < %s
-    ORDER BY last_position LIMIT %s))
+    SELECT d.id FROM triggerkit.consumers c
+    CROSS JOIN generate_series(-1, %(partitions)s - 1) n (partition)
+    CROSS JOIN LATERAL (
+        SELECT o.id FROM triggerkit.deliveries o
+        WHERE o.consumer_id = c.id AND o.partition = n.partition
+          AND o.last_position < %(retained_from)s
+        ORDER BY o.last_position LIMIT %(rows)s) d
+    WHERE c.database_id = %(database)s LIMIT %(rows)s))
 """
 
 _GAP = re.compile(r"positions (\d+) to \d+ ")
@@ -282,11 +289,11 @@ async def _delete_deliveries(
     connection: psycopg.AsyncConnection, database_id: int, retained_from: int
 ) -> None:
     """Forget deliveries of what the log has not any more, in short statements."""
-    cursor = await connection.execute(
-        "SELECT id FROM triggerkit.consumers WHERE database_id = %s", [database_id]
-    )
-    for (consumer_id,) in await cursor.fetchall():
-        for partition in range(-1, PARTITIONS):
-            parameters = [consumer_id, partition, retained_from, DELETE_ROWS]
-            while (await connection.execute(_OLD_DELIVERIES, parameters)).rowcount == DELETE_ROWS:
-                pass
+    parameters = {
+        "database": database_id,
+        "partitions": PARTITIONS,
+        "retained_from": retained_from,
+        "rows": DELETE_ROWS,
+    }
+    while (await connection.execute(_OLD_DELIVERIES, parameters)).rowcount == DELETE_ROWS:
+        pass
