@@ -23,6 +23,7 @@ from bench.targets import (
     growth,
     latency,
     memory,
+    numbers,
     pull,
     runs,
     source,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Report]] = {
     "T8": dashboard.run,
     "T9": growth.run,
     "T10": waste.run,
+    "T11": numbers.run,
     "T12": events.run,
     "pull": pull.run,
 }
