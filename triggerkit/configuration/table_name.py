@@ -44,7 +44,7 @@ class TableName(NamedTuple):
         return table_text(*self)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def table_text(schema: str, name: str) -> str:
     """Return the text of a table's name: that of a `TableName`, and of `triggerkit.table_text` in
     the state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from triggerkit.consumers.backfill.scheduler import Backfills
 from triggerkit.consumers.backfill.table import MARKER_PREFIX, Survivors
 from triggerkit.log.entry import Entry, Pending
+from triggerkit.log.followed import Moves, note_moves
 from triggerkit.log.writer import LogWriter, Statement
 from triggerkit.lsn import Lsn
 from triggerkit.replication import heartbeat
@@ -28,6 +29,8 @@ class Appender:
         self._backfills = backfills
         self._survivors: list[Survivors] = []
         self._statements: list[Statement] = []
+        #: Where the entries of the last append are, where not all were kept.
+        self.moves: Moves | None = None
 
     @property
     def last_position(self) -> int:
@@ -57,6 +60,8 @@ class Appender:
             survivors.reader.stored()
         self._survivors.clear()
         self._statements.clear()
+        forgotten, self._writer.forgotten = self._writer.forgotten, {}
+        self.moves = note_moves(entries, forgotten) if forgotten else None
         return entries, end.end_lsn
 
     async def _write(self, part: TransactionPart) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import orjson
 
-from triggerkit.configuration.table_name import table_text
+from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.endpoints.model import SealedEndpoint
-from triggerkit.log.entry import Entry
+from triggerkit.log.entry import Entry, Subject
 from triggerkit.log.json_object import read_object, split_object
 
 # The partition of the one cursor of a consumer that is ordered as a whole.
@@ -64,6 +64,13 @@ class Consumer:
     spans: tuple[BackfillSpan, ...] = ()
     #: In the order of their positions.
     past_slots: tuple[PastSlot, ...] = ()
+    #: What it follows of the log: its tables, and what is for it alone.
+    subjects: frozenset[Subject] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tables = [TableName.parse(text) for text in self.definition.tables]
+        subjects = frozenset([self.id, *(tuple(table) for table in tables)])
+        object.__setattr__(self, "subjects", subjects)
 
     @property
     def is_pulled(self) -> bool:
@@ -75,7 +82,7 @@ class Consumer:
         definition = self.definition
         if entry.consumer_id is not None:
             return entry.consumer_id == self.id
-        if table_text(entry.schema, entry.table) not in definition.tables:
+        if (entry.schema, entry.table) not in self.subjects:
             return False
         actions, columns = definition.actions, definition.when_changed
         if actions is not None and entry.action not in actions:

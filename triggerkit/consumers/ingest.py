@@ -8,6 +8,7 @@ from time import monotonic
 
 from triggerkit.consumers.appender import Appender, split_at_last_end
 from triggerkit.log.entry import Entry
+from triggerkit.log.followed import Moves
 from triggerkit.replication.capture import Capture
 from triggerkit.replication.read_ahead import ReadAhead
 
@@ -22,9 +23,9 @@ PACE_S = 0.01
 #: What is no little any more, in bytes of frames.
 PACED_BYTES = 64 * 1024
 
-#: Told what is in the log now: the entries, if they were kept, the last position, and whether much
-#: more was read already.
-Appended = Callable[[list[Entry], int, bool], None]
+#: Told what is in the log now: the entries, if they were kept, the last position, whether much more
+#: was read already, and where all entries are if not all were kept.
+Appended = Callable[[list[Entry], int, bool, Moves | None], None]
 
 
 async def ingest(capture: Capture, appender: Appender, appended: Appended) -> None:
@@ -61,6 +62,7 @@ async def _append(
         for some in split_at_last_end(parts):
             entries, confirmed = await appender.append(some)
             if confirmed is not None:
-                appended(entries, appender.last_position, ahead.size_bytes >= PACED_BYTES)
+                is_growing = ahead.size_bytes >= PACED_BYTES
+                appended(entries, appender.last_position, is_growing, appender.moves)
                 capture.confirm(confirmed)
         await ahead.wait_until_due(PACED_BYTES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
 from triggerkit.configuration.table_name import table_text
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.shared_parts import Parts, kind_of, parts_of
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import entry_of_row
 from triggerkit.timestamps import iso_utc_of
@@ -17,13 +18,14 @@ from triggerkit.timestamps import iso_utc_of
 class IdempotencyKeys:
     """The idempotency keys of one consumer's messages, unique per consumer and replay."""
 
-    __slots__ = ("_consumer", "_history", "_replay", "_slot_position")
+    __slots__ = ("_consumer", "_replay", "_slot_position", "history")
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._slot_position = consumer.slot_position
         self._replay = f"{consumer.id}.{consumer.replay_epoch}"
-        self._history = f"{self._replay}.{consumer.system_identifier}.{consumer.database_epoch}"
+        #: How the keys of changes by the present slot begin, plain ASCII.
+        self.history = f"{self._replay}.{consumer.system_identifier}.{consumer.database_epoch}"
 
     def of(self, entry: Entry) -> str:
         """Return the key of `entry`."""
@@ -36,7 +38,7 @@ class IdempotencyKeys:
     def of_change(self, commit_lsn: int, commit_idx: int) -> str:
         """Return the key of a change by the present slot: where it stands in its database's
         history, plain ASCII."""
-        return f"{self._history}.{commit_lsn}.{commit_idx}"
+        return f"{self.history}.{commit_lsn}.{commit_idx}"
 
     def of_row(self, backfill_id: int, schema: str, table: str, key: str) -> str:
         """Return the key of a row that a backfill read."""
@@ -46,13 +48,15 @@ class IdempotencyKeys:
 class Renderer:
     """Renders entries for one consumer; what is the same for many of them is encoded once."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, parts_of: Callable[[Entry], Parts] = parts_of) -> None:
+        """`parts_of` gives what an entry's messages have in common for all consumers."""
         self._consumer = consumer
+        self._parts_of = parts_of
         self._keys = IdempotencyKeys(consumer)
+        self._history = self._keys.history.encode()
         self._slot_position = consumer.slot_position
         self._past: dict[int, Renderer] = {}
-        self._is_grouped = consumer.definition.group_by is not None
-        self._kinds: dict[tuple[str, str, str], str] = {}
+        self._is_plain = consumer.definition.group_by is None
         database = {
             "id": str(consumer.database_id),
             "name": consumer.database_name,
@@ -64,57 +68,44 @@ class Renderer:
         if consumer.definition.annotations is not None:
             named["annotations"] = consumer.definition.annotations
         parts = tuple(map(orjson.dumps, (consumer.database_name, database, named)))
-        self._constant = (
+        self.constant = (
             b',"database_name":%b,"database":%b,"consumer":%b,"transaction_annotations":' % parts
         )
-        self._without_annotations = b"%bnull}}" % self._constant
+        self._without_annotations = b"%bnull}}" % self.constant
 
     def message(self, entry: Entry) -> bytes:
         """Return the message of `entry` in the shape of `triggerkit.message.Envelope`."""
-        (
-            position, _, schema, table, key, action, commit_lsn, commit_idx, commit_at, xid,
-            record, changes, unchanged, _, backfill_id, _, annotations,
-        ) = entry  # fmt: skip
-        if position < self._slot_position:
-            return self._of_slot(position).message(entry)
-        kind = self._kinds.get((schema, table, action)) or self._kind(schema, table, action)
-        if backfill_id is None:
-            identity = f'"{self._keys.of_change(commit_lsn, commit_idx)}"'
+        if entry.position < self._slot_position:
+            return self._of_slot(entry.position).message(entry)
+        head, middle, unchanged = self._parts_of(entry)
+        if not self._is_plain or entry.backfill_id is not None:
+            head, middle = self._own_parts(entry, head, middle)
+        elif not unchanged and entry.annotations is None:
+            return b"%b%b%b%b" % (head, self._history, middle, self._without_annotations)
         else:
-            identity = _text(self._keys.of_row(backfill_id, schema, table, key))
-        metadata = (
-            f'{kind}{key},"commit_timestamp":"{commit_at}","commit_lsn":{commit_lsn},'
-            f'"commit_idx":{commit_idx},"idempotency_key":{identity},"position":{position},'
-            f'"xid":{"null" if xid is None else xid}'
-        )
-        if self._is_grouped:
-            metadata += f',"group":{_text(self._consumer.key_of(entry))}'
-        if unchanged:
-            metadata += f',"unchanged":{orjson.dumps(unchanged).decode()}'
+            head = head + self._history
         tail = self._without_annotations
-        if annotations is not None:
-            tail = b"%b%b}}" % (self._constant, annotations.encode())
-        return b'{"record":%b,"changes":%b%b%b' % (
-            record or b"null",
-            b"null" if action != "update" else changes or (b"{}" if record else b"null"),
-            metadata.encode(),
-            tail,
-        )
+        if entry.annotations is not None:
+            tail = b"%b%b}}" % (self.constant, entry.annotations.encode())
+        return b"%b%b%b%b" % (head, middle, unchanged, tail)
+
+    def _own_parts(self, entry: Entry, head: bytes, middle: bytes) -> tuple[bytes, bytes]:
+        """Return the parts with the key of a row that a backfill read, and with the group."""
+        identity = self._history
+        if entry.backfill_id is not None:
+            of_row = self._keys.of_row(entry.backfill_id, entry.schema, entry.table, entry.key)
+            identity = orjson.dumps(of_row)[1:-1]
+        if not self._is_plain:
+            middle += b',"group":%b' % orjson.dumps(self._consumer.key_of(entry))
+        return head + identity, middle
 
     def _of_slot(self, position: int) -> Renderer:
         """Return what renders the entries of the slot before that captured `position`."""
         consumer = self._consumer.at(position)
         known = self._past.get(consumer.database_epoch)
         if known is None:
-            known = self._past[consumer.database_epoch] = Renderer(consumer)
+            known = self._past[consumer.database_epoch] = Renderer(consumer, self._parts_of)
         return known
-
-    def _kind(self, schema: str, table: str, action: str) -> str:
-        """Return what the messages of such changes have in common, from their action on."""
-        names = orjson.dumps({"table_schema": schema, "table_name": table}).decode()[1:-1]
-        kind = f',"action":"{action}","metadata":{{{names},"record_pks":'
-        self._kinds[schema, table, action] = kind
-        return kind
 
 
 class RowRenderer:
@@ -127,9 +118,8 @@ class RowRenderer:
     def __init__(self, consumer: Consumer, renderer: Renderer) -> None:
         """`consumer` has neither filters nor functions nor `group_by` nor `when_changed`."""
         self._consumer = consumer
-        self._kind_of = renderer._kind
-        self._keys = renderer._keys
-        self._constant = renderer._constant.decode()
+        self._keys = IdempotencyKeys(consumer)
+        self._constant = renderer.constant.decode()
         self._kinds: dict[tuple[str, str, str], tuple[bool, str]] = {}
 
     def render(
@@ -194,7 +184,7 @@ class RowRenderer:
         known = self._kinds.get((schema, table, action))
         if known is None:
             entry = entry_of_row(row)._replace(consumer_id=None)
-            kind = self._kind_of(schema, table, action)
+            kind = kind_of(schema, table, action)
             known = self._kinds[schema, table, action] = self._consumer.wants(entry), kind
         return known
 

@@ -11,7 +11,8 @@ import orjson
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.filters.filter import RetypedColumn, all_of
 from triggerkit.consumers.render import Renderer, RowRenderer
-from triggerkit.log.entry import Entry
+from triggerkit.consumers.shared_parts import Parts, parts_of
+from triggerkit.log.entry import NOBODY, Entry, Subject
 from triggerkit.log.json_object import read_object, split_object
 from triggerkit.message import UNCHANGED, Change, Envelope
 
@@ -46,9 +47,10 @@ class Selection:
     Its functions are called in another process, for what is selected here.
     """
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, parts_of: Callable[[Entry], Parts] = parts_of) -> None:
+        """`parts_of` gives what an entry's messages have in common for all consumers."""
         definition = consumer.definition
-        self._renderer = Renderer(consumer)
+        self._renderer = Renderer(consumer, parts_of)
         self._test = all_of(definition.filters)
         #: Whether functions decide what remains, and make what is sent of it.
         self.leaves_calls = bool(definition.filter or definition.transform)
@@ -57,7 +59,9 @@ class Selection:
         #: Whether not all that the consumer follows is wanted.
         self.filters = self._test is not None
         #: Whether an entry is for the consumer, its filters left aside.
-        self.follows = consumer.wants
+        self.follows: Callable[[Entry], bool] = consumer.wants
+        if definition.actions is None and definition.when_changed is None:
+            self.follows = _among(consumer.subjects)
         self._lacks_group = consumer.lacks_group
         #: Whether the consumer waits at an entry, for a truncate.
         self.stops_at = consumer.stops_at
@@ -100,6 +104,17 @@ class Selection:
             return WANTED if self._test(_record(members["record"])) else UNWANTED
         except BaseException as error:
             return Verdict(True, _raised("filter", error))
+
+
+def _among(subjects: frozenset[Subject]) -> Callable[[Entry], bool]:
+    """Return what says the same as `Consumer.wants` where an entry's subject is all that counts."""
+
+    def follows(entry: Entry) -> bool:
+        consumer_id = entry.consumer_id
+        subject = consumer_id or (entry.schema, entry.table)
+        return subject in subjects and consumer_id != NOBODY
+
+    return follows
 
 
 def filtered(function: Callable[[Any], Any], message: bytes) -> bool | Faulty:

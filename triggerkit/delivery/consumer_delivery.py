@@ -14,6 +14,7 @@ from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
 from triggerkit.consumers.selection import WANTED, Selection
+from triggerkit.consumers.shared_parts import Parts, parts_of
 from triggerkit.delivery.batch import Batch
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay
@@ -24,7 +25,7 @@ from triggerkit.delivery.kafka.way import LONGEST_PAUSE_S, KafkaWay
 from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.delivery.slots import PushSlots
 from triggerkit.delivery.tunnel.way import TunnelWay, first_of, place_of, place_of_parked
-from triggerkit.delivery.turns import Barrier, Turns
+from triggerkit.delivery.turns import Barrier, Settle, Turns
 from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import Entry
 from triggerkit.log.reader import LogReader
@@ -56,11 +57,16 @@ class ConsumerDelivery:
         direct: DirectWay,
         kafka: KafkaWay | None = None,
         tunnels: TunnelWay | None = None,
+        parts_of: Callable[[Entry], Parts] = parts_of,
     ) -> None:
         self.consumer = consumer
-        self.selection = Selection(consumer)
+        self._parts_of = parts_of
+        self.selection = Selection(consumer, parts_of)
         self.functions = _functions_of(consumer)
         self.reader = reader
+        self.followed = reader.follow(consumer.subjects)
+        #: Of each lane, which enters its own.
+        self.settles: list[Settle] = []
         self.store = store
         self.parked_keys: set[str] = set()
         self.parking = asyncio.Lock()
@@ -72,7 +78,7 @@ class ConsumerDelivery:
         self.is_awaited = False
         #: Whether nothing more is to be sent.
         self.is_draining = False
-        self.barrier = Barrier(reader)
+        self.barrier = Barrier(self.settles)
         self.health = Health()
         self.turns = Turns()
         self.slots = PushSlots(consumer.definition.concurrency)
@@ -116,6 +122,7 @@ class ConsumerDelivery:
 
     async def end(self) -> None:
         """End what was started, at once."""
+        self.reader.unfollow(self.followed)
         await self.functions.end()
 
     async def outcomes(self, selection: Selection, entries: Sequence[Entry]) -> dict[int, Outcome]:
@@ -158,7 +165,11 @@ class ConsumerDelivery:
             functions = _functions_of(consumer)
             await functions.start()
         before = self.consumer
-        self.selection = Selection(consumer)
+        # What came before the edit was for the consumer as it was.
+        for settle in self.settles:
+            settle()
+        self.reader.refollow(self.followed, consumer.subjects)
+        self.selection = Selection(consumer, self._parts_of)
         self.consumer = consumer
         self.slots.limit = consumer.definition.concurrency
         if (consumer.target, consumer.definition) != (before.target, before.definition):

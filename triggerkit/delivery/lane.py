@@ -18,13 +18,12 @@ from triggerkit.delivery.isolation import Suspicion
 from triggerkit.delivery.outcomes import Outcomes
 from triggerkit.delivery.push import GONE, Answer, of_batch
 from triggerkit.failpoints import reach
-from triggerkit.log.buffered import READ_LIMIT, BufferedReader
+from triggerkit.log.buffered import BufferedReader
 from triggerkit.log.entry import Entry
 
 logger = logging.getLogger(__name__)
 
-#: Positions that a lane passes, for nothing in them is wanted, before it stores where it is: a
-#: backfill waits for its consumer by that.
+#: Positions that a lane passes, all unwanted, before it stores where it is: backfills wait for it.
 PASSED_UNSTORED = 20_000
 
 
@@ -38,7 +37,6 @@ class Lane:
         #: Whether an attempt is under way whose outcome is not recorded yet.
         self.is_sending = False
         self._delivery = delivery
-        self._reader = delivery.reader
         self._store = delivery.store
         self._batch: Batch | None = None
         self._suspicion = Suspicion(delivery.health)
@@ -46,14 +44,21 @@ class Lane:
         # Of the attempt that failed last.
         self._last_status: int | None = None
         self._outcomes = Outcomes(delivery)
-        self._log = BufferedReader(delivery.reader, cursor.partition)
+        self._log = BufferedReader(delivery.reader, cursor.partition, delivery.followed)
         # What was halved stays so: it grows back once the reason is found.
         self._reduced: int | None = None
+        delivery.settles.append(self.settle)
 
     @property
     def consumer(self) -> Consumer:
         """The consumer, as it is now."""
         return self._delivery.consumer
+
+    def settle(self) -> Cursor:
+        """Move the cursor past what the consumer does not follow, since that wakes no lane."""
+        if (reached := self._log.nothing_up_to(self.cursor.position)) > self.cursor.position:
+            self.cursor = self.cursor.passed(reached)
+        return self.cursor
 
     @property
     def _limit(self) -> int:
@@ -81,11 +86,10 @@ class Lane:
 
     async def _next(self) -> Batch:
         while True:
-            cursor = self.cursor
-            await self._reader.wait(cursor.partition, cursor.position)
+            self._pass(max(await self._log.wait(self.cursor.position), self.cursor.position))
             await self._take_turn()
-            head = self._reader.head
-            entries = await self._log.read(cursor.position, self._limit)
+            head = self._delivery.reader.head
+            entries = await self._log.read(self.cursor.position, self._limit)
             batch = self._batch = await self._collect(entries) if entries else None
             if batch is not None and (batch.entries or batch.held):
                 await self._fill(batch)
@@ -114,10 +118,9 @@ class Lane:
             self._pass(barrier.position)
             return None
         await self._delivery.clear_for(barrier)
-        batch = self._batch = Batch(self._delivery.selection)
-        await self._outcomes.collect_onto(
-            batch, [barrier], 1, done=self.cursor.position, stops=False
-        )
+        batch, done = Batch(self._delivery.selection), self.cursor.position
+        self._batch = batch
+        await self._outcomes.collect_onto(batch, [barrier], 1, done=done, stops=False)
         if batch.entries or batch.held:
             return batch
         self._pass(barrier.position)
@@ -128,17 +131,16 @@ class Lane:
         wait_s = self.consumer.definition.batch_timeout_s
         if not wait_s or not batch.entries:
             return
-        selection, partition = self._delivery.selection, self.cursor.partition
+        selection = self._delivery.selection
         deadline = asyncio.get_running_loop().time() + wait_s
         while not batch.is_full and selection is self._delivery.selection:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._reader.wait(partition, batch.last)
+                    batch.last = await self._log.wait(batch.last)
             except TimeoutError:
                 return
-            head = self._reader.head
-            entries = await self._reader.read(partition, batch.last, READ_LIMIT)
-            if entries:
+            head = self._delivery.reader.head
+            if entries := await self._log.read_on(batch.last):
                 await self._collect(entries, batch)
             else:
                 batch.last = head
@@ -146,9 +148,8 @@ class Lane:
     async def _take_turn(self) -> None:
         if self.consumer.definition.batch_timeout_s:
             return
-        cursor = self.cursor
-        is_full = await self._reader.fill(cursor.partition, cursor.position, self._limit)
-        await self._delivery.turns.take(is_full=is_full)
+        is_full = self._log.fill(self.cursor.position, self._limit)
+        await self._delivery.turns.take(is_full=await is_full)
         self._has_turn = True
 
     def _give_turn_back(self) -> None:
@@ -283,12 +284,9 @@ class Lane:
         return sent_at, answer
 
     async def _begin(self, batch: Batch) -> None:
+        held, last = [item.entry.position for item in batch.held], batch.last
         self.cursor = await self._store.begin(
-            self.consumer,
-            self.cursor,
-            batch_id=batch.id,
-            batch_last=batch.last,
-            settled=[item.entry.position for item in batch.held],
+            self.consumer, self.cursor, batch_id=batch.id, batch_last=last, settled=held
         )
 
     async def _isolate(self, batch: Batch, sent_at: datetime, answer: Answer) -> None:

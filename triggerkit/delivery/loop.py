@@ -12,6 +12,7 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import CursorMoved
 from triggerkit.consumers.cursors.store import UNLOADABLE, CursorStore
 from triggerkit.consumers.retention import CursorProgress
+from triggerkit.consumers.shared_parts import SharedParts
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery, CredentialsFor
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.kafka.way import KafkaWay
@@ -69,6 +70,7 @@ class DeliveryLoop:
         tunnels: TunnelWay | None = None,
     ) -> None:
         self._reader = reader
+        self._parts = SharedParts(reader.followers)
         self._store = store
         self._pusher = pusher
         self._credentials_for = credentials_for
@@ -111,14 +113,14 @@ class DeliveryLoop:
         stored."""
         return [
             CursorProgress(
-                lane.consumer.id,
-                lane.consumer.replay_epoch,
-                lane.cursor.partition,
-                lane.cursor.position,
+                running.delivery.consumer.id,
+                running.delivery.consumer.replay_epoch,
+                cursor.partition,
+                cursor.position,
             )
             for running in self._running.values()
             for lane in running.lanes
-            if lane.cursor.batch_id is None
+            if (cursor := lane.settle()).batch_id is None
         ]
 
     async def _refresh(self) -> list[Consumer]:
@@ -155,6 +157,7 @@ class DeliveryLoop:
             self._direct,
             self._kafka,
             self._tunnels,
+            self._parts.of,
         )
         try:
             if delivery.needs_code:
@@ -177,7 +180,6 @@ class DeliveryLoop:
         lanes = [Lane(delivery, cursor) for cursor in await self._store.load(consumer)]
         if not lanes:
             return None
-        delivery.barrier.cursors = lambda: [lane.cursor for lane in lanes]
         # After the cursors: what is parked since then moved one of them, which its lane notices.
         delivery.parked_keys = await self._store.parked.keys(consumer.id)
         retries = Retries(delivery, lanes)

@@ -21,6 +21,7 @@ from triggerkit.delivery.loop import DeliveryLoop
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.tunnel.way import TunnelWay
 from triggerkit.log.entry import Entry
+from triggerkit.log.followed import Moves, note_moves
 from triggerkit.log.reader import LogReader
 from triggerkit.state.event_loop import run_loop
 
@@ -86,16 +87,21 @@ class DeliveryThread:
             await self._stop()
             watching.cancel()
 
-    def appended(self, entries: list[Entry], head: int, is_growing: bool) -> None:
+    def appended(
+        self, entries: list[Entry], head: int, is_growing: bool, moves: Moves | None = None
+    ) -> None:
         """Note an append, as `LogReader.appended` does."""
         self.head = head
         size_bytes = sum(entry.size_bytes for entry in entries)
         if self._bytes_under_way + size_bytes > MOST_BYTES:
+            moves = note_moves(entries, {}) if moves is None else moves
             entries, size_bytes = [], 0
         self._bytes_under_way += size_bytes
         with suppress(RuntimeError):
             # The loop is closed: the group is about to end.
-            self._loop.call_soon_threadsafe(self._take_in, entries, head, size_bytes, is_growing)
+            self._loop.call_soon_threadsafe(
+                self._take_in, entries, head, size_bytes, is_growing, moves
+            )
 
     async def refresh(self) -> None:
         """Take in what was changed in the state."""
@@ -185,8 +191,15 @@ class DeliveryThread:
             self._capture.call_soon_threadsafe(self._begun.set)
             await asyncio.Event().wait()
 
-    def _take_in(self, entries: list[Entry], head: int, size_bytes: int, is_growing: bool) -> None:
-        self._reader.appended(entries, head, is_growing=is_growing)
+    def _take_in(
+        self,
+        entries: list[Entry],
+        head: int,
+        size_bytes: int,
+        is_growing: bool,
+        moves: Moves | None,
+    ) -> None:
+        self._reader.appended(entries, head, is_growing=is_growing, moves=moves)
         self._capture.call_soon_threadsafe(self._took_in, size_bytes)
 
     async def _end_lanes(self, grace_s: float) -> None:

@@ -9,13 +9,15 @@ from contextlib import suppress
 
 from triggerkit.consumers.cursors.cursor import Cursor
 from triggerkit.log.entry import Entry
-from triggerkit.log.reader import LogReader
 
 #: Pushes of a consumer under way at which it counts as busy: one is read while another is stored.
 BUSY = 1
 
 #: Seconds a batch that is not full waits at most.
 LINGER_S = 0.5
+
+#: Returns where a lane is, past what its consumer does not follow.
+Settle = Callable[[], Cursor]
 
 
 class Turns:
@@ -57,12 +59,10 @@ class Barrier:
     what is before it; they find its echo in their partitions, where they wait until it is done.
     """
 
-    def __init__(self, reader: LogReader) -> None:
-        self._reader = reader
+    def __init__(self, settles: Sequence[Settle]) -> None:
+        self._settles = settles
         self._is_awaited = False
         self._changed = asyncio.Event()
-        #: Where the lanes are.
-        self.cursors: Callable[[], Sequence[Cursor]] = tuple
 
     def tell(self) -> None:
         """Note that a lane moved, or that a retry has ended."""
@@ -72,14 +72,14 @@ class Barrier:
 
     async def arrived(self, truncate: Entry) -> None:
         """Return once all that is before `truncate` is done."""
-        await self.until(lambda: all(self._is_at(c, truncate.position) for c in self.cursors()))
+        last = truncate.position - 1
+        await self.until(lambda: all(settle().position >= last for settle in self._settles))
 
     async def passed(self, echo: Entry) -> None:
         """Return once the truncate of `echo` is done, or is not under way."""
-        position = echo.truncate_position
-        home = echo.home_partition
+        last, home = echo.truncate_position, echo.home_partition
         await self.until(
-            lambda: all(c.position >= position for c in self.cursors() if c.partition == home)
+            lambda: all(c.position >= last for s in self._settles if (c := s()).partition == home)
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -88,8 +88,3 @@ class Barrier:
             self._changed.clear()
             self._is_awaited = True
             await self._changed.wait()
-
-    def _is_at(self, cursor: Cursor, position: int) -> bool:
-        return cursor.position >= position - 1 or self._reader.has_nothing_after(
-            cursor.partition, cursor.position
-        )

@@ -14,6 +14,12 @@ from triggerkit.change import RowChange, Transaction
 #: partition is a hash of its key, so this number never changes for an existing log.
 PARTITIONS = 8
 
+#: In place of a partition: all of them, in the order of their positions.
+ALL_PARTITIONS = -1
+
+#: What those who follow the log know an entry by: its table, by schema and name, or the number of
+#: the consumer that alone gets it.
+Subject = tuple[str, str] | int
 
 #: In place of a consumer: nobody gets such an entry.
 NOBODY = 0
@@ -60,6 +66,11 @@ class Entry(NamedTuple):
     def size_bytes(self) -> int:
         """About the bytes this entry takes in memory."""
         return ENTRY_BYTES + len(self.record or b"") + len(self.changes or b"")
+
+    @property
+    def subject(self) -> Subject:
+        """Return what those who follow the log know this by. An echo is of its table."""
+        return self.consumer_id or (self.schema, self.table)
 
     @property
     def is_echo(self) -> bool:
@@ -152,7 +163,7 @@ _NOTHING_MORE = b"\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n"
 _make = tuple.__new__
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def _table_crc(schema: str, table: str) -> int:
     return crc32(f"{schema}.{table}:".encode())
 
@@ -263,7 +274,7 @@ def _number(value: int | None) -> int | str:
     return "\\N" if value is None else value
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def _table_columns(schema: str, table: str) -> str:
     return f"{_text(schema)}\t{_text(table)}"
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from operator import attrgetter
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.log.entry import ALL_PARTITIONS as ALL_PARTITIONS
 from triggerkit.log.entry import (
     CHANGES,
     COLUMNS,
@@ -20,15 +19,12 @@ from triggerkit.log.entry import (
     RECORD,
     UNCHANGED,
     Entry,
+    Subject,
 )
+from triggerkit.log.followed import Followed, Moves
+from triggerkit.log.tail import Tail, few_of
 from triggerkit.state.reading import Reads, rows_of
 from triggerkit.timestamps import iso_utc_of
-
-#: In place of a partition: all of them, in the order of their positions.
-ALL_PARTITIONS = -1
-
-#: Bytes kept in memory for consumers that are near the head of the log.
-TAIL_BYTES = 64 * 1024 * 1024
 
 # Named tuples made without their Python-level __new__ cost half.
 _make = tuple.__new__
@@ -51,6 +47,9 @@ STORED = stored()
 #: Seconds that a reader waits for as many entries as it can take, while much is about to come.
 FILL_S = 0.1
 
+#: Positions of the log that one statement looks through for a consumer's few subjects.
+STEP = 50_000
+
 #: Bytes of records that one read gives at most; an entry alone may be larger.
 READ_BYTES = 1024 * 1024
 
@@ -64,26 +63,41 @@ SELECT {STORED} FROM (
 WHERE coalesce(bytes_before, 0) < %(most_bytes)s ORDER BY position
 """  # noqa: S608 - of constants
 
-_READ = _BOUNDED.format(
-    entries="""
+#: What of a consumer's few subjects an entry is: others are neither fetched nor sent.
+_OF_SUBJECTS = """
+      AND (consumer_id = ANY (%(consumers)s) OR coalesce(consumer_id, 0) = 0
+        AND (schema_name, table_name) IN (SELECT * FROM unnest(%(schemas)s::text[],
+            %(tables)s::text[])))
+"""
+
+
+def _read(of_what: str) -> str:
+    return _BOUNDED.format(
+        entries=f"""
     SELECT * FROM triggerkit.events
     WHERE database_id = %(database)s AND partition = %(partition)s
-      AND position > %(after)s AND position <= %(until)s
+      AND position > %(after)s AND position <= %(until)s {of_what}
     ORDER BY position LIMIT %(limit)s
-"""
-)
+"""  # noqa: S608 - of constants
+    )
 
-#: As many of each partition, by its index, then merged.
-_READ_ALL = _BOUNDED.format(
-    entries=f"""
+
+def _read_all(of_what: str) -> str:
+    """Return what reads as many of each partition, by its index, then merged."""
+    return _BOUNDED.format(
+        entries=f"""
     SELECT e.* FROM generate_series(0, {PARTITIONS - 1}) p CROSS JOIN LATERAL (
         SELECT * FROM triggerkit.events
         WHERE database_id = %(database)s AND partition = p
-          AND position > %(after)s AND position <= %(until)s
+          AND position > %(after)s AND position <= %(until)s {of_what}
         ORDER BY position LIMIT %(limit)s) e
     ORDER BY position LIMIT %(limit)s
 """  # noqa: S608 - of constants
-)
+    )
+
+
+_READ, _READ_ALL = _read(""), _read_all("")
+_READ_SUBJECTS, _READ_ALL_SUBJECTS = _read(_OF_SUBJECTS), _read_all(_OF_SUBJECTS)
 
 
 async def stored_entry(reads: Reads, database_id: int, position: int) -> Entry | None:
@@ -94,19 +108,19 @@ async def stored_entry(reads: Reads, database_id: int, position: int) -> Entry |
 
 
 class LogReader:
-    """Reads one database's log and wakes those who wait for its head to move."""
+    """Reads one database's log and wakes those who follow it.
+
+    What is about `followed` is about all entries where that is not given.
+    """
 
     def __init__(self, pool: AsyncConnectionPool, database_id: int, head: int) -> None:
         """`head` is the last position in the log, 0 when it is empty."""
         self._pool = pool
         self._database_id = database_id
-        #: The entries from `_tail_first` on, by partition, in order; none are kept when it is None.
-        self._tail: list[list[Entry]] = [[] for _ in range(PARTITIONS)]
-        self._tail_first: int | None = None
-        self._tail_bytes = 0
-        # The last of each is that of all partitions, whose number is -1.
-        self._heads = [head] * (PARTITIONS + 1)
-        self._moved = [asyncio.Event() for _ in range(PARTITIONS + 1)]
+        self._tail = Tail()
+        self._everything = Followed(None, head)
+        self._followers: dict[Subject, set[Followed]] = {}
+        self._filling: set[Followed] = set()
         self._is_growing = False
         self.head = head
 
@@ -114,69 +128,122 @@ class LogReader:
         """Return a connection to where the log is, for who looks for something else in it."""
         return self._pool.connection()
 
-    def appended(self, entries: list[Entry], head: int, *, is_growing: bool = False) -> None:
+    def follow(self, subjects: frozenset[Subject]) -> Followed:
+        """Begin to note what comes of `subjects`, until `unfollow`."""
+        followed = Followed(subjects, self.head)
+        self._enter(followed)
+        return followed
+
+    def refollow(self, followed: Followed, subjects: frozenset[Subject]) -> None:
+        """Have `followed` be of other subjects from now on."""
+        if followed.subjects != subjects:
+            self.unfollow(followed)
+            followed.change(subjects, self.head)
+            self._enter(followed)
+
+    def unfollow(self, followed: Followed) -> None:
+        """End what `follow` began."""
+        for subject in followed.subjects or ():
+            followers = self._followers.get(subject, set())
+            followers.discard(followed)
+            if not followers:
+                self._followers.pop(subject, None)
+
+    def followers(self, subject: Subject) -> int:
+        """Return how many follow `subject`."""
+        return len(self._followers.get(subject, ()))
+
+    def appended(
+        self,
+        entries: list[Entry],
+        head: int,
+        *,
+        is_growing: bool = False,
+        moves: Moves | None = None,
+    ) -> None:
         """Note an append: `entries` if they were kept, and the log's last position after it.
 
-        It `is_growing` when much was read already that is appended next.
+        It `is_growing` when much was read already that is appended next. `moves` are those of all
+        entries, where they are known and the entries were not kept.
         """
+        before, self.head = self.head, head
         self._is_growing = is_growing
-        is_complete = len(entries) == head - self.head
-        if is_complete and entries:
-            self._keep(entries)
-        elif not is_complete:
-            self._forget_until(head)
-        self.head = head
-        moved = {e.partition for e in entries} if is_complete else range(PARTITIONS)
-        for partition in (*moved, ALL_PARTITIONS):
-            self._heads[partition] = head
-            self._moved[partition].set()
+        if len(entries) == head - before:
+            self._tell(self._tail.add(entries))
+        elif moves is not None:
+            self._tail.forget_until(head)
+            self._tell(moves)
+        else:
+            self._tail.forget_until(head)
+            for followed in {self._everything}.union(*self._followers.values()):
+                followed.moved_everywhere(before + 1, head)
+        if not is_growing:
+            filling, self._filling = self._filling, set()
+            for followed in filling:
+                followed.look()
 
-    async def wait(self, partition: int, after: int) -> None:
-        """Return once `partition` may hold an entry after position `after`."""
-        while self._heads[partition] <= after:
-            self._moved[partition].clear()
-            await self._moved[partition].wait()
+    async def wait(self, partition: int, after: int, followed: Followed | None = None) -> int:
+        """Return once `partition` may hold an entry after position `after`: the position up to
+        which it holds none."""
+        return await (followed or self._everything).wait(partition, after)
 
-    async def fill(self, partition: int, after: int, count: int) -> bool:
+    async def fill(
+        self, partition: int, after: int, count: int, followed: Followed | None = None
+    ) -> bool:
         """Wait for `count` entries of `partition` after position `after`, only while the log grows
         fast and not for long; whether they are in memory. What is older is read at once."""
+        if not self._may_fill(partition, after, count, followed):
+            return self.holds(partition, after, count, followed)
+        waiting = followed or self._everything
+        self._filling.add(waiting)
         with suppress(TimeoutError):
             async with asyncio.timeout(FILL_S):
-                while (
-                    self._is_growing
-                    and self._keeps_all(after)
-                    and not self.holds(partition, after, count)
-                ):
-                    self._moved[partition].clear()
-                    await self._moved[partition].wait()
-        return self.holds(partition, after, count)
+                while self._may_fill(partition, after, count, followed):
+                    await waiting.wait_for_a_move(partition)
+        return self.holds(partition, after, count, followed)
 
-    def has_nothing_after(self, partition: int, after: int) -> bool:
+    def has_nothing_after(
+        self, partition: int, after: int, followed: Followed | None = None
+    ) -> bool:
         """Return whether `partition` is known to have no entry after position `after`."""
-        return self._heads[partition] <= after
+        return (followed or self._everything).has_nothing_after(partition, after)
 
-    def holds(self, partition: int, after: int, count: int) -> bool:
+    def holds(
+        self, partition: int, after: int, count: int, followed: Followed | None = None
+    ) -> bool:
         """Return whether `count` entries of `partition` after position `after` are in memory."""
-        if partition == ALL_PARTITIONS:
-            return sum(len(e) - bisect_right(e, after, key=_position) for e in self._tail) >= count
-        entries = self._tail[partition]
-        return len(entries) >= count and entries[-count].position > after
+        return self._tail.holds(partition, after, count, (followed or self._everything).subjects)
 
-    async def read(self, partition: int, after: int, limit: int) -> list[Entry]:
-        """At most `limit` entries of `partition` (or of all) after position `after`, in order."""
-        if self._keeps_all(after):
-            if partition == ALL_PARTITIONS:
-                found = [e for p in range(PARTITIONS) for e in self._kept(p, after, limit)]
-                return sorted(found, key=_position)[:limit]
-            return self._kept(partition, after, limit)
-        return await self.read_stored(partition, after, self.head, limit)
+    async def read(
+        self, partition: int, after: int, limit: int, followed: Followed | None = None
+    ) -> list[Entry]:
+        """At most `limit` entries of `partition` (or of all) after position `after`, in order.
+        Others than those that are `followed` may be among them."""
+        if self._tail.keeps_all(after):
+            return self._tail.read(partition, after, limit, (followed or self._everything).subjects)
+        few = None if followed is None else few_of(followed.subjects)
+        head = self.head
+        step = head - after if few is None else STEP
+        while after < head:
+            until = min(head, after + step)
+            if entries := await self.read_stored(partition, after, until, limit, few):
+                return entries
+            after = until
+        return []
 
-    async def read_stored(self, partition: int, after: int, until: int, limit: int) -> list[Entry]:
-        """Entries from Postgres: `after` is exclusive, `until` inclusive.
+    async def read_stored(
+        self,
+        partition: int,
+        after: int,
+        until: int,
+        limit: int,
+        subjects: frozenset[Subject] | None = None,
+    ) -> list[Entry]:
+        """Entries from Postgres, all or of some subjects: `after` is exclusive, `until` inclusive.
 
         At most `limit`, and fewer when those would take more than `READ_BYTES`.
         """
-        parameters = {
+        parameters: dict[str, object] = {
             "database": self._database_id,
             "partition": partition,
             "after": after,
@@ -185,36 +252,34 @@ class LogReader:
             "most_bytes": READ_BYTES,
         }
         query = _READ_ALL if partition == ALL_PARTITIONS else _READ
+        if subjects is not None:
+            tables = [subject for subject in subjects if not isinstance(subject, int)]
+            parameters["consumers"] = [subject for subject in subjects if isinstance(subject, int)]
+            parameters["schemas"] = [schema for schema, _ in tables]
+            parameters["tables"] = [table for _, table in tables]
+            all_ = partition == ALL_PARTITIONS
+            query = _READ_ALL_SUBJECTS if all_ else _READ_SUBJECTS
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query, parameters, binary=True)
             rows = await cursor.fetchall()
         return list(map(entry_of_row, rows))
 
-    def _keeps_all(self, after: int) -> bool:
-        return self._tail_first is not None and self._tail_first <= after + 1
+    def _may_fill(self, partition: int, after: int, count: int, followed: Followed | None) -> bool:
+        return (
+            self._is_growing
+            and self._tail.keeps_all(after)
+            and not self.holds(partition, after, count, followed)
+        )
 
-    def _kept(self, partition: int, after: int, limit: int) -> list[Entry]:
-        entries = self._tail[partition]
-        start = bisect_right(entries, after, key=_position)
-        return entries[start : start + limit]
+    def _tell(self, moves: Moves) -> None:
+        for (partition, subject), (first, last) in moves.items():
+            self._everything.moved(partition, first, last)
+            for followed in self._followers.get(subject, ()):
+                followed.moved(partition, first, last)
 
-    def _keep(self, entries: list[Entry]) -> None:
-        if self._tail_first is None:
-            self._tail_first = entries[0].position
-        for entry in entries:
-            self._tail[entry.partition].append(entry)
-            self._tail_bytes += entry.size_bytes
-        if self._tail_bytes > TAIL_BYTES:
-            # Half at once, so that it costs nothing per entry.
-            self._forget_until((self._tail_first + entries[-1].position) // 2)
-
-    def _forget_until(self, last: int) -> None:
-        """Keep only what is after position `last`."""
-        for entries in self._tail:
-            del entries[: bisect_right(entries, last, key=_position)]
-        kept = [entry for entries in self._tail for entry in entries]
-        self._tail_first = last + 1 if kept else None
-        self._tail_bytes = sum(entry.size_bytes for entry in kept)
+    def _enter(self, followed: Followed) -> None:
+        for subject in followed.subjects or ():
+            self._followers.setdefault(subject, set()).add(followed)
 
 
 def entry_of_row(row: Sequence[Any]) -> Entry:
@@ -227,6 +292,3 @@ def entry_of_row(row: Sequence[Any]) -> Entry:
         values[CHANGES] = changes.encode()
     values[UNCHANGED] = tuple(values[UNCHANGED] or ())
     return _make(Entry, values)
-
-
-_position = attrgetter("position")

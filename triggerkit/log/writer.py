@@ -22,6 +22,7 @@ from triggerkit.log.entry import (
     entry_of,
     parameters,
 )
+from triggerkit.log.followed import Moves, note_moves
 from triggerkit.log.tables import TABLE_BYTES, LogTables
 from triggerkit.log.trust import Since, Trust
 from triggerkit.log.unchanged import Lookup
@@ -92,6 +93,8 @@ class LogWriter:
         self._trust = Trust(connection, database_id)
         #: From where on the log is trusted, by the positions of entries that lack values.
         self._since: dict[int, Since] = {}
+        #: Where the entries are that `commit` does not return.
+        self.forgotten: Moves = {}
         self._last_handed_over: Entry | None = None
         self.epoch_position = 1
         #: The slot whose LSNs `last_commit_lsn` counts by.
@@ -323,6 +326,7 @@ class LogWriter:
 
     def forget(self) -> None:
         """Drop the entries kept for `commit` to return: a long append must not fill the memory."""
+        note_moves(self._entries[: self._handed_over], self.forgotten)
         del self._entries[: self._handed_over]
         self._handed_over = 0
         self.kept_bytes = self._held_bytes

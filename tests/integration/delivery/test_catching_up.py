@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_one_read_of_the_log_is_for_many_batches(
     reads: list[int] = []
     read_stored = LogReader.read_stored
 
-    async def counted(self: LogReader, *place: int) -> list[Entry]:
+    async def counted(self: LogReader, *place: Any) -> list[Entry]:
         entries = await read_stored(self, *place)
         reads.append(len(entries))
         return entries

@@ -204,7 +204,7 @@ def test_the_tail_in_memory_and_the_table_answer_alike(database_url: str, databa
 def test_what_fell_out_of_the_tail_is_read_from_the_table(
     database_url: str, database_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "TAIL_BYTES", 10_000)
+    monkeypatch.setattr("triggerkit.log.tail.TAIL_BYTES", 10_000)
 
     async def scenario() -> None:
         async with both_ends(database_url, database_id) as (writer, reader):

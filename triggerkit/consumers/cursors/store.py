@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
+from triggerkit.consumers.cursors.gathered import GatheredCursors
 from triggerkit.consumers.cursors.known import read_consumers
 from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
 from triggerkit.state.channels import notify_consumers
@@ -85,6 +86,7 @@ class CursorStore:
     def __init__(self, pool: AsyncConnectionPool, database_id: int) -> None:
         self._pool = pool
         self._database_id = database_id
+        self._gathered = GatheredCursors(pool)
         self.parked = ParkedStore(pool)
 
     async def consumers(self, name: str | None = None) -> list[Consumer]:
@@ -131,6 +133,9 @@ class CursorStore:
             settled=settled,
             attempt=cursor.attempt + 1,
         )
+        version = await self._gathered.begin(sending)
+        if version is not None:
+            return replace(sending, version=version, stored_position=sending.position)
         async with self._pool.connection() as connection:
             version = await _begin(connection, sending)
             if version is None:
@@ -168,6 +173,10 @@ class CursorStore:
         Raises:
             CursorMoved: the cursor is another by now; nothing of this was done.
         """
+        if cursor.batch_id is not None and not parked:
+            version = await self._gathered.record(cursor, outcome)
+            if version is not None:
+                return _recorded(cursor, outcome, version)
         async with self._pool.connection() as connection:
             if cursor.batch_id is None:
                 cursor = await look_again(connection, consumer, cursor)
@@ -182,10 +191,7 @@ class CursorStore:
             except (ForeignKeyViolation, DeadlockDetected):
                 # The consumer was deleted at this moment.
                 raise CursorMoved from None
-        cursor = replace(cursor, version=version)
-        if outcome.move_to is not None:
-            return cursor.ended(outcome.move_to)
-        return replace(cursor, stored_position=cursor.position)
+        return _recorded(cursor, outcome, version)
 
     async def disable(self, consumer_id: int) -> None:
         """Note that the consumer's endpoint is gone: nothing more is sent to it."""
@@ -219,6 +225,13 @@ class CursorStore:
                 "WHERE id = %s AND starts_with(last_error, %s)",
                 [consumer_id, UNLOADABLE],
             )
+
+
+def _recorded(cursor: Cursor, outcome: AttemptOutcome, version: str) -> Cursor:
+    cursor = replace(cursor, version=version)
+    if outcome.move_to is not None:
+        return cursor.ended(outcome.move_to)
+    return replace(cursor, stored_position=cursor.position)
 
 
 async def _begin(connection: psycopg.AsyncConnection, cursor: Cursor) -> str | None:
