@@ -38,7 +38,7 @@ IDLE_S: Final = 30.0
 #: Seconds until the first message has come that is there, and until another one of other
 #: partitions follows it.
 READ_S: Final = 5.0
-FOLLOW_S: Final = 1.0
+FOLLOW_S: Final = 2.0
 
 #: Seconds after which an offset that is not refused is none that is out of range.
 REFUSED_S: Final = 1.0
@@ -98,6 +98,7 @@ class Reader:
             problem = error.args[0].str()
             raise ConfigurationError(f"Kafka's client refuses a setting: {problem}") from None
         self.positions: dict[TopicPartition, int] = {}
+        self.topics: set[str] = set()
         self.used_at = monotonic()
 
     def read(
@@ -160,6 +161,7 @@ class Reader:
         except self._module.KafkaException as error:
             raise fault_of(error.args[0]) from None
         self.positions = dict(wanted)
+        self.topics.update(topic for topic, _ in wanted)
 
     def _passed(self, next_one: Any) -> tuple[TopicPartition | None, int | None]:
         """Return the partition of what came, and where its end is if it is that and no message."""
@@ -270,8 +272,15 @@ class Readers:
                 self._idle.remove(reader)
                 return reader
         if len(self._idle) + len(self._reads) > MOST_READERS:
-            # The one that was used least of late.
-            return self._idle.pop(0)
+            # One that does not know a topic yet would take a second to find its leaders.
+            names = {topic for topic, _ in wanted}
+            for reader in self._idle:
+                if names <= reader.topics:
+                    self._idle.remove(reader)
+                    return reader
+            # The one that was used least of late makes room.
+            oldest = self._idle.pop(0)
+            await self._in_thread(oldest.close)
         return await self._in_thread(lambda: Reader(self._properties))
 
     def _give_back(self, reader: Reader) -> None:

@@ -14,6 +14,7 @@ from confluent_kafka.admin import NewPartitions
 
 from tests.conformance.events_world import (
     POSTS,
+    USERS,
     EventsWorld,
     drop_topics,
     events_over,
@@ -161,6 +162,19 @@ def test_one_partition_that_has_much_keeps_no_other_from_its_turn(
         if "little" in values(world.consume()):
             return
     raise AssertionError("the other partition gets no turn")
+
+
+def test_after_more_fetches_than_readers_one_answer_still_has_all_topics(
+    world: EventsWorld,
+) -> None:
+    world.write(range(1, 21))
+    world.write(range(101, 111), table="users")
+    places = [{"topic": t, "partition": p, "offset": 0} for t in (POSTS, USERS) for p in range(8)]
+    with ThreadPoolExecutor(16) as threads:
+        asked = [threads.submit(world.done, "POST", "fetch", place) for place in places]
+        each = [number for one in asked for number in ids(one.result(30))]
+    both = ids(world.done("POST", "fetch", {"topicPartitionOffsets": places, "timeout": 0}))
+    assert sorted(each) == sorted(both) == [*range(1, 21), *range(101, 111)]
 
 
 def test_what_retention_took_is_told_and_a_group_goes_on_after_it(
