@@ -110,7 +110,12 @@ def test_what_stays_is_told_again(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
-def test_what_lasts_a_moment_is_not_told(settings: Settings) -> None:
+def test_what_lasts_a_moment_is_not_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than a busy machine takes for a look and two statements.
+    monkeypatch.setattr(known, "SETTLE_S", 4.0)
+
     async def scenario() -> None:
         async with Receiver.start() as receiver, alerting(settings, receiver):
             pause(settings)
