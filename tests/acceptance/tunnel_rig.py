@@ -169,7 +169,7 @@ class Office:
             except (URLError, OSError):
                 return False
 
-        eventually(answers, 30, f"an answer of {url}")
+        eventually(answers, 60, f"an answer of {url}")
 
 
 def laptop(folder: Path, *arguments: str, before: Sequence[str] = (), **settings: str) -> Process:

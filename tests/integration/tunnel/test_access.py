@@ -84,6 +84,27 @@ def test_a_second_user_is_refused_by_the_name_of_the_first(keyed: Settings, shar
         asyncio.run(scenario(site.port))
 
 
+def test_the_same_user_takes_an_endpoint_along(keyed: Settings) -> None:
+    """A command that was killed may not have been missed when it is typed again."""
+
+    async def scenario(port: int) -> None:
+        await declare(keyed, changes("items"))
+        alice = await token_of(keyed, "alice")
+        async with (
+            streaming(keyed),
+            Receiver.start() as app,
+            laptop(port, alice, {ENDPOINT: 3001}) as first,
+            laptop(port, alice, {ENDPOINT: port_of(app)}) as second,
+        ):
+            assert "has opened a tunnel to local_endpoint elsewhere" in await first.ended()
+            await execute(keyed, "INSERT INTO items VALUES (1, 'x')")
+            await app.until(lambda: names(app) == ["x"])
+            assert not second.running.done()
+
+    with serving(Application(keyed, [], None)) as site:
+        asyncio.run(scenario(site.port))
+
+
 def test_users_who_share_get_the_messages_of_other_keys_in_order(keyed: Settings) -> None:
     async def scenario(port: int) -> None:
         await declare(keyed, changes("items", batch_size=5))

@@ -22,10 +22,12 @@ SELECT name, id, local FROM triggerkit.endpoints WHERE name = ANY (%s) ORDER BY 
 
 _NAMES = "SELECT name, local FROM triggerkit.endpoints ORDER BY name"
 
-#: What nobody holds, and what the same command had before its line was cut.
+#: What nobody holds, what the same command had before its line was cut, and what the same user has
+#: elsewhere, where not both share it: a command that died may not have been missed yet.
 _FORGET = """
 DELETE FROM triggerkit.tunnels t
 WHERE t.endpoint_id = ANY (%(endpoints)s) AND (t.instance = %(instance)s
+    OR (t.token = %(user)s AND NOT (t.is_shared AND %(shared)s))
     OR NOT EXISTS (SELECT FROM triggerkit.open_tunnels o WHERE o.id = t.id))
 """
 
@@ -47,7 +49,9 @@ FROM triggerkit.endpoints e WHERE e.id = t.endpoint_id AND e.local AND t.serve =
 
 _STILL = """
 SELECT EXISTS (SELECT FROM triggerkit.tunnel_tokens WHERE name = %s),
-    EXISTS (SELECT FROM triggerkit.endpoints WHERE id = %s AND local)
+    EXISTS (SELECT FROM triggerkit.endpoints WHERE id = %s AND local),
+    EXISTS (SELECT FROM triggerkit.tunnels
+        WHERE token = %s AND endpoint_id = %s AND instance <> %s AND NOT is_shared)
 """
 
 _LEAVE = "DELETE FROM triggerkit.tunnels WHERE id = ANY (%s)"
@@ -99,7 +103,12 @@ async def enter(
             if name not in found or not found[name][1]:
                 raise TunnelRefused(await _unknown(connection, name, is_there=name in found))
         ids = [id_ for id_, _ in found.values()]
-        given = {"endpoints": ids, "instance": wanted.instance}
+        given = {
+            "endpoints": ids,
+            "instance": wanted.instance,
+            "user": wanted.user,
+            "shared": wanted.is_shared,
+        }
         await connection.execute(_FORGET, given)
         cursor = await connection.execute(_HELD, [ids])
         for name, user, since, is_shared in await cursor.fetchall():
@@ -148,15 +157,18 @@ async def beat(connection: psycopg.AsyncConnection, serve: str) -> set[int]:
 
 
 async def why_ended(
-    connection: psycopg.AsyncConnection, user: str, endpoint_id: int, endpoint: str
+    connection: psycopg.AsyncConnection, user: str, instance: str, endpoint_id: int, endpoint: str
 ) -> str | None:
     """Return why a tunnel was ended by somebody; None of one that its command has opened anew."""
-    cursor = await connection.execute(_STILL, [user, endpoint_id])
-    [(has_token, is_local)] = await cursor.fetchall()
+    row = [user, endpoint_id, user, endpoint_id, instance]
+    cursor = await connection.execute(_STILL, row)
+    [(has_token, is_local, is_elsewhere)] = await cursor.fetchall()
     if not has_token:
         return f"the token of {user} was revoked: ask for another one"
     if not is_local:
         return f"endpoint {endpoint} is not local any more: its messages go to its URL"
+    if is_elsewhere:
+        return f"{user} has opened a tunnel to {endpoint} elsewhere, which has its messages now"
     return None
 
 

@@ -49,6 +49,7 @@ class _Tunnel:
     endpoint_id: int
     endpoint: str
     user: str
+    instance: str
     line: Line
     last: tuple[TunnelPush, SealedEndpoint] | None = field(default=None, repr=False)
 
@@ -73,7 +74,9 @@ class Hub:
             await forget_old(state)
             opened = await enter(state, wanted, self.serve)
         for tunnel_id, (endpoint_id, endpoint) in opened.items():
-            self._tunnels[tunnel_id] = _Tunnel(endpoint_id, endpoint, wanted.user, line)
+            self._tunnels[tunnel_id] = _Tunnel(
+                endpoint_id, endpoint, wanted.user, wanted.instance, line
+            )
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(client), name="tunnels")
         return list(opened)
@@ -149,7 +152,9 @@ class Hub:
             if tunnel_id in held or tunnel is None:
                 continue
             del self._tunnels[tunnel_id]
-            why = await why_ended(state, tunnel.user, tunnel.endpoint_id, tunnel.endpoint)
+            why = await why_ended(
+                state, tunnel.user, tunnel.instance, tunnel.endpoint_id, tunnel.endpoint
+            )
             logger.info("the tunnel of %s to %s has ended", tunnel.user, tunnel.endpoint)
             ends = tunnel.line.close(REPLACED) if why is None else tunnel.line.refuse(why)
             self._start(ends)
