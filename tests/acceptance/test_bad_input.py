@@ -140,7 +140,7 @@ def done(*codes: int) -> Callable[[Case, Answer], str | None]:
 def connecting(*left_out: str) -> list[Command]:
     """The commands that ask a server."""
     # A tunnel asks another server than the database's.
-    alone = {"init", "tasks", "sql", "completion", "psql", "tunnel", *left_out}
+    alone = {"init", "tasks", "sql", "completion", "psql", "tunnel", "import", *left_out}
     return [command for command in commands() if command.name not in alone]
 
 
