@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.project import eventually
 from tests.acceptance.receivers import NodeReceiver, node_receiver
-from tests.acceptance.tunnel_rig import BEARER, Office, Process, laptop
+from tests.acceptance.tunnel_rig import BEARER, Office, laptop
 from tests.faults.rig.tls import certificate_for, tls_before
 from triggerkit.failpoints import VARIABLE
 from triggerkit.signature import new_secret
@@ -111,27 +111,6 @@ def test_a_kill_at(office: Office, tmp_path: Path, point: str, command: str) -> 
         judge(app, 40)
         # What was on its way when it died, and no more.
         assert len(app.received) <= KEYS * 41 + 8 * 10 * 2
-
-
-def test_each_end_is_killed_in_turn(office: Office, tmp_path: Path) -> None:
-    with (
-        node_receiver(BEARER, SIGNING) as app,
-        office.process("serve") as serve,
-        office.process("stream") as stream,
-    ):
-        office.until_serving()
-        with (
-            laptop(tmp_path / "laptop", *where(office, app)) as tunnel,
-            changing(office, 200, pause_s=0.1) as changes,
-        ):
-            victims: list[Process] = [tunnel, serve, stream]
-            for victim in victims:
-                # Whoever was killed before is back: a command finds its server when it starts.
-                _go_on(app, 60)
-                victim.kill()
-                victim.again()
-            changes.join()
-            judge(app, 200, 90)
 
 
 def _versions(app: NodeReceiver) -> int:
