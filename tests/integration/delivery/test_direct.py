@@ -103,7 +103,8 @@ def test_a_task_that_is_not_there_is_named_with_those_that_are(settings: Setting
                 lambda rows: rows[0][0] is not None,
             )
         assert error == (
-            "cannot run: no task is named 'gone'; known tasks: take_batch, take_event, take_named, take_one"
+            "cannot run: no task is named 'gone'; known tasks: take_batch, take_event, take_named, "
+            "take_one"
         )
 
     asyncio.run(scenario())
