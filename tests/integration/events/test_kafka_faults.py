@@ -40,9 +40,12 @@ def last_error(settings: Settings) -> str | None:
 
 def limit(server: KafkaServer, topic: str, max_bytes: int) -> None:
     """Let the topic take messages of so many bytes at most."""
-    entry = ConfigEntry(
-        "max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET
-    )
+    configure(server, topic, "max.message.bytes", str(max_bytes))
+
+
+def configure(server: KafkaServer, topic: str, name: str, value: str) -> None:
+    """Set a property of the topic."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin = server.admin
     for answer in admin.incremental_alter_configs([resource]).values():
@@ -50,9 +53,9 @@ def limit(server: KafkaServer, topic: str, max_bytes: int) -> None:
     asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
     for _ in range(100):
         (found,) = [a.result(timeout=20) for a in admin.describe_configs([asked]).values()]
-        if found["max.message.bytes"].value == str(max_bytes):
+        if found[name].value == value:
             return
-    raise AssertionError(f"the limit of {topic} is not {max_bytes}")
+    raise AssertionError(f"{name} of {topic} is not {value}")
 
 
 def make(server: KafkaServer, topic: str, **options: Any) -> None:

@@ -116,9 +116,14 @@ async def plan_topics(
 
 
 def with_kafka(declarations: Declarations, topics: TopicSteps) -> Declarations:
-    """Return the declarations with the consumer that writes events into Kafka, if they are."""
+    """Return the declarations with the consumer that writes events into Kafka, if they are.
+
+    Raises:
+        ConfigurationError: Kafka would not make the topics of two tables.
+    """
     if declarations.events is None or not declarations.has_kafka or not topics.wanted:
         return declarations
+    _require_apart_in_kafka(topics.wanted)
     definition = ConsumerDefinition(
         name=KAFKA_CONSUMER,
         tables=tuple(map(str, topics.tables)),
@@ -187,6 +192,19 @@ def _require_apart(wanted: Sequence[Topic]) -> None:
             raise ConfigurationError(
                 f"triggerkit.toml events.tables: {other.table_name} and {topic.table_name} would "
                 f"both have the topic {topic.name}; leave one of them out"
+            )
+
+
+def _require_apart_in_kafka(wanted: Sequence[Topic]) -> None:
+    # By names that differ in dots and underscores alone, its metrics would be the same.
+    seen: dict[str, Topic] = {}
+    for topic in wanted:
+        other = seen.setdefault(topic.name.replace(".", "_"), topic)
+        if other is not topic:
+            raise ConfigurationError(
+                f"triggerkit.toml events.tables: the topics of {other.table_name} and "
+                f"{topic.table_name} would be {other.name} and {topic.name}, of which Kafka has "
+                "only one, since to it a dot is an underscore; leave one of the tables out"
             )
 
 

@@ -19,7 +19,13 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.events.event import Event, EventRenderer
 from triggerkit.events.kafka.broker import Broker, BrokerTopic
 from triggerkit.events.kafka.client import TOGETHER_BYTES
-from triggerkit.events.kafka.faults import TOO_LARGE, KafkaFault
+from triggerkit.events.kafka.faults import (
+    KEYLESS,
+    NOT_VALID,
+    TOO_LARGE,
+    KafkaFault,
+    said,
+)
 from triggerkit.events.kafka.limits import judged, together_bytes, too_large
 from triggerkit.events.kafka.producer import EventProducer
 from triggerkit.events.kafka.record import Record, records_of
@@ -105,7 +111,7 @@ class KafkaWay:
             fit, why = judged(records, there, is_compressed=is_compressed)
         # One that the broker may refuse goes alone: no later one of its key is on its way.
         if fit == "no" or (fit == "maybe" and len(events) > 1):
-            return Answer("content_refused", 413, why)
+            return Answer("content_refused", 422 if KEYLESS in (why or "") else 413, why)
         self._there.update(there)
         limits = [topic.max_message_bytes for topic in self._there.values()]
         self._opened.together_bytes = together_bytes(min(limits, default=TOGETHER_BYTES))
@@ -189,10 +195,14 @@ class KafkaWay:
             if self._broker is not None:
                 # It may have been deleted, or be another by now.
                 self._broker.forget({event.topic for event in events})
-            answer = Answer("endpoint_failed", None, str(fault))
-            if TOO_LARGE in str(fault):
-                answer = Answer("content_refused", 413, self._refused(records) or str(fault))
-            raise NotMade(answer) from fault
+            raise NotMade(self._answer_to(str(fault), records)) from fault
+
+    def _answer_to(self, text: str, records: Sequence[Record]) -> Answer:
+        if TOO_LARGE in text:
+            return Answer("content_refused", 413, self._refused(records) or text)
+        if NOT_VALID in text and all(record.key is None for record in records):
+            return Answer("content_refused", 422, said(KEYLESS, "", records[0].topic))
+        return Answer("endpoint_failed", None, text)
 
     def _refused(self, records: Sequence[Record]) -> str | None:
         """Return what is to be said of one event that the broker refused for its size."""

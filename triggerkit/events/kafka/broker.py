@@ -1,4 +1,4 @@
-"""The topics of Kafka: made where they are missing, and how large a message each takes."""
+"""The topics of Kafka: made where they are missing, and which messages each takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from pydantic import SecretStr
 
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.kafka.client import admin_properties, confluent
-from triggerkit.events.kafka.faults import NOT_SEEN, KafkaFault, more_telling, said
+from triggerkit.events.kafka.faults import (
+    COLLIDES,
+    NOT_SEEN,
+    KafkaFault,
+    more_telling,
+    said,
+)
 from triggerkit.events.kafka.tls import connection_fault
 from triggerkit.events.topics import Topic
 
@@ -30,11 +36,15 @@ DEFAULT_BYTES: Final = 1_048_588
 @dataclass(frozen=True, slots=True)
 class BrokerTopic:
     """A topic as Kafka has it: its partitions, and the bytes of a message at most, as its producer
-    sends it: Kafka's default where the limit is not known."""
+    sends it: Kafka's default where the limit is not known.
+
+    One that `is_compacted` takes no message without a key.
+    """
 
     partitions: int
     max_message_bytes: int
     is_limit_known: bool = True
+    is_compacted: bool = False
 
 
 class Broker:
@@ -105,9 +115,9 @@ class Broker:
 
     def _look(self, topics: Sequence[Topic]) -> dict[str, BrokerTopic | None]:
         partitions = self._partitions()
-        limits = self._limits([t.name for t in topics if t.name in partitions])
+        configs = self._configs([t.name for t in topics if t.name in partitions])
         return {
-            topic.name: _topic(partitions[topic.name], limits[topic.name])
+            topic.name: _topic(partitions[topic.name], configs[topic.name])
             if topic.name in partitions
             else None
             for topic in topics
@@ -127,21 +137,20 @@ class Broker:
             if found.error is None
         }
 
-    def _limits(self, names: Sequence[str]) -> dict[str, int | None]:
+    def _configs(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         module = confluent("confluent_kafka.admin")
         resources = [module.ConfigResource(module.ConfigResource.Type.TOPIC, n) for n in names]
         if not resources:
             return {}
-        limits: dict[str, int | None] = {}
+        configs: dict[str, Mapping[str, Any]] = {}
         answers = self._admin.describe_configs(resources, request_timeout=ASK_S)
         for resource, answer in answers.items():
             try:
-                found = answer.result(timeout=2 * ASK_S)
-                limits[resource.name] = int(found["max.message.bytes"].value)
-            except (confluent().KafkaException, KeyError, TimeoutError):
+                configs[resource.name] = answer.result(timeout=2 * ASK_S)
+            except (confluent().KafkaException, TimeoutError):
                 # Not everybody may read them.
-                limits[resource.name] = None
-        return limits
+                configs[resource.name] = {}
+        return configs
 
     def _make(self, topics: Sequence[Topic]) -> None:
         module = confluent("confluent_kafka.admin")
@@ -164,8 +173,17 @@ class Broker:
                 cause = "the topic does not exist, and is not made"
                 if "AUTHORIZATION" in error.args[0].name():
                     cause = NOT_SEEN
+                elif error.args[0].name() == "TOPIC_EXCEPTION":
+                    cause = COLLIDES
                 raise KafkaFault(said(cause, detail, name, partitions[name])) from None
 
 
-def _topic(partitions: int, limit: int | None) -> BrokerTopic:
-    return BrokerTopic(partitions, DEFAULT_BYTES if limit is None else limit, limit is not None)
+def _topic(partitions: int, configs: Mapping[str, Any]) -> BrokerTopic:
+    given = {name: str(entry.value) for name, entry in configs.items()}
+    limit = given.get("max.message.bytes")
+    return BrokerTopic(
+        partitions=partitions,
+        max_message_bytes=DEFAULT_BYTES if limit is None else int(limit),
+        is_limit_known=limit is not None,
+        is_compacted="compact" in given.get("cleanup.policy", ""),
+    )

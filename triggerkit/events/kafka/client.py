@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
@@ -17,6 +18,11 @@ _PASSED: Final = (
     "batch.", "queue.", "socket.", "request.", "retry.", "reconnect.", "metadata.",
     "topic.metadata.", "broker.", "connections.", "message.max.", "api.version.",
 )  # fmt: skip
+
+#: How the names end that Kubernetes makes of a service, such as one that is called kafka-broker.
+_OF_SERVICE: Final = re.compile(
+    r"_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)$"
+)
 
 #: Without these, events may be lost, come out of order, or be read by others on their way.
 _FIXED: Final[Mapping[str, str]] = {
@@ -81,7 +87,8 @@ def client_properties(settings: Mapping[str, SecretStr]) -> dict[str, str]:
                 f"{name} cannot be set: {key} is {fixed}, without which events may be lost, come "
                 "out of order, or be read on their way; leave it out"
             )
-        if fixed is None and key.startswith(_PASSED):
+        is_passed = key.startswith(_PASSED) and _OF_SERVICE.search(name) is None
+        if fixed is None and is_passed:
             properties[key] = value
     return {**_COMMON, **properties}
 

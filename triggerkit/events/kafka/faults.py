@@ -18,6 +18,9 @@ _LONGEST: Final = 300
 #: The fault of one message, not of the broker.
 TOO_LARGE: Final = "the message is larger than the topic takes"
 
+#: The fault of a message without a key: such is a truncated event.
+KEYLESS: Final = "the topic is compacted, and takes no message without a key"
+
 #: Not a fault yet: what may be too large is sent again, alone.
 UNSURE: Final = "a message may be larger than the topic takes"
 
@@ -44,6 +47,12 @@ MAY_NOT_READ: Final = "the topic may not be read"
 
 #: The fault of a topic whose brokers are away.
 NO_LEADER: Final = "the topic has no leader"
+
+#: The fault of a topic that cannot be made: to Kafka, a dot in a name is an underscore.
+COLLIDES: Final = "the topic's name is too like another's"
+
+#: The fault of a topic that demands something of messages, such as that they are not old.
+NOT_VALID: Final = "the topic does not take an event as it is"
 
 #: What passes by itself while a partition gets its leader.
 PASSING: Final = (
@@ -72,6 +81,8 @@ _CAUSES: Final = {
     "_NOENT": NO_LEADER,
     "NOT_ENOUGH_REPLICAS": "the topic has too few replicas in sync",
     "NOT_ENOUGH_REPLICAS_AFTER_APPEND": "the topic has too few replicas in sync",
+    "INVALID_TIMESTAMP": NOT_VALID,
+    "INVALID_RECORD": NOT_VALID,
 }
 
 _REMEDIES: Final = {
@@ -111,6 +122,15 @@ _REMEDIES: Final = {
     TOO_LARGE: ("kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes=BYTES"),
     NO_LEADER: "start the brokers that are missing",
     "the topic has too few replicas in sync": "start the brokers that are missing",
+    COLLIDES: (
+        "set database in [events] of triggerkit.toml to another label, or leave one of the tables "
+        "out"
+    ),
+    NOT_VALID: (
+        "take from the topic what it demands; if that is the time of messages: kafka-configs.sh "
+        "--alter --topic {topic} --add-config message.timestamp.type=LogAppendTime"
+    ),
+    KEYLESS: "kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=delete",
 }
 
 _TOPIC: Final = re.compile(r"\(topic ([A-Za-z0-9._-]+)(?: of (\d+) partitions?)?")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from triggerkit.events.kafka.broker import BrokerTopic
-from triggerkit.events.kafka.faults import TOO_LARGE, UNSURE, said
+from triggerkit.events.kafka.faults import KEYLESS, TOO_LARGE, UNSURE, said
 from triggerkit.events.kafka.record import Record
 
 #: Whether a message fits: one that may, or may not, is sent alone, and the broker decides.
@@ -46,6 +46,8 @@ def judged(
     doubt: str | None = None
     for record in records:
         topic = there[record.topic]
+        if record.key is None and topic.is_compacted:
+            return "no", said(KEYLESS, "", record.topic)
         found = fit(record, topic, is_compressed=is_compressed)
         if found == "no":
             return found, too_large(record, topic)

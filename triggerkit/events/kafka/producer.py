@@ -121,12 +121,16 @@ class _Client:
             problem = error.args[0].str()
             raise ConfigurationError(f"Kafka's client refuses a setting: {problem}") from None
         self._refusal: type[Exception] = module.KafkaException
+        self._gone: Any = module.KafkaError(module.KafkaError._DESTROY)
         self._thread = threading.Thread(target=self._poll, name="kafka", daemon=True)
         self._thread.start()
 
     def takes(self, line: Line, record: Record) -> bool:
         """Hand a record over; False when there is no room for it."""
         line.handing_over()
+        if self._producer is None:
+            line.answered(record, self.last_error or self._gone, None)
+            return True
         try:
             self._producer.produce(
                 record.topic,
@@ -153,6 +157,8 @@ class _Client:
             self._producer.flush(_END_S)
         self._is_ending = True
         self._thread.join()
+        # It knows us, too: its threads and connections would stay until somebody looks for that.
+        self._producer = None
 
     def _poll(self) -> None:
         while not self._is_ending:
@@ -223,7 +229,7 @@ class EventProducer:
                 raise fault_of(error, record.topic)
         if line.left_of(records):
             raise KafkaFault(said("the broker does not answer"))
-        line.taken.clear()
+        del self._lines[line_name]
         if self._client is not None:
             self._client.last_error = None
 

@@ -29,6 +29,22 @@ def test_properties_have_the_names_of_the_settings() -> None:
     assert (found["partitioner"], found["message.timeout.ms"]) == ("murmur2_random", "0")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KAFKA_BROKER_SERVICE_HOST",
+        "KAFKA_BROKER_SERVICE_PORT_CLIENT",
+        "KAFKA_BROKER_PORT",
+        "KAFKA_CLIENT_PORT_9092_TCP_ADDR",
+    ],
+)
+def test_what_kubernetes_tells_of_services_is_no_property(name: str) -> None:
+    given = {**GIVEN, name: "tcp://10.0.0.1:9092"}
+    assert producer_properties(Settings.parse(given).kafka) == producer_properties(
+        Settings.parse(GIVEN).kafka
+    )
+
+
 def test_a_client_that_asks_has_nothing_of_producers() -> None:
     found = admin_properties(Settings.parse(GIVEN).kafka)
     assert "compression.type" not in found
