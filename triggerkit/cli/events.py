@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from asyncio import run
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import psycopg
@@ -14,13 +14,13 @@ from triggerkit.cli.events_tail import tail
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import actor, console, print_json, print_table, with_state
 from triggerkit.errors import ConfigurationError
+from triggerkit.events.accounts import add_account, remove_account
 from triggerkit.events.kafka.faults import KafkaFault, remedy_of
-from triggerkit.events.kafka.users import added_in_kafka, removed_from_kafka
 from triggerkit.events.message import Message, as_json
 from triggerkit.events.open import opened_source
 from triggerkit.events.source import MOST_MESSAGES, Source
 from triggerkit.events.topics import topics as declared_topics
-from triggerkit.events.users import add_user, list_users, new_password, remove_user
+from triggerkit.events.users import list_users, new_password
 from triggerkit.settings import Settings
 
 TopicName = Annotated[str, typer.Argument(help="The topic's name.")]
@@ -137,8 +137,11 @@ def users_add(
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else new_password()
     if password_stdin and not password:
         raise ConfigurationError("there is no password on standard input")
-    with_state(lambda state: add_user(state, name, password, actor()))
-    _tell(run(added_in_kafka(Settings.load().kafka, name, password)))
+    kafka = Settings.load().kafka
+    _, problem = with_state(
+        lambda state: add_account(lambda: nullcontext(state), kafka, name, password, actor())
+    )
+    _tell(problem)
     if json:
         print_json({"name": name, **({} if password_stdin else {"password": password})})
     elif password_stdin:
@@ -163,8 +166,10 @@ def users_list(json: Json = False) -> None:
 
 def users_remove(name: UserName) -> None:
     """Remove a user: its requests are refused from now on."""
-    with_state(lambda state: remove_user(state, name, actor()))
-    _tell(run(removed_from_kafka(Settings.load().kafka, name)))
+    kafka = Settings.load().kafka
+    _tell(
+        with_state(lambda state: remove_account(lambda: nullcontext(state), kafka, name, actor()))
+    )
     console.print(f"removed {name}", markup=False)
 
 

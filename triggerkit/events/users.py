@@ -32,7 +32,7 @@ PASSWORD_BYTES = 24
 #: Characters of a password at least and at most.
 MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS = 12, 1024
 
-#: Seconds for which a password that was right is known to be.
+#: Seconds for which a password that was right is known to be, since it was given last.
 KNOWN_S = 60.0
 
 #: Passwords that are known at most; the oldest is forgotten then.
@@ -50,7 +50,9 @@ ON CONFLICT DO NOTHING RETURNING created_at
 
 _LIST = "SELECT name, created_at FROM triggerkit.event_users ORDER BY name"
 
-_REMOVE = "DELETE FROM triggerkit.event_users WHERE name = %s RETURNING name"
+_REMOVE = "DELETE FROM triggerkit.event_users WHERE name = %s RETURNING in_kafka"
+
+_IN_KAFKA = "UPDATE triggerkit.event_users SET in_kafka = true WHERE name = %s"
 
 _STORED = "SELECT password FROM triggerkit.event_users WHERE name = %s"
 
@@ -104,17 +106,24 @@ async def list_users(connection: psycopg.AsyncConnection) -> list[EventUser]:
     return [EventUser(*row) for row in await cursor.fetchall()]
 
 
-async def remove_user(connection: psycopg.AsyncConnection, name: str, actor: str) -> None:
-    """Remove a user: from now on its requests are refused.
+async def note_in_kafka(connection: psycopg.AsyncConnection, name: str) -> None:
+    """Note that the user of this name in Kafka is made with this one."""
+    await connection.execute(_IN_KAFKA, [name])
+
+
+async def remove_user(connection: psycopg.AsyncConnection, name: str, actor: str) -> bool:
+    """Remove a user: from now on its requests are refused. Returns whether it was made in Kafka.
 
     Raises:
         UnknownEventUser: there is none.
     """
     async with connection.transaction():
         cursor = await connection.execute(_REMOVE, [name])
-        if await cursor.fetchone() is None:
+        row = await cursor.fetchone()
+        if row is None:
             raise UnknownEventUser(name, [user.name for user in await list_users(connection)])
         await note(connection, actor, "remove user of events", name)
+    return bool(row[0])
 
 
 class Passwords:
@@ -139,7 +148,12 @@ class Passwords:
         """Return whether `password` was found right a short time ago."""
         if stored is None or len(password) > MAX_PASSWORD_CHARS:
             return False
-        return self._known.get(self._digest(stored, name, password), 0) > time.monotonic()
+        digest = self._digest(stored, name, password)
+        if self._known.get(digest, 0) <= time.monotonic():
+            return False
+        # Who comes again and again is let in also while its address is held off.
+        self._remember(digest)
+        return True
 
     async def matches(self, stored: str | None, name: str, password: str) -> bool:
         """Return whether `stored` is the hash of `password`; it takes its time for None too."""
@@ -152,11 +166,14 @@ class Passwords:
             is_it = await asyncio.to_thread(_is_hash_of, stored or self._nobody, password)
         if stored is None or not is_it:
             return False
+        self._remember(digest)
+        return True
+
+    def _remember(self, digest: bytes) -> None:
         self._known.pop(digest, None)
         self._known[digest] = time.monotonic() + KNOWN_S
         if len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]
-        return True
 
     def _digest(self, *parts: str) -> bytes:
         digest = hmac.new(self._key, digestmod=hashlib.sha256)

@@ -125,6 +125,48 @@ def test_without_a_broker_the_user_is_told_and_made_all_the_same(
     assert [user["name"] for user in orjson.loads(run("list", "--json")[0])] == ["carol"]
 
 
+def test_a_user_that_kafka_has_already_keeps_its_password_and_stays(
+    environment: pytest.MonkeyPatch, kafka_server: KafkaServer
+) -> None:
+    for name, value in kafka_server.settings().items():
+        environment.setenv(name, value)
+    theirs = "the password of another team"
+    kafka_server.set_password("billing", theirs)
+    printed, warnings = run("add", "billing", "--json")
+    assert warnings.startswith("warning: billing reads by REST alone, not from Kafka: ")
+    assert "Kafka has a user of this name already" in warnings
+    assert _lets_in(kafka_server, "billing", theirs)
+    assert not _lets_in(kafka_server, "billing", orjson.loads(printed)["password"])
+    assert run("remove", "billing") == ("removed billing\n", "")
+    assert _lets_in(kafka_server, "billing", theirs)
+
+
+def test_the_user_by_which_events_are_written_is_not_given_another_password(
+    environment: pytest.MonkeyPatch, kafka_server: KafkaServer
+) -> None:
+    for name, value in kafka_server.settings_of("admin").items():
+        environment.setenv(name, value)
+    _, warnings = run("add", "admin", "--json")
+    assert "Kafka has a user of this name already" in warnings
+    assert _mechanisms(kafka_server.admin, "admin") == set()
+
+
+def _lets_in(server: KafkaServer, user: str, password: str) -> bool:
+    settings = server.settings_of(user, password, "SCRAM-SHA-512")
+    properties: dict[str, Any] = {
+        n.removeprefix("KAFKA_").lower().replace("_", "."): v for n, v in settings.items()
+    }
+    errors: list[KafkaError] = []
+    properties |= {"error_cb": errors.append, "log_level": "2"}
+    admin = AdminClient(properties)
+    try:
+        return bool(admin.list_topics(timeout=5).brokers)
+    except KafkaException:
+        admin.poll(0.1)
+        assert any(error.name() == "_AUTHENTICATION" for error in errors), errors
+        return False
+
+
 def _mechanisms(admin: AdminClient, name: str) -> set[str]:
     asked: Any = admin.describe_user_scram_credentials([name])
     try:

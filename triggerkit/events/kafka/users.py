@@ -22,9 +22,31 @@ ITERATIONS: Final = 8192
 #: A user without credentials is as good as none.
 _IS_GONE: Final = "RESOURCE_NOT_FOUND"
 
+#: What is said of a user that was there before.
+KNOWN: Final = (
+    "Kafka has a user of this name already, which stays as it is. Take another name, or remove "
+    "both: kafka-configs.sh --alter --entity-type users --entity-name {name} --delete-config "
+    "'SCRAM-SHA-256,SCRAM-SHA-512'"
+)
+
 
 class StillInKafka(TriggerkitError):
     """The user is removed, and Kafka still knows it."""
+
+
+async def known_to_kafka(settings: Mapping[str, SecretStr], name: str) -> str | None:
+    """Return why Kafka is not to get a user of this name, where there is one: it has another's
+    already, or is not reached."""
+    if not settings:
+        return None
+    own = settings.get("KAFKA_SASL_USERNAME")
+    try:
+        is_known = (own is not None and own.get_secret_value() == name) or await asyncio.to_thread(
+            _is_known, settings, name
+        )
+    except TriggerkitError as error:
+        return _by_rest_alone(name, str(error))
+    return _by_rest_alone(name, KNOWN.format(name=name)) if is_known else None
 
 
 async def added_in_kafka(settings: Mapping[str, SecretStr], name: str, password: str) -> str | None:
@@ -35,7 +57,7 @@ async def added_in_kafka(settings: Mapping[str, SecretStr], name: str, password:
         return admin.UserScramCredentialUpsertion(name, info, password.encode())
 
     problem = await _altered(settings, name, made)
-    return None if problem is None else f"{name} reads by REST alone, not from Kafka: {problem}"
+    return None if problem is None else _by_rest_alone(name, problem)
 
 
 async def removed_from_kafka(settings: Mapping[str, SecretStr], name: str) -> str | None:
@@ -61,20 +83,49 @@ async def _altered(
     return None
 
 
+def _by_rest_alone(name: str, problem: str) -> str:
+    return f"{name} reads by REST alone, not from Kafka: {problem}"
+
+
 def _alter(settings: Mapping[str, SecretStr], name: str, made: Callable[[Any, str], Any]) -> None:
-    module = confluent("confluent_kafka.admin")
-    errors: list[Any] = []
-    properties = admin_properties(settings)
-    client = module.AdminClient({**properties, "error_cb": errors.append})
+    asking = _Asking(settings)
     for mechanism in MECHANISMS:
-        asked = client.alter_user_scram_credentials(
-            [made(module, mechanism)], request_timeout=ASK_S
-        )
+        some = [made(asking.module, mechanism)]
+        asking.answer_of(name, asking.client.alter_user_scram_credentials, some)
+
+
+def _is_known(settings: Mapping[str, SecretStr], name: str) -> bool:
+    asking = _Asking(settings)
+    # Kafka's client ends the process if it may not be told of users. So what comes first is to be
+    # refused whoever asks, and for its iterations only where users may be altered, thus seen.
+    info = asking.module.ScramCredentialInfo(asking.module.ScramMechanism.SCRAM_SHA_256, 1)
+    refused = asking.module.UserScramCredentialUpsertion(name, info, b"refused")
+    alter = asking.client.alter_user_scram_credentials
+    asking.answer_of(name, alter, [refused], none="UNACCEPTABLE_CREDENTIAL")
+    found = asking.answer_of(name, asking.client.describe_user_scram_credentials, [name])
+    return found is not None and bool(found.scram_credential_infos)
+
+
+class _Asking:
+    """A client that asks of users, and what it said meanwhile."""
+
+    def __init__(self, settings: Mapping[str, SecretStr]) -> None:
+        self.module = confluent("confluent_kafka.admin")
+        self._errors: list[Any] = []
+        self._properties = admin_properties(settings)
+        properties = {**self._properties, "error_cb": self._errors.append}
+        self.client = self.module.AdminClient(properties)
+
+    def answer_of(
+        self, name: str, ask: Callable[..., Any], some: list[Any], none: str = _IS_GONE
+    ) -> Any:
+        """Return what Kafka answers of a user; None where it refuses with the code `none`."""
         try:
-            asked[name].result(timeout=2 * ASK_S)
+            return ask(some, request_timeout=ASK_S)[name].result(timeout=2 * ASK_S)
         except confluent().KafkaException as error:
-            if error.args[0].name() != _IS_GONE:
-                told = reduce(more_telling, errors, None) or error.args[0]
-                raise connection_fault(told, properties) from None
+            if error.args[0].name() == none:
+                return None
+            told = reduce(more_telling, self._errors, None) or error.args[0]
+            raise connection_fault(told, self._properties) from None
         except TimeoutError:
             raise KafkaFault("Kafka: the broker does not answer") from None

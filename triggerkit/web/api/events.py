@@ -7,8 +7,9 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
-from triggerkit.events.kafka.users import StillInKafka, added_in_kafka, removed_from_kafka
-from triggerkit.events.users import EventUser, add_user, list_users, new_password, remove_user
+from triggerkit.events.accounts import add_account, remove_account
+from triggerkit.events.kafka.users import StillInKafka
+from triggerkit.events.users import EventUser, list_users, new_password
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
 
 
@@ -40,17 +41,13 @@ async def add_event_user(call: Call, body: NewUser) -> MadeUser:
     """Make a user, who reads the events by HTTP Basic with its name and password."""
     made = new_password() if body.password is None else None
     password = made or (body.password.get_secret_value() if body.password else "")
-    async with call.state() as state:
-        user = await add_user(state, body.name, password, ACTOR)
-    problem = await added_in_kafka(call.settings.kafka, user.name, password)
+    user, problem = await add_account(call.state, call.settings.kafka, body.name, password, ACTOR)
     return MadeUser(user.name, user.created_at, made, problem)
 
 
 async def remove_event_user(call: Call, name: str) -> None:
     """Remove a user: its requests are refused from now on. With 409 it is removed here, and Kafka
     still knows it."""
-    async with call.state() as state:
-        await remove_user(state, name, ACTOR)
-    problem = await removed_from_kafka(call.settings.kafka, name)
+    problem = await remove_account(call.state, call.settings.kafka, name, ACTOR)
     if problem is not None:
         raise StillInKafka(problem)

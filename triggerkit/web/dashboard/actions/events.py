@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from triggerkit.errors import ConfigurationError, NameTaken
+from triggerkit.events.accounts import add_account, remove_account
 from triggerkit.events.groups.service import UnknownInstance, leave
 from triggerkit.events.groups.store import GroupName
-from triggerkit.events.kafka.users import StillInKafka, added_in_kafka, removed_from_kafka
-from triggerkit.events.users import add_user, new_password, remove_user
+from triggerkit.events.kafka.users import StillInKafka
+from triggerkit.events.users import new_password
 from triggerkit.state.audit import note
 from triggerkit.web.api.problems import NotFound, status_of
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
@@ -17,11 +18,10 @@ async def add(asked: Asked) -> Answer:
     """Make a user, and show its password this once."""
     name, password = asked.form.get("name", "").strip(), new_password()
     try:
-        async with asked.call.state() as state:
-            user = await add_user(state, name, password, ACTOR)
+        kafka = asked.call.settings.kafka
+        user, problem = await add_account(asked.call.state, kafka, name, password, ACTOR)
     except (ConfigurationError, NameTaken) as error:
         return await events_page(asked, str(error), name, status_of(error))
-    problem = await added_in_kafka(asked.call.settings.kafka, user.name, password)
     values = {"name": user.name, "password": password, "problem": problem}
     return Shown("event_user.html", f"User {user.name}", values, is_live=False)
 
@@ -29,9 +29,7 @@ async def add(asked: Asked) -> Answer:
 async def remove(asked: Asked) -> Answer:
     """Remove a user: its requests are refused from now on."""
     name = asked.form.get("name", "")
-    async with asked.call.state() as state:
-        await remove_user(state, name, ACTOR)
-    problem = await removed_from_kafka(asked.call.settings.kafka, name)
+    problem = await remove_account(asked.call.state, asked.call.settings.kafka, name, ACTOR)
     if problem is not None:
         raise StillInKafka(problem)
     return Moved(asked.link("events"))
