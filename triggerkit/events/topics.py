@@ -43,7 +43,8 @@ _ALL = f"""
 SELECT {_FIELDS} FROM triggerkit.topics WHERE database_id = %s ORDER BY name
 """  # noqa: S608 - of constants
 
-#: A name that another database's table had, and has not any more, is free.
+#: A name that another database's table had, and has not any more, is free; one that it has by now
+#: stays its own.
 _STORE = """
 INSERT INTO triggerkit.topics (name, label, schema_name, table_name, database_id, partitions,
     replication_factor, tombstones, carries_old_rows)
@@ -52,6 +53,7 @@ ON CONFLICT (name) DO UPDATE SET label = excluded.label, schema_name = excluded.
     table_name = excluded.table_name, enabled = true, database_id = excluded.database_id,
     partitions = excluded.partitions, replication_factor = excluded.replication_factor,
     tombstones = excluded.tombstones, carries_old_rows = excluded.carries_old_rows
+WHERE NOT topics.enabled OR topics.database_id = excluded.database_id
 """
 
 _DISABLE = "UPDATE triggerkit.topics SET enabled = false WHERE name = %s"
@@ -157,13 +159,19 @@ async def require_free(
 async def store_topics(
     connection: psycopg.AsyncConnection, stored: Iterable[Topic], gone: Iterable[Topic]
 ) -> None:
-    """Make the topics `stored` so, and those that are `gone` not declared any more."""
+    """Make the topics `stored` so, and those that are `gone` not declared any more.
+
+    Raises:
+        ConfigurationError: another database took a name since it was seen to be free.
+    """
     for topic in gone:
         await connection.execute(_DISABLE, [topic.name])
     for topic in stored:
         values = [topic.name, topic.database, topic.schema, topic.table, topic.database_id]
         options = [topic.partitions, topic.replication_factor, topic.tombstones]
-        await connection.execute(_STORE, [*values, *options, topic.carries_old_rows])
+        cursor = await connection.execute(_STORE, [*values, *options, topic.carries_old_rows])
+        if cursor.rowcount == 0:
+            await require_free(connection, [topic], topic.database_id)
 
 
 async def note_old_rows(

@@ -14,7 +14,7 @@ from triggerkit.consumers.declare.declaration import Declarations
 from triggerkit.consumers.declare.plan import Plan
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.declaration import read_events
-from triggerkit.events.topics import note_old_rows, topics
+from triggerkit.events.topics import Topic, note_old_rows, store_topics, topics
 from triggerkit.settings import Settings
 
 TABLES = """
@@ -138,3 +138,20 @@ def test_two_sources_do_not_share_a_topic(source: Settings) -> None:
     )
     with pytest.raises(ConfigurationError, match="is that of the database other already"):
         applied(source, tables=["posts"], database="blog")
+
+
+def test_of_two_databases_that_want_one_name_at_once_the_first_keeps_it(source: Settings) -> None:
+    applied(source, tables=["posts"], database="blog")
+
+    async def store(_: Any, state: Any) -> None:
+        await state.execute(
+            "INSERT INTO triggerkit.databases (name, slot_name, publication_name, "
+            "system_identifier) VALUES ('other', 's', 'p', '7')"
+        )
+        ((other,),) = stored(source, "SELECT id FROM triggerkit.databases WHERE name = 'other'")
+        # Both saw that it is free.
+        topic = Topic("triggerkit.blog.posts", "blog", "public", "posts", database_id=other)
+        await store_topics(state, [topic], [])
+
+    with pytest.raises(ConfigurationError, match=r"the topic triggerkit\.blog\.posts is that of"):
+        with_databases(source, store)
