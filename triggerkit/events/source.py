@@ -64,6 +64,11 @@ class View(ABC):
         """Return how many partitions each topic has."""
 
     @abstractmethod
+    def id_of(self, name: str) -> str | None:
+        """Return what tells a topic from an earlier one of its name; None where that is not known,
+        as of one that is not there."""
+
+    @abstractmethod
     def bounds_of(self, name: str, partition: int) -> Bounds:
         """Return the bounds of a partition of a topic that was looked at.
 

@@ -103,6 +103,11 @@ class TopicLog(View):
         """Return how many partitions each topic has."""
         return dict.fromkeys(self.topics, LOG_PARTITIONS)
 
+    def id_of(self, name: str) -> str | None:
+        """Return what tells a topic from an earlier one of its name: its table."""
+        topic = self.topics.get(name)
+        return None if topic is None else f"{topic.database_id}.{topic.table_name}"
+
     def bounds_of(self, name: str, partition: int) -> Bounds:
         """Return the bounds of a partition."""
         self.require_partition(name, partition)

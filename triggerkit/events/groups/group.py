@@ -56,6 +56,7 @@ class Place:
     committed: int | None = None
     position: int | None = None
     handed_from: int | None = None
+    topic_id: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -85,6 +86,25 @@ class Place:
         if offset is not None:
             self.committed = offset
 
+    def confirm(self, offset: int | None) -> None:
+        """Commit because the owner says so: of what it was handed, what is before has arrived."""
+        self.commit(offset)
+        if offset is None or self.handed_from is None or self.position is None:
+            return
+        is_all = offset >= self.position
+        self.handed_from = None if is_all else max(offset, self.handed_from)
+
+    def belong(self, topic_id: str | None, first: int) -> None:
+        """See that the offsets are of this topic, which begins at `first`. Those of another one of
+        its name, which is no more, say nothing of it: all of its messages are new. None: which it
+        is is not known."""
+        if topic_id is None or topic_id == self.topic_id:
+            return
+        if self.topic_id is not None:
+            self.committed = None
+            self.start(first)
+        self.topic_id = topic_id
+
 
 @dataclass(slots=True)
 class Group:
@@ -108,6 +128,13 @@ class Group:
     def owned(self, name: str) -> list[Place]:
         """Return the places of an instance."""
         return [place for place in self.places.values() if place.owner == name]
+
+    def heed_clock(self) -> None:
+        """Take for now what is later than now: the clock was set back. What was noted by the other
+        clock would hold for as long as that was."""
+        for one in self.instances.values():
+            one.seen_at = min(one.seen_at, self.now)
+            one.committed_at = min(one.committed_at, self.now)
 
     def expire(self) -> None:
         """Remove those that were silent for too long; what they were handed last comes again."""
@@ -175,9 +202,12 @@ class Group:
         for topic in dict.fromkeys(topic for topic, _ in self.places):
             places = {p.partition: p for p in self.places.values() if p.topic == topic}
             takers = self._takers(topic, partitions)
-            owners = {n: p.next_owner or p.owner for n, p in places.items()}
-            for number, owner in share(owners, takers).items():
-                self._move(places[number], owner)
+            # A topic that was made anew may have fewer: what is beyond is nobody's share.
+            count = partitions.get(topic, 0)
+            owners = {n: p.next_owner or p.owner for n, p in places.items() if n < count}
+            shared = share(owners, takers)
+            for number, place in places.items():
+                self._move(place, shared.get(number))
 
     def _takers(self, topic: str, partitions: Mapping[str, int]) -> list[str]:
         if topic not in partitions:

@@ -52,13 +52,14 @@ class Consuming(NamedTuple):
 
 class Turn(NamedTuple):
     """What a request may read: from where on in each of its partitions; `ends_s` is when another
-    instance is gone if nothing is heard of it."""
+    instance is gone if nothing is heard of it, `session_s` when this one is."""
 
     group_id: int
     request: int
     view: View
     offsets: dict[TopicPartition, int]
     ends_s: float | None
+    session_s: float
 
 
 class Groups:
@@ -114,11 +115,13 @@ class Groups:
                 and place.partition < view.partitions.get(place.topic, 0)
             ]
             for place in owned:
+                place.belong(view.id_of(place.topic), view.bounds_of(*place.key).first)
                 await _place_within(place, instance, view)
             first_end = group.first_end(consuming.instance)
             ends_s = None if first_end is None else (first_end - group.now).total_seconds()
             offsets = {(p.topic, p.partition): p.position for p in owned if p.position is not None}
-            return Turn(group.id, instance.request, view, offsets, ends_s)
+            session_s = instance.options.session_timeout_ms / 1000
+            return Turn(group.id, instance.request, view, offsets, ends_s, session_s)
 
     def _named(self, group: str) -> GroupName:
         return GroupName(group, self._source.name)
@@ -210,7 +213,7 @@ class Groups:
             assert group is not None
             group.instances[name].seen_at = group.now
             for place in group.owned(name) if offsets is None else ():
-                place.commit(place.position)
+                place.confirm(place.position)
             for (topic, partition), offset in offsets or ():
                 place = group.places.get((topic, partition), Place(topic, partition))
                 if place.owner != name:
@@ -218,7 +221,7 @@ class Groups:
                         f"partition {partition} of {topic} is not with the instance {name} now; "
                         "consume to see what is, and commit no other"
                     )
-                place.commit(offset)
+                place.confirm(offset)
 
     async def committed(
         self, connection: psycopg.AsyncConnection, group_name: str, keys: Sequence[TopicPartition]
@@ -282,13 +285,16 @@ def _still_waiting(group: Group, consuming: Consuming, request: int) -> Instance
 
 async def _place_within(place: Place, instance: Instance, view: View) -> None:
     """See that the place is one where the topic can be read, by what the instance says."""
-    if place.position is not None and await view.has(*place.key, place.position):
+    # Of a topic that is not there now nothing is known: it may be back as it was.
+    if place.position is not None and (
+        view.id_of(place.topic) is None or await view.has(*place.key, place.position)
+    ):
         return
     reset = instance.options.offset_reset
     if reset == "none":
         raise NoOffset(
             f"there is no offset of partition {place.partition} of {place.topic} to go on from: "
-            "commit one, or set Kafka-Auto-Offset-Reset to earliest or latest"
+            "have an instance of another name begin with Kafka-Auto-Offset-Reset earliest or latest"
         )
     bounds = view.bounds_of(*place.key)
     place.start(bounds.end if reset == "latest" else bounds.first)

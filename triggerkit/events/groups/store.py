@@ -58,7 +58,8 @@ FROM triggerkit.event_instances WHERE group_id = ANY (%s) ORDER BY name
 """
 
 _PLACES = """
-SELECT group_id, topic, partition, owner, next_owner, first, committed, position, handed_from
+SELECT group_id, topic, partition, owner, next_owner, first, committed, position, handed_from,
+    topic_id
 FROM triggerkit.event_offsets WHERE group_id = ANY (%s) ORDER BY topic, partition
 """
 
@@ -77,11 +78,11 @@ _REMOVE_INSTANCE = "DELETE FROM triggerkit.event_instances WHERE group_id = %s A
 
 _STORE_PLACE = """
 INSERT INTO triggerkit.event_offsets (group_id, topic, partition, owner, next_owner, first,
-    committed, position, handed_from)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+    committed, position, handed_from, topic_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (group_id, topic, partition) DO UPDATE SET owner = excluded.owner,
     next_owner = excluded.next_owner, first = excluded.first, committed = excluded.committed,
-    position = excluded.position, handed_from = excluded.handed_from
+    position = excluded.position, handed_from = excluded.handed_from, topic_id = excluded.topic_id
 """
 
 _RING = f"SELECT pg_notify('{LOG}', 'group ' || %s)"
@@ -143,6 +144,7 @@ async def held_group(
             return
         group = await _load(connection, row[0])
         before = deepcopy(group)
+        group.heed_clock()
         yield group
         await _store(connection, group, before)
 
@@ -196,7 +198,8 @@ async def _store(connection: psycopg.AsyncConnection, group: Group, before: Grou
     changed = [p for key, p in group.places.items() if before.places.get(key) != p]
     if changed:
         rows = [
-            [group.id, p.topic, p.partition, p.owner, p.next_owner, *p.offsets] for p in changed
+            [group.id, p.topic, p.partition, p.owner, p.next_owner, *p.offsets, p.topic_id]
+            for p in changed
         ]
         async with connection.cursor() as cursor:
             await cursor.executemany(_STORE_PLACE, rows)

@@ -61,11 +61,13 @@ class _Away(KafkaFault):
 
 class SeenTopics(NamedTuple):
     """The declared topics as Kafka has them. One that it does not have yet is `missing`, with the
-    partitions that it will be made with; what keeps others from being read is in `faults`."""
+    partitions that it will be made with; what keeps others from being read is in `faults`. `ids`
+    tell them from earlier ones of their names."""
 
     partitions: dict[str, int]
     missing: frozenset[str]
     faults: dict[str, KafkaFault]
+    ids: dict[str, str]
 
 
 class Asking:
@@ -201,7 +203,7 @@ class Asking:
         return str(found.cluster_id)
 
     def _describe(self, declared: Sequence[Topic]) -> SeenTopics:
-        partitions, missing, faults = {}, set(), {}
+        partitions, missing, faults, ids = {}, set(), {}, {}
         answers: Mapping[str, Future[Any]] = {}
         if declared:
             names = confluent().TopicCollection([topic.name for topic in declared])
@@ -222,7 +224,8 @@ class Asking:
                 raise self._silence() from None
             else:
                 partitions[topic.name] = len(found.partitions)
-        return SeenTopics(partitions, frozenset(missing), faults)
+                ids[topic.name] = str(found.topic_id)
+        return SeenTopics(partitions, frozenset(missing), faults, ids)
 
     def _bounds(
         self, keys: Collection[TopicPartition], earliest: Any, latest: Any

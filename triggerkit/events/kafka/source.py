@@ -99,6 +99,10 @@ class KafkaView(View):
         """Return how many partitions each topic has."""
         return self.seen.partitions
 
+    def id_of(self, name: str) -> str | None:
+        """Return the id that Kafka gave a topic."""
+        return self.seen.ids.get(name)
+
     def require_topic(self, name: str) -> None:
         """See that there is a topic of this name, which may be read.
 

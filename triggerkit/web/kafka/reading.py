@@ -78,7 +78,7 @@ class Reading:
         written = view.written(offsets)
         async with self._waiting.of(request, self._dsn, written, given.timeout) as wait:
             while True:
-                if wait.listen():
+                if has_looked := wait.listen():
                     await self._source.ready()
                     async with self._pool.connection() as connection:
                         await caller.require(connection)
@@ -87,6 +87,10 @@ class Reading:
                 for name in names:
                     view.require_topic(name)
                 messages = await self._fetched(view, offsets)
+                if messages and not has_looked:
+                    # The user may have been removed meanwhile.
+                    async with self._pool.connection() as connection:
+                        await caller.require(connection)
                 if messages or wait.is_over:
                     return messages
                 await wait.news()
@@ -94,11 +98,13 @@ class Reading:
     async def _fetched(self, view: View, offsets: dict[TopicPartition, int]) -> Sequence[Message]:
         if not view.is_shared:
             return (await view.read(offsets)).messages
-        wanted = {key: self._empty.after(key, offset) for key, offset in offsets.items()}
+        # What was once true of a name is not true of another topic that has it now.
+        ids = {key: (view.id_of(key[0]) or "", key[1]) for key in offsets}
+        wanted = {key: self._empty.after(ids[key], offset) for key, offset in offsets.items()}
         read = await view.read(wanted)
         if not read.messages:
             for key, end in read.following.items():
-                self._empty.note(key, wanted[key], end)
+                self._empty.note(ids[key], wanted[key], end)
         return read.messages
 
     async def consume(
@@ -116,13 +122,13 @@ class Reading:
         ahead = dict(turn.offsets)
         async with self._waiting.of(request, self._dsn, written, timeout_ms, group) as wait:
             while True:
-                if wait.listen():
+                if has_looked := wait.listen():
                     await self._source.ready()
                     before = turn
                     async with self._pool.connection() as connection:
                         await caller.require(connection)
                         turn = await self._groups.begin(connection, consuming, turn.request)
-                    wait.look_after(_next_s(consuming, turn))
+                    wait.look_after(_next_s(turn))
                     ahead, view = _gone_on(before, turn, ahead), turn.view
                 else:
                     view = await self._source.look(consuming.topics)
@@ -135,6 +141,8 @@ class Reading:
                 is_mine = True
                 if messages or wait.is_over:
                     async with self._pool.connection() as connection:
+                        if not has_looked:
+                            await caller.require(connection)
                         is_mine = await self._groups.hand_out(
                             connection, consuming, turn, ahead, messages, lambda: wait.has_left
                         )
@@ -183,9 +191,9 @@ async def _read(view: View, offsets: dict[TopicPartition, int]) -> Read | None:
     return Read(read.messages, offsets | read.following)
 
 
-def _next_s(consuming: Consuming, turn: Turn) -> float:
+def _next_s(turn: Turn) -> float:
     """Return the seconds after which to look without being woken: before one's own session ends,
     and when another's does."""
-    own_s = consuming.options.session_timeout_ms / 3000
+    own_s = turn.session_s / 3
     ends_s = LOOK_S if turn.ends_s is None else max(0.05, turn.ends_s)
     return min(LOOK_S, own_s, ends_s)

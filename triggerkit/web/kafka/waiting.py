@@ -87,6 +87,8 @@ class Waiting:
     def __init__(self) -> None:
         self._listener: Listener | None = None
         self._waits: set[Wait] = set()
+        #: Those that wait, and those that are about to.
+        self._places = 0
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -144,10 +146,14 @@ class Waiting:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        if len(self._waits) >= MAX_WAITING:
+        if self._places >= MAX_WAITING:
             headers = {"retry-after": "1"}
             raise Refused(503, f"{MAX_WAITING} requests are already waiting; try again", **headers)
-        yield
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
 
 
 async def _disconnect(request: Request) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triggerkit.events.groups.assignment import share
-from triggerkit.events.groups.group import Group, Options
+from triggerkit.events.groups.group import Group, Options, Place
 
 TOPIC = "t"
 START = datetime(2026, 11, 30, tzinfo=UTC)
@@ -157,3 +157,63 @@ def test_a_silent_one_with_auto_commit_repeats_only_what_it_was_handed_last() ->
     group.expire()
     (place,) = group.places.values()
     assert place.position == 3
+
+
+def test_what_was_committed_by_request_is_not_undone_when_its_instance_is_silent() -> None:
+    sim = Sim(1)
+    sim.written = 6
+    group = sim.group
+    sim.consume("a", auto=True)
+    (place,) = group.owned("a")
+    place.confirm(4)
+    group.now += timedelta(seconds=11)
+    group.expire()
+    assert (place.committed, place.position) == (4, 4)
+
+
+def test_what_was_committed_by_request_does_not_come_again_after_a_gone_process() -> None:
+    sim = Sim(1)
+    sim.written = 6
+    group = sim.group
+    sim.consume("a", auto=False)
+    (place,) = group.owned("a")
+    place.confirm(6)
+    group.take_back(group.instances["a"])
+    assert place.position == 6
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_s_partitions_from_the_others() -> None:
+    sim = Sim(2)
+    sim.consume("a", auto=True)
+    group = sim.group
+    group.now -= timedelta(hours=1)
+    group.heed_clock()
+    group.now += timedelta(seconds=11)
+    sim.consume("b", auto=True)
+    assert "a" not in group.instances
+    assert len(group.owned("b")) == 2
+
+
+def test_partitions_that_are_no_more_are_nobody_s_share() -> None:
+    sim = Sim(8)
+    for _ in range(2):
+        for name in ("a", "b"):
+            sim.consume(name, auto=True)
+    sim.partitions = 2
+    for _ in range(2):
+        for name in ("a", "b"):
+            sim.consume(name, auto=True)
+    assert {name: len(sim.group.owned(name)) for name in ("a", "b")} == {"a": 1, "b": 1}
+
+
+def test_offsets_of_a_topic_that_was_made_anew_are_none_of_it() -> None:
+    place = Place(TOPIC, 0)
+    place.start(0)
+    place.belong("first", 0)
+    place.handed_from, place.position = 0, 9
+    place.confirm(9)
+    place.belong(None, 0)
+    place.belong("first", 3)
+    assert (place.position, place.committed) == (9, 9)
+    place.belong("second", 2)
+    assert place.offsets == (2, None, 2, None)
