@@ -33,7 +33,8 @@ async def add_account(
         return user, problem
     # Before it is made: one that is there and not noted would be left there.
     async with state() as connection:
-        await note_in_kafka(connection, name)
+        if not await note_in_kafka(connection, name):
+            return user, f"{name} was removed meanwhile"
     return user, await added_in_kafka(kafka, name, password)
 
 

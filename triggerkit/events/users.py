@@ -106,9 +106,11 @@ async def list_users(connection: psycopg.AsyncConnection) -> list[EventUser]:
     return [EventUser(*row) for row in await cursor.fetchall()]
 
 
-async def note_in_kafka(connection: psycopg.AsyncConnection, name: str) -> None:
-    """Note that the user of this name in Kafka is made with this one."""
-    await connection.execute(_IN_KAFKA, [name])
+async def note_in_kafka(connection: psycopg.AsyncConnection, name: str) -> bool:
+    """Note that the user of this name in Kafka is made with this one; return whether it is there
+    still."""
+    cursor = await connection.execute(_IN_KAFKA, [name])
+    return cursor.rowcount == 1
 
 
 async def remove_user(connection: psycopg.AsyncConnection, name: str, actor: str) -> bool:

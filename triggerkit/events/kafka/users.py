@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final
@@ -96,12 +97,12 @@ def _alter(settings: Mapping[str, SecretStr], name: str, made: Callable[[Any, st
 
 def _is_known(settings: Mapping[str, SecretStr], name: str) -> bool:
     asking = _Asking(settings)
-    # Kafka's client ends the process if it may not be told of users. So what comes first is to be
-    # refused whoever asks, and for its iterations only where users may be altered, thus seen.
-    info = asking.module.ScramCredentialInfo(asking.module.ScramMechanism.SCRAM_SHA_256, 1)
-    refused = asking.module.UserScramCredentialUpsertion(name, info, b"refused")
-    alter = asking.client.alter_user_scram_credentials
-    asking.answer_of(name, alter, [refused], none="UNACCEPTABLE_CREDENTIAL")
+    # Kafka's client ends the process if it may not be told of users. So it is seen first whether
+    # they may be altered, and thus be told of: by one that there is not, which is to be removed.
+    nobody = f"triggerkit-{secrets.token_hex(16)}"
+    mechanism = asking.module.ScramMechanism.SCRAM_SHA_256
+    removal = asking.module.UserScramCredentialDeletion(nobody, mechanism)
+    asking.answer_of(nobody, asking.client.alter_user_scram_credentials, [removal])
     found = asking.answer_of(name, asking.client.describe_user_scram_credentials, [name])
     return found is not None and bool(found.scram_credential_infos)
 
@@ -116,14 +117,12 @@ class _Asking:
         properties = {**self._properties, "error_cb": self._errors.append}
         self.client = self.module.AdminClient(properties)
 
-    def answer_of(
-        self, name: str, ask: Callable[..., Any], some: list[Any], none: str = _IS_GONE
-    ) -> Any:
-        """Return what Kafka answers of a user; None where it refuses with the code `none`."""
+    def answer_of(self, name: str, ask: Callable[..., Any], some: list[Any]) -> Any:
+        """Return what Kafka answers of a user; None where it has none such."""
         try:
             return ask(some, request_timeout=ASK_S)[name].result(timeout=2 * ASK_S)
         except confluent().KafkaException as error:
-            if error.args[0].name() == none:
+            if error.args[0].name() == _IS_GONE:
                 return None
             told = reduce(more_telling, self._errors, None) or error.args[0]
             raise connection_fault(told, self._properties) from None

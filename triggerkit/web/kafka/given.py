@@ -153,13 +153,13 @@ def consuming_of(request: Request, body: Consume) -> tuple[Consuming, int]:
 def names_of(request: Request) -> tuple[str, str]:
     """Return the group and the instance of a request's path."""
     group, instance = (request.path_params[name] for name in ("group", "instance"))
-    for kind, name in (("group", group), ("instance", instance)):
+    for kind, name in (("a group", group), ("an instance", instance)):
         if len(name) > MAX_NAME_CHARS:
             raise Invalid(
-                f"the name of a {kind} has at most {MAX_NAME_CHARS} characters, this {len(name)}"
+                f"the name of {kind} has at most {MAX_NAME_CHARS} characters, this {len(name)}"
             )
         if not name.isprintable():
-            raise Invalid(f"the name of a {kind} has a character that cannot be printed")
+            raise Invalid(f"the name of {kind} has a character that cannot be printed")
     return group, instance
 
 
