@@ -120,6 +120,19 @@ def test_topics_are_given_in_the_path_or_in_the_body(world: EventsWorld) -> None
     assert (answer.status, answer.json["status"]) == (400, 400)
 
 
+def test_names_with_a_slash_are_those_that_were_sent(world: EventsWorld) -> None:
+    world.write([1, 2])
+    assert sorted(ids(world.consume("a%2Fb", group="eu-1%2fsearch"))) == [1, 2]
+    [group] = world.done("GET", "consumers")
+    assert (group["name"], group["instances"][0]["name"]) == ("eu-1/search", "a/b")
+    world.done("POST", "commit/eu-1%2Fsearch/a%2Fb")
+    committed = world.done("POST", "committed/eu-1%2Fsearch/a%2Fb", {"topic": POSTS})
+    assert committed[0]["offset"] >= 0
+    # What looks like one, sent as it is, is none.
+    assert world.consume("c", group="eu-1%252Fsearch") == world.consume("d", group="100%25")
+    world.done("POST", "delete-consumer/eu-1%2Fsearch/a%2Fb")
+
+
 def test_commits_are_by_offset_or_of_what_was_last_consumed(world: EventsWorld) -> None:
     world.write(range(1, 11))
     manual = {"kafka_enable_auto_commit": "false"}

@@ -46,6 +46,7 @@ from triggerkit.web.kafka.given import (
     list_of,
     names_of,
 )
+from triggerkit.web.kafka.named_route import NamedRoute
 from triggerkit.web.kafka.reading import Reading
 from triggerkit.web.kafka.waiting import Waiting
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
@@ -145,7 +146,7 @@ class KafkaApi:
             except Exception as error:
                 return await self._answer_to(error, path)
 
-        route = Route(f"{PREFIX}/{path}", handled)
+        route = NamedRoute(f"{PREFIX}/{path}", handled)
         # Other methods are answered in words too.
         route.methods = None
         return route
