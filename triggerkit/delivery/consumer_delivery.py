@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 
 from triggerkit.consumers.calls.functions import Functions, Outcome
@@ -230,7 +229,7 @@ class ConsumerDelivery:
                 break
             if waits is not None:
                 waits()
-            await first_of([tunnels.moved, self._changed])
+            await first_of(self.changes())
         return not self.is_draining
 
     @property
@@ -305,14 +304,17 @@ class ConsumerDelivery:
         wait_s = backoff_s(attempt, answer.retry_after_s, is_repeated=is_repeated)
         return min(wait_s, LONGEST_PAUSE_S) if self.consumer.definition.is_kafka else wait_s
 
-    async def back_off(self, seconds: float) -> None:
-        """Wait so long, or until the endpoint or the definition is another, or a tunnel."""
-        events = [self._changed]
-        if (tunnels := self._way_there) is not None:
-            events.append(tunnels.moved)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await first_of(events)
+    def changes(self) -> list[asyncio.Event]:
+        """Return what is set once the endpoint or the definition is another, or a tunnel: asked
+        for before a push, what happens while it is under way ends the wait after it, too."""
+        tunnels = self._way_there
+        return [self._changed] if tunnels is None else [self._changed, tunnels.moved]
+
+    @property
+    def openings(self) -> int:
+        """How often a command has opened a tunnel to the endpoint, if it is a local one."""
+        tunnels, target = self._way_there, self.consumer.target
+        return 0 if tunnels is None or target is None else tunnels.openings(target.id)
 
 
 def _names(consumer: Consumer) -> tuple[str | None, str | None]:

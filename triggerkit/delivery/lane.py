@@ -17,6 +17,7 @@ from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.isolation import Suspicion
 from triggerkit.delivery.outcomes import Outcomes
 from triggerkit.delivery.push import GONE, Answer, of_batch
+from triggerkit.delivery.tunnel.way import first_of
 from triggerkit.failpoints import reach
 from triggerkit.log.buffered import BufferedReader
 from triggerkit.log.entry import Entry
@@ -43,6 +44,7 @@ class Lane:
         self._has_turn = False
         # Of the attempt that failed last.
         self._last_status: int | None = None
+        self._changes = delivery.changes()
         self._outcomes = Outcomes(delivery)
         self._log = BufferedReader(delivery.reader, cursor.partition, delivery.followed)
         # What was halved stays so: it grows back once the reason is found.
@@ -253,7 +255,7 @@ class Lane:
         wait_s = self._delivery.wait_s(self.cursor.attempt, answer, is_repeated=is_repeated)
         told = (self.consumer.name, answer.error, self.cursor.attempt + 1, wait_s)
         logger.warning("delivery of %s: %s; attempt %d in %.1f s", *told)
-        await self._delivery.back_off(wait_s)
+        await first_of(self._changes, wait_s)
 
     async def _attempt(self, batch: Batch) -> tuple[datetime, Answer] | None:
         """Send `batch`; None when it has become another, and nothing was sent."""
@@ -268,7 +270,7 @@ class Lane:
             # What is made with the cursor's move has no unknown outcome: only a failure is noted.
             if not self._delivery.has_own_way or self.cursor.batch_id is not None:
                 await self._begin(batch)
-            sent_at = datetime.now(UTC)
+            sent_at, self._changes = datetime.now(UTC), self._delivery.changes()
             self._suspicion.sending()
             reach("post-before")
             answer = await self._delivery.push(batch, body, self.cursor.attempt)

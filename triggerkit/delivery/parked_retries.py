@@ -20,6 +20,7 @@ from triggerkit.delivery.direct.way import NotMade
 from triggerkit.delivery.lane import Lane
 from triggerkit.delivery.parking import state_after
 from triggerkit.delivery.push import GONE, Answer, of_batch
+from triggerkit.delivery.tunnel.way import first_of
 from triggerkit.state.backoff import backoff_s
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class _Sent:
     #: Whether the message is to blame; else the endpoint failed.
     is_blamed: bool
     asked_s: float | None
+    #: What lets the next attempt come at once, since this one was begun.
+    changes: Sequence[asyncio.Event]
 
 
 class Retries:
@@ -63,6 +66,7 @@ class Retries:
             await lane.ready.wait()
         retry, delivery = self._delivery.retry, self._delivery
         async with asyncio.TaskGroup() as group:
+            hurrying = group.create_task(self._hurry(), name=f"hurry {self._consumer.name}")
             while self._busy or not delivery.is_draining:
                 retry.clear()
                 delivery.is_awaited = False
@@ -70,6 +74,20 @@ class Retries:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await retry.wait()
+            hurrying.cancel()
+
+    async def _hurry(self) -> None:
+        """Have all tried at once whenever a command has opened a tunnel to the endpoint; one that
+        only connects anew, by a bad line, would use up their attempts."""
+        known = self._delivery.openings
+        while not self._delivery.is_draining:
+            changes = self._delivery.changes()
+            if (openings := self._delivery.openings) == known:
+                await first_of(changes)
+                continue
+            known = openings
+            await self._store.hurry(self._consumer.id)
+            self._delivery.retry.set()
 
     async def _start_due(self, group: asyncio.TaskGroup) -> float | None:
         """Start what is due, as far as there is room; returns the seconds until there is more."""
@@ -148,19 +166,28 @@ class Retries:
         health = self._delivery.health
         health.sent += 1
         number = health.sent
-        sent_at = datetime.now(UTC)
+        sent_at, changes = datetime.now(UTC), self._delivery.changes()
         answer = await self._delivery.push_parked(head, body, pushed, batch_id)
         answer = of_batch(answer, [identity])
         if answer.failed:
             named = answer.failed[0]
             wait_s = named.retry_after_s
-            return _Sent(batch_id, sent_at, answer, named.error, is_blamed=True, asked_s=wait_s)
+            return _Sent(
+                batch_id,
+                sent_at,
+                answer,
+                named.error,
+                is_blamed=True,
+                asked_s=wait_s,
+                changes=changes,
+            )
         if answer.verdict == "delivered":
             health.witnessed(number, ok=True)
         elif answer.verdict == "endpoint_failed" and answer.is_suspect:
             health.failed_alone(head.position, number)
         is_refused = answer.verdict == "content_refused"
-        return _Sent(batch_id, sent_at, answer, answer.error, is_refused, answer.retry_after_s)
+        asked_s = answer.retry_after_s
+        return _Sent(batch_id, sent_at, answer, answer.error, is_refused, asked_s, changes)
 
     async def _sent(self, head: Head, sent: _Sent) -> None:
         try:
@@ -182,6 +209,8 @@ class Retries:
         else:
             is_repeated = head.status == sent.answer.status
             wait_s = backoff_s(head.attempts, sent.asked_s, is_repeated=is_repeated)
+            if any(change.is_set() for change in sent.changes):
+                wait_s = 0.0
             tried = Tried("failing", head.failures, due_in_s=wait_s)
         return replace(
             tried,

@@ -61,6 +61,13 @@ WHERE b.state IN ('active', 'paused') ORDER BY 1, 2
 """
 
 
+_TUNNELS = """
+SELECT e.name, count(t.id) FROM triggerkit.endpoints e
+LEFT JOIN triggerkit.open_tunnels t ON t.endpoint_id = e.id
+WHERE e.local GROUP BY e.name ORDER BY e.name
+"""
+
+
 @dataclass(slots=True)
 class Deliveries:
     """Deliveries counted since this process's first scrape: each scrape adds those since the last.
@@ -146,6 +153,7 @@ async def measure(
     found += _consumers(await consumer_health(state))
     await deliveries.take_in(state)
     found += deliveries.families()
+    found.append(await _tunnels(state))
     found += await _backfills(state)
     found.append(await _runs(state))
     found += await _backlog(state)
@@ -214,6 +222,18 @@ def _consumers(health: Sequence[ConsumerHealth]) -> Iterable[Metric]:
         problems.add_metric([name, "error"], counted["error"])
         problems.add_metric([name, "warning"], counted["warning"])
     return messages, seconds, active, parked, problems
+
+
+async def _tunnels(state: psycopg.AsyncConnection) -> Metric:
+    tunnels = _gauge(
+        "triggerkit_open_tunnels",
+        "Tunnels open to a local endpoint; its messages wait at 0.",
+        ["endpoint"],
+    )
+    cursor = await state.execute(_TUNNELS)
+    for name, count in await cursor.fetchall():
+        tunnels.add_metric([name], count)
+    return tunnels
 
 
 async def _backfills(state: psycopg.AsyncConnection) -> Iterable[Metric]:

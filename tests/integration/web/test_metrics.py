@@ -81,6 +81,16 @@ def test_the_way_is_measured(captured: Settings) -> None:
         "SELECT 'run_' || n, 't', 'slow', CASE n WHEN 1 THEN 'executing' ELSE 'queued' END, 1, "
         "'{}' FROM generate_series(1, 3) n"
     )
+    change(
+        "INSERT INTO triggerkit.endpoints (name, url, local, managed_by) VALUES "
+        "('laptop', 'http://localhost/a', true, 'api'), ('away', 'http://localhost/b', true, 'api')"
+    )
+    change("INSERT INTO triggerkit.tunnel_tokens (name, digest) VALUES ('alice', '')")
+    change(
+        "INSERT INTO triggerkit.tunnels (endpoint_id, token, instance, serve, port, is_shared, "
+        "seen_at) SELECT id, 'alice', 'i', 's', 3001, false, CASE name WHEN 'laptop' THEN now() "
+        "ELSE now() - interval '1 min' END FROM triggerkit.endpoints WHERE local"
+    )
     with serving(Application(captured, [], None)) as site:
         found = values(scrape(site))
         name = next(key[1] for key in found if key[0] == "triggerkit_log_entries")
@@ -93,6 +103,8 @@ def test_the_way_is_measured(captured: Settings) -> None:
         assert found["triggerkit_consumer_active", "behind"] == 1
         assert found["triggerkit_parked_messages", "behind", "blocked"] == 1
         assert found["triggerkit_parked_messages", "behind", "dead"] == 0
+        assert found["triggerkit_open_tunnels", "laptop"] == 1
+        assert found["triggerkit_open_tunnels", "away"] == 0
         assert found["triggerkit_backfill_rows", "behind", "public.items"] == 7
         assert found["triggerkit_queue_runs", "slow", "queued"] == 2
         assert found["triggerkit_queue_runs", "slow", "executing"] == 1

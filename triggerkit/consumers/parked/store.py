@@ -33,9 +33,7 @@ SELECT DISTINCT p.key FROM unnest(%(keys)s::text[]) k JOIN triggerkit.parked p
 WHERE p.state IN {IN_THE_WAY}
 """  # noqa: S608 - of constants
 
-_ANY = f"""
-SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state IN {IN_THE_WAY} LIMIT 1
-"""
+_ANY = f"SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state IN {IN_THE_WAY} LIMIT 1"
 
 _ALL_KEYS = f"""
 SELECT DISTINCT key FROM triggerkit.parked WHERE consumer_id = %s AND state IN {IN_THE_WAY}
@@ -74,6 +72,11 @@ UPDATE triggerkit.parked SET attempts = attempts + 1, failures = %s
 WHERE consumer_id = %s AND partition = %s AND position = %s AND state = 'failing'
   AND attempts = %s AND parked_at = %s
 RETURNING convert_to(body, 'UTF8')
+"""
+
+_HURRY = """
+UPDATE triggerkit.parked SET due_at = clock_timestamp()
+WHERE consumer_id = %s AND state = 'failing' AND due_at > clock_timestamp()
 """
 
 #: All of a consumer: nothing is parked or taken meanwhile.
@@ -322,6 +325,12 @@ class ParkedStore:
         except (ForeignKeyViolation, DeadlockDetected):
             # The consumer was deleted at this moment.
             return Recorded(has_more=True, rows=[])
+
+    async def hurry(self, consumer_id: int) -> None:
+        """Have all that are tried again be due now."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(LOCK_CURSORS, [consumer_id])
+            await connection.execute(_HURRY, [consumer_id])
 
     async def supersede(
         self, consumer_id: int, truncate: Entry

@@ -57,8 +57,9 @@ SELECT EXISTS (SELECT FROM triggerkit.tunnel_tokens WHERE name = %s),
 _LEAVE = "DELETE FROM triggerkit.tunnels WHERE id = ANY (%s)"
 
 _OPEN = """
-SELECT endpoint_id, id, serve, token AS "user", port FROM triggerkit.open_tunnels
-ORDER BY endpoint_id, id
+SELECT o.endpoint_id, o.id, o.serve, o.token AS "user", o.port, t.instance
+FROM triggerkit.open_tunnels o JOIN triggerkit.tunnels t ON t.id = o.id
+ORDER BY o.endpoint_id, o.id
 """
 
 
@@ -79,13 +80,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A tunnel that is open, and the process that holds it."""
+    """A tunnel that is open, the process that holds it, and the command that opened it."""
 
     endpoint_id: int
     id: int
     serve: str
     user: str
     port: int
+    instance: str
 
 
 async def enter(

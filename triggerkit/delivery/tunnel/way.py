@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID, uuid4
@@ -60,6 +61,9 @@ class TunnelWay:
         self._states = states
         self._open: dict[int, list[Held]] = {}
         self._moved = asyncio.Event()
+        #: Commands that were seen, after the first look, and how many came since, by endpoint.
+        self._seen: set[str] | None = None
+        self._openings: Counter[int] = Counter()
         self._answered: dict[UUID, asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -70,9 +74,14 @@ class TunnelWay:
 
     def is_open(self, endpoint: SealedEndpoint | None) -> bool:
         """Return whether a tunnel to the endpoint is open."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._follow(), name="tunnels")
+        self._start()
         return endpoint is not None and endpoint.id in self._open
+
+    def openings(self, endpoint_id: int) -> int:
+        """Return how many commands have opened a tunnel to the endpoint; one that connects anew is
+        the same."""
+        self._start()
+        return self._openings[endpoint_id]
 
     async def close(self) -> None:
         """Look no more."""
@@ -123,6 +132,10 @@ class TunnelWay:
     def _holds(self, tunnel: Held) -> bool:
         return any(held.id == tunnel.id for held in self._open.get(tunnel.endpoint_id, ()))
 
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name="tunnels")
+
     async def _forget(self, push_id: UUID) -> None:
         # Without the database, whoever cleans it up finds it.
         with suppress(psycopg.Error, PoolTimeout):
@@ -157,12 +170,21 @@ class TunnelWay:
 
     async def _look(self, state: psycopg.AsyncConnection) -> None:
         before, self._open = self._open, await open_tunnels(state)
+        self._count()
         if before != self._open:
             self._moved.set()
             self._moved = asyncio.Event()
             for answered in self._answered.values():
                 # Its tunnel may be the one that has ended.
                 answered.set()
+
+    def _count(self) -> None:
+        """Count the commands that were not seen before; those of the first look opened theirs
+        before this process began."""
+        found = [held for tunnels in self._open.values() for held in tunnels]
+        if self._seen is not None:
+            self._openings.update(h.endpoint_id for h in found if h.instance not in self._seen)
+        self._seen = (self._seen or set()) | {held.instance for held in found}
 
 
 async def test_through(
@@ -206,11 +228,11 @@ def place_of_parked(head: Head) -> int:
     return head.partition if head.partition >= 0 else crc32(head.key.encode())
 
 
-async def first_of(events: Sequence[asyncio.Event]) -> None:
-    """Return once one of the events is set."""
+async def first_of(events: Sequence[asyncio.Event], seconds: float | None = None) -> None:
+    """Return once one of the events is set, or after so many seconds."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()

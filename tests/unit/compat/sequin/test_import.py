@@ -114,7 +114,7 @@ def test_a_whole_file_is_taken_and_what_is_not_is_named(tmp_path: Path) -> None:
                 "X-Other": "Bearer ${OTHER}",
             },
         },
-        "laptop": {"url": "${LAPTOP_URL}/hook"},
+        "laptop": {"url": "/hook", "local": True},
         "posts": {
             "url": "${APP_URL:-http://127.0.0.1:3001}/api/posts",
             "headers": {
@@ -162,7 +162,7 @@ def test_a_whole_file_is_taken_and_what_is_not_is_named(tmp_path: Path) -> None:
         "users has no counterpart",
         "databases.second: there is one database",
         "http_endpoints.app: the value of the encrypted header Authorization is left out",
-        "http_endpoints.laptop: it is local",
+        "http_endpoints.laptop: it is local: where its app runs, triggerkit tunnel",
         "sinks.posts: filter has no counterpart: write it in Python",
         "sinks.single: message_grouping",
         "sinks.everything: it follows every table",
@@ -178,10 +178,10 @@ def test_a_whole_file_is_taken_and_what_is_not_is_named(tmp_path: Path) -> None:
     assert found.settings["TRIGGERKIT_PUBLICATION"] == "sequin_pub"
     for secret in ("very secret token", "a password of Ann", "a key of Amazon"):
         assert secret not in text + told + str(found.settings)
-    environment = {"APP_AUTHORIZATION": "a", "OTHER": "b", "LAPTOP_URL": "http://127.0.0.1:1"}
+    environment = {"APP_AUTHORIZATION": "a", "OTHER": "b"}
     declared, endpoints = read_file(written["endpoints"], written["consumers"], environment)
     assert len(declared) == 5
-    assert [one.url for one in endpoints][1] == "http://127.0.0.1:1/hook"
+    assert [(one.url, one.local) for one in endpoints][1] == ("/hook", True)
 
 
 def test_variables_are_those_of_the_environment_and_a_missing_one_is_named(tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ def read_endpoint(section: Section) -> tuple[str, dict[str, Any]] | None:
     if section.flag("webhook.site"):
         section.note("webhook.site has no counterpart: give an endpoint of your own")
         return None
-    url = _address(section, name)
+    url, is_local = _address(section)
     headers = _headers(section, name)
     section.end()
     if url is None:
         section.note("it has no url; it is left out")
         return None
     table: dict[str, Any] = {"url": url}
+    if is_local:
+        table["local"] = True
     if headers:
         table["headers"] = headers
     return name, table
@@ -34,7 +36,8 @@ def with_path(url: str, path: str) -> str:
     return f"{url.rstrip('/')}/{path.lstrip('/')}" if path.strip("/") else url
 
 
-def _address(section: Section, name: str) -> str | None:
+def _address(section: Section) -> tuple[str | None, bool]:
+    """Return the address, and whether it is the path of a local endpoint."""
     is_local, path = section.flag("local"), section.text("path", "") or ""
     url = section.raw_text("url")
     for key in ("host", "port", "scheme", "use_local_tunnel"):
@@ -42,13 +45,11 @@ def _address(section: Section, name: str) -> str | None:
             section.note(f"{key} is not read; give a url")
             section.any(key)
     if url is None and is_local:
-        variable = variable_of(name, "URL")
-        section.into.settings[variable] = None
         section.note(
-            f"it is local: put its address, such as http://127.0.0.1:3001, into {variable}"
+            "it is local: where its app runs, triggerkit tunnel --ports=PORT:NAME has its messages"
         )
-        url = f"${{{variable}}}"
-    return None if url is None else with_path(url, path)
+        return f"/{path.lstrip('/')}", True
+    return (None if url is None else with_path(url, path)), False
 
 
 def _headers(section: Section, name: str) -> dict[str, str]:
