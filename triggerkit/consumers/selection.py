@@ -54,6 +54,8 @@ class Selection:
         self._test = all_of(definition.filters)
         #: Whether functions decide what remains, and make what is sent of it.
         self.leaves_calls = bool(definition.filter or definition.transform)
+        #: Whether messages are what is sent; for Kafka, events are made of entries instead.
+        self.sends_messages = not definition.is_kafka
         #: Whether events are sent in place of messages.
         self.sends_events = definition.body == "event"
         #: Whether not all that the consumer follows is wanted.

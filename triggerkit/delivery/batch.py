@@ -38,6 +38,7 @@ class Batch:
 
     selection: Selection
     entries: list[Entry] = field(default_factory=list)
+    #: The messages of `entries`; where none are sent, their records, by which a batch is bounded.
     messages: list[bytes] = field(default_factory=list)
     #: What is sent for `messages` where the consumer has a transform; else nothing.
     transformed: list[bytes] = field(default_factory=list)
@@ -56,8 +57,16 @@ class Batch:
         """Position of the first entry, or of the last looked at when there is none."""
         return self.entries[0].position if self.entries else self.last
 
+    def message(self, number: int) -> bytes:
+        """Return the message of one of `entries`."""
+        if self.selection.sends_messages:
+            return self.messages[number]
+        return self.selection.message(self.entries[number])
+
     def body(self, *, single: bool) -> bytes:
-        """Return the request's body."""
+        """Return the request's body; nothing where no messages are sent."""
+        if not self.selection.sends_messages:
+            return b""
         return batch_body(self.transformed or self.messages, single=single)
 
 
@@ -66,6 +75,10 @@ def _judged(selection: Selection, outcomes: Mapping[int, Outcome], entry: Entry)
     if verdict != WANTED:
         return verdict
     return verdict_of(outcomes[entry.position])
+
+
+def _record(entry: Entry) -> bytes:
+    return entry.record or b""
 
 
 def new_id(body: bytes = b"", identity: str | None = None) -> str:
@@ -111,7 +124,8 @@ def collect(
     judge = selection.judge if outcomes is None else partial(_judged, selection, outcomes)
     follows, filters = selection.follows, selection.filters or transforms
     may_hold = bool(parked_keys or held_before)
-    render, key_of = selection.message, selection.key_of
+    render = selection.message if selection.sends_messages else _record
+    key_of = selection.key_of
     held_keys = {item.key for item in held}
     outgoing = batch.transformed if transforms else []
     size_bytes = batch.size_bytes

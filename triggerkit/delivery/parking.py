@@ -35,7 +35,7 @@ def alone(
 ) -> ParkedMessage:
     """Return the one message of `batch`: its first attempt counts."""
     failed = Failed("", reason, None)
-    return _failed(consumer, partition, batch.entries[0], batch.messages[0], failed, answer.status)
+    return _failed(consumer, partition, batch.entries[0], batch.message(0), failed, answer.status)
 
 
 def of_batch(
@@ -59,8 +59,8 @@ def named(consumer: Consumer, partition: int, batch: Batch, answer: Answer) -> l
         return []
     keys = keys_of(consumer, batch)
     return [
-        _failed(consumer, partition, entry, message, item, answer.status)
-        for entry, message, key in zip(batch.entries, batch.messages, keys, strict=True)
+        _failed(consumer, partition, entry, batch.message(number), item, answer.status)
+        for number, (entry, key) in enumerate(zip(batch.entries, keys, strict=True))
         if (item := failed.get(key)) is not None
     ]
 

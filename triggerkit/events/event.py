@@ -21,6 +21,10 @@ KINDS: Final = {
     "delete": "deleted",
     "truncate": "truncated",
 }
+_KINDS: Final = {action: kind.encode() for action, kind in KINDS.items()}
+
+# Named tuples made without their Python-level __new__ cost half: there is an event for every row.
+_make = tuple.__new__
 
 
 class Event(NamedTuple):
@@ -52,10 +56,13 @@ class ValueRenderer:
 
         `old` is the row before a delete, where the WAL did not carry it.
         """
+        return self.of_key(entry, *key_of(entry.key), old)
+
+    def of_key(self, entry: Entry, key: str | None, identity: bytes, old: bytes | None) -> bytes:
+        """Return what `value` does of an entry whose key, and `id`, are known."""
         table = (entry.schema, entry.table)
         head, tail = self._ends.get(table) or self._of_table(table)
-        key, identity = key_of(entry.key)
-        parts = [head, b'"%b"' % entry.commit_at.encode(), b',"event":"%b"' % _kind(entry.action)]
+        parts = [head, b'"%b"' % entry.commit_at.encode(), b',"event":"%b"' % _KINDS[entry.action]]
         if key is not None:
             parts += (b',"id":', identity, b',"data":', old or entry.record or b"null")
             if entry.action == "update":
@@ -92,14 +99,18 @@ class EventRenderer:
         `old` is the row before a delete, where the WAL did not carry it.
         """
         topic = self._topics[entry.schema, entry.table]
-        return Event(
-            topic.name,
-            entry.partition,
-            entry.position,
-            milliseconds(entry.commit_at),
-            key_of(entry.key)[0],
-            self._values.value(entry, old),
-            headers_of(topic.database_id, entry),
+        key, identity = key_of(entry.key)
+        return _make(
+            Event,
+            (
+                topic.name,
+                entry.partition,
+                entry.position,
+                milliseconds(entry.commit_at),
+                key,
+                self._values.of_key(entry, key, identity, old),
+                headers_of(topic.database_id, entry),
+            ),
         )
 
 
@@ -118,19 +129,24 @@ def key_of(key: str) -> tuple[str | None, bytes]:
 
 def headers_of(database_id: int, entry: Entry) -> tuple[tuple[str, str], ...]:
     """Return the headers of a change, the same each time that it is sent."""
-    headers = [
-        ("lsn", str(entry.commit_lsn)),
-        ("idx", str(entry.commit_idx)),
-        ("action", entry.action),
-    ]
-    if entry.xid is not None:
-        headers.append(("xid", str(entry.xid)))
-    headers.append(("traceparent", traceparent(database_id, entry)))
+    lsn, then = _of_transaction(entry.commit_lsn, entry.action, entry.xid)
+    trace = ("traceparent", traceparent(database_id, entry))
+    headers = (lsn, ("idx", str(entry.commit_idx)), *then, trace)
     if entry.action == "insert" and entry.changes is not None:
         previous, _ = key_of(entry.changes.decode())
         if previous is not None:
-            headers.append(("previous_key", previous))
-    return tuple(headers)
+            headers += (("previous_key", previous),)
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _of_transaction(
+    commit_lsn: int, action: str, xid: int | None
+) -> tuple[tuple[str, str], tuple[tuple[str, str], ...]]:
+    """Return the headers that all such changes of a transaction have: before the index, and
+    behind it."""
+    then = (("action", action),) if xid is None else (("action", action), ("xid", str(xid)))
+    return ("lsn", str(commit_lsn)), then
 
 
 def traceparent(database_id: int, entry: Entry) -> str:
@@ -151,7 +167,3 @@ def _trace_id(database_id: int, commit_lsn: int) -> str:
 def milliseconds(commit_at: str) -> int:
     """Return a timestamp of the log in milliseconds since 1970."""
     return int(datetime.fromisoformat(commit_at).timestamp() * 1000)
-
-
-def _kind(action: str) -> bytes:
-    return KINDS[action].encode()

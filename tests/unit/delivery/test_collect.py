@@ -156,3 +156,16 @@ def test_another_definition_changes_what_is_wanted() -> None:
     rows = entries("a", "b")
     assert positions(collect(Selection(one), rows, 10, ()))[0] == [1]
     assert positions(collect(Selection(other), rows, 10, ()))[0] == [2]
+
+
+def test_a_batch_for_kafka_has_no_messages_but_is_bounded_and_can_be_parked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    definition = changes("posts", batch_size=10).model_copy(update={"via": "kafka"})
+    into_kafka = selection(definition)
+    rows = entries("a", "b", "c")
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 2 * len(rows[0].record or b""))
+    made = collect(into_kafka, rows, 10, ())
+    assert (positions(made)[0], made.is_full) == ([1, 2], True)
+    assert made.body(single=False) == b""
+    assert made.message(1) == into_kafka.message(rows[1])

@@ -173,7 +173,7 @@ class CursorStore:
         Raises:
             CursorMoved: the cursor is another by now; nothing of this was done.
         """
-        if cursor.batch_id is not None and not parked:
+        if not parked:
             version = await self._gathered.record(cursor, outcome)
             if version is not None:
                 return _recorded(cursor, outcome, version)

@@ -89,11 +89,12 @@ class KafkaWay:
         with a message of which only the broker can say: alone, it is taken.
         """
         assert self._broker is not None
-        is_known = all((entry.schema, entry.table) in self._topics for entry in entries)
-        if not is_known or monotonic() - self._read_at > KNOWN_S:
+        tables = {(entry.schema, entry.table) for entry in entries}
+        if not tables <= self._topics.keys() or monotonic() - self._read_at > KNOWN_S:
             await self._read_topics()
-        entries = [entry for entry in entries if (entry.schema, entry.table) in self._topics]
-        used = {self._topics[entry.schema, entry.table] for entry in entries}
+        if not tables <= self._topics.keys():
+            entries = [entry for entry in entries if (entry.schema, entry.table) in self._topics]
+        used = {self._topics[table] for table in tables & self._topics.keys()}
         try:
             there = await self._broker.require(used)
         except KafkaFault as fault:

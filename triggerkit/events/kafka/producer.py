@@ -60,15 +60,15 @@ class Line:
         self.taken: set[tuple[int, bool]] = set()
         self.errors: list[tuple[Any, Record]] = []
 
-    def handing_over(self) -> None:
-        """Count a record that is about to be handed over."""
+    def handing_over(self, count: int = 1) -> None:
+        """Count records that are about to be handed over."""
         with self._lock:
-            self._flying += 1
+            self._flying += count
         self.is_settled.clear()
 
-    def took_back(self) -> None:
-        """Note that the client did not take it."""
-        self._one_less()
+    def took_back(self, count: int = 1) -> None:
+        """Note that the client did not take them."""
+        self._less(count)
 
     def answered(self, record: Record, error: Any, _: Any) -> None:
         """Note what became of a record; called by the thread."""
@@ -76,11 +76,13 @@ class Line:
             self.taken.add((record.offset, record.value is not None))
         else:
             self.errors.append((error, record))
-        self._one_less()
+        self._less(1)
 
     def left_of(self, records: Sequence[Record]) -> list[Record]:
         """Return what of `records` is still to be sent: of each key all from the first on that the
         broker does not have, since it would come after later ones otherwise."""
+        if not self.taken:
+            return list(records)
         left: list[Record] = []
         open_keys: set[tuple[str, str | None]] = set()
         for record in records:
@@ -90,9 +92,9 @@ class Line:
                 left.append(record)
         return left
 
-    def _one_less(self) -> None:
+    def _less(self, count: int) -> None:
         with self._lock:
-            self._flying -= 1
+            self._flying -= count
             if self._flying:
                 return
         with suppress(RuntimeError):
@@ -126,8 +128,7 @@ class _Client:
         self._thread.start()
 
     def takes(self, line: Line, record: Record) -> bool:
-        """Hand a record over; False when there is no room for it."""
-        line.handing_over()
+        """Hand over a record that `line` has counted; False when there is no room for it."""
         if self._producer is None:
             line.answered(record, self.last_error or self._gone, None)
             return True
@@ -141,7 +142,6 @@ class _Client:
                 headers=list(record.headers),
             )
         except BufferError:
-            line.took_back()
             return False
         except self._refusal as error:
             self._failed(error.args[0])
@@ -222,13 +222,13 @@ class EventProducer:
         await self._keep_to_size(deadline)
         left = line.left_of(records)
         for some in [[record] for record in left] if are_apart else [left]:
-            await self._hand_over(line, some, deadline)
+            are_all = await self._hand_over(line, some, deadline)
             await self._settle(line, deadline)
             if line.errors:
                 error, record = line.errors[0]
                 raise fault_of(error, record.topic)
-        if line.left_of(records):
-            raise KafkaFault(said("the broker does not answer"))
+            if not are_all:
+                raise KafkaFault(said("the broker does not answer"))
         del self._lines[line_name]
         if self._client is not None:
             self._client.last_error = None
@@ -266,17 +266,21 @@ class EventProducer:
         if self._client is client:
             await self.close()
 
-    async def _hand_over(self, line: Line, records: Sequence[Record], deadline: float) -> None:
+    async def _hand_over(self, line: Line, records: Sequence[Record], deadline: float) -> bool:
+        """Return whether the client took them all."""
         client, now = self.open(), asyncio.get_running_loop().time
-        # Until all are handed over, the line is not settled.
-        line.handing_over()
+        # One more than there are: until all are handed over, the line is not settled.
+        left = len(records) + 1
+        line.handing_over(left)
         try:
-            for number, record in enumerate(records):
+            for number, record in enumerate(records, start=1):
                 while not client.takes(line, record):
                     if now() > deadline:
-                        return
+                        return False
                     await asyncio.sleep(_FULL_S)
-                if number % _TOGETHER == _TOGETHER - 1:
+                left -= 1
+                if number % _TOGETHER == 0:
                     await asyncio.sleep(0)
+            return True
         finally:
-            line.took_back()
+            line.took_back(left)
