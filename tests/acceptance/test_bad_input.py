@@ -186,7 +186,7 @@ def test_a_missing_privilege_is_told_with_its_remedy(
     project: Path, stranger_url: str, redis_url: str
 ) -> None:
     settings = settings_of(stranger_url, redis_url)
-    cases = [Case(c.name, c.typed(), settings) for c in connecting("models")]
+    cases = [Case(c.name, c.typed(), settings) for c in connecting("models", "roles")]
     shown = {"check": done(3), "status": done(1)}
     judged(project, cases, lambda case, answer: shown.get(case.command, refusal(3))(case, answer))
 

@@ -77,7 +77,7 @@ def make_endpoint(reader: Reader, project: ReferenceProject, name: str) -> None:
     page.get_by_role("link", name="Endpoints", exact=True).click()
     page.get_by_role("link", name="New endpoint").first.click()
     page.get_by_label("Name", exact=True).fill(name)
-    page.get_by_label("URL").fill(f"{project.dev.url}{ROUTE}")
+    page.get_by_role("textbox", name="URL").fill(f"{project.dev.url}{ROUTE}")
     page.get_by_label("Name of the header").fill("Authorization")
     page.get_by_label("Value of the header").fill(f"Bearer {secret}")
     page.get_by_role("button", name="Create endpoint").click()

@@ -23,11 +23,11 @@ ORDERS = "/orders"
 
 
 @task
-def take_order(order: Order) -> None: ...
+def take_lost_order(order: Order) -> None: ...
 
 
 def orders() -> Starlette:
-    return Starlette(routes=[webhook(ORDERS, task=take_order)])
+    return Starlette(routes=[webhook(ORDERS, task=take_lost_order)])
 
 
 def test_a_run_is_accepted_while_redis_is_away(settings: Settings, state: RunState) -> None:
@@ -48,7 +48,7 @@ def test_what_is_triggered_while_redis_is_down_runs_once_it_is_back(
     try:
         with (
             run_state(away) as state,
-            working(state, take_order),
+            working(state, take_lost_order),
             serving(Application(away, [], orders())) as site,
         ):
             servers.run(own.stop())

@@ -24,6 +24,7 @@ from tests.node import NODE, install_locked
 from triggerkit import Change, Cron, Retry, Tick, task
 from triggerkit.runs.declared import apply_runs
 from triggerkit.state.connect import connect
+from triggerkit.tasks.declare import declared
 from triggerkit.tasks.registry import declared_runs
 from triggerkit.testing import fake_message
 
@@ -66,9 +67,18 @@ def take_tick(tick: Tick) -> None:
     pass
 
 
+# The reference project's task of this name may be declared in this process, too.
+_reference = declared.pop("create_embedding_for_post", None)
+
+
 @task
 def create_embedding_for_post(batch: list[Change[Post]]) -> list[str | None]:
     return [change.record.title for change in batch]
+
+
+del declared["create_embedding_for_post"]
+if _reference is not None:
+    declared["create_embedding_for_post"] = _reference
 
 
 TASKS = (

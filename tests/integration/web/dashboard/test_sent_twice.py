@@ -22,11 +22,11 @@ from triggerkit import task
 
 SCHEDULE = """
 INSERT INTO triggerkit.schedules (name, task, queue, cron, timezone, max_attempts, next_at)
-VALUES ('nightly', 'work', 'default', '0 3 * * *', 'UTC', 3, now() + interval '1 h')
+VALUES ('nightly', 'twice', 'default', '0 3 * * *', 'UTC', 3, now() + interval '1 h')
 """
 
 
-@task(name="work")
+@task(name="twice")
 def work(payload: dict[str, int]) -> None: ...
 
 
@@ -59,7 +59,7 @@ def test_a_run_is_made_once_by_a_form_whichever_process_gets_it(
         (at, f"{at}/replay", {}),
         (f"{at}/replay", f"{at}/replay", {"with": "original"}),
         (f"{at}/replay", f"{at}/replay", edited),
-        ("/tasks/work/test", "/tasks/work/start", {"payload": '{"n": 9}'}),
+        ("/tasks/twice/test", "/tasks/twice/start", {"payload": '{"n": 9}'}),
     ):
         before, lines = made(state), len(audited(state))
         form = {**visitor.get(page).proof, **given}
@@ -86,12 +86,12 @@ def test_a_schedule_is_run_once_by_a_form(
 def test_a_form_that_is_filled_in_otherwise_or_shown_again_is_another_one(
     state: RunState, visitor: Visitor
 ) -> None:
-    form = {**visitor.get("/tasks/work/test").proof, "payload": '{"n": 1}'}
-    assert visitor.submit("/tasks/work/start", {**form, "payload": '{"n": "x"}'}).status == 422
+    form = {**visitor.get("/tasks/twice/test").proof, "payload": '{"n": 1}'}
+    assert visitor.submit("/tasks/twice/start", {**form, "payload": '{"n": "x"}'}).status == 422
     for given in (form, {**form, "payload": '{"n": 2}'}):
-        assert visitor.submit("/tasks/work/start", given).status == 303
-    again = {**form, **visitor.get("/tasks/work/test").proof}
-    assert visitor.submit("/tasks/work/start", again).status == 303
+        assert visitor.submit("/tasks/twice/start", given).status == 303
+    again = {**form, **visitor.get("/tasks/twice/test").proof}
+    assert visitor.submit("/tasks/twice/start", again).status == 303
     assert len(made(state)) == 3
 
 
