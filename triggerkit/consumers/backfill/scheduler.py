@@ -99,7 +99,7 @@ class Backfills:
                 break
             outstanding = self._outstanding.get(backfill.id)
             if outstanding is None:
-                outstanding = Outstanding(self._pool, backfill.id, backfill.consumer_id)
+                outstanding = Outstanding(self._pool, backfill.id)
                 self._outstanding[backfill.id] = outstanding
             if await outstanding.holds_back():
                 self.look_again_s = HELD_BACK_CHECK_S

@@ -20,7 +20,21 @@ GOES_ON_AT = 0.5
 #: The share of a new chunk in the rate that is shown.
 RATE_WEIGHT = 0.3
 
-_PASSED = "SELECT min(position) FROM triggerkit.cursors WHERE consumer_id = %s"
+#: The first row of a backfill that its consumer has not passed. Cursors alone do not tell it: where
+#: nothing follows that is the consumer's, they stay at what was the last.
+_NEXT = """
+SELECT min(e.position)
+FROM triggerkit.backfills b
+JOIN triggerkit.consumers c ON c.id = b.consumer_id
+JOIN triggerkit.cursors k ON k.consumer_id = c.id
+JOIN generate_series(0, %s - 1) p ON k.partition IN (p, -1)
+CROSS JOIN LATERAL (
+    SELECT e.position FROM triggerkit.events e
+    WHERE e.database_id = c.database_id AND e.partition = p AND e.backfill_id = b.id
+      AND e.position > greatest(k.position, b.first_position - 1)
+    ORDER BY e.position LIMIT 1) e
+WHERE b.id = %s
+"""
 
 #: What an earlier process put into the log, counted up to a limit.
 _OUTSTANDING = """
@@ -83,10 +97,9 @@ class Outstanding:
     a whole. Only the backfill's own rows count: what others do cannot hold it back forever.
     """
 
-    def __init__(self, pool: AsyncConnectionPool, backfill_id: int, consumer_id: int) -> None:
+    def __init__(self, pool: AsyncConnectionPool, backfill_id: int) -> None:
         self._pool = pool
         self._backfill_id = backfill_id
-        self._consumer_id = consumer_id
         self._parts: deque[_Part] | None = None
         self._rows = self._size_bytes = 0
         self._is_held = False
@@ -130,11 +143,11 @@ class Outstanding:
 
     async def _drop_passed(self) -> None:
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_PASSED, [self._consumer_id])
+            cursor = await connection.execute(_NEXT, [PARTITIONS, self._backfill_id])
             row = await cursor.fetchone()
         assert self._parts is not None
-        passed = row[0] if row and row[0] is not None else 0
-        while self._parts and self._parts[0].head <= passed:
+        following = row[0] if row else None
+        while self._parts and (following is None or self._parts[0].head < following):
             part = self._parts.popleft()
             self._rows -= part.rows
             self._size_bytes -= part.size_bytes
