@@ -47,13 +47,14 @@ DELETE FROM triggerkit.alerts
 WHERE told = 0 AND seen_at < clock_timestamp() - make_interval(secs => %s)
 """
 
+#: What is new is told once it was seen for so long: what is gone by then was there for a moment.
 _DUE = """
 SELECT id, kind, subject, problem, severity, detail, remedy, since, told,
     CASE WHEN seen_at < clock_timestamp() - make_interval(secs => %(settle)s) THEN 'over'
         WHEN told = 0 THEN 'new' ELSE 'still' END AS event
 FROM triggerkit.alerts
 WHERE seen_at < clock_timestamp() - make_interval(secs => %(settle)s)
-    OR told = 0 AND since < clock_timestamp() - make_interval(secs => %(settle)s)
+    OR told = 0 AND seen_at >= since + make_interval(secs => %(settle)s)
     OR told_at < clock_timestamp() - make_interval(secs => %(again)s)
 ORDER BY id LIMIT 100
 """
