@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,6 +66,10 @@ class Incoming(NamedTuple):
     body: bytes
 
 
+#: How often one push fails by chance at most: the sender waits longer after each time.
+MOST_FAILURES = 5
+
+
 class Recorder:
     """The process's side: appends what comes to a file, and answers as it is told."""
 
@@ -72,6 +77,8 @@ class Recorder:
         self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._behaviour = Behaviour()
         self._left = 0
+        #: How often a push was answered by chance.
+        self._failed: Counter[str] = Counter()
 
     async def serve(self) -> None:
         """Serve on a free port, printed first, forever."""
@@ -97,7 +104,7 @@ class Recorder:
         started_at = time.monotonic()
         behaviour, messages = self._behaviour, _messages(request.body)
         is_poisoned = not set(behaviour.poison).isdisjoint(map(_key, messages))
-        mode = self._mode(is_poisoned)
+        mode = self._mode(request, is_poisoned)
         if is_poisoned and behaviour.poison_as is None:
             self._write(request, messages, started_at, 422)
             _answer(writer, 422, b'{"error": "poison"}')
@@ -115,12 +122,14 @@ class Recorder:
         await writer.drain()
         return True
 
-    def _mode(self, is_poisoned: bool) -> Mode:
+    def _mode(self, request: Incoming, is_poisoned: bool) -> Mode:
         behaviour = self._behaviour
         self._left -= 1
         if is_poisoned and behaviour.poison_as is not None:
             return behaviour.poison_as
-        if random.random() < behaviour.failing_share:
+        push = request.headers.get("webhook-id", "")
+        if self._failed[push] < MOST_FAILURES and random.random() < behaviour.failing_share:
+            self._failed[push] += 1
             return "status"
         return behaviour.mode if self._left >= 0 else "accept"
 

@@ -19,7 +19,7 @@ from triggerkit.runs.transport.rabbitmq.broker import IdBroker, ids_in, queue_of
 from triggerkit.runs.transport.rabbitmq.source import PREFETCH
 from triggerkit.runs.transport.rabbitmq.transport import RabbitmqTransport
 
-SOON_S = 10.0
+SOON_S = 30.0
 
 #: So many that each message of the push carries several.
 SEVERAL = 200
