@@ -17,7 +17,7 @@ from triggerkit.runs.accept.acceptor import PATIENCE_S
 from triggerkit.runs.accept.transaction import accept_on
 from triggerkit.runs.accept.within import accept_within
 from triggerkit.runs.client import Client
-from triggerkit.runs.run import RunOptions, RunRef
+from triggerkit.runs.run import NewRun, RunOptions, RunRef
 from triggerkit.runs.session import by_index
 
 
@@ -112,7 +112,7 @@ def test_a_try_whose_answer_was_lost_is_found_by_its_ids(state: RunState) -> Non
 
 
 def test_runs_are_made_once_while_the_line_to_postgres_breaks(state: RunState) -> None:
-    runs = [new_run() for _ in range(300)]
+    runs: list[NewRun] = []
 
     async def scenario() -> list[list[RunRef]]:
         async with Proxy.start(state.settings.state_dsn) as proxy:
@@ -126,9 +126,11 @@ def test_runs_are_made_once_while_the_line_to_postgres_breaks(state: RunState) -
 
             breaks = asyncio.create_task(breaking())
             try:
-                handles = []
-                for start in range(0, len(runs), 10):
-                    part = runs[start : start + 10]
+                handles: list[list[RunRef]] = []
+                # As long as it takes: beside a busy machine's work a break may come late.
+                while len(runs) < 300 or not breaks.done():
+                    part = [new_run() for _ in range(10)]
+                    runs.extend(part)
                     handles += await asyncio.gather(*(client.accept([run]) for run in part))
                 await breaks
                 return handles

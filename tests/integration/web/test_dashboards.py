@@ -37,7 +37,9 @@ SELECT id, 'public', 'items', 7, 70 FROM triggerkit.consumers;
 INSERT INTO triggerkit.parked (consumer_id, partition, position, key, body, reason, state)
 SELECT id, 0, 1, 'k', '{}', 'r', 'blocked' FROM triggerkit.consumers;
 INSERT INTO triggerkit.runs (id, task, queue, status, max_attempts, payload)
-SELECT 'run_' || n, 't', 'slow', 'queued', 1, '{}' FROM generate_series(1, 3) n
+SELECT 'run_' || n, 't', 'slow', 'queued', 1, '{}' FROM generate_series(1, 3) n;
+INSERT INTO triggerkit.endpoints (name, url, local, managed_by)
+VALUES ('laptop', 'http://127.0.0.1:3001/', true, 'api')
 """
 
 DELIVER = (
