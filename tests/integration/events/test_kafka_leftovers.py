@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.integration.events.test_kafka_faults import make
 from tests.integration.events.written import Topics, with_kafka
 from tests.ports import free_port
+from triggerkit.events.kafka.faults import KafkaFault
 from triggerkit.events.kafka.producer import EventProducer, Line
 from triggerkit.events.kafka.record import Record
 from triggerkit.settings import Settings
@@ -34,6 +36,11 @@ def threads() -> int:
     return sum(task.read_text().startswith("rdk:") for task in tasks)
 
 
+def lines() -> list[Line]:
+    """Those that there are in this process."""
+    return [one for one in gc.get_objects() if isinstance(one, Line)]
+
+
 def test_a_line_whose_records_are_written_leaves_nothing_behind(
     kafka: Settings, written: Topics
 ) -> None:
@@ -41,14 +48,34 @@ def test_a_line_whose_records_are_written_leaves_nothing_behind(
     make(written.server, written.name())
 
     async def scenario() -> None:
+        of_others = lines()
         producer = EventProducer(kafka.kafka)
-        try:
-            for number in range(50):
-                record = Record(number, written.name(), str(number), b"{}", (), 0)
+        for number in range(50):
+            record = Record(number, written.name(), str(number), b"{}", (), 0)
+            await producer.send(("parked", number), [record], 30)
+        # Until its thread has ended, that may have the last one in hand.
+        await producer.close()
+        assert [line for line in lines() if line not in of_others] == []
+
+    asyncio.run(scenario())
+
+
+def test_a_line_whose_records_are_refused_leaves_nothing_behind(
+    kafka: Settings, written: Topics
+) -> None:
+    """The message may be discarded: nobody comes back to it."""
+    make(written.server, written.name(), config={"max.message.bytes": "1000"})
+
+    async def scenario() -> None:
+        of_others = lines()
+        producer = EventProducer(kafka.kafka)
+        for number in range(5):
+            record = Record(number, written.name(), str(number), b"x" * 5000, (), 0)
+            with suppress(KafkaFault):
                 await producer.send(("parked", number), [record], 30)
-            assert not [one for one in gc.get_objects() if isinstance(one, Line)]
-        finally:
-            await producer.close()
+        await producer.close()
+        gc.collect()
+        assert [line for line in lines() if line not in of_others] == []
 
     asyncio.run(scenario())
 

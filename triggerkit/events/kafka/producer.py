@@ -60,6 +60,11 @@ class Line:
         self.taken: set[tuple[int, bool]] = set()
         self.errors: list[tuple[Any, Record]] = []
 
+    @property
+    def is_as_new(self) -> bool:
+        """Whether nothing is under way, and the broker has nothing of a batch that is not over."""
+        return not self._flying and not self.taken
+
     def handing_over(self, count: int = 1) -> None:
         """Count records that are about to be handed over."""
         with self._lock:
@@ -215,6 +220,20 @@ class EventProducer:
         """
         line = self._lines.setdefault(line_name, Line(asyncio.get_running_loop()))
         deadline = asyncio.get_running_loop().time() + wait_s
+        try:
+            await self._send(line, records, deadline, are_apart=are_apart)
+        except KafkaFault:
+            if line.is_as_new:
+                # Nobody may come back to it: a parked message can be discarded.
+                del self._lines[line_name]
+            raise
+        del self._lines[line_name]
+        if self._client is not None:
+            self._client.last_error = None
+
+    async def _send(
+        self, line: Line, records: Sequence[Record], deadline: float, *, are_apart: bool
+    ) -> None:
         await self._settle(line, deadline)
         line.errors.clear()
         if self._client is not None and self._client.is_broken:
@@ -229,15 +248,6 @@ class EventProducer:
                 raise fault_of(error, record.topic)
             if not are_all:
                 raise KafkaFault(said("the broker does not answer"))
-        del self._lines[line_name]
-        if self._client is not None:
-            self._client.last_error = None
-
-    async def until_settled(self, line_name: Hashable) -> None:
-        """Return once nothing of a line is under way."""
-        line = self._lines.get(line_name)
-        if line is not None:
-            await line.is_settled.wait()
 
     async def close(self) -> None:
         """End the client; what the broker does not have yet is dropped."""
