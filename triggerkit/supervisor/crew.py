@@ -24,8 +24,8 @@ logger = logging.getLogger("triggerkit.worker")
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 10.0
 
-#: Seconds a child lives after which its death counts as a first one again.
-HEALTHY_S = 30.0
+#: Seconds that a child works at least for its death to count as a first one again.
+HEALTHY_S = 1.0
 
 #: The exit code of a child in which code of a run does not end.
 STUCK = 75
@@ -128,8 +128,7 @@ class Crew:
             code = child.wait()
             if self._stopping.is_set():
                 return
-            lived_s = time.monotonic() - began
-            wait_s = FIRST_WAIT_S if lived_s > HEALTHY_S else min(wait_s * 2, LONGEST_WAIT_S)
+            wait_s = next_wait_s(wait_s, time.monotonic() - began)
             self._processes.leave(child.worker_id)
             logger.warning(
                 "a process of the worker ended %s; its runs are queued again, and another follows "
@@ -163,6 +162,16 @@ class Crew:
             if self._processes.wait_until_held(child.worker_id, LOOK_S):
                 return True
         return False
+
+
+def next_wait_s(wait_s: float, worked_s: float) -> float:
+    """Return the seconds until a child is replaced that was waited for so long and worked so long.
+
+    It is of use: only where children die sooner than they are waited for do the waits grow.
+    """
+    if worked_s > max(wait_s, HEALTHY_S):
+        return FIRST_WAIT_S
+    return min(wait_s * 2, LONGEST_WAIT_S)
 
 
 @contextmanager

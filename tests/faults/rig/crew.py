@@ -107,13 +107,20 @@ class Crew:
             self._threads[-1].start()
 
     def kill_one(self, rng: random.Random) -> None:
-        """SIGKILL of a parent, with which its children end, or of one child."""
-        parent = rng.choice(list(self._parents.values()))
-        children = _children(parent.pid)
-        if children and rng.random() < 0.7:
-            self._kill(rng.choice(children))
+        """SIGKILL of a parent, with which its children end, or of one child. Where the tasks note
+        what they begin, only one that has begun something: kills that come faster than processes
+        start would have none of them ever work."""
+        crews = {parent.pid: _children(parent.pid) for parent in list(self._parents.values())}
+        if (begun := self._begun()) is not None:
+            crews = {pid: crew for pid, crew in crews.items() if begun.intersection(crew)}
+        if not crews:
             return
-        self._kill(parent.pid, *children)
+        parent, children = rng.choice(list(crews.items()))
+        working = [pid for pid in children if begun is None or pid in begun]
+        if working and rng.random() < 0.7:
+            self._kill(rng.choice(working))
+            return
+        self._kill(parent, *children)
 
     def stop(self) -> None:
         """End all by SIGTERM, and wait."""
@@ -127,6 +134,15 @@ class Crew:
         """What all attempts noted, in order of time."""
         lines = (self.folder / "notes").read_text().splitlines()
         return sorted(map(_note, lines), key=lambda note: note.at_s)
+
+    def _begun(self) -> set[int] | None:
+        """The processes that have begun a run; None where the tasks do not note that."""
+        if "NOTES" not in self.tasks:
+            return None
+        with suppress(FileNotFoundError):
+            whole = (self.folder / "notes").read_text().rpartition("\n")[0]
+            return {_note(line).pid for line in whole.splitlines()}
+        return set()
 
     def _kill(self, *pids: int) -> None:
         for pid in pids:
