@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -45,12 +46,29 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
             .sign(self.key, hashes.SHA256())
         )
-        path = folder / (file or f"{host}.pem")
-        path.write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            + made.public_bytes(Encoding.PEM)
+        return _written(folder / (file or f"{host}.pem"), key, made)
+
+
+def self_signed(folder: Path, address: str) -> Path:
+    """A file with a new key, and a certificate for an address, which nobody but itself signed."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), _name(address)
+    made = (
+        _builder(name, name, key)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False
         )
-        return path
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _written(folder / "self-signed.pem", key, made)
+
+
+def _written(path: Path, key: ec.EllipticCurvePrivateKey, made: x509.Certificate) -> Path:
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + made.public_bytes(Encoding.PEM)
+    )
+    return path
 
 
 def _name(text: str) -> x509.Name:

@@ -26,9 +26,9 @@ from pydantic import (
 )
 
 from triggerkit.configuration.addresses import (
+    bare_host,
     host_in_url,
     http_problem,
-    is_host,
     read_database_url,
     read_server_url,
 )
@@ -134,10 +134,7 @@ class Settings(ProcessSettings):
     @field_validator("triggerkit_host")
     @classmethod
     def _without_brackets(cls, value: str) -> str:
-        host = value.strip().removeprefix("[").removesuffix("]")
-        if not is_host(host):
-            raise ValueError("it is not a host: a name or an address, without a port")
-        return host
+        return bare_host(value)
 
     @field_validator("triggerkit_log_keep", "triggerkit_runs_keep")
     @classmethod

@@ -18,7 +18,8 @@ import pytest
 from tests.acceptance.project import eventually
 from tests.acceptance.receivers import NodeReceiver, node_receiver
 from tests.acceptance.tunnel_rig import BEARER, Office, Process, laptop
-from tests.faults.rig.tls import certificate_for, tls_before
+from tests.certificates import self_signed
+from tests.faults.rig.tls import tls_before
 from triggerkit.failpoints import VARIABLE
 from triggerkit.signature import new_secret
 
@@ -251,7 +252,7 @@ def namespaces() -> Iterator[Namespaces]:
 
 def across(office: Office, folder: Path, namespaces: Namespaces, cut_s: float) -> None:
     """The guide across two networks: TLS between them, either end killed, the line cut."""
-    certificate = certificate_for(folder, namespaces.office_ip)
+    certificate = self_signed(folder, namespaces.office_ip)
     with ExitStack() as stack:
         app = stack.enter_context(node_receiver(BEARER, SIGNING, namespaces.before))
         serve = stack.enter_context(office.process("serve"))
@@ -273,7 +274,7 @@ def across(office: Office, folder: Path, namespaces: Namespaces, cut_s: float) -
                 folder / "laptop",
                 *command,
                 before=namespaces.before,
-                SSL_CERT_FILE=str(certificate.file),
+                SSL_CERT_FILE=str(certificate),
             )
         )
         tunnel.wait_for("ready")

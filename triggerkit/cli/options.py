@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from triggerkit.configuration.addresses import is_host
+from triggerkit.configuration.addresses import bare_host
 from triggerkit.settings import is_service_link
 
 #: The greatest port there is.
@@ -23,9 +23,10 @@ def _port(given: str) -> int | None:
 
 
 def _host(given: str) -> str:
-    if not is_host(given.strip("[]")):
-        raise typer.BadParameter("it is not a host: a name or an address, without a port")
-    return given
+    try:
+        return bare_host(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 App = Annotated[

@@ -188,6 +188,18 @@ def is_host(host: str) -> bool:
     return True
 
 
+def bare_host(given: str) -> str:
+    """Return the host to listen on that is given, without brackets.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host = given.strip().removeprefix("[").removesuffix("]")
+    if not is_host(host):
+        raise ValueError("it is not a host: a name or an address, without a port")
+    return host
+
+
 def _is_port(port: str) -> bool:
     return port.isdecimal() and 0 < int(port) <= 65535
 

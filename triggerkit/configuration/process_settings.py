@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from triggerkit.configuration.addresses import http_problem, is_host
+from triggerkit.configuration.addresses import bare_host, http_problem
 from triggerkit.configuration.quantities import SECONDS
 
 #: The longest time that a process may be given to end, in seconds: a day.
@@ -28,10 +28,7 @@ class ProcessSettings(BaseModel):
     @field_validator("triggerkit_health_host")
     @classmethod
     def _host(cls, value: str) -> str:
-        host = value.strip().removeprefix("[").removesuffix("]")
-        if not is_host(host):
-            raise ValueError("it is not a host: a name or an address, without a port")
-        return host
+        return bare_host(value)
 
     @field_validator("triggerkit_grace", "triggerkit_drain")
     @classmethod

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from triggerkit.change import Action
+
 # The names of the tables that consumers follow.
 from triggerkit.configuration.table_name import TableName as TableName
 from triggerkit.consumers.filters.filter import Filter
@@ -30,7 +32,6 @@ Via = Literal["webhook", "direct"]
 #: Beside what may be declared: the consumer of `[events]` that writes into Kafka.
 Way = Literal["webhook", "direct", "kafka"]
 Body = Literal["message", "event"]
-ActionName = Literal["insert", "update", "delete", "read", "truncate"]
 
 #: Largest number of messages in one push.
 MAX_BATCH_SIZE = 1000
@@ -96,7 +97,7 @@ class ConsumerDefinition(BaseModel):
     #: An update that changed none of these columns is not delivered.
     when_changed: tuple[str, ...] | None = None
     #: Only these actions are delivered.
-    actions: tuple[ActionName, ...] | None = None
+    actions: tuple[Action, ...] | None = None
     #: Columns whose values are kept in order together; without it each row is on its own.
     group_by: tuple[str, ...] | None = None
     #: Messages in one push at most. With 1 the body is the message itself.
@@ -234,7 +235,7 @@ class ConsumerOptions(TypedDict, total=False):
     transform: Callable[[Any], object] | str | None
     body: Body
     when_changed: Sequence[str] | None
-    actions: Sequence[ActionName] | None
+    actions: Sequence[Action] | None
     group_by: Sequence[str] | None
     batch_size: int | None
     always_data: bool

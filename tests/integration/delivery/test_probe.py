@@ -7,18 +7,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from tests.certificates import self_signed
 from tests.receiver import Received, Receiver
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.http.network import LOOPBACK
@@ -133,36 +128,6 @@ def test_without_its_credentials_nothing_is_sent() -> None:
     assert (report.ok, report.steps, report.meaning) == (False, [], "no key")
 
 
-def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody signed but itself, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "certificate.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
-
-
 @asynccontextmanager
 async def tls_server(path: Path) -> AsyncIterator[str]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,7 +147,7 @@ async def tls_server(path: Path) -> AsyncIterator[str]:
 def test_tls_is_a_step_of_its_own_and_an_untrusted_certificate_ends_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = certificate(tmp_path)
+    path = self_signed(tmp_path, "127.0.0.1")
 
     async def scenario() -> Report:
         async with tls_server(path) as url:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.delivery.test_probe import certificate, tls_server
+from tests.certificates import self_signed
+from tests.integration.delivery.test_probe import tls_server
 from tests.integration.supervisor.checks.checking import run_sql
 from tests.receiver import Receiver
 from triggerkit.consumers.declare.declaration import Declared, DeclaredEndpoint
@@ -67,7 +68,7 @@ def test_a_private_address_is_refused_with_the_setting_that_allows_it(settings: 
 
 
 def test_a_certificate_that_nobody_trusts(settings: Settings, tmp_path: Path) -> None:
-    path = certificate(tmp_path)
+    path = self_signed(tmp_path, "127.0.0.1")
 
     async def scenario() -> Check:
         async with tls_server(path) as url:
@@ -82,7 +83,7 @@ def test_a_certificate_that_nobody_trusts(settings: Settings, tmp_path: Path) ->
 def test_a_certificate_that_is_trusted(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = certificate(tmp_path)
+    path = self_signed(tmp_path, "127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
 
     async def scenario() -> Check:

@@ -11,12 +11,13 @@ from typing import Any, Final, get_args
 
 import orjson
 
-from triggerkit.consumers.definition import BEGINNING, END, ActionName, ConsumerDefinition
+from triggerkit.change import Action
+from triggerkit.consumers.definition import BEGINNING, END, ConsumerDefinition
 from triggerkit.consumers.filters.filter import Filter, Operator
 from triggerkit.web.dashboard.forms.typed import Typed
 
 #: The words that the form offers.
-ACTIONS: Final = get_args(ActionName)
+ACTIONS: Final = get_args(Action)
 OPERATORS: Final = get_args(Operator)
 
 #: Fields that are a line of text, and of these the numbers.
