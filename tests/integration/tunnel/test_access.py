@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from tests.integration.pipeline import execute
-from tests.integration.serving import serving
 from tests.integration.tunnel.world import (
     ENDPOINT,
     declare,
@@ -19,7 +18,6 @@ from tests.integration.tunnel.world import (
     token_of,
     until,
     versions,
-    with_key,
 )
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes
@@ -30,20 +28,14 @@ from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.web.application import Application
 
 
-@pytest.fixture
-def keyed(settings: Settings) -> Settings:
-    return with_key(settings)
-
-
-def test_a_wrong_token_is_refused_and_then_its_address_waits(keyed: Settings) -> None:
+def test_a_wrong_token_is_refused_and_then_its_address_waits(keyed: Settings, port: int) -> None:
     async def refused(port: int, token: str) -> str:
         async with laptop(port, token, {ENDPOINT: 1}) as it:
             return await it.ended()
 
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         right = await token_of(keyed, "alice")
         for wrong in ("x", f"{PREFIX}x", right[:-1]):
             assert "does not know the token" in await refused(port, wrong)
@@ -51,8 +43,7 @@ def test_a_wrong_token_is_refused_and_then_its_address_waits(keyed: Settings) ->
             await refused(port, "x")
         assert "too many wrong tokens" in await refused(port, right)
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
 def test_a_token_is_stored_as_its_digest_alone(keyed: Settings) -> None:
@@ -67,8 +58,10 @@ def test_a_token_is_stored_as_its_digest_alone(keyed: Settings) -> None:
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_a_second_user_is_refused_by_the_name_of_the_first(keyed: Settings, share: bool) -> None:
-    async def scenario(port: int) -> None:
+def test_a_second_user_is_refused_by_the_name_of_the_first(
+    keyed: Settings, port: int, share: bool
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         alice, bob = await token_of(keyed, "alice"), await token_of(keyed, "bob")
         async with (
@@ -80,14 +73,13 @@ def test_a_second_user_is_refused_by_the_name_of_the_first(keyed: Settings, shar
             assert "--share" in refused
             assert not first.running.done()
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_the_same_user_takes_an_endpoint_along(keyed: Settings) -> None:
+def test_the_same_user_takes_an_endpoint_along(keyed: Settings, port: int) -> None:
     """A command that was killed may not have been missed when it is typed again."""
 
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         alice = await token_of(keyed, "alice")
         async with (
@@ -101,12 +93,13 @@ def test_the_same_user_takes_an_endpoint_along(keyed: Settings) -> None:
             await app.until(lambda: names(app) == ["x"])
             assert not second.running.done()
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_users_who_share_get_the_messages_of_other_keys_in_order(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_users_who_share_get_the_messages_of_other_keys_in_order(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", batch_size=5))
         alice, bob = await token_of(keyed, "alice"), await token_of(keyed, "bob")
         async with (
@@ -126,12 +119,13 @@ def test_users_who_share_get_the_messages_of_other_keys_in_order(keyed: Settings
         for app in (one, two):
             assert all(found == [0, 1, 2, 3] for found in versions(app).values())
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_token_that_is_revoked_ends_its_tunnel_at_once_with_a_sentence(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_a_token_that_is_revoked_ends_its_tunnel_at_once_with_a_sentence(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         async with streaming(keyed), Receiver.start() as app:
             token = await token_of(keyed, "alice")
@@ -147,24 +141,22 @@ def test_a_token_that_is_revoked_ends_its_tunnel_at_once_with_a_sentence(keyed: 
             async with laptop(port, bob, {ENDPOINT: port_of(app)}):
                 await app.until(lambda: names(app) == ["kept"])
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_an_endpoint_that_is_not_local_any_more_ends_its_tunnel(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_an_endpoint_that_is_not_local_any_more_ends_its_tunnel(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         async with laptop(port, await token_of(keyed, "alice"), {ENDPOINT: 3001}) as it:
             async with await connect(keyed.state_dsn, "test") as state:
                 await state.execute("UPDATE triggerkit.endpoints SET local = false")
             assert "is not local any more" in await it.ended()
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_an_unknown_endpoint_is_named_with_a_hint(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_an_unknown_endpoint_is_named_with_a_hint(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         async with await connect(keyed.state_dsn, "test") as state:
 
@@ -182,8 +174,7 @@ def test_an_unknown_endpoint_is_named_with_a_hint(keyed: Settings) -> None:
         async with laptop(port, token, {"afar": 3001}) as it:
             assert "triggerkit endpoints edit afar --local" in await it.ended()
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
 def test_where_nothing_serves_is_told_at_once(keyed: Settings) -> None:

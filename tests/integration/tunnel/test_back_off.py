@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response
 
 from tests.faults.rig.proxy import Proxy
 from tests.integration.pipeline import execute
-from tests.integration.serving import serving
 from tests.integration.tunnel.world import (
     ENDPOINT,
     declare,
@@ -25,7 +24,6 @@ from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
 from triggerkit.state import backoff
-from triggerkit.web.application import Application
 
 PARKED = "SELECT state, attempts FROM triggerkit.parked"
 
@@ -43,8 +41,9 @@ async def _refuse(received: Received) -> Response:
 
 def test_a_parked_message_goes_at_once_by_another_command_but_not_by_a_line_that_comes_back(
     keyed: Settings,
+    port: int,
 ) -> None:
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", max_attempts=3))
         token = await token_of(keyed, "alice")
         async with streaming(keyed), Receiver.start(_refuse) as app, Proxy.before(port) as proxy:
@@ -64,12 +63,13 @@ def test_a_parked_message_goes_at_once_by_another_command_but_not_by_a_line_that
                 await until_rows(keyed, PARKED, [])
             assert names(app) == ["bad", "good"]
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_push_whose_tunnel_ended_meanwhile_goes_at_once_by_the_next(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_a_push_whose_tunnel_ended_meanwhile_goes_at_once_by_the_next(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         token = await token_of(keyed, "alice")
         took = asyncio.Event()
@@ -91,14 +91,14 @@ def test_a_push_whose_tunnel_ended_meanwhile_goes_at_once_by_the_next(keyed: Set
             async with laptop(port, token, {ENDPOINT: port_of(app)}):
                 await app.until(lambda: names(app) == ["x"])
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
 def test_a_parked_push_whose_tunnel_ended_meanwhile_goes_at_once_by_the_next(
     keyed: Settings,
+    port: int,
 ) -> None:
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", max_attempts=5))
         token = await token_of(keyed, "alice")
         took = asyncio.Event()
@@ -125,5 +125,4 @@ def test_a_parked_push_whose_tunnel_ended_meanwhile_goes_at_once_by_the_next(
                 await it.until(lambda: len(it.readies) == 2)
                 await until_rows(keyed, PARKED, [("failing", 3)])
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())

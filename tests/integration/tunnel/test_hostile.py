@@ -11,7 +11,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.pipeline import execute
-from tests.integration.serving import serving
 from tests.integration.tunnel.world import (
     ENDPOINT,
     declare,
@@ -22,20 +21,13 @@ from tests.integration.tunnel.world import (
     streaming,
     token_of,
     until_rows,
-    with_key,
 )
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
 from triggerkit.tunnel.wire import PATH
-from triggerkit.web.application import Application
 
 HELLO = {"type": "hello", "version": 1, "instance": "abc", "ports": {ENDPOINT: 3001}}
-
-
-@pytest.fixture
-def keyed(settings: Settings) -> Settings:
-    return with_key(settings)
 
 
 def opened(port: int, token: str, **headers: str) -> connect:
@@ -76,9 +68,9 @@ async def last_word(socket: ClientConnection) -> dict[str, Any]:
     ],
 )
 def test_what_cannot_be_read_ends_the_line_with_a_sentence(
-    keyed: Settings, frames: list[Any], problem: str
+    keyed: Settings, port: int, frames: list[Any], problem: str
 ) -> None:
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         token = await token_of(keyed, "mallory")
         async with opened(port, token) as socket:
@@ -90,24 +82,22 @@ def test_what_cannot_be_read_ends_the_line_with_a_sentence(
         assert problem in word["error"]
         await until_rows(keyed, "SELECT count(*) FROM triggerkit.tunnels", [(0,)])
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_page_of_a_browser_opens_none(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_a_page_of_a_browser_opens_none(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         token = await token_of(keyed, "alice")
         with pytest.raises(InvalidStatus) as refused:
             async with opened(port, token, Origin="https://evil.example"):
                 pass
         assert refused.value.response.status_code == 401
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_an_answer_with_what_no_column_stores_is_an_answer(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_an_answer_with_what_no_column_stores_is_an_answer(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         token = await token_of(keyed, "mallory")
         async with streaming(keyed):
@@ -135,5 +125,4 @@ def test_an_answer_with_what_no_column_stores_is_an_answer(keyed: Settings) -> N
             ):
                 await app.until(lambda: names(app) == ["x"])
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())

@@ -21,7 +21,6 @@ from tests.integration.tunnel.world import (
     streaming,
     token_of,
     until_rows,
-    with_key,
 )
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes
@@ -32,11 +31,6 @@ from triggerkit.tunnel import connection, wakefulness
 from triggerkit.web.application import Application
 
 KEY = "a management key for the tests only"
-
-
-@pytest.fixture
-def keyed(settings: Settings) -> Settings:
-    return with_key(settings)
 
 
 def test_whichever_server_holds_the_tunnel_the_messages_find_it(keyed: Settings) -> None:
@@ -86,12 +80,12 @@ def test_a_tunnel_whose_server_ends_is_opened_at_the_next(keyed: Settings) -> No
 
 
 def test_a_machine_that_slept_opens_its_tunnels_anew(
-    keyed: Settings, monkeypatch: pytest.MonkeyPatch
+    keyed: Settings, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = 0.0
     monkeypatch.setattr(wakefulness, "_now", lambda: time.time() + slept)
 
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         nonlocal slept
         await declare(keyed, changes("items"))
         async with streaming(keyed), Receiver.start() as app:
@@ -103,18 +97,17 @@ def test_a_machine_that_slept_opens_its_tunnels_anew(
                 await execute(keyed, "INSERT INTO items VALUES (1, 'x')")
                 await app.until(lambda: names(app) == ["x"])
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
 def test_a_dead_line_that_the_server_knows_nothing_of_is_no_obstacle(
-    keyed: Settings, monkeypatch: pytest.MonkeyPatch
+    keyed: Settings, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same command takes the place of what its line before still holds."""
     monkeypatch.setattr(connection, "PING_S", 0.2)
     monkeypatch.setattr(connection, "PONG_S", 0.5)
 
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         async with streaming(keyed), Receiver.start() as app, Proxy.before(port) as proxy:
             token = await token_of(keyed, "alice")
@@ -129,8 +122,7 @@ def test_a_dead_line_that_the_server_knows_nothing_of_is_no_obstacle(
                 assert set(names(app)) == {"before", "lost at first"}
                 assert len(await rows(keyed, "SELECT FROM triggerkit.open_tunnels")) == 1
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
 def test_what_waits_for_a_tunnel_is_told_wherever_one_looks(keyed: Settings) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from standardwebhooks import Webhook
 from starlette.responses import JSONResponse, Response
 
 from tests.faults.rig.proxy import Proxy
 from tests.integration.pipeline import execute
-from tests.integration.serving import serving
 from tests.integration.tunnel.world import (
     BEARER,
     ENDPOINT,
@@ -24,22 +22,15 @@ from tests.integration.tunnel.world import (
     streaming,
     token_of,
     until_rows,
-    with_key,
 )
 from tests.ports import free_port
 from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
-from triggerkit.web.application import Application
 
 
-@pytest.fixture
-def keyed(settings: Settings) -> Settings:
-    return with_key(settings)
-
-
-def test_what_waited_is_delivered_signed_once_a_tunnel_opens(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_what_waited_is_delivered_signed_once_a_tunnel_opens(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", batch_size=10))
         async with streaming(keyed), Receiver.start() as app:
             await execute(keyed, "INSERT INTO items SELECT i, i FROM generate_series(1, 30) i")
@@ -59,14 +50,13 @@ def test_what_waited_is_delivered_signed_once_a_tunnel_opens(keyed: Settings) ->
         failed = await rows(keyed, "SELECT FROM triggerkit.deliveries WHERE status <> 200")
         assert not failed
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_line_that_is_cut_loses_nothing_and_repeats_nothing(keyed: Settings) -> None:
+def test_a_line_that_is_cut_loses_nothing_and_repeats_nothing(keyed: Settings, port: int) -> None:
     """The app takes a push whose answer cannot be sent: it does not get it again."""
 
-    async def scenario(port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", batch_size=5))
         may_answer, took = asyncio.Event(), asyncio.Event()
 
@@ -90,12 +80,13 @@ def test_a_line_that_is_cut_loses_nothing_and_repeats_nothing(keyed: Settings) -
                 await app.until(lambda: names(app)[-1] == "39")
         assert [int(name) for name in names(app)] == list(range(1, 40))
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_line_that_is_cut_again_and_again_keeps_the_order_of_each_row(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_a_line_that_is_cut_again_and_again_keeps_the_order_of_each_row(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", batch_size=5))
         async with streaming(keyed), Receiver.start() as app, Proxy.before(port) as proxy:
             token = await token_of(keyed, "alice")
@@ -113,12 +104,13 @@ def test_a_line_that_is_cut_again_and_again_keeps_the_order_of_each_row(keyed: S
             (key, str(version)) for key in range(1, 21) for version in range(41)
         }
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_closed_port_is_told_as_502_and_tried_again_until_it_is_open(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_a_closed_port_is_told_as_502_and_tried_again_until_it_is_open(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", max_attempts=1))
         async with streaming(keyed):
             closed = free_port()
@@ -138,12 +130,11 @@ def test_a_closed_port_is_told_as_502_and_tried_again_until_it_is_open(keyed: Se
                 await app.until(lambda: names(app) == ["first"])
         assert not await rows(keyed, "SELECT FROM triggerkit.parked")
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_a_large_body_comes_over_a_slow_line_beside_small_ones(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_a_large_body_comes_over_a_slow_line_beside_small_ones(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items", timeout_s=3))
         async with streaming(keyed), Receiver.start() as app, Proxy.before(port) as proxy:
             token = await token_of(keyed, "alice")
@@ -160,12 +151,11 @@ def test_a_large_body_comes_over_a_slow_line_beside_small_ones(keyed: Settings) 
         # Small ones of other partitions went past it.
         assert app.messages[0] is not large
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_one_command_has_several_endpoints_on_several_ports(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_one_command_has_several_endpoints_on_several_ports(keyed: Settings, port: int) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"), names=("first", "second"))
         async with streaming(keyed), Receiver.start() as one, Receiver.start() as two:
             ports = {"first": port_of(one), "second": port_of(two)}
@@ -176,12 +166,13 @@ def test_one_command_has_several_endpoints_on_several_ports(keyed: Settings) -> 
         assert one.requests[0].headers["x-endpoint"] == "first"
         assert two.requests[0].headers["x-endpoint"] == "second"
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
 
 
-def test_the_last_push_is_sent_again_by_its_id_with_a_signature_of_now(keyed: Settings) -> None:
-    async def scenario(port: int) -> None:
+def test_the_last_push_is_sent_again_by_its_id_with_a_signature_of_now(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
         await declare(keyed, changes("items"))
         token = await token_of(keyed, "alice")
         async with (
@@ -199,5 +190,4 @@ def test_the_last_push_is_sent_again_by_its_id_with_a_signature_of_now(keyed: Se
         assert (first.batch_id, first.body) == (second.batch_id, second.body)
         Webhook(SIGNING).verify(second.body, second.headers)
 
-    with serving(Application(keyed, [], None)) as site:
-        asyncio.run(scenario(site.port))
+    asyncio.run(scenario())
