@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from tests.conformance.events_world import POSTS, USERS, EventsWorld, basic, events_over_the_log
+from tests.conformance.events.world import POSTS, USERS, EventsWorld, basic, events_over_the_log
 from triggerkit.cli.main import application
 from triggerkit.errors import ConfigurationError, NameTaken, UnknownEventUser
 from triggerkit.events.source import OffsetOutOfRange, UnknownTopic

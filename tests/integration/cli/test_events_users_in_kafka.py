@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
-from tests.conformance.events_world import basic
+from tests.conformance.events.world import basic
 from tests.integration.events.written import TABLE, Topics, with_kafka, writing
 from tests.integration.pipeline import execute
 from tests.integration.serving import serving

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.events_world import basic
+from tests.conformance.events.world import basic
 from tests.integration.web.api.described import ApiSite
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from tests.conformance.events_world import PASSWORD, POSTS, USER, EventsWorld, basic, prepare
+from tests.conformance.events.world import PASSWORD, POSTS, USER, EventsWorld, basic, prepare
 from tests.integration.run_state import RunState
 from tests.integration.serving import Site
 from tests.integration.web.dashboard.test_live import listening, told

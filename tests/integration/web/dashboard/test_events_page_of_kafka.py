@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.events_world import POSTS, USERS, EventsWorld, make_topics, prepare
+from tests.conformance.events.world import POSTS, USERS, EventsWorld, make_topics, prepare
 from tests.integration.run_state import RunState
 from tests.integration.serving import Site
 from tests.integration.web.dashboard.visitor import Visitor, dashboard

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from tests.conformance.events_world import (
+from tests.conformance.events.world import (
     POSTS,
     USERS,
     EventsWorld,

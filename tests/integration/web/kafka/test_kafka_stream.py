@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.acceptance.project import clean_environment
-from tests.conformance.events_world import (
+from tests.conformance.events.world import (
     PASSWORD,
     POSTS,
     USER,

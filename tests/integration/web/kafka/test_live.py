@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from tests.conformance.events_world import PASSWORD, USER, EventsWorld
+from tests.conformance.events.world import PASSWORD, USER, EventsWorld
 from tests.integration.pipeline import execute, run_until_canceled
 from tests.integration.serving import serving
 from triggerkit.consumers.declare.apply import apply

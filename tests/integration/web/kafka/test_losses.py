@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.conformance.events_world import (
+from tests.conformance.events.world import (
     POSTS,
     USERS,
     EventsWorld,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.conformance.events_world import POSTS, EventsWorld, events_over_the_log
+from tests.conformance.events.world import POSTS, EventsWorld, events_over_the_log
 from triggerkit.events.groups.store import MOST_GROUPS
 from triggerkit.settings import Settings
 

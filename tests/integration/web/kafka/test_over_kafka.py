@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
-from tests.conformance.events_world import (
+from tests.conformance.events.world import (
     POSTS,
     USERS,
     EventsWorld,

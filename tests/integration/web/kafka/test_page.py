@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.conformance.events_world import EventsWorld, prepare
+from tests.conformance.events.world import EventsWorld, prepare
 from tests.integration.serving import serving
 from triggerkit.events.topics import Topic, store_topics
 from triggerkit.settings import Settings

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conformance.events_world import (
+from tests.conformance.events.world import (
     POSTS,
     USERS,
     EventsWorld,

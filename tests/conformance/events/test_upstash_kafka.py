@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import node
-from tests.conformance.events_world import (
+from tests.conformance.events.world import (
     PASSWORD,
     POSTS,
     USER,
     USERS,
     EventsWorld,
-    events_world,
     ids,
 )
-from triggerkit.settings import Settings
 
 PACKAGE = "@upstash/kafka@1.3"
 
@@ -26,13 +23,6 @@ PACKAGE = "@upstash/kafka@1.3"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that has the package."""
     return node.install(tmp_path_factory.mktemp("node"), PACKAGE)
-
-
-@pytest.fixture(params=["log", "kafka"])
-def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[EventsWorld]:
-    """Events, and the API over them."""
-    with events_world(request.param, settings, request) as world:
-        yield world
 
 
 def test_every_call_of_the_client_works(world: EventsWorld, installed: Path) -> None:

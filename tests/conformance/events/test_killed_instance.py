@@ -8,23 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from tests import ROOT
-from tests.conformance.events_world import EventsWorld, events_world
-from triggerkit.settings import Settings
+from tests.conformance.events.world import EventsWorld
 
 SESSION_S = 3.0
 
 #: Beyond the session: a machine that is busy with other tests.
 SLACK_S = 5.0
-
-
-@pytest.fixture(params=["log", "kafka"])
-def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[EventsWorld]:
-    """Events, and the API over them."""
-    with events_world(request.param, settings, request) as world:
-        yield world
 
 
 class Instance:
@@ -57,7 +47,7 @@ class Instance:
 def consuming(world: EventsWorld, name: str) -> Iterator[Instance]:
     """An instance, which is gone afterwards."""
     session = str(int(SESSION_S * 1000))
-    command = [sys.executable, "-m", "tests.conformance.consuming", world.url, name, session]
+    command = [sys.executable, "-m", "tests.conformance.events.consuming", world.url, name, session]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         yield Instance(process)

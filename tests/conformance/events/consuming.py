@@ -7,7 +7,7 @@ from urllib.request import Request, urlopen
 
 import orjson
 
-from tests.conformance.events_world import POSTS, basic, ids
+from tests.conformance.events.world import POSTS, basic, ids
 
 
 def consume(url: str, instance: str, session_ms: str) -> None:
