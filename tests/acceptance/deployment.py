@@ -43,7 +43,9 @@ def documents(path: Path) -> list[dict[str, Any]]:
 def manifests() -> list[tuple[str, dict[str, Any]]]:
     """All objects for Kubernetes, with the names of their files."""
     return [
-        (path.name, one) for path in sorted(KUBERNETES.glob("*.yaml")) for one in documents(path)
+        (str(path.relative_to(KUBERNETES)), one)
+        for path in sorted(KUBERNETES.rglob("*.yaml"))
+        for one in documents(path)
     ]
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from tests.acceptance.deployment import (
     COMPOSE,
+    KUBERNETES,
     SYSTEMD,
     compose,
     manifests,
@@ -36,10 +38,13 @@ VARIABLES = {
     "TRIGGERKIT_SECRET_KEY": "a management key for the tests only",
 }
 
+#: What libpq and uvicorn read themselves.
+OTHERS = {"PGPASSWORD", "FORWARDED_ALLOW_IPS"}
+
 OBJECTS = [
     pytest.param(one, id=f"{name} {one['kind']}")
     for name, one in manifests()
-    if name != "kustomization.yaml"
+    if not name.endswith("kustomization.yaml")
 ]
 
 WORKLOADS = [one for _, one in manifests() if one["kind"] in ("Deployment", "Job")]
@@ -91,8 +96,34 @@ def test_a_roll_starts_the_new_one_first() -> None:
 def test_kustomize_has_all_that_runs() -> None:
     [listed] = [one["resources"] for name, one in manifests() if name == "kustomization.yaml"]
     # The job runs before each version, and the secret is not kept there.
-    apart = {"kustomization.yaml", "apply.yaml", "secret.example.yaml"}
-    assert set(listed) == {name for name, _ in manifests()} - apart
+    apart = {"kustomization.yaml", "secret.example.yaml"}
+    assert set(listed) == {name for name, _ in manifests() if "/" not in name} - apart
+
+
+def test_all_that_runs_is_of_the_image_that_is_set_once_and_in_the_namespace() -> None:
+    objects = dict(manifests())
+    [image] = objects["image/kustomization.yaml"]["images"]
+    for folder in ("", "apply/"):
+        made = objects[f"{folder}kustomization.yaml"]
+        [component] = made["components"]
+        assert (KUBERNETES / folder / component).resolve() == KUBERNETES / "image"
+        assert made["namespace"] == "triggerkit"
+        workloads = [
+            one
+            for name, one in manifests()
+            if name.removeprefix(folder) in made["resources"] and one in WORKLOADS
+        ]
+        assert workloads
+        for one in workloads:
+            [container] = one["spec"]["template"]["spec"]["containers"]
+            assert container["image"] == image["name"]
+
+
+def test_what_the_page_applies_is_in_the_namespace() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    applied = re.findall(r"^kubectl (?:apply|replace) .*$", page, re.MULTILINE)
+    assert len(applied) == 3
+    assert all(" -n triggerkit" in line or " -k " in line for line in applied)
 
 
 def test_what_ends_has_the_time_that_it_is_told_to_take() -> None:
@@ -120,7 +151,7 @@ def test_what_ends_has_the_time_that_it_is_told_to_take() -> None:
 )
 def test_every_setting_there_is_one(described: Any) -> None:
     known = {name.upper() for name in Settings.model_fields}
-    assert set(described.settings) <= known
+    assert set(described.settings) - OTHERS <= known
     Settings.parse(described.settings)
 
 
@@ -161,6 +192,22 @@ def test_whatever_compose_waits_for_is_there() -> None:
         for name, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
                 assert "test" in services[name]["healthcheck"]
+
+
+def test_compose_takes_any_password_and_waits_for_the_database_itself() -> None:
+    services = compose({**VARIABLES, "POSTGRES_PASSWORD": "p@ss/w#r:d?%41"})["services"]
+    for described in of_compose({**VARIABLES, "POSTGRES_PASSWORD": "p@ss/w#r:d?%41"}):
+        assert "password" not in conninfo_to_dict(described.settings["DATABASE_URL"])
+        assert described.settings["PGPASSWORD"] == "p@ss/w#r:d?%41"
+    # While the image makes its database, it answers by its socket alone.
+    assert " -h 127.0.0.1 " in services["postgres"]["healthcheck"]["test"]
+
+
+def test_addresses_of_clients_are_told_by_the_proxy_and_believed() -> None:
+    proxy = (ROOT / "deploy" / "compose" / "haproxy.cfg").read_text()
+    assert "option forwardfor" in proxy
+    for described in [*of_compose(VARIABLES), *of_kubernetes()]:
+        assert described.settings["FORWARDED_ALLOW_IPS"]
 
 
 def test_compose_asks_for_each_secret() -> None:

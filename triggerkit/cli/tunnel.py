@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from enum import StrEnum
+from select import select
 from typing import Annotated
 
 import typer
@@ -118,7 +120,7 @@ def tunnel(
             frozenset(action or ()),
         ),
     )
-    asyncio.run(run_tunnel(options, lambda line: print(line, flush=True)))
+    asyncio.run(run_tunnel(options, _write))
 
 
 def tokens_add(name: UserName, json: Json = False) -> None:
@@ -150,6 +152,21 @@ def tokens_remove(name: UserName) -> None:
     """Revoke a user's token: its tunnels end at once."""
     with_state(lambda state: remove_token(state, name, actor()))
     console.print(f"removed {name}", markup=False)
+
+
+def _write(line: str) -> None:
+    """Write a line to stdout itself: a thread that waits in there holds none of Python's locks, so
+    that the process can end meanwhile."""
+    if sys.stdout is None:
+        return
+    descriptor = sys.stdout.fileno()
+    left = f"{line}\n".encode(sys.stdout.encoding, "backslashreplace")
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            # Another program at the same terminal may have it so.
+            select([], [descriptor], [])
 
 
 def _required(value: str | None, option: str, example: str) -> str:

@@ -6,13 +6,16 @@ import asyncio
 import signal
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from triggerkit.tunnel.connection import TunnelConnection
 from triggerkit.tunnel.deliveries import Deliveries
-from triggerkit.tunnel.display import Display, Filter, Output
+from triggerkit.tunnel.display import Display, Filter, Output, left_out
 from triggerkit.tunnel.keys import has_keys, read_keys
 from triggerkit.tunnel.port import Ports
+from triggerkit.tunnel.printer import Printer
 from triggerkit.tunnel.server import Server
 
 
@@ -29,14 +32,19 @@ class TunnelOptions:
 
 
 async def run_tunnel(options: TunnelOptions, write: Callable[[str], None]) -> None:
-    """Run until a signal ends it.
+    """Run until a signal ends it, or nobody reads what it prints any more.
 
     Raises:
         TunnelRefused: the server does not open the tunnels, or ended them for good.
         CannotConnect: no server is there.
     """
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    printer = Printer(
+        write, partial(left_out, options.output), lambda: _call(loop, interrupted.set)
+    )
     ports = Ports(options.ports)
-    display = Display(options.output, options.wanted, write, ports.url, has_keys())
+    display = Display(options.output, options.wanted, printer, ports.url, has_keys())
     deliveries = Deliveries(ports, display.delivered)
     connection = TunnelConnection(
         options.server,
@@ -46,8 +54,6 @@ async def run_tunnel(options: TunnelOptions, write: Callable[[str], None]) -> No
         display,
         share=options.share,
     )
-    interrupted = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted.set)
     running = asyncio.create_task(connection.run(), name="tunnels")
@@ -65,6 +71,13 @@ async def run_tunnel(options: TunnelOptions, write: Callable[[str], None]) -> No
             task.cancel()
         await asyncio.gather(running, ending, *keys.tasks, return_exceptions=True)
         await deliveries.close()
+        printer.close()
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):
+        # The loop may have ended meanwhile.
+        loop.call_soon_threadsafe(function)
 
 
 class _Keys:

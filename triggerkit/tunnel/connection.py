@@ -10,12 +10,18 @@ from time import monotonic
 from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+)
 
 from triggerkit.consumers.tunnels.members import TunnelRefused
 from triggerkit.delivery.http.network import is_loopback
 from triggerkit.errors import CannotConnect
 from triggerkit.state.backoff import doubled
+from triggerkit.terminal.console import visible
 from triggerkit.tunnel.deliveries import Deliveries
 from triggerkit.tunnel.line import Line
 from triggerkit.tunnel.server import Server
@@ -121,7 +127,7 @@ class TunnelConnection:
         url, headers = self._server.tunnel_url, {"Authorization": f"Bearer {self._token}"}
         begun = monotonic()
         try:
-            async with connect(
+            async with _Connect(
                 url,
                 additional_headers=headers,
                 # A proxy of the environment leads out of this machine.
@@ -138,10 +144,9 @@ class TunnelConnection:
         except InvalidStatus as error:
             return self._refused_by(error)
         except ssl.SSLCertVerificationError as error:
-            raise CannotConnect(
-                f"the certificate of {self._server.authority} is not trusted: "
-                f"{error.verify_message}; name the authority's file in SSL_CERT_FILE"
-            ) from None
+            return self._untrusted(error)
+        except (ImportError, InvalidProxy):
+            raise _unusable_proxy(self._server) from None
         except (OSError, TimeoutError, InvalidHandshake) as error:
             return self._away(_said(error))
         except ConnectionClosed as error:
@@ -156,20 +161,38 @@ class TunnelConnection:
                 self._tries = 0
 
     def _refused_by(self, error: InvalidStatus) -> str:
+        """Return what answers in the server's place; raise that at the first try.
+
+        Only a token that is unknown ends tunnels that were open: whatever else answers, such as a
+        proxy whose server is just started anew, or the login page of a network, goes by.
+        """
         status, where = error.response.status_code, self._server.authority
         if status == 401:
             raise TunnelRefused(
                 f"{where} does not know the token, or it was revoked; on the server: "
                 "triggerkit tunnel tokens add NAME"
             )
+        if self._has_run or not 300 <= status < 500:
+            return self._away(f"it answers {status}")
+        if status < 400:
+            place = error.response.headers.get("location", "nowhere")
+            raise TunnelRefused(
+                f"{where} sends elsewhere: {visible(place)}; give the address that takes tunnels "
+                "as --server"
+            )
         if status == 429:
             raise TunnelRefused(f"{where} got too many wrong tokens from here; wait for a minute")
-        if 400 <= status < 500:
-            raise TunnelRefused(
-                f"{where} answers {status}: there is no triggerkit serve that takes tunnels; see "
-                "--server"
-            )
-        return self._away(f"it answers {status}")
+        raise TunnelRefused(
+            f"{where} answers {status}: there is no triggerkit serve that takes tunnels; see "
+            "--server"
+        )
+
+    def _untrusted(self, error: ssl.SSLCertVerificationError) -> str:
+        """Return that the certificate is not trusted; raise that at the first try."""
+        what = f"the certificate of {self._server.authority} is not trusted: {error.verify_message}"
+        if not self._has_run:
+            raise CannotConnect(f"{what}; name the authority's file in SSL_CERT_FILE") from None
+        return what
 
     def _away(self, reason: str) -> str:
         """Return why there is no connection; raise that at the first try."""
@@ -223,6 +246,23 @@ class TunnelConnection:
                 case Push() as push:
                     line.begin(push)
         return None
+
+
+class _Connect(connect):
+    """Goes to the server that was given, and to no other: not where an answer sends it."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+def _unusable_proxy(server: Server) -> CannotConnect:
+    # Its address, which may have a password, is not repeated.
+    return CannotConnect(
+        f"the way to {server.authority} leads through a proxy of the environment (HTTPS_PROXY, "
+        "WSS_PROXY, SOCKS_PROXY) that cannot be used: it looks like http://proxy.example.com:3128; "
+        "a SOCKS proxy needs `pip install python-socks`. To go without it, set "
+        f"NO_PROXY={server.host}"
+    )
 
 
 def _said(error: Exception) -> str:

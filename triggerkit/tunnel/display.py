@@ -152,6 +152,13 @@ class Display:
         self.write(orjson.dumps({"event": event, **facts}).decode())
 
 
+def left_out(output: Output, lines: int) -> str:
+    """Return the line that stands for lines that nobody took."""
+    if output is Output.json:
+        return orjson.dumps({"event": "left_out", "lines": lines}).decode()
+    return f"{counted(lines, 'line')} left out: nobody took them"
+
+
 def _line(delivery: Delivery, summary: Summary) -> str:
     outcome, push = delivery.outcome, delivery.push
     response = outcome.response

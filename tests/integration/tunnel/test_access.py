@@ -30,18 +30,25 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 
 
-def test_a_wrong_token_is_refused_and_then_its_address_waits(keyed: Settings, port: int) -> None:
+def test_a_wrong_token_is_refused_and_then_its_address_waits_but_not_whoever_has_one(
+    keyed: Settings, port: int
+) -> None:
+    """All who come by one proxy come from its address."""
+
     async def refused(port: int, token: str) -> str:
         async with laptop(port, token, {ENDPOINT: 1}) as it:
             return await it.ended()
 
     async def scenario() -> None:
+        await declare(keyed, changes("items"))
         right = await token_of(keyed, "alice")
         for wrong in ("x", f"{PREFIX}x", right[:-1]):
             assert "does not know the token" in await refused(port, wrong)
         for _ in range(2):
             await refused(port, "x")
-        assert "too many wrong tokens" in await refused(port, right)
+        assert "too many wrong tokens" in await refused(port, f"{right}x")
+        async with laptop(port, right, {ENDPOINT: 1}) as it:
+            assert it.readies
 
     asyncio.run(scenario())
 

@@ -25,7 +25,8 @@ from tests.integration.tunnel.world import (
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.settings import Settings
-from triggerkit.tunnel.wire import PATH
+from triggerkit.tunnel.wire import ENDED, PATH
+from triggerkit.web.tunnel import site as site_module
 
 HELLO = {"type": "hello", "version": 1, "instance": "abc", "ports": {ENDPOINT: 3001}}
 
@@ -81,6 +82,22 @@ def test_what_cannot_be_read_ends_the_line_with_a_sentence(
         assert word["type"] == "refused"
         assert problem in word["error"]
         await until_rows(keyed, "SELECT count(*) FROM triggerkit.tunnels", [(0,)])
+
+    asyncio.run(scenario())
+
+
+def test_who_says_nothing_for_long_may_come_again(
+    keyed: Settings, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop may fall asleep at any moment, and a line be slow."""
+    monkeypatch.setattr(site_module, "HELLO_S", 0.2)
+
+    async def scenario() -> None:
+        async with opened(port, await token_of(keyed, "alice")) as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code not in (ENDED, 1000)
 
     asyncio.run(scenario())
 

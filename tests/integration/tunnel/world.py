@@ -115,13 +115,13 @@ class Laptop:
 
 @asynccontextmanager
 async def laptop(
-    port: int, token: str, ports: dict[str, int], *, share: bool = False
+    port: int, token: str, ports: dict[str, int], *, share: bool = False, url: str | None = None
 ) -> AsyncIterator[Laptop]:
     """A command that opens tunnels at the server on `port`, once it was told that they are open, or
     has ended."""
     made: list[Laptop] = []
     deliveries = Deliveries(Ports(ports), lambda delivery: made[0].delivered(delivery))
-    server = Server.parse(f"ws://127.0.0.1:{port}")
+    server = Server.parse(url or f"ws://127.0.0.1:{port}")
 
     class Teller:
         def ready(self, ready: Ready, *, is_first: bool, away_s: float) -> None:

@@ -65,23 +65,26 @@ class TunnelSite:
     async def _user(self, socket: WebSocket, client: Client) -> str | None:
         """Return whose token the request has; None when it was answered that it has none."""
         address = "" if socket.client is None else socket.client.host
-        if (wait_s := self._throttle.wait_s(address)) > 0:
-            answer = JSONResponse({"error": f"too many wrong tokens; try again in {wait_s} s"}, 429)
-            answer.headers["retry-after"] = str(wait_s)
-            await _deny(socket, answer)
-            return None
         scheme, _, token = socket.headers.get("authorization", "").partition(" ")
         user = None
         # A page of a browser, which has an origin, cannot know a token.
         if scheme.lower() == "bearer" and "origin" not in socket.headers:
             async with client.pool.connection() as state:
                 user = await user_of(state, token.strip())
+        # Others behind the same address, which may be a proxy's, go on: nobody guesses a token.
         if user is None:
+            await self._turn_away(socket, address)
+        return user
+
+    async def _turn_away(self, socket: WebSocket, address: str) -> None:
+        if (wait_s := self._throttle.wait_s(address)) > 0:
+            answer = JSONResponse({"error": f"too many wrong tokens; try again in {wait_s} s"}, 429)
+            answer.headers["retry-after"] = str(wait_s)
+        else:
             self._throttle.note_wrong(address)
             answer = JSONResponse({"error": "Unauthorized"}, 401)
             answer.headers["www-authenticate"] = "Bearer"
-            await _deny(socket, answer)
-        return user
+        await _deny(socket, answer)
 
     async def _talk(self, client: Client, user: str, line: Line) -> None:
         try:
@@ -92,10 +95,11 @@ class TunnelSite:
         except TunnelRefused as error:
             await line.refuse(str(error))
             return
-        except (TimeoutError, Malformed) as error:
+        except Malformed as error:
             await line.refuse(f"the command says what this server cannot read: {error}")
             return
-        except (LineLost, psycopg.Error, PoolTimeout):
+        except (TimeoutError, LineLost, psycopg.Error, PoolTimeout):
+            # It comes again: a line may be slow, and a laptop may fall asleep at any moment.
             await line.close(1011)
             return
         try:
