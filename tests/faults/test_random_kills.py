@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
-import redis
 
 from tests.acceptance.processes import family
+from tests.faults.rig.killable import KillableServers
 from tests.faults.rig.project import Via
 from tests.faults.rig.scenario import Scenario, kill
-from tests.servers import Background
-from triggerkit.embedded.postgres import EmbeddedPostgres
-from triggerkit.embedded.redis import EmbeddedRedis
 
 #: Seconds between two kills.
 KILL_EVERY_S = 1.0
-
-
-class KillableServers:
-    """A Postgres and a Redis of the test's own, which it may kill and start again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._background = Background()
-        self._folder = folder
-        self.postgres = EmbeddedPostgres(folder)
-        self.redis = EmbeddedRedis(folder)
-        self._background.run(self.postgres.start())
-        self._background.run(self.redis.start())
-
-    def restart_postgres(self) -> None:
-        """An immediate stop, as a crash, and a start that recovers."""
-        self._background.run(self.postgres.stop(force=True))
-        self._background.run(self.postgres.start())
-
-    def restart_redis(self, *, with_data: bool) -> None:
-        """SIGKILL, and a start with or without what it had."""
-        assert self.redis.pid is not None
-        kill(self.redis.pid)
-        self._background.run(self.redis.wait())
-        if not with_data:
-            shutil.rmtree(self._folder / "redis" / "data")
-        self._background.run(self.redis.start())
-
-    def flush_redis(self) -> None:
-        """FLUSHALL."""
-        with redis.Redis.from_url(self.redis.url) as client:
-            client.flushall()
-
-    def stop(self) -> None:
-        """Stop both."""
-        self._background.run(self.redis.stop())
-        self._background.run(self.postgres.stop())
 
 
 class Killer:

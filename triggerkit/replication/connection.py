@@ -38,6 +38,15 @@ LONGEST_SILENCE_S = 600.0
 
 _TIMEOUT = "SELECT setting::int / 1000.0 FROM pg_settings WHERE name = 'wal_sender_timeout'"
 
+#: Seconds without a status update after which the server lets go of the slot, at most: it is what
+#: whoever comes after us waits for, once our connection is taken for dead.
+LET_GO_S = 30.0
+
+#: What the server sends may stay unread for as long as the log takes to write: no limit for that.
+_LET_GO = (
+    "SELECT set_config('tcp_user_timeout', '0', false), set_config('wal_sender_timeout', {}, false)"
+)
+
 _CONFIRMED = """
 SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = {}
 """
@@ -148,6 +157,8 @@ class ReplicationConnection:
         [limit_s] = await cursor.fetchone() or [0]
         cursor = await connection.execute(sql.SQL(_CONFIRMED).format(slot_name))
         [confirmed] = await cursor.fetchone() or [0]
+        let_go_s = min(float(limit_s) or LET_GO_S, LET_GO_S)
+        await connection.execute(sql.SQL(_LET_GO).format(f"{int(let_go_s * 1000)}ms"))
         start = command.as_bytes(connection)
         if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
             # Such a database holds any bytes. Asked for UTF-8, the server would end the stream of

@@ -7,6 +7,7 @@ of it: `FewWords` leaves that out, unless it lasts.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,14 @@ _LOST = (
     TransportAway,
     OSError,
 )
+
+#: A Redis that is gone without a word is noticed within half a minute, by probes: nothing
+#: is asked on the connection that is watched.
+_PROBES = {
+    getattr(socket, name): value
+    for name, value in {"TCP_KEEPIDLE": 6, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}.items()
+    if hasattr(socket, name)
+}
 
 #: Connects, yields once, and then waits for the loss, which it raises.
 Hold = Callable[[], Iterator[None]]
@@ -161,7 +170,7 @@ def _hold_redis(dsn: str) -> Iterator[None]:
     # Subscribed, since a server may close connections that say nothing for long.
     options: dict[str, Any] = {"socket_connect_timeout": 2, "retry": Retry(NoBackoff(), 0)}
     if not dsn.startswith("unix:"):
-        options["socket_keepalive"] = True
+        options |= {"socket_keepalive": True, "socket_keepalive_options": _PROBES}
     with redis.Redis.from_url(dsn, **options) as client:
         subscription = client.pubsub()
         subscription.subscribe("triggerkit:watch")

@@ -1,7 +1,8 @@
 """A receiver in a process of its own: what it is sent is on disk before it answers.
 
-Run as `python -m tests.faults.rig.receiver FILE`: prints its port, then serves until killed. How it
-answers is set by `PUT /control` with a `Behaviour` as JSON; paths in `forward` are relayed there.
+Run as `python -m tests.faults.rig.receiver FILE HOST`: prints its port there, then serves until
+killed. How it answers is set by `PUT /control` with a `Behaviour` as JSON; paths in `forward` are
+relayed there.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ class Recorder:
         #: How often a push was answered by chance.
         self._failed: Counter[str] = Counter()
 
-    async def serve(self) -> None:
+    async def serve(self, host: str) -> None:
         """Serve on a free port, printed first, forever."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**24)
+        server = await asyncio.start_server(self._connected, host, 0, limit=2**24)
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
@@ -265,16 +266,16 @@ async def _relay(request: Incoming, target: str) -> tuple[int, bytes]:
 class ReceiverProcess:
     """The test's side of a receiver."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, host: str = "127.0.0.1") -> None:
         self._file = file
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.rig.receiver", str(file)],
+            [sys.executable, "-m", "tests.faults.rig.receiver", str(file), host],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self.url = f"http://{host}:{int(self._process.stdout.readline())}"
 
     def __enter__(self) -> Self:
         return self
@@ -305,4 +306,4 @@ class ReceiverProcess:
 
 
 if __name__ == "__main__":
-    asyncio.run(Recorder(Path(sys.argv[1])).serve())
+    asyncio.run(Recorder(Path(sys.argv[1])).serve(sys.argv[2]))

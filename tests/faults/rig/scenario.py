@@ -205,13 +205,18 @@ class Scenario:
     """One run: what is set up before the faults, and what is judged after them."""
 
     def __init__(
-        self, folder: Path, database_url: str, redis_url: str, via: Via = "webhook"
+        self,
+        folder: Path,
+        database_url: str,
+        redis_url: str,
+        via: Via = "webhook",
+        receiver: ReceiverProcess | None = None,
     ) -> None:
         self.via = via
         self.folder = folder / "project"
         self.folder.mkdir()
         self.url = database_url
-        self.receiver = ReceiverProcess(folder / "received.jsonl")
+        self.receiver = receiver or ReceiverProcess(folder / "received.jsonl")
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
         listener.close()
@@ -225,7 +230,7 @@ class Scenario:
         }
         self.behave(Behaviour(), port)
         self.dev = FaultyDev(self.folder, port)
-        self._port = port
+        self.port = port
         self._slot = ""
         self._publication = ""
         self._sampler: Sampler | None = None
@@ -240,7 +245,7 @@ class Scenario:
 
     def behave(self, behaviour: Behaviour, port: int | None = None) -> None:
         """Have the receiver answer so; what is for `serve` is always relayed."""
-        forward = {APPLIED: f"127.0.0.1:{port or self._port}"}
+        forward = {APPLIED: f"127.0.0.1:{port or self.port}"}
         self.receiver.behave(Behaviour(**{**_fields(behaviour), "forward": forward}))
 
     def prepare(
@@ -320,7 +325,7 @@ class Scenario:
         """Drain, and fail the test if the checker finds anything for either consumer."""
         drained_s = self.drain(drain_s)
         if drained_s is None:
-            print("not drained:", *self._open(), sep="\n  ")
+            print("not drained:", *self.open(), sep="\n  ")
         # Of what is made with the cursor's move nothing is ever in flight.
         repeats = 0 if self.via == "direct" else faults * IN_FLIGHT
         bounds = Bounds(repeats=repeats, effect_repeats=faults * IN_FLIGHT, drain_s=drain_s)
@@ -337,7 +342,8 @@ class Scenario:
             return deliveries_of(connection, _name(path))
         return self.receiver.deliveries(path)
 
-    def _open(self) -> list[str]:
+    def open(self) -> list[str]:
+        """What there is while it is not drained."""
         with self.connect() as connection:
             return [what for (what,) in connection.execute(OPEN).fetchall()]
 
