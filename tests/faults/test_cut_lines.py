@@ -46,7 +46,7 @@ def test_who_waits_is_told_and_locks_are_released(
     client = network.machines["client"]
     url = data.settings()["TRIGGERKIT_STATE_URL"]
 
-    async def scenario() -> list[BaseException | None]:
+    async def scenario() -> list[object]:
         asking = await connect(url, "cut while it asks")
         hearing = await connect(url, "cut while it hears")
         await asking.execute("BEGIN")
