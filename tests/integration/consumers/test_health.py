@@ -13,7 +13,7 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from tests.acceptance.project import eventually
-from tests.integration.consumers.test_retention import add_consumer, add_database, fill
+from tests.integration.consumers.kept_log import add_consumer, add_database, fill
 from tests.integration.pipeline import declare, execute
 from tests.receiver import Receiver
 from triggerkit.cli.main import application

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import ROOT
-from tests.integration.consumers.test_retention import fill
+from tests.integration.consumers.kept_log import fill
 from tests.integration.pipeline import declare, execute
 from tests.integration.serving import Site, serving
 from tests.receiver import Receiver

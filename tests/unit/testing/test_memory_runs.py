@@ -6,94 +6,27 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from tasks.create_embedding_for_post import Post, create_embedding_for_post
 from tests.conftest import WEBHOOK_SECRET
-from triggerkit import UNCHANGED, Change, RetryAfter, RunFailed, Tick, current_run, task, webhook
-from triggerkit.errors import ConfigurationError, NotDrained, UnknownRun, UnknownTask
+from triggerkit import RetryAfter, RunFailed, current_run, task, webhook
+from triggerkit.errors import NotDrained, UnknownRun, UnknownTask
 from triggerkit.runs.door import door
 from triggerkit.runs.portal import portal
 from triggerkit.tasks.declare import declared
 from triggerkit.testing import (
-    Clock,
     MemoryRuns,
     arun_task,
-    fake_change,
     fake_message,
     memory_runs,
     run_task,
 )
-
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-
-
-class Row(BaseModel):
-    """A row."""
-
-    id: int
-    text: str | None = None
-
-
-@dataclass
-class Line:
-    """Another one."""
-
-    order: int
-    number: int
-
-
-@pytest.fixture
-def runs() -> Iterator[MemoryRuns]:
-    """Runs in memory, at noon."""
-    with memory_runs(Clock(NOON)) as runs:
-        yield runs
-
-
-def test_a_record_is_a_model_a_dataclass_or_a_dict() -> None:
-    assert fake_change(Row(id=1)).key == fake_change({"id": 1}).key == 'public.posts:["1"]'
-    assert fake_change(Line(4, 2), key=(4, 2), table="shop.lines").key == 'shop.lines:["4","2"]'
-    moved = fake_change(Row(id=1, text="new"), old=Row(id=1, text="old"))
-    assert (moved.action, moved.changes) == ("update", {"text": "old"})
-    at = fake_change({"id": 1, "at": NOON}, old={"id": 1, "at": NOON - timedelta(days=1)})
-    assert at.changes == {"at": "2029-12-31T12:00:00Z"}
-
-
-def test_changes_follow_each_other_as_those_of_one_database_do() -> None:
-    first, second = fake_change({"id": 1}).metadata, fake_change({"id": 1}).metadata
-    for name in ("position", "commit_lsn", "xid"):
-        assert getattr(first, name) < getattr(second, name)
-    assert first.idempotency_key != second.idempotency_key
-    assert fake_change({"id": 1}, action="read").metadata.xid is None
-    assert fake_change({"id": 1}, action="update").changes == {}
-
-
-def test_a_change_that_cannot_be_made_up_says_what_is_missing() -> None:
-    with pytest.raises(ConfigurationError, match=r"no id: give its primary key with key="):
-        fake_change({"number": 1})
-    with pytest.raises(ConfigurationError, match=r"'public\.posts'"):
-        fake_change({"id": 1}, table="posts")
-
-
-def test_a_column_that_the_wal_does_not_carry_stays_unknown_on_the_way() -> None:
-    @task
-    def look(change: Change[Row]) -> list[bool]:
-        text: object = change.record.text
-        return [text is UNCHANGED, change.metadata.unchanged == ("text",)]
-
-    change = fake_change({"id": 1, "text": UNCHANGED}, old={"id": 1, "text": "old"})
-    assert (change.changes, change.metadata.unchanged) == ({"text": "old"}, ("text",))
-    assert run_task(look, change).output == [True, True]
-    assert "text" not in fake_message({"id": 1, "text": UNCHANGED})["record"]
 
 
 def test_what_a_run_prints_and_logs_belongs_to_it_and_is_seen_by_the_test(
@@ -207,57 +140,6 @@ def test_what_a_run_triggers_is_recorded_and_not_executed() -> None:
     assert door() is portal
 
 
-def test_delays_and_times_go_by_the_clock(runs: MemoryRuns) -> None:
-    seen: list[datetime] = []
-
-    @task
-    def note() -> None:
-        seen.append(runs.clock.now())
-
-    note.trigger(delay=NOON + timedelta(hours=2))
-    note.trigger(delay=timedelta(hours=1))
-    assert runs.drain(until=timedelta(minutes=59)) == []
-    assert runs.clock.now() == NOON + timedelta(minutes=59)
-    assert len(runs.drain(until=NOON + timedelta(hours=3))) == 2
-    assert seen == [NOON + timedelta(hours=1), NOON + timedelta(hours=2)]
-    assert runs.clock.now() == NOON + timedelta(hours=3)
-
-
-def test_a_clock_goes_on_only_and_its_times_have_zones(runs: MemoryRuns) -> None:
-    with pytest.raises(ConfigurationError, match="cannot go back"):
-        runs.clock.advance(-1)
-    with pytest.raises(ConfigurationError, match="cannot go back"):
-        runs.drain(until=NOON - timedelta(1))
-    with pytest.raises(ConfigurationError, match="time zone"):
-        runs.drain(until=datetime(2030, 1, 2))
-    with pytest.raises(ConfigurationError, match="time zone"):
-        Clock(datetime(2030, 1, 1))
-
-
-def test_ticks_make_one_run_each_and_know_the_one_before(runs: MemoryRuns) -> None:
-    ticks: list[tuple[datetime, datetime | None]] = []
-
-    @task(schedule="0 * * * *")
-    def hourly(tick: Tick) -> None:
-        ticks.append((tick.at, tick.last_at))
-
-    runs.start_schedule(hourly)
-    assert runs.drain() == []
-    assert runs.finish() == []
-    runs.clock.advance(timedelta(hours=1))
-    runs.drain()
-    runs.drain(until=timedelta(hours=1))
-    assert runs.drain() == []
-    one, two = NOON + timedelta(hours=1), NOON + timedelta(hours=2)
-    assert ticks == [(one, None), (two, one)]
-
-    @task
-    def unplanned() -> None: ...
-
-    with pytest.raises(ConfigurationError, match="unplanned has no schedule"):
-        runs.start_schedule(unplanned)
-
-
 def test_runs_that_make_no_end_are_told_with_their_task(runs: MemoryRuns) -> None:
     @task
     def forever() -> None:
@@ -283,18 +165,6 @@ def test_runs_that_wait_for_each_other_are_told(runs: MemoryRuns) -> None:
 
     with pytest.raises(RunFailed, match="is waited for, and nothing will let it go on"):
         one.trigger_and_wait({"n": 0}, concurrency_key="k")
-
-
-def test_a_wait_ends_when_its_time_is_over_by_the_clock(runs: MemoryRuns) -> None:
-    @task
-    def work() -> int:
-        return 1
-
-    with pytest.raises(TimeoutError):
-        work.trigger_and_wait(delay=60, timeout=30)
-    assert runs.clock.now() == NOON + timedelta(seconds=30)
-    runs.finish()
-    assert runs.triggered(work).output == 1
 
 
 def test_what_is_not_one_run_is_shown(runs: MemoryRuns) -> None:
