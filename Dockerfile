@@ -16,8 +16,10 @@ RUN python -m venv --without-pip /opt/triggerkit \
 
 FROM python:3.13-slim
 # The root file system may be read-only: nothing writes there, and what needs a folder has /tmp.
+# libpq has an OpenSSL of its own, which does not know where the system's authorities are.
 ENV PATH=/opt/triggerkit/bin:$PATH \
     HOME=/tmp \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 RUN useradd --system --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin triggerkit

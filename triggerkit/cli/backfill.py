@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
@@ -13,6 +12,7 @@ import psycopg
 import typer
 from rich.table import Table
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.options import Json
 from triggerkit.cli.progress import Shown, bar, display, progress_text
 from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore, Started
@@ -78,7 +78,7 @@ def start(
             await connect(settings.source_dsn, "triggerkit backfill") as source,
             await connect(settings.state_dsn, "triggerkit backfill") as state,
         ):
-            started = await BackfillStore(state, _actor()).start(
+            started = await BackfillStore(state, actor()).start(
                 source,
                 consumer,
                 tables,
@@ -156,7 +156,7 @@ def watch(
 async def _watched(backfill_id: int | None) -> bool:
     """Show until nothing is active any more; whether one failed."""
     async with await connect(Settings.load().state_dsn, "triggerkit backfill") as state:
-        store = BackfillStore(state, _actor())
+        store = BackfillStore(state, actor())
         first = {b.id: b for b in await store.list(all_=backfill_id is not None)}
         if backfill_id is not None and backfill_id not in first:
             raise TriggerkitError(
@@ -179,7 +179,7 @@ def _show(screen: Shown, found: list[BackfillProgress]) -> None:
 
 async def _changed(act: Callable[[BackfillStore], Awaitable[T]]) -> T:
     async with await connect(Settings.load().state_dsn, "triggerkit backfill") as state:
-        return await act(BackfillStore(state, _actor()))
+        return await act(BackfillStore(state, actor()))
 
 
 async def _is_streamed(
@@ -202,10 +202,3 @@ def _range(backfill: BackfillProgress) -> str:
     ends = [f"from {backfill.from_}"] if backfill.from_ is not None else []
     ends += [f"until {backfill.until}"] if backfill.until is not None else []
     return f" ({backfill.sort_by} {' '.join(ends)})"
-
-
-def _actor() -> str:
-    try:
-        return f"cli {getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.options import Json
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.editing import Editor
@@ -219,7 +219,7 @@ def delete(name: Name, yes: Yes = False) -> None:
 @asynccontextmanager
 async def _consumers() -> AsyncIterator[tuple[Consumers, Any]]:
     async with await connect(Settings.load().state_dsn, "triggerkit consumers") as state:
-        yield Consumers(state, _actor()), state
+        yield Consumers(state, actor()), state
 
 
 async def _edited(work: Callable[[Editor], Awaitable[list[str]]]) -> list[str]:
@@ -235,7 +235,7 @@ async def _edited(work: Callable[[Editor], Awaitable[list[str]]]) -> list[str]:
                 state,
                 keyring,
                 settings.public_url,
-                _actor(),
+                actor(),
                 CaptureNames.of(settings),
                 _check_task,
             )
@@ -254,10 +254,6 @@ def _check_task(declared: Declared) -> None:
         _warn([f"whether there is such a task is not known: {error}"])
         return
     check_direct([declared], tasks)
-
-
-def _actor() -> str:
-    return f"cli:{getpass.getuser()}"
 
 
 def _parsed(fields: list[str] | None) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -14,6 +12,7 @@ import psycopg
 import typer
 from rich.table import Table
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.options import Json
 from triggerkit.cli.secret_input import headers_given, signing_given
 from triggerkit.consumers.endpoints.info import EndpointInfo
@@ -212,7 +211,7 @@ def _run_in_state(use: Callable[[psycopg.AsyncConnection, EndpointStore], Awaita
                 state,
                 Keyring(settings.encryption_keys),
                 lambda url: check_url(url, allowed),
-                f"cli:{_user()}",
+                actor(),
             )
             return await use(state, store)
 
@@ -221,13 +220,6 @@ def _run_in_state(use: Callable[[psycopg.AsyncConnection, EndpointStore], Awaita
 
 def _allowed(settings: Settings) -> tuple[Network, ...]:
     return reachable(settings.triggerkit_allow_networks, settings.public_url)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _print_secret(secret: str | None) -> None:

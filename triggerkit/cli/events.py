@@ -10,9 +10,10 @@ import psycopg
 import typer
 from rich.table import Table
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.events_tail import tail
 from triggerkit.cli.options import Json
-from triggerkit.cli.run_client import actor, console, print_json, print_table, with_state
+from triggerkit.cli.run_client import console, print_json, print_table, with_state
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.accounts import add_account, remove_account
 from triggerkit.events.kafka.faults import KafkaFault, remedy_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
@@ -13,6 +12,7 @@ import psycopg
 import typer
 from rich.table import Table
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.known_names import warn_of_unknown_consumer
 from triggerkit.cli.options import Json
 from triggerkit.consumers.parked.manage import (
@@ -114,7 +114,7 @@ def retry(
     _one_or_all(position, every)
     count = _connected(
         lambda connection: retry_parked(
-            connection, consumer, _actor(), position=position, state=state
+            connection, consumer, actor(), position=position, state=state
         )
     )
     console.print(f"retrying {_messages(count)} of {consumer} now", markup=False)
@@ -134,7 +134,7 @@ def discard(
         typer.confirm(f"Discard {what} of {consumer}? They will never be delivered.", abort=True)
     count = _connected(
         lambda connection: discard_parked(
-            connection, consumer, _actor(), position=position, state=state
+            connection, consumer, actor(), position=position, state=state
         )
     )
     console.print(f"discarded {_messages(count)} of {consumer}", markup=False)
@@ -155,10 +155,6 @@ def _one_or_all(position: int | None, every: bool) -> None:
 
 def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
-
-
-def _actor() -> str:
-    return f"cli:{getpass.getuser()}"
 
 
 def _line(attempt: DeliveryAttempt) -> str:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import (
-    actor,
     console,
     print_json,
     print_table,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -50,14 +49,6 @@ def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
             await client.close()
 
     return asyncio.run(connected())
-
-
-def actor() -> str:
-    """Return who the audit says it was."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli"
 
 
 def print_json(value: Any) -> None:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
+from triggerkit.cli.actor import actor
 from triggerkit.cli.known_names import warn_of_unknown
 from triggerkit.cli.options import Json, Tasks
 from triggerkit.cli.run_client import (
-    actor,
     console,
     json_given,
     print_json,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, Self
@@ -12,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
 from triggerkit.configuration.addresses import read_database_url, shown_database
+from triggerkit.configuration.system_roots import find_system_roots
 from triggerkit.errors import CannotConnect
 from triggerkit.state.adapt import adapt
 
@@ -94,6 +96,8 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
         ConfigurationError: `dsn` is not a connection string.
     """
     parts = read_database_url(dsn)
+    if parts.get("sslrootcert", os.environ.get("PGSSLROOTCERT")) == "system":
+        find_system_roots()
     own = {"application_name": application_name, "client_encoding": "UTF8"}
     # So that the statement which pins the session is not itself ended.
     options = f"{parts.get('options') or ''} -c statement_timeout=0".strip()
@@ -133,6 +137,17 @@ _SET_LATER = (
 
 class PinnedConnection(psycopg.AsyncConnection):
     """A connection whose session is pinned once it is open, also where a pooler is in between."""
+
+    #: Whether its server refused a write: it is a standby, or became one.
+    is_read_only = False
+
+    async def wait(self, *args: Any, **options: Any) -> Any:
+        """Have a statement answered."""
+        try:
+            return await super().wait(*args, **options)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.is_read_only = True
+            raise
 
     @classmethod
     async def connect(cls, conninfo: str = "", **parameters: Any) -> Self:
@@ -214,7 +229,7 @@ def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:
 
 
 class Pool(AsyncConnectionPool):
-    """A pool whose waits can be canceled, and that is back soon after its server is.
+    """A pool whose waits can be canceled, and that is back soon after its server, or another, is.
 
     psycopg_pool waits by `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes
     at the moment the wait ends: the task would go on forever. By itself it waits longer between two
@@ -241,6 +256,9 @@ class Pool(AsyncConnectionPool):
     async def putconn(self, conn: psycopg.AsyncConnection) -> None:
         """Give a connection back to the pool."""
         self.lent -= 1
+        if isinstance(conn, PinnedConnection) and conn.is_read_only:
+            # A failover may have left it, and those beside it, at a server that is a standby now.
+            await self.drain()
         await super().putconn(conn)
 
     async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:

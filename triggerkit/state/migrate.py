@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 
 import psycopg
-from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from triggerkit.errors import PreflightFailed, TriggerkitError
 from triggerkit.state.connect import connect
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "triggerkit"
 
@@ -19,6 +23,12 @@ MIGRATION_LOCK = 0x74726B_01
 
 #: A schema that is there already may belong to a role that can make none.
 _SCHEMA = "CREATE SCHEMA IF NOT EXISTS triggerkit;"
+
+#: Everybody who comes after a lock that is waited for waits, too: that is no more than a moment.
+_IN_ITS_SCHEMA = "SET LOCAL search_path = triggerkit, pg_catalog; SET LOCAL lock_timeout = '500ms'"
+
+#: Seconds between two tries at a migration whose locks others have.
+AGAIN_S = 2.0
 
 _HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'triggerkit')"
 
@@ -167,15 +177,32 @@ async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
                 await connection.execute(_SCHEMA)
             await connection.execute(_BOOTSTRAP)
         for migration in missing:
+            await _apply(connection, migration)
+        return missing
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+
+
+async def _apply(connection: psycopg.AsyncConnection, migration: Migration) -> None:
+    """Apply a migration once it gets its locks; meanwhile those who work there go on."""
+    is_told = False
+    while True:
+        try:
             async with connection.transaction():
-                await connection.execute(
-                    sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(SCHEMA))
-                )
+                await connection.execute(_IN_ITS_SCHEMA)
                 await connection.execute(migration.statements)
                 await connection.execute(
                     "INSERT INTO triggerkit.migrations (version, name) VALUES (%s, %s)",
                     [migration.version, migration.name],
                 )
-        return missing
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+        except LockNotAvailable:
+            if not is_told:
+                logger.warning(
+                    "migration %d waits for a lock that another session holds, such as a backup; "
+                    "trying again until it is let go",
+                    migration.version,
+                )
+            is_told = True
+            await asyncio.sleep(AGAIN_S)
+        else:
+            return

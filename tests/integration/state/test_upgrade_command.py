@@ -154,6 +154,28 @@ def test_an_upgrade_that_was_interrupted_goes_on(old_url: str, database_url: str
     assert rows(old_url, _SHAPE) == rows(database_url, _SHAPE)
 
 
+def test_those_who_work_there_go_on_while_a_backup_holds_an_upgrade_up(
+    old_url: str, database_url: str
+) -> None:
+    """Whoever waits for a lock holds up all who come behind it."""
+    upgrading = threading.Thread(target=upgrade, args=[old_url])
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(old_url) as backup, psycopg.connect(old_url, autocommit=True) as worker:
+        # As pg_dump does, for as long as it reads.
+        backup.execute("LOCK triggerkit.consumers, triggerkit.runs IN ACCESS SHARE MODE")
+        upgrading.start()
+        eventually(lambda: worker.execute(waiting).fetchone() == (1,), 20, "it waits")
+        worker.execute("SET statement_timeout = '5s'")
+        for table in ("consumers", "runs"):
+            worker.execute(f"SELECT count(*) FROM triggerkit.{table}".encode())
+        assert upgrading.is_alive()
+    upgrading.join(30)
+    assert rows(old_url, _SHAPE) == rows(database_url, _SHAPE)
+
+
 @pytest.mark.parametrize("command", ["serve", "stream", "worker"])
 def test_a_process_says_that_the_schema_is_older_and_what_to_do(
     old_url: str, redis_url: str, tmp_path: Path, command: str

@@ -223,7 +223,7 @@ class Acceptor:
         while True:
             try:
                 async with self._pool.connection(timeout=max(0.0, until - now())) as connection:
-                    return await self._try(connection, runs, is_again, wait_s)
+                    return await accept_on(connection, runs, is_again=is_again, wait_s=wait_s)
             except psycopg.errors.LockNotAvailable:
                 # Not Postgres is away: a key is held.
                 raise
@@ -242,21 +242,6 @@ class Acceptor:
                 await self._pool.check()
             is_again = True
             await asyncio.sleep(RETRY_S)
-
-    async def _try(
-        self,
-        connection: psycopg.AsyncConnection,
-        runs: Sequence[NewRun],
-        is_again: bool,
-        wait_s: float,
-    ) -> tuple[list[RunRef], list[ReadyRun]]:
-        try:
-            return await accept_on(connection, runs, is_again=is_again, wait_s=wait_s)
-        except psycopg.Error as error:
-            if is_read_only(error):
-                # Another connection may lead to another server.
-                await connection.close()
-            raise
 
 
 def _fail(requests: Sequence[_Request], error: Exception) -> None:
