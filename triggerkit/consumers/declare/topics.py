@@ -11,7 +11,7 @@ import psycopg
 from triggerkit.configuration.table_name import TableName, table_text
 from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.preparations import Preparation
-from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.definition import MAX_BATCH_SIZE, ConsumerDefinition
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.events.declaration import DeclaredEvents
@@ -26,7 +26,7 @@ from triggerkit.state.migrate import applied_version
 KAFKA_CONSUMER: Final = "kafka"
 
 #: Events that a partition has under way at most: as many come twice when the process dies.
-BATCH_SIZE: Final = 500
+BATCH_SIZE: Final = MAX_BATCH_SIZE
 
 #: The migration that makes the table of topics.
 _SINCE: Final = 23

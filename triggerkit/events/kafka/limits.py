@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from math import inf
 from typing import Final, Literal
 
 from triggerkit.events.kafka.broker import BrokerTopic
@@ -39,10 +40,13 @@ def fit(record: Record, topic: BrokerTopic, *, is_compressed: bool) -> Fit:
 
 
 def judged(
-    records: Iterable[Record], there: Mapping[str, BrokerTopic], *, is_compressed: bool
+    records: Sequence[Record], there: Mapping[str, BrokerTopic], *, is_compressed: bool
 ) -> tuple[Fit, str | None]:
     """Return whether all records fit, and what is to be said of the first that does not, or may
     not."""
+    least = min((topic.max_message_bytes for topic in there.values()), default=0)
+    if _most_of_any(records) <= together_bytes(least):
+        return "surely", None
     doubt: str | None = None
     for record in records:
         topic = there[record.topic]
@@ -60,6 +64,22 @@ def too_large(record: Record, topic: BrokerTopic, unit: str = "bytes") -> str:
     """Return what is to be said of a message that its topic does not take."""
     detail = f"{record.size_bytes:,} {unit}, and the limit is {topic.max_message_bytes:,}"
     return said(TOO_LARGE, detail, record.topic)
+
+
+def _most_of_any(records: Sequence[Record]) -> float:
+    """Return a size that none of `records` has, told at once for all; more than any limit if one
+    has no key."""
+    keys = [record.key for record in records]
+    if None in keys:
+        return inf
+    values = [record.value for record in records]
+    last = [record.headers[-1][1] for record in records if record.headers]
+    parts = (_longest(values), _UTF8 * _longest(keys), _UTF8 * _longest(last))
+    return _REST_BYTES + sum(parts)
+
+
+def _longest(parts: Iterable[Sized | None]) -> int:
+    return max(map(len, filter(None, parts)), default=0)
 
 
 def _most_bytes(record: Record) -> int:

@@ -97,6 +97,18 @@ class Line:
                 left.append(record)
         return left
 
+    async def settle(self, wait_s: float) -> bool:
+        """Return once nothing is under way; False after `wait_s` in which nothing was answered: a
+        broker that is slow is waited for."""
+        while not self.is_settled.is_set():
+            before = self._flying
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self.is_settled.wait()
+            if not self.is_settled.is_set() and self._flying == before:
+                return False
+        return True
+
     def _less(self, count: int) -> None:
         with self._lock:
             self._flying -= count
@@ -216,12 +228,11 @@ class EventProducer:
         Called again with the same records after a fault, it goes on where it was.
 
         Raises:
-            KafkaFault: it has not, after `wait_s` or because it refuses some.
+            KafkaFault: it has not, and answered nothing for `wait_s`, or it refuses some.
         """
         line = self._lines.setdefault(line_name, Line(asyncio.get_running_loop()))
-        deadline = asyncio.get_running_loop().time() + wait_s
         try:
-            await self._send(line, records, deadline, are_apart=are_apart)
+            await self._send(line, records, wait_s, are_apart=are_apart)
         except KafkaFault:
             if line.is_as_new:
                 # Nobody may come back to it: a parked message can be discarded.
@@ -232,17 +243,17 @@ class EventProducer:
             self._client.last_error = None
 
     async def _send(
-        self, line: Line, records: Sequence[Record], deadline: float, *, are_apart: bool
+        self, line: Line, records: Sequence[Record], wait_s: float, *, are_apart: bool
     ) -> None:
-        await self._settle(line, deadline)
+        await self._settle(line, wait_s)
         line.errors.clear()
         if self._client is not None and self._client.is_broken:
             await self.close()
-        await self._keep_to_size(deadline)
+        await self._keep_to_size(wait_s)
         left = line.left_of(records)
         for some in [[record] for record in left] if are_apart else [left]:
-            are_all = await self._hand_over(line, some, deadline)
-            await self._settle(line, deadline)
+            are_all = await self._hand_over(line, some, wait_s)
+            await self._settle(line, wait_s)
             if line.errors:
                 error, record = line.errors[0]
                 raise fault_of(error, record.topic)
@@ -255,30 +266,28 @@ class EventProducer:
         if client is not None:
             await asyncio.to_thread(client.end)
 
-    async def _settle(self, line: Line, deadline: float) -> None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await line.is_settled.wait()
-        except TimeoutError:
+    async def _settle(self, line: Line, wait_s: float) -> None:
+        if not await line.settle(wait_s):
             error = None if self._client is None else self._client.last_error
             raise (
                 KafkaFault(said("the broker does not answer")) if error is None else fault_of(error)
-            ) from None
+            )
 
-    async def _keep_to_size(self, deadline: float) -> None:
+    async def _keep_to_size(self, wait_s: float) -> None:
         """Have a client that sends no more together than all topics take: the size of one that is
         there cannot be changed."""
         client = self._client
         if client is None or client.together_bytes <= self.together_bytes:
             return
         for line in [*self._lines.values()]:
-            await self._settle(line, deadline)
+            await self._settle(line, wait_s)
         if self._client is client:
             await self.close()
 
-    async def _hand_over(self, line: Line, records: Sequence[Record], deadline: float) -> bool:
+    async def _hand_over(self, line: Line, records: Sequence[Record], wait_s: float) -> bool:
         """Return whether the client took them all."""
         client, now = self.open(), asyncio.get_running_loop().time
+        deadline = now() + wait_s
         # One more than there are: until all are handed over, the line is not settled.
         left = len(records) + 1
         line.handing_over(left)

@@ -49,6 +49,19 @@ def test_of_a_key_all_from_the_first_that_is_missing_is_sent_again() -> None:
     assert found.left_of(records) == [records[1], records[3]]
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_broker_that_is_slow_is_waited_for_and_one_that_is_silent_is_not(silent: bool) -> None:
+    async def scenario() -> bool:
+        loop = asyncio.get_running_loop()
+        found, records = Line(loop), [record(number, "a") for number in range(6)]
+        found.handing_over(len(records) + silent)
+        for number, one in enumerate(records):
+            loop.call_later(0.1 * number, found.answered, one, None, None)
+        return await found.settle(0.3)
+
+    assert asyncio.run(scenario()) is not silent
+
+
 def test_a_tombstone_is_told_from_the_event_before_it() -> None:
     records = [record(1, "a"), record(1, "a", None)]
     found = line()
