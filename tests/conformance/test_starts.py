@@ -86,6 +86,21 @@ def test_triggers_that_follow_each_other_make_one_run_with_the_last_payload(worl
         assert [seen.output for seen in world.ended(other)] == [7]
 
 
+def test_a_debounce_may_keep_the_first_trigger_and_wait_anew_for_each(world: World) -> None:
+    @task
+    def index(order: Order) -> int:
+        return order.number
+
+    asked = Debounce("k", 0.2, keeps="first")
+    first = index.trigger(Order(number=1), debounce=asked, tags=["a"], metadata={"a": 1})
+    again = index.trigger(Order(number=2), debounce=asked, tags=["b"], priority=7)
+    assert (again.id, again.duplicate) == (first.id, True)
+    run = first.run()
+    assert (run.tags, run.metadata, run.priority) == (["a"], {"a": 1}, 0)
+    with world.working(index):
+        assert [seen.output for seen in world.ended(first)] == [1]
+
+
 def test_a_debounced_run_starts_at_the_latest_after_its_maximum(world: World) -> None:
     order: list[int] = []
 

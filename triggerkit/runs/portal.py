@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from triggerkit.runs.accept.foreign import async_connection, sync_connection
+from triggerkit.runs.accept.insert import FORGET_KEY
 from triggerkit.runs.accept.within import accept_within, accept_within_async
 from triggerkit.runs.admin.browse import list_runs, show_run
 from triggerkit.runs.admin.control import cancel_if_unfinished, reschedule_run
@@ -27,11 +28,6 @@ ACTOR = "code"
 
 #: Seconds for which a thread waits in one go: a run that waits for another can be stopped then.
 LOOK_S = 0.25
-
-#: Has an idempotency key of a task forgotten.
-_FORGET_KEY = """
-UPDATE triggerkit.runs SET idempotency_key = NULL WHERE task = %s AND idempotency_key = %s
-"""
 
 
 class Portal:
@@ -154,7 +150,7 @@ class Portal:
 
     async def _forget_key(self, task: str, key: str) -> bool:
         async with (await self.client()).pool.connection() as connection:
-            return (await connection.execute(_FORGET_KEY, [task, short_key(key)])).rowcount > 0
+            return (await connection.execute(FORGET_KEY, [task, short_key(key)])).rowcount > 0
 
     async def _find(self, run_id: str) -> dict[str, Any] | None:
         async with (await self.client()).pool.connection() as connection:

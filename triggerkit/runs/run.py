@@ -88,8 +88,8 @@ class RunOptions:
     within `ttl_s` expires. `idempotency_ttl_s` is how long a key is remembered. `metadata` is JSON.
     One that is to `cancel_with_parent` is canceled when the run that triggered it is. Of its key,
     `concurrency_per_key` runs may go on beside each other.
-    A `debounce_key` has a delayed run of its key wait anew, with the new payload, until at most
-    `debounce_max_s` after it was made.
+    A `debounce_key` has a delayed run of its key wait anew, with the new payload unless it
+    `debounce_keeps_first`, until at most `debounce_max_s` after it was made.
     """
 
     priority_s: int = 0
@@ -97,6 +97,7 @@ class RunOptions:
     idempotency_ttl_s: float | None = None
     debounce_key: str | None = None
     debounce_max_s: float | None = None
+    debounce_keeps_first: bool = False
     tags: tuple[str, ...] = ()
     metadata: dict[str, Any] | None = None
     parent_id: str | None = None

@@ -24,6 +24,7 @@ from triggerkit.state.audit import note
 from triggerkit.tasks.payload.encode import encode
 from triggerkit.tasks.payload.payload_type import read_envelopes
 from triggerkit.tasks.task import Task
+from triggerkit.tasks.triggering import TriggerOptions, with_options
 
 #: The statuses whose runs a filter replays.
 FINISHED: Final[tuple[Status, ...]] = tuple(sorted(FINAL))  # type: ignore[arg-type] # all are
@@ -101,9 +102,11 @@ class Replayer:
         current: psycopg.AsyncConnection | None = None,
         *,
         once: str | None = None,
+        asked: TriggerOptions | None = None,
     ) -> RunRef:
         """Return a new run of `run_id`; with `current`, a connection to the source database, of its
         rows as they are now. What is asked for `once` makes one run, however often it is asked.
+        Options that are `asked` for take the place of the old run's.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -115,7 +118,8 @@ class Replayer:
             if not found:
                 raise UnknownRun(f"no run has the id {run_id!r}; see `triggerkit runs list`")
             new = await self._new(state, found[0], edited, current)
-        [handle] = await self.client.accept([replace(new, idempotency_key=once)])
+        new = replace(new, idempotency_key=once)
+        [handle] = await self.client.accept([_as_asked(new, asked) if asked else new])
         if not handle.duplicate:
             detail = {"run": handle.id, "payload": _payload_source(edited, current)}
             async with self.client.pool.connection() as state:
@@ -251,6 +255,27 @@ def _marked(new: NewRun, old_id: str, mark: str) -> NewRun:
         new,
         idempotency_key=f"{mark}:{old_id}",
         options=replace(options, tags=(*(options.tags or ()), mark)),
+    )
+
+
+def _as_asked(run: NewRun, asked: TriggerOptions) -> NewRun:
+    """Return the run with the options that are asked for, and its own where they leave it open."""
+    own = run.options or RunOptions()
+    if "concurrency_key" in asked and run.full_keys is not None:
+        kept = {n: key for n, key in run.full_keys.items() if n != "concurrency_key"}
+        run = replace(run, full_keys=kept or None)
+    changed = with_options(run, asked, own)
+    options = changed.options or own
+    return replace(
+        changed,
+        options=replace(
+            options,
+            tags=options.tags if "tags" in asked else own.tags,
+            metadata=options.metadata if "metadata" in asked else own.metadata,
+            traceparent=own.traceparent,
+            replay_of=own.replay_of,
+            concurrency_per_key=own.concurrency_per_key,
+        ),
     )
 
 

@@ -30,12 +30,14 @@ class Debounce:
     """Triggers of one key that follow each other closely make one run, with the last payload.
 
     The run starts once `delay` has passed without another trigger, and at the latest `maximum`
-    after the first; without a maximum a key that never rests never runs.
+    after the first; without a maximum a key that never rests never runs. Where it `keeps` the
+    first, the others' payloads, tags, metadata and priority are dropped.
     """
 
     key: str
     delay: Seconds
     maximum: Seconds | None = None
+    keeps: Literal["last", "first"] = "last"
 
 
 class TriggerOptions(TypedDict, total=False):
@@ -115,6 +117,7 @@ def with_options(run: NewRun, requested: TriggerOptions, of_task: RunOptions) ->
                 if debounce is None or debounce.maximum is None
                 else _seconds(debounce.maximum, "maximum")
             ),
+            debounce_keeps_first=debounce is not None and _keeps_first(debounce),
             tags=tuple(checked_tags(list(requested.get("tags", ())))),
             metadata=checked_metadata(requested["metadata"]) if "metadata" in requested else None,
             parent_id=None if context is None else context.id,
@@ -182,6 +185,12 @@ def _key(key: str | None) -> str | None:
     if not isinstance(key, str) or not key:
         raise ConfigurationError("a key must be a non-empty string")
     return key
+
+
+def _keeps_first(debounce: Debounce) -> bool:
+    if debounce.keeps not in ("last", "first"):
+        raise ConfigurationError(f"a Debounce keeps the last or the first, not {debounce.keeps!r}")
+    return debounce.keeps == "first"
 
 
 def _delay_s(delay: Seconds | datetime) -> float:

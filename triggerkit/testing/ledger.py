@@ -151,9 +151,10 @@ class Ledger:
         if run is None or run.status != "delayed":
             return None
         options = new.options
-        run.payload_json = new.payload
-        run.priority_s = options.priority_s
-        run.tags, run.metadata = list(options.tags), dict(options.metadata or {})
+        if not options.debounce_keeps_first:
+            run.payload_json = new.payload
+            run.priority_s = options.priority_s
+            run.tags, run.metadata = list(options.tags), dict(options.metadata or {})
         run.scheduled_at = _later(now, new.delay_s)
         if options.debounce_max_s is not None:
             latest = _later(run.created_at, options.debounce_max_s)

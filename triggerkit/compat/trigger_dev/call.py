@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
 
@@ -10,8 +10,16 @@ from triggerkit.errors import ConfigurationError, UnknownTask, suggested
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.operation import Call
 
+#: What every path of the API begins with.
+PREFIX: Final = "/compat/trigger.dev"
+
 #: Who the audit says it was.
 ACTOR = "trigger.dev sdk"
+
+#: The id of a request, which stays the same when the SDK sends it again; and what the key begins
+#: with that a run has of it.
+REQUEST_ID: Final = "x-trigger-request-idempotency-key"
+OF_REQUEST: Final = "request/"
 
 #: Of a page of a list, unless it says how many, and at most.
 PER_PAGE, MOST = 25, 100
@@ -27,6 +35,12 @@ class SdkCall(NamedTuple):
     def path(self) -> dict[str, str]:
         """The parameters in its path."""
         return dict(self.request.path_params)
+
+    @property
+    def once(self) -> str | None:
+        """The key of what is to be done once, however often the SDK sends the request."""
+        request_id = self.request.headers.get(REQUEST_ID)
+        return f"{OF_REQUEST}{request_id}" if request_id else None
 
     def page(self) -> tuple[int, int]:
         """Return which page of a list is asked for, and how many a page has.

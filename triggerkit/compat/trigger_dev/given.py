@@ -56,7 +56,7 @@ def _moment(text: str) -> str:
 
 
 def _as_text(key: object) -> object:
-    return str(key) if isinstance(key, int) and not isinstance(key, bool) else key
+    return str(key) if isinstance(key, int | float) and not isinstance(key, bool) else key
 
 
 Span = Annotated[str, AfterValidator(_span)]
@@ -71,32 +71,26 @@ class Given(BaseModel):
 
 
 class QueueName(Given):
-    """The queue to wait in. Its limit is the queue's own."""
+    """The queue to wait in. Its limit is the queue's own; the SDK's first versions sent one."""
 
     name: Key
+    concurrencyLimit: int | None = None  # noqa: N815 - as the SDK calls it
 
 
 class DebounceOptions(Given):
-    """Triggers of one key that follow each other closely make one run, with the last payload."""
+    """Triggers of one key that follow each other closely make one run, with the first payload, or
+    with the last one."""
 
     key: Key
     delay: Span
     maxDelay: Span | None = None  # noqa: N815 - as the SDK calls it
-    mode: Literal["trailing"] = "trailing"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_trailing(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("mode") == "leading":
-            raise ValueError(
-                'mode "leading" is not offered: the last payload wins, as by "trailing"'
-            )
-        return values
+    mode: Literal["leading", "trailing"] = "leading"
 
     def as_asked(self) -> Debounce:
         """Return it as Python's triggers take it."""
         most_s = DEBOUNCE_MAX_S if self.maxDelay is None else read_span(self.maxDelay)
-        return Debounce(self.key, read_span(self.delay), most_s)
+        keeps: Literal["first", "last"] = "first" if self.mode == "leading" else "last"
+        return Debounce(self.key, read_span(self.delay), most_s, keeps)
 
 
 class Options(Given):
@@ -115,7 +109,7 @@ class Options(Given):
     ttl: Span | Annotated[float, Field(ge=0)] | None = None
     tags: str | list[str] | None = None
     maxAttempts: int | None = None  # noqa: N815
-    metadata: Any = None
+    metadata: dict[str, Any] | None = None
     metadataType: str | None = None  # noqa: N815
     payloadType: str | None = None  # noqa: N815
     priority: int | None = None
@@ -139,7 +133,8 @@ class Options(Given):
             "concurrency_key": self.concurrencyKey,
             "idempotency_key": self.idempotencyKey,
             "delay": None if self.delay is None else read_moment(self.delay),
-            "ttl": read_span(self.ttl) if isinstance(self.ttl, str) else self.ttl,
+            # None at all, as the SDK documents 0.
+            "ttl": (read_span(self.ttl) if isinstance(self.ttl, str) else self.ttl) or None,
             "tags": [self.tags] if isinstance(self.tags, str) else self.tags,
             "max_attempts": self.maxAttempts,
             "metadata": self.metadata,
@@ -178,6 +173,25 @@ class NewBatch(Given):
     taskIdentifiers: list[str] | None = None  # noqa: N815
     parentRunId: None = None  # noqa: N815
     resumeParentOnCompletion: Literal[False] | None = None  # noqa: N815
+
+
+class Replay(Options):
+    """What a replay has other than the run that it is of."""
+
+    payload: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_queue(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("queue"), str):
+            return {**values, "queue": {"name": values["queue"]}}
+        return values
+
+
+class KeyReset(Given):
+    """The task whose key is reset."""
+
+    taskIdentifier: Key  # noqa: N815
 
 
 class Reschedule(Given):

@@ -7,7 +7,10 @@ from typing import Final
 
 #: By what a path begins with, below the prefix.
 _SENTENCES: Final = (
-    (r"/realtime/", "Realtime is not offered: ask for a run by runs.retrieve, or runs.poll"),
+    (
+        r"/realtime/|/api/v1/(runs/realtime/)?packets/",
+        "Realtime is not offered: ask for a run by runs.retrieve, or runs.poll",
+    ),
     (
         r"/(engine/|api/v1/waitpoints)",
         (
@@ -15,18 +18,12 @@ _SENTENCES: Final = (
             "with a delay"
         ),
     ),
-    (
-        r"/api/v[12]/packets",
-        (
-            "payloads of 128 KB and more, which the SDK stores apart, are not taken: send where "
-            "they are kept"
-        ),
-    ),
     (r"/api/v1/runs/[^/]+/(tags|metadata)", "tags and metadata are set by trigger and by the task"),
     (r"/api/v1/runs/[^/]+/", "events and traces of runs are on the dashboard, and in /api/v1/runs"),
     (r"/api/v1/projects/[^/]+/envvars", "environment variables are those of the processes"),
     (r"/api/v1/projects/", "there is one project, without a reference: leave it out"),
     (r"/api/v[12]/tasks/([^/]+/)?batch", "batches are taken from @trigger.dev/sdk 4.3 and later"),
+    (r"/api/v1/bulk-actions", "bulk actions are the dashboard's, and of `triggerkit runs`"),
     (r"/api/v1/deployments", "nothing is deployed here: workers run the code beside them"),
 )
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from starlette.datastructures import QueryParams
 
+from triggerkit.compat.trigger_dev.batches import find_batch
 from triggerkit.compat.trigger_dev.call import ACTOR, SdkCall
 from triggerkit.compat.trigger_dev.durations import read_span
-from triggerkit.compat.trigger_dev.given import Reschedule, body_of
+from triggerkit.compat.trigger_dev.given import (
+    MAX_BODY_BYTES,
+    Replay,
+    Reschedule,
+    body_of,
+    read_as,
+)
+from triggerkit.compat.trigger_dev.payloads.super_json import read_packet
 from triggerkit.compat.trigger_dev.shapes import STATUSES, listed_run, whole_run
 from triggerkit.configuration.moments import seconds_until
 from triggerkit.errors import ConfigurationError, UnknownRun, UnknownTask
@@ -18,7 +27,8 @@ from triggerkit.runs.admin.browse import list_runs, show_run, summaries_of
 from triggerkit.runs.admin.control import cancel_if_unfinished, reschedule_run
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import Status
-from triggerkit.tasks.replay import Replayer
+from triggerkit.tasks.replay import Edited, Replayer
+from triggerkit.web.body import read_body
 
 #: Runs of a page unless it says how many, and at most.
 PAGE, MOST = 10, 100
@@ -40,7 +50,14 @@ _TIMES: Final = {
     "filter[createdAt][period]": "since",
 }
 
-_PARAMETERS: Final = frozenset({*_FIELDS, *_TIMES, "filter[status]", "page[size]", "page[after]"})
+_BATCH: Final = "filter[batch]"
+
+#: Which is false for every run here.
+_TEST: Final = "filter[isTest]"
+
+_PARAMETERS: Final = frozenset(
+    {*_FIELDS, *_TIMES, "filter[status]", _BATCH, _TEST, "page[size]", "page[after]"}
+)
 
 
 async def retrieve_run(sdk: SdkCall) -> dict[str, Any]:
@@ -56,6 +73,9 @@ async def list_all_runs(sdk: SdkCall) -> dict[str, Any]:
         return {"data": [], "pagination": {}}
     limit = _size(query)
     async with sdk.call.state() as state:
+        if _BATCH in query:
+            batch = await find_batch(state, query[_BATCH])
+            wanted = replace(wanted, runs=tuple(batch.runs or ("",)))
         rows, after = await list_runs(state, wanted, limit=limit, after=query.get("page[after]"))
     pagination = {} if after is None else {"next": after}
     return {"data": [listed_run(row) for row in rows], "pagination": pagination}
@@ -68,9 +88,19 @@ async def cancel_one(sdk: SdkCall) -> dict[str, Any]:
 
 
 async def replay_one(sdk: SdkCall) -> dict[str, Any]:
-    """Make a new run of one, with its payload."""
+    """Make a new run of one, with its payload and options but for those that are given."""
+    raw = await read_body(sdk.request, MAX_BODY_BYTES, of_any_type=True)
+    given = read_as(Replay, raw or b"{}")
+    edited = None
+    if "payload" in given.model_fields_set:
+        edited = Edited(read_packet(given.payload, given.payloadType))
+    asked = given.as_asked()
+    if "debounce" in asked:
+        raise ConfigurationError("debounce works only with a single trigger")
+    once = sdk.once if "idempotency_key" not in asked else None
     tasks = {task.name: task for task in sdk.call.tasks}
-    handle = await Replayer(sdk.call.client, tasks, ACTOR).replay(sdk.path["id"])
+    replayer = Replayer(sdk.call.client, tasks, ACTOR)
+    handle = await replayer.replay(sdk.path["id"], edited, once=once, asked=asked)
     return {"id": handle.id}
 
 
@@ -113,6 +143,8 @@ def _filter(sdk: SdkCall, query: QueryParams) -> RunFilter | None:
     if "queue" in values and values["queue"].startswith("task/"):
         values["queue"] = sdk.task(values["queue"].removeprefix("task/")).queue
     values |= {field: _time(name, query[name]) for name, field in _TIMES.items() if name in query}
+    if query.get(_TEST) == "true":
+        return None
     if "filter[status]" not in query:
         return RunFilter(**values)
     statuses = _statuses(query["filter[status]"].split(","))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from triggerkit.compat.trigger_dev.call import OF_REQUEST
 from triggerkit.runs.admin.queues import QueueInfo
 from triggerkit.runs.admin.schedules import ScheduleInfo
 from triggerkit.runs.run import FINAL, Status
@@ -30,7 +31,7 @@ ENVIRONMENT: Final = {"id": "triggerkit", "name": "triggerkit"}
 #: Where a run has the batch that it is of, in its source; and what the keys begin with that were
 #: made for it, which nobody gave.
 BATCH: Final = "trigger_dev_batch"
-OWN_KEYS: Final = ("batch_", "request/")
+OWN_KEYS: Final = ("batch_", OF_REQUEST)
 
 Row = Mapping[str, Any]
 

@@ -11,18 +11,17 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from triggerkit.compat.trigger_dev import queues, runs, schedules, triggers
+from triggerkit.compat.trigger_dev import idempotency, queues, realtime, runs, schedules, triggers
 from triggerkit.compat.trigger_dev.answers import answer_to, refused
-from triggerkit.compat.trigger_dev.call import SdkCall
+from triggerkit.compat.trigger_dev.call import PREFIX, SdkCall
 from triggerkit.compat.trigger_dev.not_offered import sentence_about
+from triggerkit.compat.trigger_dev.payloads import packets
 from triggerkit.runs.client import Client
 from triggerkit.tasks.task import Task
 from triggerkit.web.api.management import role_of, without_values
 from triggerkit.web.api.operation import Call
 from triggerkit.web.api.problems import answer
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY
-
-PREFIX: Final = "/compat/trigger.dev"
 
 #: What the SDK asks for without a key.
 OPEN: Final = "/api/v1/timezones"
@@ -47,6 +46,10 @@ CALLS: Final = (
     Offered("POST", "/api/v3/batches", triggers.announce_batch),
     Offered("POST", "/api/v3/batches/{id}/items", triggers.stream_items),
     Offered("GET", "/api/v2/batches/{id}", triggers.show_batch),
+    Offered("PUT", "/api/v1/packets/{name:path}", packets.announce_packet),
+    Offered("PUT", "/api/v2/packets/{name:path}", packets.announce_packet),
+    Offered("PUT", f"{packets.PLACE}{{id}}", packets.put_packet),
+    Offered("POST", "/api/v1/idempotencyKeys/{key:path}/reset", idempotency.reset_key),
     Offered("GET", "/api/v3/runs/{id}", runs.retrieve_run),
     Offered("GET", "/api/v1/runs", runs.list_all_runs),
     Offered("POST", "/api/v2/runs/{id}/cancel", runs.cancel_one),
@@ -65,6 +68,9 @@ CALLS: Final = (
     Offered("POST", "/api/v1/schedules/{id}/activate", schedules.activate_schedule),
     Offered("POST", "/api/v1/schedules/{id}/deactivate", schedules.deactivate_schedule),
     Offered("GET", OPEN, schedules.list_timezones),
+    Offered("GET", "/realtime/v1/runs", realtime.refuse_subscription),
+    Offered("GET", "/realtime/v1/runs/{id}", realtime.refuse_subscription),
+    Offered("GET", "/realtime/v1/batches/{id}", realtime.refuse_subscription),
 )
 # fmt: on
 
@@ -97,7 +103,9 @@ class _Path:
         client: Client | None = request.scope.get(CLIENT_SCOPE_KEY)
         role = None if client is None else role_of(request, client.settings)
         path = request.url.path.partition(PREFIX)[2]
-        if client is None or (role is None and path != OPEN):
+        if client is None or not (
+            role or path == OPEN or packets.is_signed(request, client.settings)
+        ):
             return _unauthorized(request)
         if role == "reader" and request.method != "GET":
             return refused(403, "the read key is for looking: use TRIGGERKIT_SECRET_KEY")
@@ -106,13 +114,15 @@ class _Path:
             return refused(400, f"this is the API of @trigger.dev/sdk {SDK_MAJOR}, not {version}")
         offered = self._calls.get(request.method)
         if offered is None:
-            # What asks for Realtime would ask for ever after a 501.
+            # What reads streams would ask for ever after a 501.
             status = 404 if path.startswith("/realtime/") else 501
             return refused(status, sentence_about(request.method, path))
         try:
             found = await offered.handle(SdkCall(request, Call(client, self._tasks)))
         except Exception as error:
             return answer_to(error, f"{offered.method} {PREFIX}{offered.path}")
+        if isinstance(found, Response):
+            return found
         hides = role == "reader" and client.settings.triggerkit_hide_values
         return answer(200, without_values(found) if hides else found)
 

@@ -23,17 +23,16 @@ from triggerkit.compat.trigger_dev.given import (
     body_of,
     read_as,
 )
+from triggerkit.compat.trigger_dev.idempotency import free_failed
+from triggerkit.compat.trigger_dev.payloads.packets import STORED, Packets, find_packets
+from triggerkit.compat.trigger_dev.payloads.super_json import read_packet
 from triggerkit.compat.trigger_dev.shapes import BATCH
-from triggerkit.compat.trigger_dev.super_json import read_packet
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.run import NewRun
 from triggerkit.state.short_key import short_key
 from triggerkit.tasks.receive.body import BodyRefused
 from triggerkit.tasks.triggering import TriggerOptions
 from triggerkit.web.body import read_body
-
-#: The id of a request, which stays the same when the SDK sends it again.
-REQUEST_ID: Final = "x-trigger-request-idempotency-key"
 
 #: How long a request may be sent again and make no second run.
 AGAIN_S: Final = timedelta(hours=1).total_seconds()
@@ -47,11 +46,13 @@ async def trigger_task(sdk: SdkCall) -> dict[str, Any]:
     body = await body_of(sdk.request, Trigger)
     options = body.options.as_asked()
     has_key = "idempotency_key" in options
-    request_id = sdk.request.headers.get(REQUEST_ID)
-    if request_id and not has_key and "debounce" not in options:
-        options["idempotency_key"] = f"request/{request_id}"
+    if sdk.once is not None and not has_key and "debounce" not in options:
+        options["idempotency_key"] = sdk.once
         options["idempotency_ttl"] = AGAIN_S
-    [handle] = await sdk.call.client.accept([_run(sdk, sdk.path["name"], body, options)])
+    packets = await _packets(sdk, [body])
+    run = _run(sdk, sdk.path["name"], body, options, packets)
+    await free_failed(sdk, [run] if has_key else [])
+    [handle] = await sdk.call.client.accept([run])
     return {"id": handle.id, "isCached": has_key and handle.duplicate}
 
 
@@ -72,7 +73,11 @@ async def stream_items(sdk: SdkCall) -> dict[str, Any]:
     items = _items(raw, batch.run_count)
     if batch.runs is not None:
         return _sealed(batch, accepted=0)
-    handles = await sdk.call.client.accept(_runs(sdk, batch, items))
+    packets = await _packets(sdk, items)
+    runs = [_item_run(sdk, batch, item, packets) for item in items]
+    keyed = [r for r, i in zip(runs, items, strict=True) if i.options.idempotencyKey is not None]
+    await free_failed(sdk, keyed, batch.id)
+    handles = await sdk.call.client.accept(runs)
     async with sdk.call.state() as state:
         await seal_batch(state, batch.id, [handle.id for handle in handles])
     return _sealed(batch, accepted=sum(not handle.duplicate for handle in handles))
@@ -135,11 +140,7 @@ def _items(raw: bytes, count: int) -> list[Item]:
     return items
 
 
-def _runs(sdk: SdkCall, batch: Batch, items: Sequence[Item]) -> list[NewRun]:
-    return [_item_run(sdk, batch, item) for item in items]
-
-
-def _item_run(sdk: SdkCall, batch: Batch, item: Item) -> NewRun:
+def _item_run(sdk: SdkCall, batch: Batch, item: Item, packets: Packets) -> NewRun:
     options = item.options.as_asked()
     if "debounce" in options:
         raise ConfigurationError(f"item {item.index}: debounce works only with a single trigger")
@@ -147,13 +148,26 @@ def _item_run(sdk: SdkCall, batch: Batch, item: Item) -> NewRun:
         options["idempotency_key"] = f"{batch.id}/{item.index}"
         options["idempotency_ttl"] = ITEMS_AGAIN_S
     try:
-        run = _run(sdk, item.task, item, options)
+        run = _run(sdk, item.task, item, options, packets)
     except InvalidPayload as error:
         placed = [FieldProblem((item.index, *p.loc), p.msg) for p in error.problems]
         raise InvalidPayload(placed) from None
     return replace(run, source={BATCH: batch.id})
 
 
-def _run(sdk: SdkCall, name: str, given: Trigger, options: TriggerOptions) -> NewRun:
-    payload = read_packet(given.payload, given.options.payloadType)
-    return sdk.task(name).new_run(payload, options)
+async def _packets(sdk: SdkCall, given: Sequence[Trigger]) -> Packets:
+    """Return the payloads among `given` that were stored apart."""
+    ids = [str(one.payload) for one in given if one.options.payloadType == STORED]
+    if not ids:
+        return {}
+    async with sdk.call.state() as state:
+        return await find_packets(state, ids)
+
+
+def _run(
+    sdk: SdkCall, name: str, given: Trigger, options: TriggerOptions, packets: Packets
+) -> NewRun:
+    data, kind = given.payload, given.options.payloadType
+    if kind == STORED:
+        _, kind, data = packets[str(data)]
+    return sdk.task(name).new_run(read_packet(data, kind), options)

@@ -95,13 +95,19 @@ _DEBOUNCED_AT = """
 least(excluded.scheduled_at, runs.created_at + %(debounce_max_s)s::float * interval '1 second')
 """
 
-#: A delayed run of the debounce key waits anew and takes the new payload.
-INSERT_DEBOUNCED = f"""{INSERT}
+#: A delayed run of the debounce key waits anew.
+INSERT_DEBOUNCED_FIRST = f"""{INSERT}
 ON CONFLICT (task, debounce_key) WHERE debounce_key IS NOT NULL AND status = 'delayed'
-DO UPDATE SET payload = excluded.payload, tags = excluded.tags,
-    metadata = excluded.metadata, priority = excluded.priority, scheduled_at = {_DEBOUNCED_AT},
+DO UPDATE SET scheduled_at = {_DEBOUNCED_AT},
     expires_at = {_DEBOUNCED_AT} + (excluded.expires_at - excluded.scheduled_at)
 {_RETURNING}"""
+
+#: A delayed run of the debounce key waits anew and takes the new payload.
+INSERT_DEBOUNCED = INSERT_DEBOUNCED_FIRST.replace(
+    "DO UPDATE SET ",
+    """DO UPDATE SET payload = excluded.payload, tags = excluded.tags,
+    metadata = excluded.metadata, priority = excluded.priority, """,
+)
 
 #: The runs that hold the idempotency keys, and whether each key's time is over.
 FIRST = """
@@ -114,6 +120,11 @@ JOIN unnest(%s::text[], %s::text[]) AS k (task, idempotency_key) USING (task, id
 #: Lets a key be used again.
 FREE_KEYS = """
 UPDATE triggerkit.runs SET idempotency_key = NULL WHERE id = ANY (%s) AND idempotency_key = ANY (%s)
+"""
+
+#: Lets a key of a task be used again, whatever became of its run.
+FORGET_KEY = """
+UPDATE triggerkit.runs SET idempotency_key = NULL WHERE task = %s AND idempotency_key = %s
 """
 
 
@@ -148,7 +159,8 @@ def insert_statement(
     parameters = insert_parameters(runs, pending=pending)
     if options is None or options.debounce_key is None:
         return INSERT_ONCE, parameters
-    return INSERT_DEBOUNCED, {**parameters, "debounce_max_s": options.debounce_max_s}
+    statement = INSERT_DEBOUNCED_FIRST if options.debounce_keeps_first else INSERT_DEBOUNCED
+    return statement, {**parameters, "debounce_max_s": options.debounce_max_s}
 
 
 @dataclass(slots=True)

@@ -42,6 +42,7 @@ _CONDITIONS: Final = {
     "schedule": "r.source ->> 'schedule' = %(schedule)s",
     "batch": "r.source ->> 'batch' = %(batch)s",
     "text": "position(%(text)s in r.id) > 0",
+    "runs": "r.id = ANY (%(runs)s)",
     "since": "r.id >= %(since)s",
     "until": "r.id < %(until)s",
 }
@@ -61,7 +62,7 @@ class RunFilter:
 
     `key` is a row: its identity as in `source`, or with `table` the values of its primary key.
     `error` is the type of the last error, `batch` the run that an item was part of, `text` a part
-    of the id. `since` and `until` bound when a run was accepted.
+    of the id, `runs` whole ids. `since` and `until` bound when a run was accepted.
     """
 
     task: str | None = None
@@ -77,6 +78,7 @@ class RunFilter:
     schedule: str | None = None
     batch: str | None = None
     text: str | None = None
+    runs: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -159,6 +161,8 @@ class RunFilter:
         for name in ("since", "until"):
             if (moment := getattr(self, name)) is not None:
                 values[name] = first_run_id_at(moment.timestamp())
+        if self.runs:
+            values["runs"] = list(self.runs)
         if self.key is not None:
             values["key"] = self._rows_meant()
         asked = [name for name in values if bounds or name not in _BOUNDS]

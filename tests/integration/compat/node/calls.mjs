@@ -1,10 +1,10 @@
 // Calls of @trigger.dev/sdk against the API at argv[2]; prints what came of each as JSON, by its name.
 import { createRequire } from "node:module";
 
-const [url, key] = process.argv.slice(2);
+const [url, accessToken] = process.argv.slice(2);
 const sdk = createRequire(`${process.cwd()}/`)("@trigger.dev/sdk/v3");
-const { auth, batch, configure, queues, runs, schedules, tasks, wait } = sdk;
-configure({ baseURL: url, accessToken: key, requestOptions: { retry: { maxAttempts: 1 } } });
+const { auth, batch, configure, idempotencyKeys, queues, runs, schedules, tasks, wait } = sdk;
+configure({ baseURL: url, accessToken, requestOptions: { retry: { maxAttempts: 1 } } });
 
 const found = {};
 async function call(name, make) {
@@ -44,9 +44,50 @@ await call("runs.cancel", () => runs.cancel(delayed.id));
 await call("the canceled run", () => runs.retrieve(delayed.id));
 await call("runs.cancel again", () => runs.cancel(delayed.id));
 await call("runs.replay", async () => ended(await runs.replay(echoed.id)));
-const debounce = { key: "d", delay: "1h", mode: "trailing", maxDelay: "2h" };
-await call("debounced", () => tasks.trigger("echo-payload", { n: 1 }, { debounce }));
-await call("debounced again", () => tasks.trigger("echo-payload", { n: 2 }, { debounce }));
+const changed = { payload: { at, n: 2n }, tags: ["again"], metadata: { by: "bob" }, maxAttempts: 2 };
+await call("a replay of another payload", async () => ended(await runs.replay(echoed.id, changed)));
+await call("a replay elsewhere", () => runs.replay(echoed.id, { machine: "micro" }));
+for (const mode of ["trailing", "leading", undefined]) {
+  const debounce = { key: `d ${mode}`, delay: "1h", mode, maxDelay: "2h" };
+  const one = await call(`debounced ${mode}`, () => tasks.trigger("echo-payload", { n: 1 }, { debounce }));
+  await call(`debounced ${mode} again`, () => tasks.trigger("echo-payload", { n: 2 }, { debounce }));
+  await call(`the debounced ${mode}`, () => runs.retrieve(one.id));
+}
+
+const key = await idempotencyKeys.create("of a failure", { scope: "global" });
+const once = await call("a key", () => tasks.trigger("fail-always", 1, { idempotencyKey: key }));
+await call("a key whose run failed", async () => ended(once));
+await call("the key again", () => tasks.trigger("fail-always", 1, { idempotencyKey: key }));
+const kept = await call("another key", () => tasks.trigger("echo-payload", 1, { idempotencyKey: key, delay: "1h" }));
+await call("idempotencyKeys.reset", () => idempotencyKeys.reset("echo-payload", key));
+await call("idempotencyKeys.reset of none", () => idempotencyKeys.reset("echo-payload", key));
+await call("another key again", () => tasks.trigger("echo-payload", 1, { idempotencyKey: key, delay: "1h" }));
+
+const large = { at, text: `\0${"\u00e9".repeat(199_999)}` };
+const whole = await call("a large payload", async () => ended(await tasks.trigger("echo-payload", large)));
+if (whole) found["a large payload"].value = { payload: whole.payload.text === large.text, output: whole.output };
+if (whole) whole.output.text = whole.output.text.length;
+await call("a large text", async () => (await ended(await tasks.trigger("echo-payload", large.text))).output.length);
+await call("large items", async () => {
+  const { batchId } = await tasks.batchTrigger("echo-payload", [{ payload: large }, { payload: 1 }, { payload: large }]);
+  const { runs: ids } = await batch.retrieve(batchId);
+  return await Promise.all(ids.map(async (id) => (await ended(id)).output?.text?.length ?? null));
+});
+
+const odd = {
+  "a.b": { "c\\": 1n, "d\\.e": at }, [""]: [undefined, null, , -0], re: /x+/gi, error: new TypeError("no"),
+  bytes: new Uint8Array([1, 2]), url: new URL("http://a/b?c"), set: new Set([new Map([["k", new Set([at])]])]),
+  keyed: new Map([[1, 2n]]), twice: [large.at, large.at], same: [{ n: 1 }], emoji: "\u{1f600}", zero: "a\0b",
+};
+odd.again = odd.same;
+await call("odd values", async () => (await ended(await tasks.trigger("echo-payload", odd))).output);
+const circular = { name: "x" };
+circular.self = circular;
+const never = { NaN, Infinity: -Infinity, circular, surrogate: "a\ud800", huge: 2n ** 70n, deep: null };
+for (let n = 0; n < 300; n++) never.deep = [never.deep];
+for (const [name, value] of Object.entries(never)) {
+  await call(`a payload with ${name}`, () => tasks.trigger("echo-payload", { value }));
+}
 
 const items = [{ payload: { n: 1 } }, { payload: { n: 2 }, options: { tags: ["second"] } }];
 const batched = await call("tasks.batchTrigger", () => tasks.batchTrigger("echo-payload", items));
@@ -65,6 +106,10 @@ await call("runs.list of all", async () => {
 });
 await call("runs.list by status", () => page(runs.list({ status: ["FAILED", "CANCELED"], period: "1d" })));
 await call("runs.list by tag", () => page(runs.list({ tag: "second", from: new Date(0), to: new Date(Date.now() + 60_000) })));
+
+await call("runs.list by batch", () => page(runs.list({ batch: batched.batchId, isTest: false, limit: 1 })));
+await call("runs.list of an unknown batch", () => page(runs.list({ batch: "batch_x" })));
+await call("runs.list of tests", () => page(runs.list({ isTest: true })));
 
 await call("queues.list", () => page(queues.list({ perPage: 10 })));
 await call("queues.pause", () => queues.pause("queue_slow"));
@@ -94,7 +139,13 @@ await call("an unknown run", () => runs.retrieve("run_00000000000000000000000000
 for (const [name, value] of Object.entries({ machine: "large-1x", maxDuration: 60, region: "eu", version: "1" })) {
   await call(`option ${name}`, () => tasks.trigger("echo-payload", 1, { [name]: value }));
 }
-await call("a leading debounce", () => tasks.trigger("echo-payload", 1, { debounce: { key: "d", delay: "1s", mode: "leading" } }));
+const first = async (subscription) => {
+  for await (const run of subscription) return run;
+};
+await call("runs.subscribeToRun", () => first(runs.subscribeToRun(echoed.id)));
+await call("runs.subscribeToRunsWithTag", () => first(runs.subscribeToRunsWithTag("one")));
+await call("runs.subscribeToBatch", () => first(runs.subscribeToBatch(batched.batchId)));
+await call("runs.fetchStream", async () => first(await runs.fetchStream(echoed.id, "s")));
 await call("wait.createToken", () => wait.createToken({ timeout: "1h" }));
 await call("wait.listTokens", () => page(wait.listTokens()));
 await call("auth.createPublicToken", () => auth.createPublicToken({ scopes: { read: { runs: [echoed.id] } } }));

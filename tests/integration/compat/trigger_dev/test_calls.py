@@ -64,6 +64,110 @@ def test_a_request_that_is_sent_again_makes_no_second_run(
     assert len(state.statuses()) == 2
 
 
+def test_a_replay_that_is_sent_again_makes_no_second_run(state: RunState, site: CompatSite) -> None:
+    run = site.done("POST", TRIGGER, {"payload": [1]})
+    path = f"/api/v1/runs/{run['id']}/replay"
+    header = {"x_trigger_request_idempotency_key": "one"}
+    first, second = (site.done("POST", path, **header) for _ in range(2))
+    assert first == second
+    assert "idempotencyKey" not in site.done("GET", f"/api/v3/runs/{first['id']}")
+    assert site.done("POST", path)["id"] != first["id"]
+    assert len(state.statuses()) == 3
+
+
+def test_a_replay_has_the_options_that_it_is_given_and_its_own_else(site: CompatSite) -> None:
+    options = {"tags": ["a"], "metadata": {"a": 1}, "priority": 3, "concurrencyKey": "k" * 600}
+    run = site.done("POST", TRIGGER, {"payload": [1], "options": options})
+    path = f"/api/v1/runs/{run['id']}/replay"
+
+    def replayed(**body: Any) -> Any:
+        made = site.done("POST", path, body)
+        return site.done("GET", f"/api/v3/runs/{made['id']}")
+
+    same = replayed()
+    assert (same["payload"], same["tags"], same["metadata"]) == ([1], ["a"], {"a": 1})
+    other = replayed(payload=[2, 3], tags=["b"], metadata={}, delay="1h", queue="q", priority=9)
+    assert (other["payload"], other["tags"], other["metadata"]) == ([2, 3], ["b"], {})
+    assert other["status"] == "DELAYED"
+    packed = orjson.dumps({"json": ["7"], "meta": {"values": {"0": ["bigint"]}}}).decode()
+    super_json = replayed(payload=packed, payloadType="application/super+json", ttl=60)
+    assert (super_json["payload"], super_json["tags"]) == ([7], ["a"])
+    keyed = replayed(concurrencyKey="k", idempotencyKey="once", idempotencyKeyTTL="1d")
+    assert keyed["id"] == replayed(idempotencyKey="once")["id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"payload": ["x"]}, "0: "),
+        ({"region": "eu"}, "region is not offered"),
+        ({"machine": "micro"}, "machine is not offered"),
+        ({"colour": 1}, "colour: is not known"),
+        ({"debounce": {"key": "k", "delay": "1s"}}, "debounce works only with"),
+        ({"queue": "a b"}, "queue"),
+        ({"maxAttempts": 0}, "max_attempts"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused(
+    state: RunState, site: CompatSite, body: dict[str, Any], told: str
+) -> None:
+    run = site.done("POST", TRIGGER, {"payload": [1]})
+    answer = site.sdk("POST", f"/api/v1/runs/{run['id']}/replay", body)
+    assert (answer.status, told in answer.json["error"]) == (422, True), answer
+    assert len(state.statuses()) == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "crashed", "timed_out", "expired"])
+def test_a_key_whose_run_failed_makes_another_one(
+    state: RunState, site: CompatSite, status: str
+) -> None:
+    body = {"payload": [1], "options": {"idempotencyKey": "k" * 600}}
+    first = site.done("POST", TRIGGER, body)
+    assert site.done("POST", TRIGGER, body) == {**first, "isCached": True}
+    finish(state, status)
+    second = site.done("POST", TRIGGER, body)
+    assert (second["id"] != first["id"], second["isCached"]) == (True, False)
+    assert site.done("POST", TRIGGER, body) == {**second, "isCached": True}
+
+
+@pytest.mark.parametrize("status", ["completed", "canceled"])
+def test_a_key_whose_run_ended_otherwise_stays_with_it(
+    state: RunState, site: CompatSite, status: str
+) -> None:
+    body = {"payload": [1], "options": {"idempotencyKey": "k"}}
+    first = site.done("POST", TRIGGER, body)
+    finish(state, status)
+    assert site.done("POST", TRIGGER, body) == {**first, "isCached": True}
+
+
+def finish(state: RunState, status: str) -> None:
+    """Let every run have ended."""
+    state.connection.execute(
+        "UPDATE triggerkit.runs SET status = %s, finished_at = clock_timestamp(), gate = NULL",
+        [status],
+    )
+
+
+def test_items_whose_runs_failed_make_no_others_when_they_are_sent_again(
+    state: RunState, site: CompatSite
+) -> None:
+    items = lines(
+        {"index": 0, "task": "sum_up", "payload": [1], "options": {"idempotencyKey": "k"}}
+    )
+
+    def batch() -> str:
+        made = site.done("POST", "/api/v3/batches", {"runCount": 1})
+        return f"/api/v3/batches/{made['id']}/items"
+
+    first = batch()
+    site.done("POST", first, items)
+    finish(state, "failed")
+    state.connection.execute("UPDATE triggerkit.trigger_dev_batches SET runs = NULL")
+    assert site.done("POST", first, items)["itemsDeduplicated"] == 1
+    assert site.done("POST", batch(), items)["itemsAccepted"] == 1
+    assert len(state.statuses()) == 2
+
+
 def test_items_of_a_batch_that_are_sent_again_make_no_second_runs(
     state: RunState, site: CompatSite
 ) -> None:
@@ -164,7 +268,20 @@ def test_of_a_batch_that_does_not_fit_nothing_runs(
         ("GET", "/api/v1/queues/none?type=task", None, 404, "no task is named 'none'"),
         ("POST", "/api/v1/queues/none/pause", b'{"type": "id", "action": "stop"}', 422, "action"),
         ("GET", "/api/v1/schedules/none", None, 404, "no schedule is named"),
-        ("GET", "/realtime/v1/runs/run_x", None, 404, "Realtime is not offered"),
+        ("GET", "/realtime/v1/runs/run_x?live=true", None, 404, "Realtime is not offered"),
+        ("GET", "/realtime/v1/streams/run_x/s", None, 404, "Realtime is not offered"),
+        ("GET", "/api/v1/runs/realtime/packets/payload", None, 501, "Realtime is not offered"),
+        ("GET", "/api/v1/packets/realtime", None, 501, "Realtime is not offered"),
+        ("GET", "/api/v1/runs?filter[batch]=batch_x", None, 404, "no batch has the id"),
+        ("POST", "/api/v1/bulk-actions", b"{}", 501, "bulk actions are the dashboard's"),
+        ("POST", "/api/v1/idempotencyKeys/k/reset", b"{}", 422, "taskIdentifier"),
+        (
+            "POST",
+            "/api/v1/idempotencyKeys/a%2Fb/reset",
+            b'{"taskIdentifier": "sum-up"}',
+            404,
+            "no run of sum_up has the idempotency key 'a/b'",
+        ),
         ("POST", "/api/v1/waitpoints/tokens", b"{}", 501, "waitpoints are not offered"),
         ("POST", "/engine/v1/runs/run_x/wait/duration", b"{}", 501, "waitpoints are not offered"),
         ("PUT", "/api/v1/runs/run_x/metadata", b"{}", 501, "tags and metadata"),

@@ -123,6 +123,9 @@ def call_everything(state: RunState, site: CompatSite, installed: Path) -> dict[
         )
     assert done.returncode == 0, done.stderr.decode()
     calls: dict[str, Any] = orjson.loads(done.stdout.splitlines()[-1])
+    Path("/tmp/w/compat17-sdk/calls.json").write_bytes(
+        orjson.dumps(calls, option=orjson.OPT_INDENT_2)
+    )
     return calls
 
 
@@ -131,6 +134,8 @@ def test_calls_of_the_sdk_do_what_they_say_or_are_refused_in_words(
 ) -> None:
     found = call_everything(state, site, installed)
     _require_done(found)
+    _require_keys(found)
+    _require_payloads(found)
     _require_words(found)
     _require_page(found)
 
@@ -169,7 +174,12 @@ def _require_done(found: dict[str, Any]) -> None:
     assert done["the canceled run"]["status"] == "CANCELED"
     assert done["runs.cancel again"]["id"] == delayed["id"]
     assert done["runs.replay"]["output"] == echoed["output"]
-    assert done["debounced"]["id"] == done["debounced again"]["id"]
+    replay = done["a replay of another payload"]
+    assert replay["output"] == {"at": at, "n": 2}
+    assert (replay["tags"], replay["metadata"]) == (["again"], {"by": "bob"})
+    for mode, number in (("trailing", 2), ("leading", 1), ("undefined", 1)):
+        assert done[f"debounced {mode}"]["id"] == done[f"debounced {mode} again"]["id"]
+        assert done[f"the debounced {mode}"]["payload"] == {"n": number}
 
     batch = done["batch.retrieve"]
     assert (batch["runCount"], len(batch["runs"])) == (2, 2)
@@ -179,11 +189,15 @@ def _require_done(found: dict[str, Any]) -> None:
     assert len(done["runs.list"]["data"]) == 2
     assert done["runs.list"]["more"]
     everything = done["runs.list of all"]
-    assert len(everything) == len(set(everything)) == 12
+    assert len(everything) == len(set(everything)) == 25
     assert {run["status"] for run in done["runs.list by status"]["data"]} == {"FAILED", "CANCELED"}
     tagged = [run["id"] for run in done["runs.list by tag"]["data"]]
     assert len(tagged) == 2
     assert batch["runs"][1] in tagged
+
+    by_batch = done["runs.list by batch"]
+    assert ([run["id"] for run in by_batch["data"]], by_batch["more"]) == ([batch["runs"][1]], True)
+    assert done["runs.list of tests"]["data"] == []
 
     names = ("queues.pause", "queues.pause again", "queues.resume", "queues.resume again")
     assert [done[name]["paused"] for name in names] == [True, True, False, False]
@@ -208,6 +222,49 @@ def _require_done(found: dict[str, Any]) -> None:
     assert (changed["externalId"], changed["timezone"]) == ("bob", "UTC")
 
 
+def _require_keys(found: dict[str, Any]) -> None:
+    done = {name: call["value"] for name, call in found.items() if "value" in call}
+    first, again = done["a key"], done["the key again"]
+    assert done["a key whose run failed"]["status"] == "FAILED"
+    assert (again["id"] != first["id"], again["isCached"]) == (True, False)
+    assert done["another key again"]["id"] != done["another key"]["id"]
+    assert "idempotencyKeys.reset" in done
+    assert found["idempotencyKeys.reset of none"]["status"] == 404
+
+
+def _require_payloads(found: dict[str, Any]) -> None:
+    done = {name: call["value"] for name, call in found.items() if "value" in call}
+    at = "2026-01-31T12:00:00.500Z"
+    assert done["a large payload"] == {"payload": True, "output": {"at": at, "text": 200_000}}
+    assert done["a large text"] == 200_000
+    assert done["large items"] == [200_000, None, 200_000]
+    assert done["odd values"] == {
+        "a.b": {"c\\": 1, "d\\.e": at},
+        "": [None, None, None, 0],
+        "re": "/x+/gi",
+        "error": {"name": "TypeError", "message": "no"},
+        "bytes": [1, 2],
+        "url": "http://a/b?c",
+        "set": [{"k": [at]}],
+        "keyed": [[1, 2]],
+        "twice": [at, at],
+        "same": [{"n": 1}],
+        "again": [{"n": 1}],
+        "emoji": "😀",
+        "zero": "a\x00b",
+    }
+    for name, told in (
+        ("NaN", "NaN is a number that JSON has not"),
+        ("Infinity", "Infinity is a number that JSON has not"),
+        ("circular", "it refers to what it is a part of"),
+        ("surrogate", "cannot be written as JSON"),
+        ("huge", "would not arrive as it was given"),
+        ("deep", "Recursion"),
+    ):
+        call = found[f"a payload with {name}"]
+        assert (call.get("status"), told in call.get("message", "")) == (422, True), (name, call)
+
+
 def _require_words(found: dict[str, Any]) -> None:
     told = {name: call for name, call in found.items() if "value" not in call}
     assert told["an unknown task"]["status"] == 404
@@ -223,7 +280,12 @@ def _require_words(found: dict[str, Any]) -> None:
     ):
         assert told[f"option {option}"]["status"] == 422
         assert f"{name} is not offered" in told[f"option {option}"]["message"]
-    assert 'mode "leading" is not offered' in told["a leading debounce"]["message"]
+    assert "machine is not offered" in told["a replay elsewhere"]["message"]
+    for name in ("subscribeToRun", "subscribeToRunsWithTag", "subscribeToBatch"):
+        assert told[f"runs.{name}"]["status"] == 501
+        assert "Realtime is not offered" in told[f"runs.{name}"]["message"]
+    assert told["runs.fetchStream"]["status"] == 404
+    assert told["runs.list of an unknown batch"]["status"] == 404
     for name in ("wait.createToken", "wait.listTokens"):
         assert told[name]["status"] == 501
         assert "waitpoints are not offered" in told[name]["message"]

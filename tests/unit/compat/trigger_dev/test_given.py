@@ -64,8 +64,17 @@ def test_options_become_those_of_python() -> None:
         "metadata": {"a": 1},
         "priority": 5,
     }
-    debounced = Options.model_validate({"debounce": {"key": "k", "delay": "5s"}})
-    assert debounced.as_asked() == {"debounce": Debounce("k", 5, 3600)}
+    assert debounced() == Debounce("k", 5, 3600, "first")
+    assert debounced(mode="leading") == Debounce("k", 5, 3600, "first")
+    assert debounced(mode="trailing", maxDelay="1m") == Debounce("k", 5, 60, "last")
+    assert Options.model_validate({"ttl": 0, "concurrencyKey": 1.5}).as_asked() == {
+        "concurrency_key": "1.5"
+    }
+
+
+def debounced(**more: str) -> Any:
+    given = Options.model_validate({"debounce": {"key": "k", "delay": "5s", **more}})
+    return given.as_asked()["debounce"]
 
 
 @pytest.mark.parametrize("name", sorted(NOT_OFFERED))
@@ -84,7 +93,10 @@ def test_what_has_no_counterpart_is_refused_by_its_name(name: str) -> None:
         {"idempotencyKey": ""},
         {"idempotencyKeyTTL": 5},
         {"debounce": {"key": "k"}},
-        {"debounce": {"key": "k", "delay": "1s", "mode": "leading"}},
+        {"debounce": {"key": "k", "delay": "1s", "mode": "both"}},
+        {"metadata": [1]},
+        {"metadata": "text"},
+        {"concurrencyKey": True},
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any]) -> None:

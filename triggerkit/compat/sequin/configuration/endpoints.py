@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, count
 from typing import Any
 
 from triggerkit.compat.sequin.configuration.report import Section, has_variable
@@ -57,7 +58,7 @@ def _headers(section: Section, name: str) -> dict[str, str]:
     for key, is_secret in (("headers", False), ("encrypted_headers", True)):
         for header, value in _pairs(section, key):
             if is_secret and not has_variable(value):
-                variable = variable_of(name, header)
+                variable = _free_variable(section, variable_of(name, header))
                 section.into.settings[variable] = None
                 section.note(
                     f"the value of the encrypted header {header} is left out of the file: put it "
@@ -86,4 +87,11 @@ def _pairs(section: Section, key: str) -> list[tuple[str, str]]:
 
 def variable_of(*parts: str) -> str:
     """Return the name of a variable for a secret of these."""
-    return re.sub(r"[^A-Z0-9]+", "_", "_".join(parts).upper()).strip("_")
+    name = re.sub(r"[^A-Z0-9]+", "_", "_".join(parts).upper()).strip("_")
+    return f"ENDPOINT_{name}" if name[:1].isdigit() else name
+
+
+def _free_variable(section: Section, name: str) -> str:
+    """Return a name that no other secret has: those of `a-b` and of `a_b` are alike."""
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(one for one in names if one not in section.into.settings)

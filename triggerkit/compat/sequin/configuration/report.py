@@ -17,6 +17,8 @@ class Imported:
 
     endpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
     consumers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: The endpoints that were made for the path of one sink.
+    of_sinks: set[str] = field(default_factory=set)
     #: Settings to put into `.env`; of a secret only its name is told.
     settings: dict[str, str | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from itertools import chain, count
+from typing import Any, Final, NamedTuple
 
 from triggerkit.compat.sequin.configuration.endpoints import with_path
 from triggerkit.compat.sequin.configuration.report import Section
@@ -20,7 +21,6 @@ _OF_SINK: Final = {
     "max_waiting": "any number of callers may ask",
     "max_storage_mb": "the log has its own bound, TRIGGERKIT_LOG_MAX",
     "timestamp_format": "timestamps are ISO 8601 with microseconds",
-    "consumer_start": "set start, and sort_by where it is a value",
 }
 
 _OPERATORS: Final = {
@@ -36,21 +36,36 @@ _OTHER_SINKS: Final = {
 }
 
 
-def read_sink(section: Section, endpoints: dict[str, dict[str, Any]]) -> None:
-    """Take a sink into what is imported, or note why it has no counterpart."""
+class Known(NamedTuple):
+    """What sinks name: endpoints, the tables of sequences, and databases, the first one ours."""
+
+    endpoints: dict[str, dict[str, Any]]
+    sequences: dict[str, tuple[str, str | None]]
+    databases: list[str | None]
+
+
+def read_sink(section: Section, known: Known, destination: str | None) -> None:
+    """Take a sink into what is imported, or note why it has no counterpart.
+
+    One that says no destination has the kind `destination`, if there is one.
+    """
     name = section.text("name")
     if name is None:
         section.note("it has no name; it is left out")
         return
+    if name in section.into.consumers:
+        section.note("another sink has this name; it is left out")
+        return
     table: dict[str, Any] = {"kind": "changes"}
-    tables, group_by = _tables(section)
+    tables, group_by = _tables(section, known, table)
     if group_by:
         table["group_by"] = group_by
+    is_ours = _is_ours(section, known)
     _options(section, table)
-    fits = _destination(section, name, table, endpoints)
     section.without(_OF_SINK)
+    fits = _destination(section, name, table, known.endpoints, destination)
     section.end()
-    if not fits:
+    if not (fits and is_ours):
         return
     if not tables:
         section.note(
@@ -61,9 +76,18 @@ def read_sink(section: Section, endpoints: dict[str, dict[str, Any]]) -> None:
     section.into.consumers[name] = {"kind": table.pop("kind"), "tables": tables, **table}
 
 
-def _tables(section: Section) -> tuple[list[str], list[str]]:
+def _is_ours(section: Section, known: Known) -> bool:
+    database = section.text("database")
+    if len(known.databases) < 2 or database in (None, known.databases[0]):
+        return True
+    section.note("it is of another database: run another installation for it; it is left out")
+    return False
+
+
+def _tables(section: Section, known: Known, options: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Return the tables that are named, and the columns that all of them are grouped by."""
     found = [one for one in [section.text("table")] if one is not None]
+    found += _of_sequence(section, known, options)
     schema = section.text("schema")
     source = section.section("source")
     groups: set[tuple[str, ...]] = set()
@@ -76,15 +100,28 @@ def _tables(section: Section) -> tuple[list[str], list[str]]:
     if schema is not None and not found:
         section.note("schema has no counterpart: a consumer names its tables")
     for one in section.sections("tables"):
-        table = one.text("name")
-        if table is not None and table not in found:
-            found.append(table)
+        name = one.text("name")
+        if name is not None and name not in found:
+            found.append(name)
         groups.add(tuple(one.texts("group_column_names")))
         one.end()
     if len(groups) > 1:
         section.note("its tables group by different columns: make a consumer of each")
     columns = list(groups.pop()) if len(groups) == 1 else []
     return [text for one in found if (text := _table(section, one)) is not None], columns
+
+
+def _of_sequence(section: Section, known: Known, options: dict[str, Any]) -> list[str]:
+    sequence = section.text("sequence")
+    if sequence is None:
+        return []
+    if sequence not in known.sequences:
+        section.note(f"there is no sequence {sequence!r} here")
+        return []
+    table, column = known.sequences[sequence]
+    if column is not None:
+        options["sort_by"] = column
+    return [table]
 
 
 def _table(section: Section, name: str) -> str | None:
@@ -96,7 +133,6 @@ def _table(section: Section, name: str) -> str | None:
 
 
 def _options(section: Section, table: dict[str, Any]) -> None:
-    section.text("database")
     if isinstance(annotations := section.any("annotations"), dict):
         table["annotations"] = annotations
     if (actions := section.texts("actions")) and set(actions) != {"insert", "update", "delete"}:
@@ -110,6 +146,12 @@ def _options(section: Section, table: dict[str, Any]) -> None:
         backfill = section.any("initial_backfill") or section.any("backfill")
         section.any("backfill")
         table["start"] = "beginning" if backfill else "end"
+    if (start := section.section("consumer_start")) is not None:
+        position = start.text("position")
+        if position in ("beginning", "end"):
+            table["start"] = position
+        else:
+            start.note("set start in the consumer, and sort_by where it is a value")
     if (column := section.text("sort_column_name")) is not None:
         table["sort_by"] = column
     _numbers(section, table)
@@ -155,20 +197,24 @@ def _destination(
     name: str,
     table: dict[str, Any],
     endpoints: dict[str, dict[str, Any]],
+    kind: str | None,
 ) -> bool:
-    """Return whether the sink delivers in a way that there is here."""
-    given = section.section("destination")
-    if given is None:
+    """Return whether the sink delivers in a way that there is here; `kind` if it does not say."""
+    given = section.section("destination") or section.section("sink")
+    if given is not None:
+        kind = given.text("type")
+    elif kind is not None:
+        given = section
+    else:
         section.note("it has no destination; it is left out")
         return False
-    kind = given.text("type")
     if kind in ("sequin_stream", "http_pull"):
         # What a caller has to acknowledge; a pulled consumer has no batches of its own.
         table.pop("batch_size", None)
         table.pop("batch_timeout_s", None)
         given.end()
         return True
-    if kind != "webhook":
+    if kind not in ("webhook", "http_push"):
         instead = _OTHER_SINKS.get(kind or "", "write there in a task")
         section.note(f"the destination {kind!r} has no counterpart: {instead}; it is left out")
         return False
@@ -193,8 +239,10 @@ def _webhook(
     table["endpoint"] = endpoint
     if path.strip("/"):
         # An endpoint is one address here.
-        of_sink = dict(endpoints[endpoint])
-        of_sink["url"] = with_path(of_sink["url"], path)
-        given.into.endpoints[name] = of_sink
-        table["endpoint"] = name
+        taken = given.into.endpoints
+        first = name.lstrip("._-") or "endpoint"
+        names = chain([first, f"{first}_path"], (f"{first}_path_{n}" for n in count(2)))
+        table["endpoint"] = own = next(one for one in names if one not in taken)
+        taken[own] = {**endpoints[endpoint], "url": with_path(endpoints[endpoint]["url"], path)}
+        given.into.of_sinks.add(own)
     return True

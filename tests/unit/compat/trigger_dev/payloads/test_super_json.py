@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
 
-from triggerkit.compat.trigger_dev.super_json import read_packet, read_super_json
+from triggerkit.compat.trigger_dev.payloads.super_json import read_packet, read_super_json
 from triggerkit.errors import InvalidPayload
 
 
@@ -50,11 +51,71 @@ def test_what_it_says_becomes_json(value: Any, values: Any, expected: Any) -> No
         (packed([1], {"7": ["bigint"]}), "7: its superjson names a place"),
         (packed(1, 7), "its superjson is malformed"),
         ("[" * 100_000, "malformed JSON"),
+        (packed([1], {"9" * 5000: ["bigint"]}), "names a place"),
     ],
 )
 def test_what_is_wrong_is_told(text: str, told: str) -> None:
     with pytest.raises(InvalidPayload, match=told):
         read_super_json(text)
+
+
+def unversioned(value: Any, **meta: Any) -> str:
+    """As the superjson writes it that is in the SDK."""
+    return orjson.dumps({"json": value, "meta": meta}).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("a\\b", "a\\b"), ("a\\\\b", "a\\\\b"), ("a.b", "a\\.b"), ("\\n", "\\n"), ("", "")],
+)
+def test_names_with_backslashes_are_those_of_the_version(name: str, path: str) -> None:
+    text = unversioned({name: {"c": "1"}}, values={f"{path}.c": ["bigint"]})
+    assert read_super_json(text) == {name: {"c": 1}}
+    escaped = name.replace("\\", "\\\\").replace(".", "\\.")
+    assert read_super_json(packed({name: {"c": "1"}}, {f"{escaped}.c": ["bigint"]})) == {
+        name: {"c": 1}
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "expected"),
+    [
+        ({"x.y": "1"}, "x.y", {"x.y": 1}),
+        ({"k": {"x.y": "1"}}, "k.x.y", {"k": {"x.y": 1}}),
+        ({"a.b": {r"d\.e": "1"}}, r"a\.b.d\.e", {"a.b": {r"d\.e": 1}}),
+        ([{"x.y.": "1"}], "0.x.y.", [{"x.y.": 1}]),
+        ({"x.y": "1", "x": {"z": 2}}, "x.y", {"x.y": 1, "x": {"z": 2}}),
+    ],
+)
+def test_a_last_name_may_have_its_dots_as_they_are(value: Any, path: str, expected: Any) -> None:
+    assert read_super_json(unversioned(value, values={path: ["bigint"]})) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "equalities"),
+    [
+        ({"self": None}, [["self"]]),
+        ({"a": {"b": None}}, {"a": ["a.b"]}),
+        ({"x": {"self": None}, "l": {"x": {"self": None}}}, {"x": ["l.x", "l.x.self"]}),
+        ({"a": {"b": None}}, [["a.b"], {"c": ["d"]}]),
+    ],
+)
+def test_what_refers_to_itself_is_refused(value: Any, equalities: Any) -> None:
+    with pytest.raises(InvalidPayload, match="refers to what it is a part of"):
+        read_super_json(unversioned(value, referentialEqualities=equalities))
+
+
+@pytest.mark.parametrize("equalities", [{"a": ["b"]}, [[], {"a": ["b"]}], 7, {"a": 7}, [7]])
+def test_what_is_there_twice_is_taken_twice(equalities: Any) -> None:
+    value = {"a": {"x": 1}, "b": {"x": 1}}
+    assert read_super_json(unversioned(value, referentialEqualities=equalities)) == value
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    for depth in (900, 3000, 100_000):
+        text = '{"json": ' + "[" * depth + "]" * depth + "}"
+        with suppress(InvalidPayload):
+            read_super_json(text)
 
 
 def test_the_type_of_a_payload_says_how_it_is_read() -> None:

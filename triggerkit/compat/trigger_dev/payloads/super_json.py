@@ -8,18 +8,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn
 
 from triggerkit.errors import FieldProblem, InvalidPayload
 
-#: A name in a path ends at a dot that no backslash stands before.
-_NAME: Final = re.compile(r"((?:\\.|[^.\\])*)(\.|$)", re.DOTALL)
+#: A name in a path ends at a dot that no backslash stands before. The first versions, of which the
+#: SDK has one, write no backslash before a backslash, and say no version.
+_NAME: Final = {
+    True: re.compile(r"((?:\\[.\\]|[^.\\])*)(\.|$)"),
+    False: re.compile(r"((?:\\\.|[^.])*)(\.|$)"),
+}
+_ESCAPED: Final = {True: re.compile(r"\\([.\\])"), False: re.compile(r"\\(\.)")}
+
+#: Digits of the longest index.
+_MOST_DIGITS: Final = 9
 
 #: What stands for a value that is not there.
 _UNDEFINED: Final = object()
 
 _Path = tuple[str, ...]
+
+
+class _Name(NamedTuple):
+    """A name in a path: its text, where that begins, and whether no other follows."""
+
+    text: str
+    start: int
+    is_last: bool
+
+
+_Names = Callable[[str], Iterable[_Name]]
 
 
 def read_packet(data: object, kind: str | None) -> object:
@@ -47,14 +67,16 @@ def read_super_json(text: str) -> object:
     if not (isinstance(packed, dict) and "json" in packed):
         raise _invalid((), "it is not superjson: an object with json is expected")
     value = [packed["json"]]
-    meta = packed.get("meta")
-    tree = meta.get("values") if isinstance(meta, dict) else None
+    given = packed.get("meta")
+    meta = given if isinstance(given, dict) else {}
+    names = partial(_names, has_version="v" in meta)
     try:
-        for path, kind in _annotations(tree, ()):
-            _place(value, path, kind)
+        _require_tree(meta.get("referentialEqualities"), names)
+        for path, kind in _annotations(meta.get("values"), ()):
+            _place(value, path, kind, names)
+        return None if value[0] is _UNDEFINED else _cleared(value[0])
     except RecursionError:
         raise _invalid((), "it is nested too deep") from None
-    return None if value[0] is _UNDEFINED else _cleared(value[0])
 
 
 def _parsed(text: str) -> Any:
@@ -68,11 +90,38 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+def _require_tree(equalities: Any, names: _Names) -> None:
+    """See that nothing refers to what it is in: superjson writes null there, and tells of it here.
+
+    Raises:
+        InvalidPayload: something does.
+    """
+    parts = equalities if isinstance(equalities, list) else [[], equalities]
+    groups = [[(), *_paths(parts[0], names)]] if parts else []
+    for others in parts[1:]:
+        if isinstance(others, dict):
+            groups += [_paths([one, *_listed(same)], names) for one, same in others.items()]
+    for group in groups:
+        known = set(group)
+        for path in group:
+            if any(path[:end] in known for end in range(len(path))):
+                raise _invalid(path, "it refers to what it is a part of, which JSON cannot say")
+
+
+def _paths(texts: Any, names: _Names) -> list[_Path]:
+    listed = [text for text in _listed(texts) if isinstance(text, str)]
+    return [tuple(name.text for name in names(text)) for text in listed]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _annotations(tree: Any, path: _Path) -> Iterator[tuple[_Path, object]]:
-    """Yield what is said of each place, the inner ones first."""
+    """Yield what is said of each place, the inner ones first; a path has the tree's keys."""
     if isinstance(tree, dict):
         for name, inner in tree.items():
-            yield from _annotations(inner, (*path, *_names(name)))
+            yield from _annotations(inner, (*path, name))
     elif isinstance(tree, list) and tree:
         if len(tree) > 1:
             yield from _annotations(tree[1], path)
@@ -81,30 +130,48 @@ def _annotations(tree: Any, path: _Path) -> Iterator[tuple[_Path, object]]:
         raise _invalid(path, "its superjson is malformed")
 
 
-def _names(path: str) -> Iterator[str]:
-    for found in _NAME.finditer(path):
-        yield re.sub(r"\\(.)", r"\1", found[1])
+def _names(path: str, *, has_version: bool) -> Iterator[_Name]:
+    for found in _NAME[has_version].finditer(path):
+        text = _ESCAPED[has_version].sub(r"\1", found[1])
+        yield _Name(text, found.start(), not found[2])
         if not found[2]:
             return
 
 
-def _place(root: list[Any], path: _Path, kind: object) -> None:
+def _place(root: list[Any], path: _Path, kind: object, names: _Names) -> None:
     holder: Any = root
     at: Any = 0
-    for name in path:
-        holder = _member(holder, at, path)
-        at = int(name) if isinstance(holder, list) and name.isdecimal() else name
-    found = _member(holder, at, path)
+    for text in path:
+        holder, at = _found(holder[at], text, names, path)
     make = _MAKE.get(kind) if isinstance(kind, str) else None
     if make is not None:
-        holder[at] = make(found, path)
+        holder[at] = make(holder[at], path)
 
 
-def _member(holder: Any, at: Any, path: _Path) -> Any:
-    try:
-        return holder[at]
-    except (LookupError, TypeError):
-        raise _invalid(path, "its superjson names a place that is not there") from None
+def _found(value: Any, text: str, names: _Names, path: _Path) -> tuple[Any, Any]:
+    """Return what holds the place that `text` names in `value`, and where in it."""
+    passed: list[tuple[Any, int]] = []
+    for name in names(text):
+        passed.append((value, name.start))
+        at = _place_in(value, name.text)
+        if at is None:
+            break
+        if name.is_last:
+            return value, at
+        value = value[at]
+    # The SDK's superjson writes no backslash before the dots of the last name.
+    for holder, start in reversed(passed):
+        if isinstance(holder, dict) and text[start:] in holder:
+            return holder, text[start:]
+    raise _invalid(path, "its superjson names a place that is not there")
+
+
+def _place_in(value: Any, name: str) -> str | int | None:
+    if isinstance(value, dict):
+        return name if name in value else None
+    if isinstance(value, list) and name.isdecimal() and len(name) <= _MOST_DIGITS:
+        return int(name) if int(name) < len(value) else None
+    return None
 
 
 def _integer(value: object, path: _Path) -> object:
