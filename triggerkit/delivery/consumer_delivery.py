@@ -11,7 +11,7 @@ from triggerkit.consumers.calls.functions import Functions, Outcome
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
-from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
+from triggerkit.consumers.parked.message import Head, ParkedMessage, Tried
 from triggerkit.consumers.selection import WANTED, Selection
 from triggerkit.consumers.shared_parts import Parts, parts_of
 from triggerkit.delivery.batch import Batch

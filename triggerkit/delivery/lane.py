@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
-from triggerkit.consumers.parked.store import ParkedMessage
+from triggerkit.consumers.parked.message import ParkedMessage
 from triggerkit.delivery import parking
 from triggerkit.delivery.batch import Batch, is_id_of, new_id
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.parked.message import Head, HeadState, Tried
 from triggerkit.consumers.parked.origin import Origin
-from triggerkit.consumers.parked.store import Head, HeadState, Tried
 from triggerkit.consumers.render import batch_body
 from triggerkit.consumers.selection import Faulty
 from triggerkit.delivery.batch import new_id

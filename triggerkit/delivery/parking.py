@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.definition import ConsumerDefinition
+from triggerkit.consumers.parked.message import HeadState, ParkedMessage
 from triggerkit.consumers.parked.origin import Origin
-from triggerkit.consumers.parked.store import HeadState, ParkedMessage
 from triggerkit.consumers.render import IdempotencyKeys
 from triggerkit.consumers.selection import Selection
 from triggerkit.delivery.batch import Batch, EntryToPark

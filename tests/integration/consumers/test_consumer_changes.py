@@ -28,7 +28,7 @@ from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Stored
 from triggerkit.consumers.definition import changes
-from triggerkit.consumers.parked.store import ParkedMessage
+from triggerkit.consumers.parked.message import ParkedMessage
 from triggerkit.consumers.retention import CursorProgress, save_progress
 from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS

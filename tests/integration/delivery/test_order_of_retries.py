@@ -17,7 +17,7 @@ from triggerkit.consumers.cursors.cursor import AttemptOutcome
 from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.parked.manage import retry_parked
-from triggerkit.consumers.parked.store import ParkedMessage, Tried
+from triggerkit.consumers.parked.message import ParkedMessage, Tried
 from triggerkit.delivery.consumer_delivery import ConsumerDelivery
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.direct.way import DirectWay

@@ -14,7 +14,8 @@ from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
 from triggerkit.consumers.cursors.gathered import GatheredCursors
 from triggerkit.consumers.cursors.known import read_consumers
-from triggerkit.consumers.parked.store import ParkedMessage, ParkedStore, park
+from triggerkit.consumers.parked.message import ParkedMessage
+from triggerkit.consumers.parked.store import ParkedStore, park
 from triggerkit.state.channels import notify_consumers
 from triggerkit.state.reading import Together
 

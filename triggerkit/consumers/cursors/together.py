@@ -12,7 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor, CursorMoved
 from triggerkit.consumers.cursors.store import look_again, move_parameters
-from triggerkit.consumers.parked.store import ParkedMessage, park
+from triggerkit.consumers.parked.message import ParkedMessage
+from triggerkit.consumers.parked.store import park
 from triggerkit.state.turn import Around, Rows, Statement, in_one_turn_async
 
 #: Moves the cursor and notes the delivery. Where the cursor is another by now, the delivery is of

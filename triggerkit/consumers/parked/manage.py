@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from triggerkit.consumers.parked.heads import LOCK_CURSORS, promote
 from triggerkit.consumers.parked.states import TRUNCATE, ParkedState
-from triggerkit.consumers.parked.store import LOCK_CURSORS, promote
 from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers

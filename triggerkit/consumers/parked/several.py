@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psycopg
 
+from triggerkit.consumers.parked.heads import promote
 from triggerkit.consumers.parked.manage import DISCARD, RETRY, locked, why_not
 from triggerkit.consumers.parked.states import ParkedState
-from triggerkit.consumers.parked.store import promote
 from triggerkit.state.channels import notify_consumers
 
 #: Those of some positions that are parked still and do not merely wait for others.

@@ -8,30 +8,21 @@ holds the cursor of its partition.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import psycopg
 from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
+from triggerkit.consumers.parked.heads import LOCK_CURSORS, in_the_way, promote
+from triggerkit.consumers.parked.message import Head, ParkedMessage, Tried
 from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
 from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.parked.states import IN_THE_WAY
 from triggerkit.consumers.parked.supersede import supersede
 from triggerkit.log.entry import Entry
 from triggerkit.state.turn import NOTHING, Around, Rows
-
-#: What a message at the head of its key can be.
-HeadState = Literal["failing", "blocked", "dead"]
-
-_KEYS_IN_THE_WAY = f"""
-SELECT DISTINCT p.key FROM unnest(%(keys)s::text[]) k JOIN triggerkit.parked p
-    ON p.consumer_id = %(consumer_id)s AND hashtext(p.key) = hashtext(k) AND p.key = k
-WHERE p.state IN {IN_THE_WAY}
-"""  # noqa: S608 - of constants
 
 _ANY = f"SELECT FROM triggerkit.parked WHERE consumer_id = %s AND state IN {IN_THE_WAY} LIMIT 1"
 
@@ -79,11 +70,6 @@ UPDATE triggerkit.parked SET due_at = clock_timestamp()
 WHERE consumer_id = %s AND state = 'failing' AND due_at > clock_timestamp()
 """
 
-#: All of a consumer: nothing is parked or taken meanwhile.
-LOCK_CURSORS = """
-SELECT FROM triggerkit.cursors WHERE consumer_id = %s ORDER BY partition FOR NO KEY UPDATE
-"""
-
 _LOCK_CURSOR = """
 SELECT FROM triggerkit.cursors WHERE consumer_id = %s AND partition = %s FOR NO KEY UPDATE
 """
@@ -110,82 +96,6 @@ SELECT id, %(partition)s, %(position)s, %(position)s, %(batch_id)s, %(attempts)s
 FROM triggerkit.consumers WHERE id = %(consumer_id)s
 """
 
-#: Lets the first message of each key be tried, if it waits.
-_PROMOTE = f"""
-UPDATE triggerkit.parked p SET state = 'failing', due_at = clock_timestamp(), lease_id = NULL
-FROM unnest(%(keys)s::text[]) k CROSS JOIN LATERAL (
-    SELECT partition, position FROM triggerkit.parked
-    WHERE consumer_id = %(consumer_id)s AND hashtext(key) = hashtext(k) AND key = k
-      AND state IN {IN_THE_WAY}
-    ORDER BY position LIMIT 1) h
-WHERE p.consumer_id = %(consumer_id)s AND p.partition = h.partition AND p.position = h.position
-  AND p.state = 'waiting'
-"""  # noqa: S608 - of constants
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedMessage:
-    """A message taken out of the way so that the others can go on.
-
-    `body` is the message before a transform. `state` is what it is at the head of its key: None
-    when it only waits behind others, for which it is tried at once should there be none. A
-    message that is `blocked` or `dead` is so wherever it stands.
-    """
-
-    partition: int
-    position: int
-    key: str
-    body: bytes
-    reason: str
-    state: HeadState | None = None
-    status: int | None = None
-    failures: int = 0
-    due_in_s: float = 0.0
-    origin: Origin | None = None
-
-    def with_fault(
-        self, reason: str, state: HeadState, *, failures: int, due_in_s: float = 0.0
-    ) -> Self:
-        """This message, which cannot be sent as it is."""
-        return replace(self, reason=reason, state=state, failures=failures, due_in_s=due_in_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first parked message of a key, without its body.
-
-    `failures` are attempts that count; `status` is the HTTP status of the last one, if any came.
-    `idempotency_key` is None for what an earlier version parked.
-    """
-
-    partition: int
-    position: int
-    key: str
-    attempts: int
-    failures: int
-    status: int | None
-    parked_at: datetime
-    idempotency_key: str | None
-    due_in_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """The outcome of a retry. `state` is None when the message is done with.
-
-    `reason` replaces the one it was parked for, unless it is None. `batch_id` is None when nothing
-    was sent.
-    """
-
-    state: HeadState | None
-    failures: int
-    reason: str | None = None
-    due_in_s: float = 0.0
-    batch_id: str | None = None
-    sent_at: datetime | None = None
-    status: int | None = None
-    error: str | None = None
-
 
 class Recorded(NamedTuple):
     """A retry that was noted: whether its key still has a message in the way of later ones, and
@@ -199,7 +109,7 @@ async def park(
     connection: psycopg.AsyncConnection, consumer_id: int, messages: Sequence[ParkedMessage]
 ) -> None:
     """Park `messages`, in order; the caller holds the cursor of their partition."""
-    taken = await _in_the_way(connection, consumer_id, {message.key for message in messages})
+    taken = await in_the_way(connection, consumer_id, {message.key for message in messages})
     rows: list[list[object]] = []
     for message in messages:
         state = _state(message, is_behind=message.key in taken)
@@ -230,21 +140,6 @@ def _state(message: ParkedMessage, *, is_behind: bool) -> str:
     if is_behind and message.state in (None, "failing"):
         return "waiting"
     return message.state or "failing"
-
-
-async def promote(
-    connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
-) -> None:
-    """Let the first message of each of `keys` be tried; the caller holds their cursors."""
-    await connection.execute(_PROMOTE, {"consumer_id": consumer_id, "keys": list(keys)})
-
-
-async def _in_the_way(
-    connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
-) -> set[str]:
-    parameters = {"consumer_id": consumer_id, "keys": list(keys)}
-    cursor = await connection.execute(_KEYS_IN_THE_WAY, parameters)
-    return {key for (key,) in await cursor.fetchall()}
 
 
 class ParkedStore:
@@ -316,7 +211,7 @@ class ParkedStore:
                 if tried.batch_id is not None and (is_there or not around.after):
                     await connection.execute(_NOTE, parameters)
                 await promote(connection, consumer_id, [head.key])
-                has_more = bool(await _in_the_way(connection, consumer_id, [head.key]))
+                has_more = bool(await in_the_way(connection, consumer_id, [head.key]))
                 after = around.after if is_there else ()
                 rows = [
                     await (await connection.execute(*statement)).fetchall() for statement in after
@@ -341,9 +236,9 @@ class ParkedStore:
             await connection.execute(LOCK_CURSORS, [consumer_id])
             keys = await supersede(connection, consumer_id, truncate, may_be_held=False)
             await promote(connection, consumer_id, keys)
-            return keys, keys - await _in_the_way(connection, consumer_id, keys)
+            return keys, keys - await in_the_way(connection, consumer_id, keys)
 
     async def has(self, consumer_id: int, key: str) -> bool:
         """Return whether `key` has a message in the way of its later ones."""
         async with self._pool.connection() as connection:
-            return bool(await _in_the_way(connection, consumer_id, [key]))
+            return bool(await in_the_way(connection, consumer_id, [key]))

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import psycopg
 
 from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.parked.heads import promote
 from triggerkit.consumers.parked.origin import COLUMNS as ORIGIN_COLUMNS
 from triggerkit.consumers.parked.origin import Origin
 from triggerkit.consumers.parked.states import IN_THE_WAY
@@ -87,18 +88,6 @@ WHERE p.consumer_id = %(consumer_id)s AND p.partition = g.partition AND p.positi
   AND p.lease_id = %(lease)s
 RETURNING p.position, p.key
 """
-
-#: The first message of each key, when it waits, is tried from now on.
-_LET_GO = f"""
-UPDATE triggerkit.parked p SET state = 'failing', due_at = clock_timestamp(), lease_id = NULL
-FROM unnest(%(keys)s::text[]) k CROSS JOIN LATERAL (
-    SELECT partition, position FROM triggerkit.parked
-    WHERE consumer_id = %(consumer_id)s AND hashtext(key) = hashtext(k) AND key = k
-      AND state IN {IN_THE_WAY}
-    ORDER BY position LIMIT 1) h
-WHERE p.consumer_id = %(consumer_id)s AND p.partition = h.partition AND p.position = h.position
-  AND p.state = 'waiting'
-"""  # noqa: S608 - of constants
 
 #: A message that is tried waits when an earlier one of its key was set aside after it.
 _HOLD_BACK = f"""
@@ -232,9 +221,8 @@ async def arrange(
     connection: psycopg.AsyncConnection, consumer_id: int, keys: Collection[str]
 ) -> None:
     """See that of each key only the first message is tried; the caller holds their cursors."""
-    given = {"consumer_id": consumer_id, "keys": list(keys)}
-    await connection.execute(_HOLD_BACK, given)
-    await connection.execute(_LET_GO, given)
+    await connection.execute(_HOLD_BACK, {"consumer_id": consumer_id, "keys": list(keys)})
+    await promote(connection, consumer_id, keys)
 
 
 async def acknowledge(
@@ -298,5 +286,5 @@ async def _change(
         if left := [position for position in one.positions if position not in found]:
             stale.append(one.only(left))
     if keys and statement is not _EXTEND:
-        await connection.execute(_LET_GO, {"consumer_id": consumer_id, "keys": list(keys)})
+        await promote(connection, consumer_id, keys)
     return stale

@@ -12,7 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.together import move_together
-from triggerkit.consumers.parked.store import Head, ParkedMessage, ParkedStore, Tried
+from triggerkit.consumers.parked.message import Head, ParkedMessage, Tried
+from triggerkit.consumers.parked.store import ParkedStore
 from triggerkit.delivery.direct.task_code import TaskCode
 from triggerkit.delivery.push import Answer
 from triggerkit.failpoints import reach

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from triggerkit.consumers.calls.functions import Outcome
-from triggerkit.consumers.parked.store import Head
+from triggerkit.consumers.parked.message import Head
 from triggerkit.consumers.selection import Faulty
 from triggerkit.consumers.source.relations import column_counts
 from triggerkit.delivery.events.parked_entry import parked_entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from triggerkit.consumers.parked.store import Head
+from triggerkit.consumers.parked.message import Head
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import split_object
 from triggerkit.log.reader import LogReader

@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.cursor import AttemptOutcome, Cursor
 from triggerkit.consumers.cursors.store import CursorStore
-from triggerkit.consumers.parked.store import Head, ParkedMessage, Tried
+from triggerkit.consumers.parked.message import Head, ParkedMessage, Tried
 from triggerkit.delivery.direct.way import END_S, NotMade
 from triggerkit.delivery.push import Answer
 from triggerkit.errors import ConfigurationError

@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.endpoints.model import SealedEndpoint
-from triggerkit.consumers.parked.store import Head
+from triggerkit.consumers.parked.message import Head
 from triggerkit.consumers.tunnels.members import Held, open_tunnels
 from triggerkit.consumers.tunnels.pushes import (
     TAKE_S,

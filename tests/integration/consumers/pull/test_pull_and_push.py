@@ -14,8 +14,9 @@ from tests.receiver import Received, Receiver
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.definition import changes
+from triggerkit.consumers.parked.message import HeadState, ParkedMessage
 from triggerkit.consumers.parked.origin import Origin
-from triggerkit.consumers.parked.store import HeadState, ParkedMessage, park
+from triggerkit.consumers.parked.store import park
 from triggerkit.consumers.pull.consumers import in_order
 from triggerkit.consumers.pull.service import Puller
 from triggerkit.settings import Settings
