@@ -4,6 +4,8 @@ not by working for a week."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,6 +202,11 @@ SELECT now() - interval '1 s' * (%(count)s - n), 'dashboard', 'replay run', 'run
 FROM generate_series(1, %(count)s) n
 """
 
+_INDEXES = """
+SELECT indexname, indexdef FROM pg_indexes
+WHERE schemaname = 'triggerkit' AND tablename = %s AND indexname <> tablename || '_pkey'
+"""
+
 #: Rows of one statement, so that none takes long.
 _CHUNK = 250_000
 
@@ -243,8 +250,9 @@ def seed(connection: Connection, dsn: str, sizes: Sizes) -> None:
         "tasks": sizes.tasks,
         "traceback": _TRACEBACK,
     }
-    for first, last in _chunks(sizes.runs):
-        connection.execute(_RUNS, {**given, "first": first, "last": last})
+    with _without_indexes(connection, "runs"):
+        for first, last in _chunks(sizes.runs):
+            connection.execute(_RUNS, {**given, "first": first, "last": last})
     connection.execute(_ATTEMPTS)
     connection.execute(_SPANS, [SPAN_S // 3])
     connection.execute(_PARKED, [sizes.parked])
@@ -260,6 +268,18 @@ def seed(connection: Connection, dsn: str, sizes: Sizes) -> None:
     # As autovacuum leaves it.
     connection.execute("VACUUM ANALYZE")
     connection.execute("CHECKPOINT")
+
+
+@contextmanager
+def _without_indexes(connection: Connection, table: str) -> Iterator[None]:
+    """Have a table no indexes meanwhile but that of its key: those of many rows are made faster at
+    once."""
+    found = connection.execute(_INDEXES, [table]).fetchall()
+    for name, _ in found:
+        connection.execute(f"DROP INDEX triggerkit.{name}".encode())
+    yield
+    for _, definition in found:
+        connection.execute(definition.encode())
 
 
 def _fill_log(connection: Connection, dsn: str, size: int) -> None:

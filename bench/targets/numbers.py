@@ -259,6 +259,8 @@ def _own_database(folder: Path, found: dict[str, str]) -> dict[str, str]:
         "DATABASE_URL": dsn,
         "TRIGGERKIT_WEBHOOK_SECRET": SECRET,
         "TRIGGERKIT_LOG_MAX_BYTES": "1TB",
+        # The receiver is on this machine.
+        "TRIGGERKIT_ALLOW_NETWORKS": "127.0.0.0/8",
     }
 
 

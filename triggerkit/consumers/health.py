@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from triggerkit.consumers.gap import Gap, open_gaps
+from triggerkit.consumers.parked.states import PARKED_STATES
 from triggerkit.consumers.retention import Outlook
 from triggerkit.events.kafka.faults import remedy_of
 from triggerkit.log.entry import PARTITIONS
@@ -106,12 +107,14 @@ FROM triggerkit.consumers c
 LEFT JOIN triggerkit.endpoints e ON e.id = c.endpoint_id
 LEFT JOIN lags l ON l.id = c.id
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE state = 'failing') AS failing,
-        count(*) FILTER (WHERE state = 'waiting') AS waiting,
-        count(*) FILTER (WHERE state = 'blocked') AS blocked,
-        count(*) FILTER (WHERE state = 'dead') AS dead,
-        count(*) FILTER (WHERE state = 'superseded') AS superseded
-    FROM (SELECT state FROM triggerkit.parked WHERE consumer_id = c.id LIMIT %(parked)s) m) p
+    SELECT count(*) FILTER (WHERE m.state = 'failing') AS failing,
+        count(*) FILTER (WHERE m.state = 'waiting') AS waiting,
+        count(*) FILTER (WHERE m.state = 'blocked') AS blocked,
+        count(*) FILTER (WHERE m.state = 'dead') AS dead,
+        count(*) FILTER (WHERE m.state = 'superseded') AS superseded
+    FROM unnest(%(states)s::text[]) s (state) CROSS JOIN LATERAL (
+        SELECT k.state FROM triggerkit.parked k
+        WHERE k.consumer_id = c.id AND k.state = s.state LIMIT %(parked)s) m) p
 ORDER BY c.name
 """
 
@@ -184,6 +187,7 @@ async def consumer_health(connection: Reads) -> list[ConsumerHealth]:
         "least": LEAST_COUNTED,
         "partitions": PARTITIONS,
         "parked": PARKED_COUNTED,
+        "states": list(PARKED_STATES),
     }
     found, gaps = await asyncio.gather(
         rows_of(connection, _LAG, parameters, into=ConsumerHealth), open_gaps(connection)

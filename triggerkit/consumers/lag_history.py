@@ -29,8 +29,8 @@ ON CONFLICT (database_id, at) DO UPDATE SET position = excluded.position
 """
 
 _FORGET = (
-    "DELETE FROM triggerkit.lag_minutes WHERE at < clock_timestamp() - %s::interval",
-    "DELETE FROM triggerkit.log_minutes WHERE at < clock_timestamp() - %s::interval",
+    "DELETE FROM triggerkit.lag_minutes WHERE at < statement_timestamp() - %s::interval",
+    "DELETE FROM triggerkit.log_minutes WHERE at < statement_timestamp() - %s::interval",
 )
 
 #: The worst of each step, and of all consumers or one. Each minute is of all consumers first: of

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.health import tunnel_to
-from triggerkit.consumers.parked.states import IN_THE_WAY
+from triggerkit.consumers.parked.states import IN_ANY_PARTITION, IN_THE_WAY
 from triggerkit.consumers.trace.changes import ConsumerTrace, Trace
 from triggerkit.consumers.trace.wanted import UnwantedBy
 from triggerkit.events.kafka.faults import remedy_of
@@ -37,7 +37,8 @@ _HEAD = f"""
 SELECT p.position, p.state, p.reason, p.due_at FROM triggerkit.parked p
 JOIN triggerkit.parked w ON w.consumer_id = p.consumer_id AND hashtext(w.key) = hashtext(p.key)
     AND w.key = p.key
-WHERE w.consumer_id = %s AND w.position = %s AND p.state IN {IN_THE_WAY}
+WHERE w.consumer_id = %s AND {IN_ANY_PARTITION.replace("p.", "w.")} AND w.position = %s
+  AND p.state IN {IN_THE_WAY}
 ORDER BY p.position LIMIT 1
 """  # noqa: S608 - of constants
 

@@ -151,7 +151,7 @@ def test_what_a_look_finds(state: RunState) -> None:
 
 def test_removing_the_ten_oldest_finished_runs(state: RunState) -> None:
     before = f"run_{15_000:026}"
-    oldest = {"before": before, "keep": timedelta(0), "limit": 10}
+    oldest = {"before": before, "keep": timedelta(0), "limit": 10, "after": ""}
     assert rows_read(state, retention._OLD, oldest) <= ENOUGH
     ids = [f"run_{n:026}" for n in range(10)]
     assert rows_read(state, retention._REMOVE, {**oldest, "ids": ids}) <= ENOUGH

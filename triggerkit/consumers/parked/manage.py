@@ -14,8 +14,18 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+<<<<<<< HEAD
 from triggerkit.consumers.parked.heads import LOCK_CURSORS, promote
 from triggerkit.consumers.parked.states import TRUNCATE, ParkedState
+=======
+from triggerkit.consumers.parked.states import (
+    IN_ANY_PARTITION,
+    PARKED_STATES,
+    TRUNCATE,
+    ParkedState,
+)
+from triggerkit.consumers.parked.store import LOCK_CURSORS, promote
+>>>>>>> 6e97061 (Large tables: parked messages by an index of their states, minutes forgotten by their time, plans asserted at scale)
 from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers
@@ -25,22 +35,34 @@ _COLUMNS = (
     "p.due_at, p.parked_at"
 )
 
+#: By consumer and state, each in the order of its index: however many are parked, no more of them
+#: are read than may be on the page.
 _LIST = f"""
-SELECT {_COLUMNS} FROM triggerkit.parked p JOIN triggerkit.consumers c ON c.id = p.consumer_id
-WHERE (%(consumer)s::text IS NULL OR c.name = %(consumer)s)
-  AND (%(state)s::text IS NULL OR p.state = %(state)s)
-  AND (%(after)s::text IS NULL OR (c.name, p.position) > (%(after)s, %(position)s::bigint))
+SELECT {_COLUMNS} FROM (
+    SELECT id, name FROM triggerkit.consumers
+    WHERE (%(consumer)s::text IS NULL OR name = %(consumer)s)
+      AND (%(after)s::text IS NULL OR name >= %(after)s)
+    ORDER BY name) c
+CROSS JOIN LATERAL (
+    SELECT f.* FROM unnest(%(states)s::text[]) s (state) CROSS JOIN LATERAL (
+        SELECT position, key, state, reason, attempts, failures, status, due_at, parked_at
+        FROM triggerkit.parked
+        WHERE consumer_id = c.id AND state = s.state
+          AND position > CASE WHEN c.name = %(after)s THEN %(position)s::bigint ELSE -1 END
+        ORDER BY position LIMIT %(limit)s) f
+    ORDER BY f.position LIMIT %(limit)s) p
 ORDER BY c.name, p.position LIMIT %(limit)s
 """  # noqa: S608 - of constants
 
 _SHOW = f"""
 SELECT {_COLUMNS}, p.body FROM triggerkit.parked p
-JOIN triggerkit.consumers c ON c.id = p.consumer_id WHERE c.name = %s AND p.position = %s
+JOIN triggerkit.consumers c ON c.id = p.consumer_id
+WHERE c.name = %s AND {IN_ANY_PARTITION} AND p.position = %s
 """  # noqa: S608 - of constants
 
 #: The pushes that carried a position, by itself and in batches. Looked for among the next thousand
 #: that end at or after it.
-_ATTEMPTS = """
+_ATTEMPTS = f"""
 SELECT d.batch_id, d.attempt, d.messages, d.sent_at, d.answered_at, d.status, d.error
 FROM triggerkit.parked p CROSS JOIN LATERAL (
     SELECT * FROM triggerkit.deliveries d
@@ -48,32 +70,38 @@ FROM triggerkit.parked p CROSS JOIN LATERAL (
       AND d.last_position >= p.position
     ORDER BY d.last_position LIMIT 1000) d
 JOIN triggerkit.consumers c ON c.id = p.consumer_id
-WHERE c.name = %s AND p.position = %s AND d.first_position <= p.position
+WHERE c.name = %s AND {IN_ANY_PARTITION} AND p.position = %s AND d.first_position <= p.position
 ORDER BY d.sent_at
+"""  # noqa: S608 - of constants
+
+#: Those at some positions, of which there are none where all are meant.
+_THESE = f"""
+  AND {IN_ANY_PARTITION} AND p.position = ANY (%(positions)s)
 """
 
 #: What was given up without an attempt lacks what would be sent; what is leased is being tried;
 #: what is superseded is older than the truncate that was delivered after it; what came after a
 #: truncate went on without it.
-RETRY = """
-UPDATE triggerkit.parked SET state = 'failing', failures = 0, due_at = clock_timestamp(),
+_RETRY = """
+UPDATE triggerkit.parked p SET state = 'failing', failures = 0, due_at = clock_timestamp(),
     lease_id = NULL
-WHERE consumer_id = %(consumer_id)s AND state NOT IN ('waiting', 'superseded')
-  AND (%(positions)s::bigint[] IS NULL OR position = ANY (%(positions)s))
-  AND (%(state)s::text IS NULL OR state = %(state)s)
-  AND (state = 'failing' OR attempts > 0)
-  AND NOT starts_with(body, %(truncate)s)
-  AND (lease_id IS NULL OR due_at <= clock_timestamp())
-RETURNING position
+WHERE p.consumer_id = %(consumer_id)s AND p.state NOT IN ('waiting', 'superseded')
+  AND (%(state)s::text IS NULL OR p.state = %(state)s)
+  AND (p.state = 'failing' OR p.attempts > 0)
+  AND NOT starts_with(p.body, %(truncate)s)
+  AND (p.lease_id IS NULL OR p.due_at <= clock_timestamp()){those}
+RETURNING p.position
 """
 
-DISCARD = """
-DELETE FROM triggerkit.parked
-WHERE consumer_id = %(consumer_id)s
-  AND (%(positions)s::bigint[] IS NULL OR position = ANY (%(positions)s))
-  AND (%(state)s::text IS NULL OR state = %(state)s)
-RETURNING key
+_DISCARD = """
+DELETE FROM triggerkit.parked p
+WHERE p.consumer_id = %(consumer_id)s
+  AND (%(state)s::text IS NULL OR p.state = %(state)s){those}
+RETURNING p.key
 """
+
+_RETRY_ALL, RETRY = _RETRY.format(those=""), _RETRY.format(those=_THESE)
+_DISCARD_ALL, DISCARD = _DISCARD.format(those=""), _DISCARD.format(those=_THESE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +160,7 @@ async def list_parked(
     name, _, position = (after or "").rpartition("/")
     parameters = {
         "consumer": consumer,
-        "state": state,
+        "states": list(PARKED_STATES) if state is None else [state],
         "after": name or None,
         "position": int(position) if name and position.isdecimal() else 0,
         "limit": limit + 1,
@@ -183,7 +211,7 @@ async def retry_parked(
     """
     async with connection.transaction():
         parameters = await locked(connection, consumer, position, state)
-        cursor = await connection.execute(RETRY, parameters)
+        cursor = await connection.execute(_RETRY_ALL if position is None else RETRY, parameters)
         if position is not None and cursor.rowcount == 0:
             raise await why_not(connection, consumer, position)
         await _note(connection, actor, "retry", consumer, parameters, cursor.rowcount)
@@ -207,7 +235,8 @@ async def discard_parked(
     """
     async with connection.transaction():
         parameters = await locked(connection, consumer, position, state)
-        cursor = await connection.execute(DISCARD, parameters)
+        query = _DISCARD_ALL if position is None else DISCARD
+        cursor = await connection.execute(query, parameters)
         keys = {key for (key,) in await cursor.fetchall()}
         if position is not None and not keys:
             raise _unknown(consumer, position)

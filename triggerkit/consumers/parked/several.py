@@ -9,16 +9,21 @@ import psycopg
 
 from triggerkit.consumers.parked.heads import promote
 from triggerkit.consumers.parked.manage import DISCARD, RETRY, locked, why_not
+<<<<<<< HEAD
 from triggerkit.consumers.parked.states import ParkedState
+=======
+from triggerkit.consumers.parked.states import IN_ANY_PARTITION, ParkedState
+from triggerkit.consumers.parked.store import promote
+>>>>>>> 6e97061 (Large tables: parked messages by an index of their states, minutes forgotten by their time, plans asserted at scale)
 from triggerkit.state.channels import notify_consumers
 
 #: Those of some positions that are parked still and do not merely wait for others.
-_LEFT = """
-SELECT position FROM triggerkit.parked
-WHERE consumer_id = %(consumer_id)s AND position = ANY (%(positions)s) AND state <> 'waiting'
-  AND NOT position = ANY (%(done)s)
-ORDER BY position
-"""
+_LEFT = f"""
+SELECT p.position FROM triggerkit.parked p
+WHERE p.consumer_id = %(consumer_id)s AND {IN_ANY_PARTITION} AND p.position = ANY (%(positions)s)
+  AND p.state <> 'waiting' AND NOT p.position = ANY (%(done)s)
+ORDER BY p.position
+"""  # noqa: S608 - of constants
 
 _COUNT = """
 SELECT count(*) FROM triggerkit.parked p JOIN triggerkit.consumers c ON c.id = p.consumer_id

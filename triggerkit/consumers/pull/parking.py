@@ -45,7 +45,7 @@ WHERE p.consumer_id = %s AND p.partition = g.partition AND p.position = g.positi
 _KEYS = f"""
 SELECT DISTINCT key FROM triggerkit.parked
 WHERE consumer_id = %s AND state IN {IN_THE_WAY} AND key = ANY (%s)
-  AND hashtext(key) = ANY (SELECT hashtext(k) FROM unnest(%s::text[]) k)
+  AND hashtext(key) = ANY (ARRAY(SELECT hashtext(k) FROM unnest(%s::text[]) k))
 """  # noqa: S608 - of constants
 
 _PUT = f"""
@@ -93,6 +93,7 @@ RETURNING p.position, p.key
 _HOLD_BACK = f"""
 UPDATE triggerkit.parked p SET state = 'waiting', lease_id = NULL
 WHERE p.consumer_id = %(consumer_id)s AND p.state = 'failing' AND p.key = ANY (%(keys)s)
+  AND hashtext(p.key) = ANY (ARRAY(SELECT hashtext(k) FROM unnest(%(keys)s::text[]) k))
   AND EXISTS (
     SELECT FROM triggerkit.parked e
     WHERE e.consumer_id = p.consumer_id AND hashtext(e.key) = hashtext(p.key) AND e.key = p.key

@@ -22,8 +22,12 @@ id < %(before)s AND finished_at < clock_timestamp() - %(keep)s
         OR idempotency_expires_at < clock_timestamp())
 """
 
-#: Ids sort by time, so the oldest runs are found at the beginning of the index.
-_OLD = f"SELECT id FROM triggerkit.runs WHERE {_IS_OLD} ORDER BY id LIMIT %(limit)s"  # noqa: S608
+#: Ids sort by time, so the oldest runs are found at the beginning of the index. What was removed a
+#: moment ago stands there still, as does what is kept for its key of idempotency: that is passed
+#: once a look.
+_OLD = f"""
+SELECT id FROM triggerkit.runs WHERE id > %(after)s AND {_IS_OLD} ORDER BY id LIMIT %(limit)s
+"""  # noqa: S608 - of constants
 
 _REMOVE_LINES = """
 DELETE FROM triggerkit.spans WHERE id = ANY (ARRAY(
@@ -51,16 +55,17 @@ class Retention:
         self, connection: psycopg.Connection, is_over: Callable[[], bool] = lambda: False
     ) -> int:
         """Remove what is old, until `is_over`; returns how many runs were removed."""
-        removed = 0
+        removed, after = 0, ""
         connection.execute(_FORGET_STARTS)
         while not is_over():
             before = first_run_id_at(time.time() - self.keep.total_seconds())
-            parameters = {"before": before, "keep": self.keep, "limit": CHUNK}
+            parameters = {"before": before, "keep": self.keep, "limit": CHUNK, "after": after}
             ids = [run_id for (run_id,) in connection.execute(_OLD, parameters).fetchall()]
             if not ids or not _remove_lines(connection, ids, is_over):
                 break
             connection.execute(_REMOVE_ATTEMPTS, [ids])
             removed += connection.execute(_REMOVE, {**parameters, "ids": ids}).rowcount
+            after = ids[-1]
         return removed
 
 

@@ -68,7 +68,7 @@ def test_no_page_reads_a_large_table_through(state: RunState, asked: Asked) -> N
                     assert not LARGE.fullmatch(node["Relation Name"]), query
 
 
-def paths(visitor: Visitor) -> Iterator[str]:
+def paths(visitor: Visitor, given: dict[str, str] = VALUES) -> Iterator[str]:
     """Every page of the navigation, with every filter, and one of each kind below it."""
     yield from (f"/{path}" for path, _ in NAVIGATION)
     for name, page in (
@@ -80,14 +80,14 @@ def paths(visitor: Visitor) -> Iterator[str]:
         for one in page.QUALIFIERS:
             if one.name == "database":
                 continue
-            table = "table:items+" if one.name == "key" else ""
-            for value in one.values or [VALUES.get(one.name, one.example)]:
+            table = f"table:{given['table']}+" if one.name == "key" else ""
+            for value in one.values or [given.get(one.name, one.example)]:
                 yield f"/{name}?filter={table}{one.name}:{quote(value)}"
     below = r"/dashboard(/(?:runs/run_|trace/\d|tasks/|consumers/|endpoints/|databases/)[^?]+)$"
     for path in ("/runs", "/trace", "/tasks", "/consumers", "/endpoints", "/databases"):
         links = visitor.get(path).links
         yield from {found[1] for to in links if (found := re.match(below, to))}
-    yield from ("/?window=24h", "/why?q=public.items+1")
+    yield from ("/?window=24h", f"/why?q=public.{given['table']}+1")
 
 
 def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
