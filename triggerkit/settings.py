@@ -176,11 +176,12 @@ class Settings(ProcessSettings):
 
     @classmethod
     def parse(cls, environment: Mapping[str, str]) -> Self:
-        """Read the settings from `environment` alone; an empty value counts as unset."""
-        known = {name: environment.get(name.upper()) for name in cls.model_fields}
+        """Read the settings from `environment` alone; an empty value counts as unset, and what
+        secrets made by `echo` end in is no part of them."""
+        known = {name: environment.get(name.upper(), "").strip() for name in cls.model_fields}
         for name in ("triggerkit_port", "triggerkit_health_port"):
-            if is_service_link(known[name] or ""):
-                known[name] = None
+            if is_service_link(known[name]):
+                known[name] = ""
         try:
             settings = cls.model_validate({name: v for name, v in known.items() if v})
         except ValidationError as error:
@@ -190,7 +191,7 @@ class Settings(ProcessSettings):
             ]
             raise ConfigurationError("; ".join(lines)) from None
         settings._kafka_others.update(
-            (name, SecretStr(value))
+            (name, SecretStr(value.strip()))
             for name, value in environment.items()
             if name.startswith(KAFKA) and name.lower() not in cls.model_fields and value
         )

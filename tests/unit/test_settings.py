@@ -20,6 +20,23 @@ def test_an_empty_value_counts_as_unset() -> None:
     assert Settings.parse({"DATABASE_URL": ""}).database_url is None
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_what_a_secret_made_by_echo_ends_in_is_no_part_of_it(end: str) -> None:
+    given = {
+        "DATABASE_URL": "postgresql://u:p@h/d",
+        "REDIS_URL": "redis://h:6379/0",
+        "TRIGGERKIT_SECRET_KEY": SECRET,
+        "TRIGGERKIT_PUBLIC_URL": "https://app.example.com",
+        "TRIGGERKIT_HEALTH_PORT": "8001",
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+        "KAFKA_SASL_PASSWORD": "hunter2",
+    }
+    exact = Settings.parse(given)
+    settings = Settings.parse({name: f"{value}{end}" for name, value in given.items()})
+    assert settings.environment() == exact.environment()
+    assert Settings.parse({"DATABASE_URL": end}).database_url is None
+
+
 def test_a_short_secret_is_refused_without_being_shown() -> None:
     with pytest.raises(ConfigurationError, match="TRIGGERKIT_WEBHOOK_SECRET") as raised:
         Settings.parse({"TRIGGERKIT_WEBHOOK_SECRET": f"{SECRET},hunter2"})

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 #: Objects made between two collections of garbage. Python's own 700 is less than one batch of
 #: messages makes, none of which is garbage: a fifth of the time of every process went there.
 COLLECT_AFTER: Final = 50_000
+
+#: The process of a container that is started first: a signal that it has no handler for does not
+#: end it.
+FIRST: Final = 1
 
 #: Which module has a command: only that one is imported, since starting takes as long as importing.
 MODULES: Final = {
@@ -125,6 +130,9 @@ def _warn_of_unknown_settings() -> None:
 
 def run() -> None:
     """Run the command; an error of ours prints its message and ends with its exit code."""
+    if os.getpid() == FIRST:
+        # As it ends all others, until a command has a handler of its own.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     code: object = 1
     try:
         _run()

@@ -165,6 +165,26 @@ def test_an_alert_that_is_not_taken_is_sent_again_as_it_was(settings: Settings) 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_an_alert_that_is_refused_holds_up_no_other(settings: Settings, status: int) -> None:
+    def named(received: Received) -> str:
+        return str(orjson.loads(received.body)["data"]["name"])
+
+    async def answer(received: Received) -> Response:
+        return JSONResponse({}, status if named(received) == "first" else 200)
+
+    async def scenario() -> None:
+        async with Receiver.start(answer) as receiver, alerting(settings, receiver):
+            pause(settings, "first")
+            await receiver.until(lambda: len(receiver.requests) >= 2)
+            pause(settings, "second")
+            await receiver.until(lambda: [*map(named, receiver.requests)].count("second") == 1)
+            resume(settings)
+            await receiver.until(lambda: [*map(named, receiver.requests)].count("second") == 2)
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_looked_at_without_a_receiver(settings: Settings) -> None:
     asyncio.run(asyncio.wait_for(keep_alerting(settings), 1))
 

@@ -12,7 +12,7 @@ import psycopg
 from triggerkit.configuration.secret_text import split_secrets
 from triggerkit.delivery.credentials import Credentials
 from triggerkit.delivery.http.network import reachable
-from triggerkit.delivery.push import Push, Pusher
+from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -53,9 +53,12 @@ async def _keep(settings: Settings, connection: psycopg.AsyncConnection, look_s:
         while True:
             await remember(connection, seen_in(await read_problems(settings)))
             for alert in await due(connection, settings.alerts_again_s):
-                if not await _tell(settings, pusher, alert):
+                answer = await _tell(settings, pusher, alert)
+                if answer.verdict == "delivered":
+                    await note_told(connection, alert)
+                elif answer.status is None:
+                    # Nobody answers; what is answered badly holds up none of the others.
                     break
-                await note_told(connection, alert)
             await asyncio.sleep(look_s)
 
 
@@ -64,8 +67,8 @@ async def _takes_the_lead(connection: psycopg.AsyncConnection) -> bool:
     return await cursor.fetchone() == (True,)
 
 
-async def _tell(settings: Settings, pusher: Pusher, alert: Alert) -> bool:
-    """Send an alert; return whether it was taken."""
+async def _tell(settings: Settings, pusher: Pusher, alert: Alert) -> Answer:
+    """Send an alert."""
     assert settings.triggerkit_alerts_url is not None
     secrets = tuple(split_secrets(settings.triggerkit_alerts_secret))
     answer = await pusher.send(
@@ -78,10 +81,9 @@ async def _tell(settings: Settings, pusher: Pusher, alert: Alert) -> bool:
             credentials=Credentials(signing_secrets=secrets),
         )
     )
-    if answer.verdict == "delivered":
-        return True
-    logger.warning("an alert was not taken (%s); it is sent again", answer.error)
-    return False
+    if answer.verdict != "delivered":
+        logger.warning("an alert was not taken (%s); it is sent again", answer.error)
+    return answer
 
 
 def body_of(alert: Alert, public_url: str) -> bytes:
