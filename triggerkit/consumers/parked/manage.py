@@ -14,18 +14,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-<<<<<<< HEAD
 from triggerkit.consumers.parked.heads import LOCK_CURSORS, promote
-from triggerkit.consumers.parked.states import TRUNCATE, ParkedState
-=======
 from triggerkit.consumers.parked.states import (
     IN_ANY_PARTITION,
     PARKED_STATES,
     TRUNCATE,
     ParkedState,
 )
-from triggerkit.consumers.parked.store import LOCK_CURSORS, promote
->>>>>>> 6e97061 (Large tables: parked messages by an index of their states, minutes forgotten by their time, plans asserted at scale)
 from triggerkit.errors import NotRetryable, TriggerkitError, UnknownConsumer, UnknownMessage
 from triggerkit.state.audit import note
 from triggerkit.state.channels import notify_consumers

@@ -9,12 +9,7 @@ import psycopg
 
 from triggerkit.consumers.parked.heads import promote
 from triggerkit.consumers.parked.manage import DISCARD, RETRY, locked, why_not
-<<<<<<< HEAD
-from triggerkit.consumers.parked.states import ParkedState
-=======
 from triggerkit.consumers.parked.states import IN_ANY_PARTITION, ParkedState
-from triggerkit.consumers.parked.store import promote
->>>>>>> 6e97061 (Large tables: parked messages by an index of their states, minutes forgotten by their time, plans asserted at scale)
 from triggerkit.state.channels import notify_consumers
 
 #: Those of some positions that are parked still and do not merely wait for others.
