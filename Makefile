@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate --python-version 3.11
 
-.PHONY: dev test kafka versions faults screenshots soak check docs audit format lock bench guard clean
+.PHONY: dev test kafka versions faults screenshots soak partitions soak-long check docs audit format lock bench guard clean
 
 ## dev: run the reference project with embedded servers
 dev: .venv/.installed
@@ -39,6 +39,17 @@ screenshots: .venv/.installed-dev
 ## soak: the long fault runs: ten minutes of kills, a cut of a minute, ten minutes of any rows at all
 soak: .venv/.installed-dev
 	@$(BIN)/pytest tests/faults -m soak -v -s
+
+## partitions: each line between machines cut for half a minute, and the table of docs/faults.md
+partitions: .venv/.installed-dev
+	@$(BIN)/python -m tests.faults.machines
+
+## soak-long: EVENTS changes among FAULTS faults of every kind, by SEED; a million and 200 take about an hour
+EVENTS ?= 1000000
+FAULTS ?= 200
+soak-long: .venv/.installed-dev
+	@$(BIN)/python -m tests.faults.long --events $(EVENTS) --faults $(FAULTS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(OUTPUT),--output $(OUTPUT))
 
 ## check: lint, types, import layers, links in the docs, the docs as a site
 check: .venv/.installed-dev

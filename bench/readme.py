@@ -26,6 +26,8 @@ class Row:
     what: str
     figure: str
     baseline: str
+    #: What measures it, if that is no benchmark of `python -m bench`.
+    command: str | None = None
 
 
 ROWS = (
@@ -62,6 +64,15 @@ ROWS = (
         "{slowest page: p95}",
         "the median page: {median of all pages' p95}",
     ),
+    Row(
+        "long",
+        "{changes} changes among {faults} faults, in {runs} runs: processes and databases killed, "
+        "lines between machines cut, clocks set, receivers that misbehave",
+        "{lost} lost, {out of order} out of order, {pushed twice} % pushed twice, "
+        "{executed twice} % executed twice; flows again after {recovery p95} s at p95",
+        "{throughput while faulted} % of the changes a second without faults",
+        "make soak-long",
+    ),
 )
 
 
@@ -76,6 +87,9 @@ def _line(row: Row, result: Mapping[str, Any]) -> str:
     # The first of a name counts: T4's figures come again at another pace.
     for figure in result["figures"]:
         cells = [c.replace("{" + figure["what"].strip() + "}", _digits(figure)) for c in cells]
+    if row.command is not None:
+        cells.append(f"`{row.command}`")
+        return "| " + " | ".join(cells) + " |\n"
     scale = "" if result["run"]["scale"] == "normal" else f" --{result['run']['scale']}"
     cells.append(f"`.venv/bin/python -m bench {row.benchmark}{scale}`")
     return "| " + " | ".join(cells) + " |\n"

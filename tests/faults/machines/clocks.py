@@ -13,14 +13,16 @@ from tests import ROOT
 _PATCHED = Path(__file__).parent / "patched"
 
 
-def clock_apart(apart_s: int) -> dict[str, str]:
-    """The variables by which a process's clock is apart from the true one; none if it cannot be."""
+def clock_of(file: Path) -> dict[str, str]:
+    """The variables by which a process's clock is as far from the true one as `file` says, such as
+    +90s, within a second of its being written; none if it cannot be."""
     library = faketime()
-    if library is None or apart_s == 0:
+    if library is None:
         return {}
     return {
         "LD_PRELOAD": str(library),
-        "FAKETIME": f"{apart_s:+d}s",
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "PYTHONPATH": f"{_PATCHED}{os.pathsep}{ROOT}",
     }

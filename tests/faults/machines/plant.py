@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.acceptance.project import eventually
 from tests.command_process import CommandProcess
-from tests.faults.machines.clocks import clock_apart
+from tests.faults.machines.clocks import clock_of
 from tests.faults.machines.data import DataMachine
 from tests.faults.machines.network import Machine, Network
 from tests.faults.rig.checker import check, explain
@@ -40,7 +39,22 @@ DELAY_S, LOSS = 0.002, 0.001
 #: Rows whose changes show that all partitions flow, and the first of their keys.
 MARKERS, FIRST_MARKER = 16, 1_000_000
 
-_MARKED = "SELECT count(*) FROM effects.items WHERE id = ANY (%s)"
+_MARK = """
+INSERT INTO items SELECT k::bigint, nextval('truth.versions') FROM unnest(%s::text[]) k
+"""
+
+#: Whether all that was marked was executed, and pushed to every consumer.
+_FLOWS = """
+WITH marked AS (
+    SELECT partition, max(position) AS position FROM triggerkit.events
+    WHERE position >= %(start)s AND key = ANY (%(keys)s) GROUP BY partition)
+SELECT (SELECT count(*) FROM effects.items WHERE id = ANY (%(ids)s)) = %(count)s
+    AND NOT EXISTS (SELECT FROM triggerkit.cursors c JOIN marked m USING (partition)
+        WHERE c.position < m.position)
+"""
+
+#: Seconds between two looks.
+_LOOK_S = 0.1
 
 
 class _Receiver(ReceiverProcess):
@@ -84,7 +98,11 @@ class Plant:
             "TRIGGERKIT_PORT": str(self.scenario.port),
         }
         self.processes: dict[tuple[str, str], CommandProcess] = {}
+        #: The names of those that ended by themselves.
+        self.ended: list[str] = []
         self._markers = 0
+        for machine, seconds in CLOCKS_S.items():
+            self.set_clock(machine, seconds)
 
     def start(self) -> None:
         """Start all processes, the `stream` that stands by once the other one works."""
@@ -102,7 +120,7 @@ class Plant:
                 self.scenario.folder,
                 f"{machine}-{command}",
                 ["triggerkit", command],
-                {**self._settings, **clock_apart(CLOCKS_S[machine])},
+                {**self._settings, **clock_of(self._clock(machine))},
             )
 
     def close(self) -> None:
@@ -113,28 +131,45 @@ class Plant:
         self.data.servers.stop()
 
     def until_it_flows(self, deadline_s: float) -> float:
-        """Change a row in each partition, and wait until all came through; the seconds it took."""
+        """Change a row in each partition, and wait until all came through; the seconds it took.
+
+        What has ended meanwhile is started again, as a supervisor does.
+        """
         began = time.monotonic()
-        keys = [str(FIRST_MARKER + self._markers + number) for number in range(MARKERS)]
+        ids = [str(FIRST_MARKER + self._markers + number) for number in range(MARKERS)]
         self._markers += MARKERS
         with self.scenario.connect() as connection:
-            connection.execute(
-                "INSERT INTO items SELECT k::bigint, nextval('truth.versions') "
-                "FROM unnest(%s::text[]) k",
-                [keys],
-            )
-
-            def applied() -> bool:
-                return connection.execute(_MARKED, [keys]).fetchone() == (MARKERS,)
-
-            eventually(applied, deadline_s, self.explain)
-
-        def observed() -> bool:
-            seen = {d.key for d in self.scenario.receiver.deliveries(OBSERVED) if d.accepted}
-            return seen.issuperset(keys)
-
-        eventually(observed, max(1.0, deadline_s - (time.monotonic() - began)), self.explain)
+            [start] = connection.execute(
+                "SELECT max(next_position) FROM triggerkit.databases"
+            ).fetchone() or [0]
+            connection.execute(_MARK, [ids])
+            keys = [f'["{one}"]' for one in ids]
+            wanted = {"start": start, "keys": keys, "ids": ids, "count": MARKERS}
+            while connection.execute(_FLOWS, wanted).fetchone() != (True,):
+                took_s = time.monotonic() - began
+                assert took_s < deadline_s, f"nothing flows for {took_s:.0f} s: {self.explain()}"
+                self.tend()
+                time.sleep(_LOOK_S)
         return time.monotonic() - began
+
+    def tend(self) -> None:
+        """Start again what has ended, and note what ended by itself."""
+        for place, process in list(self.processes.items()):
+            if process.process.poll() is not None:
+                self.ended.append(process.name)
+                self.start_one(*place)
+
+    def kill(self, machine: str, command: str) -> None:
+        """SIGKILL of a process, and another one started at once."""
+        self.processes[machine, command].kill()
+        self.start_one(machine, command)
+
+    def set_clock(self, machine: str, seconds: float) -> None:
+        """Set the clock of a machine so far from the true one; its processes see it in a second."""
+        self._clock(machine).write_text(f"{seconds:+.0f}s")
+
+    def _clock(self, machine: str) -> Path:
+        return self.scenario.folder / f"clock-{machine}"
 
     def judge(self, faults: int, drain_s: float) -> Judged:
         """Drain, and fail if the checker finds anything, or if a process has ended by itself."""
@@ -147,8 +182,8 @@ class Plant:
         for history in histories:
             violations = check(history, bounds)
             assert not violations, f"{explain(violations)}\n{self.explain()}"
-        ended = [name for name, one in self.processes.items() if one.process.poll() is not None]
-        assert not ended, f"ended by themselves: {ended}\n{self.explain()}"
+        self.tend()
+        assert not self.ended, f"ended by themselves: {self.ended}\n{self.explain()}"
         return Judged(sum(len(h.delivered) for h in histories), sum(map(_twice, histories)))
 
     def explain(self) -> str:

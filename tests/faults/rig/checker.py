@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -212,7 +213,8 @@ def early_confirmations(history: History) -> Iterator[str]:
     wanted = {c.xid for c in history.committed if c.required}
     lsns = sorted({lsn for xid, lsn in history.commit_lsns.items() if xid in wanted})
     for sample in history.samples:
-        missing = [lsn for lsn in lsns if sample.logged_lsn < lsn < sample.confirmed_lsn]
+        first = bisect_right(lsns, sample.logged_lsn)
+        missing = lsns[first : bisect_left(lsns, sample.confirmed_lsn)]
         if missing:
             yield (
                 f"{sample.confirmed_lsn} was confirmed when the log ended at {sample.logged_lsn}: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -284,3 +285,30 @@ def test_a_url_with_a_user_or_password_is_refused_without_repeating_it(url: str)
 def test_a_url_is_taken_apart(url: str, authority: str, target: str) -> None:
     endpoint = endpoint_of(url)
     assert (endpoint.authority, endpoint.target) == (authority, target)
+
+
+def test_a_request_that_was_given_up_does_not_arrive_later() -> None:
+    """What the system still had of it would come after what is sent by then instead of it."""
+    listening = socket.socket()
+    # What is not read yet stays with the sender.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+
+    async def here(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    async def scenario() -> None:
+        client = HttpClient(here)
+        url = f"http://example.com:{listening.getsockname()[1]}/"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await client.request("POST", url, {}, b"x" * 100_000)
+
+    asyncio.run(scenario())
+    arrived = 0
+    with listening, listening.accept()[0] as connection, contextlib.suppress(ConnectionResetError):
+        connection.settimeout(10)
+        while piece := connection.recv(65_536):
+            arrived += len(piece)
+    assert arrived < 100_000

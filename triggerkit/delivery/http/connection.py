@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +20,10 @@ MAX_READ_BYTES = 4 * MAX_ANSWER_BYTES
 
 #: An answer whose head is larger than this is refused.
 MAX_HEAD_BYTES = 64 * 1024
+
+
+#: The option of a socket by which its end sends nothing more (struct linger).
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class HttpError(Exception):
@@ -67,7 +74,7 @@ class Connection(asyncio.Protocol):
         try:
             return await self._answer
         except BaseException:
-            self.close()
+            self._drop()
             raise
         finally:
             self._answer = None
@@ -77,6 +84,17 @@ class Connection(asyncio.Protocol):
         """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _drop(self) -> None:
+        """End the connection, and drop what the system has not sent yet.
+
+        Once a line that was cut is mended, it would arrive after what was sent instead of it.
+        """
+        if self._transport is not None:
+            line = self._transport.get_extra_info("socket")
+            with suppress(OSError):
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
