@@ -27,6 +27,10 @@ RUNS = 10_000
 #: Seconds for which Redis or RabbitMQ is away in the midst of it.
 AWAY_S = 10.0
 
+#: Attempts that begin between two kills, and seconds after which there is one all the same: on a
+#: busy machine kills by the clock would come faster than processes start, and none would work.
+ATTEMPTS_BETWEEN, LONGEST_BETWEEN_S = 100, 20.0
+
 #: Seconds within which a killed worker's runs execute again, servers being there.
 RECOVERY_S = 15.0
 
@@ -51,7 +55,7 @@ def own_rabbitmq() -> Iterator[RabbitmqServer]:
     yield from running_rabbitmq()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(800)
 def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
     own_servers: Servers, tmp_path: Path
 ) -> None:
@@ -60,7 +64,7 @@ def test_nothing_is_lost_or_done_twice_at_once_when_anything_dies(
     assert slowest_s <= RECOVERY_S
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(800)
 def test_the_same_over_rabbitmq(
     own_servers: Servers, own_rabbitmq: RabbitmqServer, tmp_path: Path
 ) -> None:
@@ -172,14 +176,17 @@ def _restart_postgres(servers: Servers) -> None:
 def _with_kills(
     crew: Crew, rng: random.Random, url: str, faults: list[Fault]
 ) -> list[tuple[float, float]]:
-    """Kill a worker every second until little is left, each server's fault once in between; when
-    servers were away (monotonic seconds)."""
+    """Kill a worker every second, or less often, until little is left, each server's fault once in
+    between; when servers were away (monotonic seconds)."""
     away: list[tuple[float, float]] = []
     started = time.monotonic()
+    killed_at, next_at = 0, started
     due = [started + 6 * (place + 1) for place in range(len(faults))]
     while due or _unfinished(url) > RUNS / 20:
         time.sleep(1.0)
-        crew.kill_one(rng)
+        if (begun := crew.attempts()) >= killed_at + ATTEMPTS_BETWEEN or time.monotonic() > next_at:
+            crew.kill_one(rng)
+            killed_at, next_at = begun, time.monotonic() + LONGEST_BETWEEN_S
         if due and time.monotonic() > due[0]:
             due.pop(0)
             name, fault = faults.pop(0)
@@ -187,7 +194,7 @@ def _with_kills(
             fault()
             away.append((began, time.monotonic() + 1.0))
             print(name, f"{away[-1][1] - began:.1f} s, unfinished", _unfinished(url))
-        assert time.monotonic() < started + 300, _states(url)
+        assert time.monotonic() < started + 420, _states(url)
     return away
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -108,11 +108,10 @@ class Crew:
 
     def kill_one(self, rng: random.Random) -> None:
         """SIGKILL of a parent, with which its children end, or of one child. Where the tasks note
-        what they begin, only one that has begun something: kills that come faster than processes
-        start would have none of them ever work."""
+        what they begin, only one that has begun something."""
         crews = {parent.pid: _children(parent.pid) for parent in list(self._parents.values())}
         if (begun := self._begun()) is not None:
-            crews = {pid: crew for pid, crew in crews.items() if begun.intersection(crew)}
+            crews = {pid: crew for pid, crew in crews.items() if begun.keys() & set(crew)}
         if not crews:
             return
         parent, children = rng.choice(list(crews.items()))
@@ -121,6 +120,10 @@ class Crew:
             self._kill(rng.choice(working))
             return
         self._kill(parent, *children)
+
+    def attempts(self) -> int:
+        """How many attempts have begun, by the notes of the tasks."""
+        return (self._begun() or Counter()).total()
 
     def stop(self) -> None:
         """End all by SIGTERM, and wait."""
@@ -135,14 +138,15 @@ class Crew:
         lines = (self.folder / "notes").read_text().splitlines()
         return sorted(map(_note, lines), key=lambda note: note.at_s)
 
-    def _begun(self) -> set[int] | None:
-        """The processes that have begun a run; None where the tasks do not note that."""
+    def _begun(self) -> Counter[int] | None:
+        """How many attempts each process has begun; None where the tasks do not note that."""
         if "NOTES" not in self.tasks:
             return None
         with suppress(FileNotFoundError):
             whole = (self.folder / "notes").read_text().rpartition("\n")[0]
-            return {_note(line).pid for line in whole.splitlines()}
-        return set()
+            notes = map(_note, whole.splitlines())
+            return Counter(note.pid for note in notes if note.event == "begin")
+        return Counter()
 
     def _kill(self, *pids: int) -> None:
         for pid in pids:
