@@ -17,10 +17,10 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.replication.catalog import Catalog
-from triggerkit.replication.frames import payload_of
-from triggerkit.replication.messages import Relation
-from triggerkit.replication.pgoutput import decode
-from triggerkit.replication.relations import RelationCache
+from triggerkit.replication.codec.frames import payload_of
+from triggerkit.replication.codec.messages import Relation
+from triggerkit.replication.codec.pgoutput import decode
+from triggerkit.replication.codec.relations import RelationCache
 
 _START = """
 START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {})

@@ -17,7 +17,7 @@ from bench.figures import Figure, Report, Scale, Target, middle
 from bench.processes import Program, run_to_end, wait_until
 from bench.project import Connection, connect, one, servers, work_folder, write_project
 from triggerkit.embedded.programs import postgres_folder
-from triggerkit.replication.slot import slot_name_for
+from triggerkit.replication.slot.replication_slot import slot_name_for
 
 #: pgbench's own: 100,000 accounts each, and its clients.
 SCALE_FACTOR = 10

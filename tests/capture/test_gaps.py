@@ -17,7 +17,7 @@ from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.definition import TableName, changes
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.health import consumer_health
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.streaming import watching

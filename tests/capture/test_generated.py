@@ -15,7 +15,7 @@ from triggerkit.consumers.definition import ConsumerDefinition, TableName, chang
 from triggerkit.consumers.filters.filter import Filter
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.replication.publication.ensure import ensure_publication
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.state.connect import connect
 
 STORED = "twice int GENERATED ALWAYS AS (n * 2) STORED"

@@ -12,7 +12,7 @@ from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.publication.tables import SourceTable, read_tables
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.state.connect import connect
 
 ROOT = "CREATE TABLE items (id int PRIMARY KEY, a text, b text) PARTITION BY RANGE (id)"

@@ -12,7 +12,7 @@ from tests.capture.rig.source import Source
 from triggerkit.change import RowChange
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.publication.ensure import ensure_publication
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.state.connect import connect
 
 DOCS = "CREATE TABLE docs (id int PRIMARY KEY, body text, note text)"

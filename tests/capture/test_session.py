@@ -16,7 +16,7 @@ from tests.receiver import Receiver
 from triggerkit.consumers.definition import rows
 from triggerkit.errors import SlotError
 from triggerkit.replication.capture import Capture
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, connect_blocking, pinned, pool, session_of
 from triggerkit.state.migrate import migrate

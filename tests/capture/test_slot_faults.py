@@ -11,8 +11,8 @@ from tests.capture.rig.source import SLOT, Source
 from triggerkit.errors import PreflightFailed, SlotError
 from triggerkit.lsn import Lsn
 from triggerkit.replication.capture import Capture
-from triggerkit.replication.slot import PUBLICATION, identify, require_logical
-from triggerkit.replication.source_server import Server
+from triggerkit.replication.slot.replication_slot import PUBLICATION, identify, require_logical
+from triggerkit.replication.slot.source_server import Server
 from triggerkit.state.connect import connect
 
 ITEMS = "CREATE TABLE items (id int PRIMARY KEY)"

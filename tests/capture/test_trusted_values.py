@@ -13,7 +13,7 @@ from tests.capture.rig.source import Source
 from tests.integration.pipeline import declare, streaming
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import rows
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 
 #: Text that no compression keeps within its row.
 OLD, NEW, OTHER = (

@@ -14,7 +14,7 @@ from triggerkit.change import Record
 from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.backfill.rows import Row
 from triggerkit.consumers.definition import TableName
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.state.connect import connect
 
 LONG = "7" * 401

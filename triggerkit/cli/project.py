@@ -15,7 +15,7 @@ from triggerkit.cli.options import Json, Tasks
 from triggerkit.configuration.addresses import read_database_url
 from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.project import Project
-from triggerkit.replication.slot import identify
+from triggerkit.replication.slot.replication_slot import identify
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import migrate, missing_script, script

@@ -11,17 +11,16 @@ from typing import Self
 from triggerkit.change import RowChange, Transaction
 from triggerkit.failpoints import reach
 from triggerkit.lsn import Lsn
-from triggerkit.replication import annotation, heartbeat, wal_marker
+from triggerkit.replication import heartbeat, wal_marker
 from triggerkit.replication.catalog import Catalog
-from triggerkit.replication.connection import ReplicationConnection, answering
-from triggerkit.replication.frames import (
+from triggerkit.replication.codec import annotation
+from triggerkit.replication.codec.frames import (
     PrimaryKeepalive,
     parse_keepalive,
     payload_of,
     position_of,
 )
-from triggerkit.replication.heartbeat import Heartbeat
-from triggerkit.replication.messages import (
+from triggerkit.replication.codec.messages import (
     Begin,
     Commit,
     Insert,
@@ -30,10 +29,12 @@ from triggerkit.replication.messages import (
     Truncate,
     Update,
 )
-from triggerkit.replication.pgoutput import commit_time, decode
-from triggerkit.replication.relations import RelationCache
+from triggerkit.replication.codec.pgoutput import commit_time, decode
+from triggerkit.replication.codec.relations import RelationCache
+from triggerkit.replication.connection import ReplicationConnection, answering
+from triggerkit.replication.heartbeat import Heartbeat
 from triggerkit.replication.sighting import Sighting
-from triggerkit.replication.source_server import Server
+from triggerkit.replication.slot.source_server import Server
 from triggerkit.replication.versions import Versions, full_xid
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import psycopg
 
-from triggerkit.replication.compiled import CompiledRelation
-from triggerkit.replication.messages import Relation
-from triggerkit.replication.old_rows import Partitions
+from triggerkit.replication.codec.compiled import CompiledRelation
+from triggerkit.replication.codec.messages import Relation
+from triggerkit.replication.codec.old_rows import Partitions
 from triggerkit.replication.sighting import Sighting, sight_announced
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.replication.versions import (
     Column,
     InMemory,

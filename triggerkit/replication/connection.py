@@ -14,8 +14,8 @@ from psycopg.pq import DiagnosticField
 
 from triggerkit.errors import CannotConnect, Fenced
 from triggerkit.lsn import Lsn
-from triggerkit.replication import remedies, source_server
-from triggerkit.replication.frames import StandbyStatusUpdate
+from triggerkit.replication.codec.frames import StandbyStatusUpdate
+from triggerkit.replication.slot import remedies, source_server
 from triggerkit.replication.wal_marker import MESSAGES_FROM
 from triggerkit.state.connect import connect
 

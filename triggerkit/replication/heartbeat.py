@@ -10,8 +10,8 @@ import psycopg
 
 from triggerkit.errors import CannotConnect
 from triggerkit.replication import wal_marker
+from triggerkit.replication.codec.messages import LogicalMessage
 from triggerkit.replication.connection import LineDead, ReplicationConnection
-from triggerkit.replication.messages import LogicalMessage
 from triggerkit.state.connect import connect
 
 logger = logging.getLogger(__name__)

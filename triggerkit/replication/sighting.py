@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import psycopg
 from psycopg import sql
 
-from triggerkit.replication.compiled import CompiledRelation
+from triggerkit.replication.codec.compiled import CompiledRelation
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.membership import SCHEMAS_FROM, WAL_END, wal_end
 

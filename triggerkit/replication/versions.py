@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
 from triggerkit.configuration.table_name import table_text
-from triggerkit.replication.messages import Relation
+from triggerkit.replication.codec.messages import Relation
 
 
 def full_xid(xid: int, reference: int) -> int:

@@ -13,8 +13,8 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.lsn import Lsn
-from triggerkit.replication.messages import LogicalMessage
-from triggerkit.replication.tuples import Tuple
+from triggerkit.replication.codec.messages import LogicalMessage
+from triggerkit.replication.codec.tuples import Tuple
 
 #: Our own tables' schema: with FOR ALL TABLES they are published too, and must not feed us.
 OWN_SCHEMA: Final = "triggerkit"

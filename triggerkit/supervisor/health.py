@@ -12,8 +12,8 @@ from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.health import Problem, Severity
 from triggerkit.consumers.retention import WARN_SHARE, Outlook, Policy, outlook
 from triggerkit.replication.publication.tables import SourceTable
-from triggerkit.replication.slot import SourceIdentity, identify
-from triggerkit.replication.slot_state import SlotState, read_slot
+from triggerkit.replication.slot.replication_slot import SourceIdentity, identify
+from triggerkit.replication.slot.slot_state import SlotState, read_slot
 from triggerkit.state.reading import Reads, rows_of
 from triggerkit.supervisor.checks.check import Check
 from triggerkit.supervisor.checks.publication import check_publication

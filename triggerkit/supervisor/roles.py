@@ -12,7 +12,7 @@ from triggerkit.consumers.declare.topics import event_tables
 from triggerkit.errors import ConfigurationError, PreflightFailed
 from triggerkit.replication.publication.ensure import create_publication
 from triggerkit.replication.publication.tables import SourceTable, read_tables
-from triggerkit.replication.slot import identify
+from triggerkit.replication.slot.replication_slot import identify
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.state.migrate import SCHEMA
 from triggerkit.supervisor.checks.check import literal, quoted

@@ -21,7 +21,7 @@ from triggerkit.consumers.parked.states import PARKED_STATES
 from triggerkit.consumers.retention import Policy
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.retention import table_partitions
-from triggerkit.replication.slot_state import read_slot
+from triggerkit.replication.slot.slot_state import read_slot
 from triggerkit.runs.admin.backlog import backlog
 from triggerkit.runs.admin.unfinished import count_unfinished
 

@@ -14,7 +14,7 @@ from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.tables import is_published
-from triggerkit.replication.slot_state import SlotState, read_slot
+from triggerkit.replication.slot.slot_state import SlotState, read_slot
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.state.faults import is_away
 from triggerkit.state.reading import Together, rows_of

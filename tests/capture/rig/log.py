@@ -13,7 +13,7 @@ from triggerkit.consumers.declare.follow import follow
 from triggerkit.consumers.source.database import Database
 from triggerkit.log.entry import Entry
 from triggerkit.log.writer import LogWriter
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.state.connect import connect, pool
 
 

@@ -14,10 +14,11 @@ import psycopg
 from tests.capture.rig.server import Server
 from triggerkit.change import RowChange
 from triggerkit.lsn import Lsn
-from triggerkit.replication import heartbeat, source_server, wal_marker
+from triggerkit.replication import heartbeat, wal_marker
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.publication.ensure import ensure_publication
-from triggerkit.replication.slot import PUBLICATION, ensure_slot
+from triggerkit.replication.slot import source_server
+from triggerkit.replication.slot.replication_slot import PUBLICATION, ensure_slot
 from triggerkit.replication.versions import InMemory
 from triggerkit.state.connect import connect
 

@@ -24,9 +24,9 @@ from triggerkit.consumers.backfill.snapshot import TouchedKeys
 from triggerkit.consumers.backfill.table import TableBackfill
 from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.writer import LogWriter, Statement
-from triggerkit.replication import tuples
 from triggerkit.replication.capture import Capture, TransactionPart
-from triggerkit.replication.frames import PrimaryKeepalive
+from triggerkit.replication.codec import tuples
+from triggerkit.replication.codec.frames import PrimaryKeepalive
 
 KILLS_VARIABLE = "TRIGGERKIT_TEST_KILLS"
 

@@ -19,7 +19,7 @@ from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import ConsumerDefinition, changes
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.capture import Capture
-from triggerkit.replication.slot import drop_slot, ensure_slot, slot_name_for
+from triggerkit.replication.slot.replication_slot import drop_slot, ensure_slot, slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 

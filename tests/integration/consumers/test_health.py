@@ -23,8 +23,8 @@ from triggerkit.consumers.health import ConsumerHealth, Problem, consumer_health
 from triggerkit.consumers.retention import Loser, Outlook, Policy
 from triggerkit.log import tables as tables_module
 from triggerkit.log.entry import PARTITIONS
-from triggerkit.replication.slot import slot_name_for
-from triggerkit.replication.slot_state import SlotState
+from triggerkit.replication.slot.replication_slot import slot_name_for
+from triggerkit.replication.slot.slot_state import SlotState
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.health import CapturedDatabase, database_health, wal_problems

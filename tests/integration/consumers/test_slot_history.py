@@ -20,7 +20,7 @@ from triggerkit.consumers.pull.consumers import in_order
 from triggerkit.consumers.pull.service import Puller
 from triggerkit.errors import Fenced
 from triggerkit.log.writer import LogWriter
-from triggerkit.replication.slot import drop_slot, slot_name_for
+from triggerkit.replication.slot.replication_slot import drop_slot, slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 

@@ -30,7 +30,7 @@ from triggerkit.errors import PreflightFailed
 from triggerkit.replication.catalog import type_decoders
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.sighting import sight_table
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.values import Decoder, decoder_for
 
 #: Rows of the first chunk, and the most of any.

@@ -20,7 +20,7 @@ from triggerkit.consumers.backfill.chunk import ChunkReader
 from triggerkit.consumers.backfill.fault import may_not_read
 from triggerkit.consumers.definition import TableName
 from triggerkit.errors import TriggerkitError, UnknownRow
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.values import MalformedValue
 
 #: Seconds that transactions may take which were open when the place was taken.

@@ -23,7 +23,7 @@ from triggerkit.consumers.source.database import (
     known_database,
 )
 from triggerkit.encryption import Keyring
-from triggerkit.replication.slot import PUBLICATION, require_logical
+from triggerkit.replication.slot.replication_slot import PUBLICATION, require_logical
 from triggerkit.state.channels import notify_consumers
 
 

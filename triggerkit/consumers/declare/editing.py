@@ -23,7 +23,7 @@ from triggerkit.consumers.source.database import (
 )
 from triggerkit.encryption import Keyring
 from triggerkit.errors import NameTaken, UnknownConsumer, WouldLose
-from triggerkit.replication.slot import PUBLICATION, require_logical
+from triggerkit.replication.slot.replication_slot import PUBLICATION, require_logical
 
 #: Sees that the task of a direct consumer is there, and takes what it gets.
 CheckTask = Callable[[Declared], None]

@@ -11,8 +11,8 @@ import psycopg
 from triggerkit.consumers.declare.declaration import Declarations
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
 from triggerkit.consumers.source.database import CaptureNames, Database
-from triggerkit.replication.slot import identify
-from triggerkit.replication.slot_state import read_slot
+from triggerkit.replication.slot.replication_slot import identify
+from triggerkit.replication.slot.slot_state import read_slot
 from triggerkit.state.migrate import applied_version, migrations
 
 Verb = Literal["create", "change", "delete", "replace", "upgrade"]

@@ -16,7 +16,7 @@ from triggerkit.consumers.filters.functions import foreign
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.columns import published_columns
 from triggerkit.replication.publication.tables import read_tables
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.replication.unknown_table import no_column, no_table
 from triggerkit.replication.wal_marker import OWN_SCHEMA
 from triggerkit.values import decoder_for

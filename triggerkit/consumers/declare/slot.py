@@ -9,7 +9,7 @@ from triggerkit.consumers.gap import mark_gap
 from triggerkit.consumers.source.database import Database
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.publication.membership import wal_end
-from triggerkit.replication.slot import SourceIdentity, drop_slot, ensure_slot
+from triggerkit.replication.slot.replication_slot import SourceIdentity, drop_slot, ensure_slot
 
 #: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
 #: seconds since 1970, so that they also grow when the state was lost that knew the last one.

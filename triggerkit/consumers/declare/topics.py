@@ -17,7 +17,7 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.events.declaration import DeclaredEvents
 from triggerkit.events.topics import Topic, known_topics, require_free, store_topics, topic_name
 from triggerkit.replication.publication.tables import SourceTable, read_tables
-from triggerkit.replication.slot import identify
+from triggerkit.replication.slot.replication_slot import identify
 from triggerkit.replication.unknown_table import no_table
 from triggerkit.replication.wal_marker import OWN_SCHEMA
 from triggerkit.state.migrate import applied_version

@@ -13,7 +13,12 @@ from typing import Final, Self
 import psycopg
 
 from triggerkit.errors import PreflightFailed
-from triggerkit.replication.slot import PUBLICATION, SourceIdentity, identify, slot_name_for
+from triggerkit.replication.slot.replication_slot import (
+    PUBLICATION,
+    SourceIdentity,
+    identify,
+    slot_name_for,
+)
 from triggerkit.settings import Settings
 
 

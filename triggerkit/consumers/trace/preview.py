@@ -22,7 +22,7 @@ from triggerkit.errors import ConfigurationError, TriggerkitError
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, entry_of
 from triggerkit.log.reader import STORED, entry_of_row
 from triggerkit.lsn import Lsn
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 
 #: Milliseconds that a look through the log may take.
 LOOK_MS = 5_000

@@ -18,7 +18,7 @@ from triggerkit.replication.publication.tables import (
     SourceTable,
     read_tables,
 )
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.replication.unknown_table import no_table
 
 #: The first server version that publishes a partitioned table's changes under its own name.

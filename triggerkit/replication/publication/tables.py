@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.state.reading import Reads, rows_of
 
 #: The first version that publishes stored generated columns, and that refuses to update a published

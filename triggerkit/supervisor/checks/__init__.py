@@ -11,7 +11,7 @@ from triggerkit.configuration.addresses import shown_database
 from triggerkit.consumers.declare.declaration import Declared, DeclaredEndpoint
 from triggerkit.consumers.source.database import CaptureNames, known_database
 from triggerkit.errors import CannotConnect
-from triggerkit.replication.slot import identify
+from triggerkit.replication.slot.replication_slot import identify
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.checks.authorization import check_secrets

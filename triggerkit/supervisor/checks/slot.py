@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from triggerkit.replication.slot_state import SlotState, read_slot
+from triggerkit.replication.slot.slot_state import SlotState, read_slot
 from triggerkit.supervisor.checks.check import Check, literal, quoted
 
 

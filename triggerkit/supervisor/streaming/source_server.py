@@ -7,7 +7,7 @@ import logging
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.errors import SlotError
-from triggerkit.replication.source_server import Server
+from triggerkit.replication.slot.source_server import Server
 
 logger = logging.getLogger(__name__)
 

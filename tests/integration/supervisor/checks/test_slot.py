@@ -21,7 +21,7 @@ from tests.integration.supervisor.checks.checking import (
 )
 from tests.receiver import Receiver
 from triggerkit.consumers.definition import changes
-from triggerkit.replication.slot import slot_name_for
+from triggerkit.replication.slot.replication_slot import slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks import Check, run_checks
 

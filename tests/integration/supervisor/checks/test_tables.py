@@ -17,7 +17,7 @@ from tests.integration.supervisor.checks.checking import (
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import changes
 from triggerkit.errors import PreflightFailed
-from triggerkit.replication.slot import PUBLICATION
+from triggerkit.replication.slot.replication_slot import PUBLICATION
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.supervisor.checks.tables import check_tables

@@ -16,7 +16,7 @@ from tests.integration.supervisor.checks.checking import (
     run_sql,
 )
 from triggerkit.consumers.definition import changes
-from triggerkit.replication.slot import slot_name_for
+from triggerkit.replication.slot.replication_slot import slot_name_for
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks import run_checks
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from triggerkit.change import Action, Key, Record, RowChange
 from triggerkit.errors import MalformedMessage
-from triggerkit.replication.messages import (
+from triggerkit.replication.codec.messages import (
     Delete,
     Insert,
     Relation,
@@ -16,9 +16,9 @@ from triggerkit.replication.messages import (
     Truncate,
     Update,
 )
-from triggerkit.replication.old_rows import OldRow, OldRows, Partitions, only
-from triggerkit.replication.pgoutput import ROW_HEADER
-from triggerkit.replication.tuples import UNCHANGED_TOAST, Tuple, read_record
+from triggerkit.replication.codec.old_rows import OldRow, OldRows, Partitions, only
+from triggerkit.replication.codec.pgoutput import ROW_HEADER
+from triggerkit.replication.codec.tuples import UNCHANGED_TOAST, Tuple, read_record
 from triggerkit.values import Decoder, decode_integer, decode_text, decoder_for
 
 #: Stands for NULL in a key. Only tables without a primary key have it: those published under

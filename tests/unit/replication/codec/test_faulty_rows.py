@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.recordings import PAYLOADS, STEPS
-from tests.unit.replication.announced import as_json, compiled
+from tests.unit.replication.codec.announced import as_json, compiled
 from triggerkit.errors import MalformedMessage, UnknownRelation
-from triggerkit.replication.compiled import CompiledRelation
-from triggerkit.replication.messages import Delete, Insert, Relation, RelationColumn, Update
-from triggerkit.replication.pgoutput import decode
-from triggerkit.replication.relations import RelationCache
-from triggerkit.replication.tuples import UNCHANGED_TOAST
+from triggerkit.replication.codec.compiled import CompiledRelation
+from triggerkit.replication.codec.messages import Delete, Insert, Relation, RelationColumn, Update
+from triggerkit.replication.codec.pgoutput import decode
+from triggerkit.replication.codec.relations import RelationCache
+from triggerkit.replication.codec.tuples import UNCHANGED_TOAST
 
 ROW_TAGS = b"IUD"
 

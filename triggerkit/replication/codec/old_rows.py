@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from triggerkit.replication.messages import OldKind
-from triggerkit.replication.tuples import UNCHANGED_TOAST, Tuple
+from triggerkit.replication.codec.messages import OldKind
+from triggerkit.replication.codec.tuples import UNCHANGED_TOAST, Tuple
 
 
 class OldRow(NamedTuple):

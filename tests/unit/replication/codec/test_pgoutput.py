@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.recordings import PAYLOADS, STEPS
 from triggerkit.errors import MalformedMessage
 from triggerkit.lsn import Lsn
-from triggerkit.replication.messages import (
+from triggerkit.replication.codec.messages import (
     Begin,
     Commit,
     Delete,
@@ -26,8 +26,8 @@ from triggerkit.replication.messages import (
     Type,
     Update,
 )
-from triggerkit.replication.pgoutput import commit_time, decode
-from triggerkit.replication.tuples import UNCHANGED_TOAST
+from triggerkit.replication.codec.pgoutput import commit_time, decode
+from triggerkit.replication.codec.tuples import UNCHANGED_TOAST
 
 
 def messages(step: str) -> list[Message]:

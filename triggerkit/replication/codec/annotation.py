@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from triggerkit.replication.messages import LogicalMessage
+from triggerkit.replication.codec.messages import LogicalMessage
 
 logger = logging.getLogger(__name__)
 

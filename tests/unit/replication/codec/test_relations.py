@@ -8,13 +8,13 @@ import orjson
 import pytest
 
 from tests.unit.recordings import STEPS
-from tests.unit.replication.announced import as_json, compiled
+from tests.unit.replication.codec.announced import as_json, compiled
 from triggerkit.change import RowChange
 from triggerkit.errors import UnknownRelation
-from triggerkit.replication.compiled import CompiledRelation
-from triggerkit.replication.messages import Delete, Insert, Relation, Truncate, Update
-from triggerkit.replication.pgoutput import decode
-from triggerkit.replication.relations import RelationCache
+from triggerkit.replication.codec.compiled import CompiledRelation
+from triggerkit.replication.codec.messages import Delete, Insert, Relation, Truncate, Update
+from triggerkit.replication.codec.pgoutput import decode
+from triggerkit.replication.codec.relations import RelationCache
 from triggerkit.values import array_decoder, decode_text, decoder_for
 
 MOMENT = "2026-01-01T00:00:00.000000Z"

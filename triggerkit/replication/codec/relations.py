@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from triggerkit.change import Action, RowChange
 from triggerkit.errors import MalformedMessage, UnknownRelation
-from triggerkit.replication.compiled import CompiledRelation
-from triggerkit.replication.messages import Delete, Insert, RowMessage, Truncate, Update
-from triggerkit.replication.pgoutput import ROW_HEADER, decode
+from triggerkit.replication.codec.compiled import CompiledRelation
+from triggerkit.replication.codec.messages import Delete, Insert, RowMessage, Truncate, Update
+from triggerkit.replication.codec.pgoutput import ROW_HEADER, decode
 
 _HEADER_SIZE = ROW_HEADER.size
 

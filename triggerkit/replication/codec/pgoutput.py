@@ -10,7 +10,7 @@ from struct import Struct, error
 
 from triggerkit.errors import MalformedMessage
 from triggerkit.lsn import Lsn
-from triggerkit.replication.messages import (
+from triggerkit.replication.codec.messages import (
     Begin,
     Commit,
     Delete,
@@ -25,7 +25,7 @@ from triggerkit.replication.messages import (
     Type,
     Update,
 )
-from triggerkit.replication.tuples import read_tuple
+from triggerkit.replication.codec.tuples import read_tuple
 from triggerkit.timestamps import iso_utc
 
 #: How a row's message starts: tag, relation's OID, kind of its first tuple, number of columns.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TypeAlias
 
 from triggerkit.lsn import Lsn
-from triggerkit.replication.tuples import Tuple
+from triggerkit.replication.codec.tuples import Tuple
 
 #: What an update or delete tells of the old row: its key, or all of it (REPLICA IDENTITY FULL).
 OldKind: TypeAlias = Literal["K", "O"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.recordings import KEEPALIVE, STEPS
 from triggerkit.errors import MalformedFrame
 from triggerkit.lsn import Lsn
-from triggerkit.replication.frames import (
+from triggerkit.replication.codec.frames import (
     POSTGRES_EPOCH_US,
     PrimaryKeepalive,
     StandbyStatusUpdate,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 
 from triggerkit.change import RowChange
-from triggerkit.replication.compiled import CompiledRelation
-from triggerkit.replication.messages import Relation
+from triggerkit.replication.codec.compiled import CompiledRelation
+from triggerkit.replication.codec.messages import Relation
 
 PRIMARY_KEYS = {"pairs": ("b", "a"), "keyless": (), "times": ("at",)}
 

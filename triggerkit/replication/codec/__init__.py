@@ -1,0 +1,1 @@
+"""The bytes of a slot's stream as values and changes; nothing here does I/O."""

@@ -1,0 +1,1 @@
+"""The replication slot, its server, and why a stream is refused."""
