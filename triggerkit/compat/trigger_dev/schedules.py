@@ -37,19 +37,21 @@ async def list_all_schedules(sdk: SdkCall) -> dict[str, Any]:
 
 async def retrieve_schedule(sdk: SdkCall) -> dict[str, Any]:
     """Return one schedule."""
+    name = await _name(sdk)
     async with sdk.call.state() as state:
-        return schedule_of(await find_schedule(state, sdk.path["id"]))
+        return schedule_of(await find_schedule(state, name))
 
 
 async def deactivate_schedule(sdk: SdkCall) -> dict[str, Any]:
     """Make no more runs by the clock."""
-    return schedule_of(await pause_schedule(sdk.call.client, sdk.path["id"], ACTOR))
+    return schedule_of(await pause_schedule(sdk.call.client, await _name(sdk), ACTOR))
 
 
 async def activate_schedule(sdk: SdkCall) -> dict[str, Any]:
     """Make runs by the clock again; one that does stays as it is."""
+    name = await _name(sdk)
     async with sdk.call.state() as state:
-        found = await find_schedule(state, sdk.path["id"])
+        found = await find_schedule(state, name)
     if found.paused_at is not None:
         found = await resume_schedule(sdk.call.client, found.name, ACTOR)
     return schedule_of(found)
@@ -77,13 +79,24 @@ async def update_schedule(sdk: SdkCall) -> dict[str, Any]:
     """Change a schedule that a client made."""
     body = await body_of(sdk.request, NewSchedule)
     made = _made(sdk, body)
-    return schedule_of(await change_schedule(sdk.call.client, sdk.path["id"], made, ACTOR))
+    return schedule_of(await change_schedule(sdk.call.client, await _name(sdk), made, ACTOR))
 
 
 async def remove_schedule(sdk: SdkCall) -> dict[str, Any]:
     """Delete a schedule that a client made."""
-    await delete_schedule(sdk.call.client, sdk.path["id"], ACTOR)
-    return {"id": sdk.path["id"]}
+    name = await _name(sdk)
+    await delete_schedule(sdk.call.client, name, ACTOR)
+    return {"id": name}
+
+
+async def _name(sdk: SdkCall) -> str:
+    """Return the name of the schedule in the path, where its deduplication key may stand."""
+    given = sdk.path["id"]
+    async with sdk.call.state() as state:
+        found = await list_schedules(state)
+    by_key = {schedule.deduplication_key: schedule.name for schedule in found}
+    is_name = given in {schedule.name for schedule in found}
+    return given if is_name else by_key.get(short_key(given), given)
 
 
 def _made(sdk: SdkCall, body: NewSchedule) -> MadeSchedule:

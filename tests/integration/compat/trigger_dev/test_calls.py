@@ -340,6 +340,18 @@ def test_a_schedule_that_a_client_made_outlives_apply_and_tells_whom_it_is_for(
     assert (payload["schedule"], payload["external_id"]) == (made["id"], "ann")
 
 
+def test_a_schedule_is_found_by_its_deduplication_key_too(site: CompatSite) -> None:
+    body = {"task": "greet", "cron": "0 3 * * *", "deduplicationKey": "k" * 600}
+    made = site.done("POST", "/api/v1/schedules", body)
+    path = f"/api/v1/schedules/{'k' * 600}"
+    assert site.done("GET", path)["id"] == made["id"]
+    assert not site.done("POST", f"{path}/deactivate")["active"]
+    assert site.done("POST", f"{path}/activate")["active"]
+    changed = site.done("PUT", path, {"task": "greet", "cron": "0 4 * * *"})
+    assert (changed["id"], changed["generator"]["expression"]) == (made["id"], "0 4 * * *")
+    assert site.done("DELETE", path)["id"] == made["id"]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.compat.sequin.test_import import imported
 from triggerkit.compat.sequin.configuration.convert import convert
 from triggerkit.compat.sequin.configuration.document import read_document
+from triggerkit.compat.sequin.configuration.endpoints import with_path
 from triggerkit.compat.sequin.configuration.report import Imported
 from triggerkit.compat.sequin.configuration.toml import toml_of
 from triggerkit.consumers.declare.declaration import read_file
@@ -144,7 +145,8 @@ http_endpoints:
         "${A_B_TOKEN_2}",
         "${ENDPOINT_1A_TOKEN}",
     ]
-    assert set(found.settings) == {"A_B_TOKEN", "A_B_TOKEN_2", "ENDPOINT_1A_TOKEN"}
+    own = {"TRIGGERKIT_ENCRYPTION_KEY"}
+    assert set(found.settings) - own == {"A_B_TOKEN", "A_B_TOKEN_2", "ENDPOINT_1A_TOKEN"}
 
 
 def test_sinks_of_another_database_are_left_out(tmp_path: Path) -> None:
@@ -286,3 +288,21 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
     text = "sinks:\n  - {name: a, table: t, destination: {type: sequin_stream}}\n"
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert list(convert(read_document(path), {}).consumers) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://h", "http://h/x"),
+        ("http://h//", "http://h/x"),
+        ("http://h/a?b=c/", "http://h/a/x?b=c/"),
+        ("${URL}", "${URL}/x"),
+        ("${URL}/", "${URL}/x"),
+        ("${URL:-http://h/}", "${URL:-http://h}/x"),
+        ("${URL:-http://h/?a=b}", "${URL:-http://h/?a=b}/x"),
+        ("${URL}/a?b=c", "${URL}/a/x?b=c"),
+    ],
+)
+def test_a_sinks_path_stands_behind_the_address(url: str, expected: str) -> None:
+    assert with_path(url, "/x") == with_path(url, "x") == expected
+    assert with_path(url, "/") == with_path(url, "") == url

@@ -50,6 +50,9 @@ def convert(document: Mapping[str, Any], environment: Mapping[str, str]) -> Impo
             _function(function)
     top.end()
     _check(into)
+    if any("headers" in values for values in into.endpoints.values()):
+        # They are stored encrypted.
+        into.settings["TRIGGERKIT_ENCRYPTION_KEY"] = None
     return into
 
 

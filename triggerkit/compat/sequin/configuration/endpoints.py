@@ -33,8 +33,15 @@ def read_endpoint(section: Section) -> tuple[str, dict[str, Any]] | None:
 
 
 def with_path(url: str, path: str) -> str:
-    """Return an endpoint's address with a sink's path behind it."""
-    return f"{url.rstrip('/')}/{path.lstrip('/')}" if path.strip("/") else url
+    """Return an endpoint's address with a sink's path behind it, before a query."""
+    if not path.strip("/"):
+        return url
+    address, mark, query = url.partition("?")
+    if "}" in query:
+        address, mark, query = url, "", ""
+    # The end may be that of a variable's default.
+    base = re.sub(r"/*(\}?)\Z", r"\1", address, count=1)
+    return f"{base}/{path.lstrip('/')}{mark}{query}"
 
 
 def _address(section: Section) -> tuple[str | None, bool]:
