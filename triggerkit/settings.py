@@ -32,8 +32,9 @@ from triggerkit.configuration.addresses import (
     read_database_url,
     read_server_url,
 )
+from triggerkit.configuration.log_settings import LogSettings
 from triggerkit.configuration.process_settings import ProcessSettings
-from triggerkit.configuration.quantities import BYTES, SECONDS
+from triggerkit.configuration.quantities import SECONDS
 from triggerkit.configuration.secret_text import key_bytes, split_secrets
 from triggerkit.errors import ConfigurationError
 from triggerkit.signature import read_secret
@@ -51,14 +52,11 @@ ENCRYPTION_KEY_BYTES = 32
 #: The longest that can be kept: a hundred years, which Postgres can take from any date.
 LONGEST_KEPT_S = 36_500 * 86_400
 
-#: The largest log: what a bigint counts.
-LARGEST_LOG_BYTES = 10**18
-
 #: What the settings of Kafka's client begin with: a property's name follows, as `SASL_USERNAME`.
 KAFKA = "KAFKA_"
 
 
-class Settings(ProcessSettings):
+class Settings(ProcessSettings, LogSettings):
     """Every setting, named as in the environment but in lower case."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -79,7 +77,6 @@ class Settings(ProcessSettings):
     triggerkit_port: int = Field(default=8000, ge=0, le=65535)
     triggerkit_allow_networks: str = ""
     triggerkit_log_keep: str = "7d"
-    triggerkit_log_max_bytes: str = "20GB"
     triggerkit_runs_keep: str = "7d"
     triggerkit_pool_size: int = Field(default=8, ge=1, le=100)
     triggerkit_broker_url: SecretStr | None = None
@@ -141,13 +138,6 @@ class Settings(ProcessSettings):
     def _duration(cls, value: str) -> str:
         if SECONDS.read(value) > LONGEST_KEPT_S:
             raise ValueError(f"it is too long; the longest is {LONGEST_KEPT_S // 86_400}d")
-        return value
-
-    @field_validator("triggerkit_log_max_bytes")
-    @classmethod
-    def _size(cls, value: str) -> str:
-        if BYTES.read(value) > LARGEST_LOG_BYTES:
-            raise ValueError("it is too large; the largest is 1000000TB")
         return value
 
     @field_validator("triggerkit_public_url")
@@ -285,11 +275,6 @@ class Settings(ProcessSettings):
     def log_keep(self) -> timedelta:
         """Return the time that the log keeps what all consumers are past."""
         return timedelta(seconds=SECONDS.read(self.triggerkit_log_keep))
-
-    @property
-    def log_max_bytes(self) -> int:
-        """Return the log's limit in bytes; beyond it the oldest part goes, delivered or not."""
-        return int(BYTES.read(self.triggerkit_log_max_bytes))
 
     @property
     def runs_keep(self) -> timedelta:

@@ -176,3 +176,9 @@ def test_a_wrong_project_file_is_explained(tmp_path: Path, content: str, problem
 
 def test_a_project_without_a_file_has_its_tasks_in_tasks(tmp_path: Path) -> None:
     assert Project.load(tmp_path).tasks == ("tasks",)
+
+
+def test_a_log_on_kafka_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"TRIGGERKIT_LOG: .* not offered"):
+        Settings.parse({"TRIGGERKIT_LOG": "kafka"})
+    assert Settings.parse({"TRIGGERKIT_LOG": "postgres"}).triggerkit_log == "postgres"

@@ -6,7 +6,7 @@ from triggerkit.consumers.backfill.scheduler import Backfills
 from triggerkit.consumers.backfill.table import MARKER_PREFIX, Survivors
 from triggerkit.log.entry import Entry, Pending
 from triggerkit.log.followed import Moves, note_moves
-from triggerkit.log.writer import LogWriter, Statement
+from triggerkit.log.writing import Statement, Writing
 from triggerkit.lsn import Lsn
 from triggerkit.replication import heartbeat
 from triggerkit.replication.capture import TransactionPart
@@ -24,7 +24,7 @@ _HEARTBEAT = "UPDATE triggerkit.databases SET heartbeat_at = clock_timestamp() W
 class Appender:
     """Puts what capture reads into the log, with the backfills' rows at their markers' places."""
 
-    def __init__(self, writer: LogWriter, backfills: Backfills) -> None:
+    def __init__(self, writer: Writing, backfills: Backfills) -> None:
         self._writer = writer
         self._backfills = backfills
         self._survivors: list[Survivors] = []

@@ -77,7 +77,7 @@ class ConsumerDelivery:
         self.is_awaited = False
         #: Whether nothing more is to be sent.
         self.is_draining = False
-        self.barrier = Barrier(self.settles)
+        self.barrier = Barrier(self.settles, store.elsewhere(consumer.id))
         self.health = Health()
         self.turns = Turns()
         self.slots = PushSlots(consumer.definition.concurrency)

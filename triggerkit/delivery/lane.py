@@ -90,7 +90,7 @@ class Lane:
         while True:
             self._pass(max(await self._log.wait(self.cursor.position), self.cursor.position))
             await self._take_turn()
-            head = self._delivery.reader.head
+            head = self._log.head
             entries = await self._log.read(self.cursor.position, self._limit)
             batch = self._batch = await self._collect(entries) if entries else None
             if batch is not None and (batch.entries or batch.held):
@@ -141,7 +141,7 @@ class Lane:
                     batch.last = await self._log.wait(batch.last)
             except TimeoutError:
                 return
-            head = self._delivery.reader.head
+            head = self._log.head
             if entries := await self._log.read_on(batch.last):
                 await self._collect(entries, batch)
             else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from triggerkit.consumers.cursors.cursor import Cursor
+from triggerkit.consumers.cursors.store import Elsewhere
 from triggerkit.log.entry import Entry
 
 #: Pushes of a consumer under way at which it counts as busy: one is read while another is stored.
@@ -18,6 +19,9 @@ LINGER_S = 0.5
 
 #: Returns where a lane is, past what its consumer does not follow.
 Settle = Callable[[], Cursor]
+
+#: Seconds between two looks at what other processes stored.
+LOOK_S = 0.2
 
 
 class Turns:
@@ -59,8 +63,9 @@ class Barrier:
     what is before it; they find its echo in their partitions, where they wait until it is done.
     """
 
-    def __init__(self, settles: Sequence[Settle]) -> None:
+    def __init__(self, settles: Sequence[Settle], elsewhere: Elsewhere | None = None) -> None:
         self._settles = settles
+        self._elsewhere = elsewhere
         self._is_awaited = False
         self._changed = asyncio.Event()
 
@@ -74,6 +79,7 @@ class Barrier:
         """Return once all that is before `truncate` is done."""
         last = truncate.position - 1
         await self.until(lambda: all(settle().position >= last for settle in self._settles))
+        await self._until_elsewhere(lambda there: all(p >= last for p in there.values()))
 
     async def passed(self, echo: Entry) -> None:
         """Return once the truncate of `echo` is done, or is not under way."""
@@ -81,6 +87,7 @@ class Barrier:
         await self.until(
             lambda: all(c.position >= last for s in self._settles if (c := s()).partition == home)
         )
+        await self._until_elsewhere(lambda there: there.get(home, last) >= last)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return once `condition` holds, which something that is told of brings about."""
@@ -88,3 +95,10 @@ class Barrier:
             self._changed.clear()
             self._is_awaited = True
             await self._changed.wait()
+
+    async def _until_elsewhere(self, condition: Callable[[Mapping[int, int]], bool]) -> None:
+        """Return once `condition` holds of what other processes stored: each lane stores where it
+        is before it waits."""
+        if self._elsewhere is not None:
+            while not condition(await self._elsewhere()):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)

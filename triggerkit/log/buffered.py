@@ -32,10 +32,15 @@ class BufferedReader:
         self._kept: list[Entry] = []
         self._kept_after = 0
 
+    @property
+    def head(self) -> int:
+        """Return the position up to which all that there is can be read."""
+        return self._reader.head_of(self._partition)
+
     def nothing_up_to(self, after: int) -> int:
         """Return the position up to which nothing is known to be, after position `after`."""
         if self._followed.has_nothing_after(self._partition, after):
-            return max(after, self._reader.head)
+            return max(after, self.head)
         return after
 
     async def wait(self, after: int) -> int:

@@ -95,10 +95,10 @@ class Entry(NamedTuple):
             for partition in range(PARTITIONS)
         ]
 
-    def without_record(self) -> Entry:
-        """This entry, found to be larger than `LARGEST_BYTES`."""
+    def without_record(self, limit_bytes: int = LARGEST_BYTES) -> Entry:
+        """This entry, found to be larger than its log takes."""
         size_bytes = len(self.record or b"") + len(self.changes or b"")
-        fault = f"record of {size_bytes} bytes is larger than the limit of {LARGEST_BYTES}"
+        fault = f"record of {size_bytes} bytes is larger than the limit of {limit_bytes}"
         return self._replace(record=None, changes=None, unchanged=(), fault=fault)
 
 

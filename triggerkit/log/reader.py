@@ -124,6 +124,10 @@ class LogReader:
         self._is_growing = False
         self.head = head
 
+    def head_of(self, partition: int) -> int:  # noqa: ARG002
+        """Return the position up to which all that `partition` has is known of."""
+        return self.head
+
     def connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Return a connection to where the log is, for who looks for something else in it."""
         return self._pool.connection()

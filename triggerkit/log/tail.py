@@ -38,7 +38,8 @@ def in_order(lists: list[list[Entry]]) -> list[Entry]:
 class Tail:
     """Keeps all entries from position `first` on; none while that is None."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = TAIL_BYTES) -> None:
+        self._most_bytes = most_bytes
         self.first: int | None = None
         self._size_bytes = 0
         self._all: list[list[Entry]] = [[] for _ in range(PARTITIONS)]
@@ -63,7 +64,7 @@ class Tail:
         for partition, lists in by_partition.items():
             self._all[partition] += in_order(lists)
         self._size_bytes += sum(entry.size_bytes for entry in entries)
-        if self._size_bytes > TAIL_BYTES:
+        if self._size_bytes > self._most_bytes:
             # Half at once, so that it costs nothing per entry.
             self.forget_until((self.first + entries[-1].position) // 2)
         return moves

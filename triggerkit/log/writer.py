@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import psycopg
 
@@ -26,41 +26,22 @@ from triggerkit.log.followed import Moves, note_moves
 from triggerkit.log.tables import TABLE_BYTES, LogTables
 from triggerkit.log.trust import Since, Trust
 from triggerkit.log.unchanged import Lookup
+from triggerkit.log.writing import ADVANCE, OPEN, Statement
 from triggerkit.replication.sighting import Sighting
 from triggerkit.state.connect import connect
 
 #: An append of no more entries is one statement: a COPY takes five turns with the server.
 SMALL_APPEND = 8
 
-#: Takes over the log: from now on the previous writer is refused.
-_OPEN = """
-UPDATE triggerkit.databases SET writer_epoch = writer_epoch + 1 WHERE id = %s
-RETURNING writer_epoch, next_position, last_commit_lsn, epoch_position, slot_epoch
-"""
-
 _COPY = f"COPY triggerkit.events ({COPY_COLUMNS}) FROM STDIN"
-
-#: Moves the log's head. No row comes back when another writer took over.
-_ADVANCE = """
-UPDATE triggerkit.databases SET next_position = %s,
-    last_commit_lsn = greatest(last_commit_lsn, %s), confirmed_lsn = greatest(confirmed_lsn, %s)
-WHERE id = %s AND writer_epoch = %s AND next_position = %s
-"""
 
 #: A whole append of one entry and of more, with as many rows of values as entries.
 _APPENDS = [
-    f"WITH advanced AS ({_ADVANCE} RETURNING 1) "  # noqa: S608 - of constants
+    f"WITH advanced AS ({ADVANCE} RETURNING 1) "  # noqa: S608 - of constants
     f"INSERT INTO triggerkit.events ({COPY_COLUMNS}) SELECT entries.* "
     f"FROM (VALUES {', '.join([VALUES] * count)}) AS entries WHERE EXISTS (SELECT FROM advanced)"
     for count in range(1, SMALL_APPEND + 1)
 ]
-
-
-class Statement(NamedTuple):
-    """A statement that must be committed together with an append."""
-
-    query: str
-    parameters: Sequence[Any]
 
 
 class LogWriter:
@@ -129,7 +110,7 @@ class LogWriter:
                 await writer._end_copy()
 
     async def _take_over(self) -> None:
-        cursor = await self._connection.execute(_OPEN, [self.database_id])
+        cursor = await self._connection.execute(OPEN, [self.database_id])
         row = await cursor.fetchone()
         if row is None:
             raise Fenced(f"database {self.database_id} was removed from triggerkit.databases")
@@ -300,7 +281,7 @@ class LogWriter:
         await self._end_copy()
         reach("log-written")
         await self._begin()
-        cursor = await self._connection.execute(_ADVANCE, advance)
+        cursor = await self._connection.execute(ADVANCE, advance)
         if cursor.rowcount != 1:
             await self._connection.rollback()
             raise Fenced

@@ -31,7 +31,10 @@ from triggerkit.delivery.thread import DeliveryThread
 from triggerkit.delivery.tunnel.way import TunnelWay
 from triggerkit.encryption import Keyring
 from triggerkit.errors import CannotConnect, Fenced, SlotError, TriggerkitError
+from triggerkit.events.kafka.faults import KafkaFault
+from triggerkit.kafkalog.writer import KafkaLogWriter
 from triggerkit.log.writer import LogWriter
+from triggerkit.log.writing import Writing
 from triggerkit.project import Project
 from triggerkit.replication.capture import Capture
 from triggerkit.settings import Settings
@@ -51,12 +54,20 @@ from triggerkit.supervisor.streaming.source_server import (
     known_server,
     require_slot_epoch,
 )
+from triggerkit.supervisor.streaming.to_kafka import Deliveries, Elsewhere, MarkingAppender
 from triggerkit.supervisor.streaming.watching import Watch
 
 logger = logging.getLogger(__name__)
 
 #: What the stream outlasts: it is started again.
-_LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, SlotError, Fenced)
+_LOST = (
+    psycopg.OperationalError,
+    InsufficientPrivilege,
+    CannotConnect,
+    SlotError,
+    Fenced,
+    KafkaFault,
+)
 
 #: Connections to the state database: for cursors and reads of the log, and for what capture needs,
 #: which waits for none of them.
@@ -121,7 +132,7 @@ class Stream:
                 await self._capture(writer, deliveries, ready)
 
     async def _capture(
-        self, writer: LogWriter, deliveries: DeliveryThread, ready: Callable[[], None]
+        self, writer: Writing, deliveries: Deliveries, ready: Callable[[], None]
     ) -> None:
         database = self._database
         known = await known_server(self._states, database.id)
@@ -140,9 +151,12 @@ class Stream:
             await require_slot_epoch(self._states, database.id, writer.slot_epoch)
             await confirmed.compare(capture.confirmed_before)
             ready()
-            await ingest(capture, Appender(writer, self._backfills), deliveries.appended)
+            await ingest(capture, self._appender(writer), deliveries.appended)
 
-    async def _follow_state(self, deliveries: DeliveryThread, group: asyncio.TaskGroup) -> None:
+    def _appender(self, writer: Writing) -> Appender:
+        return Appender(writer, self._backfills)
+
+    async def _follow_state(self, deliveries: Deliveries, group: asyncio.TaskGroup) -> None:
         """Run backfills, and take in what was changed in the state while the stream runs."""
         async with await connect(self._settings.state_dsn, "triggerkit stream") as connection:
             await connection.execute(f"LISTEN {CONSUMERS}")
@@ -158,7 +172,7 @@ class Stream:
                 async for _ in connection.notifies(timeout=look_again_s, stop_after=1):
                     pass
 
-    async def _backfill(self, backfill: TableBackfill, deliveries: DeliveryThread) -> None:
+    async def _backfill(self, backfill: TableBackfill, deliveries: Deliveries) -> None:
         table, consumer_id = backfill.backfill.table, backfill.backfill.consumer_id
         try:
             await backfill.run(deliveries.head, deliveries.refresh)
@@ -217,6 +231,26 @@ class Stream:
         return credentials_of(consumer.target, self._keyring, self._settings)
 
 
+class KafkaStream(Stream):
+    """One database's stream into a log on Kafka: it captures, and `triggerkit deliver` delivers."""
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Stream until canceled; a lost connection is made again."""
+        async with (
+            KafkaLogWriter.open(self._settings, self._database.id) as writer,
+            asyncio.TaskGroup() as group,
+        ):
+            elsewhere = Elsewhere(writer)
+            group.create_task(self._follow_state(elsewhere, group), name="follow state")
+            watch = Watch(self._settings, self._database, self._states)
+            group.create_task(watch.run(), name="watch the source's tables")
+            await self._capture(writer, elsewhere, ready)
+
+    def _appender(self, writer: Writing) -> Appender:
+        assert isinstance(writer, KafkaLogWriter)
+        return MarkingAppender(writer, self._backfills)
+
+
 async def run_stream(
     settings: Settings,
     ready: Callable[[], None],
@@ -243,6 +277,7 @@ async def _stream(
     database = await applied_database(settings, health)
     states = pool(settings.state_dsn, "triggerkit stream", size=CAPTURE_POOL_SIZE)
     recovery = Recovery("the stream's connection", _LOST, logger)
+    kind = KafkaStream if settings.triggerkit_log == "kafka" else Stream
     sys.setswitchinterval(SWITCH_S)
     if is_child():
         # `dev` shows each; elsewhere a line for each would be too many.
@@ -262,7 +297,7 @@ async def _stream(
             ):
                 # A server that went away took all of the pool's connections along.
                 await states.check()
-                await Stream(settings, project, database, states, health).run(started)
+                await kind(settings, project, database, states, health).run(started)
 
 
 async def applied_database(settings: Settings, health: ProcessHealth) -> Database:

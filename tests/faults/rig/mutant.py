@@ -23,7 +23,8 @@ from triggerkit.consumers.backfill.rows import Chunk
 from triggerkit.consumers.backfill.snapshot import TouchedKeys
 from triggerkit.consumers.backfill.table import TableBackfill
 from triggerkit.log.entry import Entry, Pending
-from triggerkit.log.writer import LogWriter, Statement
+from triggerkit.log.writer import LogWriter
+from triggerkit.log.writing import Statement
 from triggerkit.replication.capture import Capture, TransactionPart
 from triggerkit.replication.codec import tuples
 from triggerkit.replication.codec.frames import PrimaryKeepalive

@@ -16,7 +16,8 @@ from triggerkit.log import reader as reader_module
 from triggerkit.log import tables as tables_module
 from triggerkit.log.entry import PARTITIONS, Entry, Pending, partition_of
 from triggerkit.log.reader import ALL_PARTITIONS, LogReader
-from triggerkit.log.writer import LogWriter, Statement
+from triggerkit.log.writer import LogWriter
+from triggerkit.log.writing import Statement
 from triggerkit.lsn import Lsn
 from triggerkit.state.connect import pool
 from triggerkit.values import decoder_for

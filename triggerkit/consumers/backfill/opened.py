@@ -10,7 +10,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.backfill.rows import Bounds, Chunk, Place
 from triggerkit.consumers.definition import TableName
-from triggerkit.log.writer import Statement
+from triggerkit.log.writing import Statement
 
 #: From this position on, unrelated updates may be the only bearers of rows.
 _BEGIN = """

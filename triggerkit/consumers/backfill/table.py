@@ -33,7 +33,7 @@ from triggerkit.consumers.backfill.snapshot import Snapshot, TouchedKeys
 from triggerkit.consumers.backfill.throttle import Outstanding, RateLimit
 from triggerkit.failpoints import reach
 from triggerkit.log.entry import Pending
-from triggerkit.log.writer import Statement
+from triggerkit.log.writing import Statement
 from triggerkit.replication import wal_marker
 from triggerkit.replication.sighting import Sighting
 from triggerkit.state.connect import connect

@@ -17,7 +17,8 @@ class Cursor:
     All up to and including `position` is done. `batch_id` and `batch_last` are set from before an
     attempt is sent until its outcome is noted; `attempt` counts the attempts of that batch, and
     `settled` are the positions up to `batch_last` that were set aside when it was made. `version`
-    and `stored_position` are of the row as it is stored.
+    and `stored_position` are of the row as it is stored. `owner` is the claim of the process that
+    has the partition, where several deliver.
     """
 
     consumer_id: int
@@ -29,6 +30,7 @@ class Cursor:
     settled: list[int]
     version: str
     stored_position: int
+    owner: str | None = None
 
     def passed(self, position: int) -> Cursor:
         """Return the cursor past entries that are not wanted; only memory knows of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -30,7 +30,7 @@ WHERE k.consumer_id = %s ORDER BY k.partition
 """
 
 _RELOAD = """
-SELECT k.xmin::text, k.position, k.batch_id
+SELECT k.xmin::text, k.position, k.batch_id, k.owner
 FROM triggerkit.cursors k
 JOIN triggerkit.consumers c ON c.id = k.consumer_id AND c.replay_epoch = %s
 WHERE k.consumer_id = %s AND k.partition = %s
@@ -77,6 +77,9 @@ noted AS (
 SELECT version FROM moved
 """
 
+#: Returns the stored positions in the partitions that other processes have.
+Elsewhere = Callable[[], Awaitable[Mapping[int, int]]]
+
 #: How the error of a consumer begins whose function cannot be loaded.
 UNLOADABLE = "cannot run: "
 
@@ -110,6 +113,11 @@ class CursorStore:
         ):
             await cursor.execute(_LOAD, [consumer.replay_epoch, consumer.id])
             return await cursor.fetchall()
+
+    def elsewhere(self, consumer_id: int) -> Elsewhere | None:  # noqa: ARG002
+        """Return what tells how far a consumer is in partitions that other processes have; None
+        where one process has all."""
+        return None
 
     async def begin(
         self,
@@ -284,9 +292,9 @@ async def look_again(
     row = await answer.fetchone()
     if row is None:
         raise CursorMoved
-    version, position, batch_id = row
+    version, position, batch_id, owner = row
     is_within = cursor.stored_position <= position <= cursor.position
-    if batch_id is not None or not is_within:
+    if batch_id is not None or not is_within or owner != cursor.owner:
         raise CursorMoved
     return replace(cursor, version=version)
 

@@ -46,7 +46,7 @@ WHERE parked.state NOT IN {IN_THE_WAY}
 """  # noqa: S608 - of constants
 
 #: Heads of keys by the time they are due, and the seconds until then.
-_DUE = f"""
+DUE = f"""
 SELECT partition, position, key, attempts, failures, status, parked_at, idempotency_key,
        extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in_s
 FROM triggerkit.parked p
@@ -167,7 +167,7 @@ class ParkedStore:
             self._pool.connection() as connection,
             connection.cursor(row_factory=class_row(Head)) as cursor,
         ):
-            await cursor.execute(_DUE, [consumer_id, list(but), limit])
+            await cursor.execute(DUE, [consumer_id, list(but), limit])
             return await cursor.fetchall()
 
     async def begin(self, consumer_id: int, head: Head, failures: int) -> bytes | None:

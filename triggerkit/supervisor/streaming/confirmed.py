@@ -10,7 +10,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.declare.plan import stored_consumers
 from triggerkit.consumers.gap import mark_gap
 from triggerkit.errors import Fenced
-from triggerkit.log.writer import LogWriter
+from triggerkit.log.writing import Writing
 from triggerkit.lsn import Lsn
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Confirmed:
     restored from a backup, or its server did not keep what it had committed.
     """
 
-    def __init__(self, states: AsyncConnectionPool, writer: LogWriter) -> None:
+    def __init__(self, states: AsyncConnectionPool, writer: Writing) -> None:
         self._states = states
         self._writer = writer
         self._known: int | None = None

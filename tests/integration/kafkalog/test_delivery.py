@@ -1,0 +1,78 @@
+"""From a row's change through Kafka to a push: one process captures, others deliver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from tests.integration.kafkalog.delivering import streaming_over_kafka, with_log_on_kafka
+from tests.integration.pipeline import declare, execute
+from tests.kafka import KafkaServer
+from tests.receiver import Receiver
+from triggerkit import changes, rows
+from triggerkit.settings import Settings
+
+TABLE = (
+    "CREATE TABLE items (id bigint PRIMARY KEY, version int, note text)",
+    "ALTER TABLE items REPLICA IDENTITY FULL",
+)
+
+#: Seconds until something has come; a machine with other work on it is slow to start Kafka's group.
+PATIENCE_S = 60.0
+
+
+def versions(receiver: Receiver) -> dict[int, list[int]]:
+    """The versions of each row, in the order in which they came."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for message in receiver.messages:
+        if message["record"] is not None:
+            found[message["record"]["id"]].append(message["record"]["version"])
+    return found
+
+
+def test_changes_are_pushed_in_the_order_of_each_row(
+    settings: Settings, kafka_server: KafkaServer
+) -> None:
+    kafka = with_log_on_kafka(settings, kafka_server)
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(kafka, *TABLE)
+            await declare(kafka, receiver, changes("items", batch_size=7))
+            async with streaming_over_kafka(kafka, receiver):
+                await execute(kafka, "INSERT INTO items SELECT i, 0 FROM generate_series(1, 50) i")
+                for version in range(1, 5):
+                    await execute(kafka, f"UPDATE items SET version = {version}")
+                await receiver.until(lambda: len(receiver.messages) >= 250, PATIENCE_S)
+        assert versions(receiver) == {row: [0, 1, 2, 3, 4] for row in range(1, 51)}
+        assert len(receiver.messages) == 250
+
+    asyncio.run(scenario())
+
+
+def test_existing_rows_are_read_while_they_change(
+    settings: Settings, kafka_server: KafkaServer
+) -> None:
+    kafka = with_log_on_kafka(settings, kafka_server)
+    definition = rows("items", start="beginning", when_changed=["version"], batch_size=50)
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(
+                kafka, *TABLE, "INSERT INTO items SELECT i, 0 FROM generate_series(1, 3000) i"
+            )
+            await declare(kafka, receiver, definition)
+            async with streaming_over_kafka(kafka, receiver):
+                for number in range(10):
+                    # Of no column that counts: such a change may be the only bearer of its row.
+                    await execute(kafka, f"UPDATE items SET note = '{number}' WHERE id % 3 = 0")
+                await execute(kafka, "UPDATE items SET version = 1 WHERE id % 2 = 0")
+
+                def is_whole() -> bool:
+                    found = versions(receiver)
+                    last = {row: found[row][-1] for row in found}
+                    return last == {row: int(row % 2 == 0) for row in range(1, 3001)}
+
+                await receiver.until(is_whole, PATIENCE_S)
+
+    asyncio.run(scenario())

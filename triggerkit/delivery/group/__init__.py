@@ -1,0 +1,1 @@
+"""Deliveries of the partitions that one of several processes has."""

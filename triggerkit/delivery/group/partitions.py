@@ -1,0 +1,139 @@
+"""Deliver the partitions of a log on Kafka that this process has, as long as it has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.cursors.owned import OwnedCursors
+from triggerkit.delivery.consumer_delivery import CredentialsFor
+from triggerkit.delivery.direct.way import DirectWay
+from triggerkit.delivery.loop import DeliveryLoop
+from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.tunnel.way import TunnelWay
+from triggerkit.kafkalog.message import MARK
+from triggerkit.kafkalog.reader import KafkaLogReader
+from triggerkit.kafkalog.stored import StoredLog
+from triggerkit.log.entry import Entry
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two times that what was passed over is stored: truncates wait for it elsewhere.
+SAVE_S: Final = 2.0
+
+#: Seconds that pushes under way have when the partitions are given to others.
+GRACE_S: Final = 5.0
+
+#: Makes the deliveries of what is read and stored so; they run in the group.
+MakeLoop = Callable[[KafkaLogReader, OwnedCursors, asyncio.TaskGroup], DeliveryLoop]
+
+
+def loops(
+    pusher: Pusher,
+    credentials_for: CredentialsFor,
+    direct: DirectWay,
+    tunnels: TunnelWay | None = None,
+) -> MakeLoop:
+    """Return what makes deliveries by these ways."""
+
+    def make(reader: KafkaLogReader, store: OwnedCursors, group: asyncio.TaskGroup) -> DeliveryLoop:
+        return DeliveryLoop(reader, store, pusher, credentials_for, direct, group, None, tunnels)
+
+    return make
+
+
+class Partitions:
+    """The partitions of this process: claimed, delivered, and given up, again and again."""
+
+    def __init__(
+        self,
+        states: AsyncConnectionPool,
+        database_id: int,
+        stored: StoredLog,
+        make: MakeLoop,
+        group: asyncio.TaskGroup,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called when this process has begun with other partitions."""
+        self._states = states
+        self._database_id = database_id
+        self._stored = stored
+        self._make = make
+        self._group = group
+        self._changed = changed
+        self._store: OwnedCursors | None = None
+        self._reader: KafkaLogReader | None = None
+        self._loop: DeliveryLoop | None = None
+        self._delivering: asyncio.Task[None] | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """Return the partitions that are delivered now."""
+        return [] if self._loop is None or self._store is None else self._store.partitions
+
+    async def claim(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Take the partitions, whoever has them; return the offsets from which on to be told."""
+        self._store = OwnedCursors(self._states, self._database_id, partitions)
+        await self._store.claim()
+        ends = await self._stored.ends(partitions)
+        heads = {n: end.last.entry.position for n, end in ends.items() if end.last is not None}
+        self._reader = KafkaLogReader(self._states, self._database_id, heads, self._stored)
+        return {number: end.offset for number, end in ends.items()}
+
+    async def begin(self) -> None:
+        """Deliver what was claimed."""
+        begun = asyncio.Event()
+        self._delivering = self._group.create_task(self._deliver(begun), name="partitions")
+        waiting = asyncio.ensure_future(begun.wait())
+        await asyncio.wait({waiting, self._delivering}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        self._changed()
+
+    async def end(self, *, in_order: bool) -> None:
+        """Deliver no more; in order, what is under way is ended before."""
+        loop, task = self._loop, self._delivering
+        self._loop = self._delivering = None
+        if loop is not None and in_order:
+            await loop.drain(GRACE_S)
+            await self._save(loop)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        self._changed()
+
+    async def came(self, entries: Mapping[int, list[Entry]]) -> None:
+        """Take in what came: what consumers are is looked at anew at marks, since what is behind
+        one may be wanted for a backfill that began before it."""
+        if any(entry.action == MARK for some in entries.values() for entry in some):
+            await self.refresh()
+        if self._reader is not None:
+            for partition, some in entries.items():
+                self._reader.came(partition, some)
+
+    async def refresh(self) -> None:
+        """Take in what was changed in the state."""
+        if self._loop is not None:
+            await self._loop.refresh()
+
+    async def _deliver(self, begun: asyncio.Event) -> None:
+        assert self._store is not None
+        assert self._reader is not None
+        async with asyncio.TaskGroup() as group:
+            loop = self._make(self._reader, self._store, group)
+            try:
+                await loop.refresh()
+                self._loop = loop
+                begun.set()
+                while True:
+                    await asyncio.sleep(SAVE_S)
+                    await self._save(loop)
+            finally:
+                await loop.end()
+
+    async def _save(self, loop: DeliveryLoop) -> None:
+        if self._store is not None:
+            await self._store.save(loop.progress())

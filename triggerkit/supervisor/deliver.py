@@ -1,0 +1,129 @@
+"""The `deliver` process: deliveries from a log on Kafka, shared by as many as there are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import psycopg
+from psycopg.errors import InsufficientPrivilege
+from psycopg_pool import AsyncConnectionPool
+
+from triggerkit.consumers.consumer import Consumer
+from triggerkit.consumers.source.database import Database
+from triggerkit.delivery.credentials import Credentials, credentials_of
+from triggerkit.delivery.direct.way import DirectWay
+from triggerkit.delivery.group.partitions import Partitions, loops
+from triggerkit.delivery.http.network import reachable
+from triggerkit.delivery.push import Pusher
+from triggerkit.delivery.tunnel.way import TunnelWay
+from triggerkit.encryption import Keyring
+from triggerkit.errors import CannotConnect
+from triggerkit.events.kafka.faults import KafkaFault
+from triggerkit.kafkalog.member import Member
+from triggerkit.kafkalog.stored import StoredLog
+from triggerkit.kafkalog.topic import ensure_topic, require_kafka, topic_name
+from triggerkit.project import Project
+from triggerkit.settings import Settings
+from triggerkit.state.channels import CONSUMERS
+from triggerkit.state.connect import connect, pool
+from triggerkit.state.recovery import Recovery
+from triggerkit.supervisor.probes.process_health import ProcessHealth
+from triggerkit.supervisor.stream import applied_database
+
+logger = logging.getLogger(__name__)
+
+#: What the deliveries outlast: they are started again.
+_LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, KafkaFault)
+
+#: Connections to the state database.
+POOL_SIZE = 6
+
+
+class Delivering:
+    """One process of the group that delivers from one database's log."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        project: Project,
+        database: Database,
+        states: AsyncConnectionPool,
+    ) -> None:
+        self._settings = settings
+        self._project = project
+        self._database = database
+        self._states = states
+        self._keyring = Keyring(settings.encryption_keys)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Deliver until canceled what this process is given; `ready` is called as it begins."""
+        settings, states, database = self._settings, self._states, self._database
+        kafka = require_kafka(settings)
+        async with states.connection() as state:
+            name = await topic_name(state, database.id)
+        await ensure_topic(name, settings)
+        stored = StoredLog(kafka, name)
+        direct = DirectWay(settings, self._project, states)
+        tunnels = TunnelWay(settings.state_dsn, states)
+        reach = reachable(settings.triggerkit_allow_networks, settings.public_url)
+        try:
+            async with Pusher(reach) as pusher, asyncio.TaskGroup() as group:
+                make = loops(pusher, self._credentials, direct, tunnels)
+                partitions = Partitions(states, database.id, stored, make, group, ready)
+                following = group.create_task(self._follow(partitions), name="follow state")
+                try:
+                    await Member(kafka, name, partitions).run()
+                finally:
+                    following.cancel()
+        finally:
+            await direct.close()
+            await tunnels.close()
+            await stored.close()
+
+    async def _follow(self, partitions: Partitions) -> None:
+        async with await connect(self._settings.state_dsn, "triggerkit deliver") as connection:
+            await connection.execute(f"LISTEN {CONSUMERS}")
+            while True:
+                await partitions.refresh()
+                async for _ in connection.notifies(stop_after=1):
+                    pass
+
+    def _credentials(self, consumer: Consumer) -> Credentials:
+        if consumer.target is None:
+            return Credentials()
+        return credentials_of(consumer.target, self._keyring, self._settings)
+
+
+async def run_deliver(
+    settings: Settings,
+    ready: Callable[[], None],
+    project: Project | None = None,
+    health: ProcessHealth | None = None,
+) -> None:
+    """Deliver from the log of the source database until canceled; see `run_stream`."""
+    health = health or ProcessHealth()
+    turning = asyncio.create_task(health.turn("event loop"), name="turns of the event loop")
+    try:
+        await _deliver(settings, ready, project or Project.load(), health)
+    finally:
+        turning.cancel()
+
+
+async def _deliver(
+    settings: Settings, ready: Callable[[], None], project: Project, health: ProcessHealth
+) -> None:
+    database = await applied_database(settings, health)
+    recovery = Recovery("the deliveries' connection", _LOST, logger)
+
+    def started() -> None:
+        recovery.succeeded()
+        health.works("active")
+        ready()
+
+    async with pool(settings.state_dsn, "triggerkit deliver", size=POOL_SIZE) as states:
+        while True:
+            async with recovery.attempt(), health.unless_lost("log"):
+                await states.check()
+                await Delivering(settings, project, database, states).run(started)
