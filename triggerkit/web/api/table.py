@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from triggerkit.web.api import (
-    audit,
+from triggerkit.web.api import audit, pulling, traces, why
+from triggerkit.web.api.captured import (
     backfills,
     consumers,
     databases,
     endpoints,
     events,
     messages,
-    pulling,
-    running,
-    runs,
-    traces,
-    triggers,
-    why,
 )
+from triggerkit.web.api.executed import running, runs, triggers
 from triggerkit.web.api.operation import Operation
 
 #: Where the API is.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from triggerkit.web.api.endpoints import store_of
-from triggerkit.web.api.endpoints import test_endpoint as send_test
+from triggerkit.web.api.captured.endpoints import store_of
+from triggerkit.web.api.captured.endpoints import test_endpoint as send_test
 from triggerkit.web.dashboard.page import ACTOR, Answer, Asked, Moved, Route, Shown
 
 

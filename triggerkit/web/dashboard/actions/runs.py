@@ -9,8 +9,8 @@ from triggerkit.configuration.moments import moment_ahead, seconds_until
 from triggerkit.errors import ConfigurationError, InvalidPayload
 from triggerkit.runs.admin.control import cancel_run, reschedule_run
 from triggerkit.tasks.replay import Edited, Replayer
-from triggerkit.web.api.run_models import Run
-from triggerkit.web.api.runs import show_one_run
+from triggerkit.web.api.executed.run_models import Run
+from triggerkit.web.api.executed.runs import show_one_run
 from triggerkit.web.dashboard.actions.payload_form import (
     edited_text,
     problem_lines,

@@ -15,8 +15,8 @@ from triggerkit.consumers.source.tables import MOST_TABLES, known_tables
 from triggerkit.consumers.trace.preview import Preview, Tried, preview
 from triggerkit.errors import ConfigurationError, TriggerkitError, WouldLose
 from triggerkit.log.json_object import show_object
-from triggerkit.web.api.consumers import editor_of
-from triggerkit.web.api.endpoints import list_endpoints
+from triggerkit.web.api.captured.consumers import editor_of
+from triggerkit.web.api.captured.endpoints import list_endpoints
 from triggerkit.web.api.problems import status_of
 from triggerkit.web.dashboard.forms.consumer_fields import (
     ACTIONS,

@@ -14,7 +14,7 @@ from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.signing import OF_KNOWN, OF_NEW, signed
 from triggerkit.consumers.endpoints.store import only_api
 from triggerkit.errors import InvalidEndpoint, TriggerkitError
-from triggerkit.web.api.endpoints import EditEndpoint, edited, show_endpoint, store_of
+from triggerkit.web.api.captured.endpoints import EditEndpoint, edited, show_endpoint, store_of
 from triggerkit.web.api.problems import status_of
 from triggerkit.web.dashboard.forms.seen import changed_since, outdated, shown_with
 from triggerkit.web.dashboard.forms.typed import Typed

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from triggerkit.web.api.backfills import Which, list_backfills
-from triggerkit.web.api.consumers import list_consumers, show_consumer, show_health
-from triggerkit.web.api.messages import ParkedFilter, list_messages
+from triggerkit.web.api.captured.backfills import Which, list_backfills
+from triggerkit.web.api.captured.consumers import list_consumers, show_consumer, show_health
+from triggerkit.web.api.captured.messages import ParkedFilter, list_messages
 from triggerkit.web.dashboard.forms.declared import declared_at
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 

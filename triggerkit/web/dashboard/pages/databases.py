@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from triggerkit.errors import CannotConnect, ConfigurationError
-from triggerkit.web.api.databases import list_databases, show_database, show_health, show_healths
+from triggerkit.web.api.captured.databases import (
+    list_databases,
+    show_database,
+    show_health,
+    show_healths,
+)
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 
 

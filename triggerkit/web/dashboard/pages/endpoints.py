@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from triggerkit.consumers.trace.answers import last_answers
-from triggerkit.web.api.endpoints import list_endpoints
-from triggerkit.web.api.endpoints import show_endpoint as find_endpoint
+from triggerkit.web.api.captured.endpoints import list_endpoints
+from triggerkit.web.api.captured.endpoints import show_endpoint as find_endpoint
 from triggerkit.web.dashboard.forms.declared import declared_at
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 

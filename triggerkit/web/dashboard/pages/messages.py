@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from triggerkit.consumers.parked.manage import Parked
 from triggerkit.consumers.parked.states import PARKED_STATES
 from triggerkit.errors import UnknownConsumer
-from triggerkit.web.api.messages import ParkedFilter, list_messages, show_message
+from triggerkit.web.api.captured.messages import ParkedFilter, list_messages, show_message
 from triggerkit.web.api.problems import NotFound
 from triggerkit.web.bulk.verbs import verbs_of_messages
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown

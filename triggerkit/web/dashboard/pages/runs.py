@@ -26,8 +26,8 @@ from triggerkit.runs.admin.error_groups import own_places
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.run import FINAL, Status
 from triggerkit.state.reading import Reads, Together
-from triggerkit.web.api.run_models import Run, RunSpan, Wanted, WantedPage
-from triggerkit.web.api.runs import run_of
+from triggerkit.web.api.executed.run_models import Run, RunSpan, Wanted, WantedPage
+from triggerkit.web.api.executed.runs import run_of
 from triggerkit.web.bulk.verbs import verbs_of_runs
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown

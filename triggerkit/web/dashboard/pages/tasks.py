@@ -17,8 +17,8 @@ from triggerkit.runs.admin.tasks import TaskCounts, count_tasks
 from triggerkit.runs.keeper.rollups import Step, percentile_s
 from triggerkit.state.reading import Reads, Together
 from triggerkit.tasks.task import Task
+from triggerkit.web.api.executed.runs import run_of
 from triggerkit.web.api.problems import NotFound
-from triggerkit.web.api.runs import run_of
 from triggerkit.web.dashboard.charts import WINDOWS, charts_of, spark, window_of
 from triggerkit.web.dashboard.page import Answer, Asked, Route, Shown
 

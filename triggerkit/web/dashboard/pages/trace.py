@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from triggerkit.consumers.trace.latest import FoundChanges, Wanted, latest_changes
 from triggerkit.errors import TriggerkitError
-from triggerkit.web.api.databases import list_databases
+from triggerkit.web.api.captured.databases import list_databases
 from triggerkit.web.api.problems import NotFound
 from triggerkit.web.api.traces import TraceFilter, show_trace
 from triggerkit.web.dashboard.diff import columns_of, knows_old_values

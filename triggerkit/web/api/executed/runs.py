@@ -17,9 +17,9 @@ from triggerkit.runs.admin.control import cancel_run, cancel_runs, reschedule_ru
 from triggerkit.runs.admin.error_groups import group_errors
 from triggerkit.state.reading import Reads
 from triggerkit.tasks.replay import Edited, Replayer
+from triggerkit.web.api.executed.run_models import Run, RunSummary, Text, Wanted, WantedPage
+from triggerkit.web.api.executed.triggers import Moment
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
-from triggerkit.web.api.run_models import Run, RunSummary, Text, Wanted, WantedPage
-from triggerkit.web.api.triggers import Moment
 
 #: Most runs that one request cancels or replays.
 MOST_AT_ONCE = 10_000

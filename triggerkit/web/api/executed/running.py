@@ -24,8 +24,8 @@ from triggerkit.runs.admin.schedules import (
 )
 from triggerkit.runs.admin.workers import WorkerInfo, list_workers
 from triggerkit.tasks.queue import Queue
+from triggerkit.web.api.executed.runs import RunHandle
 from triggerkit.web.api.operation import ACTOR, Call, Given, Page
-from triggerkit.web.api.runs import RunHandle
 
 
 class QueueLimits(Given):

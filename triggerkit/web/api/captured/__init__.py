@@ -1,0 +1,1 @@
+"""What is captured, through the API: databases, consumers, endpoints, messages, users of events."""

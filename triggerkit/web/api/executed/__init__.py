@@ -1,0 +1,1 @@
+"""What is executed, through the API: runs and tasks, queues, schedules, workers."""
