@@ -3,7 +3,7 @@ import { createRequire } from "node:module";
 
 const [url, accessToken] = process.argv.slice(2);
 const sdk = createRequire(`${process.cwd()}/`)("@trigger.dev/sdk/v3");
-const { auth, batch, configure, idempotencyKeys, queues, runs, schedules, tasks, wait } = sdk;
+const { TriggerClient, auth, batch, configure, deployments, envvars, idempotencyKeys, queues, runs, schedules, tasks, wait } = sdk;
 configure({ baseURL: url, accessToken, requestOptions: { retry: { maxAttempts: 1 } } });
 
 const found = {};
@@ -132,6 +132,38 @@ await call("schedules.update", () => schedules.update(made.id, { task: "take-tic
 await call("schedules.del", () => schedules.del(made.id));
 await call("a schedule of code", () => schedules.update("tick-hourly", { task: "tick-hourly", cron: "0 5 * * *" }));
 await call("a schedule of a task that takes more", () => schedules.create({ ...clock, task: "take-order" }));
+
+async function* three() {
+  for (let n = 0; n < 3; n++) yield { payload: { n, at }, options: { tags: "of a stream" } };
+}
+const streamed = await call("a batch of a stream", () => tasks.batchTrigger("echo-payload", three()));
+await call("by its objects", () => batch.triggerByTask([{ task: { id: "echo-payload" }, payload: 1 }]));
+await call("the stream's runs", async () => {
+  const found = [];
+  for await (const run of runs.list({ tag: "of a stream", batch: streamed.batchId, status: ["QUEUED", "EXECUTING", "COMPLETED"], limit: 2 })) found.push(run.tags);
+  return found;
+});
+await call("an empty batch", () => tasks.batchTrigger("echo-payload", []));
+await call("too large a batch", () => tasks.batchTrigger("echo-payload", Array.from({ length: 1001 }, () => ({ payload: 1 }))));
+await call("a batch with a bad item", () => tasks.batchTrigger("take-order", [{ payload: { number: 1 } }, { payload: {} }]));
+await call("two values of a filter", () => page(runs.list({ tag: ["one", "two"] })));
+const client = new TriggerClient({ baseURL: url, accessToken, requestOptions: { retry: { maxAttempts: 1 } } });
+await call("another client", async () => {
+  const handle = await client.tasks.trigger("take-order", { number: 7 });
+  return await client.runs.poll(handle.id, { pollIntervalMs: 100 });
+});
+for (let n = 0; n < 5; n++) await schedules.create({ ...clock, deduplicationKey: `many ${n}` });
+const every = async (list) => {
+  const found = [];
+  for await (const one of list) found.push(one.id);
+  return found;
+};
+await call("every schedule", () => every(schedules.list({ perPage: 2 })));
+await call("every queue", () => every(queues.list({ perPage: 1 })));
+await call("a schedule by its key", () => schedules.retrieve("many 3"));
+await call("environment variables", () => envvars.list("proj_x", "dev"));
+await call("deployments of it", () => page(deployments.list()));
+await call("bulk", () => runs.bulk.cancel({ runIds: [echoed.id] }));
 
 await call("an unknown task", () => tasks.trigger("ecko-payload", 1));
 await call("a wrong payload", () => tasks.trigger("take-order", { number: "x" }));

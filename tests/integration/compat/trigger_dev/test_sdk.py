@@ -136,6 +136,7 @@ def test_calls_of_the_sdk_do_what_they_say_or_are_refused_in_words(
     _require_done(found)
     _require_keys(found)
     _require_payloads(found)
+    _require_lists(found)
     _require_words(found)
     _require_page(found)
 
@@ -196,7 +197,10 @@ def _require_done(found: dict[str, Any]) -> None:
     assert batch["runs"][1] in tagged
 
     by_batch = done["runs.list by batch"]
-    assert ([run["id"] for run in by_batch["data"]], by_batch["more"]) == ([batch["runs"][1]], True)
+    assert ({run["id"] for run in by_batch["data"]} < set(batch["runs"]), by_batch["more"]) == (
+        True,
+        True,
+    )
     assert done["runs.list of tests"]["data"] == []
 
     names = ("queues.pause", "queues.pause again", "queues.resume", "queues.resume again")
@@ -263,6 +267,29 @@ def _require_payloads(found: dict[str, Any]) -> None:
     ):
         call = found[f"a payload with {name}"]
         assert (call.get("status"), told in call.get("message", "")) == (422, True), (name, call)
+
+
+def _require_lists(found: dict[str, Any]) -> None:
+    done = {name: call["value"] for name, call in found.items() if "value" in call}
+    assert done["a batch of a stream"]["runCount"] == 3
+    assert done["by its objects"]["runCount"] == 1
+    assert done["the stream's runs"] == [["of a stream"]] * 3
+    client = done["another client"]
+    assert (client["status"], client["output"]) == ("COMPLETED", 7)
+    schedules, queues = done["every schedule"], done["every queue"]
+    assert len(schedules) == len(set(schedules)) == 6
+    assert sorted(queues) == ["queue_default", "queue_slow"]
+    assert done["a schedule by its key"]["deduplicationKey"] == "many 3"
+    for name, told in (
+        ("an empty batch", "runCount"),
+        ("too large a batch", "runCount"),
+        ("a batch with a bad item", "1.number: Field required"),
+        ("two values of a filter", "one at a time"),
+        ("environment variables", "environment variables are those of the processes"),
+        ("deployments of it", "nothing is deployed here"),
+        ("bulk", "bulk actions are the dashboard's"),
+    ):
+        assert told in found[name]["message"], (name, found[name])
 
 
 def _require_words(found: dict[str, Any]) -> None:
