@@ -182,7 +182,7 @@ def _token(context: typer.Context, given: str | None) -> str:
     source = context.get_parameter_source("token")
     is_typed = source is not None and source.name == "COMMANDLINE"
     is_place = text.startswith(("@", "env:"))
-    token = secret_given(text, "the token") if is_typed or is_place else text
+    token = secret_given(text, "the token") if is_typed or is_place else text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigurationError("--token is no token: it is empty, or has other characters")
     return token
