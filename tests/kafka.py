@@ -1,4 +1,4 @@
-"""A Kafka of the tests' own: one broker on loopback ports, with its own data, gone afterwards."""
+"""A Kafka of the tests' own: one broker on its own ports and data, gone afterwards."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ _TO_READ = (AclOperation.READ, AclOperation.DESCRIBE)
 class KafkaServer:
     """One broker, which keeps its data and its ports over restarts. It ends with this process."""
 
-    def __init__(self) -> None:
-        self._background = Background()
+    def __init__(self, host: str = "127.0.0.1", background: Background | None = None) -> None:
+        self._host = host
+        self._background = background or Background()
         self._home = Path(tempfile.mkdtemp(prefix="triggerkit-kafka-"))
         ports = (free_port() for _ in range(4))
         self._port, self._sasl_port, self._tls_port, self._controller_port = ports
@@ -64,12 +65,12 @@ class KafkaServer:
     @property
     def servers(self) -> str:
         """Where it listens without credentials."""
-        return f"127.0.0.1:{self._port}"
+        return f"{self._host}:{self._port}"
 
     @property
     def sasl_servers(self) -> str:
         """Where it asks for credentials."""
-        return f"127.0.0.1:{self._sasl_port}"
+        return f"{self._host}:{self._sasl_port}"
 
     @property
     def tls_servers(self) -> str:
@@ -240,7 +241,7 @@ class KafkaServer:
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         listeners = (
             f"PLAIN://{self.servers},SASL://{self.sasl_servers},TLS://{self.tls_servers},"
-            f"CONTROLLER://127.0.0.1:{self._controller_port}"
+            f"CONTROLLER://{self._host}:{self._controller_port}"
         )
         logins = {
             f"listener.name.{listener}.{mechanism.lower()}.sasl.jaas.config": module
@@ -251,7 +252,7 @@ class KafkaServer:
             **logins,
             "process.roles": "broker,controller",
             "node.id": 1,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
+            "controller.quorum.bootstrap.servers": f"{self._host}:{self._controller_port}",
             "listeners": listeners,
             "advertised.listeners": listeners,
             "listener.security.protocol.map": (

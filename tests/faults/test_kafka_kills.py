@@ -164,7 +164,7 @@ def run_with_faults(
                 await stream.ended()
             await stream.start()
         await asyncio.to_thread(_write_until, writer, changes)
-        await asyncio.to_thread(_until_written, settings)
+        await asyncio.to_thread(until_written, settings)
         await stream.kill()
 
     try:
@@ -184,7 +184,7 @@ def _restart(server: KafkaServer) -> None:
         pass
 
 
-def _until_written(settings: Settings) -> None:
+def until_written(settings: Settings) -> None:
     """Wait until all cursors are past the last change."""
     left = (
         "SELECT count(*) FROM triggerkit.cursors k JOIN triggerkit.events e "

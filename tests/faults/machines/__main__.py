@@ -1,16 +1,19 @@
 """Cut all pairs in all directions, and write the table of `docs/faults.md`.
 
-`python -m tests.faults.machines` runs all of it, which takes half an hour. Names of pairs, or parts
-of them, run those alone: their rows are written anew, and the others stay as they are.
+`python -m tests.faults.machines` runs all of it, which takes half an hour. Names of pairs run those
+alone: their rows are written anew, and the others stay as they are.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests import ROOT
+from tests.faults.machines import kafka_line
 from tests.faults.machines.clocks import faketime
 from tests.faults.machines.network import CannotMakeMachines
 from tests.faults.machines.partitions import CUT_S, PAIRS, Outcome, run_pair
@@ -22,6 +25,13 @@ HEAD = (
     "| between | both directions | requests dropped | answers dropped | messages | sent twice |\n"
     "| --- | --- | --- | --- | --- | --- |\n"
 )
+
+
+#: The runs by their names: each takes a folder.
+RUNS: dict[str, Callable[[Path], Outcome]] = {
+    **{str(pair): partial(run_pair, pair=pair) for pair in PAIRS},
+    kafka_line.NAME: kafka_line.run_kafka,
+}
 
 
 def row(outcome: Outcome) -> str:
@@ -38,7 +48,7 @@ def written(page: str, outcomes: list[Outcome]) -> str:
     old, separator, rest = after.partition("\n\n")
     rows = {line.split(" | ")[0].removeprefix("| "): f"{line}\n" for line in old.splitlines()}
     rows |= {outcome.pair: row(outcome) for outcome in outcomes}
-    lines = [rows[str(pair)] for pair in PAIRS if str(pair) in rows]
+    lines = [rows[name] for name in RUNS if name in rows]
     return before + HEAD + "".join(lines).rstrip("\n") + separator + rest
 
 
@@ -47,22 +57,22 @@ def main(names: list[str]) -> int:
     if faketime() is None:
         print("the clocks are not apart: install Debian's faketime")
     failed = []
-    for pair in PAIRS:
-        if names and not any(name in str(pair) for name in names):
+    for name, run in RUNS.items():
+        if names and name not in names:
             continue
         with tempfile.TemporaryDirectory(prefix="triggerkit-machines-") as folder:
             try:
-                outcome = run_pair(Path(folder), pair)
+                outcome = run(Path(folder))
             except CannotMakeMachines as error:
                 print(error)
                 return 1
             except AssertionError as error:
-                print(f"{pair}: {error}")
-                failed.append(pair)
+                print(f"{name}: {error}")
+                failed.append(name)
                 continue
         print(row(outcome), end="", flush=True)
         PAGE.write_text(written(PAGE.read_text(), [outcome]))
-    print(f"cut for {CUT_S:g} s each; failed: {', '.join(map(str, failed)) or 'none'}")
+    print(f"cut for {CUT_S:g} s each; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 
 

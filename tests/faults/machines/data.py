@@ -61,8 +61,7 @@ class DataMachine:
 
     def __init__(self, folder: Path, machine: Machine, subnet: str) -> None:
         self.source, self.state, self.transport = machine.addresses[:3]
-        background = Background()
-        background.run(_enter(machine))
+        background = entered_background(machine)
         self.servers = KillableServers(
             folder,
             _Postgres(folder, [self.source, self.state], subnet),
@@ -89,5 +88,12 @@ class DataMachine:
         return self.source, self.state
 
 
-async def _enter(machine: Machine) -> None:
-    machine.enter()
+def entered_background(machine: Machine) -> Background:
+    """An event loop on a machine: what it starts is there."""
+
+    async def enter() -> None:
+        machine.enter()
+
+    background = Background()
+    background.run(enter())
+    return background

@@ -50,6 +50,10 @@ _COMMON: Final[Mapping[str, str]] = {
     "client.id": "triggerkit",
     "reconnect.backoff.ms": "100",
     "reconnect.backoff.max.ms": "2000",
+    # A line that drops packets without a word is given up, and another one is tried.
+    "socket.timeout.ms": "20000",
+    "socket.connection.setup.timeout.ms": "10000",
+    "socket.keepalive.enable": "true",
     "log_level": "2",
 }
 
