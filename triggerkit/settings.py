@@ -29,6 +29,7 @@ from triggerkit.configuration.addresses import (
     bare_host,
     host_in_url,
     http_problem,
+    is_service_link,
     read_database_url,
     read_server_url,
 )
@@ -63,6 +64,7 @@ class Settings(ProcessSettings, LogSettings):
 
     database_url: SecretStr | None = None
     triggerkit_state_url: SecretStr | None = None
+    triggerkit_standby_url: SecretStr | None = None
     triggerkit_publication: str | None = Field(default=None, max_length=63)
     triggerkit_slot: str | None = Field(default=None, pattern="^[a-z0-9_]{1,63}$")
     redis_url: SecretStr | None = None
@@ -227,6 +229,15 @@ class Settings(ProcessSettings, LogSettings):
         return url
 
     @property
+    def slot_dsn(self) -> str:
+        """Connection string of the server that has the slot: a standby of the source's, if set."""
+        if self.triggerkit_standby_url is None:
+            return self.source_dsn
+        url = self.triggerkit_standby_url.get_secret_value()
+        read_database_url(url, "TRIGGERKIT_STANDBY_URL")
+        return url
+
+    @property
     def broker_dsn(self) -> str:
         """Connection string of Redis."""
         return self._required("redis_url", "redis://host:6379/0")
@@ -296,12 +307,6 @@ class Settings(ProcessSettings, LogSettings):
                 f"(for example {example}), or start `triggerkit dev`, which brings its own"
             )
         return value.get_secret_value()
-
-
-def is_service_link(port: str) -> bool:
-    """Tell whether it is what Kubernetes puts into the environment for a service of that name, such
-    as `tcp://10.0.0.1:8000`: no setting of ours."""
-    return port.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def own_environment(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A standby cannot be captured from: `check` names it, and where to go instead."""
+"""A standby where the primary belongs: `check` names it, and where to go instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def test_a_hot_standby_is_named(source: Source, database_url: str, redis_url: st
         check = found["primary server"]
         assert check.failed
         assert "hot standby" in check.detail
-        assert check.remedy == "set DATABASE_URL to the primary's address"
+        remedy = "set DATABASE_URL to the primary's address"
+        if source.version >= 16:
+            remedy += ", and TRIGGERKIT_STANDBY_URL to this one, to stream from it"
+        assert check.remedy == remedy
     finally:
         source.server.take_over()
         source.reconnect()

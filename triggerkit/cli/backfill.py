@@ -17,6 +17,7 @@ from triggerkit.cli.options import Json
 from triggerkit.cli.progress import Shown, bar, display, progress_text
 from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore, Started
 from triggerkit.consumers.definition import TableName
+from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
@@ -87,7 +88,8 @@ def start(
                 until=until,
                 rows_per_s=rows_per_second,
             )
-            return started, await _is_streamed(source, state, consumer)
+            async with CaptureNames.of(settings).slots(source) as slots:
+                return started, await _is_streamed(slots, state, consumer)
 
     started, is_streamed = asyncio.run(connected())
     for backfill in started:
@@ -183,10 +185,10 @@ async def _changed(act: Callable[[BackfillStore], Awaitable[T]]) -> T:
 
 
 async def _is_streamed(
-    source: psycopg.AsyncConnection, state: psycopg.AsyncConnection, consumer: str
+    slots: psycopg.AsyncConnection, state: psycopg.AsyncConnection, consumer: str
 ) -> bool:
     slot = await (await state.execute(_SLOT, [consumer])).fetchone()
-    cursor = await source.execute(_IS_STREAMED, slot)
+    cursor = await slots.execute(_IS_STREAMED, slot)
     return await cursor.fetchone() is not None
 
 

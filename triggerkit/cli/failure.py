@@ -50,7 +50,11 @@ def _of_postgres(error: psycopg.Error) -> TriggerkitError | None:
 
 
 def _of_others(error: BaseException) -> TriggerkitError | None:
-    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return PreflightFailed(
+            f"Redis refuses: {_first_line(error)}; `triggerkit check` says what to allow its user"
+        )
+    if isinstance(error, redis.AuthenticationError):
         return CannotConnect(
             "Redis refuses the user or password; correct them in REDIS_URL: "
             "redis://user:password@host:6379/0"

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from triggerkit.configuration.addresses import bare_host
-from triggerkit.settings import is_service_link
+from triggerkit.configuration.addresses import bare_host, is_service_link
 
 #: The greatest port there is.
 MAX_PORT = 65535

@@ -112,7 +112,7 @@ def shown_database(url: str, *, is_whole: bool = False) -> str:
     else:
         ports = ports * len(hosts) if len(ports) == 1 else ports
         places = ",".join(
-            _bracketed(host) + (f":{ports[i]}" if i < len(ports) and ports[i] else "")
+            bracketed(host) + (f":{ports[i]}" if i < len(ports) and ports[i] else "")
             for i, host in enumerate(hosts or ["localhost"])
         )
     listed = "&".join(f"{name}={quote(value, safe='/,')}" for name, value in query.items())
@@ -128,7 +128,7 @@ def shown_server(url: str) -> str:
     if _problem_of(url, _SERVERS) is not None:
         return "(unreadable)"
     parts = urlsplit(url)
-    place = _bracketed(parts.hostname or "") + ("" if parts.port is None else f":{parts.port}")
+    place = bracketed(parts.hostname or "") + ("" if parts.port is None else f":{parts.port}")
     return f"{parts.scheme}://{place}{parts.path}"
 
 
@@ -200,11 +200,18 @@ def bare_host(given: str) -> str:
     return host
 
 
+def is_service_link(port: str) -> bool:
+    """Tell whether it is what Kubernetes puts into the environment for a service of that name, such
+    as `tcp://10.0.0.1:8000`: no setting of ours."""
+    return port.startswith(("tcp://", "udp://", "sctp://"))
+
+
 def _is_port(port: str) -> bool:
     return port.isdecimal() and 0 < int(port) <= 65535
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """Return a host as it stands before a port."""
     return f"[{host}]" if ":" in host else host
 
 

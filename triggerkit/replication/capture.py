@@ -101,17 +101,19 @@ class Capture:
         known: Server | None = None,
         versions: Versions | None = None,
         remember: Callable[[Lsn], Awaitable[None]] | None = None,
+        primary_dsn: str | None = None,
     ) -> AsyncIterator[Self]:
         """Stream from the slot; transactions up to the commit LSN `after` are passed over.
 
         `known` is the server that those were streamed from, and `versions` remembers the relations
-        that were. Before anything is confirmed that is not handed over, `remember` is awaited.
+        that were. Before anything is confirmed that is not handed over, `remember` is awaited. With
+        a `primary_dsn` the server of the slot is a standby of that one.
 
         Raises:
             CannotConnect, SlotError: see `ReplicationConnection.open`.
         """
         async with AsyncExitStack() as stack:
-            catalog = Catalog(dsn, versions, publication)
+            catalog = Catalog(primary_dsn or dsn, versions, publication)
             stack.push_async_callback(catalog.close)
             async with answering():
                 last_xid = await catalog.last_xid()
@@ -119,7 +121,7 @@ class Capture:
                     dsn, slot_name, publication, known, after
                 )
             stack.push_async_callback(connection.close)
-            heartbeat = Heartbeat(dsn, connection)
+            heartbeat = Heartbeat(primary_dsn or dsn, connection)
             works = (
                 connection.keep_alive(),
                 connection.confirm_passed_over(remember or _nothing),

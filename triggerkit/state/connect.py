@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
 from triggerkit.configuration.addresses import read_database_url, shown_database
+from triggerkit.configuration.certificates import POSTGRES, certificate_problem
 from triggerkit.configuration.system_roots import find_system_roots
 from triggerkit.errors import CannotConnect
 from triggerkit.state.adapt import adapt
@@ -199,6 +200,8 @@ def _remedy(said: str) -> str:
     # PgBouncer, and those that speak as it does, of what they do not pass on.
     if _REFUSED in said:
         return "a pooler answers there; set the URL to the server's own address and port"
+    if problem := certificate_problem(said, POSTGRES):
+        return ": ".join(problem)
     return "check that the server runs and that the URL's host, user and password are correct"
 
 

@@ -84,11 +84,12 @@ class CapturedDatabase:
 
 
 async def database_health(
-    state: Reads, source: Reads | None, policy: Policy
+    state: Reads, source: Reads | None, policy: Policy, slots: Reads | None = None
 ) -> tuple[list[CapturedDatabase], list[Outlook]]:
     """Return all captured databases by name, and how near each one's log is to its limit.
 
-    Only the one behind `source` is looked at itself; without `source` none is.
+    Only the one behind `source` is looked at itself; without `source` none is. `slots` is the
+    standby that has the slot, where there is one.
     """
     databases, identity = await asyncio.gather(
         rows_of(state, _DATABASES, into=_Database), _identity(source)
@@ -96,7 +97,9 @@ async def database_health(
     asked = None if identity is None else _behind(identity, databases)
     found = await asyncio.gather(
         *(
-            _looked_at(state, source, database, identity if database == asked else None, policy)
+            _looked_at(
+                state, source, slots, database, identity if database == asked else None, policy
+            )
             for database in databases
         )
     )
@@ -110,6 +113,7 @@ async def _identity(source: Reads | None) -> SourceIdentity | None:
 async def _looked_at(
     state: Reads,
     source: Reads | None,
+    slots: Reads | None,
     database: _Database,
     identity: SourceIdentity | None,
     policy: Policy,
@@ -122,7 +126,7 @@ async def _looked_at(
     else:
         ahead, slot, of_tables = await asyncio.gather(
             outlook(state, database.id, policy),
-            read_slot(source, database.slot_name),
+            read_slot(slots or source, database.slot_name),
             _of_tables(state, source, database),
         )
         of_slot = _of_slot(database, slot, source.info.server_version)

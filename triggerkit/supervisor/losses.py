@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from triggerkit.runs.transport.base import TransportAway
 from triggerkit.runs.transport.open import rabbitmq
+from triggerkit.runs.transport.redis_rights import WATCHED
 from triggerkit.runs.transport.redis_url import read_redis_url
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect_blocking, pinned
@@ -173,7 +174,7 @@ def _hold_redis(dsn: str) -> Iterator[None]:
         options |= {"socket_keepalive": True, "socket_keepalive_options": _PROBES}
     with redis.Redis.from_url(dsn, **options) as client:
         subscription = client.pubsub()
-        subscription.subscribe("triggerkit:watch")
+        subscription.subscribe(WATCHED)
         for message in subscription.listen():
             if message["type"] == "subscribe":
                 yield

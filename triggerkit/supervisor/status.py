@@ -137,23 +137,31 @@ async def read_health(
 async def _health(settings: Settings, state: Together) -> _Health:
     async with AsyncExitStack() as stack:
         source: Together | None = state
+        slots: Together | None = None
         unreachable: list[Problem] = []
-        if settings.state_dsn != settings.source_dsn:
-            try:
-                found = await connect(settings.source_dsn, "triggerkit status")
-                await stack.enter_async_context(found)
-                source = await stack.enter_async_context(Together(found))
-            except CannotConnect as error:
-                source = None
-                remedy = "start that server, or correct DATABASE_URL"
-                unreachable = [Problem("unreachable", "error", str(error), remedy)]
+        url = "DATABASE_URL"
+        try:
+            if settings.state_dsn != settings.source_dsn:
+                source = await _reads(stack, settings.source_dsn)
+            if settings.slot_dsn != settings.source_dsn:
+                url = "TRIGGERKIT_STANDBY_URL"
+                slots = await _reads(stack, settings.slot_dsn)
+        except CannotConnect as error:
+            source = None
+            remedy = f"start that server, or correct {url}"
+            unreachable = [Problem("unreachable", "error", str(error), remedy)]
         (databases, outlooks), consumers, waiting, runs = await asyncio.gather(
-            database_health(state, source, policy_of(settings)),
+            database_health(state, source, policy_of(settings), slots),
             consumer_health(state),
             waiting_tasks(state),
             run_health(state),
         )
     return _Health(unreachable, databases, with_losses(consumers, outlooks), waiting, runs)
+
+
+async def _reads(stack: AsyncExitStack, dsn: str) -> Together:
+    connection = await stack.enter_async_context(await connect(dsn, "triggerkit status"))
+    return await stack.enter_async_context(Together(connection))
 
 
 def _shown_health(health: _Health, workers: Sequence[WorkerInfo]) -> dict[str, list[Shown]]:

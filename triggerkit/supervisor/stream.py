@@ -139,13 +139,14 @@ class Stream:
         confirmed = Confirmed(self._states, writer)
         await confirmed.recall()
         async with Capture.open(
-            self._settings.source_dsn,
+            self._settings.slot_dsn,
             database.slot_name,
             database.publication_name,
             writer.last_commit_lsn,
             known,
             StoredVersions(self._states, database.id),
             confirmed.remember,
+            self._settings.source_dsn,
         ) as capture:
             await follow_server(self._states, database.id, known, capture.server)
             await require_slot_epoch(self._states, database.id, writer.slot_epoch)

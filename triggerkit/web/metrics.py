@@ -82,10 +82,10 @@ class Metrics:
         self, stack: AsyncExitStack, state: psycopg.AsyncConnection
     ) -> psycopg.AsyncConnection | None:
         """Return a connection to the server that has the slots; None while it does not answer."""
-        if self._settings.triggerkit_state_url is None:
+        if self._settings.slot_dsn == self._settings.state_dsn:
             return state
         try:
-            source = await connect(self._settings.source_dsn, "triggerkit metrics")
+            source = await connect(self._settings.slot_dsn, "triggerkit metrics")
         except (CannotConnect, ConfigurationError):
             return None
         return await stack.enter_async_context(source)

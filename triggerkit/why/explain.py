@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.cursors.known import read_consumers
 from triggerkit.consumers.definition import TableName
-from triggerkit.consumers.source.database import Database
+from triggerkit.consumers.source.database import CaptureNames, Database
 from triggerkit.consumers.trace.changes import Trace, trace, traces_of
 from triggerkit.consumers.trace.runs import runs_made
 from triggerkit.errors import CannotConnect, ConfigurationError, TriggerkitError, UnknownRun
@@ -101,7 +101,8 @@ class Why:
             source = await self._source(stack, state)
             row = unread(values)
             if source is not None:
-                row = await look_at_row(source, database, table, values)
+                names = CaptureNames.of(self._settings)
+                row = await look_at_row(source, names, database, table, values)
             subject = Subject(str(table), row.values, consumer=consumer)
             async with Together(state) as reads:
                 known, capture, log = await asyncio.gather(

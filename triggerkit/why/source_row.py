@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.consumers.definition import TableName
-from triggerkit.consumers.source.database import Database
+from triggerkit.consumers.source.database import CaptureNames, Database
 from triggerkit.errors import ConfigurationError
 from triggerkit.replication.publication.tables import is_published
 from triggerkit.replication.slot.slot_state import SlotState, read_slot
@@ -57,17 +57,21 @@ def unread(values: Sequence[str]) -> SourceRow:
 
 
 async def look_at_row(
-    source: psycopg.AsyncConnection, database: Database, table: TableName, values: Sequence[str]
+    source: psycopg.AsyncConnection,
+    names: CaptureNames,
+    database: Database,
+    table: TableName,
+    values: Sequence[str],
 ) -> SourceRow:
     """Look up a row by the values of its key, as a person writes them.
 
     Raises:
         ConfigurationError: there is no such table, or the values do not fit its key.
     """
-    async with Together(source) as reads:
+    async with names.slots(source) as slots, Together(source) as reads:
         named, slot, published = await asyncio.gather(
             rows_of(reads, _KEY, table),
-            read_slot(reads, database.slot_name),
+            read_slot(reads if slots is source else slots, database.slot_name),
             is_published(reads, database.publication_name, (table.schema, table.name)),
         )
     if not named:

@@ -93,3 +93,16 @@ def _make_links(native: Path) -> None:
         source, target = (native.parent / link[end] for end in ("source", "target"))
         if not target.exists():
             target.symlink_to(os.path.relpath(source, target.parent))
+
+
+def programs_with_tls() -> tuple[int, Path]:
+    """The version and the folder of Debian's Postgres, which knows TLS: the others do not.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        raise Unavailable("there is no Postgres with TLS: install Debian's postgresql")
+    folder = found[-1].parent.parent
+    return int(folder.name), folder

@@ -52,24 +52,27 @@ _CONTENTS = (
 class Server:
     """One running Postgres of the major version `version`; it ends with this process."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, programs: Path | None = None, **settings: str) -> None:
         self.version = version
         self._background = Background()
         self._home = Path(tempfile.mkdtemp(prefix=f"triggerkit-{version}-"))
         self._home.chmod(0o755)
         self._data = self._home / "data"
         self._account = unprivileged_account() if running_as_root() else None
-        self._programs = Path()
+        self._programs = programs
+        #: What it is set to besides what all are, over restarts.
+        self._own = settings
         self._process: GuardedProcess | None = None
         self._in_recovery = False
 
-    def start(self) -> None:
-        """Make the data and start.
+    def start(self, **settings: str) -> None:
+        """Make the data and start, with settings that stay.
 
         Raises:
             Unavailable: there are no programs of this version.
         """
-        self._programs = programs_of(self.version, self._home, self._account)
+        self._own.update(settings)
+        self._programs = self._programs or programs_of(self.version, self._home, self._account)
         self._data.mkdir(mode=0o700)
         _give(self._data, self._account)
         initdb: list[str | Path] = [
@@ -88,6 +91,50 @@ class Server:
         """Stop in order, and start with other settings."""
         self._end()
         self._run(**settings)
+
+    def standby(self, name: str, **settings: str) -> Server:
+        """A standby of this server, which is restarted: it streams by a slot of its own."""
+        self._end()
+        other = Server(self.version, self._programs, **settings)
+        shutil.copytree(self._data, other._data)
+        request = other._data / "standby.signal"
+        request.touch()
+        for path in (other._data, *other._data.rglob("*")):
+            _give(path, self._account)
+        self._run()
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_create_physical_replication_slot(%s)", [name])
+        # The name of the database is for those who synchronize slots.
+        other._own["primary_conninfo"] = f"{self.url()} application_name={name}"
+        other._own["primary_slot_name"] = name
+        other._run(True)
+        return other
+
+    def restart_standby(self, **settings: str) -> None:
+        """Restart a standby with other settings."""
+        self._end()
+        self._run(True, **settings)
+
+    def take_the_lead(self) -> None:
+        """Have a standby that runs be a primary, which it stays."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+        for setting in ("primary_conninfo", "primary_slot_name"):
+            self._own.pop(setting, None)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self._process is not None:
+            self._background.run(self._process.stop(force=True))
+            self._process = None
+
+    def file(self, name: str, text: bytes) -> Path:
+        """A file that this server alone may read."""
+        path = self._home / name
+        path.write_bytes(text)
+        path.chmod(0o600)
+        _give(path, self._account)
+        return path
 
     def promote(self) -> None:
         """Go on as a standby does that takes over: on a new timeline, with slots and data."""
@@ -113,7 +160,8 @@ class Server:
 
     def url(self, database: str = "postgres") -> str:
         """The connection string of a database."""
-        return make_conninfo(host=str(self._home), user="postgres", dbname=database)
+        port = self._own.get("port", "5432")
+        return make_conninfo(host=str(self._home), port=port, user="postgres", dbname=database)
 
     def new_database(self) -> str:
         """A connection string to another database beside that of the tests."""
@@ -143,9 +191,12 @@ class Server:
 
     def _run(self, in_recovery: bool = False, /, **settings: str) -> None:
         self._in_recovery = in_recovery
-        options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
+        options = [
+            f"-c{name}={value}" for name, value in {**_SETTINGS, **self._own, **settings}.items()
+        ]
         socket = f"-cunix_socket_directories={self._home}"
         self._home.chmod(0o777)
+        assert self._programs is not None
         postgres = self._programs / "bin" / "postgres"
         command: list[str | Path] = [postgres, "-D", self._data, socket, *options]
         self._background.run(self._start(command))

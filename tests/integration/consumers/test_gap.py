@@ -121,8 +121,10 @@ def test_a_lost_slot_is_replaced_when_that_is_wanted_and_a_backfill_closes_the_g
 def test_an_apply_that_ends_as_it_made_the_new_slot_has_noted_the_gap(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def make_and_die(source: psycopg.AsyncConnection, slot_name: str) -> bool:
-        await ensure_slot(source, slot_name)
+    async def make_and_die(
+        source: psycopg.AsyncConnection, slot_name: str, primary: psycopg.AsyncConnection
+    ) -> bool:
+        await ensure_slot(source, slot_name, primary)
         raise KeyboardInterrupt
 
     async def scenario() -> None:

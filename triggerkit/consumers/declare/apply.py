@@ -88,7 +88,9 @@ async def apply(
     tables += planned.topics.tables
     done = [step.done for step in planned.preparations if _is_told(step, declarations)]
     done += await follow(source, state, database, tables)
-    done += await ensure_capture_slot(source, state, database, identity, may_lose=may_lose)
+    done += await ensure_capture_slot(
+        source, state, database, identity, may_lose=may_lose, names=names
+    )
     done += await planned.topics.make(state, database.id)
     done += await endpoints.declare(declarations.endpoints)
     for consumer in declarations.consumers:

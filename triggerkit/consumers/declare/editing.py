@@ -70,7 +70,7 @@ class Editor:
         endpoint_id = await self._endpoints.id_for(declared)
         database, identity = await ensure_database(self._source, self._state, self._names)
         warnings += await follow(self._source, self._state, database, definition.table_names)
-        await ensure_capture_slot(self._source, self._state, database, identity)
+        await ensure_capture_slot(self._source, self._state, database, identity, names=self._names)
         try:
             await self._consumers.create(database.id, declared, endpoint_id)
         except psycopg.errors.UniqueViolation:

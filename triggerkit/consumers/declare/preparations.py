@@ -73,10 +73,12 @@ async def prepare(
         slot = database.slot_name
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
     has_state = await applied_version(state) > 0
+    async with names.slots(source) as slots:
+        of_slot = [found async for found in _of_slot(slots, slot, database)]
     return [
         *[found async for found in _of_schema(state)],
         *[found async for found in _of_publication(source, publication, [*tables, *also])],
-        *[found async for found in _of_slot(source, slot, database)],
+        *of_slot,
         *(await of_endpoints(endpoints, declarations, has_state=has_state)),
     ]
 

@@ -6,10 +6,11 @@ import psycopg
 
 from triggerkit.consumers.declare.plan import stored_consumers
 from triggerkit.consumers.gap import mark_gap
-from triggerkit.consumers.source.database import Database
+from triggerkit.consumers.source.database import OWN_NAMES, CaptureNames, Database
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.publication.membership import wal_end
 from triggerkit.replication.slot.replication_slot import SourceIdentity, drop_slot, ensure_slot
+from triggerkit.replication.slot.slot_state import read_slot
 
 #: A new slot, or another server behind the URL, starts LSNs anew: old progress is void. Epochs are
 #: seconds since 1970, so that they also grow when the state was lost that knew the last one.
@@ -34,13 +35,6 @@ _LAST = "SELECT last_commit_lsn FROM triggerkit.databases WHERE id = %s FOR NO K
 
 _FORGET = "DELETE FROM triggerkit.sightings WHERE database_id = %s"
 
-_IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
-
-_IS_LOST = """
-SELECT FROM pg_replication_slots
-WHERE slot_name = %s AND to_jsonb(pg_replication_slots) ->> 'wal_status' = 'lost'
-"""
-
 
 async def ensure_capture_slot(
     source: psycopg.AsyncConnection,
@@ -49,29 +43,44 @@ async def ensure_capture_slot(
     identity: SourceIdentity,
     *,
     may_lose: bool = False,
+    names: CaptureNames = OWN_NAMES,
 ) -> list[str]:
-    """Make the slot if it is missing; what was not captured since the one before is a gap.
+    """Make the slot if it is missing; what was not captured since the one before is a gap. It is on
+    the server behind `source`, or on the standby of it that `names` have.
 
     Raises:
         PreflightFailed: the server gave the slot up, and its successor would begin after a gap;
             with `may_lose` it is replaced.
     """
-    cursor = await source.execute(_IS_LOST, [database.slot_name])
-    if await cursor.fetchone() is not None:
+    async with names.slots(source) as slots:
+        return await _ensure(source, slots, state, database, identity, may_lose=may_lose)
+
+
+async def _ensure(
+    source: psycopg.AsyncConnection,
+    slots: psycopg.AsyncConnection,
+    state: psycopg.AsyncConnection,
+    database: Database,
+    identity: SourceIdentity,
+    *,
+    may_lose: bool,
+) -> list[str]:
+    slot = await read_slot(slots, database.slot_name)
+    if slot is not None and slot.lost_by is not None:
         if not may_lose:
             raise PreflightFailed(
-                f"the server gave up the replication slot {database.slot_name}: it lagged behind "
-                "max_slot_wal_keep_size, and changes are missing. `triggerkit apply --yes` "
-                "replaces it and records the gap; then read the tables again: triggerkit backfill"
+                f"the server gave up the replication slot {database.slot_name} ({slot.lost_by}), "
+                "and changes are missing. `triggerkit apply --yes` replaces it and records the "
+                "gap; then read the tables again: triggerkit backfill"
             )
-        await drop_slot(source, database.slot_name)
-    cursor = await source.execute(_IS_THERE, [database.slot_name])
+        await drop_slot(slots, database.slot_name)
+        slot = None
     is_other_server = database.system_identifier != identity.system_identifier
-    is_there = await cursor.fetchone() is not None
+    is_there = slot is not None
     is_replaced = database.slot_epoch > 0 and (is_other_server or not is_there)
     # Before the slot is made: afterwards nobody sees any more that changes are missing.
     gaps = await _begin_anew(source, state, database, identity) if is_replaced else []
-    slot_is_new = await ensure_slot(source, database.slot_name)
+    slot_is_new = await ensure_slot(slots, database.slot_name, source)
     if database.slot_epoch == 0:
         await state.execute(_NEW_SLOT, [*_facts(identity), database.id])
     if not slot_is_new:

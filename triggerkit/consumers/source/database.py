@@ -6,8 +6,9 @@ renamed, and another server may have one of the same name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 import psycopg
@@ -20,6 +21,7 @@ from triggerkit.replication.slot.replication_slot import (
     slot_name_for,
 )
 from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,33 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class CaptureNames:
-    """The names that were given for publication and slot, None where ours are wanted."""
+    """The names that were given for publication and slot, None where ours are wanted; and the
+    standby that has the slot, None where the source's server has it."""
 
     publication: str | None = None
     slot: str | None = None
+    standby_dsn: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return those of the settings."""
-        return cls(settings.triggerkit_publication, settings.triggerkit_slot)
+        standby = settings.slot_dsn if settings.triggerkit_standby_url is not None else None
+        return cls(settings.triggerkit_publication, settings.triggerkit_slot, standby)
+
+    @asynccontextmanager
+    async def slots(
+        self, source: psycopg.AsyncConnection
+    ) -> AsyncIterator[psycopg.AsyncConnection]:
+        """Give a connection to the server that has the slot: `source`, or one to the standby.
+
+        Raises:
+            CannotConnect: the standby does not answer.
+        """
+        if self.standby_dsn is None:
+            yield source
+            return
+        async with await connect(self.standby_dsn, "triggerkit slot") as standby:
+            yield standby
 
     def for_database(self, identity: SourceIdentity) -> tuple[str, str]:
         """Return the publication's and the slot's name for a database that is not known yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 
@@ -16,6 +17,24 @@ PUBLICATION = "triggerkit"
 
 #: Bytes of a name in Postgres.
 _LONGEST_NAME = 63
+
+#: The first version whose slots a standby can take over, as every slot of ours may be.
+FAILOVER_FROM = 170000
+
+_CREATE = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')"
+
+#: Neither temporary nor with prepared transactions, but for a failover.
+_CREATE_FOR_FAILOVER = (
+    "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)"
+)
+
+#: A slot of a standby begins at a snapshot of the primary's, which logs one by itself within
+#: 15 seconds of a change; asked for so often, in seconds, and waited for so long.
+_SNAPSHOT_S = 1.0
+_STANDBY_S = 60.0
+
+#: What is written so that the primary logs a snapshot soon.
+_CHANGE = "SELECT pg_logical_emit_message(true, 'triggerkit.snapshot', '')"
 
 
 def slot_name_for(database: str, oid: int | None = None) -> str:
@@ -72,11 +91,17 @@ async def require_logical(connection: psycopg.AsyncConnection) -> None:
         )
 
 
-async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bool:
-    """Make the slot if it is missing and say whether it was made.
+async def ensure_slot(
+    connection: psycopg.AsyncConnection,
+    slot_name: str,
+    primary: psycopg.AsyncConnection | None = None,
+) -> bool:
+    """Make the slot if it is missing and say whether it was made; on a standby with the help of its
+    `primary`.
 
     Raises:
-        PreflightFailed: the server has no free slot, or the role may not replicate.
+        PreflightFailed: the server has no free slot, the role may not replicate, or the standby
+            does not follow its primary.
     """
     cursor = await connection.execute(
         "SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot_name]
@@ -84,9 +109,7 @@ async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bo
     if await cursor.fetchone() is not None:
         return False
     try:
-        await connection.execute(
-            "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot_name]
-        )
+        await _create_slot(connection, slot_name, primary or connection)
     except psycopg.errors.ConfigurationLimitExceeded as error:
         raise PreflightFailed(
             "all replication slots are in use; raise max_replication_slots and restart the "
@@ -98,6 +121,47 @@ async def ensure_slot(connection: psycopg.AsyncConnection, slot_name: str) -> bo
             f"{sql.Identifier(connection.info.user).as_string(None)} REPLICATION;"
         ) from error
     return True
+
+
+async def _create_slot(
+    connection: psycopg.AsyncConnection, slot_name: str, primary: psycopg.AsyncConnection
+) -> None:
+    cursor = await connection.execute("SELECT pg_is_in_recovery()")
+    if await cursor.fetchone() == (True,):
+        await _create_on_standby(connection, slot_name, primary)
+    elif connection.info.server_version >= FAILOVER_FROM:
+        await connection.execute(_CREATE_FOR_FAILOVER, [slot_name])
+    else:
+        await connection.execute(_CREATE, [slot_name])
+
+
+async def _create_on_standby(
+    standby: psycopg.AsyncConnection, slot_name: str, primary: psycopg.AsyncConnection
+) -> None:
+    creating = asyncio.create_task(standby.execute(_CREATE, [slot_name]))
+    try:
+        async with asyncio.timeout(_STANDBY_S):
+            while not creating.done():
+                await _ask_for_snapshot(primary)
+                await asyncio.wait({creating}, timeout=_SNAPSHOT_S)
+    except TimeoutError:
+        raise PreflightFailed(
+            f"the standby did not make the replication slot {slot_name} within {_STANDBY_S:g} s: "
+            "it does not follow its primary, or transactions there have been open for longer, as "
+            "pg_stat_activity shows; end those, or see `triggerkit check`"
+        ) from None
+    finally:
+        creating.cancel()
+        await asyncio.wait({creating})
+    await creating
+
+
+async def _ask_for_snapshot(primary: psycopg.AsyncConnection) -> None:
+    try:
+        await primary.execute("SELECT pg_log_standby_snapshot()")
+    except psycopg.errors.InsufficientPrivilege:
+        # Without a change it would log none by itself.
+        await primary.execute(_CHANGE)
 
 
 async def drop_slot(connection: psycopg.AsyncConnection, slot_name: str) -> None:

@@ -11,6 +11,7 @@ _SLOT = """
 SELECT s.plugin, s.slot_type, s.database, current_database() AS ours, s.active_pid,
     a.application_name AS application, to_jsonb(s) ->> 'wal_status' AS wal_status,
     to_jsonb(s) ->> 'invalidation_reason' AS invalidation_reason,
+    coalesce((to_jsonb(s) ->> 'conflicting')::bool, false) AS conflicting,
     (to_jsonb(s) ->> 'safe_wal_size')::bigint AS safe_wal_bytes,
     (to_jsonb(s) ->> 'failover')::bool AS failover,
     (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
@@ -19,6 +20,17 @@ SELECT s.plugin, s.slot_type, s.database, current_database() AS ours, s.active_p
 FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
 WHERE s.slot_name = %s
 """
+
+
+#: What took a slot of a standby away, in words.
+_CONFLICTS = {
+    "rows_removed": "the primary removed rows that it still needed, which hot_standby_feedback = on"
+    " and primary_slot_name on the standby prevent",
+    "wal_level_insufficient": "wal_level of the primary was not logical any more",
+}
+
+#: Version 16 does not tell which it was.
+_CONFLICT = " or ".join(_CONFLICTS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +50,16 @@ class SlotState:
     failover: bool | None
     lag_bytes: int | None
     has_standbys: bool
+    conflicting: bool = False
 
     @property
     def lost_by(self) -> str | None:
-        """Why the server removed WAL that the slot still needed; None if it did not."""
-        if self.wal_status == "lost" or self.invalidation_reason:
-            return self.invalidation_reason or "the server removed WAL it still needed"
+        """Why the server removed what the slot still needed; None if it did not."""
+        reason = self.invalidation_reason
+        if self.conflicting:
+            return _CONFLICTS.get(reason or "", _CONFLICT)
+        if self.wal_status == "lost" or reason:
+            return reason or "the server removed WAL it still needed"
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import psycopg
@@ -29,7 +30,7 @@ from triggerkit.supervisor.checks.server import (
     check_server,
 )
 from triggerkit.supervisor.checks.session import check_session
-from triggerkit.supervisor.checks.slot import check_slot
+from triggerkit.supervisor.checks.slot import check_failover, check_slot, check_standby
 from triggerkit.supervisor.checks.state import check_state
 from triggerkit.supervisor.checks.tables import check_tables
 
@@ -51,13 +52,18 @@ async def run_checks(
         CannotConnect: the source's Postgres does not answer.
         ConfigurationError: a setting is missing or wrong.
     """
-    async with await connect(settings.source_dsn, "triggerkit check") as source:
+    async with AsyncExitStack() as stack:
+        source = await connect(settings.source_dsn, "triggerkit check")
+        await stack.enter_async_context(source)
         checks = [Check("postgres reachable", True, shown_database(settings.source_dsn))]
         provider = await provider_of(source)
         checks += check_provider(provider)
         checks += await check_connection(source, provider)
         publication, slot, was_made = await _names(settings, source)
-        checks += await check_server(source, slot, provider)
+        slots = await stack.enter_async_context(CaptureNames.of(settings).slots(source))
+        checks += await check_server(slots, slot, provider)
+        if slots is not source:
+            checks += await check_standby(slots, source)
         checks.append(await check_session(source, "session"))
         checks += await _source(source, declared, publication, advise=advise)
         checks += await check_models(source, publication, models)
@@ -66,8 +72,9 @@ async def run_checks(
             checks += await check_role_settings(source)
             checks += await check_encoding(source)
             checks.append(await check_pgvector(source, provider))
+            checks += await check_failover(slots, slot)
         # `dev` makes a slot that is gone anew by itself.
-        checks += [await check_slot(source, slot, was_made=advise and was_made)]
+        checks += [await check_slot(slots, slot, was_made=advise and was_made)]
         checks += await check_state(settings, source)
     checks += await check_broker(settings)
     checks += check_secrets(settings)

@@ -4,15 +4,18 @@ there."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
 import redis.asyncio
 
+from triggerkit.configuration.addresses import bracketed
+from triggerkit.configuration.certificates import REDIS, certificate_problem
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.transport.base import TransportAway
 from triggerkit.runs.transport.open import rabbitmq
+from triggerkit.runs.transport.redis_rights import RULES, missing_rights
 from triggerkit.runs.transport.redis_url import read_redis_url
 from triggerkit.settings import Settings
 from triggerkit.supervisor.checks.check import Check
@@ -58,22 +61,47 @@ async def _check_redis(settings: Settings) -> list[Check]:
         dsn, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
     )
     try:
-        info = await client.info()
+        info, lacking = await _info(client), await missing_rights(client)
     except (redis.AuthenticationError, redis.ResponseError) as error:
         remedy = "correct the user and password in REDIS_URL: redis://user:password@host:6379/0"
         return [Check(name, False, str(error), remedy)]
     except (redis.RedisError, OSError) as error:
-        return [Check(name, False, str(error), "start Redis, or correct REDIS_URL")]
+        remedy = "start Redis, or correct REDIS_URL: rediss:// is with TLS, redis:// without"
+        problem = certificate_problem(str(error), REDIS) if dsn.startswith("rediss") else None
+        if problem is not None:
+            return [Check(name, False, f"{problem[0]}: {error}", f"{problem[1]}: REDIS_URL")]
+        return [Check(name, False, str(error), remedy)]
     finally:
         await client.aclose()
-    return [Check(name, True, _place(client)), *_facts(info)]
+    if not info:
+        lacking.insert(0, "+info")
+    return [Check(name, True, _place(client)), _rights(client, lacking), *_facts(info)]
+
+
+async def _info(client: redis.asyncio.Redis) -> Mapping[str, Any]:
+    """Return what Redis says of itself; nothing where its user may not ask."""
+    try:
+        return await client.info()
+    except redis.exceptions.NoPermissionError:
+        return {}
+
+
+def _rights(client: redis.asyncio.Redis, lacking: Sequence[str]) -> Check:
+    """Check whether its user may do all that is to be done."""
+    user = client.connection_pool.connection_kwargs.get("username") or "default"
+    detail = f"the user {user} lacks {' '.join(lacking)}" if lacking else str(user)
+    return Check("redis rights", not lacking, detail, f"ACL SETUSER {user} {RULES}")
 
 
 def _facts(info: Mapping[str, Any]) -> Iterator[Check]:
     """Check what Redis says of itself."""
+    if not info:
+        return
     version = str(info["redis_version"])
     is_new = tuple(map(int, version.split(".")[:2])) >= MIN_REDIS
-    yield Check("redis version", is_new, version, "use Redis 6.2 or later")
+    if own := info.get("valkey_version"):
+        version = f"Valkey {own}, as Redis {version}"
+    yield Check("redis version", is_new, version, "use Redis 6.2 or later, or Valkey")
     if info.get("role") == "slave":
         detail = "it is a replica, which takes no writes"
         yield Check("redis role", False, detail, "set REDIS_URL to the primary's address")
@@ -112,4 +140,5 @@ def _place(client: redis.asyncio.Redis) -> str:
     place = client.connection_pool.connection_kwargs
     if "path" in place:
         return f"unix://{place['path']}"
-    return f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+    host = str(place.get("host", "localhost"))
+    return f"{bracketed(host)}:{place.get('port', 6379)}"

@@ -14,6 +14,9 @@ from triggerkit.supervisor.checks.provider import Provider, grant_replication, s
 #: The oldest server that can be captured from.
 MIN_POSTGRES = 120000
 
+#: The oldest standby that can be captured from.
+STANDBY_FROM = 160000
+
 #: How many more slots or senders a server is told to have than it has now.
 SPARE = 10
 
@@ -118,6 +121,8 @@ async def check_connection(source: psycopg.AsyncConnection, provider: Provider) 
     if is_standby:
         detail = "it is a hot standby, which takes no publication, slot or markers"
         remedy = "set DATABASE_URL to the primary's address"
+        if source.info.server_version >= STANDBY_FROM:
+            remedy += ", and TRIGGERKIT_STANDBY_URL to this one, to stream from it"
         checks.append(Check("primary server", False, detail, remedy))
     # A pooler tells each client a process of its own making.
     if pid != source.info.backend_pid:

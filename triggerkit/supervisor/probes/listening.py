@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from triggerkit.configuration.addresses import bracketed
 from triggerkit.errors import PreflightFailed
 
 
@@ -23,8 +24,8 @@ def listen(host: str, port: int, setting: str = "TRIGGERKIT_PORT or --port") -> 
     except OSError as error:
         listener.close()
         raise PreflightFailed(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that "
-            f"uses the port, or choose another with {setting}"
+            f"cannot listen on {bracketed(host)}:{port}: {error.strerror or error}; stop the "
+            f"program that uses the port, or choose another with {setting}"
         ) from error
     listener.set_inheritable(True)
     return listener

@@ -14,9 +14,12 @@ from triggerkit.consumers.source.published import followed_names, look
 from triggerkit.errors import CannotConnect
 from triggerkit.events.topics import note_old_rows
 from triggerkit.replication.publication.tables import Fault, read_tables
+from triggerkit.replication.slot.replication_slot import identify
+from triggerkit.replication.slot.source_server import Server
 from triggerkit.settings import Settings
 from triggerkit.state.channels import notify_consumers
 from triggerkit.state.connect import connect
+from triggerkit.supervisor.streaming.source_server import follow_server, known_server
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +43,22 @@ class Watch:
                 async with await connect(self._settings.source_dsn, "triggerkit watch") as source:
                     while True:
                         await self._look(source)
+                        await self._follow_promotion()
                         await asyncio.sleep(LOOK_S)
             except (psycopg.Error, CannotConnect) as error:
                 first = str(error).strip().partition("\n")[0]
                 logger.warning("the source's tables cannot be looked at: %s", first)
             await asyncio.sleep(LOOK_S)
+
+    async def _follow_promotion(self) -> None:
+        """Note that a standby whose slot is streamed took over: its stream does not end by that."""
+        if self._settings.triggerkit_standby_url is None:
+            return
+        async with await connect(self._settings.slot_dsn, "triggerkit watch") as standby:
+            found = await identify(standby)
+        known = await known_server(self._states, self._database.id)
+        server = Server(found.system_identifier, found.timeline)
+        await follow_server(self._states, self._database.id, known, server)
 
     async def _look(self, source: psycopg.AsyncConnection) -> None:
         database = self._database

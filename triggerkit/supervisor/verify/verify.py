@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from triggerkit.consumers.backfill.chunk import ChunkReader
+from triggerkit.consumers.source.database import CaptureNames
 from triggerkit.message import row_key
 from triggerkit.runs.client import Client
 from triggerkit.settings import Settings
@@ -117,9 +118,10 @@ async def verify(settings: Settings, client: Client, found: Verifiable, limit: i
     Raises:
         CannotConnect, PreflightFailed, ConfigurationError: see `mismatches`.
     """
+    names = CaptureNames.of(settings)
     async with await connect(settings.source_dsn, "triggerkit verify") as source:
         reader = await _reader(source, found)
-        return await _Comparison(found, limit).run(
+        return await _Comparison(found, limit, names).run(
             source, await _pipeline(client, source, found), reader
         )
 
@@ -132,6 +134,7 @@ async def fix(
     Raises:
         CannotConnect, PreflightFailed, ConfigurationError: see `mismatches` and `Repair.open`.
     """
+    names = CaptureNames.of(settings)
     async with (
         await connect(settings.source_dsn, "triggerkit verify") as source,
         await connect(settings.source_dsn, "triggerkit verify") as rows,
@@ -139,20 +142,23 @@ async def fix(
         reader = await _reader(rows, found)
         pipeline = await _pipeline(client, source, found)
         repair = Repair(rows, client, found, reader, pipeline)
-        before = await _Comparison(found, limit, repair).run(source, pipeline, reader)
+        before = await _Comparison(found, limit, names, repair).run(source, pipeline, reader)
         is_over = await repair.wait(wait_s)
         after = before
         if repair.run_ids:
             pipeline = await _pipeline(client, source, found)
-            after = await _Comparison(found, limit).run(source, pipeline, reader)
+            after = await _Comparison(found, limit, names).run(source, pipeline, reader)
         return Fixed(before, repair, is_over, after)
 
 
 class _Comparison:
     """One comparison. With a `repair`, what is out of step is triggered batch by batch."""
 
-    def __init__(self, found: Verifiable, limit: int, repair: Repair | None = None) -> None:
+    def __init__(
+        self, found: Verifiable, limit: int, names: CaptureNames, repair: Repair | None = None
+    ) -> None:
         self._found = found
+        self._names = names
         self._repair = repair
         self._limit = limit
         self._result = Verification(found.task.name, str(found.table))
@@ -203,7 +209,8 @@ class _Comparison:
         """Take those for pending that were changed so late that they could not be in step yet."""
         changed: set[str] = set()
         if self._kept and self._repair is None:
-            changed = await pipeline.captured_since_open(source, wal_end)
+            async with self._names.slots(source) as slots:
+                changed = await pipeline.captured_since_open(slots, wal_end)
         for found in self._kept:
             if self._row(found) in changed:
                 self._result.problems[found.problem] -= 1

@@ -31,10 +31,11 @@ POOL_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
 
-#: Looks at the captured databases: by the state, by the source or without it, and by the policy of
-#: the log. It is given from above, since it looks by the checks of the processes.
+#: Looks at the captured databases: by the state, by the source or without it, by the policy of the
+#: log, and by the standby that has the slot, or without one. It is given from above, since it looks
+#: by the checks of the processes.
 DatabaseHealthOf = Callable[
-    [Reads, Reads | None, Policy],
+    [Reads, Reads | None, Policy, Reads | None],
     Awaitable[tuple[Sequence[Any], Sequence[Outlook]]],
 ]
 

@@ -14,6 +14,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import ConnectionClosed, DecodeError
 from pika.exceptions import AMQPError
 
+from triggerkit.configuration.addresses import bracketed
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.transport.base import TransportAway
 
@@ -67,7 +68,7 @@ class IdBroker(RabbitmqBroker):
     @property
     def place(self) -> str:
         """Return where it is, without its password."""
-        return ", ".join(f"{p.host}:{p.port}/{p.virtual_host}" for p in self.parameters)
+        return ", ".join(f"{bracketed(p.host)}:{p.port}/{p.virtual_host}" for p in self.parameters)
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
         """Declare one queue, where Dramatiq would make three: nothing is delayed or dead here."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from triggerkit.consumers.health import Problem
 from triggerkit.errors import CannotConnect, unknown_name
+from triggerkit.state.connect import connect
 from triggerkit.state.reading import Together
 from triggerkit.web.api.operation import Call, Page
 from triggerkit.web.api.problems import NotFound
@@ -96,13 +97,19 @@ async def show_healths(call: Call) -> list[DatabaseHealth]:
         state = await stack.enter_async_context(call.state())
         reads = await stack.enter_async_context(Together(state))
         source: Together | None = reads
-        if call.settings.state_dsn != call.settings.source_dsn:
-            try:
+        slots: Together | None = None
+        settings = call.settings
+        try:
+            if settings.state_dsn != settings.source_dsn:
                 other = await stack.enter_async_context(call.source())
                 source = await stack.enter_async_context(Together(other))
-            except CannotConnect:
-                source = None
-        found, _ = await call.database_health(reads, source, call.policy)
+            if settings.slot_dsn != settings.source_dsn:
+                standby = await connect(settings.slot_dsn, "triggerkit api")
+                await stack.enter_async_context(standby)
+                slots = await stack.enter_async_context(Together(standby))
+        except CannotConnect:
+            source = None
+        found, _ = await call.database_health(reads, source, call.policy, slots)
     return [DatabaseHealth.model_validate(database) for database in found]
 
 
