@@ -34,6 +34,9 @@ COLLECT_AFTER: Final = 50_000
 #: end it.
 FIRST: Final = 1
 
+#: The descriptor of the last of the standard streams.
+STDERR: Final = 2
+
 #: Which module has a command: only that one is imported, since starting takes as long as importing.
 MODULES: Final = {
     "init": "init",
@@ -144,7 +147,19 @@ def run() -> None:
         leave_in_time(code if isinstance(code, int) else 1)
 
 
+def _open_standard_streams() -> None:
+    """Have something under each standard stream that the process was started without: what is
+    opened next would take its number, and be written to."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as it lives
+
+
 def _run() -> None:
+    _open_standard_streams()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
     for stream in (sys.stdout, sys.stderr):
         # What a terminal has no character for is written as its code.
@@ -164,6 +179,10 @@ def _run() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            # As Rich ends what it prints. What is left of the output is not tried once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         # Imported when there is an error: it knows the errors of every client.
         explained = import_module("triggerkit.cli.failure").explained(error)
         if explained is not None:
@@ -173,6 +192,15 @@ def _run() -> None:
             raise
         logger.exception("internal error; please report it")
         sys.exit(1)
+
+
+def _is_unread() -> bool:
+    """Return whether whoever read what is printed has had enough, as `head` has."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _require_text(arguments: list[str]) -> None:

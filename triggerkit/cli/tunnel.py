@@ -158,8 +158,6 @@ def tokens_remove(name: UserName) -> None:
 def _write(line: str) -> None:
     """Write a line to stdout itself: a thread that waits in there holds none of Python's locks, so
     that the process can end meanwhile."""
-    if sys.stdout is None:
-        return
     descriptor = sys.stdout.fileno()
     left = f"{line}\n".encode(sys.stdout.encoding, "backslashreplace")
     while left:

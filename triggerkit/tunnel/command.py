@@ -37,6 +37,7 @@ async def run_tunnel(options: TunnelOptions, write: Callable[[str], None]) -> No
     Raises:
         TunnelRefused: the server does not open the tunnels, or ended them for good.
         CannotConnect: no server is there.
+        OSError: its lines cannot be written, though somebody reads them.
     """
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -72,6 +73,8 @@ async def run_tunnel(options: TunnelOptions, write: Callable[[str], None]) -> No
         await asyncio.gather(running, ending, *keys.tasks, return_exceptions=True)
         await deliveries.close()
         printer.close()
+    if printer.error is not None and not isinstance(printer.error, BrokenPipeError):
+        raise printer.error
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
@@ -103,8 +106,10 @@ class _Keys:
         last = self._display.last
         if last is None:
             self._display.write("nothing was delivered yet")
-        elif not await self._connection.again(last.batch_id):
+        elif not self._connection.is_open:
             self._display.write("there is no connection now; press r once it is back")
+        elif not await self._connection.again(last.batch_id):
+            self._display.write("it does not come again: the server keeps the last few alone")
 
     async def _open(self) -> None:
         last = self._display.last

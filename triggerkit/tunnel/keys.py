@@ -17,8 +17,14 @@ except ImportError:
 
 
 def has_keys() -> bool:
-    """Return whether somebody types at a terminal that keys can be read of."""
-    return termios is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    """Return whether somebody types at a terminal that keys can be read of: to a command in its
+    background it belongs no more than to one whose output goes elsewhere."""
+    if termios is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    with suppress(OSError):
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    # A terminal that controls nobody stops nobody.
+    return True
 
 
 @contextmanager
@@ -31,9 +37,14 @@ def read_keys(pressed: Callable[[str], None]) -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
 
     def read() -> None:
+        keys = b""
         with suppress(OSError):
-            for key in os.read(descriptor, 64).decode(errors="ignore"):
-                pressed(key)
+            keys = os.read(descriptor, 64)
+        if not keys:
+            # Nobody is there any more: it would be told again and again.
+            loop.remove_reader(descriptor)
+        for key in keys.decode(errors="ignore"):
+            pressed(key)
 
     try:
         tty.setcbreak(descriptor)
@@ -41,4 +52,5 @@ def read_keys(pressed: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(descriptor)
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -48,6 +48,11 @@ class Line:
         if found is not None and isinstance(push := found[0], Push):
             self._start(self._deliver(push, found[1]))
 
+    async def until_answered(self) -> None:
+        """Return once the server has the answers to what was taken."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     def close(self) -> None:
         """Forget what waits for an answer; what is under way goes on."""
         for task in self._tasks:

@@ -15,7 +15,7 @@ LAST_S = 1.0
 
 class Printer:
     """Prints lines by `write`, in order. `left_out` tells how many were not printed; `broken` is
-    called, from the thread, once nobody reads them any more."""
+    called, from the thread, once they cannot be printed any more, by `error`."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Printer:
         self._changed = threading.Condition()
         self._left_out = 0
         self._is_closed = False
+        self.error: OSError | None = None
         # It may be waiting for the terminal when the command ends.
         self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
         self._thread.start()
@@ -54,7 +55,8 @@ class Printer:
         while (line := self._next()) is not None:
             try:
                 self._write(line)
-            except OSError:
+            except OSError as error:
+                self.error = error
                 self._broken()
                 return
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from triggerkit.configuration.addresses import host_in_url
+from triggerkit.configuration.addresses import host_in_url, is_host
 from triggerkit.delivery.http.network import is_loopback
 from triggerkit.errors import ConfigurationError
 from triggerkit.tunnel.wire import PATH
+
+#: Characters that a part of a host's name may have.
+LONGEST_LABEL = 63
 
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
@@ -35,7 +38,7 @@ class Server:
             host, port = parts.hostname or "", parts.port
         except ValueError:
             host, port = "", None
-        if not host or parts.scheme not in _SCHEMES or "@" in parts.netloc:
+        if not _is_name(host) or parts.scheme not in _SCHEMES or "@" in parts.netloc:
             raise ConfigurationError(
                 "--server is not the address of a server; it looks like wss://app.example.com, "
                 "without a user or a password"
@@ -63,3 +66,8 @@ class Server:
         scheme = "https" if self.scheme == "wss" else "http"
         page = "endpoints" if endpoint is None else f"endpoints/{quote(endpoint)}"
         return f"{scheme}://{self.authority}{self.prefix}/dashboard/{page}"
+
+
+def _is_name(host: str) -> bool:
+    labels = host.removesuffix(".").split(".")
+    return is_host(host) and all(1 <= len(label) <= LONGEST_LABEL for label in labels)

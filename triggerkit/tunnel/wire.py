@@ -202,6 +202,10 @@ class Bodies:
         self._parts[message.number] = (message, message.size, bytearray())
         return None
 
+    def forget(self, number: int) -> None:
+        """Let go of what came of a body that nobody waits for any more."""
+        self._parts.pop(number, None)
+
     def add(self, frame: bytes) -> tuple[_Message, bytes] | None:
         """Take a piece; returns the message with its body once that is whole.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from asyncio.events import TimerHandle
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -20,6 +22,11 @@ MAX_PIPELINED = 32
 
 #: Seconds in which a client must take something of an answer that waits for it.
 WRITE_S = 30.0
+
+#: Seconds after which a WebSocket whose other side takes nothing more is given up, and the option
+#: of Linux that says so.
+UNTAKEN_S = 60.0
+GIVES_UP = getattr(socket, "TCP_USER_TIMEOUT", 0)
 
 #: Most connections at a time. Beyond it the one that takes longest for its head makes room.
 MAX_CONNECTIONS = 512
@@ -91,8 +98,13 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to the protocol of WebSockets, which has limits of its own."""
+        """Hand the connection to the protocol of WebSockets, which has limits of its own, but
+        waits for ever to write to a machine that is gone."""
         self._stop_timers()
+        # What listens on a Unix socket has no line that could be cut.
+        with suppress(OSError):
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, GIVES_UP, int(UNTAKEN_S * 1000))
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from starlette.responses import Response
 
 from tests.integration.pipeline import execute
 from tests.integration.tunnel.world import (
@@ -19,7 +20,7 @@ from tests.integration.tunnel.world import (
     until,
     versions,
 )
-from tests.receiver import Receiver
+from tests.receiver import Received, Receiver
 from triggerkit.consumers.definition import changes
 from triggerkit.consumers.endpoints.store import EndpointStore
 from triggerkit.consumers.tunnels.members import TunnelRefused
@@ -49,6 +50,35 @@ def test_a_wrong_token_is_refused_and_then_its_address_waits_but_not_whoever_has
         assert "too many wrong tokens" in await refused(port, f"{right}x")
         async with laptop(port, right, {ENDPOINT: 1}) as it:
             assert it.readies
+
+    asyncio.run(scenario())
+
+
+def test_a_token_that_is_revoked_amid_a_delivery_leaves_it_to_the_next(
+    keyed: Settings, port: int
+) -> None:
+    async def scenario() -> None:
+        await declare(keyed, changes("items", max_attempts=1))
+        took = asyncio.Event()
+
+        async def hang(_received: Received) -> Response:
+            took.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with streaming(keyed), Receiver.start(hang) as hanging, Receiver.start() as app:
+            token = await token_of(keyed, "alice")
+            async with laptop(port, token, {ENDPOINT: port_of(hanging)}) as it:
+                await execute(keyed, "INSERT INTO items VALUES (1, 'x')")
+                async with asyncio.timeout(20):
+                    await took.wait()
+                async with await connect(keyed.state_dsn, "test") as state:
+                    await remove_token(state, "alice", "test")
+                assert "the token of alice was revoked" in await it.ended()
+            async with laptop(port, await token_of(keyed, "bob"), {ENDPOINT: port_of(app)}):
+                await app.until(lambda: names(app) == ["x"])
+        assert not await rows(keyed, "SELECT FROM triggerkit.tunnel_pushes")
+        assert not await rows(keyed, "SELECT FROM triggerkit.parked")
 
     asyncio.run(scenario())
 

@@ -66,6 +66,8 @@ async def last_word(socket: ClientConnection) -> dict[str, Any]:
             [HELLO, {"type": "reply", "number": 0, "status": 200, "headers": {}, "size": 1 << 40}],
             "cannot read",
         ),
+        ([HELLO, {"type": "reply", "number": -1, "status": 200, "headers": {}, "size": 9}], "read"),
+        ([HELLO, (1).to_bytes(8) + b"of no push"], "cannot read"),
     ],
 )
 def test_what_cannot_be_read_ends_the_line_with_a_sentence(

@@ -26,8 +26,8 @@ _NAMES = "SELECT name, local FROM triggerkit.endpoints ORDER BY name"
 #: elsewhere, where not both share it: a command that died may not have been missed yet.
 _FORGET = """
 DELETE FROM triggerkit.tunnels t
-WHERE t.endpoint_id = ANY (%(endpoints)s) AND (t.instance = %(instance)s
-    OR (t.token = %(user)s AND NOT (t.is_shared AND %(shared)s))
+WHERE t.endpoint_id = ANY (%(endpoints)s) AND (
+    (t.token = %(user)s AND (t.instance = %(instance)s OR NOT (t.is_shared AND %(shared)s)))
     OR NOT EXISTS (SELECT FROM triggerkit.open_tunnels o WHERE o.id = t.id))
 """
 
@@ -44,7 +44,8 @@ VALUES (%s, %s, %s, %s, %s, %s) RETURNING id
 
 _BEAT = """
 UPDATE triggerkit.tunnels t SET seen_at = clock_timestamp()
-FROM triggerkit.endpoints e WHERE e.id = t.endpoint_id AND e.local AND t.serve = %s RETURNING t.id
+FROM triggerkit.endpoints e
+WHERE e.id = t.endpoint_id AND e.local AND t.serve = %s AND t.id = ANY (%s) RETURNING t.id
 """
 
 _STILL = """
@@ -152,9 +153,10 @@ async def _unknown(connection: psycopg.AsyncConnection, name: str, *, is_there: 
     return f"{unknown_name('local endpoint', name, known)}; make one on the server: {create}"
 
 
-async def beat(connection: psycopg.AsyncConnection, serve: str) -> set[int]:
-    """Say that `serve` holds its tunnels; returns those that are still its own."""
-    cursor = await connection.execute(_BEAT, [serve])
+async def beat(connection: psycopg.AsyncConnection, serve: str, tunnels: Sequence[int]) -> set[int]:
+    """Say that `serve` holds these tunnels, and no others that it could not end; returns those that
+    are still its own."""
+    cursor = await connection.execute(_BEAT, [serve, list(tunnels)])
     return {tunnel_id for (tunnel_id,) in await cursor.fetchall()}
 
 

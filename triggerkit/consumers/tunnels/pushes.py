@@ -33,7 +33,7 @@ _TAKE = f"""
 WITH taken AS (
     UPDATE triggerkit.tunnel_pushes p SET taken_at = clock_timestamp()
     FROM triggerkit.tunnels t
-    WHERE t.id = p.tunnel_id AND t.serve = %s AND p.taken_at IS NULL
+    WHERE t.id = p.tunnel_id AND t.id = ANY (%s) AND p.taken_at IS NULL
       AND p.asked_at > clock_timestamp() - interval '{TAKE_S} s'
     RETURNING p.*, t.endpoint_id)
 SELECT p.id, p.tunnel_id, p.batch_id, p.attempt, p.timeout_s, p.is_test, p.body, {COLUMNS}
@@ -50,6 +50,11 @@ _LOOK = """
 SELECT taken_at IS NOT NULL AS is_taken, answered_at IS NOT NULL AS is_answered, status, headers,
     answer AS body, is_cut, error, is_suspect
 FROM triggerkit.tunnel_pushes WHERE id = %s
+"""
+
+_HAS_ANSWERS = """
+SELECT EXISTS (SELECT FROM triggerkit.tunnel_pushes
+    WHERE tunnel_id = ANY (%s) AND answered_at IS NOT NULL)
 """
 
 _FORGET = "DELETE FROM triggerkit.tunnel_pushes WHERE id = %s"
@@ -106,10 +111,10 @@ async def ask(connection: psycopg.AsyncConnection, push: TunnelPush, serve: str)
 
 
 async def take(
-    connection: psycopg.AsyncConnection, serve: str
+    connection: psycopg.AsyncConnection, tunnels: Sequence[int]
 ) -> list[tuple[TunnelPush, SealedEndpoint]]:
-    """Take the pushes that were left for `serve`, in the order they came."""
-    cursor = await connection.execute(_TAKE, [serve])
+    """Take the pushes that were left for these tunnels, in the order they came."""
+    cursor = await connection.execute(_TAKE, [list(tunnels)])
     found = await cursor.fetchall()
     return [(TunnelPush(*row[:7]), SealedEndpoint(*row[7:])) for row in found]
 
@@ -141,6 +146,12 @@ async def look(connection: psycopg.AsyncConnection, push_id: UUID) -> Looked | N
         bool(row.is_suspect),
     )
     return Looked(is_taken=True, answer=answer)
+
+
+async def has_answers(connection: psycopg.AsyncConnection, tunnels: Sequence[int]) -> bool:
+    """Return whether there are answers of these tunnels that nobody has looked at yet."""
+    cursor = await connection.execute(_HAS_ANSWERS, [list(tunnels)])
+    return await cursor.fetchone() == (True,)
 
 
 async def forget(connection: psycopg.AsyncConnection, push_id: UUID) -> None:

@@ -30,6 +30,7 @@ from triggerkit.consumers.tunnels.pushes import (
     forget,
     look,
 )
+from triggerkit.delivery.http.connection import MAX_ANSWER_BYTES
 from triggerkit.delivery.push import Answer, Push, read_answer
 from triggerkit.errors import CannotConnect
 from triggerkit.failpoints import reach
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 
 #: Seconds that are added to a push's deadline for its way, and the slowest line that is waited for.
-WAY_S = 60.0
+WAY_S = 120.0
 SLOWEST_BYTES_PER_S = 8 * 1024
 
 #: Seconds after which a push that nobody takes is given up; behind the end of its taking.
@@ -113,7 +114,7 @@ class TunnelWay:
     async def _answer(self, push: TunnelPush, tunnel: Held, answered: asyncio.Event) -> Answer:
         now = asyncio.get_running_loop().time
         begun = now()
-        way_s = WAY_S + len(push.body) / SLOWEST_BYTES_PER_S
+        way_s = WAY_S + (len(push.body) + MAX_ANSWER_BYTES) / SLOWEST_BYTES_PER_S
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):

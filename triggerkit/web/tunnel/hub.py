@@ -20,6 +20,7 @@ from triggerkit.consumers.tunnels.pushes import (
     TunnelPush,
     forget_old,
     give_answer,
+    has_answers,
     take,
 )
 from triggerkit.delivery.credentials import credentials_of
@@ -38,20 +39,41 @@ logger = logging.getLogger(__name__)
 #: Seconds between two times that a process says which tunnels it holds.
 BEAT_S = 1.0
 
+#: How many of the pushes that went through a tunnel may be asked for again, and the bytes of all
+#: but the last.
+MOST_RECENT = 20
+MOST_RECENT_BYTES = 8 * 1024 * 1024
+
+#: Seconds in which the last answers of a tunnel that ends are stored, and the looks whether streams
+#: have seen them, with the seconds between two.
+LAST_ANSWERS_S = 2.0
+LAST_LOOKS = 100
+LAST_LOOK_S = 0.02
+
 #: The code of a close by which the command knows that another connection of it took over.
 REPLACED = 4001
 
 
 @dataclass(slots=True)
 class _Tunnel:
-    """A tunnel that is open, and what went through it last."""
+    """A tunnel that is open, and what went through it of late, by its id."""
 
     endpoint_id: int
     endpoint: str
     user: str
     instance: str
     line: Line
-    last: tuple[TunnelPush, SealedEndpoint] | None = field(default=None, repr=False)
+    sending: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    recent: dict[str, tuple[TunnelPush, SealedEndpoint]] = field(default_factory=dict, repr=False)
+
+    def keep(self, push: TunnelPush, endpoint: SealedEndpoint) -> None:
+        """Keep a push for as long as it is one of the last."""
+        self.recent.pop(push.batch_id, None)
+        size = sum(len(kept.body) for kept, _ in self.recent.values())
+        while self.recent and (len(self.recent) >= MOST_RECENT or size > MOST_RECENT_BYTES):
+            oldest, _ = self.recent.pop(next(iter(self.recent)))
+            size -= len(oldest.body)
+        self.recent[push.batch_id] = (push, endpoint)
 
 
 class Hub:
@@ -82,20 +104,26 @@ class Hub:
         return list(opened)
 
     async def close(self, client: Client, tunnels: list[int]) -> None:
-        """End tunnels whose line has ended."""
-        for tunnel_id in tunnels:
-            self._tunnels.pop(tunnel_id, None)
+        """End tunnels whose line has ended. Answers that came before its end are answers."""
+        ended = [self._tunnels.pop(number) for number in tunnels if number in self._tunnels]
+        if sending := {task for tunnel in ended for task in tunnel.sending}:
+            await asyncio.wait(sending, timeout=LAST_ANSWERS_S)
         # Nobody says any more that they are held, which ends them too.
         with suppress(psycopg.Error, PoolTimeout):
             async with client.pool.connection() as state:
+                for _ in range(LAST_LOOKS):
+                    if not await has_answers(state, tunnels):
+                        break
+                    await asyncio.sleep(LAST_LOOK_S)
                 await leave(state, tunnels)
 
-    def send_again(self, client: Client, line: Line, batch_id: str) -> None:
-        """Send what went through `line` last by this id once more, with a signature of now. What
+    async def send_again(self, client: Client, line: Line, batch_id: str) -> None:
+        """Send what went through `line` of late by this id once more, with a signature of now. What
         comes of it is between the command and its app."""
-        for tunnel in self._tunnels.values():
-            if tunnel.line is line and tunnel.last and tunnel.last[0].batch_id == batch_id:
-                self._start(self._sent_again(client, tunnel, *tunnel.last))
+        for tunnel in list(self._tunnels.values()):
+            if tunnel.line is line and (kept := tunnel.recent.get(batch_id)) is not None:
+                with suppress(LineLost):
+                    await self._sent(client, tunnel, *kept, again=True)
 
     async def stop(self) -> None:
         """Stop looking for pushes."""
@@ -137,16 +165,18 @@ class Hub:
                     beat_at = now()
 
     async def _take(self, client: Client, state: psycopg.AsyncConnection) -> None:
-        for push, endpoint in await take(state, self.serve):
+        for push, endpoint in await take(state, list(self._tunnels)):
             reach("tunnel-taken")
             if (tunnel := self._tunnels.get(push.tunnel_id)) is not None:
-                tunnel.last = (push, endpoint)
-                self._start(self._send(client, tunnel, push, endpoint))
+                tunnel.keep(push, endpoint)
+                task = self._start(self._send(client, tunnel, push, endpoint))
+                tunnel.sending.add(task)
+                task.add_done_callback(tunnel.sending.discard)
 
     async def _beat(self, state: psycopg.AsyncConnection) -> None:
         # Taken before: one that is opened meanwhile is not missing.
         known = list(self._tunnels)
-        held = await beat(state, self.serve)
+        held = await beat(state, self.serve, known)
         for tunnel_id in known:
             tunnel = self._tunnels.get(tunnel_id)
             if tunnel_id in held or tunnel is None:
@@ -172,12 +202,6 @@ class Hub:
         with suppress(psycopg.Error, PoolTimeout):
             async with client.pool.connection() as state:
                 await give_answer(state, push.id, answer)
-
-    async def _sent_again(
-        self, client: Client, tunnel: _Tunnel, push: TunnelPush, endpoint: SealedEndpoint
-    ) -> None:
-        with suppress(LineLost):
-            await self._sent(client, tunnel, push, endpoint, again=True)
 
     async def _sent(
         self,
@@ -211,7 +235,8 @@ class Hub:
             endpoint.name, path, headers, push.body, push.timeout_s, again=again
         )
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name="tunnel")
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+        return task

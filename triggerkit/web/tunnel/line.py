@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -27,14 +28,16 @@ from triggerkit.tunnel.wire import (
     Unanswered,
     pieces_of,
     read_from_client,
+    read_piece,
     written,
 )
 
 #: Seconds in which the other side takes something of what is on its way to it.
 STALL_S = 60.0
 
-#: Seconds that an answer has for its way, beside the deadline of its push.
-ANSWER_S = 15.0
+#: Seconds that an answer has for its way, beside the deadline of its push, and each of its pieces:
+#: what is still on its way to the command then takes as long at most as what is answered.
+ANSWER_S = 60.0
 
 #: Most characters of an error that a command tells of, or of a header.
 MAX_ERROR_CHARS = 500
@@ -43,8 +46,8 @@ MAX_ERROR_CHARS = 500
 #: The status that stands for a port where nothing listens.
 NOTHING_THERE = 502
 
-#: Statuses of final answers, from and to.
-_STATUSES = (200, 600)
+#: Statuses of final answers, from and to: also those that no standard knows.
+_STATUSES = (200, 1000)
 
 #: What no text column stores, and what would draw lines of its own in a log.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -54,13 +57,26 @@ class LineLost(Exception):
     """The WebSocket has ended."""
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A push that waits for its answer, and until when it does."""
+
+    answer: asyncio.Future[TunnelAnswer]
+    deadline: asyncio.Timeout | None = None
+
+    def goes_on(self) -> None:
+        """Note that something of the answer came."""
+        if self.deadline is not None:
+            self.deadline.reschedule(asyncio.get_running_loop().time() + ANSWER_S)
+
+
 class Line:
     """The line to one command. `read` runs until it ends; `push` sends meanwhile."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
         self._number = 0
-        self._answers: dict[int, asyncio.Future[TunnelAnswer]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._bodies = Bodies(MAX_ANSWER_BYTES)
         self._room = WINDOW_BYTES
         self._taken = asyncio.Event()
@@ -114,9 +130,9 @@ class Line:
         finally:
             self.is_over = True
             self._taken.set()
-            for answer in self._answers.values():
-                if not answer.done():
-                    answer.set_exception(LineLost())
+            for waiting in self._waiting.values():
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(LineLost())
 
     async def push(
         self,
@@ -137,21 +153,21 @@ class Line:
             raise LineLost
         self._number += 1
         number = self._number
-        answer: asyncio.Future[TunnelAnswer] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
+        waiting = self._waiting[number] = _Waiting(asyncio.get_running_loop().create_future())
         try:
             push = Push(number, endpoint, path, headers, len(body), timeout_s, again)
             await self._send(written(push))
             for piece in pieces_of(number, body):
                 await self._make_room(len(piece))
                 await self._send(piece)
-            async with asyncio.timeout(timeout_s + ANSWER_S):
-                return await answer
+            async with asyncio.timeout(timeout_s + ANSWER_S) as waiting.deadline:
+                return await waiting.answer
         except TimeoutError:
-            error = f"no answer within {timeout_s:g} s"
-            return TunnelAnswer(None, {}, b"", error=error, is_suspect=True)
+            # The command says by itself that its app gave no answer: this is the line's fault.
+            return TunnelAnswer(None, {}, b"", error="the tunnel said nothing of it")
         finally:
-            del self._answers[number]
+            del self._waiting[number]
+            self._bodies.forget(number)
 
     async def _make_room(self, size: int) -> None:
         while self._room < size:
@@ -191,10 +207,10 @@ class Line:
                 self._room = min(WINDOW_BYTES, self._room + max(0, size))
                 self._taken.set()
             case Reply() as reply:
-                # Also a late one, of a push that was given up.
-                if reply.number > self._number or not _STATUSES[0] <= reply.status < _STATUSES[1]:
-                    raise Malformed("an answer to nothing, or none of HTTP")
-                if self._bodies.begin(reply) is not None:
+                if not _STATUSES[0] <= reply.status < _STATUSES[1]:
+                    raise Malformed("an answer that is none of HTTP")
+                waiting = self._waits_for(reply.number)
+                if waiting is not None and self._bodies.begin(reply) is not None:
                     self._answer(reply, b"")
             case Unanswered() as said:
                 status = said.status if said.status == NOTHING_THERE else None
@@ -208,7 +224,23 @@ class Line:
             case Hello():
                 raise Malformed("a second hello")
 
+    def _waits_for(self, number: int) -> _Waiting | None:
+        """Return the push that the command says something of; None of one that was given up since.
+
+        Raises:
+            Malformed: there was no such push.
+        """
+        if not 0 < number <= self._number:
+            raise Malformed("an answer to nothing")
+        waiting = self._waiting.get(number)
+        if waiting is not None:
+            waiting.goes_on()
+        return waiting
+
     def _add(self, frame: bytes) -> None:
+        number, _ = read_piece(frame)
+        if self._waits_for(number) is None:
+            return
         found = self._bodies.add(frame)
         if found is not None and isinstance(reply := found[0], Reply):
             self._answer(reply, found[1])
@@ -219,9 +251,9 @@ class Line:
         self._resolve(reply.number, TunnelAnswer(reply.status, headers, body, reply.is_cut))
 
     def _resolve(self, number: int, answer: TunnelAnswer) -> None:
-        waiting = self._answers.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        waiting = self._waiting.get(number)
+        if waiting is not None and not waiting.answer.done():
+            waiting.answer.set_result(answer)
 
 
 def _plain(text: str) -> str:

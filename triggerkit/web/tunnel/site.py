@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 HELLO_S = 10.0
 MOST_PORTS = 100
 
+#: Pushes of a command that are sent again at a time.
+AGAIN_AT_ONCE = 4
+
 _URLS = "SELECT name, url FROM triggerkit.endpoints WHERE name = ANY (%s)"
 
 
@@ -117,13 +120,14 @@ class TunnelSite:
     async def _while_open(self, client: Client, line: Line) -> None:
         async def send_again() -> None:
             while True:
-                self._hub.send_again(client, line, await line.asked_again.get())
+                await self._hub.send_again(client, line, await line.asked_again.get())
 
-        again = asyncio.create_task(send_again(), name="send again")
+        again = [asyncio.create_task(send_again(), name="send again") for _ in range(AGAIN_AT_ONCE)]
         try:
             await line.read()
         finally:
-            again.cancel()
+            for task in again:
+                task.cancel()
 
 
 def _wanted(user: str, hello: Hello) -> Wanted:
