@@ -97,6 +97,9 @@ def test_a_debounce_may_keep_the_first_trigger_and_wait_anew_for_each(world: Wor
     assert (again.id, again.duplicate) == (first.id, True)
     run = first.run()
     assert (run.tags, run.metadata, run.priority) == (["a"], {"a": 1}, 0)
+    neither = Debounce("k", 1, keeps="both")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="keeps the last or the first, not 'both'"):
+        index.trigger(Order(number=3), debounce=neither)
     with world.working(index):
         assert [seen.output for seen in world.ended(first)] == [1]
 

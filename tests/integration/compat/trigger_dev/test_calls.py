@@ -32,12 +32,17 @@ def with_dashes() -> None:
     pass
 
 
+@task(name="with_dashes")
+def with_underscores() -> None:
+    pass
+
+
 TRIGGER = "/api/v1/tasks/sum-up/trigger"
 
 
 @pytest.fixture
 def site(state: RunState) -> Iterator[CompatSite]:
-    with compat_site(state.settings, [sum_up, greet, with_dashes]) as site:
+    with compat_site(state.settings, [sum_up, greet, with_underscores, with_dashes]) as site:
         yield site
 
 
@@ -46,7 +51,11 @@ def lines(*items: Any) -> bytes:
 
 
 def test_a_name_with_dashes_is_that_task_or_the_python_name(site: CompatSite) -> None:
-    assert site.done("POST", "/api/v1/tasks/with-dashes/trigger", {})["id"].startswith("run_")
+    for name in ("with-dashes", "with_dashes"):
+        made = site.done("POST", f"/api/v1/tasks/{name}/trigger", {})
+        assert site.done("GET", f"/api/v3/runs/{made['id']}")["taskIdentifier"] == name
+        listed = site.done("GET", f"/api/v1/runs?filter[taskIdentifier]={name}")["data"]
+        assert [run["id"] for run in listed] == [made["id"]]
     run = site.done("POST", TRIGGER, {"payload": [1, 2]})
     shown = site.done("GET", f"/api/v3/runs/{run['id']}")
     assert (shown["taskIdentifier"], shown["payload"]) == ("sum_up", [1, 2])

@@ -274,6 +274,7 @@ def test_merges_of_merges_are_read_in_no_time(tmp_path: Path) -> None:
         ("a: !!set {x, y}\n", "makes a set"),
         ("a: !!binary aGk=\n", "makes a bytes"),
         ("a: !!float .nan\n", "makes a float"),
+        ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "it nests too deep"),
         ("a: {{x: 1}: 2}\n", "line 1, column 5: found unhashable key"),
         ("sinks:\n  - {name: a, name: b}\n", "line 2: 'name' is there twice"),
     ],

@@ -102,7 +102,8 @@ def _loaded(text: str, name: str) -> Any:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}"
-        problem = getattr(error, "problem", None) or "it is not YAML"
+        deep = "it nests too deep" if isinstance(error, RecursionError) else "it is not YAML"
+        problem = getattr(error, "problem", None) or deep
         raise ConfigurationError(f"{name}{place}: {problem}") from None
 
 
