@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, Self
@@ -14,7 +13,7 @@ from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
 from triggerkit.configuration.addresses import read_database_url, shown_database
 from triggerkit.configuration.certificates import POSTGRES, certificate_problem
-from triggerkit.configuration.system_roots import find_system_roots
+from triggerkit.configuration.tls_files import tls_files
 from triggerkit.errors import CannotConnect
 from triggerkit.state.adapt import adapt
 
@@ -97,13 +96,18 @@ def pinned(dsn: str, application_name: str) -> dict[str, Any]:
         ConfigurationError: `dsn` is not a connection string.
     """
     parts = read_database_url(dsn)
-    if parts.get("sslrootcert", os.environ.get("PGSSLROOTCERT")) == "system":
-        find_system_roots()
-    own = {"application_name": application_name, "client_encoding": "UTF8"}
+    own: dict[str, Any] = {"application_name": application_name, "client_encoding": "UTF8"}
     # So that the statement which pins the session is not itself ended.
     options = f"{parts.get('options') or ''} -c statement_timeout=0".strip()
     timeout = parts.get("connect_timeout") or CONNECT_TIMEOUT_S
-    return {**LINE, **parts, **own, "options": options, "connect_timeout": timeout}
+    return {
+        **LINE,
+        **tls_files(parts),
+        **parts,
+        **own,
+        "options": options,
+        "connect_timeout": timeout,
+    }
 
 
 def session_of(server_version: int) -> dict[str, str]:

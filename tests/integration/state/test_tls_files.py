@@ -1,12 +1,14 @@
-"""A server by TLS, whose certificate is checked against the authorities that the system trusts."""
+"""A server by TLS: its certificate is checked against the authorities that the system trusts, and
+no certificate of the client's is needed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.certificates import Authority
 from triggerkit.errors import CannotConnect
-from triggerkit.state.connect import connect
+from triggerkit.state.connect import connect, connect_blocking, pinned
 
 PLACES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -100,3 +102,56 @@ def test_where_authorities_are_said_to_be_is_where_they_are_looked_for(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     assert is_tls(database_url, authority.sign(tmp_path, "localhost"))
     assert "SSL_CERT_DIR" not in os.environ
+
+
+@contextmanager
+def in_background(database_url: str, certificate: Path) -> Iterator[str]:
+    """`with_tls` in a thread."""
+    urls: list[str] = []
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    ended = asyncio.Event()
+
+    async def serve() -> None:
+        async with with_tls(database_url, certificate) as url:
+            urls.append(url)
+            ready.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield urls[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(20)
+        loop.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_home_that_may_not_be_looked_into_is_no_obstacle(
+    database_url: str, authority: Authority, tmp_path: Path
+) -> None:
+    """As that of root is in a container, or any under systemd's ProtectHome."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    with in_background(database_url, authority.sign(tmp_path, "localhost")) as url:
+        url = make_conninfo(url, sslmode="require", sslrootcert="")
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setuid(54321)
+                os.environ["HOME"] = str(home)
+                with connect_blocking(pinned(url, "test")) as connection:
+                    os.write(theirs, str(connection.pgconn.ssl_in_use).encode())
+            except Exception as error:
+                os.write(theirs, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(theirs)
+        os.waitpid(child, 0)
+        said = os.read(ours, 1000).decode()
+        os.close(ours)
+    assert said == "True"
