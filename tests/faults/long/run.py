@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.long.troubles import Troubles
+from tests.faults.machines.partitions import ATTEMPTS
 from tests.faults.machines.plant import Plant, plant_of
 from tests.faults.rig.checker import Violation, check
 from tests.faults.rig.history import Bounds
@@ -136,7 +137,7 @@ class _Run:
     def _judge(self, seconds: float, quiet_per_s: float, faulted_per_s: float) -> Figures:
         scenario, faults = self._plant.scenario, len(self._recoveries)
         drained_s = scenario.drain(GIVEN_UP_S)
-        bounds = Bounds(faults * IN_FLIGHT, faults * IN_FLIGHT, GIVEN_UP_S)
+        bounds = Bounds(faults * ATTEMPTS * IN_FLIGHT, faults * IN_FLIGHT, GIVEN_UP_S)
         violations: list[Violation] = []
         deliveries = pushed_twice = 0
         # One after the other: a history of a million changes is large.

@@ -22,6 +22,9 @@ CUT_S = 30.0
 #: How many seconds after the line is mended all has to flow again.
 RECOVERED_S = 60.0
 
+#: Attempts of one push while it is cut: those whose answers are dropped are each taken.
+ATTEMPTS = 6
+
 #: Changes a second meanwhile.
 CHANGES_PER_S = 40.0
 
@@ -101,4 +104,4 @@ def run_pair(
             recovered[direction] = plant.until_it_flows(RECOVERED_S)
             print(f"{pair}, {direction}: flows again after {recovered[direction]:.1f} s")
         workload.stop()
-        return Outcome(str(pair), recovered, plant.judge(len(directions), RECOVERED_S))
+        return Outcome(str(pair), recovered, plant.judge(len(directions) * ATTEMPTS, RECOVERED_S))

@@ -162,8 +162,10 @@ def _disorder_of_key(deliveries: list[Delivery], parked: Mapping[str, What]) -> 
         yield from _sent_too_early(request[0], seen, taken, parked)
         seen.update((d.id, d) for d in request)
         for delivery in request:
-            if delivery.accepted:
-                taken.setdefault(delivery.id, delivery)
+            # An attempt that the sender gave up may be answered after the one that followed it.
+            earliest = taken.get(delivery.id, delivery)
+            if delivery.accepted and delivery.ended_at <= earliest.ended_at:
+                taken[delivery.id] = delivery
 
 
 def _sent_too_early(

@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.transport.base import Room, Source, Taken, TransportAway, warn_away
+from triggerkit.runs.transport.outage import Outage
 
 #: Seconds one blocking wait may last: an idle worker asks no more often. Its end can be woken.
 WAIT_S = 5.0
@@ -78,17 +79,23 @@ class RedisTransport:
         self._waiting = _client(url, WAIT_S + TIMEOUT_S)
         self._client = _client(url, TIMEOUT_S)
         self._namespace = namespace
+        self._outage = Outage()
 
     def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `Transport.push`."""
+        if not self._outage.may_ask():
+            return False
+        began = time.monotonic()
         try:
             pushes = self._client.pipeline(transaction=False)
             for task, ranks in _by_task(runs).items():
                 pushes.zadd(task_key(self._namespace, task), ranks)
             pushes.execute()
         except _AWAY as error:
+            self._outage.failed(began)
             warn_away("Redis", error)
             return False
+        self._outage.answered()
         return True
 
     def first_ranks(self, tasks: Sequence[str]) -> Mapping[str, float]:
@@ -202,17 +209,23 @@ class AsyncRedisTransport:
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
         self._namespace = namespace
+        self._outage = Outage()
 
     async def push(self, runs: Iterable[ReadyRun]) -> bool:
         """See `AsyncTransport.push`."""
+        if not self._outage.may_ask():
+            return False
+        began = time.monotonic()
         try:
             pushes = self._client.pipeline(transaction=False)
             for task, ranks in _by_task(runs).items():
                 pushes.zadd(task_key(self._namespace, task), ranks)
             await pushes.execute()
         except _AWAY as error:
+            self._outage.failed(began)
             warn_away("Redis", error)
             return False
+        self._outage.answered()
         return True
 
     async def check(self) -> None:
