@@ -27,7 +27,7 @@ def test_every_file_of_the_package_is_in_the_wheel_and_nothing_else(wheel: zipfi
         if path.is_file() and path.suffix != ".pyc"
     }
     assert own == files
-    assert {"triggerkit/py.typed", "triggerkit/cli/starter/triggerkit.toml"} <= own
+    assert {"triggerkit/py.typed", "triggerkit/cli/project/starter/triggerkit.toml"} <= own
 
 
 def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:

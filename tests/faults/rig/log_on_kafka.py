@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from triggerkit import failpoints
-from triggerkit.cli.process import ready, start, until_signal
+from triggerkit.cli.processes.process import ready, start, until_signal
 from triggerkit.project import Project
 from triggerkit.state.event_loop import run_loop
 from triggerkit.supervisor.deliver import run_deliver

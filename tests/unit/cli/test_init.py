@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triggerkit.cli.init import FILES, find_app, init, write_project
+from triggerkit.cli.project.init import FILES, find_app, init, write_project
 from triggerkit.errors import ConfigurationError
 from triggerkit.project import Project
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from triggerkit.cli.run_options import moment
-from triggerkit.cli.run_view import row_of
+from triggerkit.cli.executed.run_options import moment
+from triggerkit.cli.executed.run_view import row_of
 from triggerkit.errors import ConfigurationError
 from triggerkit.runs.admin.error_groups import place_of
 from triggerkit.runs.admin.filter import RunFilter

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 #: What is imported ahead; `openai` because it takes longer than all the others together.
 MODULES = (
-    "triggerkit.cli.serve",
-    "triggerkit.cli.worker",
-    "triggerkit.cli.stream",
-    "triggerkit.cli.project",
+    "triggerkit.cli.processes.serve",
+    "triggerkit.cli.processes.worker",
+    "triggerkit.cli.processes.stream",
+    "triggerkit.cli.project.project",
     "openai",
 )
 

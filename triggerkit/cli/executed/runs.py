@@ -11,6 +11,9 @@ import psycopg
 import typer
 
 from triggerkit.cli.actor import actor
+from triggerkit.cli.executed.run_options import filtered, moment
+from triggerkit.cli.executed.run_view import print_run, print_runs, when
+from triggerkit.cli.executed.tail import tail
 from triggerkit.cli.known_names import warn_of_unknown
 from triggerkit.cli.options import Json, Tasks
 from triggerkit.cli.run_client import (
@@ -21,9 +24,6 @@ from triggerkit.cli.run_client import (
     with_client,
     with_state,
 )
-from triggerkit.cli.run_options import filtered, moment
-from triggerkit.cli.run_view import print_run, print_runs, when
-from triggerkit.cli.tail import tail
 from triggerkit.configuration.moments import moment_ahead, seconds_until
 from triggerkit.errors import ConfigurationError, UnknownRun
 from triggerkit.project import Project

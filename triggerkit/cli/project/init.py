@@ -77,7 +77,9 @@ def write_project(folder: Path) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source, name in names.items():
-            text = (files("triggerkit.cli") / "starter" / source).read_text(encoding="utf-8")
+            text = (files("triggerkit.cli.project") / "starter" / source).read_text(
+                encoding="utf-8"
+            )
             for key, value in values.items():
                 text = text.replace(f"<<{key}>>", value)
             (folder / name).write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ import typer
 
 from triggerkit import lifeline
 from triggerkit.cli.options import Tasks
-from triggerkit.cli.process import prepare, ready
+from triggerkit.cli.processes.process import prepare, ready
 from triggerkit.project import Project
 from triggerkit.supervisor.crew import Sizes
 from triggerkit.supervisor.worker import run_child, run_worker

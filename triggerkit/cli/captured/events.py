@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.actor import actor
-from triggerkit.cli.events_tail import tail
+from triggerkit.cli.captured.events_tail import tail
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import console, print_json, print_table, with_state
 from triggerkit.errors import ConfigurationError

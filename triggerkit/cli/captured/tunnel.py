@@ -13,9 +13,9 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.actor import actor
+from triggerkit.cli.captured.secret_input import secret_given
 from triggerkit.cli.options import MAX_PORT, Json
 from triggerkit.cli.run_client import console, print_json, print_table, with_state
-from triggerkit.cli.secret_input import secret_given
 from triggerkit.configuration.table_name import TableName
 from triggerkit.consumers.tunnels.tokens import add_token, list_tokens, remove_token
 from triggerkit.errors import ConfigurationError

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from triggerkit.cli.options import App, Host, Port, Tasks
-from triggerkit.cli.process import ready, start
+from triggerkit.cli.processes.process import ready, start
 from triggerkit.project import Project
 from triggerkit.state.event_loop import run_loop
 from triggerkit.supervisor.probes.listening import listen

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.actor import actor
+from triggerkit.cli.executed.run_view import when
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import (
     console,
@@ -19,7 +20,6 @@ from triggerkit.cli.run_client import (
     with_client,
     with_state,
 )
-from triggerkit.cli.run_view import when
 from triggerkit.errors import ConfigurationError, suggested
 from triggerkit.runs.admin.queues import (
     QueueInfo,

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
+from triggerkit.cli.executed.run_view import line_of, row_of, took
 from triggerkit.cli.known_names import warn_of_unknown
 from triggerkit.cli.options import Json
 from triggerkit.cli.run_client import console, print_json, with_state
-from triggerkit.cli.run_view import line_of, row_of, took
 from triggerkit.runs.admin.browse import list_runs
 from triggerkit.runs.admin.filter import RunFilter
 from triggerkit.runs.admin.follow import Follower, RunFollower

@@ -33,7 +33,7 @@ def dev(
     forks = ForkServer.start()
     try:
         # Imported while the fork server imports: each of them takes a second.
-        from triggerkit.cli.dev_project import develop
+        from triggerkit.cli.processes.dev_project import develop
 
         develop(forks, app=app, tasks=tasks, host=host, port=port, json=json, quiet=quiet)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from triggerkit.cli.options import App, Tasks
-from triggerkit.cli.process import ready, start, until_signal
+from triggerkit.cli.processes.process import ready, start, until_signal
 from triggerkit.project import Project
 from triggerkit.state.event_loop import run_loop
 from triggerkit.supervisor.probes.process_health import ProcessHealth

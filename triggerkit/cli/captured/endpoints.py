@@ -13,8 +13,8 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.actor import actor
+from triggerkit.cli.captured.secret_input import headers_given, signing_given
 from triggerkit.cli.options import Json
-from triggerkit.cli.secret_input import headers_given, signing_given
 from triggerkit.consumers.endpoints.info import EndpointInfo
 from triggerkit.consumers.endpoints.model import Endpoint
 from triggerkit.consumers.endpoints.store import EndpointStore

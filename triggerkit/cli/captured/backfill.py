@@ -13,8 +13,8 @@ import typer
 from rich.table import Table
 
 from triggerkit.cli.actor import actor
+from triggerkit.cli.captured.progress import Shown, bar, display, progress_text
 from triggerkit.cli.options import Json
-from triggerkit.cli.progress import Shown, bar, display, progress_text
 from triggerkit.consumers.backfill.store import BackfillProgress, BackfillStore, Started
 from triggerkit.consumers.definition import TableName
 from triggerkit.consumers.source.database import CaptureNames

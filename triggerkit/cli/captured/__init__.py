@@ -1,0 +1,1 @@
+"""Commands about what is captured and where it goes: consumers, endpoints, messages, events."""

@@ -1,0 +1,1 @@
+"""Commands about what is executed: runs, triggers, queues, schedules, workers."""

@@ -1,0 +1,1 @@
+"""Commands about a project: made, checked, applied, imported, and its database opened."""
