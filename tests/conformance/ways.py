@@ -12,6 +12,7 @@ import orjson
 from starlette.applications import Starlette
 
 from tests.conformance import taking
+from tests.integration.kafkalog.delivering import delivering
 from tests.integration.parked import fetch
 from tests.integration.pipeline import run_until_canceled
 from tests.integration.serving import serving
@@ -83,13 +84,24 @@ def site(settings: Settings) -> Iterator[Settings]:
 async def streaming(settings: Settings, via: Via) -> AsyncIterator[Settings]:
     """Stream, with routes only where they are needed."""
     if via == "direct":
-        async with run_until_canceled(settings, PROJECT):
+        async with _running(settings):
             yield settings
         return
     with site(settings) as pushed_to:
         await declare_routes(pushed_to)
-        async with run_until_canceled(pushed_to, PROJECT):
+        async with _running(pushed_to):
             yield pushed_to
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[None]:
+    """The stream, and where the log is on Kafka who delivers from it."""
+    async with run_until_canceled(settings, PROJECT):
+        if settings.triggerkit_log == "postgres":
+            yield
+            return
+        async with delivering(settings, PROJECT):
+            yield
 
 
 async def declare(
