@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -23,13 +24,14 @@ def answer_to(error: Exception, where: str) -> Response:
         return _invalid(error)
     if isinstance(error, InvalidPayload):
         return refused(422, str(error))
-    return told(problems.answer_to(error, where))
+    # Two at the same time: the second one finds what the first has made.
+    return told(problems.answer_to(error, where), again=isinstance(error, psycopg.IntegrityError))
 
 
-def told(response: Response) -> Response:
+def told(response: Response, *, again: bool = False) -> Response:
     """Return an answer that says whether to try again."""
     if response.status_code >= 400:
-        is_again = response.status_code in _AGAIN
+        is_again = again or response.status_code in _AGAIN
         response.headers["x-should-retry"] = "true" if is_again else "false"
     return response
 

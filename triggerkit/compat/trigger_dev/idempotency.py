@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from triggerkit.compat.trigger_dev.call import SdkCall
 from triggerkit.compat.trigger_dev.given import KeyReset, body_of
-from triggerkit.compat.trigger_dev.shapes import BATCH
+from triggerkit.compat.trigger_dev.shapes import BATCH, REQUEST
 from triggerkit.runs.accept.insert import FORGET_KEY
 from triggerkit.runs.run import NewRun
 from triggerkit.state.short_key import short_key
@@ -16,12 +16,12 @@ from triggerkit.web.api.problems import NotFound
 #: How a run ended whose key makes another one. One that was canceled keeps its key.
 _FAILED: Final = ["failed", "crashed", "timed_out", "expired"]
 
-#: The runs of the batch itself keep theirs: its items may only have come again.
+#: The runs of the same batch or request keep theirs: it may only have come again.
 _FREE: Final = f"""
 UPDATE triggerkit.runs r SET idempotency_key = NULL
 FROM unnest(%s::text[], %s::text[]) AS k (task, key)
 WHERE r.task = k.task AND r.idempotency_key = k.key AND r.status = ANY (%s)
-    AND r.source ->> '{BATCH}' IS DISTINCT FROM %s
+    AND coalesce(r.source ->> '{BATCH}', r.source ->> '{REQUEST}', '') <> %s
 """  # noqa: S608 - of constants
 
 
@@ -29,13 +29,14 @@ class UnknownKey(NotFound):
     """No run of the task has this key."""
 
 
-async def free_failed(sdk: SdkCall, runs: Sequence[NewRun], batch_id: str | None = None) -> None:
-    """Let the keys of `runs` be used again whose run failed."""
+async def free_failed(sdk: SdkCall, runs: Sequence[NewRun], origin: str | None) -> None:
+    """Let the keys of `runs` be used again whose run failed, and has another `origin`: the id of a
+    batch or of a request."""
     if not runs:
         return
     keys: list[Any] = [[run.task for run in runs], [run.idempotency_key for run in runs]]
     async with sdk.call.state() as state:
-        await state.execute(_FREE, [*keys, _FAILED, batch_id or ""])
+        await state.execute(_FREE, [*keys, _FAILED, origin or "none"])
 
 
 async def reset_key(sdk: SdkCall) -> dict[str, str]:

@@ -28,9 +28,10 @@ STATUSES: Final[dict[Status, str]] = {
 #: The one environment there is.
 ENVIRONMENT: Final = {"id": "triggerkit", "name": "triggerkit"}
 
-#: Where a run has the batch that it is of, in its source; and what the keys begin with that were
-#: made for it, which nobody gave.
+#: Where a run has the batch that it is of in its source, or the request that made it; and what the
+#: keys begin with that were made for it, which nobody gave.
 BATCH: Final = "trigger_dev_batch"
+REQUEST: Final = "trigger_dev_request"
 OWN_KEYS: Final = ("batch_", OF_REQUEST)
 
 Row = Mapping[str, Any]

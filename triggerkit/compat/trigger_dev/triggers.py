@@ -26,7 +26,7 @@ from triggerkit.compat.trigger_dev.given import (
 from triggerkit.compat.trigger_dev.idempotency import free_failed
 from triggerkit.compat.trigger_dev.payloads.packets import STORED, Packets, find_packets
 from triggerkit.compat.trigger_dev.payloads.super_json import read_packet
-from triggerkit.compat.trigger_dev.shapes import BATCH
+from triggerkit.compat.trigger_dev.shapes import BATCH, REQUEST
 from triggerkit.errors import ConfigurationError, FieldProblem, InvalidPayload
 from triggerkit.runs.run import NewRun
 from triggerkit.state.short_key import short_key
@@ -51,7 +51,9 @@ async def trigger_task(sdk: SdkCall) -> dict[str, Any]:
         options["idempotency_ttl"] = AGAIN_S
     packets = await _packets(sdk, [body])
     run = _run(sdk, sdk.path["name"], body, options, packets)
-    await free_failed(sdk, [run] if has_key else [])
+    if has_key:
+        run = replace(run, source=None if sdk.once is None else {REQUEST: sdk.once})
+        await free_failed(sdk, [run], sdk.once)
     [handle] = await sdk.call.client.accept([run])
     return {"id": handle.id, "isCached": has_key and handle.duplicate}
 

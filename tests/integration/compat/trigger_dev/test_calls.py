@@ -131,9 +131,12 @@ def test_a_key_whose_run_failed_makes_another_one(
     state: RunState, site: CompatSite, status: str
 ) -> None:
     body = {"payload": [1], "options": {"idempotencyKey": "k" * 600}}
-    first = site.done("POST", TRIGGER, body)
+    header = {"x_trigger_request_idempotency_key": "one"}
+    first = site.done("POST", TRIGGER, body, **header)
     assert site.done("POST", TRIGGER, body) == {**first, "isCached": True}
     finish(state, status)
+    # The same request, whose answer was lost.
+    assert site.done("POST", TRIGGER, body, **header)["id"] == first["id"]
     second = site.done("POST", TRIGGER, body)
     assert (second["id"] != first["id"], second["isCached"]) == (True, False)
     assert site.done("POST", TRIGGER, body) == {**second, "isCached": True}
