@@ -37,5 +37,6 @@ def load_all_declarations(project: Project) -> tuple[Declarations, DeclaredRuns]
         endpoints,
         events,
         has_kafka=bool(environment.get("KAFKA_BOOTSTRAP_SERVERS")),
+        is_log_on_kafka=environment.get("TRIGGERKIT_LOG") == "kafka",
     )
     return declarations, declared_runs(tasks)

@@ -10,6 +10,7 @@ import psycopg
 from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.declare.endpoint_steps import EndpointSteps
 from triggerkit.consumers.declare.follow import follow
+from triggerkit.consumers.declare.log_on_kafka import require_possible
 from triggerkit.consumers.declare.manage import Consumers
 from triggerkit.consumers.declare.plan import Plan, PlanStep, make_plan, stored_consumers
 from triggerkit.consumers.declare.preparations import Preparation, prepare
@@ -44,6 +45,8 @@ async def plan(
     database = await known_database(source, state, [c.name for c in declarations.consumers])
     stored = [] if database is None else await stored_consumers(state, database.id)
     publication = names.publication or (database.publication_name if database else PUBLICATION)
+    if declarations.is_log_on_kafka:
+        await require_possible(source, declarations, publication)
     topics = await plan_topics(source, state, database, declarations.events, publication)
     declarations = with_kafka(declarations, topics)
     planned = await make_plan(source, stored, declarations.consumers, publication)

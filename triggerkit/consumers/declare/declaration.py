@@ -64,6 +64,8 @@ class Declarations:
     events: DeclaredEvents | None = None
     #: Whether events are written into Kafka.
     has_kafka: bool = False
+    #: Whether the log itself is on Kafka.
+    is_log_on_kafka: bool = False
 
     def __post_init__(self) -> None:
         seen: dict[str, Declared] = {}
