@@ -13,19 +13,19 @@ from tests.integration.compat.compat_site import CompatSite, compat_site
 from tests.integration.run_state import RunState
 from triggerkit import task
 
-TRIGGER = "/api/v1/tasks/take/trigger"
+TRIGGER = "/api/v1/tasks/take-at-once/trigger"
 
 ITEMS = 1000
 
 
 @task
-def take(number: int) -> None:
+def take_at_once(number: int) -> None:
     pass
 
 
 @pytest.fixture
 def site(state: RunState) -> Iterator[CompatSite]:
-    with compat_site(state.settings, [take]) as site:
+    with compat_site(state.settings, [take_at_once]) as site:
         yield site
 
 
@@ -66,8 +66,11 @@ def test_a_full_batch_whose_items_come_several_times_at_once_is_made_once(
     )
     assert len({one["id"] for one in made}) == 1
     path = f"/api/v3/batches/{made[0]['id']}/items"
-    lines = [orjson.dumps({"index": n, "task": "take", "payload": n}) for n in range(ITEMS)]
-    broken = [*lines[:-1], orjson.dumps({"index": ITEMS - 1, "task": "take", "payload": "x"})]
+    lines = [orjson.dumps({"index": n, "task": "take_at_once", "payload": n}) for n in range(ITEMS)]
+    broken = [
+        *lines[:-1],
+        orjson.dumps({"index": ITEMS - 1, "task": "take_at_once", "payload": "x"}),
+    ]
     answer = site.sdk("POST", path, b"\n".join(broken))
     assert (answer.status, f"{ITEMS - 1}: " in answer.json["error"]) == (422, True)
     assert state.statuses() == []

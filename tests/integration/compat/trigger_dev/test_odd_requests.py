@@ -43,12 +43,12 @@ BODIES = (
     b'{"runCount": 1, "idempotencyKey": "\\u0000"}', b'{"runCount": 99999999999999999999}',
     b'{"delay": "999999w"}', b'{"delay": "0001-01-01T00:00:00+23:59"}',
     b'{"type": "custom", "action": "pause"}', b'{"type": "id", "concurrencyLimit": 99999999999}',
-    b'{"task": "take", "cron": "* * * * *", "deduplicationKey": "\\u0000"}',
-    b'{"task": "take", "cron": "\\u0000", "deduplicationKey": "k"}',
-    b'{"task": "take", "cron": "* * * * *", "deduplicationKey": "k", "timezone": "../UTC"}',
-    b'{"task": "take", "cron": "* * * * *", "deduplicationKey": "k", "externalId": "\\u0000"}',
-    b'{"taskIdentifier": "take", "payload": "\\u0000"}',
-    b'{"index": 0, "task": "take"}', b'{"index": 99999999999999999999, "task": "take"}',
+    b'{"task": "take_odd", "cron": "* * * * *", "deduplicationKey": "\\u0000"}',
+    b'{"task": "take_odd", "cron": "\\u0000", "deduplicationKey": "k"}',
+    b'{"task": "take_odd", "cron": "* * * * *", "deduplicationKey": "k", "timezone": "../UTC"}',
+    b'{"task": "take_odd", "cron": "* * * * *", "deduplicationKey": "k", "externalId": "\\u0000"}',
+    b'{"taskIdentifier": "take_odd", "payload": "\\u0000"}',
+    b'{"index": 0, "task": "take_odd"}', b'{"index": 99999999999999999999, "task": "take_odd"}',
     b'{"index": 0, "task": "\\u0000"}', b"{}\n{}\n", b"\n\n\n",
 )  # fmt: skip
 
@@ -79,13 +79,13 @@ QUERIES = (
 
 
 @task
-def take(payload: Any = None) -> None:
+def take_odd(payload: Any = None) -> None:
     pass
 
 
 @pytest.fixture
 def site(state: RunState) -> Iterator[CompatSite]:
-    with compat_site(state.settings, [take]) as site:
+    with compat_site(state.settings, [take_odd]) as site:
         yield site
 
 
@@ -113,7 +113,7 @@ def test_odd_bodies_names_and_queries_are_answered_in_words(site: CompatSite) ->
 
 
 def _path(site: CompatSite, template: str) -> str:
-    own = {"name": "take", "id": "x", "key": "k"}
+    own = {"name": "take_odd", "id": "x", "key": "k"}
     path = re.sub(r"\{(\w+)[^}]*\}", lambda found: own[found[1]], template)
     if "batches/x/items" in path:
         batch = site.done("POST", "/api/v3/batches", {"runCount": 1})
@@ -125,7 +125,7 @@ def test_odd_methods_and_headers_are_answered_in_words(site: CompatSite) -> None
     for method in ("OPTIONS", "PATCH", "DELETE"):
         answer = site.sdk(method, "/api/v1/runs")
         assert answer.status == 501
-    path = "/api/v1/tasks/take/trigger"
+    path = "/api/v1/tasks/take-odd/trigger"
     for headers in (
         {"trigger_version": "x"}, {"trigger_version": ""}, {"content_encoding": "br"},
         {"content_encoding": "gzip"}, {"content_type": "text/html; charset=utf-16"},

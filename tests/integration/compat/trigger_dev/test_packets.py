@@ -16,18 +16,18 @@ from triggerkit import task
 from triggerkit.compat.trigger_dev.given import MAX_BODY_BYTES
 from triggerkit.compat.trigger_dev.payloads import packets
 
-TRIGGER = "/api/v1/tasks/count/trigger"
+TRIGGER = "/api/v1/tasks/count-packet/trigger"
 WHERE = "/api/v2/packets/trigger%2Fpacket_1%2Fpayload.json"
 
 
 @task
-def count(given: list[int]) -> int:
+def count_packet(given: list[int]) -> int:
     return len(given)
 
 
 @pytest.fixture
 def site(state: RunState) -> Iterator[CompatSite]:
-    with compat_site(state.settings, [count]) as site:
+    with compat_site(state.settings, [count_packet]) as site:
         yield site
 
 
@@ -59,10 +59,10 @@ def test_a_payload_that_is_stored_apart_is_that_of_the_run(site: CompatSite) -> 
 
 
 def test_the_address_is_the_one_that_the_caller_uses(state: RunState) -> None:
-    with compat_site(state.settings, [count]) as site:
+    with compat_site(state.settings, [count_packet]) as site:
         assert site.done("PUT", WHERE)["presignedUrl"].startswith(f"{site.trigger_dev}/packets/")
     public = "https://app.example.com/below"
-    with compat_site(state.settings, [count], triggerkit_public_url=public) as site:
+    with compat_site(state.settings, [count_packet], triggerkit_public_url=public) as site:
         told = site.done("PUT", WHERE)["presignedUrl"]
         assert told.startswith(f"{public}/compat/trigger.dev/packets/packet_")
 
@@ -118,8 +118,8 @@ def test_items_of_a_batch_may_be_stored_apart_within_a_bound(
     site: CompatSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packet = stored(site, b"[1, 2, 3]")
-    items = [{"index": n, "task": "count", **triggering(packet)} for n in range(2)]
-    items[1] = {"index": 1, "task": "count", "payload": [1]}
+    items = [{"index": n, "task": "count_packet", **triggering(packet)} for n in range(2)]
+    items[1] = {"index": 1, "task": "count_packet", "payload": [1]}
     lines = b"".join(orjson.dumps(item) + b"\n" for item in items)
     path = f"/api/v3/batches/{site.done('POST', '/api/v3/batches', {'runCount': 2})['id']}/items"
     monkeypatch.setattr(packets, "MAX_ITEMS_BYTES", 8)
