@@ -108,18 +108,16 @@ class Crew:
 
     def kill_one(self, rng: random.Random) -> None:
         """SIGKILL of a parent, with which its children end, or of one child. Where the tasks note
-        what they begin, only one that has begun something."""
-        crews = {parent.pid: _children(parent.pid) for parent in list(self._parents.values())}
-        if (begun := self._begun()) is not None:
-            crews = {pid: crew for pid, crew in crews.items() if begun.keys() & set(crew)}
-        if not crews:
-            return
-        parent, children = rng.choice(list(crews.items()))
-        working = [pid for pid in children if begun is None or pid in begun]
-        if working and rng.random() < 0.7:
-            self._kill(rng.choice(working))
-            return
-        self._kill(parent, *children)
+        what they begin, some that work die, and others are left that do: else it would be the start
+        of processes that is waited for, which takes long on a busy machine. There may be none."""
+        crews = [[one.pid, *_children(one.pid)] for one in list(self._parents.values())]
+        begun = self._begun()
+        working = {pid for _, *crew in crews for pid in crew if begun is None or pid in begun}
+        kills = [[pid] for pid in sorted(working)] if rng.random() < 0.7 else crews
+        if begun is not None:
+            kills = [pids for pids in kills if working & {*pids} and working - {*pids}]
+        if kills:
+            self._kill(*rng.choice(kills))
 
     def attempts(self) -> int:
         """How many attempts have begun, by the notes of the tasks."""
