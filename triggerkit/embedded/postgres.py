@@ -37,7 +37,7 @@ from triggerkit.embedded.cluster import (
 from triggerkit.embedded.folders import lock_home, private_folder, server_home, socket_folder
 from triggerkit.embedded.process import GuardedProcess, Program, run_to_end
 from triggerkit.embedded.programs import postgres_folder, reachable_postgres
-from triggerkit.errors import AlreadyRunning, CannotConnect
+from triggerkit.embedded.server import EmbeddedServer
 
 #: The database made for the project; it has the extension `vector`.
 DATABASE: Final = "triggerkit"
@@ -47,17 +47,13 @@ START_TIMEOUT_S = 120.0
 _SOCKET_NAME = f".s.PGSQL.{PORT}"
 
 
-class EmbeddedPostgres:
-    """A Postgres whose data live in `<state_dir>/postgres` and whose log in `<state_dir>/log`.
+class EmbeddedPostgres(EmbeddedServer):
+    """A Postgres. Run by root, the server runs as an unprivileged user."""
 
-    It ends within 5 s of this process, however that ends. Run by root, the server runs as an
-    unprivileged user. One object starts one server at a time and belongs to one event loop.
-    """
+    NAME = "Postgres"
 
     def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir.absolute()
-        self._log = self._state_dir / "log" / "postgres.log"
-        self._server: GuardedProcess | None = None
+        super().__init__(state_dir)
         self._socket_dir: Path | None = None
         #: The user that it runs as instead of root, if others may run as that one, too: they can
         #: enter the socket's folder and read the data.
@@ -71,14 +67,9 @@ class EmbeddedPostgres:
             CannotConnect: not started yet.
         """
         if self._socket_dir is None:
-            raise CannotConnect("the embedded Postgres has not been started")
+            raise self._not_started()
         host = quote(str(self._socket_dir), safe="")
         return f"postgresql://{USER}@/{DATABASE}?host={host}&port={PORT}"
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process id, None when it is not running."""
-        return self._server.pid if self._server is not None and self._server.running else None
 
     async def start(self) -> None:
         """Start the server and return once the database `triggerkit` answers.
@@ -88,12 +79,11 @@ class EmbeddedPostgres:
             CannotConnect: it did not start; the message ends with its last log lines.
             ConfigurationError: a folder, a user or a program it needs is missing.
         """
-        if self.pid is not None:
-            raise AlreadyRunning("this embedded Postgres was already started")
+        self._require_stopped()
         account = await asyncio.to_thread(_account, self._state_dir)
         self.shared_user = None if account is None else shared_name(account)
         home = await asyncio.to_thread(server_home, self._state_dir, "postgres", account)
-        lock_fd = await lock_home(home, "Postgres")
+        lock_fd = await lock_home(home, self.NAME)
         try:
             await self._start_locked(home, account, lock_fd)
         except BaseException:
@@ -101,21 +91,6 @@ class EmbeddedPostgres:
             raise
         finally:
             os.close(lock_fd)
-
-    async def stop(self, *, force: bool = False) -> None:
-        """Stop by a fast shutdown, forced after ten seconds or, with `force`, at once."""
-        if self._server is not None:
-            await self._server.stop(force=force)
-
-    async def wait(self) -> int:
-        """Wait until the server ends, asked to or not; returns its exit code.
-
-        Raises:
-            CannotConnect: not started yet.
-        """
-        if self._server is None:
-            raise CannotConnect("the embedded Postgres has not been started")
-        return await self._server.wait()
 
     async def _start_locked(self, home: Path, account: Account | None, lock_fd: int) -> None:
         data = home / "data"
@@ -145,7 +120,7 @@ class EmbeddedPostgres:
 
     def _program(self, command: Sequence[str | Path], account: Account | None) -> Program:
         return Program(
-            name="Postgres",
+            name=self.NAME,
             command=command,
             log=self._log,
             stop_signal=signal.SIGINT,

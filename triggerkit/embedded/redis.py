@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from triggerkit.embedded.folders import lock_home, private_folder, server_home, socket_folder
 from triggerkit.embedded.process import GuardedProcess, Program
 from triggerkit.embedded.programs import redis_program
-from triggerkit.errors import AlreadyRunning, CannotConnect
+from triggerkit.embedded.server import EmbeddedServer
 
 #: How long a start may take, reading the log of changes included, in seconds.
 START_TIMEOUT_S = 60.0
@@ -40,18 +40,13 @@ maxmemory-policy noeviction
 """
 
 
-class EmbeddedRedis:
-    """A Redis whose data live in `<state_dir>/redis` and whose log in `<state_dir>/log`.
+class EmbeddedRedis(EmbeddedServer):
+    """A Redis. Killed, it loses nothing; a power failure may cost the last second."""
 
-    It ends within 5 s of this process, however that ends. Killed, it loses nothing; a power
-    failure may cost the last second. One object starts one server at a time and belongs to one
-    event loop.
-    """
+    NAME = "Redis"
 
     def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir.absolute()
-        self._log = self._state_dir / "log" / "redis.log"
-        self._server: GuardedProcess | None = None
+        super().__init__(state_dir)
         self._socket: Path | None = None
 
     @property
@@ -62,13 +57,8 @@ class EmbeddedRedis:
             CannotConnect: not started yet.
         """
         if self._socket is None:
-            raise CannotConnect("the embedded Redis has not been started")
+            raise self._not_started()
         return f"unix://{quote(str(self._socket))}"
-
-    @property
-    def pid(self) -> int | None:
-        """The server's process id, None when it is not running."""
-        return self._server.pid if self._server is not None and self._server.running else None
 
     async def start(self) -> None:
         """Start the server and return once it has loaded its data and answers.
@@ -78,10 +68,9 @@ class EmbeddedRedis:
             CannotConnect: it did not start; the message ends with its last log lines.
             ConfigurationError: a folder or the program is missing.
         """
-        if self.pid is not None:
-            raise AlreadyRunning("this embedded Redis was already started")
+        self._require_stopped()
         home = await asyncio.to_thread(server_home, self._state_dir, "redis", None)
-        lock_fd = await lock_home(home, "Redis")
+        lock_fd = await lock_home(home, self.NAME)
         try:
             self._socket = socket_folder(home, _SOCKET_NAME, None) / _SOCKET_NAME
             configuration = _write_configuration(home, self._socket)
@@ -93,24 +82,9 @@ class EmbeddedRedis:
         finally:
             os.close(lock_fd)
 
-    async def stop(self, *, force: bool = False) -> None:
-        """Stop with everything written, forced after ten seconds or, with `force`, at once."""
-        if self._server is not None:
-            await self._server.stop(force=force)
-
-    async def wait(self) -> int:
-        """Wait until the server ends, asked to or not; returns its exit code.
-
-        Raises:
-            CannotConnect: not started yet.
-        """
-        if self._server is None:
-            raise CannotConnect("the embedded Redis has not been started")
-        return await self._server.wait()
-
     def _program(self, configuration: Path) -> Program:
         return Program(
-            name="Redis",
+            name=self.NAME,
             command=[redis_program(), configuration],
             log=self._log,
             stop_signal=signal.SIGTERM,
