@@ -13,7 +13,8 @@ from tests.acceptance.project import eventually
 from tests.faults.rig import truth
 from tests.faults.rig.checker import check, explain
 from tests.faults.rig.history import Bounds
-from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.rig.processes import Stream
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario
 from triggerkit.consumers.backfill.store import BackfillStore
 from triggerkit.state.connect import connect
 

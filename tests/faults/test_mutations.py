@@ -11,7 +11,8 @@ from tests.acceptance.project import eventually
 from tests.faults.rig.checker import Rule, Violation, check, explain
 from tests.faults.rig.history import Bounds
 from tests.faults.rig.mutant import KILLS, KILLS_VARIABLE
-from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.rig.processes import Stream
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario
 
 #: The rules of which one at least must report a mutation: what is confirmed too early is seen in
 #: the samples of the slot, and lost only if a kill comes just then.

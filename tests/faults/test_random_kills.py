@@ -12,8 +12,9 @@ import pytest
 
 from tests.acceptance.processes import family
 from tests.faults.rig.killable import KillableServers
+from tests.faults.rig.processes import kill
 from tests.faults.rig.project import Via
-from tests.faults.rig.scenario import Scenario, kill
+from tests.faults.rig.scenario import Scenario
 
 #: Seconds between two kills.
 KILL_EVERY_S = 1.0

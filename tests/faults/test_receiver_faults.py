@@ -15,8 +15,9 @@ import pytest
 from tests.acceptance.project import eventually, run_command
 from tests.faults.rig.checker import check, explain
 from tests.faults.rig.history import Bounds, Delivery, History
+from tests.faults.rig.processes import Stream
 from tests.faults.rig.receiver import Behaviour
-from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, Stream
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario
 from tests.faults.rig.truth import Connection
 
 #: The deadline of one push in these tests, in seconds.

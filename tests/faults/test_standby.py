@@ -16,8 +16,9 @@ import pytest
 from tests.acceptance.project import ROOT, clean_environment, eventually
 from tests.faults.rig.checker import check, explain
 from tests.faults.rig.history import Bounds
+from tests.faults.rig.processes import kill
 from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario, kill
+from tests.faults.rig.scenario import IN_FLIGHT, OBSERVED, Scenario
 from triggerkit.settings import Settings
 from triggerkit.supervisor.streaming.leadership import leadership
 

@@ -12,8 +12,8 @@ from tests.acceptance.processes import family
 from tests.faults.machines.clocks import faketime
 from tests.faults.machines.partitions import DIRECTIONS, PAIRS
 from tests.faults.machines.plant import PROCESSES, Plant
+from tests.faults.rig.processes import kill
 from tests.faults.rig.receiver import Behaviour
-from tests.faults.rig.scenario import kill
 
 #: Seconds that a line is cut or a receiver misbehaves, at least and at most.
 SHORTEST_S, LONGEST_S = 1.0, 12.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from tests.faults.rig.scenario import kill
+from tests.faults.rig.processes import kill
 from tests.servers import Background
 from triggerkit.embedded.postgres import EmbeddedPostgres
 from triggerkit.embedded.redis import EmbeddedRedis

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import orjson
 import psycopg
 
-from tests.acceptance.project import ROOT, DevProcess, clean_environment, eventually
 from tests.faults.rig import truth
 from tests.faults.rig.checker import check, explain
-from tests.faults.rig.history import AckSample, Bounds, Delivery, Effect, History, What
+from tests.faults.rig.history import Bounds, Delivery, Effect, History, What
 from tests.faults.rig.made_runs import deliveries_of
+from tests.faults.rig.processes import FaultyDev
 from tests.faults.rig.project import BATCH_SIZE, Via, tasks_of
 from tests.faults.rig.receiver import Behaviour, ReceiverProcess
+from tests.faults.rig.sampler import Sampler
 from triggerkit.consumers.declare.apply import apply
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.definition import rows
@@ -70,135 +65,6 @@ SELECT 'run ' || row_to_json(r) FROM (
 UNION ALL
 SELECT 'worker ' || row_to_json(w) FROM triggerkit.workers w
 """
-
-
-class FaultyDev(DevProcess):
-    """`triggerkit dev` with settings of the test's own in its environment."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        super().__init__(folder)
-        self._port = port
-
-    def start_with(self, environment: Mapping[str, str], deadline_s: float = 60) -> None:
-        """Start it and wait for its line `ready`."""
-        with (self.folder / "dev.stderr").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "triggerkit", "dev", "--json", "--port", str(self._port)],
-                cwd=self.folder,
-                env={**clean_environment(), **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        eventually(lambda: self._of("ready") or self._ended(), deadline_s, "a line `ready`")
-        assert self._of("ready"), self.explain()
-
-    def pids(self) -> dict[str, int]:
-        """The processes that run now, by name."""
-        with suppress(OSError, orjson.JSONDecodeError):
-            state = orjson.loads((self.folder / ".triggerkit" / "dev.json").read_bytes())
-            return {p["name"]: p["pid"] for p in state["processes"] if p["pid"]}
-        return {}
-
-    def explain(self) -> str:
-        """What it said that is no news of a run that went well."""
-        usual = ("run", "backfill", "check")
-        said = [x for x in self.lines if x.get("event") not in usual or x.get("error")]
-        shown = "\n".join(str(line)[:400] for line in said[-25:])
-        return f"{shown}\n{(self.folder / 'dev.stderr').read_text()}"
-
-    def deaths(self) -> list[dict[str, Any]]:
-        """What it said about processes that ended unasked, those that a worker replaced too."""
-        replaced = "a process of the worker ended"
-        return self._of("died") + [x for x in self.lines if replaced in str(x.get("message"))]
-
-
-class Sampler:
-    """Notes what is confirmed and what is in the log, every so many seconds."""
-
-    def __init__(self, url: str, slot: str, every_s: float) -> None:
-        self._every_s = every_s
-        self.samples: list[AckSample] = []
-        self._url = url
-        self._slot = slot
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            with (
-                suppress(psycopg.OperationalError),
-                psycopg.connect(self._url, autocommit=True, connect_timeout=5) as connection,
-            ):
-                while not self._stop.wait(self._every_s):
-                    self._sample(connection)
-            self._stop.wait(self._every_s)
-
-    def _sample(self, connection: truth.Connection) -> None:
-        # In this order: what was confirmed then must be in the log now.
-        confirmed = connection.execute(
-            "SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint FROM pg_replication_slots "
-            "WHERE slot_name = %s",
-            [self._slot],
-        ).fetchone()
-        logged = connection.execute(
-            "SELECT coalesce(max(commit_lsn), 0) FROM triggerkit.events"
-        ).fetchone()
-        if confirmed and logged and confirmed[0] is not None:
-            self.samples.append(AckSample(confirmed[0], logged[0]))
-
-
-class Stream:
-    """A stream without the rest, started again whenever it ends."""
-
-    def __init__(
-        self, folder: Path, command: Sequence[str], environment: Mapping[str, str]
-    ) -> None:
-        self._log = folder / "stream.log"
-        self._command = [sys.executable, "-m", *command]
-        self._environment = {**clean_environment(), **environment}
-        self._stop = threading.Event()
-        self._running: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._keep)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self.kill()
-        self._thread.join()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._running is not None:
-            kill(self._running.pid)
-
-    def explain(self) -> str:
-        """The end of its log."""
-        return self._log.read_text()[-3000:]
-
-    def _keep(self) -> None:
-        with self._log.open("ab") as log:
-            while not self._stop.is_set():
-                self._running = subprocess.Popen(
-                    self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log
-                )
-                if self._stop.is_set():
-                    self.kill()
-                self._running.wait()
 
 
 class Scenario:
@@ -367,12 +233,6 @@ class Scenario:
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2].replace("-", "_")
-
-
-def kill(pid: int) -> None:
-    """SIGKILL, to a process that may be gone."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def _fields(behaviour: Behaviour) -> dict[str, Any]:
