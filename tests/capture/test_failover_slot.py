@@ -17,6 +17,7 @@ from tests.capture.conftest import chosen_versions
 from tests.capture.rig.pair import (
     STANDBY,
     Pair,
+    guide,
     problems,
     rows_with_runs,
     run,
@@ -85,6 +86,29 @@ def test_what_a_failover_lacks_is_told_one_after_the_other(pair: Pair, settings:
     for statement in (check.remedy or "").split(";")[:-1]:
         run(pair.primary, statement)
     eventually(lambda: (found := failover(pair, settings)) and found.ok, 30, "nothing is lacking")
+
+
+def test_what_the_guide_says_lacks_nothing(version: int, settings: Settings) -> None:
+    on_standby, on_primary, alter = guide("Failover")
+    with running_pair(version) as pair:
+        # As an earlier release made it.
+        run(
+            pair.primary,
+            "SELECT pg_create_logical_replication_slot('triggerkit_postgres', 'pgoutput')",
+        )
+        run(pair.standby, *on_standby)
+        run(pair.primary, *on_primary)
+        with psycopg.connect(
+            pair.primary.url(), autocommit=True, replication="database"
+        ) as connection:
+            (statement,) = alter
+            named = statement.replace("triggerkit_blog", "triggerkit_postgres")
+            connection.execute(named.encode())
+        eventually(
+            lambda: (found := failover(pair, settings)) and found.ok,
+            60,
+            lambda: str(failover(pair, settings)),
+        )
 
 
 def test_nothing_is_lost_when_a_standby_takes_over(

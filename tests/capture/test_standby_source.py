@@ -15,7 +15,16 @@ from pydantic import SecretStr
 
 from tests.acceptance.project import eventually
 from tests.capture.conftest import chosen_versions
-from tests.capture.rig.pair import Pair, ask, problems, run, running_pair, system_on
+from tests.capture.rig.pair import (
+    STANDBY,
+    Pair,
+    ask,
+    guide,
+    problems,
+    run,
+    running_pair,
+    system_on,
+)
 from triggerkit.errors import PreflightFailed
 from triggerkit.replication.slot import replication_slot
 from triggerkit.replication.slot.replication_slot import ensure_slot
@@ -93,7 +102,7 @@ def test_its_slot_is_streamed_and_goes_on_when_it_takes_over(
             system.stop_all()
 
 
-def test_what_it_lacks_is_told(pair: Pair, settings: Settings, monkeypatch: object) -> None:
+def test_what_it_lacks_is_told(pair: Pair, settings: Settings) -> None:
     assert checks(pair, settings)["standby"].ok
     assert "standby feedback" not in checks(pair, settings)
     for setting, value in (("hot_standby_feedback", "off"), ("primary_slot_name", "")):
@@ -107,6 +116,38 @@ def test_what_it_lacks_is_told(pair: Pair, settings: Settings, monkeypatch: obje
     assert check.detail == "it receives no WAL"
     pair.standby.restart_standby()
     eventually(lambda: checks(pair, settings)["standby"].ok, 30, "a standby that follows")
+
+
+def test_what_the_guide_says_makes_a_standby_a_source(version: int, settings: Settings) -> None:
+    on_primary, on_standby = guide("A standby as source")
+    with running_pair(version) as pair:
+        # As it is before the guide was read.
+        pair.standby.restart_standby(primary_slot_name="")
+        run(
+            pair.primary,
+            f"SELECT pg_drop_replication_slot('{STANDBY}')",
+            "CREATE ROLE triggerkit_app LOGIN REPLICATION",
+        )
+        assert not checks(pair, settings)["standby feedback"].ok
+        run(pair.primary, *on_primary)
+        run(pair.standby, *on_standby)
+        # Its line of command, which the rig gives, has the name that the guide sets.
+        pair.standby.restart_standby()
+        assert ask(pair.standby, "SHOW primary_slot_name") == STANDBY
+        found = checks(pair, settings)
+        assert "standby feedback" not in found
+        pair.until_replayed()
+
+        async def make() -> bool:
+            user = {"user": "triggerkit_app"}
+            async with (
+                await connect(make_conninfo(pair.primary.url(), **user), "test") as primary,
+                await connect(make_conninfo(pair.standby.url(), **user), "test") as standby,
+            ):
+                await primary.execute("SELECT pg_log_standby_snapshot()")
+                return await ensure_slot(standby, "triggerkit_postgres", primary)
+
+        assert asyncio.run(make())
 
 
 def test_another_server_is_no_standby(pair: Pair, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ import orjson
 import psycopg
 import pytest
 
+from tests import ROOT
 from tests.acceptance.project import eventually
 from tests.acceptance.running_system import System
 from tests.capture.rig.programs import Unavailable
 from tests.capture.rig.server import Server
 from triggerkit.settings import Settings
+
+PAGE = (ROOT / "docs" / "providers" / "self-hosted.md").read_text()
 
 #: The standby's name: of its slot at the primary, and of its connection there.
 STANDBY = "first_standby"
@@ -87,6 +91,15 @@ def running_pair(
         if following is not None:
             following.stop()
         leading.stop()
+
+
+def guide(title: str) -> list[list[str]]:
+    """The statements of each block of SQL of a section of the page on servers of one's own."""
+    _, _, rest = PAGE.partition(f"\n## {title}\n")
+    assert rest, title
+    section = rest.partition("\n## ")[0]
+    blocks = re.findall(r"^```sql\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    return [[line for line in block.splitlines() if line] for block in blocks]
 
 
 def ask(server: Server, query: str, *parameters: object) -> Any:

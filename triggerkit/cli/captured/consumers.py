@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from triggerkit.cli.actor import actor
+from triggerkit.cli.captured.declaring import declaration_of
 from triggerkit.cli.options import Json
 from triggerkit.consumers.declare.declaration import Declared
 from triggerkit.consumers.declare.editing import Editor
@@ -72,8 +73,17 @@ def list_consumers(json: Json = False) -> None:
     console.print(table)
 
 
-def show(name: Name, json: Json = False) -> None:
+def show(
+    name: Name,
+    json: Json = False,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print what declares it in triggerkit.toml.")
+    ] = False,
+) -> None:
     """Show one consumer: its definition and its position in each partition of the log."""
+    if toml:
+        print(asyncio.run(_declaration(name)))
+        return
 
     async def connected() -> dict[str, Any]:
         async with _consumers() as (consumers, state):
@@ -214,6 +224,11 @@ def delete(name: Name, yes: Yes = False) -> None:
     if declared_in != "api":
         place = "a task's on=" if declared_in == "code" else "triggerkit.toml"
         console.print(f"it is declared in {place}: the next `apply` or `dev` creates it again")
+
+
+async def _declaration(name: str) -> str:
+    async with _consumers() as (consumers, state):
+        return await declaration_of(state, await consumers.find(name))
 
 
 @asynccontextmanager

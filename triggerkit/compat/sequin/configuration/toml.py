@@ -1,13 +1,11 @@
-"""Write tables of `triggerkit.toml`."""
+"""Write what is imported as `triggerkit.toml`."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from triggerkit.compat.sequin.configuration.report import Imported
+from triggerkit.configuration.toml_text import toml_table
 
 
 def toml_of(imported: Imported, source: str) -> str:
@@ -18,33 +16,8 @@ def toml_of(imported: Imported, source: str) -> str:
         lines += [f"#  - {_one_line(note)}" for note in imported.notes]
     for kind, tables in (("endpoints", imported.endpoints), ("consumers", imported.consumers)):
         for name, values in tables.items():
-            lines += ["", f"[{kind}.{_key(name)}]"]
-            lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items()]
+            lines += ["", *toml_table(kind, name, values)]
     return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        # TOML has no null: what is none is not there.
-        given = {str(key): one for key, one in value.items() if one is not None}
-        inner = ", ".join(f"{_key(key)} = {_value(one)}" for key, one in given.items())
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(one) for one in value if one is not None)}]"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return _text(str(value))
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name, re.ASCII) else _text(name)
-
-
-def _text(text: str) -> str:
-    # TOML has the escapes of JSON; DEL is the one character that only TOML escapes.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _one_line(text: str) -> str:
