@@ -17,12 +17,12 @@ def toml_table(kind: str, name: str, values: Mapping[str, Any]) -> Iterator[str]
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        # TOML has no null: what is left out stands for it.
-        given = [(str(key), one) for key, one in value.items() if one is not None]
-        inner = ", ".join(f"{_key(key)} = {_value(one)}" for key, one in given)
-        return f"{{ {inner} }}"
+        # TOML has no null: what is none is not there.
+        given = {str(key): one for key, one in value.items() if one is not None}
+        inner = ", ".join(f"{_key(key)} = {_value(one)}" for key, one in given.items())
+        return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(_value(one) for one in value if one is not None)}]"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool | int | float):
