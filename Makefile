@@ -44,7 +44,7 @@ soak: .venv/.installed-dev
 partitions: .venv/.installed-dev
 	@$(BIN)/python -m tests.faults.machines
 
-## soak-long: EVENTS changes among FAULTS faults of every kind, by SEED; a million and 200 take about an hour
+## soak-long: EVENTS changes among FAULTS faults of every kind, by SEED; a million among 200 take one to two hours
 EVENTS ?= 1000000
 FAULTS ?= 200
 soak-long: .venv/.installed-dev

@@ -19,7 +19,7 @@ from tests.faults.machines.partitions import Direction, Pair, run_pair
     ("pair", "direction"),
     [
         (Pair("stream", "state", ("one",)), "both"),
-        (Pair("worker", "Postgres", ("three",)), "back"),
+        pytest.param(Pair("worker", "Postgres", ("three",)), "back", marks=pytest.mark.soak),
     ],
     ids=["stream and state", "answers of Postgres to a worker"],
 )

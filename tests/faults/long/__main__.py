@@ -1,8 +1,8 @@
 """`python -m tests.faults.long [--events N] [--faults N] [--seed N]`: the long figure.
 
-A million changes among 200 faults, or as many as are given; it takes about an hour by default, and
-20,000 among 8 a few minutes. It prints what it counts, and adds the run to the output, from which
-`python -m bench.readme` writes the README's row.
+A million changes among 200 faults, or as many as are given; it takes one to two hours by default,
+and 20,000 among 8 a few minutes. It prints what it counts, and adds the run to the output, from
+which `python -m bench.readme` writes the README's row.
 """
 
 from __future__ import annotations
