@@ -121,13 +121,13 @@ def of_systemd() -> list[Described]:
     found = []
     for path in sorted(SYSTEMD.glob("*.service")):
         lines = path.read_text().splitlines()
-        settings = dict(
-            line.removeprefix("Environment=").split("=", 1)
-            for line in lines
-            if line.startswith("Environment=")
-        )
         [start] = [line for line in lines if line.startswith("ExecStart=")]
-        program, *arguments = shlex.split(start.removeprefix("ExecStart="))
+        env, *words = shlex.split(start.removeprefix("ExecStart="))
+        assert env == "/usr/bin/env"
+        # What Environment= says, the file of settings would win over.
+        assert not any(line.startswith("Environment=") for line in lines)
+        settings = dict(word.split("=", 1) for word in words if "=" in word)
+        program, *arguments = words[len(settings) :]
         assert program == "/srv/app/.venv/bin/triggerkit"
         found.append(Described(path.stem, ["triggerkit", *arguments], settings))
     return found

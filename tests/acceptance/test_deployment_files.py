@@ -25,6 +25,7 @@ from tests.acceptance.deployment import (
     of_systemd,
 )
 from tests.acceptance.project import ROOT
+from triggerkit.cli.leaving import LEAVE_S
 from triggerkit.cli.main import application
 from triggerkit.configuration.quantities import SECONDS
 from triggerkit.settings import Settings
@@ -126,6 +127,12 @@ def test_what_the_page_applies_is_in_the_namespace() -> None:
     assert all(" -n triggerkit" in line or " -k " in line for line in applied)
 
 
+def takes_s(settings: Settings) -> float:
+    """The seconds that a process takes to end, with threads and exit functions that do not."""
+    assert settings.grace_s is not None
+    return settings.drain_s + settings.grace_s + 2 * LEAVE_S
+
+
 def test_what_ends_has_the_time_that_it_is_told_to_take() -> None:
     for described in of_kubernetes():
         if described.name == "apply":
@@ -137,13 +144,17 @@ def test_what_ends_has_the_time_that_it_is_told_to_take() -> None:
             if one["metadata"]["name"] == f"triggerkit-{described.name}"
         ]
         assert settings.grace_s is not None
-        assert pod["terminationGracePeriodSeconds"] > settings.grace_s + settings.drain_s
+        assert pod["terminationGracePeriodSeconds"] > takes_s(settings)
     services = compose(VARIABLES)["services"]
     for described in of_compose(VARIABLES):
         settings = Settings.parse(described.settings)
-        assert settings.grace_s is not None
         stop_s = SECONDS.read(services[described.name]["stop_grace_period"])
-        assert stop_s > settings.grace_s + settings.drain_s
+        assert stop_s > takes_s(settings)
+    for path in SYSTEMD.glob("*.service"):
+        unit = path.read_text().splitlines()
+        # With the settings of the other files.
+        assert f"TimeoutStopSec={stop_s:.0f}" in unit
+        assert "LimitNOFILE=65536" in unit
 
 
 @pytest.mark.parametrize(
@@ -208,6 +219,14 @@ def test_addresses_of_clients_are_told_by_the_proxy_and_believed() -> None:
     assert "option forwardfor" in proxy
     for described in [*of_compose(VARIABLES), *of_kubernetes()]:
         assert described.settings["FORWARDED_ALLOW_IPS"]
+
+
+def test_what_compose_keeps_is_on_its_volumes() -> None:
+    services = compose(VARIABLES)["services"]
+    [volume] = services["kafka"]["volumes"]
+    assert volume == f"kafka:{services['kafka']['environment']['KAFKA_LOG_DIRS']}"
+    for described in of_compose(VARIABLES):
+        assert services[described.name]["init"] is True
 
 
 def test_compose_asks_for_each_secret() -> None:

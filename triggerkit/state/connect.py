@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import psycopg
@@ -233,6 +235,14 @@ def connect_blocking(parameters: Mapping[str, Any]) -> psycopg.Connection:
         connection.close()
         raise
     return connection
+
+
+def cut_line(connection: psycopg.Connection | psycopg.AsyncConnection) -> None:
+    """End a connection whose server does not answer: what waits for it fails. Not canceled: psycopg
+    would wait for the server to confirm that, over the same line."""
+    gone = suppress(OSError, psycopg.OperationalError)
+    with gone, socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 class Pool(AsyncConnectionPool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 
+from tests.faults.rig.proxy import Proxy
 from tests.integration.run_state import TASK, RunState, new_run
+from triggerkit.runs.keeper import heartbeat
 from triggerkit.runs.keeper.heartbeat import WorkerHeartbeat
 from triggerkit.runs.keeper.keeper import Keeper
 from triggerkit.runs.keeper.processes import ExecutingProcess, ExecutingProcesses
@@ -23,6 +27,7 @@ from triggerkit.runs.run import first_run_id_at
 from triggerkit.runs.schedules import DueSchedules
 from triggerkit.runs.session import by_index
 from triggerkit.runs.transport.open import open_transport
+from triggerkit.settings import Settings
 from triggerkit.state.connect import pinned
 
 #: Statements of the keeper's that wait for a lock.
@@ -35,12 +40,14 @@ BEATS = "SELECT beat FROM triggerkit.workers WHERE id = 'worker'"
 
 
 @contextmanager
-def keeping(state: RunState, lease_s: float = 2.0) -> Iterator[Keeper]:
+def keeping(
+    state: RunState, lease_s: float = 2.0, settings: Settings | None = None
+) -> Iterator[Keeper]:
     """The keeper of a worker with one process."""
     processes = ExecutingProcesses()
     processes.join(ExecutingProcess("worker", 1, [], 1, 1, lambda _: None))
     keeper = Keeper(
-        pinned(by_index(state.settings.state_dsn), "triggerkit keeper"),
+        pinned(by_index((settings or state.settings).state_dsn), "triggerkit keeper"),
         open_transport(state.settings, state.namespace),
         processes,
         threading.Event(),
@@ -217,3 +224,30 @@ def test_a_workers_row_that_somebody_locks_holds_up_no_look(state: RunState) -> 
         for _ in range(3):
             [delayed] = state.accept(new_run(delay_s=0.01))
             state.wait_for(lambda delayed=delayed: delayed.id in state.pushed())  # type: ignore[misc]
+
+
+def test_a_line_over_which_nobody_answers_any_more_is_left_for_another(
+    state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy that keeps it up, or a server that hangs: no packet is lost."""
+    monkeypatch.setattr(heartbeat, "ANSWER_S", 0.5)
+
+    async def scenario() -> None:
+        async with Proxy.start(state.settings.state_dsn) as proxy:
+            url = SecretStr(proxy.dsn(state.settings.state_dsn))
+            through = state.settings.model_copy(update={"database_url": url})
+            kept = threading.Event()
+
+            def keep() -> None:
+                with keeping(state, settings=through):
+                    beats_go_on(state)
+                    loop.call_soon_threadsafe(proxy.cut)
+                    [before] = state.rows(BEATS)
+                    state.wait_for(lambda: state.rows(BEATS)[0] >= before + 5)
+                    kept.set()
+
+            loop = asyncio.get_running_loop()
+            await asyncio.to_thread(keep)
+            assert kept.is_set()
+
+    asyncio.run(scenario())

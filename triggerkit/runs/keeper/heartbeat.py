@@ -22,7 +22,7 @@ from triggerkit.runs.keeper.liveness import FailureDetector
 from triggerkit.runs.keeper.processes import ExecutingProcesses
 from triggerkit.runs.run import is_run_id
 from triggerkit.state.channels import KEEPER
-from triggerkit.state.connect import connect_blocking
+from triggerkit.state.connect import connect_blocking, cut_line
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ TICK_S = 1.0
 #: the heartbeat does since no look has.
 ALONG_S = 0.5
 OVERDUE_S = 1.25
+
+#: Seconds in which a beat is answered. A server that hangs, and a line that a proxy keeps up, say
+#: nothing: without a limit the heartbeat would wait for ever, and be taken for stuck.
+ANSWER_S = 20.0
 
 #: What is to be canceled of what the processes execute.
 CANCELED = """
@@ -92,6 +96,8 @@ class WorkerHeartbeat:
     stop: threading.Event
     #: Called at each turn, also while Postgres is away.
     turned: Callable[[], None] = lambda: None
+    #: Called when a beat is not answered: what else waits for Postgres, waits in vain.
+    unanswered: Callable[[], None] = lambda: None
     _leads: bool = field(default=False, init=False)
     #: When the last beat was answered, and when the last one failed (monotonic seconds).
     _beaten_at: float = field(default=0.0, init=False)
@@ -168,6 +174,9 @@ class WorkerHeartbeat:
 
     def _try_to_beat(self, connection: psycopg.Connection) -> None:
         """Beat. A statement that fails is tried again: what is known of others stays known."""
+        timer = threading.Timer(ANSWER_S, self._cut, [connection])
+        timer.daemon = True
+        timer.start()
         try:
             self.beat(connection)
         except psycopg.Error as error:
@@ -175,6 +184,13 @@ class WorkerHeartbeat:
                 raise
             logger.warning("a heartbeat failed (%s); the next one will follow", error)
             self._failed_at = time.monotonic()
+        finally:
+            timer.cancel()
+
+    def _cut(self, connection: psycopg.Connection) -> None:
+        logger.warning("Postgres does not answer to a heartbeat; connecting anew")
+        cut_line(connection)
+        self.unanswered()
 
     def _wait(self, connection: psycopg.Connection) -> None:
         """Wait until a heartbeat is due, or until woken; pass on who is to be pushed."""

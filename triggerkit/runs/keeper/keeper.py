@@ -13,7 +13,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ from triggerkit.runs.run import ReadyRun
 from triggerkit.runs.schedules import DueSchedules
 from triggerkit.runs.transitions import admit
 from triggerkit.runs.transport.base import Transport, TransportAway
-from triggerkit.state.connect import connect_blocking
+from triggerkit.state.connect import connect_blocking, cut_line
 from triggerkit.state.threads import LastingThread
 
 logger = logging.getLogger(__name__)
@@ -143,12 +144,15 @@ class Keeper:
     _schedules: DueSchedules = field(default_factory=DueSchedules, init=False)
     #: By task, the ready runs that the transport did not have at the last look.
     _missing: dict[str, frozenset[str]] = field(default_factory=dict)
+    #: Those of the other threads.
+    _connections: set[psycopg.Connection] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self._detector = FailureDetector(self.lease_s)
         self.heartbeat = WorkerHeartbeat(
             self.dsn, self.processes, self._leadership, self._detector, self.stop
         )
+        self.heartbeat.unanswered = self._unanswered
 
     def run(self) -> None:
         """Keep until stopped: beat on this thread, and do the rest on others."""
@@ -165,10 +169,23 @@ class Keeper:
             for thread in threads:
                 thread.join()
 
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection]:
+        with connect_blocking(self.dsn) as connection:
+            self._connections.add(connection)
+            try:
+                yield connection
+            finally:
+                self._connections.discard(connection)
+
+    def _unanswered(self) -> None:
+        for connection in list(self._connections):
+            cut_line(connection)
+
     def _look_after_runs(self) -> None:
         while self._leadership.wait_to_lead():
             try:
-                with connect_blocking(self.dsn) as connection:
+                with self._connected() as connection:
                     while self._leadership.leads:
                         wait_s = self.tick(connection, self._detector)
                         if named := self._leadership.wait(wait_s):
@@ -180,7 +197,7 @@ class Keeper:
     def _remove_old(self) -> None:
         while self._leadership.wait_to_lead():
             try:
-                with connect_blocking(self.dsn) as connection:
+                with self._connected() as connection:
                     self.retention.apply(connection, lambda: not self._leadership.leads)
                     roll_up(connection, lambda: not self._leadership.leads)
             except psycopg.Error as error:

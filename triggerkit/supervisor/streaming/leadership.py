@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import psycopg
 
 from triggerkit.settings import Settings
-from triggerkit.state.connect import connect
+from triggerkit.state.connect import connect, cut_line
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +97,5 @@ async def _hold(connection: psycopg.AsyncConnection) -> None:
 
 
 def _cut(connection: psycopg.AsyncConnection) -> None:
-    # Not canceled: psycopg would wait for the server to confirm that, over the same dead line.
     logger.warning("the state database does not answer; another stream may have taken over")
-    with socket.socket(fileno=os.dup(connection.fileno())) as line, suppress(OSError):
-        line.shutdown(socket.SHUT_RDWR)
+    cut_line(connection)
