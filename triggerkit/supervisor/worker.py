@@ -56,6 +56,9 @@ STUCK_S = 10.0
 #: Seconds between two looks for a stop while the state is being reached.
 STOP_LOOK_S = 0.1
 
+#: Seconds in which a worker takes its leave of the others.
+LEAVE_S = 5.0
+
 
 def run_worker(
     settings: Settings, project: Project, sizes: Sizes, *, ready: Callable[[], None]
@@ -96,7 +99,8 @@ def run_worker(
         code = crew.stop(settings.grace_s)
         stop_keeping.set()
         processes.wake()
-        keeping.join()
+        # Of a Postgres that answers nothing it takes no leave: others see that its lease is over.
+        keeping.join(LEAVE_S)
     return code
 
 
@@ -127,7 +131,7 @@ def keep(
     )
     if health is not None:
         keeper.heartbeat.turned = partial(health.turned, "heartbeat")
-    thread = threading.Thread(target=keeper.run, name="keeper")
+    thread = threading.Thread(target=keeper.run, name="keeper", daemon=True)
     thread.start()
     return thread
 

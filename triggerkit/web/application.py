@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -30,6 +31,9 @@ from triggerkit.web.lifespan import lifespan_of
 from triggerkit.web.metrics import Metrics
 from triggerkit.web.tunnel.site import TunnelSite
 from triggerkit.web.webhook import CLIENT_SCOPE_KEY, webhook
+
+#: Seconds in which what is open is closed at the end.
+CLOSE_S = 5.0
 
 Tasks = Sequence[Task[Any, Any, Any]]
 
@@ -114,7 +118,7 @@ class Application:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[Any]:  # noqa: ARG002
-        async with AsyncExitStack() as stack:
+        async with _closed_in_time() as stack:
             self._client = await Client.open(self._settings)
             stack.push_async_callback(self._client.close)
             await stack.enter_async_context(self._bulks.working(self._client))
@@ -122,11 +126,12 @@ class Application:
             stack.push_async_callback(self._kafka.close)
             stack.push_async_callback(self._dashboard.close)
             stack.push_async_callback(self._tunnels.close)
-            state: dict[str, Any] = {}
-            if self._user_app is not None:
-                state = await stack.enter_async_context(lifespan_of(self._user_app))
-            # None where there is none: not each server has a place for it.
-            yield state or None
+            if self._user_app is None:
+                # None where there is no state: not each server has a place for it.
+                yield None
+                return
+            async with lifespan_of(self._user_app) as state:
+                yield state or None
 
     async def _readyz(self, request: Request) -> Response:  # noqa: ARG002
         missing = await self._missing()
@@ -148,6 +153,20 @@ class Application:
         except TransportAway:
             missing.append(client.transport.name)
         return missing
+
+
+@asynccontextmanager
+async def _closed_in_time() -> AsyncIterator[AsyncExitStack]:
+    """Close at the end what was entered, for no longer than `CLOSE_S`: a server that answers
+    nothing would hold the end of this process up."""
+    stack = AsyncExitStack()
+    try:
+        yield stack
+    finally:
+        closing = asyncio.create_task(stack.aclose(), name="closing")
+        done, _ = await asyncio.wait({closing}, timeout=CLOSE_S)
+        if done:
+            closing.result()
 
 
 async def _healthz(request: Request) -> Response:  # noqa: ARG001

@@ -157,8 +157,8 @@ class Keeper:
     def run(self) -> None:
         """Keep until stopped: beat on this thread, and do the rest on others."""
         threads = [
-            LastingThread(self._look_after_runs, "keeper's looks"),
-            LastingThread(self._remove_old, "keeper's retention"),
+            LastingThread(self._look_after_runs, "keeper's looks", daemon=True),
+            LastingThread(self._remove_old, "keeper's retention", daemon=True),
         ]
         for thread in threads:
             thread.start()
