@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 
 from tests.integration.kafkalog.delivering import streaming_over_kafka, with_log_on_kafka
+from tests.integration.parked import fetch, until_states
 from tests.integration.pipeline import declare, execute
 from tests.kafka import KafkaServer
 from tests.receiver import Receiver
@@ -46,6 +47,34 @@ def test_changes_are_pushed_in_the_order_of_each_row(
                 await receiver.until(lambda: len(receiver.messages) >= 250, PATIENCE_S)
         assert versions(receiver) == {row: [0, 1, 2, 3, 4] for row in range(1, 51)}
         assert len(receiver.messages) == 250
+
+    asyncio.run(scenario())
+
+
+def test_what_the_topic_does_not_take_is_parked_and_holds_its_own_row_alone(
+    settings: Settings, kafka_server: KafkaServer
+) -> None:
+    kafka = with_log_on_kafka(settings, kafka_server)
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(kafka, *TABLE)
+            await declare(kafka, receiver, changes("items"))
+            async with streaming_over_kafka(kafka, receiver):
+                await execute(
+                    kafka,
+                    "INSERT INTO items SELECT i, 0 FROM generate_series(1, 20) i",
+                    "INSERT INTO items VALUES (50, 1, repeat('x', 1500000))",
+                    "UPDATE items SET version = 2, note = 'short'",
+                    "UPDATE items SET version = 4 WHERE id = 50",
+                    "INSERT INTO items VALUES (51, 3)",
+                )
+                await receiver.until(lambda: len(receiver.messages) == 41, PATIENCE_S)
+                # The update that makes it short has what it was.
+                await until_states(kafka, "blocked", "blocked", "waiting")
+        assert versions(receiver) == {**{row: [0, 2] for row in range(1, 21)}, 51: [3]}
+        reasons = await fetch(kafka, "SELECT reason FROM triggerkit.parked WHERE state = 'blocked'")
+        assert all("is larger than the limit of 1048388" in reason for (reason,) in reasons)
 
     asyncio.run(scenario())
 
