@@ -27,8 +27,8 @@ _SEEN = """
 SELECT c.oid::bigint, (
         SELECT concat_ws(' ', p.oid, p.xmin, {of_schema}, (
             SELECT string_agg(concat(r.oid, ' ', r.xmin), ' ' ORDER BY r.oid)
-            FROM pg_publication_rel r WHERE r.prpubid = p.oid AND (r.prrelid = c.oid
-                OR r.prrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))))
+            FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ANY (ARRAY(
+                SELECT c.oid UNION SELECT relid FROM pg_partition_ancestors(c.oid)))))
         FROM pg_publication p WHERE p.pubname = %(publication)s),
     ARRAY(SELECT a.attnum::int FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),

@@ -8,20 +8,21 @@ from collections.abc import Iterable
 from triggerkit.replication.publication.tables import GENERATED_FROM, publishes_generated
 from triggerkit.state.reading import Reads, rows_of
 
-#: What a column list leaves out is not published. By way of JSON, since older servers have none.
+#: What a column list leaves out is not published: by way of JSON, since older servers have no
+#: such lists. `pg_publication_tables` would look at all tables that are published, each time.
 _COLUMNS = """
 SELECT n.nspname, c.relname, a.attname, a.atttypid::bigint
 FROM unnest(%(schemas)s::text[], %(names)s::text[]) w (schema, name)
 JOIN pg_namespace n ON n.nspname = w.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN (
-    SELECT schemaname, tablename, to_jsonb(p) -> 'attnames' AS names
-    FROM pg_publication_tables p WHERE pubname = %(publication)s
-) p ON p.schemaname = w.schema AND p.tablename = w.name
+LEFT JOIN pg_publication b ON b.pubname = %(publication)s
+LEFT JOIN pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
+CROSS JOIN LATERAL (
+    SELECT nullif(to_jsonb(r) -> 'prattrs', 'null') AS numbers, to_jsonb(a.attnum) AS number) l
 WHERE CASE a.attgenerated
-    WHEN '' THEN p.names IS NULL OR p.names ? a.attname::text
-    WHEN 's' THEN %(has_generated)s OR %(may_list)s AND p.names ? a.attname::text
+    WHEN '' THEN l.numbers IS NULL OR l.numbers @> l.number
+    WHEN 's' THEN %(has_generated)s OR %(may_list)s AND l.numbers @> l.number
     ELSE false END
 ORDER BY a.attnum
 """
