@@ -18,6 +18,9 @@ from triggerkit.state.migrate import SCHEMA
 from triggerkit.supervisor.checks.check import literal, quoted
 from triggerkit.supervisor.checks.provider import grant_replication, provider_of
 
+#: Postgres cuts longer names, and would then not find them again.
+MAX_NAME_BYTES = 63
+
 #: The first version whose role that captures writes nothing of its own into the source.
 WRITES_NOTHING = 140000
 
@@ -28,27 +31,21 @@ _HEAD = """\
 """
 
 _ROLE = """\
-DO $roles$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name}) THEN
         CREATE ROLE {role} LOGIN;
     END IF;
-END $roles$;
 """
 
 _PUBLICATION = """\
-DO $roles$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {name}) THEN
         {create};
     END IF;
-END $roles$;
 """
 
 _SCHEMA = """\
-DO $roles$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {name}) THEN
         CREATE SCHEMA {schema} AUTHORIZATION {role};
     END IF;
-END $roles$;
 """
 
 _MEMBERS = """
@@ -63,9 +60,11 @@ async def capture_role(
     declared. The publication is made, too, since only an owner of the tables may.
 
     Raises:
-        ConfigurationError: nothing is declared, or the server is too old for such a role.
+        ConfigurationError: nothing is declared, the role cannot have this name, or the server is
+            too old for such a role.
         PreflightFailed: a declared table does not exist.
     """
+    _require_name(role)
     if source.info.server_version < WRITES_NOTHING:
         raise ConfigurationError(
             "before Postgres 14 the role that captures owns the schema triggerkit, too: see "
@@ -74,8 +73,8 @@ async def capture_role(
     tables = await _tables(source, declarations, publication)
     identity, provider = await identify(source), await provider_of(source)
     lines = [
-        _HEAD.format(database=identity.database, capture=role),
-        _ROLE.format(name=literal(role), role=quoted(role)),
+        _HEAD.format(database=_in_comment(identity.database), capture=role),
+        _block(_ROLE.format(name=literal(role), role=quoted(role))),
         f"{grant_replication(provider, role)}\n",
         f"GRANT CONNECT ON DATABASE {quoted(identity.database)} TO {quoted(role)};\n",
         *_reading(tables, role),
@@ -86,14 +85,44 @@ async def capture_role(
 
 def state_role(role: str, database: str) -> str:
     """Return the SQL of the role of `TRIGGERKIT_STATE_URL`: it owns the schema `triggerkit`, and
-    may do nothing else."""
+    may do nothing else.
+
+    Raises:
+        ConfigurationError: the role cannot have this name, or the URL names no database.
+    """
+    _require_name(role)
+    if not database:
+        raise ConfigurationError("TRIGGERKIT_STATE_URL, or DATABASE_URL, names no database")
     lines = [
-        f"-- The state, in the database {database}. Then: \\password {role}\n",
-        _ROLE.format(name=literal(role), role=quoted(role)),
+        f"-- The state, in the database {_in_comment(database)}. Then: \\password {role}\n",
+        _block(_ROLE.format(name=literal(role), role=quoted(role))),
         f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(role)};\n",
-        _SCHEMA.format(name=literal(SCHEMA), schema=quoted(SCHEMA), role=quoted(role)),
+        _block(_SCHEMA.format(name=literal(SCHEMA), schema=quoted(SCHEMA), role=quoted(role))),
     ]
     return "".join(lines)
+
+
+def _block(body: str) -> str:
+    """Return PL/pgSQL that runs at once, quoted by what is not in it: names of tables are other
+    people's, and a superuser runs this."""
+    tag = "roles"
+    while f"${tag}$" in body:
+        tag += "_"
+    return f"DO ${tag}$ BEGIN\n{body}END ${tag}$;\n"
+
+
+def _in_comment(name: str) -> str:
+    """Return a name that stays on its line."""
+    return " ".join(name.splitlines())
+
+
+def _require_name(role: str) -> None:
+    is_short = 0 < len(role.encode()) <= MAX_NAME_BYTES
+    if not (is_short and role.isprintable()) or role.startswith("pg_"):
+        raise ConfigurationError(
+            f"{role!r} is no name for a role: it has 1 to {MAX_NAME_BYTES} bytes, no control "
+            "characters, and does not begin with pg_"
+        )
 
 
 async def _tables(
@@ -124,7 +153,7 @@ async def _publication(
     source: psycopg.AsyncConnection, publication: str, tables: Sequence[SourceTable]
 ) -> list[str]:
     create = create_publication(publication, tables, source.info.server_version).as_string(None)
-    lines = [_PUBLICATION.format(name=literal(publication), create=create)]
+    lines = [_block(_PUBLICATION.format(name=literal(publication), create=create))]
     cursor = await source.execute(_MEMBERS, [publication])
     published = set(await cursor.fetchall())
     missing = [table for table in tables if table.name not in published] if published else []
