@@ -43,14 +43,14 @@ _MARK = """
 INSERT INTO items SELECT k::bigint, nextval('truth.versions') FROM unnest(%s::text[]) k
 """
 
-#: Whether all that was marked was executed, and pushed to every consumer.
+#: Whether all that was marked was executed, and pushed to every consumer; what a backfill read for
+#: one of them is for that one alone.
 _FLOWS = """
-WITH marked AS (
-    SELECT partition, max(position) AS position FROM triggerkit.events
-    WHERE position >= %(start)s AND key = ANY (%(keys)s) GROUP BY partition)
 SELECT (SELECT count(*) FROM effects.items WHERE id = ANY (%(ids)s)) = %(count)s
-    AND NOT EXISTS (SELECT FROM triggerkit.cursors c JOIN marked m USING (partition)
-        WHERE c.position < m.position)
+    AND NOT EXISTS (SELECT FROM triggerkit.events e JOIN triggerkit.cursors c
+        ON c.partition = e.partition AND c.position < e.position
+        AND (e.consumer_id IS NULL OR e.consumer_id = c.consumer_id)
+        WHERE e.position >= %(start)s AND e.key = ANY (%(keys)s))
 """
 
 #: Seconds between two looks.
