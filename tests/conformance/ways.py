@@ -18,7 +18,7 @@ from tests.integration.pipeline import run_until_canceled
 from tests.integration.serving import serving
 from triggerkit import webhook
 from triggerkit.consumers.declare.apply import apply
-from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.project import Project
 from triggerkit.settings import Settings
@@ -115,7 +115,12 @@ async def declare(
         await connect(settings.source_dsn, "test") as source,
         await connect(settings.state_dsn, "test") as state,
     ):
-        await apply(source, state, [declared], settings.public_url)
+        on_kafka = settings.triggerkit_log == "kafka"
+        if on_kafka:
+            # That log keeps no previous versions.
+            await source.execute("ALTER TABLE public.items REPLICA IDENTITY FULL")
+        declarations = Declarations([declared], is_log_on_kafka=on_kafka)
+        await apply(source, state, declarations, settings.public_url)
 
 
 async def declare_routes(settings: Settings) -> None:

@@ -95,7 +95,8 @@ def test_nothing_is_lost_and_each_row_is_in_order(
         async with Receiver.start() as receiver:
             pushed_to = base.model_copy(update={"triggerkit_public_url": receiver.url})
             await execute(pushed_to, *TABLE)
-            await declare(pushed_to, receiver, changes("items", batch_size=TOGETHER))
+            on_kafka = pushed_to.model_copy(update={"triggerkit_log": "kafka"})
+            await declare(on_kafka, receiver, changes("items", batch_size=TOGETHER))
             environment = {
                 **clean_environment(), **pushed_to.environment(), "PYTHONPATH": str(ROOT),
             }  # fmt: skip

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from tests.receiver import Answer, Receiver, accept
 from triggerkit.consumers.declare.apply import apply
-from triggerkit.consumers.declare.declaration import Declared
+from triggerkit.consumers.declare.declaration import Declarations, Declared
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.project import Project
 from triggerkit.settings import Settings
@@ -24,8 +24,9 @@ async def declare(
         await connect(settings.source_dsn, "test") as source,
         await connect(settings.state_dsn, "test") as state,
     ):
-        declared = Declared(name, definition, "/push")
-        return await apply(source, state, [declared], receiver.url)
+        on_kafka = settings.triggerkit_log == "kafka"
+        declared = Declarations([Declared(name, definition, "/push")], is_log_on_kafka=on_kafka)
+        return await apply(source, state, declared, receiver.url)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.source.database import Database
+from triggerkit.consumers.source.log_place import require_log
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.group.partitions import Partitions, loops
@@ -123,6 +124,8 @@ async def _deliver(
         ready()
 
     async with pool(settings.state_dsn, "triggerkit deliver", size=POOL_SIZE) as states:
+        async with states.connection() as state:
+            await require_log(state, database.id, settings.triggerkit_log)
         while True:
             async with recovery.attempt(), health.unless_lost("log"):
                 await states.check()

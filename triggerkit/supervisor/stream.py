@@ -20,6 +20,7 @@ from triggerkit.consumers.cursors.store import CursorStore
 from triggerkit.consumers.gap import close_gaps
 from triggerkit.consumers.ingest import ingest
 from triggerkit.consumers.source.database import Database, find_database
+from triggerkit.consumers.source.log_place import require_log
 from triggerkit.consumers.source.relations import StoredVersions
 from triggerkit.delivery.consumer_delivery import pushes
 from triggerkit.delivery.credentials import Credentials, credentials_of
@@ -290,6 +291,8 @@ async def _stream(
         ready()
 
     async with states:
+        async with states.connection() as state:
+            await require_log(state, database.id, settings.triggerkit_log)
         while True:
             async with (
                 recovery.attempt(),

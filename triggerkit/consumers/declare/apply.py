@@ -23,6 +23,7 @@ from triggerkit.consumers.source.database import (
     ensure_database,
     known_database,
 )
+from triggerkit.consumers.source.log_place import begin_log
 from triggerkit.encryption import Keyring
 from triggerkit.replication.slot.replication_slot import PUBLICATION, require_logical
 from triggerkit.state.channels import notify_consumers
@@ -87,6 +88,7 @@ async def apply(
     database, identity = await ensure_database(
         source, state, names, [c.name for c in declarations.consumers], may_lose=may_lose
     )
+    await begin_log(state, database.id, "kafka" if declarations.is_log_on_kafka else "postgres")
     tables = [t for consumer in declarations.consumers for t in consumer.definition.table_names]
     tables += planned.topics.tables
     done = [step.done for step in planned.preparations if _is_told(step, declarations)]
