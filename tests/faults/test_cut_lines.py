@@ -36,7 +36,7 @@ def network() -> Iterator[Network]:
 def data(tmp_path: Path, network: Network) -> Iterator[DataMachine]:
     data = DataMachine(tmp_path, network.machines["data"], network.subnet)
     yield data
-    data.servers.stop()
+    data.close()
 
 
 @pytest.mark.parametrize("drops_answers", [False, True], ids=["what is sent", "answers"])

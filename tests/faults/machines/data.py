@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.faults.rig.killable import KillableServers
 from tests.servers import Background
 from triggerkit.embedded.account import Account
 from triggerkit.embedded.cluster import PORT, USER
+from triggerkit.embedded.folders import RELOCATED
 from triggerkit.embedded.postgres import DATABASE, EmbeddedPostgres
 from triggerkit.embedded.process import Program
 from triggerkit.embedded.programs import redis_program
@@ -60,6 +62,7 @@ class DataMachine:
     """
 
     def __init__(self, folder: Path, machine: Machine, subnet: str) -> None:
+        self._folder = folder
         self.source, self.state, self.transport = machine.addresses[:3]
         background = entered_background(machine)
         self.servers = KillableServers(
@@ -68,6 +71,13 @@ class DataMachine:
             _Redis(folder, self.transport),
             background,
         )
+
+    def close(self) -> None:
+        """Stop them, and remove the data where they are outside of the folder."""
+        self.servers.stop()
+        home = (self._folder / "postgres").resolve()
+        if home.is_relative_to(RELOCATED):
+            shutil.rmtree(home.parent, ignore_errors=True)
 
     def settings(self) -> dict[str, str]:
         """What leads to them from another machine; tasks write their effects by the last one."""

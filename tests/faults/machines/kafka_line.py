@@ -45,7 +45,7 @@ def run_kafka(
         stack.callback(network.remove)
         one, broker = network.machines["one"], network.machines["broker"]
         data = DataMachine(folder, network.machines["data"], network.subnet)
-        stack.callback(data.servers.stop)
+        stack.callback(data.close)
         server = KafkaServer(broker.address, entered_background(broker))
         stack.callback(server.remove)
         server.start()

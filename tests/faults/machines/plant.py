@@ -128,7 +128,7 @@ class Plant:
         for process in self.processes.values():
             process.kill()
         self.scenario.close()
-        self.data.servers.stop()
+        self.data.close()
 
     def until_it_flows(self, deadline_s: float) -> float:
         """Change a row in each partition, and wait until all came through; the seconds it took.
