@@ -11,7 +11,7 @@ import typer
 from triggerkit.cli.main import application
 
 #: Run until they are stopped, or start a program that is not ours.
-LASTING = frozenset({"dev", "serve", "stream", "worker", "psql", "tunnel"})
+LASTING = frozenset({"dev", "serve", "stream", "deliver", "worker", "psql", "tunnel"})
 
 #: What a name, or another text, is called that nothing has.
 NOWHERE = "nowhere_else"

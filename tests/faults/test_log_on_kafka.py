@@ -11,11 +11,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests import ROOT
 from tests.acceptance.project import clean_environment
 from tests.faults.rig.log_on_kafka import LogProcess
 from tests.integration.pipeline import declare, execute
 from tests.kafka import KafkaServer
+from tests.offered import environment_on_kafka
 from tests.receiver import Received, Receiver
 from triggerkit import changes
 from triggerkit.settings import Settings
@@ -97,9 +97,7 @@ def test_nothing_is_lost_and_each_row_is_in_order(
             await execute(pushed_to, *TABLE)
             on_kafka = pushed_to.model_copy(update={"triggerkit_log": "kafka"})
             await declare(on_kafka, receiver, changes("items", batch_size=TOGETHER))
-            environment = {
-                **clean_environment(), **pushed_to.environment(), "PYTHONPATH": str(ROOT),
-            }  # fmt: skip
+            environment = {**clean_environment(), **environment_on_kafka(pushed_to)}
             stream, one, other = (
                 LogProcess(kind, tmp_path, environment, name)
                 for kind, name in (("stream", "stream"), ("deliver", "one"), ("deliver", "other"))

@@ -43,6 +43,7 @@ MODULES: Final = {
     "dev": "processes.dev",
     "serve": "processes.serve",
     "stream": "processes.stream",
+    "deliver": "processes.deliver",
     "worker": "processes.worker",
     "check": "project.project",
     "plan": "project.apply",

@@ -11,6 +11,9 @@ from triggerkit.configuration.quantities import BYTES
 #: The largest log: what a bigint counts.
 LARGEST_LOG_BYTES = 10**18
 
+#: The places of the log that this release offers.
+OFFERED: frozenset[str] = frozenset(("postgres",))
+
 
 class LogSettings(BaseModel):
     """Named as in the environment but in lower case, as all settings are."""
@@ -21,7 +24,7 @@ class LogSettings(BaseModel):
     @field_validator("triggerkit_log")
     @classmethod
     def _offered(cls, value: str) -> str:
-        if value == "kafka":
+        if value not in OFFERED:
             raise ValueError(
                 "the log on Kafka is not offered by this release, since not all that needs the log "
                 "reads it there yet; leave it out, or set it to postgres"

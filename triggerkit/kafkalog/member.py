@@ -43,6 +43,9 @@ class Deliverer(Protocol):
     async def begin(self) -> None:
         """Deliver: Kafka says that the claim is of the present members."""
 
+    async def stand_by(self) -> None:
+        """Have nothing to deliver: there are more members than partitions."""
+
     async def end(self, *, in_order: bool) -> None:
         """Deliver no more; in order, what is under way is ended before."""
 
@@ -133,6 +136,7 @@ class Member:
         places = {place.partition: place for place in given}
         if not places or self._is_ending:
             consumer.assign([])
+            self._call(self._deliverer.stand_by())
             return
         offsets = self._call(self._deliverer.claim(places.keys()))
         for partition, offset in offsets.items():

@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 from triggerkit.consumers.consumer import Consumer
 from triggerkit.consumers.source.database import Database
 from triggerkit.consumers.source.log_place import require_log
+from triggerkit.delivery.consumer_delivery import pushes
 from triggerkit.delivery.credentials import Credentials, credentials_of
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.group.partitions import Partitions, loops
@@ -20,7 +21,7 @@ from triggerkit.delivery.http.network import reachable
 from triggerkit.delivery.push import Pusher
 from triggerkit.delivery.tunnel.way import TunnelWay
 from triggerkit.encryption import Keyring
-from triggerkit.errors import CannotConnect
+from triggerkit.errors import CannotConnect, ConfigurationError
 from triggerkit.events.kafka.faults import KafkaFault
 from triggerkit.kafkalog.member import Member
 from triggerkit.kafkalog.stored import StoredLog
@@ -30,6 +31,7 @@ from triggerkit.settings import Settings
 from triggerkit.state.channels import CONSUMERS
 from triggerkit.state.connect import connect, pool
 from triggerkit.state.recovery import Recovery
+from triggerkit.supervisor.logs import is_child
 from triggerkit.supervisor.probes.process_health import ProcessHealth
 from triggerkit.supervisor.stream import applied_database
 
@@ -40,6 +42,10 @@ _LOST = (psycopg.OperationalError, InsufficientPrivilege, CannotConnect, KafkaFa
 
 #: Connections to the state database.
 POOL_SIZE = 6
+
+#: Seconds that pushes under way have when the partitions are given to others or the process is
+#: asked to end, unless it is set.
+GRACE_S = 5.0
 
 
 class Delivering:
@@ -58,8 +64,9 @@ class Delivering:
         self._states = states
         self._keyring = Keyring(settings.encryption_keys)
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Deliver until canceled what this process is given; `ready` is called as it begins."""
+    async def run(self, changed: Callable[[bool], None]) -> None:
+        """Deliver until canceled what this process is given; `changed` is told whether that is
+        anything."""
         settings, states, database = self._settings, self._states, self._database
         kafka = require_kafka(settings)
         async with states.connection() as state:
@@ -72,7 +79,8 @@ class Delivering:
         try:
             async with Pusher(reach) as pusher, asyncio.TaskGroup() as group:
                 make = loops(pusher, self._credentials, direct, tunnels)
-                partitions = Partitions(states, database.id, stored, make, group, ready)
+                grace_s = settings.grace_s or GRACE_S
+                partitions = Partitions(states, database.id, stored, make, group, grace_s, changed)
                 following = group.create_task(self._follow(partitions), name="follow state")
                 try:
                     await Member(kafka, name, partitions).run()
@@ -97,6 +105,19 @@ class Delivering:
         return credentials_of(consumer.target, self._keyring, self._settings)
 
 
+def require_log_on_kafka(settings: Settings) -> None:
+    """Let only pass who has something to deliver.
+
+    Raises:
+        ConfigurationError: the log is in Postgres, and the stream delivers from it.
+    """
+    if settings.triggerkit_log != "kafka":
+        raise ConfigurationError(
+            "the log is in Postgres, and the stream delivers from it; run: triggerkit stream"
+        )
+    require_kafka(settings)
+
+
 async def run_deliver(
     settings: Settings,
     ready: Callable[[], None],
@@ -116,12 +137,20 @@ async def _deliver(
     settings: Settings, ready: Callable[[], None], project: Project, health: ProcessHealth
 ) -> None:
     database = await applied_database(settings, health)
+    if is_child():
+        # `dev` shows each; elsewhere a line for each would be too many.
+        pushes.setLevel(logging.DEBUG)
     recovery = Recovery("the deliveries' connection", _LOST, logger)
 
-    def started() -> None:
+    has_told = False
+
+    def changed(has_partitions: bool) -> None:
+        nonlocal has_told
         recovery.succeeded()
-        health.works("active")
-        ready()
+        health.works("active" if has_partitions else "standby")
+        if not has_told:
+            has_told = True
+            ready()
 
     async with pool(settings.state_dsn, "triggerkit deliver", size=POOL_SIZE) as states:
         async with states.connection() as state:
@@ -129,4 +158,4 @@ async def _deliver(
         while True:
             async with recovery.attempt(), health.unless_lost("log"):
                 await states.check()
-                await Delivering(settings, project, database, states).run(started)
+                await Delivering(settings, project, database, states).run(changed)

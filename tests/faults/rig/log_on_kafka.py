@@ -1,4 +1,4 @@
-"""A process of a log on Kafka, which commands refuse to be: `stream`, or one that delivers."""
+"""A process of a log on Kafka: `stream`, or `deliver`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,6 @@ import sys
 from pathlib import Path
 
 from triggerkit import failpoints
-from triggerkit.cli.processes.process import ready, start, until_signal
-from triggerkit.project import Project
-from triggerkit.state.event_loop import run_loop
-from triggerkit.supervisor.deliver import run_deliver
-from triggerkit.supervisor.probes.process_health import ProcessHealth
-from triggerkit.supervisor.stream import run_stream
-
-RUN = {"stream": run_stream, "deliver": run_deliver}
 
 
 class LogProcess:
@@ -30,7 +22,7 @@ class LogProcess:
         """Start it; with a fail point it kills itself there, once."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.faults.rig.log_on_kafka", self._kind, self._folder,
+                sys.executable, "-m", "triggerkit", self._kind, cwd=self._folder,
                 env={**self._environment, failpoints.VARIABLE: fail_point},
                 stdout=log, stderr=log,
             )  # fmt: skip
@@ -63,15 +55,3 @@ class LogProcess:
         """Let it go on, as if no time had passed."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-
-def main(kind: str, folder: str) -> None:
-    """Run as the command of this name does."""
-    settings = start().model_copy(update={"triggerkit_log": "kafka"})
-    health = ProcessHealth()
-    work = RUN[kind](settings, ready, Project.load(Path(folder)), health)
-    run_loop(until_signal(work, health.stop))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

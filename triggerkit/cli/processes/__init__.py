@@ -1,1 +1,1 @@
-"""The commands that run until they are ended: dev, serve, stream, worker."""
+"""The commands that run until they are ended: dev, serve, stream, deliver, worker."""

@@ -25,9 +25,6 @@ logger = logging.getLogger(__name__)
 #: Seconds between two times that what was passed over is stored: truncates wait for it elsewhere.
 SAVE_S: Final = 2.0
 
-#: Seconds that pushes under way have when the partitions are given to others.
-GRACE_S: Final = 5.0
-
 #: Makes the deliveries of what is read and stored so; they run in the group.
 MakeLoop = Callable[[KafkaLogReader, OwnedCursors, asyncio.TaskGroup], DeliveryLoop]
 
@@ -56,24 +53,22 @@ class Partitions:
         stored: StoredLog,
         make: MakeLoop,
         group: asyncio.TaskGroup,
-        changed: Callable[[], None] = lambda: None,
+        grace_s: float,
+        changed: Callable[[bool], None],
     ) -> None:
-        """`changed` is called when this process has begun with other partitions."""
+        """`grace_s` is what pushes under way have when the partitions are given up in order.
+        `changed` is told whether this process has partitions, whenever that is decided anew."""
         self._states = states
         self._database_id = database_id
         self._stored = stored
         self._make = make
         self._group = group
+        self._grace_s = grace_s
         self._changed = changed
         self._store: OwnedCursors | None = None
         self._reader: KafkaLogReader | None = None
         self._loop: DeliveryLoop | None = None
         self._delivering: asyncio.Task[None] | None = None
-
-    @property
-    def numbers(self) -> list[int]:
-        """Return the partitions that are delivered now."""
-        return [] if self._loop is None or self._store is None else self._store.partitions
 
     async def claim(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Take the partitions, whoever has them; return the offsets from which on to be told."""
@@ -91,19 +86,22 @@ class Partitions:
         waiting = asyncio.ensure_future(begun.wait())
         await asyncio.wait({waiting, self._delivering}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        self._changed()
+        self._changed(self._loop is not None)
 
     async def end(self, *, in_order: bool) -> None:
         """Deliver no more; in order, what is under way is ended before."""
         loop, task = self._loop, self._delivering
         self._loop = self._delivering = None
         if loop is not None and in_order:
-            await loop.drain(GRACE_S)
+            await loop.drain(self._grace_s)
             await self._save(loop)
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
-        self._changed()
+
+    async def stand_by(self) -> None:
+        """Have no partitions: others have them all."""
+        self._changed(False)
 
     async def came(self, entries: Mapping[int, list[Entry]]) -> None:
         """Take in what came: what consumers are is looked at anew at marks, since what is behind

@@ -25,19 +25,19 @@ class Reload:
         folder: Path,
         before: Mapping[str, Facts],
         children: Sequence[CommandProcess],
-        stream: CommandProcess,
+        deliveries: CommandProcess,
         apply: Command,
         console: Console,
         on_change: Callable[[], None],
         uses_code: Callable[[], Awaitable[bool]],
     ) -> None:
         """`before` are the files of the code as they were when its processes started. `on_change`
-        is called before new processes start. `stream` is alone in what it does, and is started anew
-        if it has code of the project."""
+        is called before new processes start. `deliveries` is what delivers: alone in that, and
+        started anew if it has code of the project."""
         self._folder = folder
         self._before = before
         self._children = children
-        self._stream = stream
+        self._deliveries = deliveries
         self._apply = apply
         self._console = console
         self._on_change = on_change
@@ -66,7 +66,7 @@ class Reload:
             child.take_over(instance)
         await self._make_consumers()
         if await self._uses_code():
-            self._stream.restart()
+            self._deliveries.restart()
         ms = (time.monotonic() - started) * 1000
         self._console.note(f"reloaded in {ms:.0f} ms")
 

@@ -38,7 +38,7 @@ from triggerkit.web.dashboard.session import login_link
 PATIENCE_S = 15.0
 
 #: What the children are started by, in the order they are stopped.
-CHILDREN = ("stream", "serve", "worker", "embeddings")
+CHILDREN = ("stream", "deliver", "serve", "worker", "embeddings")
 
 #: Logs the error that ends a command.
 FATAL_LOGGER = "triggerkit.cli.main"
@@ -119,6 +119,8 @@ class Dev:
         self._launch("worker", ["worker"])
         self._launch("serve", ["serve", "--fd", str(fd)], [fd])
         self._launch("stream", ["stream"])
+        if self._delivers_apart:
+            self._launch("deliver", ["deliver"])
         await self._apply(servers)
         await self._until_ready()
         if servers.embeddings_listener is not None:
@@ -127,6 +129,11 @@ class Dev:
             fd = servers.embeddings_listener.fileno()
             module = "triggerkit.embedded.embeddings"
             self._launch("embeddings", ["--fd", str(fd)], [fd], module=module, announces=False)
+
+    @property
+    def _delivers_apart(self) -> bool:
+        """Whether the stream only captures."""
+        return self._settings.triggerkit_log == "kafka"
 
     def _addresses(self) -> dict[str, str]:
         """Return where it serves, and a link to the dashboard that logs in once."""
@@ -203,7 +210,7 @@ class Dev:
             self._project.folder,
             self._code,
             replaced,
-            self._children["stream"],
+            self._children["deliver" if self._delivers_apart else "stream"],
             apply,
             self._console,
             self._fatal_errors.clear,
