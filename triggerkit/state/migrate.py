@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import psycopg
+from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from triggerkit.errors import PreflightFailed, TriggerkitError
@@ -25,12 +26,54 @@ MIGRATION_LOCK = 0x74726B_01
 _SCHEMA = "CREATE SCHEMA IF NOT EXISTS triggerkit;"
 
 #: Everybody who comes after a lock that is waited for waits, too: that is no more than a moment.
-_IN_ITS_SCHEMA = "SET LOCAL search_path = triggerkit, pg_catalog; SET LOCAL lock_timeout = '500ms'"
+_IN_ITS_SCHEMA = "SET LOCAL search_path = triggerkit, pg_catalog; SET LOCAL lock_timeout = '500ms';"
 
 #: Seconds between two tries at a migration whose locks others have.
 AGAIN_S = 2.0
 
 _HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'triggerkit')"
+
+#: Whether migrations are noted there, whether by us, and whether the schema has tables at all. The
+#: table of markers is made apart from the migrations: see `replication/wal_marker.py`.
+_FOUND = """
+SELECT m.oid IS NOT NULL,
+    (SELECT count(*) = 2 FROM pg_attribute a
+        WHERE a.attrelid = m.oid AND NOT a.attisdropped AND (a.attname, a.atttypid)
+            IN (('version', 'int'::regtype), ('name', 'text'::regtype))),
+    EXISTS (SELECT FROM pg_class c
+        WHERE c.relnamespace = to_regnamespace('triggerkit') AND c.relkind = ANY ('{r,p,v,m,f}')
+            AND c.relname <> ALL ('{migrations,signal}'))
+FROM (SELECT to_regclass('triggerkit.migrations') AS oid) m
+"""
+
+#: Whose the schema's tables are, where all are one's, who could make more; else the schema itself.
+_OWNER = """
+SELECT pg_get_userbyid(o.oid), pg_has_role(o.oid, %s), pg_has_role(o.oid, 'USAGE')
+FROM pg_namespace n, LATERAL (
+    SELECT coalesce((SELECT c.relowner FROM pg_class c
+        WHERE c.oid = to_regclass('triggerkit.migrations')), n.nspowner) AS oid) o
+WHERE n.nspname = 'triggerkit' AND has_schema_privilege(o.oid, n.oid, 'CREATE')
+    AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relowner <> o.oid)
+"""
+
+#: From this version on a member of a role may be none who may act as it.
+_SET_OPTION = 160000
+
+_FOREIGN = (
+    "the schema triggerkit of the state database is not of triggerkit: something else made its "
+    "tables; rename it, or give the state a database of its own by TRIGGERKIT_STATE_URL"
+)
+
+#: What keeps a printed script from running beside an upgrade, or where it does not belong.
+_GUARD = """\
+DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock({lock});
+    IF (SELECT coalesce(max(version), 0) FROM migrations) <> {above} THEN
+        RAISE EXCEPTION
+            'this upgrades the schema triggerkit from version {above}, and it has another'
+            USING HINT = 'Print it anew: triggerkit upgrade --dry-run';
+    END IF;
+END $$;"""
 
 _BOOTSTRAP = """
 CREATE TABLE IF NOT EXISTS triggerkit.migrations (
@@ -60,14 +103,22 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda m: m.version)
 
 
-def script(above: int = 0, *, has_schema: bool = False) -> str:
+def script(above: int = 0, *, has_schema: bool = False, owner: str | None = None) -> str:
     """Return the state schema as SQL, as `triggerkit sql` prints it: all of it, or what those lack
-    who have the migrations up to `above`."""
+    who have the migrations up to `above`.
+
+    All of it or nothing happens, also where psql goes on after an error, and whoever runs it: what
+    it makes is of the role that has the rest.
+    """
     missing = [migration for migration in migrations() if migration.version > above]
     if not missing:
         return ""
-    parts = [] if has_schema else [_SCHEMA]
-    parts += [_BOOTSTRAP.strip(), "SET search_path = triggerkit, pg_catalog;"]
+    parts = ["BEGIN;"]
+    if owner is not None:
+        parts.append(sql.SQL("SET LOCAL ROLE {};").format(sql.Identifier(owner)).as_string(None))
+    if above == 0:
+        parts += [_BOOTSTRAP.strip()] if has_schema else [_SCHEMA, _BOOTSTRAP.strip()]
+    parts += [_IN_ITS_SCHEMA, _GUARD.format(lock=MIGRATION_LOCK, above=above)]
     for migration in missing:
         parts.append(f"-- migration {migration.version}: {migration.name}")
         parts.append(migration.statements.strip())
@@ -75,29 +126,37 @@ def script(above: int = 0, *, has_schema: bool = False) -> str:
             "INSERT INTO migrations (version, name) "
             f"VALUES ({migration.version}, '{migration.name}');"
         )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "COMMIT;"]) + "\n"
 
 
 async def missing_script(connection: psycopg.AsyncConnection) -> str:
     """Return what `migrate` would run there, empty where nothing is missing.
 
     Raises:
-        PreflightFailed: a later release made the schema.
+        PreflightFailed: a later release made the schema, or something else.
     """
     version = await applied_version(connection)
     _require_known(version)
-    return script(version, has_schema=await _has_schema(connection))
+    owner, _, _ = await _owner(connection)
+    return script(version, has_schema=await _has_schema(connection), owner=owner)
 
 
 async def applied_version(connection: psycopg.AsyncConnection) -> int:
-    """Return the last migration applied there, 0 when the schema does not exist."""
-    cursor = await connection.execute("SELECT to_regclass('triggerkit.migrations') IS NOT NULL")
-    row = await cursor.fetchone()
-    if row is None or not row[0]:
-        return 0
-    cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM triggerkit.migrations")
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    """Return the last migration applied there, 0 when the schema does not exist.
+
+    Raises:
+        PreflightFailed: there is a schema of that name that something else made.
+    """
+    row = await (await connection.execute(_FOUND)).fetchone()
+    assert row is not None
+    is_noted, is_ours, has_tables = row
+    version = 0
+    if is_noted and is_ours:
+        latest = "SELECT coalesce(max(version), 0) FROM triggerkit.migrations"
+        [(version,)] = await (await connection.execute(latest)).fetchall()
+    if (is_noted and not is_ours) or (has_tables and version == 0):
+        raise PreflightFailed(_FOREIGN)
+    return int(version)
 
 
 def version_problem(version: int, needs: int = 0) -> str | None:
@@ -143,7 +202,10 @@ async def schema_problem(dsn: str) -> str | None:
     None where that cannot be told."""
     with suppress(TriggerkitError, psycopg.Error):
         async with await connect(dsn, "triggerkit version") as state:
-            version = await applied_version(state)
+            try:
+                version = await applied_version(state)
+            except PreflightFailed as error:
+                return str(error)
             return version_problem(version, needs=version)
     return None
 
@@ -159,37 +221,57 @@ async def _has_schema(connection: psycopg.AsyncConnection) -> bool:
     return row == (True,)
 
 
+async def _owner(connection: psycopg.AsyncConnection) -> tuple[str | None, bool, bool]:
+    """Return the role that new tables are to be of, and whether we may act as it, and use what it
+    has."""
+    right = "SET" if connection.info.server_version >= _SET_OPTION else "MEMBER"
+    row = await (await connection.execute(_OWNER, [right])).fetchone()
+    return (None, False, False) if row is None else (str(row[0]), bool(row[1]), bool(row[2]))
+
+
 async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
     """Apply what is missing and return it.
 
     `connection` must be in autocommit mode and free; it is left so.
 
     Raises:
-        PreflightFailed: a later release made the schema.
+        PreflightFailed: a later release made the schema, or something else, or another role.
     """
     await connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
     try:
         version = await applied_version(connection)
         missing = [m for m in migrations() if m.version > version]
         _require_known(version)
-        if missing:
-            if not await _has_schema(connection):
-                await connection.execute(_SCHEMA)
-            await connection.execute(_BOOTSTRAP)
+        if missing and not await _has_schema(connection):
+            await connection.execute(_SCHEMA)
+        owner, may_act, may_use = await _owner(connection)
+        if missing and version and owner is not None and not (may_act or may_use):
+            raise PreflightFailed(
+                f"the schema triggerkit belongs to {owner}, not to {connection.info.user}; "
+                f"run this as {owner}, or as a member of it"
+            )
         for migration in missing:
-            await _apply(connection, migration)
+            await _apply(connection, migration, owner if may_act else None)
         return missing
     finally:
         await connection.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
 
 
-async def _apply(connection: psycopg.AsyncConnection, migration: Migration) -> None:
-    """Apply a migration once it gets its locks; meanwhile those who work there go on."""
+async def _apply(
+    connection: psycopg.AsyncConnection, migration: Migration, owner: str | None
+) -> None:
+    """Apply a migration once it gets its locks, as the owner of what is there; meanwhile those who
+    work there go on."""
     is_told = False
     while True:
         try:
             async with connection.transaction():
+                if owner is not None:
+                    role = sql.Identifier(owner)
+                    await connection.execute(sql.SQL("SET LOCAL ROLE {}").format(role))
                 await connection.execute(_IN_ITS_SCHEMA)
+                if migration.version == 1:
+                    await connection.execute(_BOOTSTRAP)
                 await connection.execute(migration.statements)
                 await connection.execute(
                     "INSERT INTO triggerkit.migrations (version, name) VALUES (%s, %s)",

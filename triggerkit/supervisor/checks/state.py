@@ -9,7 +9,7 @@ import psycopg
 from triggerkit.configuration.addresses import shown_database
 from triggerkit.consumers.definition import ConsumerDefinition
 from triggerkit.consumers.source.database import find_database
-from triggerkit.errors import CannotConnect
+from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
 from triggerkit.state.migrate import SCHEMA, applied_version, migrations
@@ -24,6 +24,20 @@ SELECT current_database(), current_user, has_database_privilege(current_database
 FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %s
 """
 
+#: What has another owner than the schema, and is not ours to use: such as what somebody else's
+#: upgrade made.
+_OTHERS = """
+SELECT format('ALTER %%s %%s OWNER TO %%I;', o.kind, o.name, pg_get_userbyid(n.nspowner)),
+    pg_get_userbyid(o.owner)
+FROM pg_namespace n, LATERAL (
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner
+    FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = ANY ('{r,p,v}')
+    UNION ALL
+    SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner FROM pg_proc p
+    WHERE p.pronamespace = n.oid
+) o (kind, name, owner)
+WHERE n.nspname = %s AND NOT pg_has_role(o.owner, 'USAGE') ORDER BY o.name
+"""
 
 _DEFINITIONS = """
 SELECT c.name, c.definition FROM triggerkit.consumers c WHERE c.database_id = %s ORDER BY c.name
@@ -85,10 +99,26 @@ async def _schema(state: psycopg.AsyncConnection) -> Check:
     if owner is not None and not is_owned:
         remedy = f"GRANT {quoted(owner)} TO {quoted(role)};  -- or connect as {owner}"
         return Check(name, False, f"{SCHEMA} belongs to {owner}, not to {role}", remedy)
-    version, latest = await applied_version(state), migrations()[-1].version
+    if (others := await _of_others(state, role)) is not None:
+        return Check(name, False, *others)
+    try:
+        version, latest = await applied_version(state), migrations()[-1].version
+    except PreflightFailed as error:
+        remedy = f"ALTER SCHEMA {SCHEMA} RENAME TO …;  -- or set TRIGGERKIT_STATE_URL"
+        return Check(name, False, str(error), remedy)
     detail = f"version {version} of {latest}"
     remedy = "triggerkit upgrade"
     if version > latest:
         detail = f"version {version}, newer than the {latest} that this triggerkit knows"
         remedy = "pip install --upgrade triggerkit"
     return Check(name, version == latest, detail, remedy)
+
+
+async def _of_others(state: psycopg.AsyncConnection, role: str) -> tuple[str, str] | None:
+    """Return what in the schema the role may not use, and what gives it that."""
+    found = await (await state.execute(_OTHERS, [SCHEMA])).fetchall()
+    if not found:
+        return None
+    owners = ", ".join(sorted({owner for _, owner in found}))
+    detail = f"{len(found)} of the tables and functions in it belong to {owners}, not to {role}"
+    return detail, " ".join(statement for statement, _ in found)
