@@ -17,6 +17,14 @@ SETTLE_S = 30.0
 #: Details of one problem of one thing that are told together.
 MOST_DETAILS = 5
 
+#: Characters of a name, and of what is said of it: some have what tasks, servers and lists of
+#: consumers say, and receivers refuse what is large.
+MOST_NAME = 500
+MOST_TEXT = 2000
+
+#: Alerts that are told after one look.
+MOST_DUE = 100
+
 #: What an alert says of its problem.
 Event = Literal["new", "still", "over"]
 
@@ -41,6 +49,13 @@ ON CONFLICT (kind, subject, problem) DO UPDATE SET severity = excluded.severity,
     detail = excluded.detail, remedy = excluded.remedy, seen_at = clock_timestamp()
 """
 
+#: What is later than now was noted before the clock was put back: that time would be waited for.
+_PUT_BACK = """
+UPDATE triggerkit.alerts SET since = least(since, n.now), seen_at = least(seen_at, n.now),
+    told_at = least(told_at, n.now)
+FROM (SELECT clock_timestamp() AS now) n WHERE greatest(since, seen_at, told_at) > n.now
+"""
+
 #: One that was not told, and is over, is forgotten.
 _FORGET = """
 DELETE FROM triggerkit.alerts
@@ -48,6 +63,7 @@ WHERE told = 0 AND seen_at < clock_timestamp() - make_interval(secs => %s)
 """
 
 #: What is new is told once it was seen for so long: what is gone by then was there for a moment.
+#: It goes on behind the last that was tried, so that none waits for what is never taken.
 _DUE = """
 SELECT id, kind, subject, problem, severity, detail, remedy, since, told,
     CASE WHEN seen_at < clock_timestamp() - make_interval(secs => %(settle)s) THEN 'over'
@@ -56,12 +72,15 @@ FROM triggerkit.alerts
 WHERE seen_at < clock_timestamp() - make_interval(secs => %(settle)s)
     OR told = 0 AND seen_at >= since + make_interval(secs => %(settle)s)
     OR told_at < clock_timestamp() - make_interval(secs => %(again)s)
-ORDER BY id LIMIT 100
+ORDER BY id <= %(after)s, id LIMIT %(most)s
 """
 
 _TOLD = "UPDATE triggerkit.alerts SET told = told + 1, told_at = clock_timestamp() WHERE id = %s"
 
 _OVER = "DELETE FROM triggerkit.alerts WHERE id = %s"
+
+#: Whether it was taken is not known: if the problem comes back, that is told at once.
+_PERHAPS_OVER = "UPDATE triggerkit.alerts SET told_at = '-infinity' WHERE id = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +113,7 @@ class Alert:
     @property
     def message_id(self) -> str:
         """The id that stays the same for the attempts to tell this."""
-        number = f"_{self.told}" if self.event == "still" else ""
+        number = "" if self.event == "new" else f"_{self.told}"
         return f"alert_{self.id}_{self.event}{number}"
 
 
@@ -102,16 +121,20 @@ def seen_in(health: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Seen]:
     """Return the problems in what `status` reads, those of one thing and one name as one."""
     found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for kind, subject, problem in _problems(health):
-        found.setdefault((kind, subject, problem["name"]), []).append(problem)
+        found.setdefault((kind, _cut(subject, MOST_NAME), problem["name"]), []).append(problem)
     return [
         Seen(
             *key,
             severity="error" if any(p["severity"] == "error" for p in problems) else "warning",
-            detail="; ".join(problem["detail"] for problem in problems[:MOST_DETAILS]),
-            remedy=problems[0]["remedy"] or "",
+            detail=_cut("; ".join(p["detail"] for p in problems[:MOST_DETAILS]), MOST_TEXT),
+            remedy=_cut(problems[0]["remedy"] or "", MOST_TEXT),
         )
         for key, problems in found.items()
     ]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _problems(
@@ -128,17 +151,26 @@ def _problems(
 async def remember(connection: psycopg.AsyncConnection, seen: Sequence[Seen]) -> None:
     """Note the problems that are there now."""
     columns = [[getattr(one, name) for one in seen] for name in Seen.__dataclass_fields__]
+    await connection.execute(_PUT_BACK)
     await connection.execute(_SEE, columns)
     await connection.execute(_FORGET, [SETTLE_S])
 
 
-async def due(connection: psycopg.AsyncConnection, again_s: float) -> list[Alert]:
-    """Return what is to be told now; of what stays, every `again_s`."""
+async def due(connection: psycopg.AsyncConnection, again_s: float, after: int = 0) -> list[Alert]:
+    """Return what is to be told now, first what is behind the alert `after`; of what stays, every
+    `again_s`."""
+    values = {"settle": SETTLE_S, "again": again_s, "after": after, "most": MOST_DUE}
     async with connection.cursor(row_factory=class_row(Alert)) as cursor:
-        await cursor.execute(_DUE, {"settle": SETTLE_S, "again": again_s})
+        await cursor.execute(_DUE, values)
         return await cursor.fetchall()
 
 
 async def note_told(connection: psycopg.AsyncConnection, alert: Alert) -> None:
     """Note that somebody was told."""
     await connection.execute(_OVER if alert.event == "over" else _TOLD, [alert.id])
+
+
+async def note_untold(connection: psycopg.AsyncConnection, alert: Alert) -> None:
+    """Note that somebody may have been told, or not."""
+    if alert.event == "over":
+        await connection.execute(_PERHAPS_OVER, [alert.id])

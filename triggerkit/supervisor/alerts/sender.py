@@ -16,7 +16,7 @@ from triggerkit.delivery.push import Answer, Push, Pusher
 from triggerkit.errors import TriggerkitError
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.supervisor.alerts.known import Alert, due, note_told, remember, seen_in
+from triggerkit.supervisor.alerts.known import Alert, due, note_told, note_untold, remember, seen_in
 from triggerkit.supervisor.status import read_problems
 
 logger = logging.getLogger(__name__)
@@ -49,17 +49,38 @@ async def _keep(settings: Settings, connection: psycopg.AsyncConnection, look_s:
     while not await _takes_the_lead(connection):  # noqa: ASYNC110 - another process has it
         await asyncio.sleep(look_s)
     allowed = reachable(settings.triggerkit_allow_networks, settings.public_url)
+    after = 0
     async with Pusher(allowed) as pusher:
         while True:
             await remember(connection, seen_in(await read_problems(settings)))
-            for alert in await due(connection, settings.alerts_again_s):
-                answer = await _tell(settings, pusher, alert)
-                if answer.verdict == "delivered":
-                    await note_told(connection, alert)
-                elif answer.status is None:
-                    # Nobody answers; what is answered badly holds up none of the others.
-                    break
+            after = await _tell_all(settings, connection, pusher, after)
             await asyncio.sleep(look_s)
+
+
+async def _tell_all(
+    settings: Settings, connection: psycopg.AsyncConnection, pusher: Pusher, after: int
+) -> int:
+    """Tell what is due, beginning behind the alert `after`, for as long as somebody answers and it
+    is not time for another look; return the last that was tried."""
+    until = asyncio.get_running_loop().time() + LOOK_S
+    refused: list[str] = []
+    for alert in await due(connection, settings.alerts_again_s, after):
+        answer = await _tell(settings, pusher, alert)
+        after = alert.id
+        if answer.verdict == "delivered":
+            await note_told(connection, alert)
+        else:
+            await note_untold(connection, alert)
+            refused.append(answer.error or "")
+        # What is answered badly holds up none of the others.
+        is_away = answer.verdict != "delivered" and answer.status is None
+        if is_away or asyncio.get_running_loop().time() > until:
+            break
+    if refused:
+        logger.warning(
+            "alerts that were not taken: %d (%s); they are sent again", len(refused), refused[0]
+        )
+    return after
 
 
 async def _takes_the_lead(connection: psycopg.AsyncConnection) -> bool:
@@ -71,7 +92,7 @@ async def _tell(settings: Settings, pusher: Pusher, alert: Alert) -> Answer:
     """Send an alert."""
     assert settings.triggerkit_alerts_url is not None
     secrets = tuple(split_secrets(settings.triggerkit_alerts_secret))
-    answer = await pusher.send(
+    return await pusher.send(
         Push(
             url=settings.triggerkit_alerts_url.get_secret_value(),
             body=body_of(alert, settings.public_url),
@@ -81,9 +102,6 @@ async def _tell(settings: Settings, pusher: Pusher, alert: Alert) -> Answer:
             credentials=Credentials(signing_secrets=secrets),
         )
     )
-    if answer.verdict != "delivered":
-        logger.warning("an alert was not taken (%s); it is sent again", answer.error)
-    return answer
 
 
 def body_of(alert: Alert, public_url: str) -> bytes:
