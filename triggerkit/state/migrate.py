@@ -7,10 +7,11 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import count
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from triggerkit.errors import PreflightFailed, TriggerkitError
 from triggerkit.state.connect import connect
@@ -27,6 +28,16 @@ _SCHEMA = "CREATE SCHEMA IF NOT EXISTS triggerkit;"
 
 #: Everybody who comes after a lock that is waited for waits, too: that is no more than a moment.
 _IN_ITS_SCHEMA = "SET LOCAL search_path = triggerkit, pg_catalog; SET LOCAL lock_timeout = '500ms';"
+
+#: A try that waits for longer than Postgres does before it looks who is in the way: an autovacuum
+#: then gives way, which may else take an hour.
+_PATIENTLY = """
+SELECT set_config('lock_timeout', (500
+    + 1000 * extract(epoch FROM current_setting('deadlock_timeout')::interval))::int::text, true)
+"""
+
+#: Of so many tries one is patient.
+PATIENT_EVERY = 5
 
 #: Seconds between two tries at a migration whose locks others have.
 AGAIN_S = 2.0
@@ -237,7 +248,7 @@ async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
     Raises:
         PreflightFailed: a later release made the schema, or something else, or another role.
     """
-    await connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+    await _take_turn(connection)
     try:
         version = await applied_version(connection)
         missing = [m for m in migrations() if m.version > version]
@@ -257,19 +268,27 @@ async def migrate(connection: psycopg.AsyncConnection) -> list[Migration]:
         await connection.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
 
 
+async def _take_turn(connection: psycopg.AsyncConnection) -> None:
+    tried = await connection.execute("SELECT pg_try_advisory_lock(%s)", [MIGRATION_LOCK])
+    if await tried.fetchone() != (True,):
+        logger.warning("another process upgrades the schema triggerkit; waiting for it")
+        await connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+
+
 async def _apply(
     connection: psycopg.AsyncConnection, migration: Migration, owner: str | None
 ) -> None:
     """Apply a migration once it gets its locks, as the owner of what is there; meanwhile those who
     work there go on."""
-    is_told = False
-    while True:
+    for tries in count(1):
         try:
             async with connection.transaction():
                 if owner is not None:
                     role = sql.Identifier(owner)
                     await connection.execute(sql.SQL("SET LOCAL ROLE {}").format(role))
                 await connection.execute(_IN_ITS_SCHEMA)
+                if tries % PATIENT_EVERY == 2:
+                    await connection.execute(_PATIENTLY)
                 if migration.version == 1:
                     await connection.execute(_BOOTSTRAP)
                 await connection.execute(migration.statements)
@@ -277,14 +296,13 @@ async def _apply(
                     "INSERT INTO triggerkit.migrations (version, name) VALUES (%s, %s)",
                     [migration.version, migration.name],
                 )
-        except LockNotAvailable:
-            if not is_told:
+        except (LockNotAvailable, DeadlockDetected):
+            if tries == 1:
                 logger.warning(
                     "migration %d waits for a lock that another session holds, such as a backup; "
                     "trying again until it is let go",
                     migration.version,
                 )
-            is_told = True
             await asyncio.sleep(AGAIN_S)
         else:
             return
