@@ -23,6 +23,10 @@ from triggerkit.settings import Settings
 from triggerkit.state.connect import connect, pool
 
 
+async def _nothing_is_dropped(partition: int) -> None:
+    raise AssertionError(f"something of partition {partition} is gone")
+
+
 @dataclass(frozen=True)
 class Log:
     """Where one database's log is."""
@@ -47,7 +51,7 @@ class Log:
                 topic = await topic_name(state, self.database_id)
             stored = StoredLog(self.settings.kafka, topic)
             try:
-                yield KafkaLogReader(connections, self.database_id, {}, stored)
+                yield KafkaLogReader(connections, self.database_id, {}, stored, _nothing_is_dropped)
             finally:
                 await stored.close()
 

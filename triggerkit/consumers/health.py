@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from triggerkit.consumers.counted_lags import counted_lags
 from triggerkit.consumers.gap import Gap, open_gaps
 from triggerkit.consumers.parked.states import PARKED_STATES
 from triggerkit.consumers.retention import Outlook
@@ -143,7 +144,8 @@ class ConsumerHealth:
     to `COUNTED` entries of each partition, or fewer among very many consumers, by estimate beyond;
     what was passed over since it is not wanted may count for a minute. `lag_seconds` is the age of
     the oldest counted. `parked` is the sum of its states, each counted up to `PARKED_COUNTED`.
-    Ready within a second, however far behind the consumers are.
+    Ready within a second, however far behind the consumers are. A log on Kafka is counted by the
+    stream, every ten seconds: the answer is of then.
     """
 
     id: int
@@ -189,8 +191,10 @@ async def consumer_health(connection: Reads) -> list[ConsumerHealth]:
         "parked": PARKED_COUNTED,
         "states": list(PARKED_STATES),
     }
-    found, gaps = await asyncio.gather(
-        rows_of(connection, _LAG, parameters, into=ConsumerHealth), open_gaps(connection)
+    found, gaps, lags = await asyncio.gather(
+        rows_of(connection, _LAG, parameters, into=ConsumerHealth),
+        open_gaps(connection),
+        counted_lags(connection),
     )
     counted = [
         replace(
@@ -205,6 +209,7 @@ async def consumer_health(connection: Reads) -> list[ConsumerHealth]:
         )
         for health in found
     ]
+    counted = [replace(one, **lags[one.id]._asdict()) if one.id in lags else one for one in counted]
     return [replace(health, problems=tuple(problems_of(health))) for health in counted]
 
 

@@ -189,8 +189,15 @@ async def retain(connection: psycopg.AsyncConnection, database_id: int, policy: 
     for partition in partitions:
         if partition.end <= retained_from:
             dropped += await drop(connection, partition)
-    await _delete_deliveries(connection, database_id, retained_from)
+    await delete_deliveries(connection, database_id, retained_from)
     return dropped
+
+
+def lost_since(known: str | None, first: int) -> int:
+    """Return the position from which on a gap tells what was dropped: that of the one that is
+    `known`, if one is, or `first`."""
+    before = _GAP.search(known or "")
+    return int(before[1]) if before else first
 
 
 async def outlook(connection: Reads, database_id: int, policy: Policy) -> Outlook:
@@ -261,8 +268,7 @@ async def _give_up(
     losers = await _behind(connection, database_id, partition)
     last = partition.end - 1
     for loser in losers:
-        before = _GAP.search(loser.gap or "")
-        first = int(before[1]) if before else max(1, partition.first)
+        first = lost_since(loser.gap, max(1, partition.first))
         reason = (
             f"positions {first} to {last} were dropped from the log, which had reached its limit "
             f"(TRIGGERKIT_LOG_MAX_BYTES, {policy.max_bytes:,} bytes), before they were delivered"
@@ -285,7 +291,7 @@ async def _give_up(
     )
 
 
-async def _delete_deliveries(
+async def delete_deliveries(
     connection: psycopg.AsyncConnection, database_id: int, retained_from: int
 ) -> None:
     """Forget deliveries of what the log has not any more, in short statements."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from psycopg_pool import AsyncConnectionPool
 
-from triggerkit.kafkalog.stored import StoredLog
+from triggerkit.kafkalog.stored import Dropped, StoredLog
 from triggerkit.log.entry import PARTITIONS, Entry, Subject
 from triggerkit.log.followed import Followed
 from triggerkit.log.reader import LogReader
@@ -27,11 +27,14 @@ class KafkaLogReader(LogReader):
         database_id: int,
         heads: Mapping[int, int],
         stored: StoredLog,
+        dropped: Callable[[int], Awaitable[None]],
     ) -> None:
         """`heads` are the last positions of the partitions: what is up to there is read from
-        Kafka."""
+        Kafka. `dropped` is told of a partition of which something is dropped that a lane had not
+        got."""
         super().__init__(pool, database_id, max(heads.values(), default=0))
         self._stored = stored
+        self._dropped = dropped
         self._tails = [Tail(_PARTITION_BYTES) for _ in range(PARTITIONS)]
         self._heads = [heads.get(partition, 0) for partition in range(PARTITIONS)]
 
@@ -80,7 +83,12 @@ class KafkaLogReader(LogReader):
             return tail.read(partition, after, limit, subjects)
         few = None if subjects is None else few_of(subjects)
         while after < head:
-            found, after = await self._stored.read(partition, after, head, limit, few)
+            try:
+                found, after = await self._stored.read(partition, after, head, limit, few)
+            except Dropped as gone:
+                await self._dropped(partition)
+                after = gone.first - 1
+                continue
             if found:
                 return found
         return []
@@ -96,7 +104,10 @@ class KafkaLogReader(LogReader):
         """Return entries from Kafka: `after` is exclusive, `until` inclusive."""
         found: Sequence[Entry] = ()
         while not found and after < until:
-            found, after = await self._stored.read(partition, after, until, limit, subjects)
+            try:
+                found, after = await self._stored.read(partition, after, until, limit, subjects)
+            except Dropped as gone:
+                after = gone.first - 1
         return list(found)
 
     def _note_ends(self, followed: Followed) -> None:

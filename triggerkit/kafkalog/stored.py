@@ -28,11 +28,15 @@ _ANSWER_S: Final = 10.0
 #: Entries that are looked at by one read, wanted or not: others have a turn between.
 LOOKED_AT: Final = 20_000
 
+#: Times that something is read anew since what it led to was dropped meanwhile.
+_ATTEMPTS: Final = 5
+
 #: Places that are remembered.
 _MOST_PLACES: Final = 4096
 
 #: What passes by itself, and what says that the end is reached.
 _END: Final = "_PARTITION_EOF"
+_DROPPED: Final = "_AUTO_OFFSET_RESET"
 _PASSING: Final = (
     "_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "REQUEST_TIMED_OUT", "LEADER_NOT_AVAILABLE",
     "NOT_LEADER_FOR_PARTITION", "UNKNOWN_LEADER_EPOCH", "FENCED_LEADER_EPOCH",
@@ -63,6 +67,28 @@ class End(NamedTuple):
     last: Placed | None
 
 
+class Extent(NamedTuple):
+    """What a partition has: its first offset and the one after its last, the positions there."""
+
+    low: int
+    high: int
+    first: int | None
+    last: int | None
+
+
+class Dropped(Exception):
+    """What comes next in a partition was dropped by the topic's retention, up to position
+    `first`."""
+
+    def __init__(self, partition: int, first: int) -> None:
+        super().__init__(f"partition {partition} begins at position {first}")
+        self.first = first
+
+
+class _NotThere(Exception):
+    """An offset is none that the partition has."""
+
+
 class Part(NamedTuple):
     """Entries of a partition, and the position up to which there are no others."""
 
@@ -82,7 +108,7 @@ class StoredLog:
         self._module = confluent()
         self._refusal: type[Exception] = self._module.KafkaException
         self._last_error: Any = None
-        properties = reader_properties(settings, topic)
+        properties = {**reader_properties(settings, topic), "auto.offset.reset": "error"}
         try:
             self._consumer = self._module.Consumer({**properties, "error_cb": self._failed})
         except self._refusal as error:
@@ -107,6 +133,7 @@ class StoredLog:
         some subjects.
 
         Raises:
+            Dropped: it has not any more what came after the first position.
             KafkaFault: Kafka does not give them.
             Unreadable: something else is in the topic.
         """
@@ -120,6 +147,14 @@ class StoredLog:
             KafkaFault: Kafka does not answer.
         """
         return await self._in_thread(lambda: {n: self._end_of(n) for n in partitions})
+
+    async def extents(self, partitions: Iterable[int] = range(PARTITIONS)) -> dict[int, Extent]:
+        """Return what each partition has, as far as it can be read.
+
+        Raises:
+            KafkaFault: Kafka does not answer.
+        """
+        return await self._in_thread(lambda: {n: self._extent_of(n) for n in partitions})
 
     async def close(self) -> None:
         """Let go of the consumer."""
@@ -153,7 +188,8 @@ class StoredLog:
         known = self._places.get((partition, position))
         if known is not None:
             return known
-        low, high = self._bounds(partition)
+        begin, high = self._bounds(partition)
+        low = begin
         while low < high:
             middle = (low + high) // 2
             found = next(self._from(partition, middle), None)
@@ -161,8 +197,23 @@ class StoredLog:
                 high = middle
             else:
                 low = found.offset + 1
+        if begin and low == begin:
+            first = next(self._from(partition, begin), None)
+            if first is not None and position < first.entry.position - 1:
+                raise Dropped(partition, first.entry.position)
         self._remember(partition, position, low)
         return low
+
+    def _extent_of(self, partition: int) -> Extent:
+        low, high = self._bounds(partition)
+        first = next(self._from(partition, low), None) if low < high else None
+        last = self._end_of(partition).last
+        return Extent(
+            low,
+            high,
+            None if first is None else first.entry.position,
+            None if last is None else last.entry.position,
+        )
 
     def _end_of(self, partition: int) -> End:
         low, high = self._bounds(partition)
@@ -217,6 +268,8 @@ class StoredLog:
                 until = monotonic() + _ANSWER_S
             elif error.name() == _END:
                 return
+            elif error.name() == _DROPPED:
+                raise _NotThere
             elif error.name() in _PASSING and monotonic() < until:
                 self._failed(error)
             else:
@@ -226,4 +279,16 @@ class StoredLog:
         self._last_error = more_telling(self._last_error, error)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: self._where_it_is(work)
+        )
+
+    def _where_it_is(self, work: Callable[[], T]) -> T:
+        """Do `work`, again where what it came upon was dropped in the meantime."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return work()
+            except _NotThere:
+                # What is remembered leads to where nothing is any more.
+                self._places.clear()
+        raise KafkaFault(said("the topic drops the log faster than it is read"))

@@ -48,6 +48,7 @@ from triggerkit.supervisor.alerts.sender import keep_alerting
 from triggerkit.supervisor.logs import is_child
 from triggerkit.supervisor.probes.process_health import TURN_S, ProcessHealth
 from triggerkit.supervisor.streaming.confirmed import Confirmed
+from triggerkit.supervisor.streaming.kafka_keeping import keep_noting
 from triggerkit.supervisor.streaming.leadership import leadership
 from triggerkit.supervisor.streaming.retaining import keep_retaining, table_bytes_of
 from triggerkit.supervisor.streaming.source_server import (
@@ -246,6 +247,8 @@ class KafkaStream(Stream):
             group.create_task(self._follow_state(elsewhere, group), name="follow state")
             watch = Watch(self._settings, self._database, self._states)
             group.create_task(watch.run(), name="watch the source's tables")
+            noting = keep_noting(self._settings, self._database.id)
+            group.create_task(noting, name="look at the log")
             await self._capture(writer, elsewhere, ready)
 
     def _appender(self, writer: Writing) -> Appender:

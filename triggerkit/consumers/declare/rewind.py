@@ -14,9 +14,29 @@ from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import PARTITIONS
 from triggerkit.log.search import CLOCK_SLACK, first_since
 
+#: As `_MOVE` and `_UNPARK`, to where each partition of a log on Kafka begins.
+_MOVE_TO_FIRST = """
+UPDATE triggerkit.cursors k SET position = least(k.position, x.first - 1), batch_id = NULL,
+    batch_last = NULL, attempt = 0, lease_until = NULL, settled = '{}'
+FROM generate_series(0, %(partitions)s - 1) n (partition)
+LEFT JOIN triggerkit.log_extents e ON e.database_id = %(database)s AND e.partition = n.partition
+CROSS JOIN LATERAL (SELECT coalesce(e.first_position, 1) AS first) x
+WHERE k.consumer_id = %(consumer)s AND k.partition = n.partition
+"""
+
+_UNPARK_FROM_FIRST = """
+DELETE FROM triggerkit.parked p
+USING generate_series(0, %(partitions)s - 1) n (partition)
+LEFT JOIN triggerkit.log_extents e ON e.database_id = %(database)s AND e.partition = n.partition
+WHERE p.consumer_id = %(consumer)s AND p.partition = n.partition
+  AND p.position >= coalesce(e.first_position, 1)
+"""
+
+_FIRST = "SELECT min(first_position) FROM triggerkit.log_extents WHERE database_id = %s"
+
 #: Holds the row, so that retention drops nothing of the log until the cursors were moved.
 _LOG = """
-SELECT d.id, d.retained_from, d.next_position
+SELECT d.id, d.retained_from, d.next_position, d.log
 FROM triggerkit.databases d JOIN triggerkit.consumers c ON c.database_id = d.id WHERE c.id = %s
 FOR SHARE OF d
 """
@@ -66,13 +86,43 @@ async def rewind(
         cursor = await state.execute(_LOG, [consumer_id])
         row = await cursor.fetchone()
         assert row is not None
-        database_id, retained_from, next_position = row
+        database_id, retained_from, next_position, place = row
+        if place == "kafka":
+            if to == BEGINNING:
+                return await _rewind_to_first(state, consumer_id, database_id, next_position)
+            _require_position(to)
         first = await _position(state, database_id, to, retained_from, next_position)
         await state.execute(_NEW_EPOCH, [consumer_id])
         await state.execute(LOCK_CURSORS, [consumer_id])
         await state.execute(_MOVE, [first - 1, consumer_id])
         cursor = await state.execute(_UNPARK, [consumer_id, first - 1])
         return Rewound(first, next_position - first, cursor.rowcount)
+
+
+async def _rewind_to_first(
+    state: psycopg.AsyncConnection, consumer_id: int, database_id: int, next_position: int
+) -> Rewound:
+    """Deliver again what each partition of a log on Kafka still has, wherever that begins."""
+    given = {"consumer": consumer_id, "database": database_id, "partitions": PARTITIONS}
+    row = await (await state.execute(_FIRST, [database_id])).fetchone()
+    first = row[0] if row is not None and row[0] is not None else 1
+    await state.execute(_NEW_EPOCH, [consumer_id])
+    await state.execute(LOCK_CURSORS, [consumer_id])
+    await state.execute(_MOVE_TO_FIRST, given)
+    cursor = await state.execute(_UNPARK_FROM_FIRST, given)
+    return Rewound(first, next_position - first, cursor.rowcount)
+
+
+def _require_position(to: str | int | float) -> None:
+    if not _is_position(to):
+        _time(str(to))
+        raise ConfigurationError(
+            "a log on Kafka is not searched by time; replay from a position, or from the beginning"
+        )
+
+
+def _is_position(to: str | int | float) -> bool:
+    return isinstance(to, int) or (isinstance(to, str) and bool(re.fullmatch(r"\d{1,18}", to)))
 
 
 async def _position(
@@ -84,7 +134,7 @@ async def _position(
 ) -> int:
     if to == BEGINNING:
         return retained_from
-    if isinstance(to, int) or (isinstance(to, str) and re.fullmatch(r"\d{1,18}", to)):
+    if _is_position(to):
         position = int(to)
         if position < retained_from:
             raise ConfigurationError(

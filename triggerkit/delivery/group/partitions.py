@@ -10,6 +10,7 @@ from typing import Final
 from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.cursors.owned import OwnedCursors
+from triggerkit.consumers.extents import note_extents
 from triggerkit.delivery.consumer_delivery import CredentialsFor
 from triggerkit.delivery.direct.way import DirectWay
 from triggerkit.delivery.loop import DeliveryLoop
@@ -76,7 +77,11 @@ class Partitions:
         await self._store.claim()
         ends = await self._stored.ends(partitions)
         heads = {n: end.last.entry.position for n, end in ends.items() if end.last is not None}
-        self._reader = KafkaLogReader(self._states, self._database_id, heads, self._stored)
+        # Before a cursor is read: what it is before is not there to be delivered.
+        await self._note(partitions)
+        self._reader = KafkaLogReader(
+            self._states, self._database_id, heads, self._stored, self._dropped
+        )
         return {number: end.offset for number, end in ends.items()}
 
     async def begin(self) -> None:
@@ -116,6 +121,13 @@ class Partitions:
         """Take in what was changed in the state."""
         if self._loop is not None:
             await self._loop.refresh()
+
+    async def _dropped(self, partition: int) -> None:
+        await self._note([partition])
+
+    async def _note(self, partitions: Collection[int]) -> None:
+        async with self._states.connection() as state:
+            await note_extents(state, self._stored, self._database_id, partitions)
 
     async def _deliver(self, begun: asyncio.Event) -> None:
         assert self._store is not None
