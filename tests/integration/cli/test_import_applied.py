@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.integration.pipeline import execute
 from triggerkit.cli.main import application
 from triggerkit.settings import Settings
+from triggerkit.tasks.declare import declared
 
 TABLES = """
 CREATE TABLE posts (id int PRIMARY KEY, author text, state text, updated_at timestamptz);
@@ -91,6 +92,8 @@ def folder(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("APP_AUTHORIZATION", "Bearer a secret of the tests")
     monkeypatch.setenv("TRIGGERKIT_ENCRYPTION_KEY", secrets.token_urlsafe(32))
     asyncio.run(execute(settings, TABLES))
+    # Those of other projects that tests import.
+    declared.clear()
     (tmp_path / "sequin.yaml").write_text(FILE)
     return tmp_path
 

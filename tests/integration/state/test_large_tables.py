@@ -34,6 +34,7 @@ from triggerkit.consumers.definition import changes
 from triggerkit.project import Project
 from triggerkit.runs.admin import unfinished
 from triggerkit.settings import Settings
+from triggerkit.tasks.declare import declared
 from triggerkit.tasks.registry import load_tasks
 
 SIZES = Sizes(runs=80_000, entries=80_000, parked=60_000, queues=40, tasks=100)
@@ -98,6 +99,9 @@ def large(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     )
     folder = tmp_path_factory.mktemp("large")
     write_seeded_project(folder, SIZES)
+    # This comes before a test's own look at what others declared.
+    before = dict(declared)
+    declared.clear()
     with psycopg.connect(url, autocommit=True) as connection, pytest.MonkeyPatch.context() as here:
         connection.execute("INSERT INTO triggerkit.installation DEFAULT VALUES")
         connection.execute(SCHEMA.encode())
@@ -110,6 +114,8 @@ def large(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         connection.execute("VACUUM ANALYZE")
     yield Large(settings, folder)
     servers.drop_database(url)
+    declared.clear()
+    declared.update(before)
 
 
 @pytest.fixture(autouse=True)

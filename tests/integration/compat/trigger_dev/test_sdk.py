@@ -123,9 +123,6 @@ def call_everything(state: RunState, site: CompatSite, installed: Path) -> dict[
         )
     assert done.returncode == 0, done.stderr.decode()
     calls: dict[str, Any] = orjson.loads(done.stdout.splitlines()[-1])
-    Path("/tmp/w/compat17-sdk/calls.json").write_bytes(
-        orjson.dumps(calls, option=orjson.OPT_INDENT_2)
-    )
     return calls
 
 
