@@ -6,11 +6,14 @@ it. An offset is only where Kafka has the message.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from hashlib import sha256
 from struct import Struct
 from typing import Final, NamedTuple
 
 import orjson
 
+from triggerkit.errors import ConfigurationError
 from triggerkit.log.entry import NOBODY, PARTITIONS, Entry
 
 #: The form of the values. A reader refuses those that it does not know.
@@ -63,6 +66,39 @@ def value_of(entry: Entry, slot_epoch: int) -> bytes:
         -1 if changes is None else len(changes),
     )
     return b"".join((lengths, facts, record or b"", changes or b""))
+
+
+def fitted(entry: Entry, slot_epoch: int, limit_bytes: int) -> tuple[bytes, bytes]:
+    """Return key and value of an entry's message, which take no more than `limit_bytes` together.
+
+    What would take more goes without its record, and then without whatever else is too large, with
+    a fault: who would get it parks it. A key that is too large is one of its digest, by which later
+    changes of the row wait for it as they do by the key itself.
+    """
+    key, value = key_of(entry), value_of(entry, slot_epoch)
+    if len(key) + len(value) <= limit_bytes:
+        return key, value
+    for smaller in _smaller(entry, limit_bytes):
+        key, value = key_of(smaller), value_of(smaller, slot_epoch)
+        if len(key) + len(value) <= limit_bytes:
+            return key, value
+    raise ConfigurationError(
+        f"the log's topic takes {limit_bytes} bytes of a message, which is less than an entry "
+        "without its values; raise the topic's max.message.bytes"
+    )
+
+
+def _smaller(entry: Entry, limit_bytes: int) -> Iterator[Entry]:
+    """Yield the entry with less and less of it."""
+    entry = entry.without_record(limit_bytes)
+    yield entry
+    annotations_bytes = len((entry.annotations or "").encode())
+    fault = f"annotations of {annotations_bytes} bytes are larger than the limit of {limit_bytes}"
+    entry = entry._replace(annotations=None, fault=fault)
+    yield entry
+    key = entry.key.encode()
+    fault = f"key of {len(key)} bytes is larger than the limit of {limit_bytes}"
+    yield entry._replace(key=f'["sha256:{sha256(key).hexdigest()}"]', fault=fault)
 
 
 def placed(value: bytes | None, partition: int, offset: int) -> Placed:

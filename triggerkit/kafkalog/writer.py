@@ -10,7 +10,7 @@ import psycopg
 
 from triggerkit.errors import Fenced
 from triggerkit.failpoints import reach
-from triggerkit.kafkalog.message import key_of, marks, value_of
+from triggerkit.kafkalog.message import fitted, marks
 from triggerkit.kafkalog.producer import Sent, TransactionalProducer
 from triggerkit.kafkalog.stored import StoredLog
 from triggerkit.kafkalog.topic import OVERHEAD_BYTES, ensure_topic, require_kafka, topic_name
@@ -125,11 +125,7 @@ class KafkaLogWriter:
             self._write(mark)
 
     def _write(self, entry: Entry) -> None:
-        key, value = key_of(entry), value_of(entry, self.slot_epoch)
-        if len(key) + len(value) > self._limit_bytes:
-            # It is parked by who would get it; a reader must not wait for it.
-            entry = entry.without_record(self._limit_bytes)
-            value = value_of(entry, self.slot_epoch)
+        key, value = fitted(entry, self.slot_epoch, self._limit_bytes)
         self.next_position = entry.position + 1
         self._held.append(Sent(entry.partition, key, value))
         self._held_bytes += ENTRY_BYTES + len(value)

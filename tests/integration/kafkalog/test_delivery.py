@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+from confluent_kafka.admin import AdminClient, NewTopic
+
 from tests.integration.kafkalog.delivering import streaming_over_kafka, with_log_on_kafka
 from tests.integration.parked import fetch, until_states
 from tests.integration.pipeline import declare, execute
 from tests.kafka import KafkaServer
 from tests.receiver import Receiver
 from triggerkit import changes, rows
+from triggerkit.kafkalog.topic import topic_name
+from triggerkit.log.entry import PARTITIONS
 from triggerkit.settings import Settings
+from triggerkit.state.connect import connect
 
 TABLE = (
     "CREATE TABLE items (id bigint PRIMARY KEY, version int, note text)",
@@ -77,6 +82,48 @@ def test_what_the_topic_does_not_take_is_parked_and_holds_its_own_row_alone(
         assert all("is larger than the limit of 1048388" in reason for (reason,) in reasons)
 
     asyncio.run(scenario())
+
+
+def test_a_row_whose_key_the_topic_does_not_take_is_parked_and_holds_itself_alone(
+    settings: Settings, kafka_server: KafkaServer
+) -> None:
+    kafka = with_log_on_kafka(settings, kafka_server)
+
+    async def scenario() -> None:
+        async with Receiver.start() as receiver:
+            await execute(
+                kafka,
+                "CREATE TABLE items (id text PRIMARY KEY, version int)",
+                "ALTER TABLE items REPLICA IDENTITY FULL",
+            )
+            await declare(kafka, receiver, changes("items"))
+            await make_small_topic(kafka, kafka_server, 20_000)
+            async with streaming_over_kafka(kafka, receiver):
+                await execute(
+                    kafka,
+                    "INSERT INTO items VALUES (repeat('k', 100000), 1), ('short', 1)",
+                    "UPDATE items SET version = 2",
+                    "INSERT INTO items VALUES ('next', 3)",
+                )
+                await receiver.until(lambda: len(receiver.messages) == 3, PATIENCE_S)
+                await until_states(kafka, "blocked", "blocked")
+        found = [(m["record"]["id"], m["record"]["version"]) for m in receiver.messages]
+        assert sorted(found) == [("next", 3), ("short", 1), ("short", 2)]
+        parked = await fetch(kafka, "SELECT DISTINCT key, reason FROM triggerkit.parked")
+        assert len(parked) == 1, "both are of one row"
+        assert "key of 100004 bytes is larger than the limit of 19800" in parked[0][1]
+
+    asyncio.run(scenario())
+
+
+async def make_small_topic(settings: Settings, server: KafkaServer, limit_bytes: int) -> None:
+    """Make the log's topic, which takes no more than so many bytes of a message."""
+    async with await connect(settings.state_dsn, "test") as state:
+        name = await topic_name(state, 1)
+    admin = AdminClient({"bootstrap.servers": server.settings()["KAFKA_BOOTSTRAP_SERVERS"]})
+    config = {"max.message.bytes": str(limit_bytes)}
+    [made] = admin.create_topics([NewTopic(name, PARTITIONS, 1, config=config)]).values()
+    await asyncio.to_thread(made.result, 30)
 
 
 def test_existing_rows_are_read_while_they_change(
