@@ -226,3 +226,17 @@ def test_what_is_printed_makes_the_same_by_hand(
     _, printed = triggerkit(tmp_path, old_url, redis_url, "upgrade", "--dry-run")
     assert by_psql(old_url, printed) == ""
     assert rows(old_url, _SHAPE) == rows(database_url, _SHAPE)
+
+
+def test_a_check_says_whether_a_newer_schema_is_worked_with(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO triggerkit.installation DEFAULT VALUES")
+        connection.execute("INSERT INTO triggerkit.migrations VALUES (9000, 'later')")
+        connection.execute("UPDATE triggerkit.installation SET needs = %s", [LATEST])
+        found = checked(database_url)
+        assert found.ok
+        assert found.detail.startswith(f"version 9000, newer than the {LATEST} of this triggerkit")
+        connection.execute("UPDATE triggerkit.installation SET needs = 9000")
+    found = checked(database_url)
+    assert not found.ok
+    assert found.remedy == "pip install --upgrade triggerkit"

@@ -12,7 +12,13 @@ from triggerkit.consumers.source.database import find_database
 from triggerkit.errors import CannotConnect, PreflightFailed
 from triggerkit.settings import Settings
 from triggerkit.state.connect import connect
-from triggerkit.state.migrate import SCHEMA, applied_version, migrations
+from triggerkit.state.migrate import (
+    SCHEMA,
+    applied_version,
+    migrations,
+    needed_version,
+    version_problem,
+)
 from triggerkit.state.pooler import pooler_problem
 from triggerkit.supervisor.checks.check import Check, quoted
 from triggerkit.supervisor.checks.session import check_session
@@ -106,12 +112,14 @@ async def _schema(state: psycopg.AsyncConnection) -> Check:
     except PreflightFailed as error:
         remedy = f"ALTER SCHEMA {SCHEMA} RENAME TO …;  -- or set TRIGGERKIT_STATE_URL"
         return Check(name, False, str(error), remedy)
-    detail = f"version {version} of {latest}"
-    remedy = "triggerkit upgrade"
-    if version > latest:
+    detail, remedy = f"version {version} of {latest}", "triggerkit upgrade"
+    is_known = version_problem(version, await needed_version(state) if version else 0) is None
+    if version > latest and is_known:
+        detail = f"version {version}, newer than the {latest} of this triggerkit, which works there"
+    elif version > latest:
         detail = f"version {version}, newer than the {latest} that this triggerkit knows"
         remedy = "pip install --upgrade triggerkit"
-    return Check(name, version == latest, detail, remedy)
+    return Check(name, is_known, detail, remedy)
 
 
 async def _of_others(state: psycopg.AsyncConnection, role: str) -> tuple[str, str] | None:
