@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import PARTITIONS, Entry, partition_of
 from triggerkit.log.reader import STORED, entry_of_row
 from triggerkit.state.reading import Reads, rows_of
@@ -24,14 +25,14 @@ MORE_S = 0.05
 #: Transactions take their commit time shortly before they are in the order of the log.
 CLOCK_SLACK = timedelta(seconds=1)
 
-_BOUNDS = "SELECT retained_from, next_position FROM triggerkit.databases WHERE id = %s"
+_BOUNDS = "SELECT retained_from, next_position, log FROM triggerkit.databases WHERE id = %s"
 
 #: Where the entries are that the slot of an epoch captured: only there do LSNs grow.
 _SLOT_BOUNDS = """
 SELECT greatest(d.retained_from, (SELECT max(p.next_position) FROM triggerkit.past_slots p
         WHERE p.database_id = d.id AND p.epoch < %(epoch)s)),
     coalesce((SELECT p.next_position FROM triggerkit.past_slots p
-        WHERE p.database_id = d.id AND p.epoch = %(epoch)s), d.next_position)
+        WHERE p.database_id = d.id AND p.epoch = %(epoch)s), d.next_position), d.log
 FROM triggerkit.databases d WHERE d.id = %(database)s
 """
 
@@ -74,10 +75,26 @@ class Bounds(NamedTuple):
     end: int
 
 
+def not_searched() -> TriggerkitError:
+    """Return what is said where changes of a log on Kafka are looked for."""
+    return TriggerkitError(
+        "the log is on Kafka, where changes are not looked for: trace, why and verify need a log "
+        "in Postgres; see how far consumers are, and what they set aside, with: triggerkit status, "
+        "triggerkit messages list"
+    )
+
+
 async def bounds_of(reads: Reads, database_id: int) -> Bounds:
-    """Return from where to where a database's log goes."""
+    """Return from where to where a database's log goes.
+
+    Raises:
+        TriggerkitError: it is on Kafka.
+    """
     rows = await rows_of(reads, _BOUNDS, [database_id])
-    return Bounds(database_id, *(rows[0] if rows else (1, 1)))
+    first, end, place = rows[0] if rows else (1, 1, "postgres")
+    if place == "kafka":
+        raise not_searched()
+    return Bounds(database_id, first, end)
 
 
 async def search_row(
@@ -139,7 +156,9 @@ async def position_of_commit(
     row = await cursor.fetchone()
     if row is None:
         return None
-    low, high = row
+    low, high, place = row
+    if place == "kafka":
+        raise not_searched()
     while low < high:
         middle = (low + high) // 2
         found = await _first_from(connection, database_id, middle)

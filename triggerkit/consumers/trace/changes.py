@@ -24,6 +24,7 @@ from triggerkit.errors import TriggerkitError
 from triggerkit.log.entry import Entry
 from triggerkit.log.json_object import show_object
 from triggerkit.log.reader import stored_entry
+from triggerkit.log.search import not_searched
 from triggerkit.state.reading import Reads, Together, rows_of
 from triggerkit.state.short_key import short_key
 
@@ -33,7 +34,7 @@ NEAR_ATTEMPTS = 1000
 #: Replays whose runs are looked for, the latest ones.
 REPLAYS = 20
 
-_LOG = "SELECT name, retained_from, next_position FROM triggerkit.databases WHERE id = %s"
+_LOG = "SELECT name, retained_from, next_position, log FROM triggerkit.databases WHERE id = %s"
 
 _CAPTURED = """
 SELECT commit_at, captured_at FROM triggerkit.events
@@ -246,7 +247,9 @@ def _no_entry(log: Sequence[tuple[Any, ...]], position: int) -> TriggerkitError:
         return TriggerkitError(
             "nothing has been captured yet; create the consumers with: triggerkit apply"
         )
-    [(_, retained_from, next_position)] = log
+    [(_, retained_from, next_position, place)] = log
+    if place == "kafka":
+        return not_searched()
     if 0 < position < retained_from:
         return TriggerkitError(
             f"position {position} was dropped from the log, which begins at {retained_from}; "

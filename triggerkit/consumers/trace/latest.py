@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 
 from triggerkit.configuration.table_name import TableName
 from triggerkit.log.entry import NOBODY, PARTITIONS, partition_of
+from triggerkit.log.search import bounds_of
 
 #: Positions that are looked through at once, in all partitions of the log or in one of them.
 LOOKED_THROUGH = 25_000
@@ -144,7 +145,12 @@ async def latest_changes(
     *,
     limit: int = 50,
 ) -> FoundChanges:
-    """Return the newest changes that fit, of those before the position `end`."""
+    """Return the newest changes that fit, of those before the position `end`.
+
+    Raises:
+        TriggerkitError: the log is on Kafka.
+    """
+    await bounds_of(connection, database_id)
     given = _where(wanted)
     # A row's changes are in one partition, which has as many in more positions.
     looked = LOOKED_THROUGH * PARTITIONS // len(given["partitions"])

@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from triggerkit.consumers.definition import TableName
 from triggerkit.log.entry import PARTITIONS
+from triggerkit.log.search import not_searched
 from triggerkit.message import row_key
 
 #: Messages and runs that are looked at, of each. What is beyond is counted, its rows not known.
@@ -27,7 +28,7 @@ CAPTURE_CHECK_S: Final = 0.02
 
 # The consumer's database, or the one of this name where there is no such consumer.
 _DATABASE = """
-SELECT d.id, d.name, d.slot_epoch, d.slot_name, d.next_position, c.id
+SELECT d.id, d.name, d.slot_epoch, d.slot_name, d.next_position, c.id, d.log
 FROM triggerkit.databases d
 LEFT JOIN triggerkit.consumers c ON c.database_id = d.id AND c.name = %s
 WHERE c.id IS NOT NULL OR d.name = %s ORDER BY c.id LIMIT 1
@@ -132,12 +133,18 @@ class Pipeline:
         self._slot = ""
 
     async def open(self, consumer: str, database: str) -> None:
-        """Look up the consumer and its database; they may not be there yet."""
+        """Look up the consumer and its database; they may not be there yet.
+
+        Raises:
+            TriggerkitError: the log is on Kafka.
+        """
         async with self._states.connection() as state:
             row = await (await state.execute(_DATABASE, [consumer, database])).fetchone()
         if row is None:
             return
-        database_id, name, epoch, self._slot, head, consumer_id = row
+        database_id, name, epoch, self._slot, head, consumer_id, place = row
+        if place == "kafka":
+            raise not_searched()
         self.database = {"id": str(database_id), "name": name, "epoch": epoch}
         if consumer_id is None:
             return
