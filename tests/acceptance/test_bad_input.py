@@ -234,8 +234,9 @@ def test_a_schema_of_another_version_is_told_with_its_remedy(
     cases = [
         Case(c.name, c.typed(), settings) for c in connecting("models", "roles", *left_out[version])
     ]
-    shown = {"check": done(3), "status": done(1)}
     expected = refusal(3)
+    # Where nothing is named as it is known, there is nothing to check.
+    shown = {"check": done(3) if version == "none" else expected, "status": done(1)}
 
     def problem(case: Case, answer: Answer) -> str | None:
         found = shown.get(case.command, expected)(case, answer)
